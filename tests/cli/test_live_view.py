@@ -46,7 +46,7 @@ def _a_terminal_that_can_draw(monkeypatch: pytest.MonkeyPatch) -> None:
 def device(
     *variants: str, load: float, mean_batch: float | None, state: BreakerState = BreakerState.CLOSED, reason: str = ""
 ) -> DeviceSnapshot:
-    return DeviceSnapshot("", variants, (), load, mean_batch, state, reason, None, {}, 1)
+    return DeviceSnapshot("", variants, (), 0, load, mean_batch, state, reason, None, {}, 1)
 
 
 EVENTS = [

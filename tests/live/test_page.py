@@ -101,7 +101,7 @@ def test_it_shows_what_happens_while_a_trace_plays(browser: Browser, server: Liv
     with replaying(server, 8.0):
         browser.until(lambda: all(number(cells[0]) > 50 for cells in browser.table("#families").values()))
         browser.until(lambda: all(number(cells[6]) > 20 for cells in browser.table("#families").values()))
-        browser.until(lambda: any(number(cells[3]) > 0 for cells in browser.table("#devices").values()))
+        browser.until(lambda: any(number(cells[4]) > 0 for cells in browser.table("#devices").values()))
         change = browser.until(lambda: [text for text in plan_events(browser) if " → " in text])[0]
         assert "(loaded in " in change or "(was warm)" in change
         assert "more than was planned for" in change or "better for the last" in change
@@ -405,7 +405,7 @@ def test_columns_become_series(browser: Browser, server: LiveServer) -> None:
 # A cluster of so many hosts with eight devices each, and one device of this machine; `h1` is lost, `h2/gpu3` tried out.
 CLUSTER = """
 const cluster = (count) => {
-  const device = (breaker) => ({type: "t", breaker, reason: "", retry_s: null, broken: {}, warm: [], load: 0.5,
+  const device = (breaker) => ({type: "t", breaker, reason: "", retry_s: null, broken: {}, warm: [], cold: 3, load: 0.5,
     servers: 1, mean_batch: 2, variants: breaker === "open" ? [] : ["v"]});
   const devices = {cpu0: device("closed")}, hosts = {};
   for (let at = 0; at < count; at++) {

@@ -70,7 +70,10 @@ class HeldExecutor:
 
 
 class World:
-    """A plane with one device, whose batches take ``latency_s`` by its profile, and ``row_s`` more for each row."""
+    """A plane with one device, whose batches take ``latency_s`` by its profile, and ``row_s`` more for each row.
+
+    It hosts ``v``, and could host what is ``cold`` as well.
+    """
 
     def __init__(
         self,
@@ -84,19 +87,21 @@ class World:
         dtype: "np.dtype[Any]" = FLOAT,
         sample_writer: SampleWriter | None = None,
         keep_answers_s: float = 0.0,
+        cold: tuple[str, ...] = (),
     ) -> None:
         times_s = {rows: latency_s + row_s * rows for rows in (1, 2, 4, 8)}
-        profile = make_profile(device, make_measured("f", "v", 0.9, times_s))
+        profile = make_profile(device, *(make_measured("f", variant, 0.9, times_s) for variant in ("v", *cold)))
         self.plan = make_plan(make_placement(device, "f", "v", max_batch=8, rate_qps=10, capacity_qps=8 / latency_s))
+        self.profiles = {device: profile}
         clock = asyncio.get_running_loop().time
         controller = Controller({"f": SLO_S}, {device: 1}, live_policy_named("proteus"))
         self.executor = HeldExecutor(dtype)
-        models: Any = {("f", "v"): None}
+        models: Any = {("f", variant): None for variant in ("v", *cold)}
         variants = {"v": 0.9, "never": 0.5}
         served = ServedFamily("f", twice(dtype), SLO_S, max_rows=8, best_accuracy=0.9, variants=variants)
         self.plane = make_data_plane(
             controller, [served], [device],
-            lambda _device, _on_lost: self.executor, clock, models=models, profiles={device: profile},
+            lambda _device, _on_lost: self.executor, clock, models=models, profiles=self.profiles,
             sample_writer=sample_writer,
             options=DataPlaneOptions(
                 refuses_non_finite, max_timeout_s, is_emulated=is_emulated, keep_answers_s=keep_answers_s

@@ -17,6 +17,7 @@ from proteus_cli.serving.adaptation.shifts.shifts import Shifts
 from proteus_cli.serving.adaptation.solver.process import SolverState
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.telemetry.cold_variants import cold_on
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.hosts import HostStatus, host_statuses
 from proteus_cli.serving.telemetry.slots import slots_status
@@ -187,6 +188,7 @@ def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
             kind=sources.profiles[device].device.kind,
             variants=hosted.get(device, []),
             warm=sorted(key.variant for key in controller.standbys.get(device, ())),
+            cold=sorted(key.variant for key in cold_on(device, sources.plane.fleet.loader, controller)),
             pace=controller.slowdown_of(device),
             busy_s=worker.busy_s,
             breaker=breakers[device].state,

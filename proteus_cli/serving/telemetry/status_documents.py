@@ -74,6 +74,7 @@ class DeviceStatus(Struct, frozen=True):
     kind: str
     variants: Annotated[Sequence[str], Meta(description="Active: what the plan has it host.")]
     warm: Annotated[Sequence[str], Meta(description="Standbys: loaded, so that plans can activate them at once.")]
+    cold: Annotated[Sequence[str], Meta(description="Neither active nor warm: to activate them takes a load.")]
     pace: Annotated[float, Meta(description="The slowdown: batch times over profiled ones.")]
     busy_s: Annotated[float, Meta(description="Seconds in which batches ran, since the start.")]
     breaker: BreakerState

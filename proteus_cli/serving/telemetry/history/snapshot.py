@@ -14,6 +14,7 @@ from proteus_cli.domain.base import Count, Fraction
 from proteus_cli.domain.catalog.family_policy import Preference
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.telemetry.cold_variants import cold_on
 from proteus_cli.serving.telemetry.history.counters import Counters
 from proteus_cli.serving.telemetry.hosts import HostStatus, host_statuses
 from proteus_cli.serving.telemetry.stages import kept_fracs
@@ -89,6 +90,9 @@ class DeviceSnapshot(Struct, frozen=True):
     type: str
     variants: Annotated[tuple[str, ...], Meta(description="Active: what the plan has it host.")]
     warm: Annotated[Sequence[str], Meta(description="Standbys: loaded, so that plans can activate them at once.")]
+    cold: Annotated[
+        Count, Meta(description="Variants that are neither active nor warm: to activate them takes a load.")
+    ]
     load: Annotated[float, Meta(description="Fraction of the time in which batches ran; they count when they end.")]
     mean_batch: Annotated[float | None, Meta(description="Rows.")]
     breaker: BreakerState
@@ -155,6 +159,7 @@ def make_snapshot(
             name: DeviceSnapshot(
                 fleet.type_of(name), tuple(hosted.get(name, ())),
                 sorted(labels[key] for key in standbys.get(name, ())),
+                len(cold_on(name, fleet.loader, controller)),
                 min(1.0, load), _known(mean_batch), fleet.breakers[name].state, fleet.breakers[name].reason or "",
                 _until(fleet.retry_s(name), counters.at_s), broken.get(name, {}), worker.servers,
             )

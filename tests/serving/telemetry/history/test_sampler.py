@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 import pytest
-from builders import make_profile, near
+from builders import make_placement, make_plan, make_profile, near
 from jsonschema_rs import validator_for
 from one_device import World, run
 
@@ -271,6 +271,26 @@ def test_status_and_page_tell_which_attainment_the_plan_in_force_expects() -> No
     watched(test)
 
 
+def test_what_a_device_could_load_is_cold_until_it_is_loaded() -> None:
+    """The status has names, and the page how many there are; `never`, which is in no profile, is none."""
+
+    async def test(world: World) -> None:
+        plane, history = world.plane, MetricsSampler(world.plane, Clock())
+        control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock)
+        sources = StatusSources(plane, control_loop, {"cpu0": make_profile("cpu0")}, history, "off")
+
+        def told() -> tuple[Sequence[str], Sequence[str], int]:
+            history.sample()
+            device = status(sources).devices["cpu0"]
+            return device.variants, device.cold, history.feed().devices["cpu0"].cold
+
+        assert told() == (["v"], ["x", "y"], 2)
+        await world.fleet.deploy(make_plan(make_placement("cpu0", "f", "x", max_batch=8, rate_qps=10, capacity_qps=80)))
+        assert told() == (["x"], ["v", "y"], 2)
+
+    run(test, cold=("y", "x"))
+
+
 def test_the_load_of_a_device_is_the_fraction_of_time_in_which_batches_ran() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         world.fleet.workers["cpu0"].busy_s += 0.5
@@ -482,12 +502,11 @@ def test_a_snapshot_that_is_shown_is_of_its_sample_whenever_it_is_read() -> None
     watched(test)
 
 
-def test_a_device_that_joined_after_the_last_sample_is_in_the_next_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_device_that_joined_after_the_last_sample_is_in_the_next_snapshot() -> None:
     async def test(world: World, history: MetricsSampler, _clock: Clock) -> None:
         history.sample()
-        monkeypatch.setattr(world.fleet, "type_of", lambda _: "cpu")
-        world.fleet.workers["cpu1"] = world.fleet.workers["cpu0"]
-        world.fleet.breakers["cpu1"] = world.fleet.breakers["cpu0"]
+        world.profiles["cpu1"] = world.profiles["cpu0"]
+        world.fleet.add_device("cpu1")
         assert list(history.now.devices) == list(history.feed().devices) == ["cpu0"]
         history.sample()
         assert list(history.now.devices) == ["cpu0", "cpu1"]
