@@ -6,7 +6,8 @@
     ├── UsageError            exit 2  a quantity, name or option is invalid
     │   └── ArtefactError     exit 2  a file is missing, invalid or stale, or cannot be written
     ├── NoFeasiblePlan        exit 3  the demand cannot be served
-    │   └── RulesConflict     exit 3  the rules cannot be obeyed together
+    │   ├── RulesConflict     exit 3  the rules cannot be obeyed together
+    │   └── NoPlanInTime      exit 3  the solver found no plan by then; there may be one
     ├── DeviceUnavailable     exit 4  a device is not here
     │   └── BackendUnavailable exit 4 the software of a backend is not installed
     ├── GateFailed            exit 5  a gate of the user holds for a measured value
@@ -78,6 +79,10 @@ class NoFeasiblePlan(ProteusError):
 
 
 class RulesConflict(NoFeasiblePlan):
+    pass
+
+
+class NoPlanInTime(NoFeasiblePlan):
     pass
 
 

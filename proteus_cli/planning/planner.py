@@ -22,7 +22,7 @@ from proteus_cli.domain.profile.deferral import MeasuredDeferral, with_measured
 from proteus_cli.domain.profile.profile import Profile, accuracies, best_accuracy, estimated_families, relative
 from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.domain.stages.cascade import PlannedCascade
-from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
+from proteus_cli.errors import NoFeasiblePlan, NoPlanInTime, RulesConflict, UsageError
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.model.choices import require_amounts
@@ -83,7 +83,7 @@ class Planner:
 
         ``standbys`` are loaded beside what ``current`` hosts, so they need no load either. Cascades defer what was
         ``measured``, where that is known.
-        Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict`.
+        Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict` and `NoPlanInTime`.
         """
         if measured and self.rules.uses_cascades:
             return self._with(measured)(demand, current, without, standbys)
@@ -100,7 +100,7 @@ class Planner:
             found = self._search.first(asked, now, deadline_s) if self._is_overdue(asked, current) else None
             found = found or self._search.best(asked, now, deadline_s)
         except OutOfTime:
-            raise NoFeasiblePlan(
+            raise NoPlanInTime(
                 f"The solver found no plan {_when_over(self.time_limit_s)}.",
                 hint="give it more time with `--time-limit`",
             ) from None
@@ -201,12 +201,19 @@ class Planner:
         return spent(plan, self.catalog, self.profiles)[self.rules.minimize]
 
     def can_serve_all(self, demand: Demand) -> bool:
-        """Whether some plan serves all of a demand, with headroom; False where the time limit leaves that open."""
+        """Whether a plan was found that serves all of a demand, with headroom."""
+        return self.serves_all(demand) is True
+
+    def serves_all(self, demand: Demand) -> bool | None:
+        """Whether some plan serves all of a demand, with headroom; None where the time limit leaves that open."""
+        asked = PlanningDemand.of(demand, self.catalog, self.headroom)
         try:
-            asked = PlanningDemand.of(demand, self.catalog, self.headroom)
-            return self._search.best(asked, NOWHERE, time.perf_counter() + self._search_s).serves_all
-        except (Infeasible, OutOfTime, NoFeasiblePlan):
+            found = self._search.best(asked, NOWHERE, time.perf_counter() + self._search_s)
+        except OutOfTime:
+            return None
+        except (Infeasible, NoFeasiblePlan):
             return False
+        return None if found.solution.is_limited and not found.serves_all else found.serves_all
 
     @property
     def _adds_spares(self) -> bool:

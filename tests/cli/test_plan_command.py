@@ -289,7 +289,13 @@ def test_a_sweep_is_a_table_a_document_and_a_picture(workspace: Path) -> None:
     assert (workspace / "frontier.svg").read_text().lstrip().startswith("<?xml")
     assert not (workspace / "plans").exists()
     assert set(FrontierPoint.__struct_fields__) == {*points[0], "without_cascades"}
-    assert set(Explanation.__struct_fields__) == {"families", "devices", "prices", "max_multiple"}
+    assert set(Explanation.__struct_fields__) == {
+        "families",
+        "devices",
+        "prices",
+        "max_multiple",
+        "max_multiple_is_lower_bound",
+    }
 
 
 def add_cascades(workspace: Path) -> None:

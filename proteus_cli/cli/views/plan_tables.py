@@ -186,6 +186,8 @@ def _limits(explanation: "Explanation", spent_on: str | None) -> Iterator[Render
 
 
 def _effect(price: "Price", spent_on: str | None) -> str:
+    if price.is_possible is None:
+        return "no plan was found in the time limit; give more with `--time-limit`"
     if not price.is_possible:
         return "impossible within the rules"
     parts = []
@@ -197,13 +199,17 @@ def _effect(price: "Price", spent_on: str | None) -> str:
     if price.spent:
         unit = {"cost": "per hour", "power": "W"}[spent_on or "cost"]
         parts.append(f"{price.spent:+,.2f} {unit}")
-    return ", ".join(parts)
+    return ", ".join(parts) + (" (of the best plan in the time limit)" if price.is_limited else "")
 
 
 def _growth(explanation: "Explanation") -> str:
     multiple = explanation.max_multiple
     if multiple == float("inf"):
         return "\nNothing is asked for."
+    if explanation.max_multiple_is_lower_bound:
+        least = f"At least {multiple:.2f} times" if multiple > 0 else "No multiple of"
+        known = f"{least} this demand is known to be possible, without headroom"
+        return f"\n{known}: a solve for more ran out of time. Give more with `--time-limit`."
     if multiple <= 0:
         return "\nNo multiple of this demand could be served in full: some family has no device for it."
     return f"\nAt most {multiple:.2f} times this demand could be served, without headroom."

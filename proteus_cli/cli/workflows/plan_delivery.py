@@ -21,7 +21,7 @@ from proteus_cli.cli.workflows.planning import (
 )
 from proteus_cli.domain.plan.plan import FrontierPoint, Plan
 from proteus_cli.domain.profile.profile import estimated_families
-from proteus_cli.planning.analysis.explain import Explanation, explain, max_multiple
+from proteus_cli.planning.analysis.explain import Explanation, explain, largest_multiple
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import format_accuracy, format_percent, format_rate, mark_estimate
 
@@ -99,8 +99,9 @@ def _warn(planner: Planner, made: Plan) -> None:
         listed = ", ".join(noisy)
         console.warn(f"noisy cells ({listed}): its rates may be too low; `proteus profile` measures them again")
     if has_shortfall(made):
-        multiple = max_multiple(planner, made.demand_qps)
-        possible = f"; they could serve {multiple:.2f} times this demand" if multiple > 0 else ""
+        multiple = largest_multiple(planner, made.demand_qps)
+        least = "at least " if multiple.is_lower_bound else ""
+        possible = f"; they could serve {least}{multiple.value:.2f} times this demand" if multiple.value > 0 else ""
         short = f" ({short_families(made)})"
         console.warn(f"the devices cannot serve {format_rate(made.shortfall_qps)} of the demand{short}{possible}")
         if why := why_families_lack_devices(made):

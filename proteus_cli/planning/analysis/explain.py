@@ -15,7 +15,7 @@ from proteus_cli.domain.fleet import as_device
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.profile.profile import best_accuracy, relative
 from proteus_cli.domain.profile.shared_times import sharing_factor
-from proteus_cli.errors import NoFeasiblePlan
+from proteus_cli.errors import NoFeasiblePlan, NoPlanInTime
 from proteus_cli.planning.analysis.conflict import without_each
 from proteus_cli.planning.networks import limit_in_words, limits_of_hosts, without_limits
 from proteus_cli.planning.planner import Planner
@@ -66,15 +66,17 @@ class Price(Value, frozen=True):
 
     ``accuracy_points``: change of the relative accuracy, None where either plan serves nothing. ``unserved_qps`` and
     ``spent``: by how much more is unserved, or spent of what is minimised (per hour, or watts; None where nothing is).
-    ``is_possible``: whether there is a plan then.
+    ``is_possible``: whether there is a plan then, None where the time limit leaves that open. ``is_limited``: the time
+    limit ended the solve, so that there may be a better plan than the one that was found, if any was.
     """
 
     what: str
     kind: LimitKind
-    is_possible: bool
+    is_possible: bool | None
     accuracy_points: float | None = None
     unserved_qps: float = 0.0
     spent: float | None = None
+    is_limited: bool = False
 
     @property
     def is_notable(self) -> bool:
@@ -84,12 +86,16 @@ class Price(Value, frozen=True):
 
 
 class Explanation(Value, frozen=True):
-    """``max_multiple``: the largest multiple of the demand that could be served, without headroom (0: not any)."""
+    """``max_multiple``: the largest multiple of the demand that could be served, without headroom (0: not any).
+
+    ``max_multiple_is_lower_bound``: more may be possible, as the time limit ended a solve for more.
+    """
 
     families: tuple[FamilyExplanation, ...]
     devices: tuple[DeviceExplanation, ...]
     prices: tuple[Price, ...]
     max_multiple: float
+    max_multiple_is_lower_bound: bool
 
 
 def explain(planner: Planner, plan: Plan, *, progress: Advance = lambda _now, _done_frac: None) -> Explanation:
@@ -102,25 +108,45 @@ def explain(planner: Planner, plan: Plan, *, progress: Advance = lambda _now, _d
     for number, question in enumerate(questions):
         progress(question.what, number / (len(questions) + 1))
         prices.append(_price(question, plan))
+    multiple = largest_multiple(planner, plan.demand_qps)
     return Explanation(
         families=tuple(_families(planner, plan)),
         devices=tuple(_devices(planner, plan)),
         prices=tuple(price for price in prices if price.is_notable),
-        max_multiple=max_multiple(planner, plan.demand_qps),
+        max_multiple=multiple.value,
+        max_multiple_is_lower_bound=multiple.is_lower_bound,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class LargestMultiple:
+    """The largest multiple of a demand that is known to be possible.
+
+    ``is_lower_bound``: more may be, as the time limit ended a solve for more.
+    """
+
+    value: float
+    is_lower_bound: bool
+
+
 def max_multiple(planner: Planner, demand_qps: Demand) -> float:
+    """The value of `largest_multiple`."""
+    return largest_multiple(planner, demand_qps).value
+
+
+def largest_multiple(planner: Planner, demand_qps: Demand) -> LargestMultiple:
     """The largest multiple of a demand that can be served without headroom, exact to a few thousandths.
 
     It is 0 where no multiple can be served, and infinite where the demand is zero.
     """
     if sum(demand_qps.values()) <= 0:
-        return float("inf")
+        return LargestMultiple(float("inf"), is_lower_bound=False)
     bare = planner.with_changes(headroom=1.0)
+    answers: dict[float, bool | None] = {}
 
     def fits(multiple: float) -> bool:
-        return bare.can_serve_all({name: qps * multiple for name, qps in demand_qps.items()})
+        answers[multiple] = bare.serves_all({name: qps * multiple for name, qps in demand_qps.items()})
+        return answers[multiple] is True
 
     low, high = 0.0, 1.0
     while fits(high):
@@ -132,7 +158,8 @@ def max_multiple(planner: Planner, demand_qps: Demand) -> float:
     for _ in range(MULTIPLE_STEPS if low > 0 else 0):
         middle = (low + high) / 2
         low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    least_refused = min(multiple for multiple, is_served in answers.items() if not is_served)
+    return LargestMultiple(low, is_lower_bound=answers[least_refused] is None)
 
 
 def _families(planner: Planner, plan: Plan) -> Iterator[FamilyExplanation]:
@@ -216,6 +243,8 @@ def _questions(planner: Planner, plan: Plan) -> Iterator[_Question]:
 def _price(question: _Question, plan: Plan) -> Price:
     try:
         changed = question.planner(question.demand_qps)
+    except NoPlanInTime:
+        return Price(what=question.what, kind=question.kind, is_possible=None, is_limited=True)
     except NoFeasiblePlan:
         return Price(what=question.what, kind=question.kind, is_possible=False)
     is_minimised = plan.rules.minimize is not None
@@ -227,6 +256,7 @@ def _price(question: _Question, plan: Plan) -> Price:
         accuracy_points=_points(plan, changed, is_more=question.kind == "demand"),
         unserved_qps=more_unserved_qps if abs(more_unserved_qps) >= NOTABLE_QPS else 0.0,
         spent=question.planner.spent(changed) - question.planner.spent(plan) if is_minimised else None,
+        is_limited=changed.solver.status != "optimal",
     )
 
 
