@@ -8,8 +8,8 @@ of that ratio. There are two ways to share:
 * ``neighbour``: the others run at the same time on other devices of the machine. Memory bandwidth, shared caches and
   the clock are what costs.
 
-The *factor* of a cost is its ratio where that is more than noise, so where the whole interval is above 1; else 1. It
-never falls below 1.
+The *factor* of a cost is its ratio where that is more than noise, so where the whole interval is above 1 by more
+than rounding; else 1. It never falls below 1.
 
 **Sets that were not measured** follow from those that were, mostly pairs:
 
@@ -38,6 +38,8 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 SHARING_FORMAT = 1
 MAX_BESIDE = 8
 LARGEST_RATIO = 1e6
+ROUNDING = 1e-9
+"""A ratio that differs by no more from another is the same: times that are alike make 1.0000000000000002."""
 
 Where = Literal["device", "neighbour"]
 """Where the others run: on the same device, or at the same time on other devices of the machine."""
@@ -70,8 +72,9 @@ class CostPoint(Value, frozen=True):
 
     @property
     def slowdown(self) -> "Slowdown":
-        """What counts of it: nothing where 1 is in the interval, or above it."""
-        return Slowdown(self.ratio, self.low, self.high) if self.low > 1 else Slowdown(1.0, 1.0, max(self.high, 1.0))
+        """What counts of it: nothing where 1 is in the interval, or above it, but for rounding."""
+        is_costly = self.low > 1 + ROUNDING
+        return Slowdown(self.ratio, self.low, self.high) if is_costly else Slowdown(1.0, 1.0, max(self.high, 1.0))
 
 
 class VariantName(Value, frozen=True):

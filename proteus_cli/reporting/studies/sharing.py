@@ -7,7 +7,7 @@ from operator import attrgetter
 import msgspec
 
 from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
-from proteus_cli.domain.profile.interference import Where
+from proteus_cli.domain.profile.interference import ROUNDING, Where
 from proteus_cli.domain.studies.sharing import FULL_LOAD, SharingConclusion, SharingResult, format_load
 from proteus_cli.domain.studies.study import Study
 from proteus_cli.reporting.studies.section import Section, StudyTable
@@ -142,7 +142,11 @@ _factor = attrgetter("slowdown.factor")
 def _costs_of(where: Where, meetings: Sequence[Meeting]) -> Iterator[str]:
     costly = sorted((each for each in meetings if not each.slowdown.is_free), key=_factor, reverse=True)
     unseen_frac = sorted(each.member.high / each.member.ratio - 1 for each in meetings)[len(meetings) // 2]
-    noise = f"; costs of less than {format_percent(unseen_frac)} can't be told from noise here" if unseen_frac else ""
+    noise = (
+        f"; costs of less than {format_percent(unseen_frac)} can't be told from noise here"
+        if unseen_frac > ROUNDING
+        else ""
+    )
     if not costly:
         yield f"{_PLACES[where].capitalize()}, no cost is proven in {counted(len(meetings), 'case')}{noise}."
         return

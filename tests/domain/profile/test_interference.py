@@ -1,5 +1,6 @@
 """What sharing costs: what counts of a measurement, and what follows for sets that were not measured."""
 
+import math
 from collections.abc import Callable
 
 import msgspec
@@ -42,6 +43,12 @@ def test_a_ratio_within_its_noise_costs_nothing() -> None:
     assert point(1.02, margin=0.03).slowdown.is_free
     assert point(0.97, margin=0.01).slowdown == FREE
     assert point(1.02, margin=0.01).slowdown.factor == 1.02
+
+
+def test_a_ratio_of_equal_times_costs_nothing_however_it_is_rounded() -> None:
+    above = math.nextafter(1.0, 2.0)
+    assert CostPoint(1, 10, 0.001, above, above, above).slowdown.is_free
+    assert point(1.001, margin=0.0005).slowdown.factor == 1.001
 
 
 def test_what_is_unknown_and_the_variant_itself_cost_nothing() -> None:

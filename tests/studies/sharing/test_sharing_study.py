@@ -1,5 +1,6 @@
 """A study of sharing, from the question to the file that plans read: emulated, so that the answer is known."""
 
+import math
 import time
 
 import msgspec
@@ -97,10 +98,11 @@ def test_what_was_measured_is_not_replaced_by_an_emulated_study(tiny: Tiny) -> N
     assert tiny.place.sharing_path("cpu0").read_bytes() == before
 
 
-def measured_cell(where: Where, ratio: float) -> Cell:
+def measured_cell(where: Where, ratio: float, high: float | None = None) -> Cell:
     """What a study might find of devices that are here."""
     served = Served(10, 100.0, 0.01, 0.01, 0.01, 0.01)
-    members = tuple(SharingMember(*key, "cpu0", 1, 0.01, served, served, ratio, ratio, ratio) for key in (SMALL, LARGE))
+    interval = (ratio, ratio, high or ratio)
+    members = tuple(SharingMember(*key, "cpu0", 1, 0.01, served, served, *interval) for key in (SMALL, LARGE))
     result = msgspec.to_builtins(SharingResult(where, 1.0, 8, False, members))
     return Cell(where, "measured", 0.0, 1.0, result)
 
@@ -153,6 +155,16 @@ def test_the_page_says_what_is_costly_and_stands_alone(tiny: Tiny) -> None:
     tags = _Tags()
     tags.feed(html)
     assert (tags.open, tags.fetched) == ([], [])
+
+
+def test_a_ratio_above_1_by_rounding_is_a_cost_neither_on_the_page_nor_in_the_file(tiny: Tiny) -> None:
+    drafted = share_draft(tiny.place, SharingQuestion("cpu0", (SMALL, LARGE), (1.0,)))
+    ratio = math.nextafter(1.0, 2.0)
+    cell = measured_cell("device", ratio, high=math.nextafter(ratio, 2.0))
+    drafted.keep({cell.key: cell}, cell)
+    assert model(tiny.place).is_free([SMALL, LARGE])
+    study = msgspec.structs.replace(studied(tiny.root, draft(tiny, SMALL, LARGE)), cells=(cell,))
+    assert section(study).findings[0] == "On the same device, no cost is proven in 2 cases."
 
 
 def test_a_question_without_sense_is_refused(tiny: Tiny) -> None:
