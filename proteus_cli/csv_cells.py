@@ -66,13 +66,26 @@ def require_width(cells: Sequence[str], header: Sequence[str]) -> None:
 
 def number(column: str, cell: str) -> float:
     """A finite number from 0 up."""
-    try:
-        value = float(cell)
-    except ValueError:
-        value = math.nan
-    if not 0 <= value < math.inf or "_" in cell or not cell.isascii():
+    value = _value(cell)
+    if not 0 <= value < math.inf:
         raise ValueError(f"{column} `{cell}` is not a finite number from 0 up")
     return value
+
+
+def number_within(column: str, cell: str, most: float) -> float:
+    """A number of either sign that is no larger than ``most``."""
+    value = _value(cell)
+    if not -most <= value <= most:
+        raise ValueError(f"{column} `{cell}` is not a number from {-most:g} to {most:g}")
+    return value
+
+
+def _value(cell: str) -> float:
+    """The number of a cell; NaN where it is none."""
+    try:
+        return float(cell) if "_" not in cell and cell.isascii() else math.nan
+    except ValueError:
+        return math.nan
 
 
 def positive_number(column: str, cell: str) -> float:

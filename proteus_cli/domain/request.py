@@ -24,6 +24,9 @@ USUAL_LEVEL = 2
 LOWEST_LEVEL = 8
 
 
+MAX_CONFIDENCE = 3e38
+"""Confidences are floats of 32 bits."""
+
 ANY_VERSION = "1"
 """Of a family, for clients: any of its variants."""
 

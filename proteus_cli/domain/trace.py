@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.domain.base import require
-from proteus_cli.domain.request import Bounds
+from proteus_cli.domain.request import MAX_CONFIDENCE, Bounds
 
 PEAK_WINDOW_S = 10.0
 WINDOWS_AT_ONCE = 65_536
@@ -15,6 +15,7 @@ WINDOWS_AT_ONCE = 65_536
 
 _UNSET = {
     "min_accuracy": 0.0, "confidence": np.nan, "min_expected_accuracy": 0.0, "max_energy_j": np.nan, "eval_row": np.nan,
+    "min_confidence": np.nan,
 }  # fmt: skip
 """Columns that a trace may lack, with what that says of each request."""
 
@@ -28,7 +29,8 @@ class Trace:
     ``min_expected_accuracy`` float64 [n], of the answer. ``max_energy_j`` float64 [n] is NaN where there is no limit.
     ``confidence`` float64 [n] is the part of all queries (0 to 1) of which the first stages of cascades are less sure,
     NaN where that is not known; without the column, it is known of none. ``eval_row`` float64 [n] is the row of its
-    family's eval split that a query is, from 0, NaN where it is none of them.
+    family's eval split that a query is, from 0, NaN where it is none of them. ``min_confidence`` float64 [n] is how
+    confident a variant must be of its answer, on the scale of the family's confidence, NaN where that does not matter.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Trace:
     min_expected_accuracy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     max_energy_j: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     eval_row: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    min_confidence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         for column, unset in _UNSET.items():
@@ -53,6 +56,7 @@ class Trace:
         require(not np.any(self.max_energy_j <= 0), "limits of energy must be above zero")
         known = self.confidence[~np.isnan(self.confidence)]
         require(bool(np.all((known >= 0) & (known <= 1))), "confidences must be fractions")
+        require(not np.any(np.abs(self.min_confidence) > MAX_CONFIDENCE), "minimum confidences must be 32-bit floats")
         rows = self.eval_row[~np.isnan(self.eval_row)]
         require(bool(np.all((rows >= 0) & (rows == np.floor(rows)))), "rows of eval splits must be whole numbers")
         require(bool(np.all(np.isfinite(self.arrival_s))), "arrivals must be finite")
@@ -65,14 +69,20 @@ class Trace:
     @property
     def has_bounds(self) -> bool:
         """Some request asks for more than a latency target and accurate variants."""
-        return bool(np.any(self.min_expected_accuracy) or not np.all(np.isnan(self.max_energy_j)))
+        may_be_unset = self.max_energy_j, self.min_confidence
+        return bool(np.any(self.min_expected_accuracy)) or not all(np.all(np.isnan(each)) for each in may_be_unset)
 
     def bounds(self, number: int) -> Bounds | None:
         """What the request of that number asks for beside its latency target and accurate variants."""
-        expected, energy_j = float(self.min_expected_accuracy[number]), float(self.max_energy_j[number])
-        if not expected and math.isnan(energy_j):
+        confidence, energy_j = float(self.min_confidence[number]), float(self.max_energy_j[number])
+        expected = float(self.min_expected_accuracy[number])
+        if not expected and math.isnan(energy_j) and math.isnan(confidence):
             return None
-        return Bounds(min_expected_accuracy=expected, max_energy_j=math.inf if math.isnan(energy_j) else energy_j)
+        return Bounds(
+            min_confidence=-math.inf if math.isnan(confidence) else confidence,
+            min_expected_accuracy=expected,
+            max_energy_j=math.inf if math.isnan(energy_j) else energy_j,
+        )
 
     def last_eval_rows(self) -> dict[str, int]:
         """The last row of its eval split that a query is, of each family of which some query is one."""

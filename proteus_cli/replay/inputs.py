@@ -51,6 +51,8 @@ class Sample:
             minimum += b',"min_expected_accuracy":%r' % bounds.min_expected_accuracy
         if bounds is not None and bounds.is_energy_limited:
             minimum += b',"max_energy_j":%r' % bounds.max_energy_j
+        if bounds is not None and bounds.needs_confidence:
+            minimum += b',"min_confidence":%r' % bounds.min_confidence
         json = b"%b%d%b%b" % (self.before, max(1, round(timeout_s * _US_PER_S)), minimum, self.after)
         return json + self.binary, len(json)
 

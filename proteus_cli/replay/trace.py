@@ -18,8 +18,9 @@ from typing import NamedTuple
 import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
-from proteus_cli.csv_cells import CsvTable, csv_table, fraction, number, positive_number, whole_number
+from proteus_cli.csv_cells import CsvTable, csv_table, fraction, number, number_within, positive_number, whole_number
 from proteus_cli.domain.base import Value, require
+from proteus_cli.domain.request import MAX_CONFIDENCE
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
 from proteus_cli.input_files import TRACE, LineReader, open_input
@@ -110,6 +111,11 @@ class OwnColumn(NamedTuple):
         return ("" if is_unset(value) else self.write(value) for value in values)
 
 
+def _confidence(column: str, cell: str) -> float:
+    """On the scale of the family's confidence, whatever that is."""
+    return number_within(column, cell, MAX_CONFIDENCE)
+
+
 OWN = (
     OwnColumn("slo_s", "latency targets", positive_number, math.nan),
     OwnColumn("min_accuracy", "minimum accuracies", fraction, 0.0),
@@ -117,6 +123,7 @@ OWN = (
     OwnColumn("min_expected_accuracy", "expected accuracies", fraction, 0.0),
     OwnColumn("max_energy_j", "limits of energy", positive_number, math.nan),
     OwnColumn("eval_row", "rows of eval splits", whole_number, math.nan, "{:.0f}".format),
+    OwnColumn("min_confidence", "minimum confidences", _confidence, math.nan),
 )
 OWN_NAMES = tuple(column.name for column in OWN)
 

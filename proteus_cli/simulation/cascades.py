@@ -32,8 +32,8 @@ class SimulatedCascades:
 
     A deferred query that the second stage has not answered by its last moment is answered by the first. ``saw`` takes
     the records, with the accuracies that profiles promise of queries of as much confidence. Queries that are
-    ``eval_rows`` are deferred, and right or wrong, as they were when variants were profiled. ``apply`` does what the
-    controller asks for.
+    ``eval_rows`` are deferred, and right or wrong, as they were when variants were profiled; of no others it is known
+    whether they are below a least confidence. ``apply`` does what the controller asks for.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class SimulatedCascades:
                 continue
             level = self._level(request, route.stage, launch.hosted)
             cascades.saw(route.stage, (level,), now_s)
-            if level > route.cut:
+            if level > route.cut and not self._is_below(request, launch.hosted):
                 self._end(request, launch, route.first_accuracy[level], now_s)
             else:
                 devices |= dict.fromkeys(self._defer(request, route, level, launch, now_s))
@@ -84,6 +84,13 @@ class SimulatedCascades:
         if confidence is None:
             return stage.level_of_rank(self._confidences[request.id])
         return int(np.count_nonzero(confidence >= np.array(stage.thresholds, np.float32)))
+
+    def _is_below(self, request: Request, host: Host) -> bool:
+        """Whether the answer is known to be less confident than the query asks for; as a server has it."""
+        if request.bounds is None or not request.bounds.needs_confidence:
+            return False
+        confidence = self._eval_rows.confidence(request.id, host)
+        return confidence is not None and not confidence >= np.float32(request.bounds.min_confidence)
 
     def _second_ended(self, launch: Launch, now_s: float) -> None:
         """Deferred queries of the batch that have no answer yet have one now."""

@@ -353,6 +353,16 @@ def test_rows_of_eval_splits_need_answers_that_are_known(tmp_path: Path) -> None
     assert refusal == "The trace has rows of the eval split of `shapes`, and no answers to them are known."
 
 
+def test_it_is_said_of_which_queries_no_confidence_is_known(tmp_path: Path) -> None:
+    made, _ = judged_workspace(tmp_path / "ws")
+    trace = tmp_path / "t.csv"
+    trace.write_text("arrival_s,family,eval_row,min_confidence\n0,shapes,0,0.9\n0.1,shapes,0,\n")
+    assert "min_confidence" not in proteus("replay", trace, "-w", made.root).stderr
+    trace.write_text("arrival_s,family,eval_row,min_confidence\n0,shapes,0,0.9\n0.1,shapes,,0.9\n")
+    said = proteus("replay", trace, "-w", made.root).stderr
+    assert "1 query with a `min_confidence` and without an `eval_row`" in " ".join(said.split())
+
+
 # --- Ctrl-C
 
 

@@ -395,6 +395,7 @@ HEAD_2021 = "app,func,end_timestamp,duration\n"
         ("arrival_s,family,slo_s\n1,a,0\n", 2, "slo_s `0` is not above zero"),
         ("arrival_s,family,min_accuracy\n1,a,\n1,a,9\n", 3, "min_accuracy `9` is not a fraction"),
         ("arrival_s,family,eval_row\n1,a,\n1,a,1.5\n", 3, "eval_row `1.5` is not a whole number"),
+        ("arrival_s,family,min_confidence\n1,a,0\n1,a,inf\n", 3, "min_confidence `inf` is not a number from -3e"),
         ("second,family,count\n1,a,1.5\n", 2, "count `1.5`"),
         ("second,family,count\n1,a,50000001\n", 2, "more than 50,000,000 arrivals"),
         ("second,family,count\n1,a,1\n2,a,50000000\n", 3, "more than 50,000,000 arrivals"),
@@ -504,8 +505,9 @@ def test_confidences_stay_with_their_requests(tmp_path: Path) -> None:
 
 
 def test_other_bounds_stay_with_their_requests(tmp_path: Path) -> None:
-    text = "family,max_energy_j,arrival_s,min_expected_accuracy\nb,0.25,2,\na,,0.5,0.9\n"
-    expected = ["arrival_s,family,min_expected_accuracy,max_energy_j", "0.500000,a,0.9,", "2.000000,b,,0.25"]
+    text = "family,max_energy_j,arrival_s,min_expected_accuracy,min_confidence\nb,0.25,2,,\na,,0.5,0.9,-0.5\n"
+    header = "arrival_s,family,min_expected_accuracy,max_energy_j,min_confidence"
+    expected = [header, "0.500000,a,0.9,,-0.5", "2.000000,b,,0.25,"]
     assert rows(convert(tmp_path, text)) == expected
 
 

@@ -91,9 +91,9 @@ def test_time_left_and_minimum_are_sent_as_parameters(minimum: float, sent: dict
 
 def test_other_bounds_are_sent_as_parameters() -> None:
     server = Server(refusing(429))
-    bounds = Bounds(min_expected_accuracy=0.9, max_energy_j=0.25)
+    bounds = Bounds(min_confidence=-0.5, min_expected_accuracy=0.9, max_energy_j=0.25)
     played(server, lambda target: target.send("a", 0, 0.05, 0.0, bounds))
-    sent = {"min_expected_accuracy": 0.9, "max_energy_j": 0.25}
+    sent = {"min_confidence": -0.5, "min_expected_accuracy": 0.9, "max_energy_j": 0.25}
     assert server.asked[0]["parameters"] == {"binary_data_output": True, "timeout": 50_000, **sent}
 
 

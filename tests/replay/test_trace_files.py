@@ -125,6 +125,22 @@ def test_other_bounds_have_columns_where_one_is_set_and_are_read_back(tmp_path: 
             read_trace(a_file(tmp_path, f"arrival_s,family,min_expected_accuracy,max_energy_j\n1,a,{cells}\n"))
 
 
+def test_minimum_confidences_have_a_column_where_one_is_set_and_are_read_back(tmp_path: Path) -> None:
+    """Their scale is that of the family: they may be below zero, and zero asks for something."""
+    trace = replace(a_trace((0.1, "a"), (0.2, "a"), (0.3, "a")), min_confidence=np.array([math.nan, 0.0, -2.5]))
+    text = to_csv(trace)
+    assert text == "arrival_s,family,min_confidence\n0.100000,a,\n0.200000,a,0.0\n0.300000,a,-2.5\n"
+    read = read_trace(a_file(tmp_path, text))
+    asked = [read.bounds(number) for number in range(3)]
+    assert asked == [None, Bounds(min_confidence=0.0), Bounds(min_confidence=-2.5)]
+    assert read.has_bounds
+    with pytest.raises(UsageError, match="minimum confidences"):
+        to_csv(trace, per_second=True)
+    for cell in ("nan", "inf", "-1e39", "high", "1_0"):
+        with pytest.raises(ArtefactError, match="min_confidence"):
+            read_trace(a_file(tmp_path, f"arrival_s,family,min_confidence\n1,a,{cell}\n"))
+
+
 def test_confidences_have_a_column_where_one_is_known_and_are_read_back(tmp_path: Path) -> None:
     trace = replace(a_trace((0.1, "a"), (0.2, "a")), confidence=np.array([math.nan, 0.25]))
     text = to_csv(trace)

@@ -53,6 +53,7 @@ def test_copies_stay_near_their_arrival_and_keep_its_latency_target() -> None:
         slo_s=np.array([0.1, math.nan]),
         min_accuracy=np.array([0.0, 0.9]),
         max_energy_j=np.array([2.0, math.nan]),
+        min_confidence=np.array([-0.5, math.nan]),
     )
 
     many = scaled(trace, 50.0, rng())
@@ -64,6 +65,7 @@ def test_copies_stay_near_their_arrival_and_keep_its_latency_target() -> None:
     assert many.slo_s[:50].tolist() == [0.1] * 50
     assert many.min_accuracy.tolist() == [0.0] * 50 + [0.9] * 50
     assert many.max_energy_j[:50].tolist() == [2.0] * 50
+    assert many.min_confidence[:50].tolist() == [-0.5] * 50
     assert len(np.unique(many.arrival_s)) == 100
 
 

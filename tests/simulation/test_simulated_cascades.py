@@ -108,6 +108,24 @@ def test_rows_of_an_eval_split_are_deferred_and_judged_as_they_were_profiled() -
     assert judged == [("l", False), ("s", False), ("l", True), ("s", None), ("s", None), ("l", False)]
 
 
+def test_rows_that_are_less_confident_than_the_query_asks_for_are_deferred_where_that_is_known() -> None:
+    """The first reaches its threshold, 0.5, with 0.6 and 0.8; of the last query, nobody knows how sure it is."""
+    answers = {("cpu0", "a", "s"): RowAnswers(np.array([0.6, 0.8], np.float32), np.array([True, True]))}
+    trace = trace_of(*((n / 10, SURE) for n in range(5)))
+    rows, minima = np.array([0, 0, 1, 1, np.nan]), np.array([np.nan, 0.7, 0.7, np.float32(0.8), 0.99])
+    trace = replace(trace, eval_row=rows, min_confidence=minima)
+    found = simulate(trace, plan_of(FIRST, SECOND), CATALOG, profiles(), EXACT, never, answers=answers)
+    ended = sorted(found.ended, key=lambda each: each.arrival_s)
+    assert [each.variant for each in ended] == ["s", "l", "s", "s", "s"]
+
+
+def test_who_asks_for_a_confidence_goes_by_a_cascade_where_others_need_none() -> None:
+    half = make_cascade("a", "s", "l", rate_qps=5.0)
+    trace, plan = trace_of((0.0, UNSURE), (0.2, UNSURE)), plan_of(FIRST, SECOND, cascades=(half,))
+    found = run(replace(trace, min_confidence=np.full(2, 0.1)), plan)
+    assert [ended.is_deferred for ended in found.ended] == [True, True]
+
+
 def test_queries_that_go_by_no_cascade_are_worth_what_the_variant_is() -> None:
     half = make_cascade("a", "s", "l", rate_qps=5.0)
     found = run(trace_of(*((n / 10, UNSURE) for n in range(4))), plan_of(FIRST, SECOND, cascades=(half,)))

@@ -39,6 +39,7 @@ from proteus_cli.simulation.run import simulate
 from proteus_cli.store import Workspace
 from proteus_cli.store.answers import kept_rows
 from proteus_cli.store.eval_splits import eval_rows
+from proteus_cli.units import counted
 
 FIRST_SECONDS = 10.0
 
@@ -64,6 +65,7 @@ def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report
     """A report for each policy. After Ctrl-C in a run its report is the last, on the part that was simulated."""
     catalog, arrivals = scenario.workspace.catalog(), scenario.arrivals
     check_demand(first_demand(arrivals), catalog)
+    _warn_of_unknown_confidence(scenario)
     for policy in policies:
         with console.progress(f"simulating {policy.name}") as advance:
             found = _run(scenario, policy, lambda done: advance("", done))
@@ -88,6 +90,22 @@ def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report
         if until_s is not None:
             console.warn(f"interrupted after {until_s:.1f} s of the trace: the report covers these")
             raise KeyboardInterrupt
+
+
+def _warn_of_unknown_confidence(scenario: Scenario) -> None:
+    """Say of which queries it is not known whether an answer has the confidence that they ask for."""
+    arrivals = scenario.arrivals
+    asks = ~np.isnan(arrivals.min_confidence)
+    unknown = int(np.count_nonzero(asks & np.isnan(arrivals.eval_row)))
+    if unknown:
+        console.warn(
+            f"{counted(unknown, 'query', 'queries')} with a `min_confidence` and without an `eval_row`: how confident "
+            "answers to them are is not known, and the minimum asks for nothing"
+        )
+    asking = {arrivals.families[number] for number in np.unique(arrivals.family[asks]).tolist()}
+    staged = {v.family for each in scenario.profiles.values() for v in each.variants if each.has_stages(v)}
+    if found := sorted(asking & staged):
+        console.warn(f"exits of multi-exit models are simulated without `min_confidence`: {', '.join(found)}")
 
 
 def first_demand(arrivals: Trace) -> dict[str, float]:

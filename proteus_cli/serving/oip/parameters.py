@@ -13,15 +13,13 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from proteus_cli.domain.request import AskedVersion, Bounds
+from proteus_cli.domain.request import MAX_CONFIDENCE, AskedVersion, Bounds
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Classes, Form, RequestOptions
 
 LOWEST_PRIORITY = 2**31 - 1
 LONGEST_US = 2**63 - 1
 MAX_CLASSES = 1000
-MAX_CONFIDENCE = 3e38
-"""Confidences are floats of 32 bits."""
 MAX_ENERGY_J = 1e12
 LONGEST_CLIENT_KEY = 128
 _US_PER_S = 1e6
