@@ -24,7 +24,7 @@ from proteus_cli.serving.fleet.worker import Worker
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog
-from proteus_cli.serving.requests.bounds import unmet
+from proteus_cli.serving.requests.bounds import LessAccurate, unmet
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback, nobody
@@ -75,6 +75,7 @@ class Admission:
         self._workers, self._results, self._counts, self._clock = workers, results, counts, clock
         self._refuses_non_finite, self._max_timeout_s = refuses_non_finite, max_timeout_s
         self._answers, self._samples = answers, samples
+        self._less_accurate = LessAccurate(controller)
         self._watch: RequestWatch | None = None
         self.arms = dict[str, VersionArms]()  # by family, of versions that are rolled out
         self._ids = count()
@@ -243,8 +244,9 @@ class Admission:
             what = f"{version} of `{family}`" if version else f"`{family}`"
             return NotReady(f"no device that hosts {what} is available", retry_after_s=offered.retry_after_s)
         self._warn(family, _OVERLOADED)
+        instead = "" if is_usual and options == DEFAULT_OPTIONS else self._less_accurate.instead(query, timeout_s)
         refusal = Overloaded(
-            f"more queries for `{family}` than the plan can carry", retry_after_s=offered.retry_after_s
+            f"more queries for `{family}` than the plan can carry{instead}", retry_after_s=offered.retry_after_s
         )
         if is_usual and options == DEFAULT_OPTIONS:
             if not self._refused:
