@@ -13,7 +13,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit ray extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-dispatch bench-dispatch-emulated bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-cascades bench-cascades-live bench-exits bench-lifecycle bench-adaptation bench-step bench-gpu bench-compare
+.PHONY: bench bench-planner bench-simulator bench-dispatch bench-dispatch-emulated bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-cascades bench-cascades-live bench-exits bench-lifecycle bench-study bench-adaptation bench-step bench-gpu bench-compare
 .PHONY: lock all clean test-hosts test-ray test-torch torch
 
 help:  ## show the verbs
@@ -189,6 +189,9 @@ bench-cascades-live: setup  ## the same, served live on one core and judged by l
 
 bench-lifecycle: setup  ## new versions under load, losses and shifts that are noticed, guards, retraining, five tasks; 45 minutes
 	$(BIN)/python -m benchmarks.lifecycle
+
+bench-study: setup  ## what studies find where the answer is known, and on this machine: peaks, knees, sharing, costs, telemetry
+	$(BIN)/python -m benchmarks.study
 
 bench-exits: setup  ## random bounds on the multi-exit model of the sample zoo; two minutes
 	$(BIN)/python -m benchmarks.exits --emulated
