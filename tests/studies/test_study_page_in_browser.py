@@ -1,0 +1,78 @@
+"""The page of studies in a real browser: on a desk and on a phone, with all that is folded open."""
+
+import time
+from itertools import product
+from pathlib import Path
+
+import msgspec
+import pytest
+from browser import Browser, browsing
+from studies.cost.test_cost_drafts import LITTLE, question
+from studies.fake_study import Squares
+from studies.peak.test_peak_drafts import SIMULATED
+from studies.sharing.test_sharing_study import OF_ALL, draft
+from studies.test_study_page import section as squares_section
+from studies.test_study_runs import studied
+from tiny import Tiny
+
+from proteus_cli.domain.studies.study import Study
+from proteus_cli.domain.studies.telemetry import Telemetry
+from proteus_cli.reporting.studies.page import page
+from proteus_cli.studies.cost.drafts import cost_draft
+from proteus_cli.studies.kinds import SECTIONS
+from proteus_cli.studies.peak.drafts import device_draft
+
+pytestmark = [pytest.mark.browser, pytest.mark.extended]
+
+DESK, PHONE = 1280, 390
+LOAD = {"cpu_cores": 0.98, "machine_cores": 1.52, "memory_bytes": 3.0e8, "mhz": 2400.0, "gpu_memory_bytes@gpu0": 2.0e9}
+LONG_NAME = "vision-transformer-large-patch14-336-distilled-int8"
+
+
+def studies(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> list[Study]:
+    """What sharing costs, peaks, costs of traffic, and a study with a failed cell and missing ones."""
+    with monkeypatch.context() as patched:
+        patched.setattr(time, "sleep", lambda _seconds: None)  # emulated devices wait for as long as a slice is
+        share = studied(tiny.root, draft(tiny, *OF_ALL, loads=(0.5, 1.0)))
+    peak = studied(tiny.root, device_draft(tiny.place, "shapes", ["shapes-s", "shapes-l"], "cpu0", SIMULATED))
+    trace = tiny.root / "t.csv"
+    trace.write_text(LITTLE)
+    cost = studied(tiny.root, cost_draft(tiny.place, trace, question(tiny)))
+    squares = msgspec.structs.replace(
+        studied(tiny.root, Squares(broken={3}).draft(1, 2, 3)), missing=tuple(f"{LONG_NAME}-{n}" for n in range(12))
+    )
+    return [with_load(study) for study in (share, peak, cost, squares)]
+
+
+def with_load(study: Study) -> Study:
+    """With telemetry as of a machine with a GPU, and a long name among its facts."""
+    cells = tuple(msgspec.structs.replace(cell, load=LOAD) for cell in study.cells)
+    ran = Telemetry(study.cells[0].begun_unix_s - 1, 0.5, {measure: (value,) * 20 for measure, value in LOAD.items()})
+    subject = {**study.subject, "model": LONG_NAME}
+    return msgspec.structs.replace(study, cells=cells, telemetry=(ran,), subject=subject)
+
+
+def wider_than_the_screen(browser: Browser) -> list[str]:
+    """What reaches beyond the right edge, but for what scrolls by itself."""
+    found: list[str] = browser.run(
+        "return [...document.querySelectorAll('body *')].filter((at) => !at.closest('.scroll, .cells > div, svg')"
+        " && at.getBoundingClientRect().right > innerWidth + 1).map((at) => at.outerHTML.slice(0, 80))"
+    )
+    return found
+
+
+def test_the_page_of_studies_fits_a_desk_and_a_phone(
+    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sections, found = {**SECTIONS, "squares": squares_section}, studies(tiny, monkeypatch)
+    path = tmp_path / "studies.html"
+    with browsing() as browser:
+        for shown, width, dark in product((found, found[:1]), (DESK, PHONE), (False, True)):
+            path.write_text(page(shown, sections), encoding="utf-8")
+            browser.look(width=width, dark=dark)
+            browser.driver.get(path.as_uri())
+            browser.run("for (const each of document.querySelectorAll('details')) each.open = true;")
+            assert len(browser.all("section > .plots figure svg")) >= len(shown)
+            assert browser.run("return document.documentElement.scrollWidth") <= width
+            assert wider_than_the_screen(browser) == []
+            assert browser.complaints() == []
