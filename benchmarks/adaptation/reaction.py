@@ -110,4 +110,4 @@ def _carries(lab: Lab, record: PlanRecord, qps: float) -> bool:
         if device in hosted
     }
     asked_qps = {family: share * qps for family, share in lab.shares.items()}
-    return lab.planner(POLICY, 1.0, profiles=profiles).can_serve_all(asked_qps)
+    return lab.planner(POLICY, 1.0, profiles=profiles).serves_all(asked_qps) is True

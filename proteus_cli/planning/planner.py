@@ -26,7 +26,7 @@ from proteus_cli.errors import NoFeasiblePlan, NoPlanInTime, RulesConflict, Usag
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.model.choices import require_amounts
-from proteus_cli.planning.model.hosted_now import NOWHERE, Now
+from proteus_cli.planning.model.hosted_now import Now
 from proteus_cli.planning.search import PlacementSearch, PlanningDemand
 from proteus_cli.planning.solver.lexicographic import Infeasible
 from proteus_cli.planning.solver.solve import OutOfTime
@@ -200,20 +200,13 @@ class Planner:
             return 0.0
         return spent(plan, self.catalog, self.profiles)[self.rules.minimize]
 
-    def can_serve_all(self, demand: Demand) -> bool:
-        """Whether a plan was found that serves all of a demand, with headroom."""
-        return self.serves_all(demand) is True
-
     def serves_all(self, demand: Demand) -> bool | None:
         """Whether some plan serves all of a demand, with headroom; None where the time limit leaves that open."""
         asked = PlanningDemand.of(demand, self.catalog, self.headroom)
         try:
-            found = self._search.best(asked, NOWHERE, time.perf_counter() + self._search_s)
-        except OutOfTime:
-            return None
-        except (Infeasible, NoFeasiblePlan):
+            return self._search.serves_all(asked, time.perf_counter() + self._search_s)
+        except NoFeasiblePlan:
             return False
-        return None if found.solution.is_limited and not found.serves_all else found.serves_all
 
     @property
     def _adds_spares(self) -> bool:

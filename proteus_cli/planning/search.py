@@ -22,7 +22,7 @@ from proteus_cli.domain.profile.profile import Profile, best_accuracy
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
-from proteus_cli.planning.model.hosted_now import Now
+from proteus_cli.planning.model.hosted_now import NOWHERE, Now
 from proteus_cli.planning.model.instance import Instance, make_instance
 from proteus_cli.planning.model.milp import Model, formulate
 from proteus_cli.planning.placements.cascades import with_whole_batches
@@ -43,7 +43,7 @@ from proteus_cli.planning.placements.spares import with_spares
 from proteus_cli.planning.solver.lexicographic import Infeasible, optimise, relaxed_replicas
 from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.solve import MANY_COLUMNS, OutOfTime
-from proteus_cli.planning.solver.target_demand import TargetDemand
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand
 
 PLAIN_FRAC = 0.4  # of the search with cascades, the most that the plan without them may take
 FALLBACK_FRAC = 0.25  # of the search for several variants per device, kept for one variant on each where none is found
@@ -185,6 +185,22 @@ class PlacementSearch:
                 raise
             return plain.limited()
         return plain if plain is not None and _is_better(plain.solution, found.solution) else found
+
+    def serves_all(self, asked: PlanningDemand, deadline_s: float) -> bool | None:
+        """Whether some solution serves all of a demand; None where the deadline leaves that open.
+
+        Where it only left the accuracy open, it is known. Raises `NoFeasiblePlan` where no variant may be hosted.
+        """
+        try:
+            found = self.best(asked, NOWHERE, deadline_s)
+        except OutOfTime:
+            return None
+        except Infeasible:
+            return False
+        if found.serves_all or not found.solution.is_limited:
+            return found.serves_all
+        is_of_all_solutions = self._plain is None and not found.to_split
+        return False if is_of_all_solutions and found.solution.unserved_gap <= NEGLIGIBLE else None
 
     def _shared_or_fallback(
         self, fallback: "PlacementSearch", asked: PlanningDemand, now: Now, deadline_s: float

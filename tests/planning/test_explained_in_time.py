@@ -1,6 +1,7 @@
 """What an explanation says where the time limit ends solves: that something is impossible only where that is known."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from io import StringIO
 from typing import Any
 
@@ -11,6 +12,7 @@ from rich.console import Console
 from proteus_cli.cli.views.plan_tables import explanation_tables
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.planning.analysis.conflict import smallest_conflict
 from proteus_cli.planning.analysis.explain import Explanation, explain, largest_multiple
 from proteus_cli.planning.planner import Planner
 from proteus_cli.planning.search import PlacementSearch
@@ -32,12 +34,13 @@ def late_above(monkeypatch: pytest.MonkeyPatch) -> LateAbove:
     """Solves for more than a demand run out of time, with a plan or without one."""
     best = PlacementSearch.best
 
-    def set_limit(late_qps: float, *, finds_some: bool = False) -> None:
+    def set_limit(late_qps: float, *, finds_some: bool = False, unserved_gap: float = 0.0) -> None:
         def limited(self: PlacementSearch, asked: Any, *others: Any) -> Any:
             if asked.demand_qps["a"] <= late_qps:
                 return best(self, asked, *others)
             if finds_some:
-                return best(self, asked, *others).limited()
+                found = best(self, asked, *others).limited()
+                return replace(found, solution=replace(found.solution, unserved_gap=unserved_gap))
             raise OutOfTime
 
         monkeypatch.setattr(PlacementSearch, "best", limited)
@@ -105,8 +108,15 @@ def test_a_multiple_is_a_lower_bound_where_a_solve_for_more_ran_out_of_time(
 
 def test_a_solve_that_ran_out_of_time_with_a_part_served_leaves_open_whether_all_can_be(late_above: LateAbove) -> None:
     """A limited plan for 220 qps serves 200 of them: nobody knows whether there is a better one."""
-    late_above(200.0, finds_some=True)
+    late_above(200.0, finds_some=True, unserved_gap=0.01)
     assert largest_multiple(planner(), {"a": 100.0}).is_lower_bound
+
+
+def test_it_is_known_that_not_all_can_be_served_where_only_the_accuracy_is_left_open(late_above: LateAbove) -> None:
+    late_above(50.0, finds_some=True)
+    found = largest_multiple(planner(), {"a": 100.0})
+    assert found.value == pytest.approx(2.0, rel=0.005)
+    assert not found.is_lower_bound
 
 
 def test_what_is_known_of_the_largest_multiple_is_said(late_above: LateAbove) -> None:
@@ -115,3 +125,29 @@ def test_what_is_known_of_the_largest_multiple_is_said(late_above: LateAbove) ->
     assert "At least 1.00 times this demand is known to be possible" in shown(explained(100.0))
     late_above(50.0)
     assert "a solve for more ran out of time. Give more with `--time-limit`." in shown(explained(50.0))
+
+
+ACCURATE = Rules(min_accuracy={"a": 0.9})
+"""Up to 100 qps."""
+CONFLICT = ("a: serve 150 qps", "a: only variants of accuracy 0.9 or more")
+
+
+def test_a_demand_that_could_be_served_is_no_conflict_where_that_takes_too_long(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Solves without the rule run out of time: the demand alone is not known to be too much."""
+    assert smallest_conflict(planner(ACCURATE), {"a": 150.0}) == CONFLICT
+    best = PlacementSearch.best
+
+    def limited(self: PlacementSearch, asked: Any, *others: Any) -> Any:
+        if asked.demand_qps["a"] and not self._rules.min_accuracy:
+            raise OutOfTime
+        return best(self, asked, *others)
+
+    monkeypatch.setattr(PlacementSearch, "best", limited)
+    assert smallest_conflict(planner(ACCURATE), {"a": 150.0}) == CONFLICT
+
+
+def test_where_nothing_is_known_in_time_no_conflict_is_named(late_above: LateAbove) -> None:
+    late_above(100.0)
+    assert smallest_conflict(planner(ACCURATE), {"a": 150.0}) == ()

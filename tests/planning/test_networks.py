@@ -61,8 +61,8 @@ def test_each_host_has_a_network_of_its_own() -> None:
 
 def test_headroom_has_to_fit_the_network_too() -> None:
     roomy = planner("x/cpu0 x/cpu1").with_changes(headroom=1.5)
-    assert roomy.can_serve_all({"a": 40.0})
-    assert not roomy.can_serve_all({"a": 41.0})
+    assert roomy.serves_all({"a": 40.0}) is True
+    assert roomy.serves_all({"a": 41.0}) is False
 
 
 def test_what_survives_a_host_fits_the_networks_of_the_others() -> None:

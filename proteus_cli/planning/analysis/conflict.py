@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 
 import msgspec
@@ -32,12 +33,14 @@ class _Requirement:
 def smallest_conflict(planner: Planner, demand_qps: Mapping[str, float]) -> tuple[str, ...]:
     """The fewest demands, rules and limits of networks that can't be met together, in words; empty where all can.
 
-    A demand is met where all of the family's queries are served, with the planner's headroom.
+    A demand is met where all of the family's queries are served, with the planner's headroom. What the time limit
+    leaves open counts as possible: what is named can't be met for sure, but there may be fewer, or some where none is.
     """
     limits = limits_of_hosts(planner.catalog, planner.profiles, planner.rules)
     networks = [_Requirement(limit_in_words(host, limit), {}, host=host) for host, limit in limits.items()]
     requirements = [*_demands(planner, demand_qps), *_rules(planner.rules), *networks]
 
+    @cache  # with a time limit, a second solve may find what the first did not
     def can_be_met(chosen: frozenset[int]) -> bool:
         asked = [requirements[i] for i in sorted(chosen)]
         families = {requirement.family for requirement in asked if requirement.family is not None}
@@ -45,7 +48,7 @@ def smallest_conflict(planner: Planner, demand_qps: Mapping[str, float]) -> tupl
         ignored = limits.keys() - {requirement.host for requirement in asked}
         profiles = without_limits(planner.profiles, ignored) if ignored else None
         changed = planner.with_changes(rules=_rules_asking(planner.rules, asked), profiles=profiles)
-        return changed.can_serve_all(demand)
+        return changed.serves_all(demand) is not False
 
     return tuple(requirements[i].text for i in sorted(smallest_infeasible_subset(len(requirements), can_be_met)))
 
