@@ -49,12 +49,9 @@ def agent(
     tls = cluster_tls(key, listens=True) if key is not None else None
     host_name = _host_name(name)
     devices = discover(read_settings(workspace_dir).devices) if not emulate else []
+    settings = AgentSettings(devices, state, tls, host_name, keeper, emulates=emulate, max_models_bytes=max_models_size)
     with _listening(listen, has_key=key is not None) as listener:
-        host, port = listener.getsockname()[:2]
-        settings = AgentSettings(
-            devices, state, tls, host_name, keeper, emulates=emulate, max_models_bytes=max_models_size
-        )
-        run_agent(settings, listener, lambda: _announce(host, port, *["emulated"] if emulate else []))
+        run_agent(settings, listener, lambda: _announce(listener, emulates=emulate))
 
 
 def _check(state: Path, key: Path | None) -> None:
@@ -99,6 +96,8 @@ def _listening(address: str, *, has_key: bool) -> "socket.socket":
     return listener
 
 
-def _announce(host: str, port: int, *more: str) -> None:
-    sys.stdout.write(" ".join(["ready", f"{f'[{host}]' if ':' in host else host}:{port}", *more]) + "\n")
+def _announce(listener: "socket.socket", *, emulates: bool) -> None:
+    host, port = listener.getsockname()[:2]
+    words = ["ready", f"{f'[{host}]' if ':' in host else host}:{port}", *(["emulated"] if emulates else [])]
+    sys.stdout.write(" ".join(words) + "\n")
     sys.stdout.flush()

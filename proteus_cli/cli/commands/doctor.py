@@ -6,8 +6,6 @@ from proteus_cli.cli import console
 from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 
-MARKS = {"ok": "ok", "missing": "MISSING", "optional": "optional"}
-
 
 def doctor(
     *,
@@ -21,8 +19,8 @@ def doctor(
     With --cluster, also its hosts: whether they can be reached, their versions, what they have free, and which of their
     devices are measured.
     """
+    from proteus_cli.cli.views.findings_table import findings_table
     from proteus_cli.cli.workflows.diagnosis import diagnose
-    from proteus_cli.tables import table, text
 
     findings = diagnose(workspace_dir)
     if cluster is not None:
@@ -31,13 +29,6 @@ def doctor(
         from proteus_cli.store import Workspace
 
         findings += diagnose_cluster(host_list(cluster, cluster_key, workspace_dir), Workspace(workspace_dir))
-    if json:
-        console.show_json(findings)
-    else:
-        rows = table(*map(text, ("what", "state", "found, and what to do")))
-        for finding in findings:
-            lines = (finding.found, f"→ {finding.hint}" if finding.hint else "")
-            rows.add_row(finding.what, MARKS[finding.state], "\n".join(filter(None, lines)))
-        console.show(rows)
+    console.deliver(findings, json=json, tables=[findings_table(findings)])
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)

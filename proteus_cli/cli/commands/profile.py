@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proteus_cli.cli.workflows.measuring import DeviceWork
     from proteus_cli.domain.catalog.catalog import Catalog
     from proteus_cli.domain.profile.profile import Profile
+    from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
     from proteus_cli.store import Workspace
 
 
@@ -62,22 +63,15 @@ def profile(
         _export(workspace, to_csv)
     elif from_csv:
         _import(workspace, from_csv, _wanted_slos(workspace, slo, given), force=force, json=json)
-    elif cluster is not None:
-        from proteus_cli.cli.workflows.cluster.hosts import host_list
-        from proteus_cli.cli.workflows.cluster.measuring import measured_by_agents
+    else:
         from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 
-        wanted = MeasureOptions(device, budget, max_batch, max_slots, accept_noise, as_type, force, beside_servers=True)
-        found = measured_by_agents(workspace, host_list(cluster, cluster_key, workspace_dir), wanted)
-        _show(found, workspace.catalog(), json=json)
-    else:
-        from proteus_cli.cli.workflows.measuring import work_on
-
-        with workspace.only_read() if dry_run else nullcontext(workspace) as place:
-            work = work_on(
-                place, device, max_batch, max_slots, as_type=as_type, force=force, accepts_noise=accept_noise
-            )
-            _list(work, budget, json=json) if dry_run else _measure(place, work, budget, json=json)
+        beside = cluster is not None
+        wanted = MeasureOptions(device, budget, max_batch, max_slots, accept_noise, as_type, force, beside)
+        if cluster is not None:
+            _measure_on_hosts(workspace, cluster, cluster_key, wanted, json=json)
+        else:
+            _measure_here(workspace, wanted, is_dry_run=dry_run, json=json)
 
 
 def _require_one_task(
@@ -126,6 +120,32 @@ def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -
             )
     if json:
         console.show_json(planned)
+
+
+def _measure_on_hosts(
+    workspace: "Workspace", cluster: str, key: Path | None, wanted: "MeasureOptions", *, json: bool
+) -> None:
+    """Have the agents of a cluster measure their devices, and show the profiles."""
+    from proteus_cli.cli.workflows.cluster.hosts import host_list
+    from proteus_cli.cli.workflows.cluster.measuring import measured_by_agents
+
+    found = measured_by_agents(workspace, host_list(cluster, key, workspace.root), wanted)
+    _show(found, workspace.catalog(), json=json)
+
+
+def _measure_here(workspace: "Workspace", wanted: "MeasureOptions", *, is_dry_run: bool, json: bool) -> None:
+    """Measure devices of this machine, and show the profiles; of a dry run, what would be measured."""
+    from proteus_cli.cli.workflows.measuring import work_on
+
+    with workspace.only_read() if is_dry_run else nullcontext(workspace) as place:
+        work = work_on(
+            place, wanted.devices, wanted.max_batch, wanted.max_slots,
+            as_type=wanted.as_type, force=wanted.force, accepts_noise=wanted.accepts_noise,
+        )  # fmt: skip
+        if is_dry_run:
+            _list(work, wanted.budget_s, json=json)
+        else:
+            _measure(place, work, wanted.budget_s, json=json)
 
 
 def _measure(workspace: "Workspace", work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -> None:

@@ -13,14 +13,11 @@ from proteus_cli.cli.options import replay as options
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
-    from proteus_cli.control.policies import Policy
     from proteus_cli.domain.plan.plan import Plan
-    from proteus_cli.domain.profile.profile import Profile
     from proteus_cli.domain.report import Report
     from proteus_cli.domain.trace import Trace
-    from proteus_cli.simulation.conditions import Conditions
     from proteus_cli.store import Workspace
 
 
@@ -71,18 +68,11 @@ def replay(
     if url is not None or serve is not None:
         made = _live(arrivals, workspace, url, given, policy, ca, attainment, inputs, emulate=emulate)
     else:
-        from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
+        from proteus_cli.cli.workflows.simulation_options import SimulationOptions
 
-        profiles = _fleet(workspace, given, fleet)
-        conditions = _conditions(load_time, max_unavailable, memory, jitter, fail or (), profiles)
-        made = simulated(
-            Scenario(workspace, profiles, arrivals, given, headroom, conditions, seed, attainment),
-            _policies(policy, batching),
-        )
-    reports, is_interrupted = _until_interrupted(made)
-    _deliver(reports, is_list=url is None and _is_list(policy), output=output, page=report, png=png, json=json)
-    if is_interrupted:
-        raise KeyboardInterrupt
+        asked = SimulationOptions(fleet, headroom, batching, load_time, max_unavailable, memory, jitter, fail or ())
+        made = asked.simulated(arrivals, workspace, given, policy, seed, attainment)
+    reports = _delivered(made, is_list=url is None and _is_list(policy), output=output, page=report, png=png, json=json)
     for gate, each in product(gates, reports):
         gate.check(each)
 
@@ -138,39 +128,6 @@ def _up_to_date_plan(workspace: "Workspace", name: Path | None, attainment: floa
     return plan.with_attainment(attainment)
 
 
-def _fleet(workspace: "Workspace", plan: "Plan | None", fleet: str | None) -> "Mapping[str, Profile]":
-    """The profiles of what is simulated: those of a plan's devices, or of a fleet."""
-    from proteus_cli.domain.fleet import fleet_of
-    from proteus_cli.store.sharing import with_sharing
-
-    profiles = fleet_of(workspace.profiles(), fleet) if plan is None else workspace.profiles_of(plan)
-    return with_sharing(workspace, profiles)
-
-
-def _conditions(
-    load_time_s: float | None,
-    max_unavailable_frac: float,
-    memory: "Mapping[str, int] | None",
-    jitter: str | None,
-    failures: "Sequence[str]",
-    profiles: "Mapping[str, Profile]",
-) -> "Conditions":
-    from proteus_cli.cli.command_line.memory import memory_limits
-    from proteus_cli.simulation.conditions import JITTERS, Conditions, parse_failure
-
-    if memory and not any(measured.memory_bytes for profile in profiles.values() for measured in profile.variants):
-        console.warn("the profiles know no memory of variants, so none stands by")
-    if jitter is not None and jitter not in JITTERS:
-        raise UsageError(f"No jitter `{jitter}`.", hint=f"there are: {', '.join(JITTERS)}")
-    return Conditions(
-        load_time_s=load_time_s,
-        jitter=JITTERS[jitter] if jitter is not None else None,
-        failures=tuple(parse_failure(text, profiles) for text in failures),
-        memory_bytes=memory_limits(memory, {device: profile.device for device, profile in profiles.items()}),
-        max_unavailable_frac=max_unavailable_frac,
-    )
-
-
 def _live(
     arrivals: "Trace", workspace: "Workspace", url: str | None, given: "Plan | None", policies: str, ca: Path | None,
     attainment: float | None, inputs: options.InputSource | None, *, emulate: bool,
@@ -197,22 +154,22 @@ def _until_interrupted(reports: "Iterable[Report]") -> "tuple[list[Report], bool
     return done, False
 
 
-def _policies(names: str, batching: str | None) -> "Sequence[Policy]":
-    from dataclasses import replace
-
-    from proteus_cli.control.policies import batcher_named, policies_named
-
-    policies = policies_named(names)
-    if batching is None:
-        return policies
-    return [replace(policy, batching=batcher_named(batching)) for policy in policies]
-
-
 def _is_list(policies: str) -> bool:
     """Whether several policies are asked for; then a report in JSON is a list, however many there are."""
     from proteus_cli.control.policies import ALL
 
     return "," in policies or policies.strip() == ALL
+
+
+def _delivered(
+    made: "Iterable[Report]", *, is_list: bool, output: Path | None, page: Path | None, png: Path | None, json: bool
+) -> "Sequence[Report]":
+    """The reports, delivered. Raises `KeyboardInterrupt` after that, if Ctrl-C came before the last of them."""
+    reports, is_interrupted = _until_interrupted(made)
+    _deliver(reports, is_list=is_list, output=output, page=page, png=png, json=json)
+    if is_interrupted:
+        raise KeyboardInterrupt
+    return reports
 
 
 def _deliver(

@@ -12,7 +12,7 @@ from proteus_cli.cli.workflows.rollout_options import RolloutOptions
 from proteus_cli.domain.catalog.changes import CatalogChange, in_words
 from proteus_cli.errors import ProteusError, ServerError, UsageError
 from proteus_cli.store import Workspace
-from proteus_cli.variants.training.retraining import NewVersion, Retraining
+from proteus_cli.variants.training.retraining import KnownTask, NewVersion, Retraining
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,3 +77,18 @@ class RetrainedRollout:
     async def _planned_qps(self) -> Mapping[str, float]:
         async with server_at(self.url, self.ca) as target:
             return await target.planned_qps(self.family)
+
+
+def checked_rollout(
+    known: KnownTask, options: RolloutOptions, url: str | None, ca: Path | None, *, is_given_in_vain: bool
+) -> RetrainedRollout | None:
+    """The roll-out of a new version of a task on the server at ``url``; None where no server is named.
+
+    ``is_given_in_vain`` as in `RolloutOptions.require_possible`. Raises as both methods `require_possible` do.
+    """
+    options.require_possible(known.family.name, is_given_in_vain=is_given_in_vain)
+    if url is None:
+        return None
+    server = RetrainedRollout(known.family.name, options, url, ca)
+    server.require_possible(known.workspace)
+    return server

@@ -10,9 +10,8 @@ from proteus_cli.cli.options.groups import task as options
 from proteus_cli.cli.options.groups.task import Preferred
 
 if TYPE_CHECKING:
-    from proteus_cli.backends.base import Backend
-    from proteus_cli.domain.device import Device
-    from proteus_cli.store import Workspace
+    from proteus_cli.cli.workflows.retrained_rollout import RetrainedRollout
+    from proteus_cli.variants.training.retraining import Retraining
 
 app = group_of_commands("Train families of variants from labelled rows.")
 
@@ -39,6 +38,7 @@ def add(
     than all that is faster. Needs the extra `train`. Run `proteus profile` and `proteus plan` afterwards.
     """
     from proteus_cli.cli.views.task_lines import added_lines, added_table
+    from proteus_cli.cli.workflows.training import opened_cpu
     from proteus_cli.domain.catalog.family_policy import FamilyPolicy
     from proteus_cli.store import Workspace
     from proteus_cli.variants.training.adding import add_task, new_family, read_place
@@ -48,7 +48,7 @@ def add(
     workspace, kinds = Workspace(workspace_dir), chosen(models)
     place = read_place(workspace)
     family = new_family(place, name, slo, data, FamilyPolicy(policy.value), seed=seed, rows=rows)
-    on = _cpu(workspace, device)
+    on = opened_cpu(workspace, device)
     with console.progress(f"training {name}") as advance:
         made = add_task(place, family, data, kinds, *on, Limits(budget, memory), advance)
     lines = added_lines(made, workspace.catalog_path)
@@ -87,37 +87,39 @@ def retrain(
     read from PROTEUS_TOKEN. `retrain` in `[family.task]` of the catalog names a command of your own to train with;
     else it needs the extra `train`.
     """
-    from proteus_cli.cli.views.task_lines import (
-        require_passed,
-        retrained_lines,
-        retrained_table,
-        rolled_out_lines,
-    )
-    from proteus_cli.cli.workflows.retrained_rollout import RetrainedRollout
+    from proteus_cli.cli.views.task_lines import require_passed, retrained_lines, retrained_table
+    from proteus_cli.cli.workflows.retrained_rollout import checked_rollout
     from proteus_cli.cli.workflows.rollout_options import RolloutOptions
+    from proteus_cli.cli.workflows.training import retrained
     from proteus_cli.store import Workspace
     from proteus_cli.variants.training.processes import GIVES_WAY, Limits
-    from proteus_cli.variants.training.retraining import known_task, retrain
+    from proteus_cli.variants.training.retraining import known_task
 
-    workspace, in_catalog = Workspace(workspace_dir), url is None and not keep_catalog
-    known = known_task(workspace, name, data)
+    in_catalog = url is None and not keep_catalog
+    known = known_task(Workspace(workspace_dir), name, data)
     asked = RolloutOptions(shadow, canary, guard, confidence, auto, most_queries, rollback_window)
-    asked.require_possible(name, is_given_in_vain=in_catalog)
-    server = RetrainedRollout(name, asked, url, ca) if url is not None else None
-    if server is not None:
-        server.require_possible(workspace)
-    on, limits = _cpu(workspace, device), Limits(budget, memory, GIVES_WAY)
-    with console.progress(f"training {name}") as advance:
-        made = retrain(
-            known, *on, limits, max_loss=max_loss, keeps_split=keep_eval, keeps_catalog=not in_catalog,
-            advance=advance, say=console.say,
-        )  # fmt: skip
-    lines = retrained_lines(made, in_catalog=in_catalog, by_hand=None if server is not None else asked)
-    console.deliver(made, json=json, tables=[retrained_table(made, in_catalog=in_catalog)], lines=lines)
+    server = checked_rollout(known, asked, url, ca, is_given_in_vain=in_catalog)
+    made = retrained(
+        known, device, Limits(budget, memory, GIVES_WAY),
+        max_loss=max_loss, keeps_split=keep_eval, keeps_catalog=not in_catalog,
+    )  # fmt: skip
+    console.deliver(
+        made,
+        json=json,
+        tables=[retrained_table(made, in_catalog=in_catalog)],
+        lines=retrained_lines(made, in_catalog=in_catalog, by_hand=asked if server is None else None),
+    )
+    _roll_out(made, server)
+    require_passed(made, max_loss)
+
+
+def _roll_out(made: "Retraining", server: "RetrainedRollout | None") -> None:
+    """Start the roll-out of a version that passed, if there are both a server and such a version, and say so."""
+    from proteus_cli.cli.views.task_lines import rolled_out_lines
+
     if server is not None and made.passed:
         for line in rolled_out_lines(server, server.start(made), made):
             console.say(line)
-    require_passed(made, max_loss)
 
 
 @app.command("list", cls=Command)
@@ -155,18 +157,3 @@ def show(
     if task is None:
         raise UsageError(f"Family `{name}` is no task.", hint="`proteus task list` lists those that are")
     console.deliver(task, json=json, tables=[versions_table(task)], lines=task_lines(task))
-
-
-def _cpu(workspace: "Workspace", name: str | None) -> "tuple[Device, Backend]":
-    """The CPU device to measure on."""
-    from proteus_cli.backends.base import BuildContext
-    from proteus_cli.backends.discovery import discover, select
-    from proteus_cli.backends.registry import open_backend
-    from proteus_cli.errors import UsageError
-    from proteus_cli.settings import read_settings
-
-    devices = select(discover(read_settings(workspace.root).devices), name or "all")
-    device = next((device for device in devices if device.kind == "cpu"), None)
-    if device is None:
-        raise UsageError("These models run on CPUs only.", hint="name a CPU device: `--device cpu0`")
-    return device, open_backend(device, BuildContext(workspace.built_dir, say=console.say))

@@ -119,7 +119,7 @@ class ModelPiece(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class MeasureOptions(msgspec.Struct, frozen=True):
-    """The options of `proteus profile` that an agent measures with; ``devices`` as in its `--device`.
+    """The options of `proteus profile` that devices are measured with, here or by an agent; ``devices``: `--device`.
 
     ``beside_servers``: measure also CPUs that servers have open, at low priority.
     """
