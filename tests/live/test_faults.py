@@ -170,7 +170,7 @@ def test_ten_times_the_demand_within_a_second_is_answered_less_accurately(cluste
 def test_where_no_file_can_be_opened_a_lost_device_waits_until_one_can(cluster: LiveServer) -> None:
     """And who is connected is served by the others meanwhile."""
     server, lost_before = cluster.process.pid, losses_of(cluster, "a-0")
-    lane = pid_of(cluster, "a-0")
+    device_pid = pid_of(cluster, "a-0")
     with (
         closing(HTTPConnection("127.0.0.1", cluster.port, timeout=ANSWER_WITHIN_S)) as connected,
         asking(cluster, {"shapes": 60.0}, one_row) as steady,
@@ -185,7 +185,7 @@ def test_where_no_file_can_be_opened_a_lost_device_waits_until_one_can(cluster: 
         steady.at_once("shapes", 20, within_s=0.001)  # connections that it can use later
         time.sleep(0.5)
         limits = resource.prlimit(server, resource.RLIMIT_NOFILE)
-        os.kill(lane, signal.SIGKILL)
+        os.kill(device_pid, signal.SIGKILL)
         until(lambda: status()["devices"]["a-0"]["losses"] > lost_before)  # what it leaves open is for the crowd
         resource.prlimit(server, resource.RLIMIT_NOFILE, (open_files(server), limits[1]))
         crowd.callback(resource.prlimit, server, resource.RLIMIT_NOFILE, limits)

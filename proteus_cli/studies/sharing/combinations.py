@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from proteus_cli.domain.studies.sharing import FULL_LOAD, Served
-from proteus_cli.studies.sharing.bench.slices import STREAM, Arrival, Lane, Ran, Work
+from proteus_cli.studies.sharing.bench.slices import STREAM, Arrival, Ran, Work, Workload
 from proteus_cli.studies.sharing.cells import SharingCell
 
 Combination = tuple[int, ...]
@@ -17,7 +17,7 @@ _MIDDLE = 4
 
 FEWEST_COUNTED = 2
 """Arrivals of a work in a slice that count, at least."""
-IDLE = Lane(())
+IDLE = Workload(())
 
 
 def combinations_of(cell: SharingCell) -> tuple[Combination, ...]:
@@ -31,10 +31,10 @@ def device_of(cell: SharingCell, place: int) -> int:
     return place if cell.where == "neighbour" else 0
 
 
-def lanes_of(
+def workloads_of(
     cell: SharingCell, works: Mapping[int, Work], took_s: Sequence[float], length_s: float, slots: int,
     rng: np.random.Generator, *, with_stream: bool,
-) -> list[Lane]:  # fmt: skip
+) -> list[Workload]:  # fmt: skip
     """What the devices do: the ``works`` by their place in the cell, each on its device, in an order that is random.
 
     ``took_s`` is what their batches take alone.
@@ -42,7 +42,7 @@ def lanes_of(
     by_device: dict[int, list[int]] = {}
     for place in works:
         by_device.setdefault(device_of(cell, place), []).append(place)
-    lanes = [IDLE] * (1 + max(by_device))
+    workloads = [IDLE] * (1 + max(by_device))
     for device, places in by_device.items():
         order = [places[each] for each in rng.permutation(len(places))]
         turns = tuple(works[place] for place in order)
@@ -50,12 +50,12 @@ def lanes_of(
         if cell.load < FULL_LOAD:
             rates_qps = [slots * cell.load / len(order) / took_s[place] for place in order]
             arrivals = arrivals_of(rates_qps, length_s, slots + FEWEST_COUNTED, rng)
-        lanes[device] = Lane(turns, arrivals)
+        workloads[device] = Workload(turns, arrivals)
     if with_stream and cell.where == "device":
-        lanes[0] = Lane((*lanes[0].works, STREAM))
+        workloads[0] = Workload((*workloads[0].works, STREAM))
     elif with_stream:
-        lanes.append(Lane((STREAM,)))
-    return lanes
+        workloads.append(Workload((STREAM,)))
+    return workloads
 
 
 def arrivals_of(
@@ -82,17 +82,17 @@ class Sight:
     span_s: float
 
 
-def sight_of(work: Work, lane: Lane, ran: Sequence[Ran], length_s: float, slots: int) -> Sight:
+def sight_of(work: Work, workload: Workload, ran: Sequence[Ran], length_s: float, slots: int) -> Sight:
     """The batches of a work that count, of a device with so many slots.
 
     The first of each slot is left out, which finds the caches as the last slice left them, and so is what ended after
     the slice, when others may have stopped.
     """
-    of_work = sorted((each for each in ran if lane.works[each.work] == work), key=lambda each: each.began_s)
+    of_work = sorted((each for each in ran if workload.works[each.work] == work), key=lambda each: each.began_s)
     counted = [each for each in of_work[slots:] if each.ended_s <= length_s]
     last_s = max((each.ended_s for each in ran), default=length_s)
-    first_s = min((each.began_s for each in ran), default=0.0) if lane.arrivals is None else 0.0
-    span_s = last_s - first_s if lane.arrivals is None else max(last_s, length_s)
+    first_s = min((each.began_s for each in ran), default=0.0) if workload.arrivals is None else 0.0
+    span_s = last_s - first_s if workload.arrivals is None else max(last_s, length_s)
     return Sight(counted, work.batch * len(of_work), span_s)
 
 

@@ -12,7 +12,7 @@ from proteus_cli.errors import EngineError
 from proteus_cli.intervals import hodges_lehmann
 from proteus_cli.progress import Advance
 from proteus_cli.studies.sharing.bench.bench import Bench
-from proteus_cli.studies.sharing.bench.slices import STREAM, Lane, Work
+from proteus_cli.studies.sharing.bench.slices import STREAM, Work, Workload
 from proteus_cli.studies.sharing.cells import SharingCell
 from proteus_cli.studies.sharing.combinations import (
     Combination,
@@ -20,8 +20,8 @@ from proteus_cli.studies.sharing.combinations import (
     Sight,
     combinations_of,
     device_of,
-    lanes_of,
     sight_of,
+    workloads_of,
 )
 from proteus_cli.units import format_duration
 
@@ -83,7 +83,7 @@ class SharingMeter:
     def _trial(self, work: Work, expected_s: float) -> float:
         """What a batch takes on this machine now, with the time in which other programs have the core."""
         for length_s in _longer_and_longer(max(SHORTEST_SLICE_S, TRIAL_BATCHES * expected_s)):
-            ran, *_ = self.bench.run([Lane((work,))], length_s)
+            ran, *_ = self.bench.run([Workload((work,))], length_s)
             if ran:
                 return sum(each.ended_s - each.began_s for each in ran) / len(ran)
         raise _busy(length_s)
@@ -110,14 +110,15 @@ class SharingMeter:
     ) -> dict[int, Sight]:
         works = {place: self.cell.works[place] for place in combination}
         with_stream = is_together and self.cell.with_stream
-        lanes = lanes_of(
+        workloads = workloads_of(
             self.cell, works, took_s, length_s, self.bench.slots, self.rng, with_stream=with_stream
         )  # fmt: skip
-        ran = self.bench.run(lanes, length_s)
+        ran = self.bench.run(workloads, length_s)
         at = {place: device_of(self.cell, place) for place in works}
         slots = self.bench.slots
         return {
-            place: sight_of(work, lanes[at[place]], ran[at[place]], length_s, slots) for place, work in works.items()
+            place: sight_of(work, workloads[at[place]], ran[at[place]], length_s, slots)
+            for place, work in works.items()
         }
 
     # --- what the rounds say

@@ -315,7 +315,7 @@ def test_leaving_the_timer_thread_waits_for_its_calls() -> None:
     assert len(rung) == 1
 
 
-# --- behind a lane
+# --- behind a worker
 
 
 def test_a_worker_submits_even_the_shortest_batch() -> None:
@@ -351,8 +351,8 @@ def test_a_worker_submits_even_the_shortest_batch() -> None:
             results: Any = Results()
             results.ended = []
             controller: Any = Controller([launch])
-            lane = Worker("v100-0", controller, executor, results, time.monotonic, {}, print, 0.001)
-            lane.ask()
+            worker = Worker("v100-0", controller, executor, results, time.monotonic, {}, print, 0.001)
+            worker.ask()
             before = len(results.ended)
         await asyncio.sleep(0)
         return before, len(results.ended)

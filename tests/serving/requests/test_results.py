@@ -47,7 +47,7 @@ def test_a_request_whose_deadline_passes_in_the_queue_is_dropped() -> None:
     async def dropped(world: World) -> None:
         world.submit(1, 2, options=RequestOptions(timeout_s=60.0))
         await asyncio.sleep(0.01)
-        world.submit(3, 4)  # the one lane is busy until it is released
+        world.submit(3, 4)  # the one worker is busy until it is released
         await asyncio.sleep(SLO_S + 0.05)
         (result,) = world.results
         assert isinstance(result, DeadlineExceeded)

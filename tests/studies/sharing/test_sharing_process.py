@@ -20,7 +20,7 @@ from proteus_cli.studies.sharing.bench.child import MeasuredDevice, busy_clock
 from proteus_cli.studies.sharing.bench.messages import COMMANDS, EVENTS, BenchCommand, Done, RunSlice
 from proteus_cli.studies.sharing.bench.mps import sees_mps
 from proteus_cli.studies.sharing.bench.processes import DeviceChannel, ProcessBench, opened_bench
-from proteus_cli.studies.sharing.bench.slices import STREAM, Arrival, Lane, Ran, Work
+from proteus_cli.studies.sharing.bench.slices import STREAM, Arrival, Ran, Work, Workload
 from proteus_cli.studies.sharing.bench.stream import TURN_BYTES, Stream, largest_cache_bytes, stream_bytes
 from proteus_cli.studies.sharing.cells import BatchSizes
 from proteus_cli.studies.sharing.opening import hardware_bench
@@ -38,16 +38,16 @@ def test_a_device_runs_slices_in_its_process_until_that_is_lost(tiny: Tiny) -> N
     assert found.names == ("cpu0", "cpu1")
     before = set(tree(os.getpid()))
     with opened_bench(found.openings[:1]) as bench:
-        both = Lane((Work(SMALL, 1), Work(LARGE, 4), STREAM))
+        both = Workload((Work(SMALL, 1), Work(LARGE, 4), STREAM))
         (ran,) = bench.run([both], 0.05)
         assert [each.work for each in ran] == [turn % 3 for turn in range(len(ran))]
         assert all(0 <= each.began_s <= each.ended_s for each in ran)
         assert all(each.batch_s > 0 for each in ran)
-        arriving = Lane((Work(SMALL, 1),), (Arrival(0.01, 0), Arrival(0.02, 0)))
+        arriving = Workload((Work(SMALL, 1),), (Arrival(0.01, 0), Arrival(0.02, 0)))
         (ran,) = bench.run([arriving], LATE_S)
         assert [each.arrived_s for each in ran] == [0.01, 0.02]
         with pytest.raises(RuntimeError, match="KeyError"):
-            bench.run([Lane((Work(SMALL, 3),), (Arrival(0.0, 0),))], LATE_S)
+            bench.run([Workload((Work(SMALL, 3),), (Arrival(0.0, 0),))], LATE_S)
         assert bench.run([arriving], LATE_S)[0], "an error of a slice is no error of the next"
         (child,) = set(tree(os.getpid())) - before
         os.kill(child, signal.SIGKILL)
@@ -65,13 +65,13 @@ def _far_end(device: str) -> tuple[DeviceChannel, Channel[BenchCommand]]:
 def test_a_slice_that_one_device_cannot_begin_leaves_no_answer_of_another_for_the_next_slice() -> None:
     (first, its), (second, gone) = _far_end("cpu0"), _far_end("cpu1")
     gone.close()
-    bench, lane = ProcessBench([first, second], 1), Lane((STREAM,))
+    bench, workload = ProcessBench([first, second], 1), Workload((STREAM,))
     for began_s in (1.0, 2.0):
         its.send(Done([Ran(0, 0.0, began_s, 3.0, 0.1)]), wait=True)
         if began_s == 1.0:
             with pytest.raises(DeviceLost, match="cpu1 is lost"):
-                bench.run([lane, lane], 0.0)
-    assert [each.began_s for each in bench.run([lane], 0.0)[0]] == [2.0]
+                bench.run([workload, workload], 0.0)
+    assert [each.began_s for each in bench.run([workload], 0.0)[0]] == [2.0]
     first.channel.close()
     second.channel.close()
     its.close()
@@ -98,7 +98,7 @@ def test_slots_run_their_batches_at_once_and_begin_with_different_works() -> Non
     gpu = Device("gpu0", "gpu", "gpu", "a GPU", 0)
     device = MeasuredDevice(dict.fromkeys(works, (runner, inputs)), None, 2, busy_clock(gpu))
     arrivals = tuple(Arrival(0.0, place % 2) for place in range(6))
-    ran = device.slice(RunSlice(Lane(works, arrivals), 0.0, 1e12))
+    ran = device.slice(RunSlice(Workload(works, arrivals), 0.0, 1e12))
     assert sorted(each.work for each in ran) == [0, 0, 0, 1, 1, 1]
 
 

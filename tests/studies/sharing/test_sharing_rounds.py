@@ -10,7 +10,7 @@ import pytest
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.studies.sharing import Served, SharingMember, SharingResult
 from proteus_cli.errors import EngineError
-from proteus_cli.studies.sharing.bench.slices import Lane, Ran, Work
+from proteus_cli.studies.sharing.bench.slices import Ran, Work, Workload
 from proteus_cli.studies.sharing.cells import SharingCell
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of
 from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, MAX_ROUNDS, SharingMeter
@@ -32,24 +32,24 @@ class DriftingBench:
     now_s: float = 0.0
     lengths_s: list[float] = field(default_factory=list)
 
-    def run(self, lanes: Sequence[Lane], length_s: float) -> list[list[Ran]]:
+    def run(self, workloads: Sequence[Workload], length_s: float) -> list[list[Ran]]:
         self.lengths_s.append(length_s)
         if self.stalls:
-            return [[] for _ in lanes]
-        return [self._ran(lane, length_s) for lane in lanes]
+            return [[] for _ in workloads]
+        return [self._ran(workload, length_s) for workload in workloads]
 
-    def _ran(self, lane: Lane, length_s: float) -> list[Ran]:
+    def _ran(self, workload: Workload, length_s: float) -> list[Ran]:
         at_s, done = 0.0, list[Ran]()
         while at_s < length_s:
-            place = len(done) % len(lane.works)
-            took_s = self._batch_s(lane, lane.works[place])
+            place = len(done) % len(workload.works)
+            took_s = self._batch_s(workload, workload.works[place])
             done.append(Ran(place, at_s, at_s, at_s + took_s, took_s))
             at_s, self.now_s = at_s + took_s, self.now_s + took_s
         return done
 
-    def _batch_s(self, lane: Lane, work: Work) -> float:
+    def _batch_s(self, workload: Workload, work: Work) -> float:
         assert work.key is not None
-        cost = 1.2 if work.key == A and len(lane.works) > 1 else 1.0
+        cost = 1.2 if work.key == A and len(workload.works) > 1 else 1.0
         drift = 1 + self.drift * self.now_s
         return ALONE_S[work.key] * cost * drift * float(self.rng.lognormal(0, self.scatter))
 

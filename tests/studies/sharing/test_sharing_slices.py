@@ -9,9 +9,18 @@ from builders import make_measured, make_profile
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.interference import SharingModel
 from proteus_cli.studies.sharing.bench.emulated import EmulatedBench
-from proteus_cli.studies.sharing.bench.slices import MAX_BATCHES, STREAM, Arrival, Lane, LaneClock, Ran, Work, run_lane
+from proteus_cli.studies.sharing.bench.slices import (
+    MAX_BATCHES,
+    STREAM,
+    Arrival,
+    Ran,
+    SliceClock,
+    Work,
+    Workload,
+    run_workload,
+)
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
-from proteus_cli.studies.sharing.combinations import IDLE, combinations_of, lanes_of, midmean, sight_of
+from proteus_cli.studies.sharing.combinations import IDLE, combinations_of, midmean, sight_of, workloads_of
 
 A, B, C = (VariantKey("f", name) for name in "abc")
 SMALL = {key: Work(key, 1) for key in (A, B, C)}
@@ -30,22 +39,22 @@ class Device:
     def sleep_until(self, at_s: float) -> None:
         self.now_s = max(self.now_s, at_s)
 
-    def ran(self, lane: Lane, length_s: float, first: int = 0) -> list[Ran]:
-        clock = LaneClock(lambda: self.now_s, lambda: self.now_s / 2, self.sleep_until)
-        return run_lane(lane, self.run, length_s, clock, first=first)
+    def ran(self, workload: Workload, length_s: float, first: int = 0) -> list[Ran]:
+        clock = SliceClock(lambda: self.now_s, lambda: self.now_s / 2, self.sleep_until)
+        return run_workload(workload, self.run, length_s, clock, first=first)
 
 
 def test_at_full_load_works_take_turns_without_a_pause() -> None:
-    lane = Lane((SMALL[A], SMALL[B]))
-    assert Device().ran(lane, 1.0) == [
+    workload = Workload((SMALL[A], SMALL[B]))
+    assert Device().ran(workload, 1.0) == [
         Ran(0, 0.0, 0.0, 0.25, 0.125), Ran(1, 0.25, 0.25, 0.75, 0.25), Ran(0, 0.75, 0.75, 1.0, 0.125)
     ]  # fmt: skip
-    assert [ran.work for ran in Device().ran(lane, 1.0, first=1)] == [1, 0, 1]
+    assert [ran.work for ran in Device().ran(workload, 1.0, first=1)] == [1, 0, 1]
 
 
 def test_batches_that_arrive_wait_for_those_before_them() -> None:
-    lane = Lane((SMALL[A], SMALL[B]), (Arrival(0.5, 1), Arrival(0.625, 0), Arrival(2.0, 0), Arrival(5.0, 0)))
-    ran = Device().ran(lane, 3.0)
+    workload = Workload((SMALL[A], SMALL[B]), (Arrival(0.5, 1), Arrival(0.625, 0), Arrival(2.0, 0), Arrival(5.0, 0)))
+    ran = Device().ran(workload, 3.0)
     assert [(each.work, each.began_s, each.latency_s) for each in ran] == [
         (1, 0.5, 0.5),
         (0, 1.0, 0.625),
@@ -55,28 +64,28 @@ def test_batches_that_arrive_wait_for_those_before_them() -> None:
 
 def test_slots_share_the_arrivals_of_a_device() -> None:
     arrivals = tuple(Arrival(float(at), 0) for at in range(5))
-    parts = [Lane((SMALL[A],), arrivals).part_of(slot, 2).arrivals for slot in range(2)]
+    parts = [Workload((SMALL[A],), arrivals).part_of(slot, 2).arrivals for slot in range(2)]
     assert parts == [arrivals[::2], arrivals[1::2]]
 
 
 def test_a_slice_has_an_end_whatever_its_batches_take(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SECONDS, SMALL[A], 0.0)
-    assert len(Device().ran(Lane((SMALL[A],)), 1.0)) == MAX_BATCHES
+    assert len(Device().ran(Workload((SMALL[A],)), 1.0)) == MAX_BATCHES
 
 
 def test_what_counts_leaves_out_the_first_batch_and_what_ended_late() -> None:
-    lane = Lane((SMALL[B], SMALL[A]))
-    ran = Device().ran(lane, 2.0)
-    sight = sight_of(SMALL[B], lane, ran, 2.0, 1)
+    workload = Workload((SMALL[B], SMALL[A]))
+    ran = Device().ran(workload, 2.0)
+    sight = sight_of(SMALL[B], workload, ran, 2.0, 1)
     assert [each.began_s for each in sight.batches] == [0.75, 1.5]
     assert (sight.rows, sight.span_s) == (3, 2.25 if len(ran) % 2 == 0 else 2.0)
 
 
 def test_the_first_batch_of_each_slot_does_not_count() -> None:
     """Answers of slots follow each other, whatever the times."""
-    lane = Lane((SMALL[A],))
-    ran = [*Device().ran(lane, 1.0), *Device().ran(lane, 1.0), *Device().ran(lane, 1.0)]
-    sight = sight_of(SMALL[A], lane, ran, 1.0, 3)
+    workload = Workload((SMALL[A],))
+    ran = [*Device().ran(workload, 1.0), *Device().ran(workload, 1.0), *Device().ran(workload, 1.0)]
+    sight = sight_of(SMALL[A], workload, ran, 1.0, 3)
     assert sorted(each.began_s for each in sight.batches) == sorted(3 * [0.25, 0.5, 0.75])
     assert sight.rows == 12
 
@@ -85,9 +94,9 @@ def test_the_first_batch_of_each_slot_does_not_count() -> None:
 def test_however_few_arrive_some_count_beside_the_first_of_each_slot(slots: int) -> None:
     cell = SharingCell("device", 0.5, (SMALL[A], SMALL[B]))
     rng = np.random.default_rng(0)
-    (lane,) = lanes_of(cell, {0: SMALL[A], 1: SMALL[B]}, (1.0, 1.0), 0.1, slots, rng, with_stream=False)
-    assert lane.arrivals is not None
-    assert len(lane.arrivals) == 2 * (slots + 2)
+    (workload,) = workloads_of(cell, {0: SMALL[A], 1: SMALL[B]}, (1.0, 1.0), 0.1, slots, rng, with_stream=False)
+    assert workload.arrivals is not None
+    assert len(workload.arrivals) == 2 * (slots + 2)
 
 
 def test_an_emulated_device_has_the_slots_of_its_profile_and_is_as_slow_as_when_all_are_busy() -> None:
@@ -95,9 +104,9 @@ def test_an_emulated_device_has_the_slots_of_its_profile_and_is_as_slow_as_when_
     slept = list[float]()
     bench = EmulatedBench(make_profile("gpu0", measured, slots=2), SharingModel(()), slept.append)
     assert bench.slots == 2
-    (ran,) = bench.run([Lane((SMALL[A],))], 1.0)
+    (ran,) = bench.run([Workload((SMALL[A],))], 1.0)
     assert [(each.began_s, each.ended_s) for each in ran] == 2 * [(0.0, 0.5), (0.5, 1.0)]
-    (shared,) = bench.run([Lane((SMALL[A],), (Arrival(0.0, 0), Arrival(0.1, 0)))], 1.0)
+    (shared,) = bench.run([Workload((SMALL[A],), (Arrival(0.0, 0), Arrival(0.1, 0)))], 1.0)
     assert [(each.arrived_s, each.ended_s) for each in shared] == [(0.0, 0.5), (0.1, 0.6)]
     assert slept == [1.0, 1.0]
 
@@ -106,23 +115,26 @@ def test_each_combination_runs_its_variants_on_their_devices() -> None:
     rng = np.random.default_rng(0)
     cell = SharingCell("neighbour", 1.0, (SMALL[A], SMALL[B]))
     assert combinations_of(cell) == ((0,), (1,), (0, 1))
-    assert lanes_of(cell, {1: SMALL[B]}, (0.1, 0.2), 1.0, 1, rng, with_stream=False) == [IDLE, Lane((SMALL[B],))]
-    both = lanes_of(cell, {0: SMALL[A], 1: SMALL[B]}, (0.1, 0.2), 1.0, 1, rng, with_stream=False)
-    assert both == [Lane((SMALL[A],)), Lane((SMALL[B],))]
+    assert workloads_of(cell, {1: SMALL[B]}, (0.1, 0.2), 1.0, 1, rng, with_stream=False) == [
+        IDLE,
+        Workload((SMALL[B],)),
+    ]
+    both = workloads_of(cell, {0: SMALL[A], 1: SMALL[B]}, (0.1, 0.2), 1.0, 1, rng, with_stream=False)
+    assert both == [Workload((SMALL[A],)), Workload((SMALL[B],))]
     alone = SharingCell("neighbour", 1.0, (SMALL[A],), with_stream=True)
-    assert lanes_of(alone, {0: SMALL[A]}, (0.1,), 1.0, 1, rng, with_stream=True)[1] == Lane((STREAM,))
+    assert workloads_of(alone, {0: SMALL[A]}, (0.1,), 1.0, 1, rng, with_stream=True)[1] == Workload((STREAM,))
 
 
 def test_below_full_load_a_device_is_busy_for_that_part_whoever_shares_it() -> None:
     rng, took_s = np.random.default_rng(0), (0.01, 0.03)
     cell = SharingCell("device", 0.5, (SMALL[A], SMALL[B]))
     for works in ({0: SMALL[A]}, {1: SMALL[B]}, {0: SMALL[A], 1: SMALL[B]}):
-        (lane,) = lanes_of(cell, works, took_s, 60.0, 1, rng, with_stream=False)
-        assert lane.arrivals is not None
+        (workload,) = workloads_of(cell, works, took_s, 60.0, 1, rng, with_stream=False)
+        assert workload.arrivals is not None
         seconds = {SMALL[A]: took_s[0], SMALL[B]: took_s[1]}
-        busy_s = sum(seconds[lane.works[arrival.work]] for arrival in lane.arrivals)
+        busy_s = sum(seconds[workload.works[arrival.work]] for arrival in workload.arrivals)
         assert busy_s == pytest.approx(0.5 * 60.0, rel=0.01)
-        assert list(lane.arrivals) == sorted(lane.arrivals, key=lambda arrival: arrival.at_s)
+        assert list(workload.arrivals) == sorted(workload.arrivals, key=lambda arrival: arrival.at_s)
 
 
 def test_pairs_come_first_and_a_variant_is_its_own_neighbour_only() -> None:

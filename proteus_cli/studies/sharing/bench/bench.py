@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from proteus_cli.studies.sharing.bench.slices import Lane, Ran
+from proteus_cli.studies.sharing.bench.slices import Ran, Workload
 
 
 class Bench(Protocol):
@@ -12,8 +12,8 @@ class Bench(Protocol):
     @property
     def slots(self) -> int: ...
 
-    def run(self, lanes: Sequence[Lane], length_s: float) -> list[list[Ran]]:
-        """Run a lane on each of the first devices, all from the same moment; the batches by device.
+    def run(self, workloads: Sequence[Workload], length_s: float) -> list[list[Ran]]:
+        """Run a workload on each of the first devices, all from the same moment; the batches by device.
 
         Raises `EngineError`.
         """

@@ -22,7 +22,7 @@ from proteus_cli.serving.child_process import depend_on_parent
 from proteus_cli.serving.devices.process.channel import Channel
 from proteus_cli.serving.devices.process.messages import SentError
 from proteus_cli.studies.sharing.bench.messages import COMMANDS, BenchCommand, Done, Failed, Open, Opened, RunSlice
-from proteus_cli.studies.sharing.bench.slices import STREAM, LaneClock, Ran, Work, run_lane
+from proteus_cli.studies.sharing.bench.slices import STREAM, Ran, SliceClock, Work, run_workload
 from proteus_cli.studies.sharing.bench.stream import Stream
 
 WARM_UP_RUNS = 3
@@ -49,7 +49,7 @@ class MeasuredDevice:
             runner.infer(inputs)
 
     def slice(self, command: RunSlice) -> list[Ran]:
-        """Run the lane in each slot at once; with several, each begins with the next work. Raises `EngineError`."""
+        """Run the workload in each slot at once; with several, each begins with the next work. Raises `EngineError`."""
 
         def now_s() -> float:
             return time.monotonic() - command.begin_s
@@ -57,12 +57,12 @@ class MeasuredDevice:
         def sleep_until(at_s: float) -> None:
             time.sleep(max(at_s - now_s(), 0.0))
 
-        clock = LaneClock(now_s, self._busy_s, sleep_until)
+        clock = SliceClock(now_s, self._busy_s, sleep_until)
 
         def in_slot(slot: int) -> list[Ran]:
             sleep_until(0.0)
-            lane = command.lane.part_of(slot, self._slots)
-            return run_lane(lane, self.run, command.length_s, clock, first=slot)
+            workload = command.workload.part_of(slot, self._slots)
+            return run_workload(workload, self.run, command.length_s, clock, first=slot)
 
         if self._slots == 1:
             return in_slot(0)

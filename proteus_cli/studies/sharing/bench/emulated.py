@@ -5,7 +5,7 @@ from itertools import chain
 
 from proteus_cli.domain.profile.interference import SharingModel
 from proteus_cli.domain.profile.profile import LatencyTable, Profile
-from proteus_cli.studies.sharing.bench.slices import Lane, LaneClock, Ran, Work, run_lane
+from proteus_cli.studies.sharing.bench.slices import Ran, SliceClock, Work, Workload, run_workload
 from proteus_cli.studies.sharing.bench.stream import STREAM_TURN_S
 
 
@@ -37,23 +37,23 @@ class EmulatedBench:
         }
         self._sharing, self._sleep = sharing, sleep
 
-    def run(self, lanes: Sequence[Lane], length_s: float) -> list[list[Ran]]:
+    def run(self, workloads: Sequence[Workload], length_s: float) -> list[list[Ran]]:
         done = [
-            self._ran(lane, [*lanes[:place], *lanes[place + 1 :]], length_s) if lane.works else []
-            for place, lane in enumerate(lanes)
+            self._ran(workload, [*workloads[:place], *workloads[place + 1 :]], length_s) if workload.works else []
+            for place, workload in enumerate(workloads)
         ]
         self._sleep(length_s)
         return done
 
-    def _ran(self, lane: Lane, neighbours: Sequence[Lane], length_s: float) -> list[Ran]:
-        seconds = {work: self._batch_s(work, lane, neighbours) for work in lane.works}
-        in_slots = (_in_slot(lane.part_of(slot, self.slots), slot, seconds, length_s) for slot in range(self.slots))
+    def _ran(self, workload: Workload, neighbours: Sequence[Workload], length_s: float) -> list[Ran]:
+        seconds = {work: self._batch_s(work, workload, neighbours) for work in workload.works}
+        in_slots = (_in_slot(workload.part_of(slot, self.slots), slot, seconds, length_s) for slot in range(self.slots))
         return list(chain.from_iterable(in_slots))
 
-    def _batch_s(self, work: Work, lane: Lane, neighbours: Sequence[Lane]) -> float:
+    def _batch_s(self, work: Work, workload: Workload, neighbours: Sequence[Workload]) -> float:
         if work.key is None:
             return STREAM_TURN_S
-        beside = [other.key for other in lane.works if other.key is not None and other != work]
+        beside = [other.key for other in workload.works if other.key is not None and other != work]
         near = [other.key for each in neighbours for other in each.works if other.key is not None]
         alone_s = self._tables[work.key](work.batch)
         on_device = self._sharing.slowdown(work.key, beside, batch=work.batch)
@@ -61,11 +61,11 @@ class EmulatedBench:
         return alone_s * on_device.factor * from_near.factor
 
 
-def _in_slot(lane: Lane, slot: int, seconds: Mapping[Work, float], length_s: float) -> list[Ran]:
+def _in_slot(workload: Workload, slot: int, seconds: Mapping[Work, float], length_s: float) -> list[Ran]:
     """What one slot runs; each begins with the next work, as slots of hardware do."""
     clock = _Timeline()
 
     def run(work: Work) -> None:
         clock.now_s += seconds[work]
 
-    return run_lane(lane, run, length_s, LaneClock(clock.read, clock.read, clock.sleep_until), first=slot)
+    return run_workload(workload, run, length_s, SliceClock(clock.read, clock.read, clock.sleep_until), first=slot)

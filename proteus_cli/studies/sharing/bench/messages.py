@@ -5,7 +5,7 @@ import msgspec
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.devices.process.messages import SentError
-from proteus_cli.studies.sharing.bench.slices import Lane, Ran
+from proteus_cli.studies.sharing.bench.slices import Ran, Workload
 
 
 class Engine(msgspec.Struct, frozen=True):
@@ -27,9 +27,9 @@ class Open(msgspec.Struct, frozen=True, tag=True):
 
 
 class RunSlice(msgspec.Struct, frozen=True, tag=True):
-    """Run a lane in each slot. The slice begins at ``begin_s`` by `time.monotonic`, which all processes share."""
+    """Run a workload in each slot. The slice begins at ``begin_s`` by `time.monotonic`, which all processes share."""
 
-    lane: Lane
+    workload: Workload
     begin_s: float
     length_s: float
 

@@ -21,7 +21,7 @@ from proteus_cli.studies.sharing.bench.messages import (
     Opened,
     RunSlice,
 )
-from proteus_cli.studies.sharing.bench.slices import Lane, Ran
+from proteus_cli.studies.sharing.bench.slices import Ran, Workload
 
 LEAD_S = 0.01
 """Until a slice begins, so that all processes have the command by then."""
@@ -80,15 +80,17 @@ class ProcessBench:
     def __init__(self, processes: Sequence[DeviceChannel], slots: int) -> None:
         self._processes, self.slots = processes, slots
 
-    def run(self, lanes: Sequence[Lane], length_s: float) -> list[list[Ran]]:
+    def run(self, workloads: Sequence[Workload], length_s: float) -> list[list[Ran]]:
         begin_s = time.monotonic() + LEAD_S
-        busy = [(process, lane) for process, lane in zip(self._processes, lanes, strict=False) if lane.works]
-        unsent = {process.device: _unsent(process, RunSlice(lane, begin_s, length_s)) for process, lane in busy}
+        busy = [
+            (process, workload) for process, workload in zip(self._processes, workloads, strict=False) if workload.works
+        ]
+        unsent = {process.device: _unsent(process, RunSlice(workload, begin_s, length_s)) for process, workload in busy}
         answers = {process.device: unsent[process.device] or _answer(process, length_s + LATE_S) for process, _ in busy}
         for answer in answers.values():
             if isinstance(answer, ProteusError):  # once all have answered, so that none is taken for the next slice's
                 raise answer
-        found = (answers.get(process.device) for process in self._processes[: len(lanes)])
+        found = (answers.get(process.device) for process in self._processes[: len(workloads)])
         return [answer.ran if isinstance(answer, Done) else [] for answer in found]
 
 

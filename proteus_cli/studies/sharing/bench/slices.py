@@ -9,7 +9,7 @@ import msgspec
 from proteus_cli.domain.catalog.catalog import VariantKey
 
 MAX_BATCHES = 20_000
-"""Of a lane in a slice: what comes after is not run, so that an answer fits in memory."""
+"""Of a workload in a slice: what comes after is not run, so that an answer fits in memory."""
 
 
 class Work(msgspec.Struct, frozen=True):
@@ -23,25 +23,25 @@ STREAM = Work(None, 0)
 
 
 class Arrival(msgspec.Struct, frozen=True, array_like=True):
-    """A batch of the lane's ``work`` arrives so long after the slice began."""
+    """A batch of the workload's ``work`` arrives so long after the slice began."""
 
     at_s: float
     work: int
 
 
-class Lane(msgspec.Struct, frozen=True):
-    """What a device does: these works in turn without a pause; or, with ``arrivals`` in order, as they arrive."""
+class Workload(msgspec.Struct, frozen=True):
+    """What a device does in a slice: works in turn without a pause; or, with ``arrivals`` in order, as they arrive."""
 
     works: tuple[Work, ...]
     arrivals: tuple[Arrival, ...] | None = None
 
-    def part_of(self, slot: int, slots: int) -> "Lane":
+    def part_of(self, slot: int, slots: int) -> "Workload":
         """What one of several slots does: each takes every so many arrivals."""
-        return self if self.arrivals is None else Lane(self.works, self.arrivals[slot::slots])
+        return self if self.arrivals is None else Workload(self.works, self.arrivals[slot::slots])
 
 
 class Ran(msgspec.Struct, frozen=True, array_like=True):
-    """One batch of a lane: the place of its work, and when it arrived, began and ended, from the begin of the slice.
+    """A batch of a workload: the place of its work, and when it arrived, began and ended, from the begin of the slice.
 
     ``batch_s`` is what it took, without the time in which its device had no core, as other programs had it.
     """
@@ -58,7 +58,7 @@ class Ran(msgspec.Struct, frozen=True, array_like=True):
 
 
 @dataclass(frozen=True, slots=True)
-class LaneClock:
+class SliceClock:
     """``now_s`` is 0 when the slice begins; ``busy_s`` goes on with it only while the device has its cores."""
 
     now_s: Callable[[], float]
@@ -66,14 +66,14 @@ class LaneClock:
     sleep_until: Callable[[float], object]
 
 
-def run_lane(
-    lane: Lane, run: Callable[[Work], object], length_s: float, clock: LaneClock, *, first: int = 0
+def run_workload(
+    workload: Workload, run: Callable[[Work], object], length_s: float, clock: SliceClock, *, first: int = 0
 ) -> list[Ran]:
-    """Run the batches of a lane until ``length_s``; the last may end after the slice.
+    """Run the batches of a workload until ``length_s``; the last may end after the slice.
 
     ``first`` is the place of the work whose turn is first.
     """
-    arrivals = lane.arrivals if lane.arrivals is not None else _in_turn(len(lane.works), first)
+    arrivals = workload.arrivals if workload.arrivals is not None else _in_turn(len(workload.works), first)
     done: list[Ran] = []
     for arrival in islice(arrivals, MAX_BATCHES):
         if arrival.at_s > 0:
@@ -81,9 +81,9 @@ def run_lane(
         began_s, busy_s = clock.now_s(), clock.busy_s()
         if began_s >= length_s:
             break
-        run(lane.works[arrival.work])
+        run(workload.works[arrival.work])
         took_s, ended_s = clock.busy_s() - busy_s, clock.now_s()
-        arrived_s = began_s if lane.arrivals is None else arrival.at_s
+        arrived_s = began_s if workload.arrivals is None else arrival.at_s
         done.append(Ran(arrival.work, arrived_s, began_s, ended_s, took_s))
     return done
 
