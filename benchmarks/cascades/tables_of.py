@@ -127,8 +127,8 @@ def unseen(of: Measured, draws: int, find: Find = cascades_of) -> list[Unseen]:
 
 def _unseen(of: Measured, options: Sequence[Option], fresh: Ints) -> Unseen:
     best = max(alone(options), key=lambda option: option.accuracy)
-    least_qps = SPEED_UPS.get(of.family.name, 1.0) * best.qps
-    fast = [option for option in options if option.second is not None and option.qps >= least_qps]
+    min_qps = SPEED_UPS.get(of.family.name, 1.0) * best.qps
+    fast = [option for option in options if option.second is not None and option.qps >= min_qps]
     speed_up = gain = None
     if fast:
         chosen = max(fast, key=lambda option: option.accuracy)

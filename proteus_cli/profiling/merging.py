@@ -49,7 +49,7 @@ def merged(files: Sequence[tuple[str, Sequence[ProfileRow]]]) -> Merged:
             known.setdefault(_cell(row), []).append((name, row))
     both = [_one(entries) for entries in known.values()]
     shared = sum(len(entries) > 1 for entries in known.values())
-    rows = _with_worst_network(_with_least_memory([row for row, _ in both]), [row for _, each in files for row in each])
+    rows = _with_worst_network(_with_min_memory([row for row, _ in both]), [row for _, each in files for row in each])
     return Merged(rows, shared, max((spread for _, spread in both), default=0.0))
 
 
@@ -110,7 +110,7 @@ def _largest(values: Iterable[T | None]) -> T | None:
     return max((value for value in values if value is not None), default=None)
 
 
-def _with_least_memory(rows: Sequence[ProfileRow]) -> tuple[ProfileRow, ...]:
+def _with_min_memory(rows: Sequence[ProfileRow]) -> tuple[ProfileRow, ...]:
     """Each type with the least memory that any of its machines has."""
     least: dict[str, int] = {}
     for row in rows:

@@ -23,7 +23,7 @@ class JobTurn:
 class Job:
     """Measures one cell. ``measure`` returns its result, or raises a `ProteusError`.
 
-    ``wanted_s``: about how long it takes if it may; ``least_s``: with less, it is not begun. ``without_budget_s``: what
+    ``wanted_s``: about how long it takes if it may; ``min_s``: with less, it is not begun. ``without_budget_s``: what
     it is allowed where nobody limits the study.
     """
 
@@ -31,7 +31,7 @@ class Job:
     mode: CellMode
     wanted_s: float
     measure: Callable[[JobTurn], Value]
-    least_s: float = 0.0
+    min_s: float = 0.0
     without_budget_s: float = math.inf
 
 

@@ -98,7 +98,7 @@ class _StudyRun:
         for place, job in enumerate(jobs):
             wanted_s = sum(each.wanted_s for each in jobs[place:])
             allowed_s = self._allowed_s(job, wanted_s)
-            if allowed_s <= 0 or allowed_s < job.least_s:
+            if allowed_s <= 0 or allowed_s < job.min_s:
                 continue
             cell = self._measured(job, allowed_s, watch, place / len(jobs), 1 / len(jobs))
             self._finish(cell, (*earlier, watch.telemetry()))
@@ -107,7 +107,7 @@ class _StudyRun:
         """The part of the budget that a job gets, at least what it needs, where so much is left."""
         if math.isinf(self.budget.total_s):
             return job.without_budget_s
-        return min(max(self.budget.part_s(job.wanted_s, of_wanted_s), job.least_s), self.budget.left_s)
+        return min(max(self.budget.part_s(job.wanted_s, of_wanted_s), job.min_s), self.budget.left_s)
 
     def _measured(self, job: Job, allowed_s: float, watch: Watch, done_frac: float, part_frac: float) -> Cell:
         def advance(now: str, frac: float) -> None:

@@ -162,5 +162,5 @@ def test_what_is_left_after_any_loss_has_the_capacity_with_the_hosts_that_are_le
                 for p in left
                 if (measured := tiny.profiles[p.device].of(family, p.variant)) is not None
             ]
-            most_qps = sum(capacity_at(each, len(left)).qps for each in steps)
-            assert plan.served_qps[family] <= most_qps * (1 + 1e-5) + 1e-5
+            max_qps = sum(capacity_at(each, len(left)).qps for each in steps)
+            assert plan.served_qps[family] <= max_qps * (1 + 1e-5) + 1e-5

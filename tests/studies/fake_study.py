@@ -33,10 +33,10 @@ class Squares:
     fails_as: type[ProteusError] = EngineError
     interrupted_at: int | None = None
 
-    def draft(self, *numbers: int, power: int = 2, wanted_s: float = 1.0, least_s: float = 0.0) -> StudyDraft:
+    def draft(self, *numbers: int, power: int = 2, wanted_s: float = 1.0, min_s: float = 0.0) -> StudyDraft:
         """A study of these numbers."""
         options: dict[str, Scalar] = {"power": power}
-        jobs = [Job(f"of {n}", "measured", wanted_s, self._measuring(n, power), least_s) for n in numbers]
+        jobs = [Job(f"of {n}", "measured", wanted_s, self._measuring(n, power), min_s) for n in numbers]
         return StudyDraft("squares", "squares", {"of": "numbers"}, options, {"n": "1"}, jobs, conclude=_sum)
 
     def _measuring(self, number: int, power: int) -> Callable[[JobTurn], Square]:

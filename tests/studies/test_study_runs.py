@@ -75,7 +75,7 @@ def test_a_cell_that_fails_says_why_and_is_tried_again(tmp_path: Path) -> None:
 def test_a_budget_is_shared_by_what_jobs_want_and_no_job_begins_without_its_least(tmp_path: Path) -> None:
     squares = Squares()  # each job takes 40 s, whatever it is allowed
     clock = Budget(100.0, lambda: 40.0 * len(squares.asked))
-    study = studied(tmp_path, squares.draft(1, 2, 3, wanted_s=50.0, least_s=25.0), clock)
+    study = studied(tmp_path, squares.draft(1, 2, 3, wanted_s=50.0, min_s=25.0), clock)
     assert squares.allowed_s == pytest.approx([100 / 3, 60 / 2])
     assert study.missing == ("of 3",)
 
@@ -83,7 +83,7 @@ def test_a_budget_is_shared_by_what_jobs_want_and_no_job_begins_without_its_leas
 def test_a_job_whose_part_is_too_little_gets_its_least_and_leaves_the_rest(tmp_path: Path) -> None:
     squares = Squares()  # each job takes 25 s
     clock = Budget(60.0, lambda: 25.0 * len(squares.asked))
-    study = studied(tmp_path, squares.draft(1, 2, 3, wanted_s=50.0, least_s=25.0), clock)
+    study = studied(tmp_path, squares.draft(1, 2, 3, wanted_s=50.0, min_s=25.0), clock)
     assert squares.allowed_s == [25.0, 25.0]
     assert study.missing == ("of 3",)
 

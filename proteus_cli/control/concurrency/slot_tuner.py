@@ -135,7 +135,7 @@ class SlotTuner:
     def is_due(self, now_s: float) -> bool:
         """A window is long enough: `look` is worth asking."""
         lasted_s, batches = self.bins.window_s(now_s), self.bins.batches
-        return any(lasted_s >= least_s and batches >= least for least_s, least in WINDOWS)
+        return any(lasted_s >= min_s and batches >= min_batches for min_s, min_batches in WINDOWS)
 
     def look(self, now_s: float) -> int:
         """With how many slots the device is to run from now on."""

@@ -194,8 +194,8 @@ class ForecastRule:
         """At profiled speed."""
         rate = context.demand.estimate(family, context.now_s - context.started_s, context.now_s)
         slowdown = context.slowdown[family]
-        least_qps = self._min_qps(self._recent_qps(context, family))
-        return Rate(max(rate.qps * slowdown, least_qps), rate.deviation_qps * slowdown)
+        min_qps = self._min_qps(self._recent_qps(context, family))
+        return Rate(max(rate.qps * slowdown, min_qps), rate.deviation_qps * slowdown)
 
     def _recent_qps(self, context: ReplanContext, family: str) -> float:
         return context.demand.rate_qps(family, max(WINDOWS_S), context.now_s)

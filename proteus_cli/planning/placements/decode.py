@@ -87,8 +87,8 @@ def _placement(
 def _capacity_qps(instance: Instance, c: int, bundle: Bundle) -> float:
     """The most that a variant can answer when all on its device grow by one factor until the device is always busy."""
     utilisation = sum(room_qps / instance.capacity_among(other, bundle).qps for other, room_qps in bundle.items())
-    most_qps = instance.capacity_among(c, bundle).qps
-    return most_qps if len(bundle) == 1 or utilisation == 0 else min(bundle[c] / utilisation, most_qps)
+    max_qps = instance.capacity_among(c, bundle).qps
+    return max_qps if len(bundle) == 1 or utilisation == 0 else min(bundle[c] / utilisation, max_qps)
 
 
 def _matched(

@@ -28,13 +28,13 @@ def with_spares(
     fastest. Devices that are left keep a variant that they host.
     """
     asked_qps = np.maximum([demand_qps[name] for name in instance.families], MIN_QPS)
-    capacity_qps, least_worth = _capacity_qps(instance, placements), _least_worths(instance, placements)
+    capacity_qps, min_worth = _capacity_qps(instance, placements), _min_worths(instance, placements)
     busy = {placement.device for placement in placements}
     idle = [[device for device in group.devices if device not in busy] for group in instance.groups]
     spares: list[Placement] = []
     while True:
         sigmas = (capacity_qps - asked_qps) / np.sqrt(asked_qps)
-        choice = _next_choice(instance, sigmas, least_worth, idle, now)
+        choice = _next_choice(instance, sigmas, min_worth, idle, now)
         if choice is None:
             break
         spares.append(_spare(instance, choice, _take(instance, choice, idle, now)))
@@ -43,12 +43,10 @@ def with_spares(
     return tuple(spares)
 
 
-def _next_choice(
-    instance: Instance, sigmas: Floats, least_worth: Floats, idle: list[list[str]], now: Now
-) -> int | None:
+def _next_choice(instance: Instance, sigmas: Floats, min_worth: Floats, idle: list[list[str]], now: Now) -> int | None:
     """The index of the choice to add next; None where there is none, or none is worth it.
 
-    By family [F]: its capacity is ``sigmas`` deviations above its demand; ``least_worth`` is that of the
+    By family [F]: its capacity is ``sigmas`` deviations above its demand; ``min_worth`` is that of the
     least valuable variant that serves it.
     """
     can_serve = (instance.capacity_qps > 0) & instance.may_answer_alone
@@ -58,7 +56,7 @@ def _next_choice(
             return None
         mine = np.flatnonzero((instance.choice_family == family) & can_serve & has_idle[instance.choice_group])
         if len(mine):
-            is_less = instance.worth[mine] < least_worth[family] - 1e-9
+            is_less = instance.worth[mine] < min_worth[family] - 1e-9
             order = np.lexsort((-instance.capacity_qps[mine], ~is_held[mine], is_less))
             return int(mine[order[0]])
     return None
@@ -72,14 +70,14 @@ def _capacity_qps(instance: Instance, placements: Collection[Placement]) -> Floa
     return capacity_qps
 
 
-def _least_worths(instance: Instance, placements: Collection[Placement]) -> Floats:
+def _min_worths(instance: Instance, placements: Collection[Placement]) -> Floats:
     """The worth of the least valuable variant that serves each family [F]."""
     in_use = {(placement.family, placement.variant) for placement in placements if placement.rate_qps > 0}
-    least_worth: Floats = np.full(len(instance.families), np.inf)
+    min_worth: Floats = np.full(len(instance.families), np.inf)
     for c, choice in enumerate(instance.choices):
         if choice.key in in_use:
-            least_worth[choice.family] = min(least_worth[choice.family], instance.worth[c])
-    return np.where(np.isinf(least_worth), 0.0, least_worth)
+            min_worth[choice.family] = min(min_worth[choice.family], instance.worth[c])
+    return np.where(np.isinf(min_worth), 0.0, min_worth)
 
 
 def _holding(instance: Instance, idle: list[list[str]], resident: VariantsByDevice) -> Bools:

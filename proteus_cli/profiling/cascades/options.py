@@ -81,8 +81,8 @@ def substitute(options: list[Option]) -> tuple[Option, Option] | None:
     if not alone or not cascades:
         return None
     best = max(alone, key=lambda option: option.accuracy)
-    least_accuracy = best.accuracy - AS_ACCURATE_FRAC
-    as_accurate = [option for option in cascades if option.accuracy >= least_accuracy and not _is_beaten(option, alone)]
+    min_accuracy = best.accuracy - AS_ACCURATE_FRAC
+    as_accurate = [option for option in cascades if option.accuracy >= min_accuracy and not _is_beaten(option, alone)]
     if as_accurate:
         return best, max(as_accurate, key=lambda option: option.qps)
     worth_it = [option for option in frontier(options) if option.second is not None]

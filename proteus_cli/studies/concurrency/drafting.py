@@ -122,7 +122,7 @@ def _job(
         mode,
         wanted_s(levels, batch_s, USUAL_ROUNDS),
         partial(measured, setup, cell, levels, batch_s),
-        least_s=wanted_s(levels, batch_s, FEWEST_ROUNDS),
+        min_s=wanted_s(levels, batch_s, FEWEST_ROUNDS),
     )
 
 

@@ -117,7 +117,7 @@ def _job(
         return msgspec.structs.replace(cost_of(usage, found, trials), assumed=gaps)
 
     wanted_s = max(WANTED_S, USUAL_TRIED * trials.trial_s)
-    return Job(key, "simulated", wanted_s, measure, least_s=MIN_S + trials.trial_s)
+    return Job(key, "simulated", wanted_s, measure, min_s=MIN_S + trials.trial_s)
 
 
 def concluded(cells: Mapping[str, Cell]) -> CostConclusion | None:

@@ -57,15 +57,15 @@ class _Measuring:
             "emulated" if self.question.emulated else "measured",
             wanted_s(cell, expected_s, STREAM_TURN_S, USUAL_ROUNDS),
             partial(self._measure, key, cell, expected_s),
-            least_s=wanted_s(cell, expected_s, STREAM_TURN_S, FEWEST_ROUNDS),
+            min_s=wanted_s(cell, expected_s, STREAM_TURN_S, FEWEST_ROUNDS),
         )
 
     def _measure(self, key: str, cell: SharingCell, expected_s: Sequence[float], turn: JobTurn) -> SharingResult:
         assert self.opened.bench is not None  # noqa: S101 - it is open around all jobs
         rng = np.random.default_rng(crc32(key.encode()))
         meter = SharingMeter(self.opened.bench, cell, self.place.names, expected_s, rng)
-        most_s = _LONGEST * wanted_s(cell, expected_s, STREAM_TURN_S, USUAL_ROUNDS)
-        return meter.measure(min(turn.allowed_s, most_s), turn.advance)
+        max_s = _LONGEST * wanted_s(cell, expected_s, STREAM_TURN_S, USUAL_ROUNDS)
+        return meter.measure(min(turn.allowed_s, max_s), turn.advance)
 
 
 def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "") -> StudyDraft:

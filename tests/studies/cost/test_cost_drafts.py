@@ -159,12 +159,12 @@ def test_an_interrupt_during_a_trial_ends_the_study(tiny: Tiny) -> None:
 def test_more_traffic_wants_more_time_and_no_cell_is_begun_without_that_of_one_trial(tiny: Tiny) -> None:
     job = long_job(tiny)
     assert job.wanted_s == WANTED_S
-    assert job.least_s == pytest.approx(MIN_S + 4000 / SIMULATED_QPS)
+    assert job.min_s == pytest.approx(MIN_S + 4000 / SIMULATED_QPS)
     path = tiny.root / "much.csv"
     path.write_text("arrival_s,family\n" + "0.0,shapes\n" * 100_000)
     much = cost_draft(tiny.place, path, replace(question(tiny), jitter="p95")).jobs[0]
     assert much.wanted_s == pytest.approx(8 * 10), "two seeds"
-    assert much.least_s == pytest.approx(MIN_S + 10)
+    assert much.min_s == pytest.approx(MIN_S + 10)
 
 
 def test_of_a_whole_workspace_nobody_knows_the_traffic(tiny: Tiny) -> None:

@@ -205,18 +205,18 @@ def test_no_stretch_takes_more_than_a_part_of_the_time() -> None:
 
 
 @pytest.mark.parametrize(
-    ("peak_qps", "rules", "allowed_s", "least_s"),
+    ("peak_qps", "rules", "allowed_s", "min_s"),
     [(20.0, P99, 20.0, 15.0), (100.0, P99, 60.0, 50.0), (800.0, PeakRules(0.001), 60.0, 50.0)],
 )
 def test_a_slow_server_is_asked_until_the_time_is_over(
-    peak_qps: float, rules: PeakRules, allowed_s: float, least_s: float
+    peak_qps: float, rules: PeakRules, allowed_s: float, min_s: float
 ) -> None:
     """A twentieth of the time has fewer requests than the probe asks for, and yet the time is used."""
     clock = Clock(peak_qps, rules.allowed_frac)
     peak = measured_peak(
         clock, rules, 0.7 * peak_qps, allowed_s, 1, lambda _now, _done: None, now_s=lambda: clock.now_s
     )
-    assert least_s < clock.now_s <= allowed_s
+    assert min_s < clock.now_s <= allowed_s
     assert peak.low_qps < peak_qps < (peak.high_qps or math.inf)
 
 

@@ -30,7 +30,7 @@ def asked(
         cascades=False, minimize="cost",
     )  # fmt: skip
     prices = parse_prices(price) if price is not None else {}
-    return CostQuestion(prices, rules, most_of(fleet), allowed_frac, jitter_named(jitter), seed, headroom)
+    return CostQuestion(prices, rules, max_devices(fleet), allowed_frac, jitter_named(jitter), seed, headroom)
 
 
 def usually_asked(workspace: Workspace, price: str | None) -> CostQuestion:
@@ -41,7 +41,7 @@ def usually_asked(workspace: Workspace, price: str | None) -> CostQuestion:
     )  # fmt: skip
 
 
-def most_of(fleet: str | None) -> dict[str, int]:
+def max_devices(fleet: str | None) -> dict[str, int]:
     """``"cpu-1c:8,v100:2"`` → the most devices of each type. Raises `UsageError`."""
     if fleet is None:
         return {}
