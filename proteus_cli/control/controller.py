@@ -272,15 +272,19 @@ class Controller:
         return self._topology.memory_limits
 
     def use_memory(self, memory: Mapping[str, DeviceMemory]) -> None:
-        """What may be loaded on the devices that may have standbys has changed."""
+        """Replace what the devices that may have standbys can load, and in how many bytes, by device.
+
+        On a device that ``memory`` leaves out, no standby may be loaded. Standbys that may not be loaded any more are
+        given up: see `resident_on`.
+        """
         self._topology.use_memory(memory)
 
     def use_profiles(self, profiles: Mapping[str, Profile]) -> None:
-        """Times or accuracies have changed, of what stands by, too; what may be loaded stays."""
+        """Replace the times and accuracies by which standbys are chosen. Memory limits and placeable variants stay."""
         self._topology.use_profiles(profiles, self.slo_targets, self.plan.rules)
 
     def add_device(self, device: str, slots: int, memory: DeviceMemory | None = None) -> None:
-        """A new device. It counts as lost until it has passed its probation: the driver calls `device_recovered` then.
+        """Add a device. It counts as lost until it has passed its probation, when the driver calls `device_recovered`.
 
         ``memory`` as for the constructor. Raises `ValueError` where there is a device of that id.
         """
@@ -291,7 +295,7 @@ class Controller:
         self._topology.device_lost(device, ())
 
     def pin_standbys(self, keys: Collection[VariantKey]) -> None:
-        """These variants, where they stand by, make way for no other standby."""
+        """Keep these variants where they stand by: no other standby replaces them."""
         self._topology.pin_standbys(keys)
 
     @property

@@ -1,8 +1,9 @@
-"""The part of the model that families with cascades add: how much goes each way, and what is lost by that.
+"""The part of the model that families with cascades add: how much of the demand each way answers, and its cost.
 
-``answered`` is the part of its family's demand that goes each way. What the ways need of a variant, in batches for a
-part of the SLO, is within what its replicas for that part and for shorter ones can give: with such nested parts, this
-is enough for an assignment. So cascades add continuous columns, and integer ones only for parts of the SLO.
+``answered`` is the part of its family's demand that each way answers. The executions that the ways need of a variant
+within a part of the SLO are at most the executions that its replicas for that part and for shorter ones can give. The
+parts are nested, so this condition is enough for an assignment to exist. Cascades therefore add continuous columns, and
+integer ones only for parts of the SLO.
 
 Without a forecast, what a family loses is the sum over its ways. With one, each step of accuracy has the rows of the
 family's curve, as in `milp`: for what goes ways of at least that accuracy, in multiples of the demand.
@@ -21,7 +22,12 @@ if TYPE_CHECKING:
 
 
 def ways_within_limits(instance: Instance, p: "Parameters", v: "Variables") -> list[Any]:
-    """What the ways need of variants is within what those can give, and makes up for what would be unserved or lost."""
+    """Constraints: ways use no variant beyond its capacity and, with a forecast, lose at least what the curves say.
+
+    The first has a row for each pool and part of the SLO: executions that the ways need, and those that choices can
+    give, both in parts of the family's demand. With a forecast, each upper step of a family also has a row for each
+    line of its loss curve: the shortfall of the step is at least the line at what the ways of the step answer.
+    """
     ways = instance.ways
     assert ways is not None  # noqa: S101 - asked for ways only
     rows, pairs = len(ways.max_needed), np.arange(len(ways.row_of))
@@ -43,7 +49,7 @@ def ways_within_limits(instance: Instance, p: "Parameters", v: "Variables") -> l
 
 
 def lost_by_ways(instance: Instance, v: "Variables", *, has_forecast: bool) -> Any:
-    """The accuracy that each family with cascades loses, beside that of its last step [F]: an expression."""
+    """The expression of the accuracy that each family with cascades loses [F], without the loss of its last step."""
     ways = instance.ways
     assert ways is not None  # noqa: S101 - asked for ways only
     if has_forecast:
@@ -54,7 +60,7 @@ def lost_by_ways(instance: Instance, v: "Variables", *, has_forecast: bool) -> A
 def value_lost_by_ways(
     instance: Instance, answered: Floats, unserved: Floats, upper_shortfall: Floats | None
 ) -> Floats:
-    """The same, of a point."""
+    """The value of `lost_by_ways` [F] at one solution; ``upper_shortfall`` is None without a forecast."""
     ways = instance.ways
     assert ways is not None  # noqa: S101 - asked for ways only
     if upper_shortfall is not None:

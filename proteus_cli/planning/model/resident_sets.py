@@ -124,7 +124,12 @@ def _costs_anything(profile: Profile, measured: Mapping[VariantKey, VariantProfi
 
 @dataclass(frozen=True, slots=True)
 class _SetsOfGroup:
-    """``known`` has the steps of what was measured, by identity, SLO target and slots, and what that is."""
+    """Finds the resident sets of one device group.
+
+    ``choices`` are those of the group, with their columns; ``targets`` the SLO targets by family. ``known`` caches
+    capacity steps under the `id` of a measured variant, its SLO target and slots. Each entry also holds that variant,
+    so that its `id` stays unique.
+    """
 
     group: DeviceGroup
     choices: Sequence[tuple[int, Choice]]
@@ -156,7 +161,7 @@ class _SetsOfGroup:
             now = self._in_time(self._grown(now, keys), left) if size <= largest else {}
 
     def _in_time(self, sets: Iterable[Keys], most: int) -> dict[Keys, Pairs]:
-        """Those in which each variant is in time; of more than ``most``, one more, as they are not used."""
+        """The sets in which each variant is in time. The search ends at ``most`` + 1 of them: so many are not used."""
         found: dict[Keys, Pairs] = {}
         for held in sets:
             if pairs := self._pairs(held):
@@ -166,7 +171,10 @@ class _SetsOfGroup:
         return found
 
     def _grown(self, before: Collection[Keys], keys: Sequence[VariantKey]) -> Iterator[Keys]:
-        """Each set of one variant more of which all parts that hold what is pinned were in time, once."""
+        """The sets of one variant more than those of ``before``, each once, whose subsets are all in ``before``.
+
+        Only subsets that hold all pinned variants count.
+        """
         pinned, seen = self.group.limits.pinned, set[Keys]()
         for held in sorted(before, key=sorted):
             for key in keys:

@@ -1,4 +1,8 @@
-"""From what goes each way to what each choice answers, as the first to be asked or of what others defer."""
+"""Rates of choices, computed from the rates of ways: first stages and single variants, and second stages.
+
+The solver decides how much of a family's demand each way answers. A plan needs the queries per second of each choice:
+those that it is the first to answer, and those that first stages of cascades defer to it.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +18,7 @@ from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RatesByWay:
-    """Queries per second, with headroom: ``way_qps`` [W] that go each way, ``deferred_qps`` [C] to each choice."""
+    """Queries per second, with headroom: ``way_qps`` [W] by way, ``deferred_qps`` [C] deferred to each choice."""
 
     way_qps: Floats
     deferred_qps: Floats
@@ -29,10 +33,11 @@ def rates_by_way(
     limit: Floats,
     demand_qps: Floats,
 ) -> tuple[Floats, RatesByWay]:
-    """Rates by choice [C], of which those of families with ways are found anew, and by way.
+    """The rates by choice [C], in queries per second, and `RatesByWay`.
 
-    ``available`` [C] is the part of its family's demand that a choice can answer, ``point`` [W] the part that the
-    solver has go each way, of which no more than ``limit`` [F] is answered in all: the most accurate first.
+    Rates of families without ways are those of ``rate_qps`` [C]. ``available`` [C] is the part of its family's demand
+    that a choice can answer. ``point`` [W] is the part of its family's demand that each way answers in the solution.
+    Of ``point``, each family keeps ``limit`` [F] in all; the least accurate ways are cut first. ``demand_qps`` [F].
     """
     answered = _trimmed(ways, point, limit)
     newcomers, deferred = np.zeros(len(available)), np.zeros(len(available))

@@ -47,7 +47,7 @@ def parse_rule(text: str) -> FamilyRule:
     if how in {"column", "hash"} and what:
         columns = (what,) if how == "column" else tuple(what.split("+"))
         return FamilyRule(how, columns)
-    raise UsageError(f"`{text}` says not where families come from.", hint=f"use one of: {RULES}")
+    raise UsageError(f"`{text}` names no source of families.", hint=f"use one of: {RULES}")
 
 
 class RowFamilies:
