@@ -16,7 +16,7 @@ import pytest
 from forking import program
 from hypothesis import settings
 from hypothesis.internal.conjecture import providers
-from installed import HOW_TO_ADD, missing_for_the_page
+from installed import HOW_TO_ADD, missing_for_the_page, skip_lines
 from tiny import DEVICES, Tiny, add_profiles, make_workspace
 
 from proteus_cli.backends.affinity import usable_cores
@@ -134,10 +134,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what was skipped or left out, and why: a line for each reason."""
     if terminalreporter.config.getoption("--nothing-skipped"):
         for report in _skipped(terminalreporter.config):
             terminalreporter.write_line(f"skipped, though nothing may be: {report.nodeid}: {report.longrepr}")
-    elif missing_for_the_page():
+        return
+    for line in skip_lines(_skipped(terminalreporter.config)):
+        terminalreporter.write_line(line)
+    if missing_for_the_page():
         terminalreporter.write_line(
             f"left out: the tests of the page, as {' and '.join(missing_for_the_page())} is not installed; to add "
             f"them: {HOW_TO_ADD}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from installed import lacking
 from typer.main import get_command
 
 from proteus_cli.cli.main import app
@@ -36,7 +37,7 @@ def tool(name: str) -> str:
     """A program that is no Python package; the test is skipped where it is missing."""
     found = shutil.which(name)
     if found is None:
-        pytest.skip(f"{name} is not installed; .ci/run installs it")
+        pytest.skip(lacking(name))
     return found
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import queue
-import shutil
 import signal
 import subprocess
 import time
@@ -23,6 +22,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError
+from installed import needs
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from onnx import helper
 from tiny import SHAPES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace, mlp, save_model, tensor
@@ -412,7 +412,7 @@ def test_a_compression_that_is_not_understood_is_named(stub: Any) -> None:
     assert "identity and gzip are understood" in str(error.details())
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="needs curl")
+@needs("curl")
 def test_what_is_no_call_is_answered_in_http(server: LiveServer) -> None:
     """A browser's question, by an HTTP/2 client that is none of gRPC."""
     url = f"http://127.0.0.1:{server.grpc_port}/inference.GRPCInferenceService/ServerLive"

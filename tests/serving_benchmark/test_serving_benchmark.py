@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from installed import needs
 
 from benchmarks.serving import load, pages
 from benchmarks.serving.connections import Broken, Http1
@@ -22,8 +22,6 @@ from benchmarks.serving.programs.models import SCORES, SHAPES
 from benchmarks.serving.venvs import ROOT
 from benchmarks.serving.wire import GRPC_INFER, OIP_BINARY, RAW, TO_NULL, objection
 from benchmarks.tables import put_between
-
-CLIENTS = ("wrk", "h2load")
 
 
 @pytest.mark.parametrize(
@@ -170,7 +168,7 @@ def test_each_peer_has_a_reason_for_each_protocol_that_it_is_not_asked_in() -> N
 
 @pytest.mark.extended
 @pytest.mark.live
-@pytest.mark.skipif(not all(map(shutil.which, CLIENTS)), reason="needs wrk and h2load")
+@needs("wrk", "h2load")
 def test_the_whole_benchmark_measures_proteus_and_reports_it(tmp_path: Path) -> None:
     """The smallest run: one workload, one short round, no peer to install."""
     file = tmp_path / "figures.json"
