@@ -10,26 +10,37 @@ from proteus_cli.control.concurrency.slot_bins import Exposure, SlotBins, SlotWi
 from proteus_cli.control.concurrency.throughputs import SURE_ERRORS, Throughputs, throughputs
 from proteus_cli.domain.concurrency.knee import TOLERANCE_FRAC, knee_place
 
-WINDOWS: tuple[tuple[float, int], ...] = ((0.1, 10), (0.4, 4), (2.0, 0))
-"""A window ends after so many seconds, if it has so many batches."""
-KEPT_WINDOWS = 60  # the estimate is over these, 6 s to 2 min
+# The constants of the tuner. `python -m benchmarks.study --parts concurrency` shows their effect beside that of each
+# fixed number of slots, on seeds that had no part in choosing them; tests/control/concurrency/test_slot_tuner.py tests
+# what each group is for.
 
-FULL_FRAC = 0.5  # of a window with all slots busy, that one more could help
-TRIAL_WINDOWS = 6  # of a trial, every second one with the number that is tried
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 60.0  # between trials; in the end they are 2 % of the time …
-OVERLOADED_S = 2.0  # … and where all slots have been busy for so long, as requests wait:
-OVERLOADED_PAUSE_S = 4.0  # then the other number runs in 5 to 12 % of the time
+# Windows: a short one where batches are short, so that a change is seen soon.
+WINDOWS: tuple[tuple[float, int], ...] = ((0.1, 10), (0.4, 4), (2.0, 0))  # seconds and batches after which one ends
+KEPT_WINDOWS = 60  # over which throughputs are estimated: 6 s of the shortest windows, 2 min of the longest
 
-FIRST_HOLD_S, LONGEST_HOLD_S = 2.0, 600.0  # between a change and the one back
-ERRORS_OF_REVERSAL = 1.0  # for so many standard errors more each must be sure that follows, as one of them was wrong
-MAX_ERRORS = 5.0
+# Trials of another number of slots. Each that fails makes the next pause twice as long.
+FULL_FRAC = 0.5  # of a window in which all slots are busy, from which on a trial may begin; it ends below half of that
+TRIAL_WINDOWS = 6  # of a trial: three with the number that is tried, in turn with three as before
+FIRST_PAUSE_S = 1.0  # after the first trial that fails
+LONGEST_PAUSE_S = 60.0  # in the end: windows with the other number are 2 % of the time
+OVERLOADED_S = 2.0  # with all slots busy for so long, requests wait: trials downwards begin, and pauses are shorter
+OVERLOADED_PAUSE_S = 4.0  # the longest pause then: windows with the other number are 5 to 12 % of the time
 
-LEFT_FRAC = 0.15  # of what was to be expected: such a window leaves the estimate …
-LEFT_ERRORS = 4.0  # … if that is so many times the usual scatter of windows …
-LEFT_WINDOWS = 2  # … and so does the next one
-SCATTER_WEIGHT = 0.1  # of one window
-TINY_S = 1e-9
-MAX_REMEMBERED = 16
+# Reversals: a change against the last one. Each makes the next one wait longer, and need more proof.
+FIRST_HOLD_S = 2.0  # between a change and the first one back; twice as long after each
+LONGEST_HOLD_S = 600.0
+ERRORS_OF_REVERSAL = 1.0  # standard errors more than `SURE_ERRORS` after each, as one of the two proofs was wrong
+MAX_ERRORS = 5.0  # standard errors at most
+
+# Leaving the estimate: older windows are forgotten where so many windows in a row differ from it by more than chance.
+LEFT_FRAC = 0.15  # the relative difference that counts at least
+LEFT_ERRORS = 4.0  # and the difference in multiples of the usual scatter of windows
+LEFT_WINDOWS = 2  # in a row, of one number of slots and to one side
+SCATTER_WEIGHT = 0.1  # of one window in the running mean of that scatter
+KNOWN_FRAC = 0.8  # of the batch time of a window, at numbers that are known, so that it is compared with the estimate
+TINY_S = 1e-9  # of profiled work, as a window without any has no logarithm
+
+MAX_REMEMBERED = 16  # surroundings whose number of slots is remembered
 
 
 class TuningReason(StrEnum):
@@ -267,7 +278,7 @@ class SlotTuner:
         expected_s = sum(float(batch_s[n - 1]) * known.of(n) / n for n in known.levels)
         known_s = sum(float(batch_s[n - 1]) for n in known.levels)
         total_s = float(batch_s.sum())
-        return expected_s * total_s / known_s if known_s >= 0.8 * total_s else 0.0
+        return expected_s * total_s / known_s if known_s >= KNOWN_FRAC * total_s else 0.0
 
     def _restart(self, now_s: float) -> None:
         """Estimate anew from the windows that are left, and try at once what may be better."""
