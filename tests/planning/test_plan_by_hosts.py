@@ -67,6 +67,20 @@ def test_no_device_joins_where_devices_are_to_be_few() -> None:
     assert [p.variant for p in packed.placements] == ["fast"]
 
 
+def test_a_family_whose_variants_all_need_several_hosts_gets_them_before_another_gets_accuracy() -> None:
+    """At 90 %, batches of 60 ms need three hosts, though one carries 10 qps; what is left carries the other family."""
+    tiny = Tiny(
+        accuracy={"a": {"slow": 0.9}, "b": {"good": 0.9, "poor": 0.5}},
+        latency_s={("cpu", "a", "slow"): {1: 0.06}, ("cpu", "b", "good"): {1: 0.04}, ("cpu", "b", "poor"): {1: 0.005}},
+        devices=("cpu",) * 4,
+        demand_qps={"a": 10.0, "b": 60.0},
+        rules=Rules(attainment=0.9),
+    )
+    plan = tiny.planned()
+    assert sorted(p.variant for p in plan.placements) == ["poor", "slow", "slow", "slow"]
+    assert sum(plan.unserved_qps.values()) == 0
+
+
 def test_another_plan_counts_on_the_hosts_that_there_are() -> None:
     before = SLOW_AND_FAST.planned()
     again = replace(SLOW_AND_FAST, current=before).planned()

@@ -39,7 +39,8 @@ class Parameters:
     """What differs between solves of one model: parameters of CVXPY, or the values of these for one demand.
 
     By family: ``has_demand`` 1 or 0; ``demand_frac`` its part of the demand of all families; ``servable_frac`` and
-    ``max_share_frac``: see `TargetDemand`; ``accuracy_floor`` the relative accuracy that "worst loss" is measured from.
+    ``max_share_frac``: see `TargetDemand`; ``accuracy_floor`` the relative accuracy that "worst loss" is measured from;
+    ``fewest_hosts`` those without which no choice is in time that is counted on, 0 where one host is enough.
 
     By choice: ``capacity_frac`` the part of the family's demand that one replica can answer; ``utilisation`` how many
     devices all of it would keep busy; ``max_replicas``: more are of no use; ``network_frac`` the part of what its
@@ -63,6 +64,7 @@ class Parameters:
     servable_frac: Any
     max_share_frac: Any
     accuracy_floor: Any
+    fewest_hosts: Any
     capacity_frac: Any
     utilisation: Any
     current_replicas: Any
@@ -98,7 +100,7 @@ class Parameters:
             sizes = {"set_utilisation": pairs, "pair_frac": pairs, "set_limits": sets}
             of_sets = {name: cp.Parameter(size, nonneg=True) for name, size in sizes.items()}
         return cls(
-            *[*parameters(5, families), *by_choice, *parameters(1, choices), *parameters(1, steps), *by_line, *of_ways],
+            *[*parameters(6, families), *by_choice, *parameters(1, choices), *parameters(1, steps), *by_line, *of_ways],
             **of_sets,
         )
 
@@ -234,6 +236,7 @@ def _constraints(instance: Instance, rules: Rules, p: Parameters, v: Variables) 
         ),
         _hosted(instance, v) >= instance.pinned[instance.engine_choice],
         v.devices_used <= instance.device_count,
+        instance.family_choices @ v.replicas >= cp.multiply(p.fewest_hosts, 1 - v.unserved),
     ]
     if p.has_forecast:
         constraints.append(v.unserved + _answerable_by_family(instance, p, v) >= p.has_demand)

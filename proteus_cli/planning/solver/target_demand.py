@@ -76,7 +76,8 @@ def parameter_values(
     replica_qps = np.minimum(instance.capacity_qps, share_qps[instance.choice_family])
     capacity_frac = np.minimum(_ratio(replica_qps, qps), useful)
     # With too few hosts, a choice has no capacity: `max_replicas` leaves it out.
-    max_replicas = _max_replicas(capacity_frac, useful, instance, rules, current_replicas)
+    fewest_hosts = has_demand * _fewest_hosts(instance)
+    max_replicas = _max_replicas(capacity_frac, useful, fewest_hosts, instance, rules, current_replicas)
     # Without a plan in force, nothing counts as a load.
     without_load = instance.hosted(max_replicas) if current_replicas is None else current_replicas
     return Parameters(
@@ -85,6 +86,7 @@ def parameter_values(
         servable_frac=target.servable_frac,
         max_share_frac=_max_share_frac(instance, target),
         accuracy_floor=np.zeros(len(target.qps)),
+        fewest_hosts=fewest_hosts,
         capacity_frac=capacity_frac,
         utilisation=_ratio(qps, instance.capacity_qps),
         current_replicas=without_load.astype(np.float64),
@@ -98,6 +100,15 @@ def parameter_values(
         **_of_ways(instance, target, capacity_frac),
         **_of_sets(instance, target),
     )
+
+
+def _fewest_hosts(instance: Instance) -> Floats:
+    """The fewest hosts of each family [F] with which any of the choices that are counted on is in time; 0 for one."""
+    fewest = np.full(len(instance.families), np.inf)
+    for c in np.flatnonzero(instance.capacity_qps > 0).tolist():
+        choice = instance.choices[c]
+        fewest[choice.family] = min(fewest[choice.family], choice.capacity_steps[0].hosts)
+    return np.where((fewest > 1) & (fewest < np.inf), fewest, 0.0)
 
 
 def _max_share_frac(instance: Instance, target: TargetDemand) -> Floats:
@@ -149,15 +160,23 @@ def _ratio(part: Floats, whole: Floats, *, where_zero: float = 0.0) -> Floats:
 
 
 def _max_replicas(
-    capacity_frac: Floats, useful: Floats, instance: Instance, rules: Rules, current_replicas: Ints | None
+    capacity_frac: Floats,
+    useful: Floats,
+    fewest_hosts: Floats,
+    instance: Instance,
+    rules: Rules,
+    current_replicas: Ints | None,
 ) -> Floats:
     """The most replicas of each choice [C] that may be of use: up to the ``useful`` capacity, none if it is dominated.
+
+    But up to the ``fewest_hosts`` of the family [F], too.
 
     A dominated choice stays possible for a spare, which answers nothing and is best what the device hosts now.
     """
     with np.errstate(divide="ignore"):
         spares = float(rules.survives == "device")  # the devices of one host are lost together
         enough = np.where(capacity_frac > 0, np.ceil(useful / capacity_frac - NEGLIGIBLE) + spares, 0.0)
+    enough = np.where(capacity_frac > 0, np.maximum(enough, fewest_hosts[instance.choice_family]), enough)
     enough[instance.is_shared & (capacity_frac > 0)] = np.inf  # among others, each can do less
     max_replicas = np.minimum(enough, instance.device_count[instance.choice_group])
     is_useless = _is_dominated(instance, rules, capacity_frac)
