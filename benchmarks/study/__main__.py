@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 
 from benchmarks.machine import machine
-from benchmarks.study import concurrency, cost, drift, peak, server_peak, share, telemetry
+from benchmarks.study import concurrency, cost, drift, peak, peers, server_peak, share, telemetry
 from benchmarks.study.parts import Part
 from benchmarks.tables import aim_line
 
@@ -18,6 +18,7 @@ PARTS: Mapping[str, Part] = {
     "cost": cost.measure,
     "drift": drift.measure,
     "peak": peak.measure,
+    "peers": peers.measure,
     "share": share.measure,
     "server-peak": server_peak.measure,
     "telemetry": telemetry.measure,

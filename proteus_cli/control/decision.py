@@ -39,7 +39,8 @@ class Host:
     but ``alone_latency``, the mean without.
 
     ``overflow`` is a faster standby of its device, if there is one: its batches answer what all active variants of the
-    family together cannot answer in time. Such a host ``is_standby``, and the plan sends it nothing.
+    family together cannot answer in time. Such a host ``is_standby``, and the plan sends it nothing. It ``is_foreign``
+    where its device hosts none of its family.
     """
 
     device: str
@@ -63,6 +64,7 @@ class Host:
     alone_latency: LatencyTable | None = None
     overflow: "Host | None" = None
     is_standby: bool = False
+    is_foreign: bool = False
     least_latency: LatencyTable = field(init=False)
     rank: float = field(init=False)
 

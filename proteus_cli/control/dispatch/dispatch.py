@@ -28,6 +28,7 @@ from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.checks import idle_source
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
+from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.work_selector import WorkSelector
 from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WorkerState, WorkSource, sources_of
 from proteus_cli.control.policies import Policy
@@ -96,7 +97,8 @@ class Dispatch:
         if self._admits_timely and family.rows:
             timely_rows = tier.capacity_qps * (self._batcher.due_s(request) - now_s)
             if family.rows + rows > self._admitted_frac * timely_rows:
-                timely_rows += tier.foreign_qps * (self._batcher.due_s(request) - now_s)
+                foreign_qps = sum([each.foreign_qps(family.helping) for each in tier.foreign])
+                timely_rows += foreign_qps * (self._batcher.due_s(request) - now_s)
                 most_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
                 is_over = before_rows and before_rows + rows > most_rows
@@ -109,7 +111,7 @@ class Dispatch:
             return ask_it
         if not self._is_shared:
             return NOBODY
-        return tier.next_worker(tier.queue.queues_of(owner)[request.level], self._batcher.due_s, now_s)
+        return self._next_worker(family, tier, tier.queue.queues_of(owner)[request.level], now_s)
 
     def defer(self, request: Request, now_s: float, room_frac: float = 1.0) -> Admitted | None:
         """Have a deferred request wait for the second stage; None where that cannot answer it in time.
@@ -238,9 +240,6 @@ class Dispatch:
         hosted, rows = launch.hosted, launch.rows
         worker, family = self._workers[hosted.device], self._families[hosted.family]
         worker.finished()
-        if hosted.is_standby:
-            for source in worker.foreign_sources:
-                source.host_class.helping.discard(worker.device)
         family.rows -= rows
         family.ran(hosted, -rows)
         if took_s is not None:
@@ -405,9 +404,19 @@ class Dispatch:
             return IDLE
         return self._launch(worker, source, start, start_s, is_ahead=True)
 
+    def _next_worker(self, family: FamilyState, tier: AccuracyTier, queue: DeadlineQueue, now_s: float) -> Admitted:
+        """Ask one free worker about a queue in which requests wait; one with a foreign standby about the overflow."""
+        asked = tier.next_worker(queue, self._batcher.due_s, now_s)
+        if tier.foreign and asked is NOBODY:
+            queues, own_rows = tier.queue.queues_of(tier.classes[0]), family.rows - family.foreign_rows
+            left_s = self._selector.left_s_of_overflow(tier, queues.values(), own_rows, now_s)
+            return tier.next_foreign(left_s) if left_s > 0 else NOBODY
+        return asked
+
     def _rows_of(self, source: WorkSource) -> int:
-        """Rows of the family that wait or run."""
-        return self._families[source.hosted.family].rows
+        """Rows of the family that wait, or run on its own devices."""
+        family = self._families[source.hosted.family]
+        return family.rows - family.foreign_rows
 
     def _launch(
         self, worker: WorkerState, source: WorkSource, start: Start, start_s: float, *, is_ahead: bool = False
@@ -418,14 +427,13 @@ class Dispatch:
         else:
             requests, rows = self._selector.gather(worker, source, start, start_s)
         self._families[hosted.family].ran(hosted, rows)
-        if source.host_class.is_foreign:
-            source.host_class.helping.add(worker.device)
         has_slots = worker.in_flight is not None  # only then is the end of each batch estimated
         worker.launched(hosted.latency(rows) * worker.slowdown.factor if has_slots else 0.0, start_s)
         if self._is_shared and worker.free == 0:
             for each in worker.all_sources:
                 if each.queue.rows:
-                    worker.to_wake += each.tier.next_worker(each.queue, self._batcher.due_s, start_s).devices
+                    family = self._families[each.hosted.family]
+                    worker.to_wake += self._next_worker(family, each.tier, each.queue, start_s).devices
         is_more_to_do = worker.free > 0 or bool(worker.to_wake)
         return Launch(hosted, requests, rows, start_s, is_more_to_do=is_more_to_do, is_ahead=is_ahead)
 

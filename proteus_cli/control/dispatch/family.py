@@ -25,7 +25,8 @@ class FamilyState:
     that host none of the family.
     Deferred requests have tiers of their own: the plan's shares of these are others. ``new_queue`` makes a queue, by
     whether it is for deferred ones. With ``twins``, canaries have tiers, too, and the base is without the new version.
-    ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` alone counts both. ``was_lost``:
+    ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` alone counts both. Of these,
+    ``foreign_rows`` are run by foreign standbys; ``helping`` has the number of their batches by device. ``was_lost``:
     all devices that hosted the family were lost, and nothing hosts it since. ``patience`` is for multi-exit models.
     """
 
@@ -33,6 +34,8 @@ class FamilyState:
         self.counts = counts
         self.rows = 0
         self.running: defaultdict[Host, int] = defaultdict(int)
+        self.foreign_rows = 0
+        self.helping: dict[str, int] = {}
         self.was_lost = False
         self.patience = Patience()
         self.base = AccuracyTier(new_queue(False), has_overflow=True)
@@ -82,11 +85,19 @@ class FamilyState:
         return self.rows - sum(self.running.values())
 
     def ran(self, host: Host, rows: int) -> None:
-        """So many rows more run on a host, or fewer where negative."""
+        """A batch of so many rows runs on a host, or does not any more where negative."""
         self.running[host] += rows
+        if host.is_foreign:
+            self._ran_foreign(host.device, rows)
         for tier in self.tiers[1:]:
             if (host.device, host.variant) in tier.placements:
                 tier.running += rows
+
+    def _ran_foreign(self, device: str, rows: int) -> None:
+        self.foreign_rows += rows
+        batches = self.helping.pop(device, 0) + (1 if rows > 0 else -1)
+        if batches:
+            self.helping[device] = batches
 
     # --- requests
 

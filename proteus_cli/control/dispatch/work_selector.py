@@ -1,11 +1,13 @@
 """What a worker does at one of its work sources, and which requests make up its next batch."""
 
 import math
+from collections.abc import Iterable
 from itertools import chain, islice
 
 from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
 from proteus_cli.control.decision import Delegate, Drop, Host
-from proteus_cli.control.dispatch.workers import NOBODY, WorkerState, WorkSource
+from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
+from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WorkerState, WorkSource
 from proteus_cli.domain.request import ANY_CANARY, Request
 
 
@@ -56,13 +58,22 @@ class WorkSelector:
     def overflow_batch(self, worker: WorkerState, source: WorkSource, rows: int, now_s: float) -> Start | None:
         """A batch of the standby for the overflow, where more waits than active variants can answer in time.
 
-        These are all of the family, which has ``rows`` that wait or run; batches are in the mean half done.
+        ``rows`` of the family wait, or run on its own devices.
         """
-        queues = [each for each in source.family_queue.queues_of(source.host_class).values() if each.rows]
-        left_s = max([self._batcher.due_s(each.last()) for each in queues]) - now_s
-        waiting = sum([each.rows for each in queues])
-        is_overflow = (waiting + rows) / 2 > left_s * source.tier.usual_qps
+        queues = source.family_queue.queues_of(source.host_class).values()
+        is_overflow = self.left_s_of_overflow(source.tier, queues, rows, now_s) > 0
         return self._by_standby(worker, source, now_s) if is_overflow else None
+
+    def left_s_of_overflow(self, tier: AccuracyTier, queues: Iterable[DeadlineQueue], rows: int, now_s: float) -> float:
+        """The time until all that waits in ``queues`` of a tier is due, where its active variants make less by then.
+
+        0 where there is no overflow. These variants are all of the family, of which ``rows`` wait or run on its own
+        devices; batches are in the mean half done.
+        """
+        some = [each for each in queues if each.rows]
+        left_s = max([self._batcher.due_s(each.last()) for each in some]) - now_s
+        waiting = sum([each.rows for each in some])
+        return left_s if (waiting + rows) / 2 > left_s * tier.usual_qps else 0.0
 
     def select_ahead(self, worker: WorkerState, start_s: float) -> tuple[WorkSource, Start] | None:
         """The source to serve once the worker is free at ``start_s``, and that batch.

@@ -105,15 +105,8 @@ class AccuracyTier:
     def count(self, host: Host, host_class: HostClass, worker: "WorkerState") -> None:
         """The phase or the slowdown of a worker has changed."""
         self._count(host, host_class, worker)
-        self._sum_up()
-
-    @property
-    def foreign_qps(self) -> float:
-        """What foreign standbys carry on the devices that have a free slot now, or run a batch of theirs."""
-        serving = [each for each in self.foreign if each.serving]
-        return sum(
-            [each.capacity_qps * min(1.0, (len(each.free) + len(each.helping)) / each.serving) for each in serving]
-        )
+        if not host.is_foreign:
+            self._sum_up()
 
     def max_rows_within(self, budget_s: float, at_most: int) -> int:
         """The most rows, up to ``at_most``, that a batch of one of the hosts answers in that time, as profiled."""
@@ -140,7 +133,7 @@ class AccuracyTier:
 
         First come workers with quota. Next, those that may take over from busy workers at once, since no accuracy is
         lost: the most accurate that can make any request. Else the most accurate that can make the first one. Those
-        that are reserved for second stages come last. Where none is free, a device with a foreign standby may be.
+        that are reserved for second stages come last.
         """
         free: list[HostClass] = []  # `list[HostClass]()` would take 0.6 µs
         least = math.inf
@@ -151,9 +144,7 @@ class AccuracyTier:
                 free.append(each)
             elif each.quota:
                 least = each.host.rank  # the classes come in order
-        if not free:
-            return self._next_foreign(queue, due_s, now_s) if self.foreign else NOBODY
-        if least == math.inf:
+        if not free or least == math.inf:
             return NOBODY
         if self.has_reserved:
             free.sort(key=_IS_RESERVED)
@@ -164,18 +155,16 @@ class AccuracyTier:
                 return able
         return next(iter(free[-1].free.values()))
 
-    def _next_foreign(self, queue: DeadlineQueue, due_s: Callable[[Request], float], now_s: float) -> Admitted:
-        """Ask one free device with a foreign standby, where more may wait than active variants answer in time."""
-        left_s = due_s(queue.last()) - now_s
-        if queue.rows + self.batch_rows / 2 > left_s * self.usual_qps:
-            for each in self.foreign:
-                if each.free and each.least_row_s <= left_s:
-                    return next(iter(each.free.values()))
+    def next_foreign(self, left_s: float) -> Admitted:
+        """Ask one free device with a foreign standby that answers a row in that time, the most accurate, or nobody."""
+        for each in self.foreign:
+            if each.free and each.least_row_s <= left_s:
+                return next(iter(each.free.values()))
         return NOBODY
 
     def _count(self, host: Host, host_class: HostClass, worker: "WorkerState") -> None:
         host_class.count(host, worker.slowdown if worker.is_serving else None, worker.stage_slowdown)
-        if host.is_standby:  # the tier is lost without it, too
+        if host.is_foreign:  # it does not keep the tier from being lost
             return
         if worker.phase is WorkerPhase.LOST:
             self._lost.add(host)
@@ -231,7 +220,7 @@ def sources_of(hosted: Host, host_class: HostClass, tier: AccuracyTier) -> list[
     ]
     if tier.has_overflow and hosted.overflow is not None:
         return [replace(each, overflow=replace(each, hosted=hosted.overflow)) for each in found]
-    if hosted.is_standby:
+    if hosted.is_foreign:  # it takes the overflow, and nothing else
         return [replace(each, overflow=each) for each in found]
     return found
 

@@ -18,7 +18,7 @@ the other families that are served, for their overflow: those that have the fewe
 
 import math
 from collections import Counter, deque
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, cycle, islice
 from types import MappingProxyType
@@ -169,8 +169,7 @@ class Standbys:
                     continue
                 if self._is_gain(memory, key, active.get(device, NO_VARIANTS), resident[device], replicas):
                     return device, key
-        own = self._in_what_is_left(active, resident, devices, without)
-        return own or self._foreign_in_what_is_left(active, resident, devices, without)
+        return self._in_what_is_left(active, resident, devices, without)
 
     def _in_what_is_left(
         self,
@@ -195,47 +194,56 @@ class Standbys:
             )
         return min(found)[1:] if found else None
 
-    def _foreign_in_what_is_left(
+    def next_foreign(
         self,
-        active: VariantsByDevice,
+        hosted: Mapping[str, Sequence[Host]],
         resident: VariantsByDevice,
         devices: Collection[str],
         without: Collection[tuple[str, str, str]],
     ) -> tuple[str, VariantKey] | None:
-        """Where there is room, the fastest variant of a family that others serve, of which fewest devices have one."""
-        served = set(chain.from_iterable(map(_families, active.values())))
+        """The foreign standby to load next, on one of ``devices`` where there is room; None where there is none.
+
+        It is the fastest variant of a family that other devices serve, of which fewest devices have one. ``hosted`` by
+        device; the rest as for `next`, which comes first.
+        """
+        hosts = list(chain.from_iterable(hosted.values()))
+        served = {host.family for host in hosts} - {host.family for host in hosts if host.preference_rank is not None}
         has = Counter(chain.from_iterable(map(_families, resident.values())))
         found: list[tuple[int, str, VariantKey]] = []
         for device in devices:
             memory = self._memory.get(device)
             if memory is None:
                 continue
-            left_bytes = memory.memory_bytes - _bytes(memory, resident[device])
-            for family in served - _families(resident[device]):
+            mine, left_bytes = hosted.get(device, ()), memory.memory_bytes - _bytes(memory, resident[device])
+            for family in served - {host.family for host in mine}:
                 key = self._fastest[memory.type].get(family)
-                if key is None or (device, *key) in without or _bytes(memory, [key]) > left_bytes:
+                if key is None or key in resident[device] or (device, *key) in without:
                     continue
-                if memory.loadable[key].load_s > 0:
+                is_worth_it = memory.loadable[key].load_s > 0 and _bytes(memory, [key]) <= left_bytes
+                if is_worth_it and self.foreign_on(device, [key], mine):
                     found.append((has[family], device, key))
         return min(found)[1:] if found else None
 
     def foreign_on(self, device: str, standbys: Collection[VariantKey], hosted: Collection[Host]) -> list[Host]:
-        """The foreign standbys of a device, the fastest of each family: what it hosts is of others.
+        """The foreign standbys of a device: the fastest of each family that it does not host.
 
-        Their batches take no longer than a full one of what it hosts, so that this waits no longer than for itself.
+        Their batches take no longer than a full one of what it hosts, so that what arrives there waits no longer than
+        for a batch of its own.
         """
         memory = self._memory.get(device)
         if memory is None:
             return []
-        families = _families(host.key for host in hosted)
+        families = {host.family for host in hosted}
         fastest = dict[str, Host]()
         for key in standbys:
             host = memory.loadable[key].host if key in memory.loadable else None
             if host is not None and key.family not in families:
                 fastest[key.family] = max(fastest.get(key.family, host), host, key=lambda each: each.capacity_qps)
         longest_s = max((host.latency(host.max_batch) for host in hosted), default=math.inf)
-        rows = {host: host.latency.max_rows_within(longest_s, host.max_batch) for host in fastest.values()}
-        return [replace(host, device=device, max_batch=most) for host, most in rows.items() if most]
+        max_rows = {host: host.latency.max_rows_within(longest_s, host.max_batch) for host in fastest.values()}
+        return [
+            replace(host, device=device, max_batch=rows, is_foreign=True) for host, rows in max_rows.items() if rows
+        ]
 
     def overflow_of(self, host: Host, standbys: Collection[VariantKey]) -> Host | None:
         """The fastest of the ``standbys`` of its device that carries more of the family than a host does.

@@ -151,7 +151,7 @@ class Topology:
     def _use_standbys(self) -> None:
         """Standbys have changed: from now on, those that there are answer the overflow."""
         now, before = (self._overflow_of(), self._foreign_of()), (self._overflow, self._foreign)
-        if _told_apart(*now) != _told_apart(*before):
+        if _known_to_dispatch(*now) != _known_to_dispatch(*before):
             unhosted = self._host()
             assert not unhosted  # noqa: S101 - what is active has not changed, and it may answer all that waits
 
@@ -189,7 +189,7 @@ class Topology:
         ]
 
 
-def _told_apart(overflow: Mapping[Host, Host], foreign: Iterable[Host]) -> Collection[object]:
+def _known_to_dispatch(overflow: Mapping[Host, Host], foreign: Iterable[Host]) -> Collection[object]:
     """What dispatch knows of standbys."""
     hosts = [*overflow.items(), *((host.device, host) for host in foreign)]
     return {(of, each.key, each.latency, each.accuracy, each.max_batch) for of, each in hosts}

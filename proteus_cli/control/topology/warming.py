@@ -1,13 +1,13 @@
 """When standbys load: one at a time on a device that has nothing to do, and seldom."""
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
-from proteus_cli.control.decision import StandbyEnd, StandbyLoad
+from proteus_cli.control.decision import Host, StandbyEnd, StandbyLoad
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.plan_steps import PlanSteps, keys
 from proteus_cli.control.topology.standbys import Standbys
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.catalog import VariantKey, VariantsByDevice
 
 MAX_LOADING_FRAC = 0.1
 """Of the time of a device, as a load takes cores, or a part of the bandwidth, from the batches that run meanwhile."""
@@ -45,11 +45,11 @@ class Warming:
         devices = self._steps.unchanging
         free = [device for device in devices if self._may_load(device, now_s)]
         resident = {device: self._steps.resident_on(device) for device in devices}
-        active = {device: keys(self._steps.hosted_on(device)) for device in devices}
+        hosted = {device: self._steps.hosted_on(device) for device in devices}
         self._forget_past(now_s)
-        found = self._standbys.next(active, resident, free, self._failed_until_s.keys() | set(broken))
+        found = self._next(hosted, resident, free, self._failed_until_s.keys() | set(broken))
         if found is None:
-            is_done = self._standbys.next(active, resident, devices, broken) is None
+            is_done = self._next(hosted, resident, devices, broken) is None
             self._looks_again_s = math.inf if is_done else now_s + LOOK_S
             return None
         device, key = found
@@ -57,6 +57,17 @@ class Warming:
         max_batch = self._standbys.loadable(device, key).max_batch
         self._loads[device] = StandbyLoad(device, key, max_batch, self._steps.resident_on(device), now_s)
         return self._loads[device]
+
+    def _next(
+        self,
+        hosted: Mapping[str, Sequence[Host]],
+        resident: VariantsByDevice,
+        devices: Collection[str],
+        without: Collection[tuple[str, str, str]],
+    ) -> tuple[str, VariantKey] | None:
+        active = {device: keys(hosts) for device, hosts in hosted.items()}
+        own = self._standbys.next(active, resident, devices, without)
+        return own or self._standbys.next_foreign(hosted, resident, devices, without)
 
     def _forget_past(self, now_s: float) -> None:
         """What is over, of devices and variants that may be gone by now."""

@@ -146,6 +146,48 @@ def test_what_devices_that_have_a_free_slot_or_help_already_carry_by_it_is_admit
     assert offered(busy, *range(1, 200)) == 9
 
 
+def test_what_runs_on_other_devices_is_not_made_by_the_familys_own() -> None:
+    """Eight rows wait, of which the own device makes nine in time; 24 that run elsewhere are none of its."""
+    others = [f"cpu{place}" for place in range(1, 5)]
+    controller = adopted(good(), *map(other, others), limits=dict.fromkeys(others, memory()))
+    requests = [make_request(number) for number in range(40)]
+    for request in requests:
+        controller.offer(request, 0.0)
+    for device in others[:3]:
+        assert launched(controller, device, 0.0).hosted.key == FAST
+    for request in requests[32:]:
+        controller.cancel(request)
+    assert controller.waiting == 8
+    assert decided(controller, others[3]) is None
+    offered(controller, *range(40, 50))
+    assert decided(controller, others[3]) is not None
+
+
+def test_what_helps_is_known_through_changes_of_standbys_and_for_as_long_as_any_batch_runs() -> None:
+    """cpu1 has two slots and runs a batch in each; cpu2 gives its standby up meanwhile."""
+    hosts, limits = (good(), other(), other("cpu2")), dict.fromkeys(("cpu1", "cpu2"), memory())
+    devices = [host.device for host in hosts]
+    controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 2, "cpu2": 1}, GREEDY, memory=limits)
+    controller.adopt(plan_hosting(*hosts, devices=devices), hosts, 0.0)
+    load_standbys(controller)
+    offered(controller, *range(40))
+    launched(controller, "cpu0", 0.0)
+    launches = [decided(controller, "cpu1") for _ in range(2)]
+    controller.memory_short("cpu2", 0.0)
+    assert offered(controller, *range(100, 300)) == 110 - 40, "110 rows in 100 ms, and 40 wait or run"
+    first, second = launches
+    assert first is not None
+    assert second is not None
+    controller.finished(first, 0.008)
+    offered(controller, 1000, family="b")
+    assert launched(controller, "cpu1", 0.0).hosted.key == OTHER
+    assert offered(controller, *range(300, 400)) == 8, "what has ended makes room, as cpu1 still helps"
+    controller.finished(second, 0.008)
+    offered(controller, 1001, family="b")
+    launched(controller, "cpu1", 0.0)
+    assert offered(controller, *range(400, 500)) == 0
+
+
 def test_the_overflow_of_most_urgent_requests_comes_first() -> None:
     """Two families overflow, and cpu2 has a standby of each."""
     of_b = hosted("cpu9", "b", "fast", latency_s={1: 0.001, 8: 0.008}, max_batch=8, weight=0.0, capacity_qps=1000.0)
@@ -184,7 +226,7 @@ def test_who_asks_for_more_accuracy_is_answered_by_an_active_variant(asking: Req
 
 def test_families_that_prefer_something_else_to_accuracy_have_none() -> None:
     controller = adopted(replace(good(), preference_rank=0.0), other())
-    assert controller.standbys == {"cpu1": {FAST}}
+    assert controller.standbys == {}
     offered(controller, *range(20))
     launched(controller, "cpu0", 0.0)
     assert controller.decide("cpu1", 0.0) == IDLE

@@ -1,5 +1,7 @@
 """Which variants stand by, when they load, and that plans activate them without a load."""
 
+from dataclasses import replace
+
 import pytest
 from builders import hosted, launched, make_request, plan_hosting
 from hypothesis import given
@@ -105,17 +107,26 @@ def test_memory_that_is_left_holds_what_no_plan_had_the_longest_loads_first() ->
 
 def test_then_come_the_fastest_variants_of_other_families_those_that_fewest_devices_have_first() -> None:
     third = VariantKey("c", "c-fast")
-    loadable = {key: Loadable(1, 1.0, 8, 100.0) for key in (FAST, ON_B, third)} | {SLOW: Loadable(1, 1.0, 8, 10.0)}
+    loadable = {
+        key: Loadable(1, 1.0, 8, 100.0, hosted("", *key, latency_s={1: 0.01})) for key in (FAST, OTHER, ON_B, third)
+    } | {SLOW: Loadable(1, 1.0, 8, 10.0)}
     standbys = Standbys({device: DeviceMemory("cpu", 4, loadable) for device in ("cpu0", "cpu1", "cpu2")})
-    active = {"cpu0": keys(FAST), "cpu1": keys(ON_B), "cpu2": keys(third)}
-    standbys.adopted([host(FAST), host(ON_B, "cpu1"), hosted("cpu2", *third, latency_s={1: 0.01})])
-    resident = active | {"cpu0": keys(FAST, SLOW)}
-    assert standbys.next(active, resident, list(active), ()) == ("cpu0", ON_B)
+    on_c = hosted("cpu2", *third, latency_s={1: 0.01})
+    active = {"cpu0": [host(FAST)], "cpu1": [host(ON_B, "cpu1")], "cpu2": [on_c]}
+    resident = {"cpu0": keys(FAST, SLOW), "cpu1": keys(ON_B, SLOW), "cpu2": keys(third)}
+    assert standbys.next_foreign(active, resident, ["cpu0"], ()) == ("cpu0", ON_B)
     resident |= {"cpu0": keys(FAST, SLOW, ON_B)}
-    assert standbys.next(active, resident, list(active), ()) == ("cpu0", third), "cpu1 and cpu0 have b"
-    assert standbys.next(active, resident, ["cpu0"], {("cpu0", *third)}) is None, "it is broken there"
-    assert standbys.next(active, resident | {"cpu0": keys(FAST, SLOW, ON_B, OTHER)}, ["cpu0"], ()) is None, "it is full"
-    assert standbys.next(active | {"cpu2": NO_VARIANTS}, resident, ["cpu0"], ()) is None, "nobody serves c"
+    assert standbys.next_foreign(active, resident, list(active), ()) == ("cpu0", third), "two have b and a"
+    assert standbys.next_foreign(active, resident, ["cpu0"], {("cpu0", *third)}) is None, "it is broken there"
+    found = standbys.next_foreign(active, resident, ["cpu1"], {("cpu1", *third)})
+    assert found == ("cpu1", OTHER), "a slower one of the family is there"
+    full = resident | {"cpu0": keys(FAST, SLOW, ON_B, OTHER)}
+    assert standbys.next_foreign(active, full, ["cpu0"], ()) is None, "it is full"
+    assert standbys.next_foreign(active | {"cpu2": []}, resident, ["cpu0"], ()) is None, "nobody serves c"
+    preferring = replace(on_c, preference_rank=0.0)
+    assert standbys.next_foreign(active | {"cpu2": [preferring]}, resident, ["cpu0"], ()) is None, "it has no overflow"
+    quick = hosted("cpu0", *FAST, latency_s={1: 0.001}, max_batch=1)
+    assert standbys.next_foreign(active | {"cpu0": [quick]}, resident, ["cpu0"], ()) is None, "it would take too long"
 
 
 def test_idle_devices_get_the_fast_variants_of_all_families_in_turn() -> None:

@@ -1,6 +1,6 @@
 """Hosts that decisions need not tell apart."""
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -30,7 +30,6 @@ class HostClass:
     bounds of these ``capacity_qps``, and ``overflow_qps`` more with the standbys for their overflow. ``spared_qps`` is
     what all of them may leave to more accurate variants of the family on their devices, beyond what the plan has these
     carry (`spared_qps`).
-    Of foreign standbys, ``helping`` are the devices that run a batch of theirs.
     """
 
     hosts: tuple[Host, ...]
@@ -40,7 +39,6 @@ class HostClass:
     is_reserved: bool = field(init=False)
     quota: int = 0
     free: dict[str, Admitted] = field(default_factory=dict)
-    helping: set[str] = field(default_factory=set)
     serving: int = 0
     capacity_qps: float = 0.0
     overflow_qps: float = 0.0
@@ -68,11 +66,6 @@ class HostClass:
         self._time()
 
     @property
-    def is_foreign(self) -> bool:
-        """Standbys on devices that do not host the family; other standbys are no hosts of a class."""
-        return self.host.is_standby
-
-    @property
     def planned_qps(self) -> float:
         """The capacity of those that serve by the plan, without slowdown."""
         return self.serving * self.host.capacity_qps
@@ -88,6 +81,11 @@ class HostClass:
     def rows_within(self, budget_s: float) -> int:
         """The largest batch whose rows all have an answer in that time."""
         return self.host.least_latency.max_rows_within(budget_s / self.least_slowdown, self.host.max_batch)
+
+    def foreign_qps(self, helping: Collection[str]) -> float:
+        """What the hosts carry whose device has a free slot now, or is ``helping`` already."""
+        others = [device for device in helping if device in self._slowdowns and device not in self.free]
+        return self.capacity_qps / self.serving * (len(self.free) + len(others)) if self.serving else 0.0
 
     def slowdown_of(self, device: str) -> float:
         """The slowdown of a device that serves."""
