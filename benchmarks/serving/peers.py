@@ -181,6 +181,8 @@ def _mlserver(site: Site) -> Command:
             "implementation": "benchmarks.serving.programs.mlserver_runtime.Classifier",
             "max_batch_size": MAX_BATCH,
             "max_batch_time": DELAY_S,
+            "inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, *SHAPES[family]]}],
+            "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, SCORES]}],
         }
         (site.directory / family).mkdir()
         (site.directory / family / "model-settings.json").write_bytes(msgspec.json.encode(model))

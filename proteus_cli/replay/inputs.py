@@ -158,6 +158,11 @@ class _Spec:
 
 
 def _specs(inputs: Sequence[InputMetadata], where: str) -> list[_Spec]:
+    if not inputs:
+        raise ServerError(
+            f"`{where}` names no inputs in its metadata, so nothing can be sent.",
+            hint="have the server list them: name, datatype and shape",
+        )
     specs = [_Spec(each.name, each.datatype, tuple(map(abs, each.shape[1:]))) for each in inputs]
     is_known = all(spec.datatype in NUMPY and spec.row_bytes for spec in specs)
     if not is_known or not 0 < _row_bytes(specs) <= MAX_BYTES:

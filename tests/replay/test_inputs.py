@@ -71,6 +71,11 @@ def test_random_rows_differ_and_have_no_label() -> None:
     assert {sample.label for sample in samples} == {None}
 
 
+def test_a_model_that_names_no_inputs_is_refused() -> None:
+    with pytest.raises(ServerError, match="names no inputs in its metadata"):
+        random_samples([], WHERE, rng())
+
+
 def test_a_model_whose_rows_are_too_large_or_no_numbers_is_refused(tmp_path: Path) -> None:
     split = save_eval(tmp_path / "eval.npz")
     for bad in (InputMetadata("x", "BYTES", [-1, 1]), InputMetadata("x", "FP32", [-1, 2**62, 2**62])):
