@@ -19,9 +19,9 @@ for free. The other experiments have 2 times.
 SLO is loosened, with Proteus ahead. For `proteus` both hold. With a tight SLO most queries that are lost are of
 families without a variant that takes at most half of the SLO. Other policies can't serve these, as in the paper. Plans
 of `proteus` count on slower variants where several hosts serve a family from one queue
-([design.md](design.md#planning)): with an SLO of 225 ms it serves nearly all of these queries, and half of them with 150 ms. `proteus-paper` doesn't
-always lose less with a looser SLO: its plan has no headroom, and a looser SLO lets it choose more accurate variants and
-larger batches for the same demand, so that its plan has no more spare capacity.
+([design.md](design.md#planning)): with an SLO of 225 ms it serves nearly all of these queries, and half of them with
+150 ms. `proteus-paper` doesn't always lose less with a looser SLO: its plan has no headroom, and a looser SLO lets it
+choose more accurate variants and larger batches for the same demand, so that its plan has no more spare capacity.
 """
 
 
