@@ -94,7 +94,7 @@ class LiveCatalog:
         content = self._served.content
         return CatalogStatus(
             content.catalog, content.digests, self._state, self._changes, self._problem,
-            self._retiring.by_family, self._offers.leaving, self._read_unix_s,
+            self._retiring.by_family, self._offers.taking_out, self._read_unix_s,
         )  # fmt: skip
 
     def as_served(self, plan: Plan) -> Plan:

@@ -34,6 +34,11 @@ class Offers:
         """Families that the catalog has no more, and that are not gone yet."""
         return [name for name in self._plane.families.by_name if name not in self._served.catalog.names]
 
+    @property
+    def taking_out(self) -> list[str]:
+        """Families that take no more requests, as the catalog has them no more, or will not once they have ended."""
+        return [name for name, family in self._plane.families.by_name.items() if family.why_out == LEAVING]
+
     async def drain(self, names: Collection[str]) -> None:
         """Let families take no more requests, and wait until those that were admitted have ended."""
         families, controller = self._plane.families.by_name, self._plane.controller

@@ -77,7 +77,7 @@ def test_a_family_that_is_removed_answers_what_it_has_admitted_and_then_is_forgo
         del catalog.families["g"]
         await catalog.live.read()
         await asyncio.sleep(0)
-        assert catalog.refusal("g") == OUT
+        assert (catalog.refusal("g"), catalog.live.status().leaving) == (OUT, ["g"])
         await asyncio.sleep(PLANNED_S)
         assert (catalog.ended(), catalog.refusal("g"), catalog.hosts("g")) == ({"Answered": 8}, OUT, set())
         assert catalog.live.status().leaving == ["g"]
