@@ -18,6 +18,8 @@ without these. A line for each aim; exits with 1 where one is missed.
 
 `--emulated`: in virtual time, with the answers of the same model, on cores of three kinds, and with the times of the
 very batch for the oracle. Nothing there depends on the machine; the aims are judged on the quiet core.
+
+`--joining`: no requests; what it could bring, by the profile, if rows of several batches joined between exits.
 """
 
 import argparse
@@ -33,11 +35,12 @@ from time import perf_counter, process_time
 
 import numpy as np
 
+from benchmarks.exits import joining
 from benchmarks.exits.emulated import CORES, STAGES_S, EmulatedChain, profile_of
 from benchmarks.exits.judging import Requests, Samples, aims, ends_of, losses_of, together
 from benchmarks.exits.serving import EngineChain, OneDevice, kept_s, run
 from benchmarks.machine import machine
-from benchmarks.tables import Aim, aim_line
+from benchmarks.tables import Aim, aim_line, table_lines
 from proteus_cli.arrays import Ints
 from proteus_cli.backends.affinity import pinned, usable_cores
 from proteus_cli.backends.base import NamedArrays
@@ -81,11 +84,16 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} requests, to see that it works")
     parser.add_argument("--emulated", action="store_true", help="in virtual time, on emulated cores")
+    parser.add_argument("--joining", action="store_true", help="what it could bring if batches joined between exits")
     options = parser.parse_args()
     count = QUICK if options.quick else REQUESTS
     print(machine())
     with tempfile.TemporaryDirectory() as directory:
         place = workspace(Path(directory) / "ws")
+        if options.joining:
+            _proteus("profile", "-w", str(place.root), "--device", "cpu0", "--accept-noise")
+            print(*table_lines(joining.table(place.profile("cpu0"))), sep="\n")
+            return 0
         found = emulated(place, count) if options.emulated else measured(place, count)
     return 0 if all(aim.is_reached for aim in found) else 1
 

@@ -9,11 +9,13 @@ import pytest
 
 from benchmarks.exits import serving
 from benchmarks.exits.emulated import CORES, STAGES_S, EmulatedChain, profile_of
+from benchmarks.exits.joining import row_s
 from benchmarks.exits.judging import Requests, Samples, aims, ends_of, losses_of
 from benchmarks.exits.serving import EngineChain, OneDevice, run
 from proteus_cli.backends.exits.runner import EXIT_NOTE
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
 SAMPLES = Samples(
@@ -105,3 +107,10 @@ def test_an_emulated_core_keeps_bounds_that_it_has_time_for() -> None:
     assert found.exit.tolist() == stops_at.tolist() * 25
     assert found.within_percent == found.possible_percent == 100.0
     assert run(device, np.zeros(20, np.int64), np.full(20, 1e-6)).answered.sum() == 0
+
+
+def test_what_a_row_takes_by_itself_and_if_batches_joined() -> None:
+    points = StagePoint(1, 1.0, 1.0), StagePoint(4, 2.5, 2.5)
+    exits = (ExitProfile(share=0.5, points=points), ExitProfile(share=0.5, points=points))
+    assert row_s(exits, 0) == (1.5, 1.5)  # one row, of which a half gets to the second stage
+    assert row_s(exits, 1) == ((2.5 + 1.5) / 4, 1.5 * 2.5 / 4)  # four rows, of which two go on
