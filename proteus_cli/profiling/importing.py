@@ -125,10 +125,19 @@ def _missing(catalog: Catalog, rows: Iterable[ProfileRow]) -> Iterator[str]:
 
 
 def new_catalog(rows: Iterable[ProfileRow], slos: Slos | None) -> Catalog:
-    """Families and variants in order of first appearance, without models. Raises `UsageError` unless all have SLOs."""
+    """Families and variants in order of first appearance, without models.
+
+    Raises `UsageError` unless all have SLOs, and `ArtefactError` where types differ in the accuracy of a variant.
+    """
     accuracies: dict[str, dict[str, float]] = {}
     for row in rows:
-        accuracies.setdefault(row.family, {})[row.variant] = row.accuracy
+        declared = accuracies.setdefault(row.family, {}).setdefault(row.variant, row.accuracy)
+        if row.accuracy != declared:
+            raise ArtefactError(
+                f"The accuracy of `{row.family}/{row.variant}` is {row.accuracy} on `{row.device_type}` and {declared} "
+                "elsewhere; a new catalog declares one.",
+                hint="give all types the same, or make the catalog first, with an eval split for the family",
+            )
     by_family = _by_family(slos, list(accuracies))
     families = (
         Family(

@@ -62,7 +62,7 @@ def _require_same_facts(known: Sequence[tuple[str, ProfileRow]], name: str, rows
     for file, row in (*known, *((name, row) for row in rows)):
         variant = f"`{row.family}/{row.variant}`"
         for fact, of, value in (
-            ("the accuracy", variant, row.accuracy),
+            ("the accuracy", f"{variant} on `{row.device_type}`", row.accuracy),
             ("the digest of the model", variant, row.model_digest),
             ("device_slots", f"`{row.device_type}`", row.device_slots),
             ("device_kind", f"`{row.device_type}`", row.device_kind),

@@ -155,9 +155,9 @@ def test_columns_may_come_in_any_order_with_quotes_blanks_and_foreign_line_ends(
         ),
         (f"{HEADER}\n{ROW}\n{ROW}\n", 3, "batch 1 of `bert/bert-s` on `v100` stands on line 2 already"),
         (
-            f"{HEADER}\n{ROW}\ncpu,bert,bert-s,0.81,1,9\n",
+            f"{HEADER}\n{ROW}\nv100,bert,bert-s,0.81,2,9\n",
             3,
-            "the accuracy of `bert/bert-s` is 0.81 here and 0.8 on line 2",
+            "the accuracy of `bert/bert-s` on `v100` is 0.81 here and 0.8 on line 2",
         ),
         (
             f"{HEADER},device_memory_bytes\n{ROW},100\nv100,a,s,0.5,1,2,\nv100,a,s,0.5,2,2,200\n",
@@ -353,6 +353,14 @@ def test_a_new_catalog_has_families_and_variants_in_order_of_first_appearance() 
         ("b", "0.3s", [("l", 0.9, None), ("s", 0.7, None)]),
         ("a", "50ms", [("s", 0.8, None)]),
     ]
+
+
+def test_accuracies_that_differ_by_type_are_imported_and_no_new_catalog_declares_them() -> None:
+    rows = parse_rows(f"{HEADER}\n{ROW}\ncpu,bert,bert-s,0.81,1,9\n", "p.csv")
+    made = profiles_from(rows, MADE_BY)
+    assert {name: only(profile).accuracy for name, profile in made.items()} == {"v100": 0.8, "cpu": 0.81}
+    with pytest.raises(ArtefactError, match=r"`bert/bert-s` is 0\.81 on `cpu` and 0\.8 elsewhere"):
+        new_catalog(rows, "300ms")
 
 
 @given(ACCURACIES.filter(bool), st.sampled_from(["300ms", "1.5 s", "200\tµs", "1e-3s", "2\nmin"]))

@@ -74,7 +74,7 @@ def test_machines_that_differ_by_more_than_noise_are_not_of_one_make() -> None:
     ("changed", "problem"),
     [
         ({"model_digest": "n"}, "the digest of the model of `a/s` is m in `0.csv` and n in `1.csv`"),
-        ({"accuracy": 0.9}, "the accuracy of `a/s` is 0.8 in `0.csv` and 0.9 in `1.csv`"),
+        ({"accuracy": 0.9}, "the accuracy of `a/s` on `edge` is 0.8 in `0.csv` and 0.9 in `1.csv`"),
         ({"device_kind": "gpu"}, "device_kind of `edge` is cpu in `0.csv` and gpu in `1.csv`"),
         ({"device_slots": 2}, "device_slots of `edge` is 1 in `0.csv` and 2 in `1.csv`"),
     ],

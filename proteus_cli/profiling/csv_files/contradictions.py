@@ -19,7 +19,7 @@ class EarlierRows:
         first = self._cells.setdefault((row.device_type, row.family, row.variant, batch, count), line)
         what = f"`{row.family}/{row.variant}`"
         require(first == line, f"batch {batch} of {what} on `{row.device_type}` stands on line {first} already")
-        self._require_same("the accuracy", what, row.accuracy, line, "; it is one for all types")
+        self._require_same("the accuracy", f"{what} on `{row.device_type}`", row.accuracy, line)
         self._require_same("model_digest", what, row.model_digest, line)
         self._require_same("device_memory_bytes", f"`{row.device_type}`", row.device_memory_bytes, line)
         self._require_same("device_slots", f"`{row.device_type}`", row.device_slots, line)
@@ -34,10 +34,10 @@ class EarlierRows:
         self._slots[row.device_type] = row.device_slots
         self._has_slots.setdefault(row.device_type, set()).add(count)
 
-    def _require_same(self, fact: str, of: str, value: float | str | None, line: int, why: str = "") -> None:
+    def _require_same(self, fact: str, of: str, value: float | str | None, line: int) -> None:
         if value is not None:
             known, where = self._facts.setdefault((fact, of), (value, line))
-            require(known == value, f"{fact} of {of} is {value} here and {known} on line {where}{why}")
+            require(known == value, f"{fact} of {of} is {value} here and {known} on line {where}")
 
     def require_slots(self) -> None:
         """Raises `ValueError` where nothing was measured with as many slots as a device is served with."""
