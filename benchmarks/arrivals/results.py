@@ -20,6 +20,11 @@ class Runs(Value, frozen=True):
         return sum(run.slo_violation_ratio * run.requests for run in self.runs) / self._requests
 
     @property
+    def worst_window(self) -> float:
+        """Of all queries, those that missed their SLO in the one window of each run with the most of them."""
+        return sum(run.worst_window_violations for run in self.runs) / self._requests
+
+    @property
     def relative_accuracy(self) -> float:
         """Over the queries that were answered."""
         answered = [run.requests - run.dropped - run.rejected for run in self.runs]

@@ -107,7 +107,11 @@ class Replayed:
         )
         ours = policies[0]
         aims = self.limits.aims(name, ours) if self.limits else _ahead(name, policies)
-        return Found(name, self.title, policies, aims, (_scatter(name, traces),))
+        worst = (
+            f"{name}: of {100 * ours.violations:.2f} % violations, {100 * ours.worst_window:.2f} points are in the one "
+            "window of 10 s with the most."
+        )
+        return Found(name, self.title, policies, aims, (worst, _scatter(name, traces)))
 
     def _run(self, site: Site, cluster: Cluster, policy: str, trace: Trace) -> Figures:
         site.progress(f"{self.title}: {policy}")

@@ -10,7 +10,10 @@ MARK_DIGITS = 4  # what is as good in all digits that are shown is as good
 
 
 class Figures(Value, frozen=True):
-    """One run in numbers, as its report has them; ``cpu_s`` is what the run itself took, planning included."""
+    """One run in numbers, as its report has them; ``cpu_s`` is what the run itself took, planning included.
+
+    ``worst_window_violations``: how many queries missed their SLO in the window of the report with the most of them.
+    """
 
     policy: str
     trace: str
@@ -29,6 +32,7 @@ class Figures(Value, frozen=True):
     replans: int
     swaps: int
     cpu_s: float
+    worst_window_violations: int = 0
 
     @classmethod
     def of(cls, report: Report, *, load_time_s: float, cpu_s: float) -> Self:
@@ -42,6 +46,7 @@ class Figures(Value, frozen=True):
                 "swaps": sum(replan.swaps for replan in report.replans),
                 "load_time_s": load_time_s,
                 "cpu_s": cpu_s,
+                "worst_window_violations": max((window.violations for window in report.windows), default=0),
             }
         )
 

@@ -43,6 +43,14 @@ def figures(requests: int, violations: float, accuracy: float, *, drop: float = 
     )
 
 
+def test_the_worst_window_is_a_part_of_all_queries() -> None:
+    runs = [
+        msgspec.structs.replace(figures(count, 0.0, 1.0), worst_window_violations=lost)
+        for count, lost in ((100, 3), (300, 5))
+    ]
+    assert Runs("p", tuple(runs)).worst_window == 8 / 400
+
+
 def test_no_validation_seed_is_used_for_tuning_and_no_unseen_kind_is_tuned_on() -> None:
     assert not set(TUNING) & set(VALIDATION)
     assert not set(ROWS) & set(UNSEEN)
