@@ -10,6 +10,7 @@ import msgspec
 
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.profile.profile import LatencyTable
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
@@ -41,6 +42,9 @@ class Host:
     ``overflow`` is a faster standby of its device, if there is one: its batches answer what all active variants of the
     family together cannot answer in time. Such a host ``is_standby``, and the plan sends it nothing. It ``is_foreign``
     where its device hosts none of its family.
+
+    ``network`` leads to its device, where that is of another machine: its latencies include the way there and back,
+    the stages of its ``exits`` do not.
     """
 
     device: str
@@ -65,6 +69,7 @@ class Host:
     overflow: "Host | None" = None
     is_standby: bool = False
     is_foreign: bool = False
+    network: Network | None = None
     least_latency: LatencyTable = field(init=False)
     rank: float = field(init=False)
 
@@ -89,6 +94,10 @@ class Host:
     def whole(self) -> "Host":
         """The same host for requests of which no row may be cut short."""
         return replace(self, first_exit=None)
+
+    def way_s(self, rows: int) -> float:
+        """What a batch is on its way to the device and back, as profiled; 0 on this machine."""
+        return 0.0 if self.network is None else self.network.transfer_s(self.family, rows)
 
     def unshared_s(self, rows: int, took_s: float) -> float:
         """What a batch that took so long would have taken alone.

@@ -251,9 +251,10 @@ class _Simulation:
                 times = self._run_s[hosted.device, hosted.family, hosted.variant]
             run_s = times[len(state.running)](launch.rows) * self._slow.factor_at(now_s)
         else:
-            run_s = walk.took_s
+            way_s = hosted.way_s(launch.rows)
+            run_s = walk.took_s + way_s
             for after_s, leaving in walk.left:
-                self._events.at(now_s + after_s, self._left, launch, walk, leaving.parts, state.life)
+                self._events.at(now_s + after_s + way_s, self._left, launch, walk, leaving.parts, state.life)
         end_s = now_s + run_s
         state.running[id(launch)] = launch, now_s
         state.busy_until_s = max(state.busy_until_s, end_s)

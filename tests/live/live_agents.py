@@ -117,6 +117,11 @@ def write_hosts(root: Path, ports: Mapping[str, int], key: Path | None = None) -
 def add_remote_profiles(made: Tiny, hosts: str) -> None:
     """Profiles of the first CPU of each host, as if measured there, and of that of this machine."""
     add_profiles(made, ["cpu0"])
+    share_profile(made, hosts)
+
+
+def share_profile(made: Tiny, hosts: str) -> None:
+    """The profile of the CPU of this machine, as if measured on the first CPU of each host."""
     measured, device = made.place.profile("cpu0"), discover(DeviceSettings())[0]
     for host in hosts:
         named = msgspec.structs.replace(device, id=f"{host}/cpu0")

@@ -1,14 +1,16 @@
 """A multi-exit model, served: each row stops at its exit, and the answer says which, over both protocols."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 from exit_nets import add_exits
+from live_agents import agents, share_profile
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
-from tiny import SHAPES, TinyFamily, make_workspace
+from msgspec.structs import replace
+from tiny import SHAPES, Tiny, TinyFamily, make_workspace
 from tritonclient import grpc
 
 from proteus_cli.arrays import Singles
@@ -17,6 +19,7 @@ from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE, EXIT_NOTE
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.store import write_json
 
 pytestmark = pytest.mark.live
 
@@ -25,6 +28,8 @@ SHORT, LONG = (StagePoint(1, 1e-6, 1e-6),), (StagePoint(1, 1e6, 1e6),)
 EXITS = (ExitProfile(0.5, 0.9, 0.4, SHORT), ExitProfile(0.3, 0.7, 0.3, SHORT), ExitProfile(0.2, 0.5, None, SHORT))
 SLOW_END = (*EXITS[:2], ExitProfile(0.2, 0.5, None, LONG))
 """The last stage takes days, so nothing has time for it."""
+ON_A_HOST = "on a host"
+WHERE = ["in the server", "in a process", pytest.param(ON_A_HOST, marks=[pytest.mark.extended, pytest.mark.hosts])]
 
 
 @contextmanager
@@ -32,12 +37,25 @@ def serving_exits(root: Path, exits: Sequence[ExitProfile], how: str, whole_s: f
     made = make_workspace(root, (TinyFamily("shapes", SHAPES.variants[:1], slo="60s"),))
     path = add_exits(made, "shapes-exits", "confidence >= 2", exits, whole_s=whole_s)
     options = {"in a process": ["--executor", "process"], "emulated": ["--emulate"]}.get(how, [])
-    with serving(made.root, path, "--replan=off", "--grpc-port", "0", *options) as live:
+    with ExitStack() as stack:
+        if how == ON_A_HOST:
+            share_profile(made, "a")
+            place_on(made, path, "a/cpu0")
+            stack.enter_context(agents(made.root, "a"))
+            options = ["--cluster", str(made.root / "hosts.toml")]
+        live = stack.enter_context(serving(made.root, path, "--replan=off", "--grpc-port", "0", *options))
         yield live
         assert live.stop() == 0, live.log.read_text()
 
 
-@pytest.fixture(scope="module", params=["in the server", "in a process"])
+def place_on(made: Tiny, path: Path, device: str) -> None:
+    """Have a plan for one device be for another."""
+    plan = made.place.plan(path)
+    placements = tuple(replace(each, device=device) for each in plan.placements)
+    write_json(path, replace(plan, placements=placements, fleet=dict.fromkeys(plan.fleet, (device,))))
+
+
+@pytest.fixture(scope="module", params=WHERE)
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     with serving_exits(tmp_path_factory.mktemp("exits"), EXITS, request.param) as live:
         yield live
@@ -105,7 +123,7 @@ def test_grpc_says_the_same(server: LiveServer) -> None:
     np.testing.assert_allclose(answer.as_numpy("scores"), scores, rtol=1e-4)
 
 
-@pytest.mark.parametrize("how", ["in the server", "in a process"])
+@pytest.mark.parametrize("how", WHERE)
 def test_a_stage_that_would_be_too_late_is_not_begun(tmp_path: Path, how: str) -> None:
     """Rows that would need it have the answer of the exit before, which says so; the others are as before."""
     with serving_exits(tmp_path, SLOW_END, how) as live:
@@ -127,7 +145,7 @@ def test_a_stage_that_would_be_too_late_is_not_begun(tmp_path: Path, how: str) -
     assert answer.parameters["cut"].bool_param
 
 
-@pytest.mark.parametrize("how", ["in the server", "in a process"])
+@pytest.mark.parametrize("how", WHERE)
 def test_a_bound_below_the_whole_chain_is_kept_by_the_first_exits(tmp_path: Path, how: str) -> None:
     """As profiled, a batch takes days, and so does the last stage; the others take no time. No request has days."""
     with serving_exits(tmp_path, SLOW_END, how, whole_s=1e6) as live:

@@ -1,6 +1,6 @@
 """Multi-exit models on two clocks: the live code and the simulator cut the same queries short, at the same exits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
@@ -12,8 +12,9 @@ from virtual_time import run_live
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.profile.profile import Point, Profile
+from proteus_cli.domain.profile.profile import Point, Profile, reached_over
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.trace import Trace
@@ -23,6 +24,8 @@ from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.simulation.run import simulate
 
 DEVICES = ("cpu0", "cpu1")
+ON_HOSTS, NETWORK = ("a/cpu0", "b/cpu0"), Network(0.001, 1e6, {"a": 100})
+"""A batch of a row is on its way for 1.1 ms."""
 FIXED = replace(policy_named("proteus"), replanning=None, standbys=False)
 SHARES, ACCURACIES, CUT = (0.6, 0.25, 0.15), (0.99, 0.95, 0.8), (0.7, 0.75, None)
 BASES_S, ROWS_S = (0.002, 0.004, 0.008), (0.0005, 0.001, 0.002)
@@ -60,9 +63,15 @@ def world() -> tuple[Catalog, dict[str, Profile]]:
     return catalog, {name: msgspec.structs.replace(each, variants=variants) for name, each in profiles.items()}
 
 
-def plan_of(rate_qps: float) -> Plan:
-    hosts = [Placement(device, "a", "a-medium", 16, rate_qps / 2, 0.5, 600.0) for device in DEVICES]
-    return make_plan(*hosts, demand_qps={"a": rate_qps, "b": 0.0}, devices=DEVICES)
+def plan_of(rate_qps: float, devices: Sequence[str] = DEVICES) -> Plan:
+    hosts = [Placement(device, "a", "a-medium", 16, rate_qps / 2, 0.5, 600.0) for device in devices]
+    return make_plan(*hosts, demand_qps={"a": rate_qps, "b": 0.0}, devices=tuple(devices))
+
+
+def over(network: Network, device: str, profile: Profile) -> Profile:
+    """What is measured of a device of another host."""
+    named = msgspec.structs.replace(profile, device=msgspec.structs.replace(profile.device, id=device))
+    return reached_over(network, named)
 
 
 SHORT_S, PATIENT_S = (0.003, 0.03), (0.012, 0.06)
@@ -83,20 +92,24 @@ def never(*_asked: object) -> Plan:
 
 
 @pytest.mark.parametrize(
-    ("rate_qps", "bounds_s", "failures"),
+    ("rate_qps", "bounds_s", "failures", "devices"),
     [
-        (40.0, SHORT_S, ()),
-        (900.0, SHORT_S, ()),
-        (200.0, PATIENT_S, ()),
-        (200.0, PATIENT_S, (Failure(("cpu1",), 1.0, 2.0),)),
+        (40.0, SHORT_S, (), DEVICES),
+        (900.0, SHORT_S, (), DEVICES),
+        (200.0, PATIENT_S, (), DEVICES),
+        (200.0, PATIENT_S, (Failure(("cpu1",), 1.0, 2.0),), DEVICES),
+        (200.0, PATIENT_S, (), ON_HOSTS),
     ],
-    ids=["light", "overloaded", "with batches that some leave", "a device lost"],
+    ids=["light", "overloaded", "with batches that some leave", "a device lost", "on other hosts"],
 )
 def test_both_cut_the_same_queries_short(
-    rate_qps: float, bounds_s: tuple[float, float], failures: tuple[Failure, ...]
+    rate_qps: float, bounds_s: tuple[float, float], failures: tuple[Failure, ...], devices: Sequence[str]
 ) -> None:
     catalog, profiles = world()
-    trace, plan = a_trace(rate_qps, bounds_s, duration_s=min(4.0, 1200 / rate_qps)), plan_of(rate_qps)
+    if devices == ON_HOSTS:
+        known = zip(ON_HOSTS, profiles.values(), strict=True)
+        profiles = {device: over(NETWORK, device, profile) for device, profile in known}
+    trace, plan = a_trace(rate_qps, bounds_s, duration_s=min(4.0, 1200 / rate_qps)), plan_of(rate_qps, devices)
     simulated = simulate(trace, plan, catalog, profiles, FIXED, never, conditions=Conditions(failures=failures))
     live = run_live(trace, plan, catalog, profiles, FIXED, never, failures)
 
@@ -138,6 +151,28 @@ def test_bounds_below_the_whole_chain_are_held() -> None:
     answered = [each for each in short if each.outcome is Outcome.SERVED]
     assert len(answered) > 0.8 * len(short) > 0
     assert {each.accuracy for each in answered if each.is_cut} == {0.7, 0.75}
+
+
+@pytest.mark.parametrize(("slo_s", "outcome"), [(0.0085, Outcome.SERVED), (0.006, Outcome.DROPPED)])
+def test_on_another_host_a_query_needs_the_time_of_the_way_and_its_first_stage(slo_s: float, outcome: Outcome) -> None:
+    """The way takes 3.5 ms, and the first stage 2.5, at the p95 a tenth more. A second one would take 5 ms."""
+    catalog, profiles = world()
+    device, plan = "a/cpu0", plan_of(10.0, ["a/cpu0"])
+    profile = over(Network(0.0034, 1e6, {"a": 100}), device, profiles["cpu0"])
+    trace = a_trace(10.0, duration_s=1.0)
+    count = len(trace)
+    trace = replace(
+        trace,
+        arrival_s=np.arange(1.0, count + 1),
+        slo_s=np.full(count, slo_s),
+        confidence=np.zeros(count),
+        min_accuracy=np.zeros(count),
+    )
+    ended = simulate(trace, plan, catalog, {device: profile}, FIXED, never).ended
+    assert {each.outcome for each in ended} == {outcome}
+    if outcome is Outcome.SERVED:
+        assert {each.is_cut for each in ended} == {True}
+        assert [each.latency_s for each in ended] == pytest.approx([0.006] * count)
 
 
 def by_exit(ended: list[RequestRecord]) -> Mapping[float | None, float]:

@@ -11,7 +11,8 @@ SEEN = 1000
 class AnswerWay:
     """Times from the end of a last stage to the driver: of copies, pipes, threads and a loop that has other work.
 
-    They are measured as they are, since they depend on the machine and on what else it does.
+    They are measured as they are, since they depend on the machine and on what else it does. Those of another machine
+    are beyond what was profiled of the network.
     """
 
     def __init__(self) -> None:

@@ -14,11 +14,12 @@ from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, VariantProfile
 from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.domain.stages.cascade import CascadeProfile
+from proteus_cli.domain.stages.exits import StagePoint
 from proteus_cli.errors import ArtefactError
 
 Tables = tuple[LatencyTable, LatencyTable, LatencyTable | None]
 """What batches take at the p95 and in the mean, and what to their first exit, where that may answer all rows."""
-TablesKey = tuple[int, int, int, bool, float, frozenset[VariantKey]]
+TablesKey = tuple[int, int, int, int | None, float, frozenset[VariantKey]]
 
 
 def hosted_by(
@@ -151,7 +152,8 @@ def _hosted(
 ) -> Host:
     alone, profile = measured_for(placement, profiles), profiles[placement.device]
     shares = others if profile.sharing else NO_VARIANTS
-    key = id(alone), id(profile.sharing), profile.slots, profile.has_stages(alone), attainment, shares
+    stages_over = id(profile.network) if profile.has_stages(alone) else None
+    key = id(alone), id(profile.sharing), profile.slots, stages_over, attainment, shares
     if key not in known:
         among = beside(profile, alone, others)
         known[key] = among, _tables(among, profile, attainment)
@@ -174,6 +176,7 @@ def _hosted(
         attainment=attainment,
         others=others if is_slowed else NO_VARIANTS,
         alone_latency=_mean(profile.points_of(alone)) if is_slowed else None,
+        network=profile.network,
     )
 
 
@@ -182,9 +185,13 @@ def _tables(measured: VariantProfile, profile: Profile, attainment: float) -> Ta
     latency = LatencyTable(points, lambda point: point.p95_s)
     first_exit = None
     if profile.has_stages(measured):  # what has time for the whole at its p95 has time for the first stage
-        first_exit = LatencyTable(
-            measured.exits[0].points, lambda point: min(point.within_s(attainment), latency(point.batch))
-        )
+        network, family = profile.network, measured.family
+
+        def first_exit_s(point: StagePoint) -> float:
+            way_s = 0.0 if network is None else network.transfer_s(family, point.batch)
+            return min(point.within_s(attainment) + way_s, latency(point.batch))
+
+        first_exit = LatencyTable(measured.exits[0].points, first_exit_s)
     return latency, _mean(points), first_exit
 
 

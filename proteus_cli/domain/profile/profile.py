@@ -22,7 +22,7 @@ from proteus_cli.domain.base import (
 )
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.device import Device, host_of
+from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.interference import SharingCost
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.domain.stages.exits import ExitProfile, require_exits
@@ -237,11 +237,10 @@ class Profile(Value, frozen=True, omit_defaults=True):
     def has_stages(self, measured: VariantProfile) -> bool:
         """Whether one of its variants is served stage by stage, so that rows of it may be cut short.
 
-        It is where the times of its stages are known. It is not on devices of other machines, whose clocks differ, nor
-        where several batches are on the device at once, as these are the times of one.
+        It is where the times of its stages are known. It is not where several batches are on the device at once, as
+        these are the times of one.
         """
-        is_here = not host_of(self.device.id) and self.slots == 1
-        return is_here and bool(measured.exits) and bool(measured.exits[0].points)
+        return self.slots == 1 and bool(measured.exits) and bool(measured.exits[0].points)
 
     def of(self, family: str, variant: str) -> VariantProfile | None:
         """The measured variant of that name, or None."""

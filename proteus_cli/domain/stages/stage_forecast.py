@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 import numpy as np
+from msgspec.structs import replace
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
@@ -47,6 +48,14 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     arrival_s: Sequence[float] = ()
     power_w: float | None = None
     by_own: Sequence[bool] = ()
+
+    def by_clock(self, ahead_s: float, there_s: float = 0.0) -> "ExitBounds":
+        """The same by a clock that is ``ahead_s`` ahead of this one. A negative number: by one that began so long ago.
+
+        Where the batch takes ``there_s`` to a device of which that is the clock, its parts have had this time, too.
+        """
+        due_s = [each + ahead_s for each in self.due_s]
+        return replace(self, due_s=due_s, arrival_s=[each + ahead_s - there_s for each in self.arrival_s])
 
     def by_row(self) -> Floats:
         return np.repeat(np.asarray(self.due_s, np.float64), self.rows)

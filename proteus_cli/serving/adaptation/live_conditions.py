@@ -21,7 +21,6 @@ from proteus_cli.domain.conditions.condition import Condition, metrics
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.conditions.reach import reach, reach_in
-from proteus_cli.domain.device import host_of
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.stages.progress import values_by_exit
 from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, NotReady, Unprocessable
@@ -174,8 +173,6 @@ def _why_not_on(host: Host) -> str | None:
     """Why live conditions do not count on a host."""
     if not host.exits or not host.exits[0].points:
         return f"the profile knows no exits of `{host.variant}`: run `proteus profile`"
-    if host_of(host.device):
-        return f"`{host.device}` is a device of another machine, where conditions of the catalog count"
     return None
 
 

@@ -1,7 +1,8 @@
 """A device that a server has opened at an agent: what it is told, and what becomes of its batches."""
 
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.frames import UnreadableFrame
 from proteus_cli.serving.devices.remote.channel.messages import (
     AbandonDevice,
+    BatchLeft,
     BatchRan,
     FromDevice,
     OpenDevice,
@@ -26,6 +28,8 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     ToAgent,
     ToDevice,
 )
+
+log = logging.getLogger("proteus.agent")
 
 
 @dataclass
@@ -107,28 +111,44 @@ class OpenedDevice:
                 if isinstance(result, Exception):
                     self._batch_failed(command.number, result)
                 else:
-                    self._answer(command, layout, result, time.monotonic() - arrived_s, turn.waited_s)
+                    self._answer(command, layout, result, arrived_s, turn.waited_s)
                 self._end_if_idle()
 
+            bounds, leaving = command.bounds, None
+            if bounds is not None:
+                bounds, leaving = bounds.by_clock(arrived_s), partial(self._left, command, layout, arrived_s)
             try:
-                self._executor.submit(layout.read_inputs(command.key, command.rows, inputs), ended)
+                self._executor.submit(layout.read_inputs(command.key, command.rows, inputs, bounds, leaving), ended)
             except Exception as error:  # noqa: BLE001 - it is sent to the server
                 ended(error)
 
         self._turns.submit(start)
 
     def _answer(
-        self, command: RunBatch, layout: BatchLayout, result: BatchResult, elapsed_s: float, waited_s: float
+        self, command: RunBatch, layout: BatchLayout, result: BatchResult, arrived_s: float, waited_s: float
     ) -> None:
+        elapsed_s = time.monotonic() - arrived_s
+        ended_s = result.ended_s - arrived_s if result.ended_s else elapsed_s
         failures = {part: device_messages.SentError.of(error) for part, error in result.failures.items()}
         shapes = [values.shape for values in result.given]
-        ran = BatchRan(self._opening, command.number, result.compute_s, elapsed_s, waited_s, shapes, failures)
+        ran = BatchRan(self._opening, command.number, result.compute_s, elapsed_s, ended_s, waited_s, shapes, failures)
         try:
             self._channel.send(ran, layout.output_pieces(result.given))
         except (TypeError, UnreadableFrame) as error:
             self._batch_failed(command.number, EngineError(f"the outputs can't be sent: {error}"))
         else:
             self._counts.answered += 1
+
+    def _left(
+        self, command: RunBatch, layout: BatchLayout, arrived_s: float, parts: Sequence[int], result: BatchResult
+    ) -> None:
+        """Send what leaves a batch. Where that fails, it is in the result of the whole, as all is."""
+        shapes, ended_s = [values.shape for values in result.given], result.ended_s - arrived_s
+        left = BatchLeft(self._opening, command.number, parts, result.compute_s, ended_s, shapes)
+        try:
+            self._channel.send(left, layout.output_pieces(result.given))
+        except (TypeError, UnreadableFrame) as error:
+            log.warning("answers that leave a batch wait for its end: %s", error)
 
     def _batch_failed(self, number: int, error: Exception) -> None:
         self._counts.failed += 1

@@ -160,7 +160,7 @@ class EmulatedExecutor(ExecutorBase):
         self._require_open()
         start_s = max(now_s, self._slots_free_s[0])
         result, left = self._result(batch, start_s)
-        end_s = result.ended_s
+        end_s = start_s + result.compute_s
         heapreplace(self._slots_free_s, end_s)
         self._running += 1
         number = self._register(done)
@@ -186,14 +186,21 @@ class EmulatedExecutor(ExecutorBase):
     def _result(
         self, batch: Batch, start_s: float
     ) -> tuple[BatchResult, Sequence[tuple[float, Sequence[int], BatchResult]]]:
-        """That of a batch, and of the parts that leave it: after how long, and which."""
+        """That of a batch, and of the parts that leave it: after how long, and which.
+
+        Profiles of other machines have the way to them in times of whole batches, and not in those of stages.
+        """
         engine = self._among(batch.key, batch.others)
         walk = engine.walk(batch.rows, batch.bounds, start_s, self._ranks)
         others = min(self._running, len(self._slots_free_s) - 1)
         took_s = engine.latency_s(batch.rows, others) if walk is None else walk.took_s
-        result = BatchResult(engine.scores(batch.parts), took_s, notes=notes_of(walk), ended_s=start_s + took_s)
+        network = None if walk is None or batch.bounds is None else self._profile.network
+        way_s = 0.0 if network is None else network.transfer_s(batch.key.family, batch.rows)
+        result = BatchResult(engine.scores(batch.parts), took_s + way_s, notes=notes_of(walk), ended_s=start_s + took_s)
         left = () if walk is None else walk.left
-        return result, [(after_s, each.parts, _of_rows(result, each.rows, after_s, start_s)) for after_s, each in left]
+        return result, [
+            (after_s + way_s, each.parts, _of_rows(result, each.rows, after_s, start_s)) for after_s, each in left
+        ]
 
 
 def _of_rows(result: BatchResult, rows: Ints, after_s: float, start_s: float) -> BatchResult:

@@ -24,10 +24,9 @@ if TYPE_CHECKING:
 class Batch(msgspec.Struct, frozen=True, eq=False):  # made in a tenth of a dataclass's time
     """What to run: an engine, and of each request its rows and its inputs, in the order of the signature.
 
-    ``bounds`` say by when a multi-exit model must have answered the requests. Devices of other machines, whose clocks
-    differ, leave them out. When parts leave such a batch before its end, ``leaving`` gets their places and the result
-    of their rows; the result of the batch contains these rows, too. ``others`` are active on the device as well, and
-    cost the batch time, which emulated devices add.
+    ``bounds`` say by when a multi-exit model must have answered the requests. When parts leave such a batch before its
+    end, ``leaving`` gets their places and the result of their rows; the result of the batch contains these rows, too.
+    ``others`` are active on the device as well, and cost the batch time, which emulated devices add.
     """
 
     key: VariantKey
@@ -45,7 +44,8 @@ class BatchResult(msgspec.Struct, frozen=True, eq=False):
     mean nothing. ``elapsed_s`` is the time from submission to end by the clock of the device's own process; 0 where the
     device has none. For ``waited_s`` of it, batches of other servers ran on the device. ``notes`` are what a multi-exit
     model says of each row, in the order of `Signature.notes`; of other models there are none. ``ended_s``: when the
-    batch ended, by the driver's clock; 0 where nobody knows.
+    batch ended, by the driver's clock; 0 where nobody knows. A batch for another machine counts as there when it was
+    sent: the way there is part of the way back, as only both together can be measured.
     """
 
     outputs: OutputArrays

@@ -188,16 +188,17 @@ class Worker:
         """Parts have left a batch, which may have been taken back."""
         running = self.running.get(id(launch))
         if running is not None:
-            self._came(result)
+            self._came(launch, result)
             self._results.left(launch, self._begun_s(launch, running[1]), parts, result)
 
     def _begun_s(self, launch: Launch, submitted_s: float) -> float:
         return max(self._ended_s, submitted_s) if launch.is_ahead else submitted_s
 
-    def _came(self, result: BatchResult) -> None:
+    def _came(self, launch: Launch, result: BatchResult) -> None:
         """The result of a batch that may be cut short is here."""
         if result.ended_s:
-            self._controller.answer_came(self.device, max(0.0, self._clock() - result.ended_s))
+            way_s = self._clock() - result.ended_s - launch.hosted.way_s(launch.rows)
+            self._controller.answer_came(self.device, max(0.0, way_s))
 
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
         failure = _DEVICE_FAILURES.get(type(result)) if isinstance(result, Exception) else None
@@ -219,7 +220,7 @@ class Worker:
             service_s = _service_s(launch, took_s, result, self.servers)
             if result.notes and launch.hosted.cuts:
                 exits = result.notes[0]  # in the order of `exits.runner.NOTES`
-                self._came(result)
+                self._came(launch, result)
                 self._controller.finished(launch, service_s, exits)
             else:
                 self._controller.finished(launch, service_s)

@@ -47,7 +47,7 @@ class ExitsStatus(Struct, frozen=True):
         Sequence[Fraction | None],
         Meta(description="Of each exit, the part of the rows that it answered when it was profiled; null: unknown."),
     ]
-    cuts: Annotated[bool, Meta(description="Its answers are cut short where time is; not on hosts of a cluster.")]
+    cuts: Annotated[bool, Meta(description="Its answers are cut short where time is.")]
 
 
 def cascades_of(controller: Controller, family: str) -> list[CascadeStatus]:

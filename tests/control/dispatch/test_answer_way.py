@@ -8,11 +8,13 @@ from builders import hosted, launched, make_table, plan_hosting
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Drop, Launch
+from proteus_cli.control.decision import Drop, Host, Launch
 from proteus_cli.control.dispatch.answer_way import SEEN, AnswerWay
 from proteus_cli.control.policies import Policy
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.pace import FIRST, MIN_MARGIN
 
 EXIT = ExitProfile(points=(StagePoint(1, 0.01, 0.01),))
 WHOLE = hosted("cpu0", latency_s={1: 0.03, 4: 0.06})
@@ -37,10 +39,10 @@ def test_nothing_is_kept_back_before_any_was_seen() -> None:
     assert AnswerWay().within_s(0.995) == 0.0
 
 
-def controller_of(*ways_s: float) -> Controller:
+def controller_of(*ways_s: float, host: Host = HOST) -> Controller:
     policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
     controller = Controller({"a": 0.1}, {"cpu0": 1}, policy)
-    controller.adopt(plan_hosting(HOST, devices=("cpu0",)), (HOST,), 0.0)
+    controller.adopt(plan_hosting(host, devices=("cpu0",)), (host,), 0.0)
     for way_s in ways_s:
         controller.answer_came("cpu0", way_s)
     return controller
@@ -61,6 +63,27 @@ def test_stages_end_earlier_by_the_way() -> None:
     assert bounds is not None
     assert list(bounds.due_s) == pytest.approx([0.098])
     assert bounds.attainment == 0.9
+
+
+def test_on_another_machine_stages_end_earlier_by_the_network_as_profiled_too() -> None:
+    """A batch of one row is on its way for 5 ms; this one took 2 ms more."""
+    controller = controller_of(0.002, host=replace(HOST, network=Network(0.004, 1e6, {"a": 1000})))
+    controller.offer(Request(0, "a", 0.0, 0.1), 0.0)
+    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    assert bounds is not None
+    assert list(bounds.due_s) == pytest.approx([0.093])
+
+
+def test_of_another_machine_stages_are_as_slow_as_they_are_without_the_way() -> None:
+    """Batches take what their stages are profiled to take, and 4 ms of network: no device is slow for that."""
+    host = replace(HOST, network=Network(0.004, 1e6, {}), first_exit=make_table({1: 0.014}))
+    controller = controller_of(host=host)
+    for number in range(FIRST):
+        controller.offer(Request(number, "a", 0.0, 0.1), 0.0)
+        controller.finished(launched(controller, "cpu0", 0.0), 0.024, np.array([2]))
+    bounds = controller.exit_bounds(Launch(host, (Request(0, "a", 0.0, 0.1),), 1, 0.0))
+    assert bounds is not None
+    assert bounds.slowdown == pytest.approx(1 + MIN_MARGIN)
 
 
 def test_a_way_that_leaves_no_time_is_doubted_until_a_batch_shows_what_it_is_now() -> None:

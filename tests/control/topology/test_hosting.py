@@ -1,6 +1,6 @@
 import msgspec
 import pytest
-from builders import make_measured, make_placement, make_plan, make_point, make_profile, make_sharing_cost
+from builders import make_measured, make_placement, make_plan, make_point, make_profile, make_sharing_cost, near
 
 from proteus_cli.control.batching import (
     AimdBatcher,
@@ -15,6 +15,7 @@ from proteus_cli.control.policies import POLICIES, batcher_named, live_policy_na
 from proteus_cli.control.topology.hosting import device_memory, hosted_by
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import Point, VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
@@ -34,22 +35,26 @@ def test_a_host_has_the_mean_latencies_and_those_of_the_95th_percentile() -> Non
 
 
 def test_a_multi_exit_model_has_its_first_answers_earlier_where_it_is_served_stage_by_stage() -> None:
-    """As long as the first stage takes at its p95, and never longer than the whole. Not on other machines."""
+    """As long as the first stage takes at its p95, and never longer than the whole. On other machines, with the way."""
     stage = (StagePoint(1, 0.002, 0.003), StagePoint(4, 0.004, 0.2))
     measured = msgspec.structs.replace(
         make_measured("a", "s", 0.8, {1: 0.01, 4: 0.02}), exits=(ExitProfile(points=stage), ExitProfile(points=stage))
     )
     untimed = msgspec.structs.replace(measured, exits=(ExitProfile(), ExitProfile()))
 
-    def hosted(device: str, profiled: VariantProfile, slots: int = 1) -> Host:
+    def hosted(device: str, profiled: VariantProfile, slots: int = 1, network: Network | None = None) -> Host:
         plan = make_plan(make_placement(device, "a", "s"))
         points = tuple(make_point(each.batch, each.mean_s, 2) for each in profiled.points)
         profiled = msgspec.structs.replace(profiled, concurrent=points)
-        return hosted_by(plan, {device: make_profile(device, profiled, slots=slots)})[0]
+        profile = msgspec.structs.replace(make_profile(device, profiled, slots=slots), network=network)
+        return hosted_by(plan, {device: profile})[0]
 
     here = hosted("cpu0", measured)
     assert (here.cuts, here.least_latency(1), here.least_latency(4), here.latency(1)) == (True, 0.003, 0.02, 0.01)
-    for whole in (here.whole(), hosted("a/cpu0", measured), hosted("cpu0", untimed), hosted("cpu0", measured, 2)):
+    there = hosted("a/cpu0", measured, network=Network(0.002, 1e6, {"a": 1000}))
+    assert (there.cuts, there.least_latency(1), there.least_latency(4)) == (True, near(0.006), 0.02)
+    assert (here.way_s(4), there.way_s(1), there.way_s(4)) == (0.0, near(0.003), near(0.006))
+    for whole in (here.whole(), hosted("cpu0", untimed), hosted("cpu0", measured, 2)):
         assert (whole.cuts, whole.least_latency) == (False, whole.latency)
 
 

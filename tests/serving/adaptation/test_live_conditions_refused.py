@@ -35,7 +35,6 @@ def change(conditions: LiveConditions, body: bytes = b'{"stop_when": "exit >= 2"
         ({"has_exits": False}, Conflict, "no variant of `a` has exits"),
         ({"is_emulated": True}, Conflict, "devices are emulated"),
         ({"is_known": False}, Conflict, "the profile knows no exits of `a-s`"),
-        ({"device": "b/cpu0"}, Conflict, "`b/cpu0` is a device of another machine"),
     ],
 )
 def test_where_a_condition_would_change_nothing_or_anybody_could_change_it_none_is_taken(

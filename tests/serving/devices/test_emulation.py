@@ -30,6 +30,7 @@ from proteus_cli.backends.emulated import STUB, EmulatedEngine
 from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.control.decision import IDLE, Launch
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import EngineError
@@ -221,6 +222,36 @@ def test_a_multi_exit_model_goes_stage_by_stage_and_notes_the_exits() -> None:
         np.testing.assert_array_equal(values, of_all[1:2])
     assert np.isnan(confidences).all()
     assert [values.dtype for values in told[1].notes] == [spec.dtype for spec in NOTES]
+
+
+def test_a_multi_exit_model_of_another_machine_takes_the_way_there_and_its_stages() -> None:
+    """Batches of any size are on their way for 5 ms, which is part of what the profile says of the whole alone.
+
+    The first row leaves at 1.002 s, and the batch ends at 1.003 s; both are back 5 ms later.
+    """
+    stage = (StagePoint(1, 0.001, 0.001), StagePoint(2, 0.002, 0.002))
+    exits = (ExitProfile(0.5, points=stage), ExitProfile(0.5, points=stage))
+    profile = make_profile("a/cpu0", msgspec.structs.replace(MEASURED, exits=exits))
+    profile = msgspec.structs.replace(profile, network=Network(0.005, 1e6, {}))
+    agenda, told, left = Agenda(), list[Any](), list[tuple[Sequence[int], BatchResult]]()
+
+    async def load() -> EmulatedExecutor:
+        executor = EmulatedExecutor(profile, {"a": STUB}, agenda.clock, agenda.at, print, np.zeros)
+        await executor.load(SMALL, NO_MODEL, 2)
+        return executor
+
+    executor = asyncio.run(load())
+    agenda.now_s = 1.0
+    bounds = ExitBounds([1.0025, math.inf], [1, 1], exits)
+    parts = [part(1), part(2)]
+    executor.submit(Batch(SMALL, parts, 2, bounds, leaving=lambda *each: left.append(each)), told.append)
+    executor.submit(batch(2), told.append)
+    assert agenda.due_s == pytest.approx([1.007, 1.008, 1.008 + 0.016])
+    for _, call in agenda.set:
+        call()
+    (whole, tried), ((_, of_one),) = told, left
+    assert (whole.ended_s, whole.compute_s) == pytest.approx((1.003, 0.008))
+    assert (of_one.ended_s, tried.compute_s) == pytest.approx((1.002, 0.016))
 
 
 def test_a_variant_that_was_never_profiled_cannot_be_loaded() -> None:

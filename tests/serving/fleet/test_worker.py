@@ -13,6 +13,7 @@ from proteus_cli.arrays import Ints
 from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import IDLE, Decision, Delegate, Launch, WaitUntil, WakeOthers
 from proteus_cli.control.devices.breaker import LONGEST_TURN_S, hang_timeout_s
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
@@ -182,16 +183,23 @@ class CuttingController(ScriptedController):
         self.exits.append(None if exits is None else exits.tolist())
 
 
-@pytest.mark.parametrize(("ended_s", "ways_s"), [(1.008, [near(0.002)]), (1.0101, [0.0]), (0.0, [])])
+@pytest.mark.parametrize(
+    ("ended_s", "network_s", "ways_s"),
+    [(1.008, 0.0, [near(0.002)]), (1.0101, 0.0, [0.0]), (0.0, 0.0, []), (1.003, 0.005, [near(0.002)])],
+)
 def test_of_a_batch_that_may_be_cut_short_the_way_of_the_result_is_measured(
-    ended_s: float, ways_s: list[float]
+    ended_s: float, network_s: float, ways_s: list[float]
 ) -> None:
-    """It is back at 1.010 s. Both of its rows passed the first stage, and one the second."""
+    """It is back at 1.010 s. Both of its rows passed the first stage, and one the second.
+
+    Of another machine, it is what is beyond the network.
+    """
     points = [(StagePoint(1, s, 2 * s), StagePoint(2, 2 * s, 4 * s)) for s in (0.001, 0.002)]
     host = replace(
         hosted(latency_s={2: 0.01}),
         exits=tuple(ExitProfile(points=each) for each in points),
         first_exit=make_table({1: 1.0}),
+        network=Network(network_s, 1.0, {}),
     )
     notes = np.array([1, 2], np.uint8), np.zeros(2, np.float32), np.zeros(2, np.bool_)
 

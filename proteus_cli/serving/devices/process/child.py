@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-import msgspec
 import uvloop
 
 from proteus_cli.backends import emulated
@@ -94,8 +93,8 @@ class DeviceProcess:
             else:
                 complete(result)
 
-        whole = layout.read_inputs(key, [sum(command.rows)], inputs, command.bounds)
-        self._start(msgspec.structs.replace(whole, leaving=partial(self._left, command.number, layout)), done)
+        leaving = partial(self._left, command.number, layout)
+        self._start(layout.read_inputs(key, [sum(command.rows)], inputs, command.bounds, leaving), done)
 
     def _start(self, batch: Batch, done: BatchCallback) -> None:
         try:

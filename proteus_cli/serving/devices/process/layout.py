@@ -10,7 +10,7 @@ from proteus_cli.backends.base import OutputArrays, Part, Signature, gather
 from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
-from proteus_cli.serving.devices.executor import Batch
+from proteus_cli.serving.devices.executor import Batch, LeavingCallback
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer, offsets
 
 _CACHED = 256  # sizes of batches: as good as all that an engine has
@@ -52,7 +52,12 @@ class BatchLayout:
         return found
 
     def read_inputs(
-        self, key: VariantKey, rows: Sequence[int], memory: memoryview, bounds: ExitBounds | None = None
+        self,
+        key: VariantKey,
+        rows: Sequence[int],
+        memory: memoryview,
+        bounds: ExitBounds | None = None,
+        leaving: LeavingCallback | None = None,
     ) -> Batch:
         """A batch of parts of so many rows each, without a copy."""
         total = sum(rows)
@@ -64,7 +69,7 @@ class BatchLayout:
             lasts = [first + each * row_bytes for first, row_bytes in zip(firsts, self._row_bytes, strict=True)]
             parts.append((each, tuple(memory[first:last] for first, last in zip(firsts, lasts, strict=True))))
             firsts = lasts
-        return Batch(key, parts, total, bounds)
+        return Batch(key, parts, total, bounds, leaving=leaving)
 
     def write_outputs(self, outputs: OutputArrays, buffer: TransferBuffer) -> Sequence[tuple[int, ...]]:
         """Returns the shapes of the outputs. Raises `TypeError` where one is not of the signature's type."""

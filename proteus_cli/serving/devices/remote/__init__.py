@@ -27,5 +27,7 @@ one, with all devices that it had open. Answers go to the connection that asked,
 **Several servers** may have a device open. The agent runs their batches in turns (`serving/agent/sharing.py`) and tells
 each how many they are; a server then counts on its part (`control/devices/sharing.py`).
 
-**Times.** No message carries a time of a clock that the other end would have to share.
+**Times.** No message carries a time of a clock that the other end would have to share. The bounds of a multi-exit
+model's batch count from its sending, and the agent counts them from when it has the batch. What it is on its way there
+and back is known together alone: the server leaves it out of the time that it gives (`Controller.exit_bounds`).
 """

@@ -12,6 +12,7 @@ import msgspec
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.catalog.catalog import Family, VariantKey
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.serving.devices.process.commanding import SentCommand
 from proteus_cli.serving.devices.process.messages import (
     FailedEvent,
@@ -23,7 +24,7 @@ from proteus_cli.serving.devices.process.messages import (
 )
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Both ends must have the same version of all messages; `Hello`, `Inquiry` and `ConnectionRefused` never change."""
 
 MAX_FIRST_BYTES = 4096
@@ -95,12 +96,16 @@ class AbandonDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class RunBatch(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Run a batch; its inputs are behind this, ``rows`` are of each part. Answered by `BatchRan` or `FailedEvent`."""
+    """Run a batch; its inputs are behind this, ``rows`` are of each part. Answered by `BatchRan` or `FailedEvent`.
+
+    Times of ``bounds`` count from when the agent has the batch. Before the answer, parts may leave it: `BatchLeft`.
+    """
 
     opening: int
     number: int
     key: VariantKey
     rows: Sequence[int]
+    bounds: ExitBounds | None = None
 
 
 class OfferModel(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -180,17 +185,29 @@ class FromDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class BatchRan(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """A batch has run; its outputs, of these ``shapes``, are behind this.
 
-    ``elapsed_s`` is the time from when the agent had the batch to when it had the outputs, by the agent's clock.
-    For ``waited_s`` of it, batches of other servers ran.
+    ``elapsed_s`` is the time from when the agent had the batch to when it had the outputs, by the agent's clock, and
+    ``ended_s`` that to the end of the batch on the device. For ``waited_s`` of it, batches of other servers ran.
     """
 
     opening: int
     number: int
     compute_s: float
     elapsed_s: float
+    ended_s: float
     waited_s: float
     shapes: Sequence[tuple[int, ...]]
     failures: Mapping[int, SentError]
+
+
+class BatchLeft(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Parts have left a batch before its end, as `BatchRan` tells of a whole one; their rows alone are behind this."""
+
+    opening: int
+    number: int
+    parts: Sequence[int]
+    compute_s: float
+    ended_s: float
+    shapes: Sequence[tuple[int, ...]]
 
 
 class ModelState(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -253,6 +270,7 @@ FromAgent = (
     | ConnectionRefused
     | FromDevice
     | BatchRan
+    | BatchLeft
     | ModelState
     | DevicesShared
     | Measuring

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proteus_cli.errors import DeviceLost, EngineError
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, LeavingCallback, OnLost
 from proteus_cli.serving.devices.process import messages as device_messages
 from proteus_cli.serving.devices.process.commanding import CommandingExecutor, SentCommand
 from proteus_cli.serving.devices.remote.channel.frames import UnreadableFrame
 from proteus_cli.serving.devices.remote.channel.messages import (
     AbandonDevice,
+    BatchLeft,
     BatchRan,
     FromDevice,
     OpenDevice,
@@ -21,6 +22,7 @@ from proteus_cli.serving.devices.remote.channel.messages import (
 )
 
 if TYPE_CHECKING:
+    from proteus_cli.backends.base import OutputArrays
     from proteus_cli.serving.devices.process.layout import BatchLayout
     from proteus_cli.serving.devices.process.spec import EmulatedSpec
     from proteus_cli.serving.devices.remote.sessions.session import AgentSession
@@ -32,6 +34,7 @@ class _Sent(msgspec.Struct, frozen=True, eq=False):
     layout: "BatchLayout"
     bytes: int
     sent_s: float
+    leaving: LeavingCallback | None
 
 
 class RemoteExecutor(CommandingExecutor):
@@ -58,14 +61,16 @@ class RemoteExecutor(CommandingExecutor):
         self._require_open()
         layout = self._layouts[batch.key]
         number = self._register(done)
-        command = RunBatch(self._opening, number, batch.key, [rows for rows, _ in batch.parts])
-        sent_s = time.monotonic()
+        sent_s, bounds = time.monotonic(), batch.bounds
+        if bounds is not None:
+            bounds = bounds.by_clock(-sent_s, self._session.round_trip_s / 2)
+        command = RunBatch(self._opening, number, batch.key, [rows for rows, _ in batch.parts], bounds)
         try:
             size = self._session.send(command, layout.pieces(batch))
         except UnreadableFrame as error:
             del self._pending[number]
             raise EngineError(f"A batch can't be sent to {self._device_id}: {error}") from error
-        self._sent[number] = _Sent(layout, size, sent_s)
+        self._sent[number] = _Sent(layout, size, sent_s, batch.leaving)
 
     def close(self) -> None:
         if self._is_closed or self.is_lost:
@@ -100,17 +105,32 @@ class RemoteExecutor(CommandingExecutor):
         session, now_s = self._session, time.monotonic()
         on_the_way_s = now_s - sent.sent_s - event.elapsed_s
         session.round_trips.add(on_the_way_s, now_s)
-        try:
-            given = sent.layout.outputs_in(event.shapes, behind)
-        except (TypeError, ValueError) as error:
-            session.send(AbandonDevice(self._opening))
-            self._lose(DeviceLost(f"{self._device_id} is lost: the outputs of a batch are not whole ({error})"))
+        given = self._given(sent, event, behind)
+        if given is None:
             return
         failures = {part: error.error() for part, error in event.failures.items()} if event.failures else {}
         crossing_s = session.crossings.shortest_s(sent.bytes + len(behind), on_the_way_s, now_s)
         outputs, notes = sent.layout.signature.told_apart(given)
-        result = BatchResult(outputs, event.compute_s, failures, event.elapsed_s + crossing_s, event.waited_s, notes)
+        elapsed_s, ended_s = event.elapsed_s + crossing_s, sent.sent_s + event.ended_s
+        result = BatchResult(outputs, event.compute_s, failures, elapsed_s, event.waited_s, notes, ended_s)
         self._ended(event.number, result)
+
+    def left(self, event: BatchLeft, behind: memoryview) -> None:
+        sent = self._sent.get(event.number)
+        if sent is None or sent.leaving is None or (given := self._given(sent, event, behind)) is None:
+            return
+        outputs, notes = sent.layout.signature.told_apart(given)
+        result = BatchResult(outputs, event.compute_s, notes=notes, ended_s=sent.sent_s + event.ended_s)
+        self._part_left(event.number, sent.leaving, event.parts, result)
+
+    def _given(self, sent: _Sent, event: BatchRan | BatchLeft, behind: memoryview) -> "OutputArrays | None":
+        """Outputs and notes that came; None where they are not whole: the device is lost then."""
+        try:
+            return sent.layout.outputs_in(event.shapes, behind)
+        except (TypeError, ValueError) as error:
+            self._session.send(AbandonDevice(self._opening))
+            self._lose(DeviceLost(f"{self._device_id} is lost: the outputs of a batch are not whole ({error})"))
+            return None
 
     def lost(self, loss: DeviceLost) -> None:
         """The session has ended."""

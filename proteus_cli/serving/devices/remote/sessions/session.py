@@ -17,6 +17,7 @@ from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.messages import (
     AbandonMeasuring,
+    BatchLeft,
     BatchRan,
     Beat,
     ConnectionRefused,
@@ -162,10 +163,10 @@ class AgentSession:
     # --- the channel's owner
 
     def received(self, message: FromAgent, behind: memoryview) -> None:
-        if not isinstance(message, BatchRan):
+        if not isinstance(message, BatchRan | BatchLeft):
             self._told(message, behind)
         elif (executor := self._executors.get(message.opening)) is not None:
-            executor.ran(message, behind)
+            executor.ran(message, behind) if isinstance(message, BatchRan) else executor.left(message, behind)
 
     def _told(self, message: FromAgent, behind: memoryview) -> None:
         match message:

@@ -1,0 +1,247 @@
+"""Bounds of multi-exit models between a server and an agent, whose clocks have nothing in common."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, cast
+
+import msgspec
+import numpy as np
+import pytest
+
+from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.backends.exits.runner import NOTES
+from proteus_cli.buffers import Buffer
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
+from proteus_cli.errors import DeviceLost
+from proteus_cli.serving.agent import opened_device as agents_module
+from proteus_cli.serving.agent.opened_device import BatchCounts, OpenedDevice
+from proteus_cli.serving.agent.sharing import SharedDevices
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
+from proteus_cli.serving.devices.process.layout import BatchLayout
+from proteus_cli.serving.devices.process.messages import ENCODER
+from proteus_cli.serving.devices.remote.channel.frames import UnreadableFrame
+from proteus_cli.serving.devices.remote.channel.messages import (
+    FROM_AGENT,
+    TO_AGENT,
+    BatchLeft,
+    BatchRan,
+    OpenDevice,
+    RunBatch,
+)
+from proteus_cli.serving.devices.remote.sessions import executor as servers_module
+from proteus_cli.serving.devices.remote.sessions.crossings import Crossings
+from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
+from proteus_cli.serving.devices.remote.sessions.round_trips import RoundTrips
+
+KEY = VariantKey("f", "v")
+FLOAT = np.dtype(np.float32)
+SIGNATURE = Signature((TensorSpec("x", FLOAT, (1,)),), (TensorSpec("scores", FLOAT, (2,)),), NOTES)
+EXITS = (
+    ExitProfile(0.5, 0.9, 0.6, (StagePoint(1, 0.001, 0.002),)),
+    ExitProfile(0.5, 0.8, None, (StagePoint(1, 0.002, 0.003),)),
+)
+BOUNDS = ExitBounds(
+    due_s=[5000.030, math.inf, 5000.010],
+    rows=[1, 1, 1],
+    exits=EXITS,
+    slowdown=1.5,
+    stop_when="latency >= 30ms",
+    min_confidence=[-math.inf, 0.5, -math.inf],
+    attainment=0.99,
+    may_leave=False,
+    arrival_s=[4999.990, 5000.0, 4999.980],
+    power_w=4.0,
+    by_own=[False, True, False],
+)
+SERVER_S, AGENT_S, THERE_S, BACK_S = 5000.0, 70.0, 0.001, 0.003
+
+
+class Ends:
+    """Both ends of a connection by hand: what one sends waits until the other is to have it, encoded meanwhile.
+
+    ``submitted`` are the batches that the agent has its device run.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.server_s, self.agent_s = SERVER_S, AGENT_S
+        monkeypatch.setattr(servers_module, "time", SimpleNamespace(monotonic=lambda: self.server_s))
+        monkeypatch.setattr(agents_module, "time", SimpleNamespace(monotonic=lambda: self.agent_s))
+        self.to_agent, self.to_server = list[tuple[bytes, bytes]](), list[tuple[bytes, bytes]]()
+        self.submitted = list[tuple[Batch, BatchCallback]]()
+        self.losses, self.is_full = list[DeviceLost](), False
+        self.round_trips, self.crossings, self.round_trip_s = RoundTrips(), Crossings(), 2 * THERE_S
+        self.executor = RemoteExecutor("a/cpu0", 0, cast("Any", self), self.losses.append)
+        devices: Any = SimpleNamespace(open=lambda *_: self)
+        channel: Any = SimpleNamespace(send=self.answer)
+        models: Any = SimpleNamespace(path_of=None)
+        turns = SharedDevices(lambda: None).join("cpu0", "s", 1)
+        self.device = OpenedDevice(OpenDevice(0, "cpu0", 1), devices, turns, channel, models, BatchCounts(), print)
+        self.executor._layouts[KEY] = self.device._engines.layouts[KEY] = BatchLayout(SIGNATURE)
+
+    def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> int:
+        self.to_agent.append((ENCODER.encode(message), b"".join(behind)))
+        return 100
+
+    def answer(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> None:
+        if self.is_full and isinstance(message, BatchLeft):
+            raise UnreadableFrame("it is larger than allowed")
+        self.to_server.append((ENCODER.encode(message), b"".join(behind)))
+
+    def submit(self, batch: Batch, done: BatchCallback) -> None:
+        self.submitted.append((batch, done))
+
+    def forget(self, _opening: int) -> None:
+        pass
+
+    def arrives(self) -> RunBatch:
+        message, behind = self.to_agent.pop(0)
+        command = TO_AGENT.decode(message)
+        assert isinstance(command, RunBatch)
+        self.device.obey(command, memoryview(behind))
+        return command
+
+    def comes_back(self) -> BatchRan | BatchLeft:
+        message, behind = self.to_server.pop(0)
+        event = FROM_AGENT.decode(message)
+        assert isinstance(event, BatchRan | BatchLeft)
+        if isinstance(event, BatchRan):
+            self.executor.ran(event, memoryview(behind))
+        else:
+            self.executor.left(event, memoryview(behind))
+        return event
+
+
+def result_of(rows: Sequence[int], ended_s: float) -> BatchResult:
+    """Rows are told apart by their scores; the second was cut short."""
+    places = np.array(rows)
+    scores = np.stack([places, -places], axis=1).astype(np.float32)
+    notes = (places + 1).astype(np.uint8), places.astype(np.float32), places == 1, np.zeros(len(rows), np.uint8)
+    return BatchResult((scores,), 0.002, notes=notes, ended_s=ended_s)
+
+
+def sent(ends: Ends, bounds: ExitBounds | None) -> tuple[list[tuple[Sequence[int], BatchResult]], list[Any]]:
+    """What leaves the batch that is sent, and what becomes of it."""
+    left, ended = list[tuple[Sequence[int], BatchResult]](), list[Any]()
+    parts = [(1, (np.float32(place).tobytes(),)) for place in range(3)]
+    leaving = None if bounds is None else lambda *each: left.append(each)
+    ends.executor.submit(Batch(KEY, parts, 3, bounds, leaving=leaving), ended.append)
+    return left, ended
+
+
+def on_loop(test: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        test(Ends(monkeypatch))
+
+    asyncio.run(run())
+
+
+def test_times_count_from_the_sending_and_from_when_the_agent_has_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent has it at 70.004 s of its own clock; all that is no time stays as it is."""
+
+    def test(ends: Ends) -> None:
+        sent(ends, BOUNDS)
+        ends.agent_s += 0.004
+        command = ends.arrives()
+        assert command.bounds is not None
+        assert command.bounds.due_s == pytest.approx([0.030, math.inf, 0.010])
+        ((batch, _),) = ends.submitted
+        assert batch.bounds is not None
+        assert batch.bounds.due_s == pytest.approx([70.034, math.inf, 70.014])
+        assert batch.bounds.arrival_s == pytest.approx([t + 0.004 - THERE_S for t in (69.990, 70.0, 69.980)])
+        names = [name for name in BOUNDS.__struct_fields__ if name not in {"due_s", "arrival_s", "exits"}]
+        assert [getattr(batch.bounds, name) for name in names] == [getattr(BOUNDS, name) for name in names]
+        assert tuple(batch.bounds.exits) == EXITS
+
+    on_loop(test, monkeypatch)
+
+
+def test_parts_come_back_before_their_batch_and_the_way_is_that_of_both_directions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last stage ends 20 ms after the agent had the batch, and the agent has its outputs 5 ms after that."""
+
+    def test(ends: Ends) -> None:
+        left, ended = sent(ends, BOUNDS)
+        ends.arrives()
+        ((batch, done),) = ends.submitted
+        assert batch.leaving is not None
+        batch.leaving([1], result_of([1], AGENT_S + 0.012))
+        ends.agent_s += 0.025
+        done(result_of([0, 1, 2], AGENT_S + 0.020))
+        ends.server_s += 0.012 + THERE_S + BACK_S
+        ends.comes_back()
+        assert not ended
+        ((places, of_one),) = left
+        assert (list(places), of_one.outputs[0].tolist()) == ([1], [[1.0, -1.0]])
+        assert [values.tolist() for values in of_one.notes] == [[2], [1.0], [True], [0]]
+        assert ends.server_s - of_one.ended_s == pytest.approx(THERE_S + BACK_S)
+        ends.server_s = SERVER_S + 0.025 + THERE_S + BACK_S
+        ends.comes_back()
+        (whole,) = ended
+        assert whole.notes[0].tolist() == [1, 2, 3]
+        assert ends.server_s - whole.ended_s == pytest.approx(THERE_S + BACK_S + 0.005)
+        assert ends.round_trips.shortest_s == pytest.approx(THERE_S + BACK_S)
+
+    on_loop(test, monkeypatch)
+
+
+def test_a_batch_without_bounds_is_sent_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test(ends: Ends) -> None:
+        _, ended = sent(ends, None)
+        assert ends.arrives().bounds is None
+        ((batch, done),) = ends.submitted
+        assert (batch.bounds, batch.leaving) == (None, None)
+        done(result_of([0, 1, 2], 0.0))  # of a device that does not know when it ended
+        assert ends.comes_back().ended_s == 0.0
+        assert len(ended) == 1
+
+    on_loop(test, monkeypatch)
+
+
+def test_what_leaves_a_batch_that_nobody_waits_for_reaches_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test(ends: Ends) -> None:
+        left, _ = sent(ends, BOUNDS)
+        ends.arrives()
+        leaving = ends.submitted[0][0].leaving
+        assert leaving is not None
+        leaving([0], result_of([0], AGENT_S))
+        ends.executor.abandon()
+        ends.comes_back()
+        assert left == []
+
+    on_loop(test, monkeypatch)
+
+
+def test_parts_whose_outputs_are_not_whole_lose_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    def test(ends: Ends) -> None:
+        left, ended = sent(ends, BOUNDS)
+        ends.executor.left(BatchLeft(0, 0, [0], 0.1, 0.1, [(9, 2), (9,), (9,), (9,), (9,)]), memoryview(b"few"))
+        assert [type(loss) for loss in ends.losses] == [DeviceLost]
+        assert "not whole" in ends.losses[0].message
+        assert left == []
+        assert [type(each) for each in ended] == [DeviceLost]
+
+    on_loop(test, monkeypatch)
+
+
+def test_parts_that_cannot_be_sent_are_in_the_result_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def test(ends: Ends) -> None:
+        left, ended = sent(ends, BOUNDS)
+        ends.arrives()
+        ((batch, done),) = ends.submitted
+        ends.is_full = True
+        assert batch.leaving is not None
+        batch.leaving([1], result_of([1], AGENT_S))
+        done(result_of([0, 1, 2], AGENT_S))
+        ends.comes_back()
+        assert left == []
+        assert ended[0].notes[0].tolist() == [1, 2, 3]
+
+    on_loop(test, monkeypatch)
+    assert "wait for its end: it is larger than allowed" in caplog.text
