@@ -1,19 +1,22 @@
 """Target `cluster`: what a server sends to an agent, or an agent to a server, in any pieces.
 
 The first byte says who receives: `A` or `S`; the rest are frames. The agent emulates devices, and afterwards it must
-serve another server. The server has a device open there, loads an engine, runs batches, sends a model and measures;
-when the connection ends, each of these must have ended, once.
+serve another server. The server has a device open there, loads a multi-exit model, runs batches that a request leaves,
+sends a model and measures; when the connection ends, each of these must have ended, once.
 """
 
 import asyncio
+import math
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, cast
 from unittest import mock
 
+import msgspec
 import numpy as np
 from builders import make_measured, make_profile
 from fuzzing.in_process.loop import WatchedLoop
@@ -27,11 +30,13 @@ from tiny import mlp
 from proteus_cli import __version__
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost, EngineError, ProteusError
 from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent.agent import Agent, AgentSettings
 from proteus_cli.serving.agent.measuring import Measurer
-from proteus_cli.serving.devices.executor import Batch
+from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.messages import ENCODER
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
@@ -63,9 +68,13 @@ _TO_AGENT, _TO_SERVER = b"A", b"S"
 _SIGNATURE = Signature(
     inputs=(TensorSpec("x", np.dtype(np.float32), (4,)),), outputs=(TensorSpec("y", np.dtype(np.float32), (3,)),)
 )
-_SPEC = EmulatedSpec(
-    make_profile("cpu0", make_measured("f", "v", 0.9, {1: 0.001, 4: 0.002}, load_s=0.01)), {"f": _SIGNATURE}
+_HOUR_S = 3600.0
+_EXITS = tuple(
+    ExitProfile(share, 0.9, None, (StagePoint(4, takes_s, takes_s),))
+    for share, takes_s in ((0.0, 0.001), (1.0, _HOUR_S))
 )
+_MEASURED = msgspec.structs.replace(make_measured("f", "v", 0.9, {1: 0.001, 4: 0.002}, load_s=0.01), exits=_EXITS)
+_SPEC = EmulatedSpec(make_profile("cpu0", _MEASURED), {"f": _SIGNATURE})
 _OPTIONS = MeasureOptions("cpu0", 1.0, 1, 1, accepts_noise=True, as_type=None, force=False)
 
 
@@ -164,6 +173,7 @@ class Cluster(Target):
         await asyncio.sleep(SETTLES_S)
         works.require_ended()
         assert works.told == ["BatchResult"] * BATCHES, works.told
+        assert works.left == [0], works.left
         agent.close()
         shutil.rmtree(self._root / "state")
         return _TO_AGENT + far.received, _TO_SERVER + near.received
@@ -179,6 +189,7 @@ class Works:
         self._submitted, self._all_ended = 0, asyncio.Event()
         self.lost = 0
         self.told: list[str] = []
+        self.left: list[int] = []
 
     async def go_on(self) -> None:
         """To be called after each piece of what the agent says."""
@@ -196,10 +207,16 @@ class Works:
     async def _run(self, executor: RemoteExecutor, session: AgentSession) -> None:
         await executor.load(KEY, Path(), 4)
         for _ in range(BATCHES):
-            executor.submit(BATCH, self._ended)
+            due_s = [time.monotonic() + _HOUR_S / 2, math.inf]  # the first leaves before the last stage
+            bounds = ExitBounds(due_s, [rows for rows, _ in BATCH.parts], _EXITS)
+            executor.submit(msgspec.structs.replace(BATCH, bounds=bounds, leaving=self._left), self._ended)
             self._submitted += 1
         await self._all_ended.wait()
         await session.measure((), _OPTIONS, lambda _: None)
+
+    def _left(self, parts: Sequence[int], _: BatchResult) -> None:
+        assert len(self.told) < BATCHES, "it leaves a batch that has ended"
+        self.left += list(parts)
 
     def _ended(self, result: object) -> None:
         self.told.append(type(result).__name__)
