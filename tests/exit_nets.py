@@ -11,7 +11,7 @@ from tiny import CLASSES, DEVICES, INPUTS, Tiny, add_plan, add_profiles, save_mo
 
 from proteus_cli import store
 from proteus_cli.backends.base import NamedArrays
-from proteus_cli.backends.exits.runner import ExitRunner
+from proteus_cli.backends.exits.runner import HostExitRunner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.device import Device
@@ -108,11 +108,11 @@ def whole_exit_net(path: Path, *, seed: int = 0, has_shortcut: bool = False) -> 
 
 
 @contextmanager
-def loaded(stages: list[Path], stop_when: str, confidence: str = "margin") -> Iterator[ExitRunner]:
+def loaded(stages: list[Path], stop_when: str, confidence: str = "margin") -> Iterator[HostExitRunner]:
     backend = OnnxRuntime(CPU)
     with ExitStack() as stack:
         runners = [stack.enter_context(backend.runner(stage)) for stage in stages]
-        yield ExitRunner(runners, parse(stop_when), confidence)
+        yield HostExitRunner(runners, parse(stop_when), confidence)
 
 
 def inputs_of(rows: int, seed: int = 3) -> NamedArrays:

@@ -67,9 +67,7 @@ def stages_s(runner: ExitRunner, inputs: NamedArrays, size: int) -> list[float]:
         return moments_s[-1]
 
     anything = ExitProfile(points=(StagePoint(size, 1.0, 1.0),))
-    bounds = ExitBounds(
-        (math.inf,), (size,), (anything,) * len(runner.stages), stop_when=f"exit >= {len(runner.stages)}"
-    )
+    bounds = ExitBounds((math.inf,), (size,), (anything,) * runner.exits, stop_when=f"exit >= {runner.exits}")
     runner.infer(inputs, bounds, noting)
     return [after_s - before_s for before_s, after_s in pairwise(moments_s)]
 
@@ -96,7 +94,7 @@ def judged(exits: Sequence[ExitProfile], runner: ExitRunner, eval_path: Path) ->
     """With shares and accuracies, on the rows of an eval split. Raises as `measure_answers` does."""
     inputs, labels = labelled_rows(eval_path, runner.signature.inputs)
     answered, correct = _answers(runner, inputs, labels)
-    known = exits or [ExitProfile()] * len(runner.stages)
+    known = exits or [ExitProfile()] * runner.exits
     return tuple(
         msgspec.structs.replace(
             each,
@@ -116,7 +114,7 @@ def unjudged(known: ExitProfile) -> ExitProfile:
 def _answers(runner: ExitRunner, inputs: NamedArrays, labels: Ints) -> tuple[Ints, Bools]:
     """By row, the exit that answers it; and by exit and row, whether the answer of that exit is right."""
     rows = len(labels)
-    exits, correct = np.empty(rows, np.int64), np.empty((len(runner.stages), rows), np.bool_)
+    exits, correct = np.empty(rows, np.int64), np.empty((runner.exits, rows), np.bool_)
     for first in range(0, rows, EVAL_BATCH):
         part = slice(first, first + EVAL_BATCH)
         batch = {name: values[part] for name, values in inputs.items()}

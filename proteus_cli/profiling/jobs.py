@@ -15,7 +15,6 @@ from proteus_cli.profiling.batch_sizes import useful_sizes
 from proteus_cli.profiling.slots import MAX_SLOTS, is_settled, points_of_batch
 from proteus_cli.store.answers import Answers, read_answers
 from proteus_cli.store.eval_splits import eval_rows
-from proteus_cli.store.models.exit_chains import is_chain_file
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +107,6 @@ def measurement_jobs(
     jobs = []
     for family, variant in catalog.variants:
         model = workspace.loaded_model_of(family, variant, to="measure", hint=elsewhere)
-        if device.kind == "gpu" and is_chain_file(model):  # which TensorRT can't run
-            continue
         eval_path = workspace.eval_path(family)
         model_digest = store.model_digest(model)
         engine_digest = _engine_digest(model_digest, backend, device)

@@ -18,7 +18,7 @@ from proteus_cli.input_files import ARTEFACT, CATALOG, read_bytes, sha256_of
 from proteus_cli.store.catalog_files import parse_catalog, read_labels
 from proteus_cli.store.digests import content_digest, model_digest
 from proteus_cli.store.files import read_json
-from proteus_cli.store.models.exit_chains import ExitChain, chain_digest, chain_file
+from proteus_cli.store.models.exit_chains import ExitChain, chain_digest, chain_file, stage_digests
 from proteus_cli.store.models.prepared_models import (
     Preparation,
     prepared,
@@ -193,6 +193,10 @@ class Workspace:
             yield self._chain(family, variant).name
         elif files and (preparation := self.preparation(family)):
             yield prepared_name(files[0], preparation)
+
+    def stage_digests(self, family: Family, variant: Variant) -> list[str]:
+        """The digests of the stages of a multi-exit variant, as they are loaded. Raises as `loaded_digest` does."""
+        return stage_digests(self._chain(family, variant), *self.prepared_dirs)
 
     def _chain(self, family: Family, variant: Variant) -> ExitChain:
         return ExitChain.of(variant, self.files_of(variant), family.confidence, self.preparation(family))

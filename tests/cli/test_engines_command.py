@@ -7,10 +7,11 @@ import msgspec
 import pytest
 from builders import make_key
 from command_line import files, proteus
+from exit_nets import exit_stages, exits_toml
 from tiny import SHAPES, Tiny, mlp
 
 from proteus_cli import store
-from proteus_cli.backends.tensorrt.cache import EngineFiles, EngineRequest, files_of, find_or_build
+from proteus_cli.backends.tensorrt.cache import EngineFiles, EngineRequest, files_of, find_or_build, stage_name
 
 TYPE = "tesla-t4"
 CURRENT, OTHER = "shapes-s", "shapes-m"
@@ -211,3 +212,45 @@ def test_what_a_link_leads_to_stays(tiny: Tiny, tmp_path: Path, level: str) -> N
     assert proteus("engines", "prune", "--json", "-w", tiny.root).document() == []
     assert files(elsewhere) == before
     assert moved.is_symlink()
+
+
+# --- stages of multi-exit models
+
+
+def add_stages(tiny: Tiny) -> list[str]:
+    """Two variants with the same three stages in the catalog, and the engines of these; their names."""
+    paths = exit_stages(tiny.root / "engines" / "models" / "shapes")
+    listed = [path.relative_to(tiny.place.catalog_path.parent).as_posix() for path in paths]
+    text = tiny.place.catalog_path.read_text()
+    first, *others = text.split("[[family]]\n")
+    variants = "".join(
+        exits_toml(name, listed, stop_when)
+        for name, stop_when in (("quick", "confidence >= 1"), ("careful", "confidence >= 2"))
+    )
+    family, *more = others
+    tiny.place.catalog_path.write_text("[[family]]\n".join([first, f"{family}\n{variants}\n", *more]))
+    digests = [store.model_digest(path) for path in paths]
+    names = [stage_name(place, digest) for place, digest in enumerate(digests, start=1)]
+    for name, digest in zip(names, digests, strict=True):
+        wanted = EngineRequest(TYPE, "shapes", name, make_key(digest))
+        find_or_build(tiny.place.built_dir, wanted, lambda _: b"plan", lambda _: None)
+    return names
+
+
+def test_engines_of_stages_are_current_while_a_variant_has_these_stages(tiny: Tiny) -> None:
+    names = add_stages(tiny)
+    assert states(tiny) == {f"shapes/{name}": "current" for name in names}
+    assert proteus("engines", "verify", "-w", tiny.root).code == 0
+    files_of(tiny.place.built_dir, TYPE, "shapes", names[1]).plan.write_bytes(b"other")
+    assert states(tiny)[f"shapes/{names[1]}"] == "stale: the plan is not the one that was built"
+    assert proteus("engines", "verify", "-w", tiny.root).code == 1
+
+
+def test_engines_of_stages_that_no_variant_has_any_more_are_removed(tiny: Tiny) -> None:
+    names = add_stages(tiny)
+    tiny.place.loaded_paths()  # also where the chain file is there
+    assert set(states(tiny).values()) == {"current"}
+    exit_stages(tiny.root / "engines" / "models" / "shapes", seed=1)
+    assert set(states(tiny).values()) == {"orphan: not in the catalog"}
+    assert "removed 3 engines" in proteus("engines", "prune", "-w", tiny.root).stderr
+    assert not any(files_of(tiny.place.built_dir, TYPE, "shapes", name).plan.exists() for name in names)

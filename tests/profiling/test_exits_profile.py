@@ -149,11 +149,12 @@ def test_what_a_budget_left_out_is_told_as_still_to_be_measured(
     assert "exits 1 to 3: which rows of the eval split they answer, and how accurately, is still to be measured" in line
 
 
-def test_a_gpu_has_no_job_for_it(tmp_path: Path) -> None:
+def test_a_gpu_has_a_job_for_it(tmp_path: Path) -> None:
     made = workspace(tmp_path)
     gpu = Device("gpu0", "gpu", "gpu", "a GPU", memory_bytes=0, cores=())
     backend = open_backend(device(made, "cpu0"))
-    assert measurement_jobs(made.place, made.place.catalog(), gpu, backend, 2) == []
+    (job,) = measurement_jobs(made.place, made.place.catalog(), gpu, backend, 2)
+    assert job.key == EXITS
 
 
 def test_batches_are_rows_of_the_split_and_the_same_each_time(tmp_path: Path) -> None:

@@ -2,9 +2,10 @@
 
 A *chain file* (`store.models.exit_chains`) has K stages and the condition `stop_when`. Stage k takes the features of
 stage k - 1, and gives the outputs of the family, which are the answer of exit k, and the features for the next.
-`runner.ExitRunner` runs a batch through the stages: after each, rows for which the condition holds have their answer;
+`runner.ExitRunner` takes a batch through the stages: after each, rows for which the condition holds have their answer;
 the features of the others are put together to a smaller batch, where the device is, without a way through the server.
-The last exit answers all that get there. Outputs are in the order of the inputs again.
+The last exit answers all that get there. Outputs are in the order of the inputs again. `HostExitRunner` does so with
+runners of another backend; that of GPUs is in `backends.tensorrt.chain`.
 
 Besides the outputs, the runner gives *notes* of each row: the exit that answered it, how confident that answer is,
 whether it was cut short, and the exit at which its condition held.

@@ -1,12 +1,14 @@
 """A backend that also runs multi-exit models, by the engines of another one."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Lock
+from typing import Generic, TypeVar
 
 from proteus_cli.backends.base import Backend, PowerMeter, Runner
-from proteus_cli.backends.exits.runner import ExitRunner
+from proteus_cli.backends.exits.runner import HostExitRunner
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import EngineError
 from proteus_cli.input_files import MODEL, sha256_of
@@ -19,7 +21,7 @@ class WithExits:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self.versions, self.max_slots = backend.versions, backend.max_slots
-        self._stages = _SharedStages(backend)
+        self._stages: SharedEngines[Runner] = SharedEngines()
 
     @property
     def meter(self) -> PowerMeter | None:
@@ -37,43 +39,51 @@ class WithExits:
             return
         with ExitStack() as stack:
             with unpacked(model) as chain:
-                stages = [stack.enter_context(self._stages.loaded(stage)) for stage in chain.stages]
+                stages = [stack.enter_context(self._loaded(stage)) for stage in chain.stages]
             try:
-                runner = ExitRunner(stages, chain.stop_when, chain.confidence)
+                runner = HostExitRunner(stages, chain.stop_when, chain.confidence)
             except EngineError as error:
                 raise EngineError(f"`{model}`: {error.message}", hint=error.hint) from error
             yield runner
 
+    def _loaded(self, stage: Path) -> AbstractContextManager[Runner]:
+        """The engine of a file, which may be removed once this is entered. Raises `EngineError`."""
+        key = sha256_of(stage, MODEL, hint="it was unpacked just now").hex()
+        return self._stages.loaded(key, partial(self._backend.runner, stage))
 
-class _SharedStages:
+
+AnyEngine = TypeVar("AnyEngine")
+Load = Callable[[], AbstractContextManager[AnyEngine]]
+
+
+class SharedEngines(Generic[AnyEngine]):
     """Engines by the content of their files, each loaded while anybody has it. Any thread may load and leave.
 
     None waits while another loads, which may give way to batches: two that load one at once both do, and the one that
     is done later frees its own.
     """
 
-    def __init__(self, backend: Backend) -> None:
-        self._backend, self._lock = backend, Lock()
-        self._loaded: dict[str, _Shared] = {}
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._loaded: dict[str, _Shared[AnyEngine]] = {}
 
     @contextmanager
-    def loaded(self, stage: Path) -> Iterator[Runner]:
-        """The engine of a file, which may be removed once this is entered. Raises `EngineError`."""
-        key = sha256_of(stage, MODEL, hint="it was unpacked just now").hex()
-        shared = self._take(key) or self._add(key, _Shared(self._backend, stage))
+    def loaded(self, key: str, load: Load[AnyEngine]) -> Iterator[AnyEngine]:
+        """The engine of that content, by ``load`` where nobody has it. Raises what that raises."""
+        shared = self._take(key) or self._add(key, _Shared(load))
         try:
-            yield shared.runner
+            yield shared.engine
         finally:
             self._leave(key, shared)
 
-    def _take(self, key: str) -> "_Shared | None":
+    def _take(self, key: str) -> "_Shared[AnyEngine] | None":
         with self._lock:
             shared = self._loaded.get(key)
             if shared is not None:
                 shared.users += 1
         return shared
 
-    def _add(self, key: str, made: "_Shared") -> "_Shared":
+    def _add(self, key: str, made: "_Shared[AnyEngine]") -> "_Shared[AnyEngine]":
         """Share an engine that was made; another one where that has been added meanwhile."""
         with self._lock:
             shared = self._loaded.setdefault(key, made)
@@ -82,7 +92,7 @@ class _SharedStages:
             made.close()
         return shared
 
-    def _leave(self, key: str, shared: "_Shared") -> None:
+    def _leave(self, key: str, shared: "_Shared[AnyEngine]") -> None:
         with self._lock:
             shared.users -= 1
             is_last = not shared.users
@@ -92,11 +102,11 @@ class _SharedStages:
             shared.close()
 
 
-class _Shared:
+class _Shared(Generic[AnyEngine]):
     """An engine, and how many use it."""
 
-    def __init__(self, backend: Backend, stage: Path) -> None:
+    def __init__(self, load: Load[AnyEngine]) -> None:
         self.users = 0
         with ExitStack() as stack:
-            self.runner = stack.enter_context(backend.runner(stage))
+            self.engine = stack.enter_context(load())
             self.close = stack.pop_all().close

@@ -1,9 +1,11 @@
 """Runs batches through the stages of a multi-exit model."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from time import monotonic
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -38,29 +40,52 @@ Leave = Callable[[Leaving, NamedArrays], object]
 
 
 class Passed(NamedTuple):
-    """One stage that a whole batch has passed: what it took, and the answers of its exit."""
+    """The answers of an exit, whose stage a whole batch has passed."""
 
-    inputs: NamedArrays
     outputs: NamedArrays
     confidence: Singles
 
 
-class ExitRunner:
+class StagedBatch(Protocol):
+    """A batch on its way through the stages: it has begun the first one. Its features lie where the device is."""
+
+    def outputs(self) -> NamedArrays:
+        """Those of the exit behind the stage that was begun last, once that has ended. Raises `EngineError`."""
+        ...
+
+    def go_on(self, chosen: Bools | None) -> None:
+        """Begin the next stage, with those of the rows in the last one that are ``chosen``; None: with all of them.
+
+        Raises `EngineError`.
+        """
+        ...
+
+
+class ExitRunner(ABC):
     """A `Runner` of several stages. Rows stop at the first exit after which ``stop_when`` holds.
 
-    ``confidence`` is that of the family. Raises `EngineError` where the stages do not fit together.
+    ``signatures`` are those of the stages, ``confidence`` is that of the family. Raises `EngineError` where the stages
+    do not fit together.
     """
 
-    def __init__(self, stages: Sequence[Runner], stop_when: Condition, confidence: str) -> None:
-        self.stages = tuple(stages)
+    def __init__(self, signatures: Sequence[Signature], stop_when: Condition, confidence: str) -> None:
+        self.exits = len(signatures)
         self._stop_when, self._pace = stop_when, StagePace()
-        first, last = stages[0].signature, stages[-1].signature
-        for place, (stage, after) in enumerate(pairwise(stages), start=1):
-            _require_fitting(place, stage.signature, after.signature, last)
+        first, last = signatures[0], signatures[-1]
+        for place, (stage, after) in enumerate(pairwise(signatures), start=1):
+            _require_fitting(place, stage, after, last)
         self.signature = Signature(first.inputs, last.outputs, NOTES)
         self._names = [spec.name for spec in last.outputs]
         self._confidence = _confidence_output(confidence, self._names)
-        self.memory_bytes = sum(stage.memory_bytes for stage in stages)
+
+    @property
+    @abstractmethod
+    def memory_bytes(self) -> int:
+        """What the engines of all stages take."""
+
+    @abstractmethod
+    def _begun(self, inputs: NamedArrays) -> AbstractContextManager[StagedBatch]:
+        """Begin a batch, which has what it needs until left. Raises `EngineError`."""
 
     def infer(
         self,
@@ -76,22 +101,35 @@ class ExitRunner:
         asked at the start, behind each stage, when a part has left, and when the answers are there. By it, a live
         condition knows the time that rows have had.
         """
+        start_s = clock() if bounds is not None else 0.0
+        rows = len(next(iter(inputs.values())))
+        with self._begun(inputs) as batch:
+            return self.answers(batch, rows, start_s, bounds, clock, leave)
+
+    def answers(
+        self,
+        batch: StagedBatch,
+        rows: int,
+        start_s: float = 0.0,
+        bounds: ExitBounds | None = None,
+        clock: Callable[[], float] = monotonic,
+        leave: Leave | None = None,
+    ) -> NamedArrays:
+        """Those that `infer` gives, of a batch of so many ``rows`` that was begun at ``start_s``."""
         if bounds is not None and leave is None:
             bounds = replace(bounds, may_leave=False)
-        start_s = clock() if bounds is not None else 0.0
         forecast = StageForecast(bounds, self._pace, start_s) if bounds is not None else None
         least = bounds.min_by_row() if bounds is not None else None
-        rule = StopRule(self._stop_when, len(self.stages), bounds, start_s)
-        rows = len(next(iter(inputs.values())))
+        rule = StopRule(self._stop_when, self.exits, bounds, start_s)
         answers, held = _Answers(rows, self._names), np.zeros(rows, np.uint8)
         going = np.arange(rows)
-        for place, stage in enumerate(self.stages, start=1):
-            made = stage.infer(inputs)
+        for place in range(1, self.exits + 1):
+            made = batch.outputs()
             confidence = self._confidence_of(made)
             is_enough, ended_s = rule.behind(place, going, confidence, clock)
             stops = is_enough
             held[going] += place * (is_enough & (held[going] == 0)).astype(np.uint8)
-            if least is not None and place < len(self.stages):
+            if least is not None and place < self.exits:
                 is_enough = stops = is_enough & (confidence >= least[going])
             if forecast is not None:
                 stops = forecast.stopping(place, going, is_enough, clock() if ended_s is None else ended_s)
@@ -101,7 +139,8 @@ class ExitRunner:
             if forecast is not None and forecast.leaving is not None and leave is not None:
                 leave(forecast.leaving, answers.of(forecast.leaving.rows, held))
                 forecast.left(clock())
-            going, inputs = going[~stops], self._features(place, made, ~stops)
+            batch.go_on(~stops if stops.any() else None)
+            going = going[~stops]
         outputs = answers.outputs(held)
         if forecast is not None:
             forecast.ended(clock())
@@ -109,23 +148,52 @@ class ExitRunner:
 
     def passed(self, inputs: NamedArrays) -> Iterator[Passed]:
         """All rows through all stages, whatever the condition says: for measuring. Raises `EngineError`."""
-        for place, stage in enumerate(self.stages, start=1):
-            made = stage.infer(inputs)
-            yield Passed(inputs, {name: made[name] for name in self._names}, self._confidence_of(made))
-            if place < len(self.stages):
-                inputs = self._features(place, made, None)
-
-    def _features(self, place: int, made: NamedArrays, chosen: Bools | None) -> NamedArrays:
-        """What the stage after ``place`` takes of those rows; None: of all."""
-        names = [spec.name for spec in self.stages[place].signature.inputs]
-        if chosen is None or chosen.all():
-            return {name: made[name] for name in names}
-        return {name: made[name][chosen] for name in names}
+        with self._begun(inputs) as batch:
+            for place in range(1, self.exits + 1):
+                made = batch.outputs()
+                yield Passed({name: made[name] for name in self._names}, self._confidence_of(made))
+                if place < self.exits:
+                    batch.go_on(None)
 
     def _confidence_of(self, made: NamedArrays) -> Singles:
         values = margin(made[self._names[0]]) if self._confidence is None else made[self._confidence].reshape(-1)
         confidence: Singles = values.astype(np.float32, copy=False)
         return confidence
+
+
+class HostExitRunner(ExitRunner):
+    """One whose stages are runners that take their inputs from the host, and give their outputs there."""
+
+    def __init__(self, stages: Sequence[Runner], stop_when: Condition, confidence: str) -> None:
+        self.stages = tuple(stages)
+        super().__init__([stage.signature for stage in stages], stop_when, confidence)
+
+    @property
+    def memory_bytes(self) -> int:
+        return sum(stage.memory_bytes for stage in self.stages)
+
+    def _begun(self, inputs: NamedArrays) -> AbstractContextManager[StagedBatch]:
+        return nullcontext(_HostBatch(self.stages, inputs))
+
+
+class _HostBatch:
+    """Runs a stage once its outputs are asked for."""
+
+    def __init__(self, stages: Sequence[Runner], inputs: NamedArrays) -> None:
+        self._stages, self._place = stages, 0
+        self._inputs, self._made = inputs, inputs
+
+    def outputs(self) -> NamedArrays:
+        self._made = self._stages[self._place].infer(self._inputs)
+        return self._made
+
+    def go_on(self, chosen: Bools | None) -> None:
+        self._place += 1
+        names = [spec.name for spec in self._stages[self._place].signature.inputs]
+        if chosen is None:
+            self._inputs = {name: self._made[name] for name in names}
+        else:
+            self._inputs = {name: self._made[name][chosen] for name in names}
 
 
 class _Answers:

@@ -1,7 +1,7 @@
 """TensorRT on one GPU: an engine for each model, built where the cache has no current one."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -10,7 +10,15 @@ from proteus_cli.backends.discovery import describe_gpu, ordinal_of
 from proteus_cli.backends.nvml import nvml_device
 from proteus_cli.backends.tensorrt.bindings import tensorrt_version, trt
 from proteus_cli.backends.tensorrt.building import build, key_of
-from proteus_cli.backends.tensorrt.cache import CachedEngine, EngineRequest, directory_of, files_of, find_or_build
+from proteus_cli.backends.tensorrt.cache import (
+    CachedEngine,
+    EngineRequest,
+    directory_of,
+    files_of,
+    find_or_build,
+    stage_name,
+)
+from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChain, LoadedStages
 from proteus_cli.backends.tensorrt.cuda import primary_context
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -19,7 +27,8 @@ from proteus_cli.domain.engine import BuildOptions
 from proteus_cli.domain.profile.profile import BackendInfo
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.input_files import WEIGHTS, read_bytes
-from proteus_cli.store.models.exit_chains import is_chain_file
+from proteus_cli.store.digests import model_digest
+from proteus_cli.store.models.exit_chains import is_chain_file, unpacked
 
 
 class TensorRT:
@@ -46,32 +55,45 @@ class TensorRT:
         return found
 
     def prepare(self, model: Path, owner: VariantKey | None = None) -> float:
-        """Build the engine of a model unless it is current; returns the seconds that building it took."""
-        return self._find_or_build(model, owner).record.build_s
+        """Build the engine of a model, or of each of its stages, unless it is current; returns what building took."""
+        if not is_chain_file(model):
+            return self._find_or_build(model, owner).record.build_s
+        with unpacked(model) as chain:
+            return sum(engine.record.build_s for engine in self._stages(chain.stages, owner))
 
-    def plan(self, model: Path, owner: VariantKey | None = None) -> bytes:
-        """The serialized engine of a model, built unless it is current. Raises `EngineError`, `ArtefactError`."""
-        return read_bytes(self.plan_file(model, owner), WEIGHTS, hint="delete it: it is built anew")
+    def plan(self, model: Path, owner: VariantKey | None = None) -> bytes | ChainPlans:
+        """The serialized engine of a model, or those of its stages, each built unless it is current.
+
+        Raises `EngineError`, `ArtefactError`.
+        """
+        if not is_chain_file(model):
+            return _read(self._find_or_build(model, owner))
+        with unpacked(model) as chain:
+            stages = tuple(map(_read, self._stages(chain.stages, owner)))
+            return ChainPlans(stages, chain.stop_when, chain.confidence)
 
     def plan_file(self, model: Path, owner: VariantKey | None = None) -> Path:
-        """The file of that. Raises like `plan`."""
+        """The file of the engine of a model that has one. Raises like `plan`."""
         return self._find_or_build(model, owner).plan
 
     @contextmanager
     def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:
         """Load the engine of a model. Raises like `plan`, `OutOfDeviceMemory` and `DeviceLost`."""
-        engine = LoadedEngine(self.plan(model, owner), self.context, slots=1)
-        try:
+        plan = self.plan(model, owner)
+        if isinstance(plan, ChainPlans):
+            with closing(LoadedStages(plan.stages, self.context, slots=1)) as stages:
+                yield LoadedChain(stages, plan, self.context)
+            return
+        with closing(LoadedEngine(plan, self.context, slots=1)) as engine:
             yield engine
-        finally:
-            engine.close()
+
+    def _stages(self, stages: Sequence[Path], owner: VariantKey | None) -> Iterator[CachedEngine]:
+        """The engines of a multi-exit model. They are kept by their content: variants of a family may share them."""
+        for place, stage in enumerate(stages, start=1):
+            name = owner and VariantKey(owner.family, stage_name(place, model_digest(stage)))
+            yield self._find_or_build(stage, name)
 
     def _find_or_build(self, model: Path, owner: VariantKey | None) -> CachedEngine:
-        if is_chain_file(model):
-            raise EngineError(
-                f"`{model}` is a multi-exit model, which TensorRT can't run here.",
-                hint="plans place it on CPUs once `proteus profile` has measured it there (docs/exits.md)",
-            )
         if owner is None:
             raise EngineError(
                 f"`{model}` belongs to no variant of the catalog, so its engine cannot be kept.",
@@ -101,3 +123,7 @@ class TensorRT:
         if options is not None and options.max_batch >= best:
             return options
         return BuildOptions(opt_batch=best, max_batch=max(best, ANY_RUNNER_TAKES))
+
+
+def _read(engine: CachedEngine) -> bytes:
+    return read_bytes(engine.plan, WEIGHTS, hint="delete it: it is built anew")

@@ -5,7 +5,8 @@
     engines/built/<device type>/<family>__<variant>/1/model.plan      the engine
                                                      /model.json      what it was built from (`BuiltEngine`)
 
-Both files are written together, the plan first. An engine whose record does not describe its plan is stale.
+Both files are written together, the plan first. An engine whose record does not describe its plan is stale. In place of
+a variant's name, that of an engine of a stage of a multi-exit model is the `stage_name`.
 """
 
 import hashlib
@@ -105,6 +106,14 @@ def files_of(built: Path, device_type: str, family: str, variant: str) -> Engine
 def _folder(family: str, variant: str) -> str:
     """The directory's name. It is ambiguous, as names may contain `__`; the record says which engine it is."""
     return f"{family}__{variant}"
+
+
+def stage_name(place: int, model_digest: str) -> str:
+    """What the engine of a stage is called in its family, by its place in the chain, from 1, and its content.
+
+    So the variants of a family that have the same stages have the same engines.
+    """
+    return f"stage{place}-{model_digest[:16]}"
 
 
 def building_lock(directory: Path) -> Path:

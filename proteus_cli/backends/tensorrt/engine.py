@@ -1,10 +1,11 @@
-"""A TensorRT engine that is loaded on its device, with its slots."""
+"""TensorRT engines that are loaded on their device, with their slots."""
 
 import traceback
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,22 +22,35 @@ _abandoned: list[object] = []
 """Objects of lost contexts. They cannot be freed, and TensorRT must not try."""
 
 
-class LoadedEngine:
-    """An engine with a slot for each batch that may be on the device at once. It is also a `SlottedRunner`.
+class AnySlot(Protocol):
+    """What one batch needs while it is on the device."""
 
-    Memory is counted before it is allocated; an engine that does not fit leaves nothing behind.
+    def close(self) -> None: ...
+
+
+SlotT = TypeVar("SlotT", bound=AnySlot)
+
+
+class SlottedEngines(ABC, Generic[SlotT]):
+    """Engines that a batch goes through one after another, with a slot for each batch that may be there at once.
+
+    Memory of all of them is counted before it is allocated; what does not fit leaves nothing behind. ``tensors``: what
+    goes into the first engine, and comes out of the last.
     """
 
-    def __init__(self, plan: bytes, context: PrimaryContext, *, slots: int) -> None:
+    tensors: EngineTensors
+
+    def __init__(self, plans: Sequence[bytes], context: PrimaryContext, *, slots: int) -> None:
         """Raises `EngineError`, `OutOfDeviceMemory`, `DeviceLost`; other engines are not affected."""
         self._context = context
-        self._slots: list[Slot] = []
-        self._free: SimpleQueue[Slot] = SimpleQueue()
+        self._engines: list[trt.ICudaEngine] = []
+        self._slots: list[SlotT] = []
+        self._free: SimpleQueue[SlotT] = SimpleQueue()
         self._errors: list[str] = []  # what TensorRT logged
         with context.current():
             try:
                 with _freed_frames():
-                    self._open(plan, slots)
+                    self._open(plans, slots)
             except BaseException:
                 self._drop()
                 raise
@@ -60,7 +74,7 @@ class LoadedEngine:
         self._free.put(slot)
 
     @contextmanager
-    def slot(self) -> Iterator[Slot]:
+    def slot(self) -> Iterator[SlotT]:
         """A slot for one batch, once one is free, until left."""
         slot = self.take()
         try:
@@ -68,28 +82,12 @@ class LoadedEngine:
         finally:
             self.give_back(slot)
 
-    def take(self) -> Slot:
-        """A slot for one batch, once one is free; the caller gives it back after `Slot.wait`."""
+    def take(self) -> SlotT:
+        """A slot for one batch, once one is free; the caller gives it back once the batch is done."""
         return self._free.get()
 
-    def give_back(self, slot: Slot) -> None:
+    def give_back(self, slot: SlotT) -> None:
         self._free.put(slot)
-
-    def infer(self, inputs: NamedArrays) -> NamedArrays:
-        """Run one batch. Raises `EngineError` where it does not fit or fails, `DeviceLost`."""
-        return self._timed(inputs)[0]
-
-    def compute_s(self, inputs: NamedArrays) -> float:
-        """Run one batch; returns the seconds that the device computed, without copies. Raises like `infer`."""
-        return self._timed(inputs)[1]
-
-    def _timed(self, inputs: NamedArrays) -> tuple[NamedArrays, float]:
-        part = _part(inputs, self.signature)
-        with self.slot() as slot, self._context.current():
-            slot.submit([part])
-            outputs = slot.wait()
-            names = (spec.name for spec in self.signature.outputs)
-            return dict(zip(names, outputs, strict=True)), slot.compute_s()
 
     def close(self) -> None:
         """Wait until all slots are free, then free everything. No batch may be submitted any more."""
@@ -102,25 +100,34 @@ class LoadedEngine:
             _abandoned.append(self.__dict__.copy())
             self._slots = []
 
-    def _open(self, plan: bytes, slots: int) -> None:
+    @abstractmethod
+    def _lay_out(self) -> int:
+        """Set `tensors`; returns the bytes of one slot's buffers on the device. Raises `EngineError`."""
+
+    @abstractmethod
+    def _make_slot(self) -> SlotT:
+        """A slot of its own. Raises like `Slot`."""
+
+    def _open(self, plans: Sequence[bytes], slots: int) -> None:
+        plan_bytes = sum(map(len, plans))
         before_bytes, total_bytes = self._context.memory_bytes()
-        require_memory(len(plan), before_bytes, total_bytes, what="The weights of an engine")
+        require_memory(plan_bytes, before_bytes, total_bytes, what="The weights of an engine")
         self._runtime = trt.Runtime(error_logger(self._errors))
-        self._engine = self._deserialize(plan)
-        self.tensors = _layout(self._engine)
-        self.slot_bytes = int(self._engine.device_memory_size_v2) + self.tensors.buffer_bytes
+        for plan in plans:
+            self._engines.append(self._deserialize(plan))
+        self.slot_bytes = self._lay_out() + sum(int(engine.device_memory_size_v2) for engine in self._engines)
         free_bytes, _ = self._context.memory_bytes()
         require_memory(slots * self.slot_bytes, free_bytes, total_bytes, what=f"{slots} slots of an engine")
         for _ in range(slots):
-            self._slots.append(Slot(self._engine, self.tensors))
+            self._slots.append(self._make_slot())
         after_bytes, _ = self._context.memory_bytes()
-        self.memory_bytes = max(before_bytes - after_bytes, len(plan) + slots * self.slot_bytes)
+        self.memory_bytes = max(before_bytes - after_bytes, plan_bytes + slots * self.slot_bytes)
 
-    def _new_slot(self) -> Slot:
+    def _new_slot(self) -> SlotT:
         """A slot beside those that run; `slot_bytes` becomes what it took, where that is more."""
         before_bytes, total_bytes = self._context.memory_bytes()
         require_memory(self.slot_bytes, before_bytes, total_bytes, what="One more slot of an engine would")
-        slot = Slot(self._engine, self.tensors)
+        slot = self._make_slot()
         self.slot_bytes = max(self.slot_bytes, before_bytes - self._context.memory_bytes()[0])
         return slot
 
@@ -134,12 +141,43 @@ class LoadedEngine:
         return engine
 
     def _drop(self) -> None:
-        """Free the slots first, as they belong to the engine, and the engine to the runtime."""
+        """Free the slots first, as they belong to the engines, and the engines to the runtime."""
         for slot in self._slots:
             slot.close()
         self._slots = []
-        self.__dict__.pop("_engine", None)
+        self._engines = []
         self.__dict__.pop("_runtime", None)
+
+
+class LoadedEngine(SlottedEngines[Slot]):
+    """An engine with a slot for each batch that may be on the device at once. It is also a `SlottedRunner`."""
+
+    def __init__(self, plan: bytes, context: PrimaryContext, *, slots: int) -> None:
+        """Raises `EngineError`, `OutOfDeviceMemory`, `DeviceLost`; other engines are not affected."""
+        super().__init__([plan], context, slots=slots)
+
+    def infer(self, inputs: NamedArrays) -> NamedArrays:
+        """Run one batch. Raises `EngineError` where it does not fit or fails, `DeviceLost`."""
+        return self._timed(inputs)[0]
+
+    def compute_s(self, inputs: NamedArrays) -> float:
+        """Run one batch; returns the seconds that the device computed, without copies. Raises like `infer`."""
+        return self._timed(inputs)[1]
+
+    def _timed(self, inputs: NamedArrays) -> tuple[NamedArrays, float]:
+        part = part_of(inputs, self.signature)
+        with self.slot() as slot, self._context.current():
+            slot.submit([part])
+            outputs = slot.wait()
+            names = (spec.name for spec in self.signature.outputs)
+            return dict(zip(names, outputs, strict=True)), slot.compute_s()
+
+    def _lay_out(self) -> int:
+        self.tensors = tensors_of(self._engines[0])
+        return self.tensors.buffer_bytes
+
+    def _make_slot(self) -> Slot:
+        return Slot(self._engines[0], self.tensors)
 
 
 @contextmanager
@@ -152,7 +190,7 @@ def _freed_frames() -> Iterator[None]:
         raise
 
 
-def _part(inputs: NamedArrays, signature: Signature) -> Part:
+def part_of(inputs: NamedArrays, signature: Signature) -> Part:
     """Inputs of one batch as a part. Raises `EngineError` where a type or a shape is wrong."""
     rows = len(inputs[signature.inputs[0].name])
     for spec in signature.inputs:
@@ -164,7 +202,7 @@ def _part(inputs: NamedArrays, signature: Signature) -> Part:
     return signature.part(inputs)
 
 
-def _layout(engine: "trt.ICudaEngine") -> EngineTensors:
+def tensors_of(engine: "trt.ICudaEngine") -> EngineTensors:
     """The tensors of an engine, in its order. Raises `EngineError` where they cannot be served.
 
     It has no generator: that would keep the engine in a cell, which cannot be cleared after an error.

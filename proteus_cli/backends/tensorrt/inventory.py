@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from proteus_cli import store
-from proteus_cli.backends.tensorrt.cache import PLAN_NAME, RECORD_NAME, EngineFiles, building_lock
+from proteus_cli.backends.tensorrt.cache import PLAN_NAME, RECORD_NAME, EngineFiles, building_lock, stage_name
 from proteus_cli.backends.tensorrt.file_lock import file_lock
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -25,7 +25,7 @@ class ListedEngine(Value, frozen=True):
     ``directory`` is relative to the workspace, or to the state where there is one.
 
     An engine is *current* when model and plan are those of its record (more cannot be known without a GPU), an *orphan*
-    when its variant is not in the catalog, else *stale*. ``why`` says why it is not current.
+    when the catalog has no variant that needs it, else *stale*. ``why`` says why it is not current.
     """
 
     device_type: str
@@ -83,17 +83,30 @@ def _judge_of(place: store.Workspace) -> Judge:
     models = place.model_files()
 
     @cache
-    def digest_of(key: VariantKey) -> str:
+    def stages() -> dict[VariantKey, str]:
+        """The digest of each stage of a multi-exit model, by what its engine is called."""
+        return {
+            VariantKey(family.name, stage_name(number, digest)): digest
+            for family, variant in catalog.variants
+            if variant.exits
+            for number, digest in enumerate(place.stage_digests(family, variant), start=1)
+        }
+
+    @cache
+    def digest_of(key: VariantKey) -> str | None:
+        if key not in models:
+            return stages().get(key)
         family = catalog.family(key.family)
         return place.loaded_digest(family, family.variant(key.variant))
 
     def state(files: EngineFiles, record: BuiltEngine) -> tuple[EngineState, str]:
         key = VariantKey(record.family, record.variant)
-        if key not in models:
+        digest = digest_of(key)
+        if digest is None:
             return "orphan", "not in the catalog"
         if not files.belong_to(record.device_type, record.family, record.variant):
             return "stale", f"it was built for {record.device_type}"
-        if digest_of(key) != record.key.model_digest:
+        if digest != record.key.model_digest:
             return "stale", "another model"
         damage = files.damage(record)
         return ("stale", damage) if damage else ("current", "")

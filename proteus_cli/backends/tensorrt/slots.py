@@ -128,7 +128,7 @@ class Slot:
             self.__dict__.pop(name, None)
 
     def _allocate(self, engine: "trt.ICudaEngine") -> None:
-        self._context = _execution_context(engine)
+        self._context = execution_context(engine)
         self._stream = cuda.Stream(NON_BLOCKING)
         self._copied_in, self._computed = cuda.Event(), cuda.Event()
         self._done = cuda.Event(cuda.event_flags.BLOCKING_SYNC)  # a thread that waits for it sleeps
@@ -138,7 +138,7 @@ class Slot:
             self._add(self._outputs, spec)
 
     def _add(self, tensors: list[SlotTensor], spec: TensorSpec) -> None:
-        tensors.append(_slot_tensor(spec, self._tensors.max_rows))
+        tensors.append(slot_tensor(spec, self._tensors.max_rows))
         if not self._context.set_tensor_address(spec.name, int(tensors[-1].device)):
             raise EngineError(f"TensorRT takes no buffer for `{spec.name}`")
 
@@ -158,13 +158,18 @@ class Slot:
         if rows == self._shaped_rows:
             return
         self._shaped_rows = 0
-        for tensor in self._inputs:
-            if not self._context.set_input_shape(tensor.spec.name, (rows, *tensor.values.shape[1:])):
-                raise EngineError(f"TensorRT refuses {rows} rows of `{tensor.spec.name}`")
+        set_shapes(self._context, self._tensors.signature.inputs, rows)
         self._shaped_rows = rows
 
 
-def _execution_context(engine: "trt.ICudaEngine") -> "trt.IExecutionContext":
+def set_shapes(context: "trt.IExecutionContext", inputs: Sequence[TensorSpec], rows: int) -> None:
+    """Tell TensorRT the shapes of a batch. Raises `EngineError` where it refuses one."""
+    for spec in inputs:
+        if not context.set_input_shape(spec.name, (rows, *spec.sizes)):
+            raise EngineError(f"TensorRT refuses {rows} rows of `{spec.name}`")
+
+
+def execution_context(engine: "trt.ICudaEngine") -> "trt.IExecutionContext":
     context = engine.create_execution_context()
     if context is None:
         raise OutOfDeviceMemory(
@@ -174,7 +179,7 @@ def _execution_context(engine: "trt.ICudaEngine") -> "trt.IExecutionContext":
     return context
 
 
-def _slot_tensor(spec: TensorSpec, max_rows: int) -> SlotTensor:
+def slot_tensor(spec: TensorSpec, max_rows: int) -> SlotTensor:
     device = cuda.mem_alloc(max_rows * spec.row_bytes)
     try:
         pinned = cuda.pagelocked_empty(max_rows * spec.row_bytes, np.uint8)

@@ -71,8 +71,6 @@ def work_on(
         jobs = measurement_jobs(
             workspace, catalog, device, backend, max_batch, max_slots, force=force, accepts_noise=accepts_noise
         )
-        if left_out := [variant.name for _, variant in catalog.variants if variant.exits and device.kind == "gpu"]:
-            console.warn(f"not measured on {device.id}, as multi-exit models run on CPUs only: {', '.join(left_out)}")
         yield DeviceWork(began_s, device, alike, stored_as[device.id], backend, jobs, accepts_noise)
 
 

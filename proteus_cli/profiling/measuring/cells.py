@@ -1,7 +1,7 @@
 """Measures single cells of a device: a batch size of a variant, with so many batches at once."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import cycle
 from operator import itemgetter
 
@@ -74,7 +74,7 @@ class PointMeter:
 
     def _measured_once(self, job: MeasurementJob, runner: Runner, batch: int, budget_s: float, slots: int) -> Point:
         batches, meter = self._batches(job, runner, batch), self._backend.meter
-        inputs, next_batch = batches[0], cycle(batches).__next__
+        next_batch = cycle(batches).__next__
         min_s = MIN_S if meter is not None else 0.0
         with measuring_power(meter) as reading, observing(self._device.cores) as waiting:
             if slots == 1:
@@ -84,14 +84,14 @@ class PointMeter:
                     )
             else:
                 longest_s = min(budget_s, CELL_S)
-                point = measure_concurrently(lambda: runner.infer(inputs), batch, slots, longest_s, min_s=min_s)
+                point = measure_concurrently(lambda: runner.infer(next_batch()), batch, slots, longest_s, min_s=min_s)
         if not job.accepts_noise:
             waiting_frac = 0.0 if gives_way() else waiting.frac
             point = msgspec.structs.replace(
                 point, noise_frac=noise_frac(point, waiting_frac, runs_are_alike=len(batches) == 1)
             )
         if slots == 1 and isinstance(runner, SlottedRunner):
-            point = msgspec.structs.replace(point, compute_s=_compute_s(runner, inputs, min(budget_s, CELL_S)))
+            point = msgspec.structs.replace(point, compute_s=_compute_s(runner, next_batch, min(budget_s, CELL_S)))
         if meter is not None:
             self._slowed_by |= dict.fromkeys(meter.slowed_by() or ())
         return reading.of(point)
@@ -107,10 +107,10 @@ class PointMeter:
         return batches_of(runner.signature, self._eval_rows.get(job.key), batch)
 
 
-def _compute_s(runner: SlottedRunner, inputs: NamedArrays, budget_s: float) -> float:
+def _compute_s(runner: SlottedRunner, next_batch: Callable[[], NamedArrays], budget_s: float) -> float:
     """The mean compute time over a round of runs, or over `FEWEST_RUNS` where the budget is too small for one."""
     stop_s = time.perf_counter() + budget_s
     taken_s: list[float] = []
     while len(taken_s) < FEWEST_RUNS or (len(taken_s) < ROUND_RUNS and time.perf_counter() < stop_s):
-        taken_s.append(runner.compute_s(inputs))
+        taken_s.append(runner.compute_s(next_batch()))
     return sum(taken_s) / len(taken_s)

@@ -3,53 +3,85 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from time import perf_counter
-from typing import Any
+from time import monotonic, perf_counter
+from typing import Any, Protocol
 
 import numpy as np
 
-from proteus_cli.backends.base import OutputArrays, Part
+from proteus_cli.backends.base import NamedArrays, OutputArrays, Part, Signature
+from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChains
 from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
-from proteus_cli.backends.tensorrt.slots import Slot
+from proteus_cli.backends.tensorrt.slots import EngineTensors
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.stages.stage_forecast import Leaving
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.bisection import run_with_bisection
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
+from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, LeavingCallback, OnLost
 from proteus_cli.serving.devices.threaded import ThreadedExecutor
 from proteus_cli.serving.logs import fields
 from proteus_cli.units import counted
 
 log = logging.getLogger("proteus.gpu")
 
-ReadPlan = Callable[[VariantKey, Path], bytes]
-"""The serialized engine of a model; called on the thread that loads. Raises `ProteusError`."""
+ReadPlan = Callable[[VariantKey, Path], bytes | ChainPlans]
+"""The serialized engine of a model, or those of its stages; called on the thread that loads. Raises `ProteusError`."""
+
+
+class GpuSlot(Protocol):
+    """What one batch needs on the device: a `Slot`, or the `ExitSlot` of a multi-exit model."""
+
+    def submit(self, parts: Sequence[Part]) -> None: ...
+
+    def wait(self) -> OutputArrays: ...
+
+
+class GpuEngine(Protocol):
+    """A `LoadedEngine`, or a `LoadedChain`. Each gets back slots that were taken of it."""
+
+    @property
+    def signature(self) -> Signature: ...
+
+    @property
+    def tensors(self) -> EngineTensors: ...
+
+    def take(self) -> Any: ...
+
+    def give_back(self, slot: Any) -> None: ...
+
+    def slot(self) -> AbstractContextManager[GpuSlot]: ...
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GpuBatch:
     """A batch that was submitted to the device, or could not be, because of ``error``."""
 
-    engine: LoadedEngine
-    slot: Slot
+    engine: GpuEngine
+    slot: Any
     batch: Batch
     number: int
     started_s: float
     error: Exception | None
 
 
-class GpuExecutor(ThreadedExecutor[LoadedEngine]):
+class GpuExecutor(ThreadedExecutor[GpuEngine]):
     """An `Executor` of one CUDA device, with as many batches on it at once as it has slots, in the order of `submit`.
+
+    The thread that waits for a batch of a multi-exit model takes it through all of its stages.
 
     Where the context is lost, so is the device: only another process can use it again.
     """
 
     def __init__(self, context: PrimaryContext, read_plan: ReadPlan, on_lost: OnLost, *, slots: int = 2) -> None:
         self._context, self._read_plan, self._slots = context, read_plan, slots
+        self._chains = LoadedChains(context, slots)
         self._running: SimpleQueue[GpuBatch | None] = SimpleQueue()
         self._free_slots = threading.Semaphore(slots)  # of the device, whichever engines its batches are for
         super().__init__(f"gpu{context.ordinal}", on_lost)
@@ -68,9 +100,14 @@ class GpuExecutor(ThreadedExecutor[LoadedEngine]):
 
     # --- the loading thread
 
-    def _load(self, key: VariantKey, model: Path, warm_up_rows: int) -> LoadedEngine:
+    def _load(self, key: VariantKey, model: Path, warm_up_rows: int) -> GpuEngine:
         """Load an engine beside the batches that run: its slots have streams of their own."""
-        engine = LoadedEngine(self._read_plan(key, model), self._context, slots=self._slots)
+        plan = self._read_plan(key, model)
+        engine: GpuEngine
+        if isinstance(plan, ChainPlans):
+            engine = self._chains.load(plan)
+        else:
+            engine = LoadedEngine(plan, self._context, slots=self._slots)
         try:
             _require_max_rows(engine, key, warm_up_rows)
             self._warm_up(engine, warm_up_rows)
@@ -79,7 +116,7 @@ class GpuExecutor(ThreadedExecutor[LoadedEngine]):
             raise
         return engine
 
-    def _warm_up(self, engine: LoadedEngine, max_rows: int) -> None:
+    def _warm_up(self, engine: GpuEngine, max_rows: int) -> None:
         """Run batches on each slot, so that TensorRT does its late initialisation now."""
         rng = np.random.default_rng(0)
         parts = [engine.signature.sample_part(rows, rng) for rows in sorted({1, min(2, max_rows), max_rows})]
@@ -90,7 +127,7 @@ class GpuExecutor(ThreadedExecutor[LoadedEngine]):
 
     # --- the running thread
 
-    def _start_batch(self, engine: LoadedEngine, batch: Batch, number: int) -> None:
+    def _start_batch(self, engine: GpuEngine, batch: Batch, number: int) -> None:
         if self.is_lost:
             return
         self._free_slots.acquire()
@@ -130,17 +167,26 @@ class GpuExecutor(ThreadedExecutor[LoadedEngine]):
                 )
         except Exception as error:  # noqa: BLE001 - the batch's callback gets it
             return error
-        return BatchResult(outputs, perf_counter() - running.started_s, failures)
+        return _batch_result(running, outputs, failures)
 
     def _outputs(self, running: GpuBatch) -> OutputArrays:
         if running.error is not None:
             raise running.error
+        batch = running.batch
+        wait = running.slot.wait
+        if batch.bounds is not None:
+            wait = partial(wait, batch.bounds, batch.leaving and partial(self._leave, running, batch.leaving))
         with self._context.current():
-            return running.slot.wait()
+            outputs: OutputArrays = wait()
+            return outputs
+
+    def _leave(self, running: GpuBatch, leaving: LeavingCallback, left: Leaving, given: NamedArrays) -> None:
+        result = _batch_result(running, tuple(given.values()), {})
+        self._on_loop(self._part_left, running.number, leaving, left.parts, result)
 
     # --- any thread that has a slot
 
-    def _run(self, slot: Slot, parts: Sequence[Part]) -> OutputArrays:
+    def _run(self, slot: GpuSlot, parts: Sequence[Part]) -> OutputArrays:
         with self._context.current():
             slot.submit(parts)
             return slot.wait()
@@ -153,7 +199,13 @@ class GpuExecutor(ThreadedExecutor[LoadedEngine]):
         super()._on_loop(call, *arguments)
 
 
-def _require_max_rows(engine: LoadedEngine, key: VariantKey, rows: int) -> None:
+def _batch_result(running: GpuBatch, given: OutputArrays, failures: Mapping[int, Exception]) -> BatchResult:
+    outputs, notes = running.engine.signature.told_apart(given)
+    compute_s, ended_s = perf_counter() - running.started_s, monotonic()
+    return BatchResult(outputs, compute_s, failures, notes=notes, ended_s=ended_s)
+
+
+def _require_max_rows(engine: GpuEngine, key: VariantKey, rows: int) -> None:
     if rows > engine.tensors.max_rows:
         most = counted(engine.tensors.max_rows, "row")
         raise EngineError(

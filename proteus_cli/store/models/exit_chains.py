@@ -102,6 +102,18 @@ def chain_digest(chain: ExitChain, *directories: Path) -> str:
     return model_digest(found) if found is not None else single_file_digest(_packed(chain, directories))
 
 
+def stage_digests(chain: ExitChain, *directories: Path) -> list[str]:
+    """The digests of the stages as the `chain_file` has them, which is not written. Raises as that does."""
+    found = _found(chain.name, directories)
+    if found is not None:
+        with unpacked(found) as content:
+            return [model_digest(stage) for stage in content.stages]
+    contents = (
+        _content(stage, chain.preparation_of(place), directories) for place, stage in enumerate(chain.stages, start=1)
+    )
+    return [single_file_digest(content) for content in contents]
+
+
 def is_chain_file(model: Path) -> bool:
     """Whether a model is a chain file, whatever its name is; not where it can't be read, which loading it reports."""
     try:

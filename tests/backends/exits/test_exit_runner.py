@@ -15,7 +15,7 @@ from tiny import CLASSES, save_model, tensor
 
 from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.backends.exits.loading import WithExits
-from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE, EXIT_NOTE, NOTES, ExitRunner
+from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE, EXIT_NOTE, NOTES, HostExitRunner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.conditions.condition import holds
 from proteus_cli.domain.conditions.metrics import Metric
@@ -60,7 +60,7 @@ def test_a_batch_is_answered_as_its_rows_one_by_one(tmp_path: Path, stop_when: s
 def test_rows_leave_at_several_exits_and_stages_get_only_the_others(tmp_path: Path) -> None:
     stages = exit_stages(tmp_path)
     with loaded(stages, "confidence >= 2") as runner:
-        watched = ExitRunner([Watched(stage) for stage in runner.stages], parse("confidence >= 2"), "margin")
+        watched = HostExitRunner([Watched(stage) for stage in runner.stages], parse("confidence >= 2"), "margin")
         exits = watched.infer(inputs_of(40))[EXIT_NOTE]
     counts = [int(np.sum(exits >= place)) for place in (1, 2, 3)]
     assert counts[0] > counts[1] > counts[2] > 0
@@ -81,7 +81,7 @@ class Watched:
 
 def test_without_a_confidence_rows_go_on() -> None:
     """The margin of NaN is NaN, and that is not enough for any threshold."""
-    runner = ExitRunner([Spoilt(), Spoilt(last=True)], parse("confidence >= -1e9"), "margin")
+    runner = HostExitRunner([Spoilt(), Spoilt(last=True)], parse("confidence >= -1e9"), "margin")
     assert runner.infer({"x": np.zeros((2, 1), np.float32)})[EXIT_NOTE].tolist() == [1, 2]
 
 
@@ -158,7 +158,7 @@ def test_a_chain_file_runs_like_its_stages(tmp_path: Path) -> None:
 def test_ordinary_models_are_left_to_the_backend(tmp_path: Path) -> None:
     stage = exit_stages(tmp_path)[0]
     with WithExits(OnnxRuntime(CPU)).runner(stage) as runner:
-        assert not isinstance(runner, ExitRunner)
+        assert not isinstance(runner, HostExitRunner)
 
 
 def test_chains_share_the_engines_of_their_stages(tmp_path: Path) -> None:
@@ -167,7 +167,7 @@ def test_chains_share_the_engines_of_their_stages(tmp_path: Path) -> None:
     both = WithExits(backend)
     with both.runner(slow) as runner:
         with both.runner(fast) as other:
-            assert isinstance(runner, ExitRunner) and isinstance(other, ExitRunner)  # noqa: PT018 - for the type checker
+            assert isinstance(runner, HostExitRunner) and isinstance(other, HostExitRunner)  # noqa: PT018 - for the type checker
             assert runner.stages == other.stages
         assert (backend.loads, backend.open) == (3, 3)
         assert runner.infer(inputs_of(2))[EXIT_NOTE].tolist() == [3, 3]

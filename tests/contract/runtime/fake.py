@@ -28,6 +28,14 @@ def busy_s() -> tuple[float, float]:
     return each.value, any_of_them.value
 
 
+def copied_bytes() -> tuple[int, int, int]:
+    """What was copied until now: to the device, to the host, and within the device."""
+    values = (ctypes.c_long * 3)()
+    _driver.fake_copied(values)
+    to_device, to_host, within = values
+    return to_device, to_host, within
+
+
 def is_back(before: Census) -> bool:
     """Whether all that was made since is gone."""
     return census() == before

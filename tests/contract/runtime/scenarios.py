@@ -8,9 +8,11 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from contract.runtime import drivers
@@ -29,16 +31,25 @@ from contract.runtime.census import CLEAN  # noqa: E402
 from contract.runtime.drivers import FAKE, REAL, fake  # noqa: E402
 from contract.runtime.drivers import device as driver  # noqa: E402
 from contract.runtime.plans import make_plan  # noqa: E402
-from tiny import INPUTS  # noqa: E402
+from exit_nets import WIDTH  # noqa: E402
+from tiny import CLASSES, INPUTS  # noqa: E402
 
+from proteus_cli.backends.exits.runner import CUT_NOTE, NOTES  # noqa: E402
+from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChain, LoadedStages  # noqa: E402
 from proteus_cli.backends.tensorrt.cuda import primary_context  # noqa: E402
 from proteus_cli.backends.tensorrt.engine import LoadedEngine  # noqa: E402
+from proteus_cli.domain.catalog.catalog import VariantKey  # noqa: E402
 from proteus_cli.domain.profile.profile import Point  # noqa: E402
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint  # noqa: E402
+from proteus_cli.domain.stages.stage_forecast import ExitBounds  # noqa: E402
 from proteus_cli.errors import DeviceLost, EngineError, OutOfDeviceMemory  # noqa: E402
 from proteus_cli.profiling.measuring.concurrency import measure_concurrently  # noqa: E402
 from proteus_cli.profiling.measuring.measure import measure_point  # noqa: E402
+from proteus_cli.serving.devices.executor import BatchResult  # noqa: E402
+from proteus_cli.units import format_size  # noqa: E402
 
 DELAY_S = 0.004
+WORKSPACE_BYTES = 2**20  # of an execution context of the double
 MEASURE_S = 0.5
 MEASURE_TIMES = 3
 TIMED_RUNS = 10
@@ -322,11 +333,13 @@ async def out_of_memory() -> str:
         return f"each of {failed} allocations of a load failed once"
 
 
-async def _load_without_memory(device: "harness.Harness", allocation: int) -> EngineError | None:
+async def _load_without_memory(
+    device: "harness.Harness", allocation: int, key: VariantKey = harness.LARGE
+) -> EngineError | None:
     """Why a load failed for which this allocation, and all after it, find no memory; None where it has fewer."""
     fake.fail_allocations_from(allocation)
     try:
-        await device.load(harness.LARGE)
+        await device.load(key)
     except EngineError as error:
         fake.injected["out of memory"] += 1
         return error
@@ -497,8 +510,208 @@ async def _lose(fault: Callable[[], None], words: str) -> str:
     return f"{len(lost)} of {len(ended)} batches failed"
 
 
+# --- multi-exit models
+
+
+@on(FAKE, REAL)
+async def exits() -> str:
+    """Batches of a multi-exit model, more at once than slots, are answered as on the CPU, by the same exits."""
+    driver.slow_down(copies_s=0.001, compute_s=0.0002)
+    async with harness.opened(slots=3) as device:
+        await device.load(harness.CHAIN)
+        by_batch = await device.check_exits(harness.CHAIN, 150)
+        found = np.concatenate(by_batch)
+        shares = [int(np.mean(found == place) * 100) for place in range(1, harness.EXITS + 1)]
+        assert min(shares) > 5, f"exits answer {shares} %"
+        return f"150 batches in 3 slots, of which exits answer {shares} %"
+
+
+@on(FAKE)
+async def features() -> str:
+    """No features are copied to the host: only inputs come from there, and only answers of exits go there."""
+    async with harness.opened(slots=2) as device:
+        await device.load(harness.CHAIN)
+        before = np.array(fake.copied_bytes())
+        found = np.concatenate(await device.check_exits(harness.CHAIN, 40))
+        to_device, to_host, within = (np.array(fake.copied_bytes()) - before).tolist()
+        item_bytes, going_on = 4, sum(int(np.count_nonzero(found > place)) for place in range(1, harness.EXITS))
+        assert to_device == len(found) * INPUTS * item_bytes, f"{to_device} bytes came from the host"
+        assert to_host == (len(found) + going_on) * CLASSES * item_bytes, f"{to_host} bytes went to the host"
+        assert within == going_on * WIDTH * item_bytes, f"{within} bytes of features were copied"
+        return f"{within} bytes of features of {going_on} rows stayed on the device"
+
+
+@on(FAKE)
+async def exits_at_once() -> str:
+    """While one slot decides between two stages, or copies, another computes; by the device's clock."""
+    return await _measured(_exits_at_once)
+
+
+async def _exits_at_once() -> str:
+    ratios = []
+    for slots in (1, 2):
+        async with harness.opened(slots=slots, leaves_nothing=False) as device:
+            await device.load(harness.WHOLE)
+            fake.slow_down(copies_s=DELAY_S, compute_s=DELAY_S)
+            before_s = fake.busy_s()
+            await device.check_exits(harness.WHOLE, 20)
+            each_s, any_s = (after - before for after, before in zip(fake.busy_s(), before_s, strict=True))
+            ratios.append(any_s / each_s)
+            fake.slow_down()
+    assert ratios[0] > 0.99, f"one slot overlaps with itself: {ratios[0]:.2f}"
+    assert ratios[1] < 0.8, f"no overlap: two slots take {ratios[1]:.2f} of the time of one"
+    return f"two slots take {ratios[1]:.2f} of the time of one"
+
+
+@on(FAKE, REAL)
+async def stages_timed() -> str:
+    """The device's own time of computing is that of all stages, without copies."""
+    async with harness.opened() as device:
+        with _loaded_chain(device, harness.WHOLE) as chain:
+            copy_s, min_s = driver.slow_down(copies_s=0.01, compute_s=0.01)
+            inputs = {"x": device.rows(harness.WHOLE)}
+            start_s = perf_counter()
+            compute_s = chain.compute_s(inputs)
+            total_s = perf_counter() - start_s
+            assert compute_s >= harness.EXITS * min_s, "computing is too short"
+            assert compute_s <= total_s - (1 + harness.EXITS) * copy_s, "copies are in the time of computing"
+        return f"{compute_s * 1e3:.1f} of {total_s * 1e3:.1f} ms computing"
+
+
+@on(FAKE, REAL)
+async def leaving() -> str:
+    """A request that is due before the next stage ends has its answer before the rest of its batch goes on."""
+    async with harness.opened() as device:
+        await device.load(harness.WHOLE)
+        rows, now_s, told = device.models.rows_for_exits[:5], monotonic(), list[tuple[list[int], BatchResult]]()
+        slow = tuple(ExitProfile(points=(StagePoint(1, *(each_s,) * 4),)) for each_s in (1e-3, 1e3, 1e-3))
+        bounds = ExitBounds((now_s + 600, now_s + 1e6), (2, 3), slow)
+        batch = device.submit(
+            harness.WHOLE, harness.parts_of(rows), bounds, lambda parts, left: told.append(([*parts], left))
+        )
+        batch.add_done_callback(lambda _: told.append(([], batch.result())))
+        whole = await batch
+        await asyncio.sleep(0)
+        (parts, left), (others, _) = told
+        assert (parts, others) == ([0], []), f"{parts} left before {others}"
+        first = device.models.first_exit(rows)
+        assert harness.same(left.outputs[0], first[:2]), "wrong answers"
+        assert harness.same(whole.outputs[0][2:], device.models.answer(harness.WHOLE, rows)[2:]), "wrong answers"
+        cut = [spec.name for spec in NOTES].index(CUT_NOTE)
+        assert whole.notes[0].tolist() == [1, 1, 3, 3, 3]
+        assert whole.notes[cut].tolist() == [True, True, False, False, False]
+        return "2 of 5 rows left behind the first exit"
+
+
+@on(FAKE)
+async def shared_stages() -> str:
+    """Models of the same stages have these once, whichever is loaded or freed first."""
+    async with harness.opened(slots=2) as device:
+        empty = fake.census()
+        await device.load(harness.CHAIN)
+        alone = fake.census()
+        await device.load(harness.WHOLE)
+        assert fake.census() == alone, f"loaded twice: {fake.census()}"
+        await asyncio.gather(device.check_exits(harness.CHAIN, 20), device.check_exits(harness.WHOLE, 20))
+        device.executor.unload(harness.CHAIN)
+        await device.check_exits(harness.WHOLE, 20)
+        assert fake.census() == alone, f"freed too early: {fake.census()}"
+        device.executor.unload(harness.WHOLE)
+        while fake.census() != empty:
+            await asyncio.sleep(0.005)
+        return "3 stages of 2 models"
+
+
+@on(FAKE)
+async def exits_out_of_memory() -> str:
+    """Whichever allocation of any stage fails, all stages are freed, and what served before serves on."""
+    async with harness.opened() as device:
+        await device.load(harness.SMALL)
+        before, failed = fake.census(), 0
+        while (error := await _load_without_memory(device, failed + 1, harness.CHAIN)) is not None:
+            failed += 1
+            assert isinstance(error, OutOfDeviceMemory) or "can't load" in error.message, error
+            assert fake.census() == before, f"left over by allocation {failed}: {fake.census()}"
+            await device.check(harness.SMALL, 2)
+        features, answers = 2 * (harness.EXITS - 1), 2 * (1 + harness.EXITS)  # in one slot; the latter on either side
+        at_least = harness.EXITS + 2 * (harness.EXITS + features + answers)
+        assert failed >= at_least, f"only {failed} allocations in a load"
+        await device.check_exits(harness.CHAIN, 20)
+        return f"each of {failed} allocations of a load failed once"
+
+
+@on(FAKE)
+async def exits_too_large() -> str:
+    """The memory of all stages is counted before any slot is made."""
+    async with harness.opened() as device:
+        await device.load(harness.SMALL)
+        before = fake.census()
+        small, large = (make_plan(device.models.stages[place], rows) for place, rows in ((0, 2**25), (1, 2**25)))
+        buffers_bytes = (INPUTS + CLASSES + WIDTH + WIDTH + CLASSES + WIDTH) * 4 * 2**25
+        slot_bytes = buffers_bytes + 2 * WORKSPACE_BYTES
+        fake.fail_allocations_from(3)  # the first one after the weights would say so itself
+        with pytest.raises(OutOfDeviceMemory) as refusal:
+            LoadedStages([small, large], primary_context(0), slots=2)
+        counted = f"2 slots of an engine take {format_size(2 * slot_bytes)} of"
+        assert counted in str(refusal.value), f"not counted before: {refusal.value}"
+        fake.fail_allocations_from(0)
+        assert fake.census() == before
+        await device.check(harness.SMALL, 5)
+        return "two stages that have no room"
+
+
+@on(FAKE)
+async def exits_refused() -> str:
+    """Of a batch of a multi-exit model only requests that don't fit fail; stages that don't fit are refused."""
+    async with harness.opened() as device:
+        await device.load(harness.CHAIN)
+        rows = device.models.rows_for_exits[:4]
+        parts = harness.parts_of(rows)
+        wide = rows[:1].astype(np.float64)
+        result = await device.submit(harness.CHAIN, [parts[0], (1, (wide.tobytes(),)), parts[1]])
+        assert set(result.failures) == {1}, result.failures
+        wanted = device.models.answer(harness.CHAIN, rows)
+        assert harness.same(result.outputs[0][[0, 1, 3, 4]], wanted)
+        before = fake.census()
+        plans = device.models.plan(harness.CHAIN, device.models.paths[harness.CHAIN])
+        assert isinstance(plans, ChainPlans)
+        device.models.replaced[harness.WHOLE] = replace(plans, stages=plans.stages[::-1])
+        with pytest.raises(EngineError, match="Stage 1 gives no"):
+            await device.load(harness.WHOLE)
+        assert fake.census() == before, f"left over: {fake.census()}"
+        return "one request of a batch, and stages in the wrong order"
+
+
+@on(FAKE)
+async def lost_between_stages() -> str:
+    """A context that is lost in a later stage fails the batch, and its owner is told once."""
+    async with harness.opened(slots=2, leaves_nothing=False) as device:
+        await device.load(harness.WHOLE)
+        fake.fail_launch(2, fake.LAUNCH_FAILED)
+        batch = device.submit(harness.WHOLE, harness.parts_of(device.rows(harness.WHOLE)))
+        (lost,) = await asyncio.gather(batch, return_exceptions=True)
+        assert isinstance(lost, DeviceLost), f"not DeviceLost: {lost}"
+        assert "unspecified launch failure" in str(lost), lost
+        assert len(device.told) == 1, f"told {len(device.told)} times"
+        with pytest.raises(DeviceLost):
+            device.submit(harness.WHOLE, harness.parts_of(device.rows(harness.WHOLE)))
+    assert fake.census().pushed_contexts == 0
+    fake.injected["unspecified launch failure"] += 1
+    return "a context lost in the second stage"
+
+
+@contextmanager
+def _loaded_chain(device: "harness.Harness", key: VariantKey) -> Iterator[LoadedChain]:
+    plans = device.models.plan(key, device.models.paths[key])
+    assert isinstance(plans, ChainPlans)
+    with closing(LoadedStages(plans.stages, primary_context(0), slots=1)) as stages:
+        yield LoadedChain(stages, plans, primary_context(0))
+
+
 def _plan(device: "harness.Harness") -> bytes:
-    return device.models.plan(harness.SMALL, device.models.paths[harness.SMALL])
+    plan = device.models.plan(harness.SMALL, device.models.paths[harness.SMALL])
+    assert isinstance(plan, bytes)
+    return plan
 
 
 if __name__ == "__main__":

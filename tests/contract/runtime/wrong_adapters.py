@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-CUDA, SLOTS, ENGINE, GPU, THREADS, EXECUTOR = (
+CUDA, SLOTS, CHAIN_SLOTS, ENGINE, GPU, THREADS, EXECUTOR = (
     "proteus_cli.backends.tensorrt.cuda",
     "proteus_cli.backends.tensorrt.slots",
+    "proteus_cli.backends.tensorrt.chain_slots",
     "proteus_cli.backends.tensorrt.engine",
     "proteus_cli.serving.devices.gpu",
     "proteus_cli.serving.devices.threaded",
@@ -50,8 +51,8 @@ WRONG_ADAPTERS = {
         [
             Edit(
                 GPU,
-                "        with self._context.current():\n            return running.slot.wait()",
-                "        return running.slot.wait()",
+                "        with self._context.current():\n            outputs: OutputArrays = wait()",
+                "        if True:\n            outputs: OutputArrays = wait()",
             )
         ],
         "answers",
@@ -167,6 +168,40 @@ WRONG_ADAPTERS = {
         ],
         "swap",
         "illegal memory access|no attribute",
+    ),
+}
+
+
+WRONG_ADAPTERS |= {
+    "rows not compacted": WrongAdapter(
+        [Edit(CHAIN_SLOTS, "source + first * spec.row_bytes", "source")], "exits", WRONG_ANSWERS
+    ),
+    "features copied on the default stream": WrongAdapter(
+        [Edit(CHAIN_SLOTS, "size_bytes, self._stream)", "size_bytes)")], "exits", ON_THE_DEFAULT_STREAM
+    ),
+    "exits read too early": WrongAdapter(
+        [Edit(CHAIN_SLOTS, "self._done.synchronize()", "pass")], "exits", WRONG_ANSWERS
+    ),
+    "answers left in pinned memory": WrongAdapter(
+        [Edit(CHAIN_SLOTS, "[: self._rows].copy()", "[: self._rows]")], "exits", WRONG_ANSWERS
+    ),
+    "features to the host": WrongAdapter(
+        [Edit(CHAIN_SLOTS, "self.outputs if spec.name in answers else None", "self.outputs")],
+        "features",
+        "bytes went to the host",
+    ),
+    "features not freed": WrongAdapter(
+        [
+            Edit(CHAIN_SLOTS, "            feature.free()\n", "            _kept.append(feature)\n"),
+            Edit(CHAIN_SLOTS, "def _runs(", "_kept: list[object] = []\n\n\ndef _runs("),
+        ],
+        "exits_out_of_memory",
+        "left over",
+    ),
+    "one stage counted": WrongAdapter(
+        [Edit(CHAIN_SLOTS, "for stage in self.stages)", "for stage in self.stages[:1])")],
+        "exits_too_large",
+        "not counted before",
     ),
 }
 

@@ -199,11 +199,12 @@ def _open_device(spec: DeviceSpec, stack: ExitStack, on_lost: OnLost) -> tuple[E
             return CpuExecutor(device, backend, on_lost), backend.versions.name
         case GpuSpec(device=device, slots=slots):
             from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
+            from proteus_cli.backends.tensorrt.chain import ChainPlans  # noqa: PLC0415 - an extra
             from proteus_cli.serving.devices.gpu import GpuExecutor  # noqa: PLC0415 - an extra
 
             tensorrt = TensorRT(device, BuildContext(Path(spec.built), say=log.info, watch=log_build))
 
-            def read_plan(key: VariantKey, model: Path) -> bytes:
+            def read_plan(key: VariantKey, model: Path) -> bytes | ChainPlans:
                 return tensorrt.plan(model, key)
 
             return GpuExecutor(tensorrt.context, read_plan, on_lost, slots=slots), tensorrt.versions.name

@@ -1,7 +1,7 @@
 // A CUDA driver in host memory: what pycuda needs to run contexts, streams, events, pinned memory and copies.
 //
 // It is a model of rules, not of speed: who must wait for whom, which memory is whose, and what is left over. One unit
-// copies in, one copies out, one computes; a delay can be put on each, by a call or by FAKE_CUDA_COPY_US and
+// copies in, one copies out, one computes, and copies within the device take no time; a delay can be put on each, by a call or by FAKE_CUDA_COPY_US and
 // FAKE_CUDA_COMPUTE_US, so that overlap shows in time. Which devices there are is up to cards.hpp. Entry points that are
 // not here answer CUDA_ERROR_NOT_SUPPORTED (see toolchain.py). What blocking streams wait for is not modelled.
 #include <cuda.h>
@@ -33,6 +33,10 @@ T& immortal(Arguments&... arguments) {
 Blocks& device_memory = immortal<Blocks>(census().device_bytes);
 Blocks& pinned_memory = immortal<Blocks>(census().pinned_bytes);
 Unit &copies_in = immortal<Unit>(), &computes = immortal<Unit>(), &copies_out = immortal<Unit>();
+
+std::atomic<long>& copied_in_bytes = immortal<std::atomic<long>>();
+std::atomic<long>& copied_out_bytes = immortal<std::atomic<long>>();
+std::atomic<long>& copied_within_bytes = immortal<std::atomic<long>>();
 
 std::mutex& streams_mutex = immortal<std::mutex>();
 auto& streams = immortal<std::set<std::shared_ptr<CUstream_st>>>();
@@ -99,6 +103,7 @@ struct Copy {
   const void* on_device;  // one of the two
   const void* on_host;
   Unit& unit;
+  std::atomic<long>& copied_bytes;
 
   bool is_valid() const { return device_memory.holds(on_device, bytes); }
   bool is_pinned() const { return pinned_memory.holds(on_host, bytes); }
@@ -107,20 +112,22 @@ struct Copy {
   void run(bool must_be_pinned) const {
     unit.use([this, must_be_pinned] {
       if (faults().lost()) return;
-      if (is_valid() && (!must_be_pinned || is_pinned()))
+      if (is_valid() && (!must_be_pinned || is_pinned())) {
         std::memcpy(to, from, bytes);
-      else
+        copied_bytes += static_cast<long>(bytes);
+      } else {
         faults().lose(CUDA_ERROR_ILLEGAL_ADDRESS);
+      }
     });
   }
 };
 
 Copy copy_in(CUdeviceptr to, const void* from, size_t bytes) {
-  return {pointer(to), from, bytes, pointer(to), from, copies_in};
+  return {pointer(to), from, bytes, pointer(to), from, copies_in, copied_in_bytes};
 }
 
 Copy copy_out(void* to, CUdeviceptr from, size_t bytes) {
-  return {to, pointer(from), bytes, pointer(from), to, copies_out};
+  return {to, pointer(from), bytes, pointer(from), to, copies_out, copied_out_bytes};
 }
 
 // From or to pageable memory the driver stages the copy: the caller waits until all before it and itself are done.
@@ -339,6 +346,20 @@ CUresult cuMemcpyDtoHAsync(void* to, CUdeviceptr from, size_t bytes, CUstream st
   return copy_on(stream, copy_out(to, from, bytes));
 }
 
+CUresult cuMemcpyDtoDAsync(CUdeviceptr to, CUdeviceptr from, size_t bytes, CUstream stream) {
+  const auto are_valid = [=] { return device_memory.holds(pointer(to), bytes) && device_memory.holds(pointer(from), bytes); };
+  return on_stream(stream, [&](CUstream_st& on) {
+    if (!are_valid()) return CUDA_ERROR_INVALID_VALUE;
+    on.push([=] {
+      if (faults().lost()) return;
+      if (!are_valid()) return faults().lose(CUDA_ERROR_ILLEGAL_ADDRESS);
+      std::memcpy(pointer(to), pointer(from), bytes);
+      copied_within_bytes += static_cast<long>(bytes);
+    });
+    return CUDA_SUCCESS;
+  });
+}
+
 // --- streams
 
 CUresult cuStreamCreate(CUstream* handle, unsigned flags) {
@@ -462,6 +483,11 @@ void fake_have_stack_fail() { faults().stack_fails = true; }
 void fake_fail_launch(int n, int error) { faults().fail_launch(n, static_cast<CUresult>(error)); }
 
 void fake_lose_context(int error) { faults().lose(static_cast<CUresult>(error)); }
+
+// The bytes that were copied to the device, to the host, and within the device.
+void fake_copied(long* bytes) {
+  for (const auto* count : {&copied_in_bytes, &copied_out_bytes, &copied_within_bytes}) *bytes++ = count->load();
+}
 
 void fake_busy(double* each_s, double* any_s) { meter().read(each_s, any_s); }
 

@@ -1,0 +1,135 @@
+"""Engines of multi-exit models: one for each stage, built where none is current, shared by variants with the same."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from builders import make_key
+from exit_nets import exit_stages
+
+from proteus_cli.backends.base import BuildContext, OnBuildProgress
+from proteus_cli.backends.tensorrt import backend as backend_module
+from proteus_cli.backends.tensorrt.backend import TensorRT
+from proteus_cli.backends.tensorrt.cache import stage_name
+from proteus_cli.backends.tensorrt.chain import ChainPlans
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
+from proteus_cli.errors import BuildCancelled, EngineError
+from proteus_cli.store.digests import model_digest
+from proteus_cli.store.models.exit_chains import ExitChain, chain_file
+
+GPU = Device("gpu0", "tesla-t4", "gpu", "a GPU", memory_bytes=0, cores=())
+QUICK, CAREFUL = VariantKey("f", "quick"), VariantKey("f", "careful")
+STAGES = 3
+
+
+class Workshop:
+    """A backend whose builder notes what it builds; the plan of a stage is its ONNX file."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.built, self.said, self.builds = directory / "built", list[str](), list[Path]()
+        self.fails: dict[str, Exception] = {}
+        self.tensorrt = "10.13.3.9"
+        self.stages = exit_stages(directory, STAGES)
+        self._directory = directory
+        facts = SimpleNamespace(driver="570.86")
+        monkeypatch.setattr(backend_module, "trt", SimpleNamespace(__name__="tensorrt"))
+        monkeypatch.setattr(backend_module, "tensorrt_version", lambda: self.tensorrt)
+        monkeypatch.setattr(backend_module, "describe_gpu", lambda _device: facts)
+        monkeypatch.setattr(backend_module, "primary_context", lambda _ordinal: SimpleNamespace(current=None))
+        monkeypatch.setattr(backend_module, "key_of", self._key_of)
+        monkeypatch.setattr(backend_module, "build", self._build)
+        self.backend = TensorRT(GPU, BuildContext(self.built, say=self.said.append))
+
+    def chain(self, stop_when: str) -> Path:
+        made = self._directory / "made"
+        made.mkdir(exist_ok=True)
+        return chain_file(ExitChain(tuple(self.stages), stop_when, "margin"), made)
+
+    def _key_of(self, model: Path, _gpu: Gpu, options: BuildOptions) -> EngineKey:
+        return EngineKey(model_digest(model), self.tensorrt, make_key().gpu, options)
+
+    def _build(
+        self, model: Path, _options: BuildOptions, _timings: Path, _progress: OnBuildProgress, *, on_device: object
+    ) -> bytes:
+        assert on_device is None
+        if model.name in self.fails:
+            raise self.fails[model.name]
+        self.builds.append(model)
+        return model.read_bytes()
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    return Workshop(tmp_path, monkeypatch)
+
+
+def names(workshop: Workshop) -> list[str]:
+    return [stage_name(place, model_digest(path)) for place, path in enumerate(workshop.stages, start=1)]
+
+
+def test_each_stage_has_an_engine_that_is_kept(workshop: Workshop) -> None:
+    plans = workshop.backend.plan(workshop.chain("confidence >= 1.0"), QUICK)
+    assert isinstance(plans, ChainPlans)
+    assert plans.stages == tuple(path.read_bytes() for path in workshop.stages)
+    assert (str(plans.stop_when), plans.confidence) == ("confidence >= 1", "margin")
+    folders = sorted(path.name for path in (workshop.built / GPU.type).iterdir() if path.is_dir())
+    assert folders == sorted(f"f__{name}" for name in names(workshop))
+    assert [line.split(" for ")[0] for line in workshop.said] == [f"building f/{name}" for name in names(workshop)]
+
+
+def test_variants_with_the_same_stages_have_the_same_engines(workshop: Workshop) -> None:
+    quick = workshop.backend.plan(workshop.chain("confidence >= 1.0"), QUICK)
+    careful = workshop.backend.plan(workshop.chain("confidence >= 2.0"), CAREFUL)
+    assert isinstance(quick, ChainPlans)
+    assert isinstance(careful, ChainPlans)
+    assert quick.key == careful.key
+    assert len(workshop.builds) == STAGES
+
+
+def test_what_was_built_before_counts_as_the_time_to_build(workshop: Workshop) -> None:
+    chain = workshop.chain("confidence >= 1.0")
+    took_s = workshop.backend.prepare(chain, QUICK)
+    records = [json.loads(path.read_text()) for path in workshop.built.glob("*/*/1/model.json")]
+    assert took_s == pytest.approx(sum(record["build_s"] for record in records))
+    assert workshop.backend.prepare(chain, QUICK) == took_s
+    assert len(workshop.builds) == STAGES
+
+
+def test_a_stale_engine_of_a_stage_is_built_again(workshop: Workshop) -> None:
+    chain = workshop.chain("confidence >= 1.0")
+    workshop.backend.prepare(chain, QUICK)
+    (damaged,) = (workshop.built / GPU.type).glob("f__stage2-*/1/model.plan")
+    damaged.write_bytes(b"other")
+    plans = workshop.backend.plan(chain, QUICK)
+    assert isinstance(plans, ChainPlans)
+    assert plans.stages[1] == workshop.stages[1].read_bytes()
+    assert len(workshop.builds) == STAGES + 1
+    assert "the plan is not the one that was built" in workshop.said[-1]
+    workshop.tensorrt = "11.4.0.106"
+    workshop.backend.prepare(chain, QUICK)
+    assert len(workshop.builds) == 2 * STAGES + 1
+    assert "TensorRT 10.13.3.9 → 11.4.0.106" in workshop.said[-1]
+
+
+def test_only_a_stage_that_was_changed_is_built(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.backend.prepare(workshop.chain("confidence >= 1.0"), QUICK)
+    workshop.stages[1] = exit_stages(tmp_path / "other", STAGES, seed=1)[1]
+    workshop.backend.prepare(workshop.chain("confidence >= 1.0"), QUICK)
+    assert [path.name for path in workshop.builds] == ["1.onnx", "2.onnx", "3.onnx", "2.onnx"]
+
+
+def test_a_build_that_is_cancelled_keeps_the_stages_before(workshop: Workshop) -> None:
+    workshop.fails["2.onnx"] = BuildCancelled("cancelled")
+    with pytest.raises(BuildCancelled):
+        workshop.backend.prepare(workshop.chain("confidence >= 1.0"), QUICK)
+    workshop.fails.clear()
+    workshop.backend.prepare(workshop.chain("confidence >= 1.0"), QUICK)
+    assert [path.name for path in workshop.builds] == ["1.onnx", "2.onnx", "3.onnx"]
+
+
+def test_stages_of_no_variant_are_refused(workshop: Workshop) -> None:
+    with pytest.raises(EngineError, match="belongs to no variant of the catalog"):
+        workshop.backend.prepare(workshop.chain("confidence >= 1.0"))
