@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
+import onnx
 from msgspec.structs import replace
 from onnx import helper
 from tiny import CLASSES, DEVICES, INPUTS, Tiny, add_plan, add_profiles, save_model, tensor
@@ -42,6 +43,26 @@ def exit_stages(directory: Path, count: int = 3, *, seed: int = 0) -> list[Path]
         files.append(save_model(path, nodes, inputs=[tensor(inputs, ["n", width])], outputs=given, weights=weights))
         inputs, width = features, WIDTH
     return files
+
+
+def stages_that_hand_on(directory: Path) -> list[Path]:
+    """Three stages, of which the second hands on what it takes: the third takes the features of both before."""
+    first, second, _ = exit_stages(directory)
+    last = directory / "last.onnx"
+    model = onnx.load(second)
+    model.graph.output.append(tensor("features1", ["n", WIDTH]))
+    onnx.save_model(model, str(second))
+    weights = {"v": np.random.default_rng(9).standard_normal((WIDTH, CLASSES)).astype(np.float32)}
+    nodes = [
+        helper.make_node("Add", ["features1", "features2"], ["h"]),
+        helper.make_node("MatMul", ["h", "v"], ["scores"]),
+    ]
+    inputs = [tensor(name, ["n", WIDTH]) for name in ("features1", "features2")]
+    return [
+        first,
+        second,
+        save_model(last, nodes, inputs=inputs, outputs=[tensor("scores", ["n", CLASSES])], weights=weights),
+    ]
 
 
 def exits_toml(name: str, files: Sequence[str], stop_when: str, accuracy: float = 0.5) -> str:

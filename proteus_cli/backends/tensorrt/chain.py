@@ -55,7 +55,7 @@ class LoadedChain(ExitRunner):
 
     def __init__(self, stages: LoadedStages, plans: ChainPlans, context: PrimaryContext) -> None:
         """Raises `EngineError` where the stages do not fit together."""
-        super().__init__(stages.layout.stages, plans.stop_when, plans.confidence)
+        super().__init__(stages.layout.signatures, plans.stop_when, plans.confidence)
         self._stages, self._context = stages, context
         self.close: Callable[[], None] = stages.close
 

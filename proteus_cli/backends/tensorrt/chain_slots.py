@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,10 +20,13 @@ from proteus_cli.backends.tensorrt.slots import (
 )
 from proteus_cli.errors import EngineError
 
+_INPUT_THAT_IS_AN_OUTPUT = "__"
+"""What the ONNX parser of TensorRT puts before the name of such an input, as no two tensors may have one name."""
+
 
 @dataclass(frozen=True, slots=True)
 class ChainTensors:
-    """The tensors of all stages, each with room for the largest batch that every stage takes."""
+    """The tensors of all stages, as engines call them, with room for the largest batch that every stage takes."""
 
     stages: tuple[Signature, ...]
     max_rows: int
@@ -33,9 +36,15 @@ class ChainTensors:
         return cls(tuple(each.signature for each in stages), min(each.max_rows for each in stages))
 
     @property
+    def signatures(self) -> list[Signature]:
+        """The stages by the names of their ONNX files: a stage may hand on what it takes."""
+        return [_signature_of_file(stage) for stage in self.stages]
+
+    @property
     def whole(self) -> EngineTensors:
         """What goes into the first stage, and comes out of the last."""
-        return EngineTensors(Signature(self.stages[0].inputs, self.stages[-1].outputs), self.max_rows)
+        first, *_, last = self.signatures
+        return EngineTensors(Signature(first.inputs, last.outputs), self.max_rows)
 
     @property
     def buffer_bytes(self) -> int:
@@ -53,7 +62,7 @@ class ChainSlot:
     """
 
     def __init__(self, engines: "Sequence[trt.ICudaEngine]", layout: ChainTensors) -> None:
-        self._whole = layout.whole
+        self._whole, self._taken = layout.whole, [signature.inputs for signature in layout.signatures]
         self._stages = [_Stage(signature, layout.max_rows) for signature in layout.stages]
         self._place = self._rows = 0
         try:
@@ -87,8 +96,8 @@ class ChainSlot:
         before, after = self._stages[self._place : self._place + 2]
         runs = [(0, self._rows)] if chosen is None else _runs(chosen)
         with self._idle_after_errors():
-            for spec in after.signature.inputs:
-                source, target = before.addresses[spec.name], after.addresses[spec.name]
+            for given, spec in zip(self._taken[self._place + 1], after.signature.inputs, strict=True):
+                source, target = before.addresses[given.name], after.addresses[spec.name]
                 for first, last in runs:
                     size_bytes = (last - first) * spec.row_bytes
                     cuda.memcpy_dtod_async(target, source + first * spec.row_bytes, size_bytes, self._stream)
@@ -183,6 +192,13 @@ class _Stage:
         self.addresses[spec.name] = int(device)
         if not self._context.set_tensor_address(spec.name, int(device)):
             raise EngineError(f"TensorRT takes no buffer for `{spec.name}`")
+
+
+def _signature_of_file(engine: Signature) -> Signature:
+    outputs = {spec.name for spec in engine.outputs}
+    named = ((spec, spec.name.removeprefix(_INPUT_THAT_IS_AN_OUTPUT)) for spec in engine.inputs)
+    inputs = tuple(replace(spec, name=name) if name in outputs else spec for spec, name in named)
+    return Signature(inputs, engine.outputs)
 
 
 def _runs(chosen: Bools) -> list[tuple[int, int]]:

@@ -84,9 +84,13 @@ class Runtime:
 class ICudaEngine:
     def __init__(self, session: Any, max_rows: int, memory: _DeviceMemory, model: bytes) -> None:
         self._session, self._max_rows, self._memory, self._model = session, max_rows, memory, model
-        self._inputs: list[str] = [value.name for value in session.get_inputs()]
         self._outputs = [value.name for value in session.get_outputs()]
-        self._values: dict[str, Any] = {value.name: value for value in (*session.get_inputs(), *session.get_outputs())}
+        # As the parser does, which lets no input be an output, too: by name, what the ONNX file calls it.
+        called = {value.name: f"__{value.name}" * (value.name in self._outputs) for value in session.get_inputs()}
+        self._in_file = {new or name: name for name, new in called.items()}
+        self._inputs: list[str] = list(self._in_file)
+        taken = zip(self._inputs, session.get_inputs(), strict=True)
+        self._values: dict[str, Any] = {**dict(taken), **{value.name: value for value in session.get_outputs()}}
         self.num_io_tensors = len(self._values)
         self.device_memory_size_v2 = _WORKSPACE_BYTES
 
@@ -137,7 +141,9 @@ class IExecutionContext:
 
     def _compute(self, rows: dict[str, int], addresses: dict[str, int]) -> None:
         engine = self._engine
-        inputs = {name: self._tensor(name, rows[name], addresses[name]).copy() for name in engine._inputs}
+        inputs = {
+            in_file: self._tensor(name, rows[name], addresses[name]).copy() for name, in_file in engine._in_file.items()
+        }
         for name, values in zip(engine._outputs, engine._session.run(engine._outputs, inputs), strict=True):
             self._tensor(name, len(values), addresses[name])[...] = values
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from contract.runtime.drivers import DEVICE, REAL, plan_of
+from contract.runtime.drivers import DEVICE, FAKE, REAL, plan_of
 from contract.runtime.drivers import device as driver
-from exit_nets import exit_stages
+from exit_nets import exit_stages, stages_that_hand_on
 from onnx import helper
 from tiny import INPUTS, looking_up, mlp, save_model, tensor
 
@@ -36,6 +36,7 @@ TABLE: VariantKey = VariantKey("shapes", "table")
 WIDE: VariantKey = VariantKey("shapes", "wide")
 CHAIN: VariantKey = VariantKey("shapes", "chain")  # rows stop at each of three exits
 WHOLE: VariantKey = VariantKey("shapes", "whole")  # the same stages, in which all rows get to the last exit
+HANDING: VariantKey = VariantKey("shapes", "handing")  # its second stage hands on what it takes
 EXITS = 3
 WIDE_INPUTS = 65_536  # a batch of them takes longer to copy than to compute
 Rows = npt.NDArray[np.float32]
@@ -63,16 +64,24 @@ class Models:
         self._chains = {
             key: HostExitRunner(stages, parse(stop_when), "margin") for key, stop_when in self.conditions.items()
         }
+        if DEVICE == FAKE:
+            self._add_handing(directory / "handing")
         self.replaced: dict[VariantKey, ChainPlans] = {}
         self._whole = whole
         self.paths |= dict.fromkeys(self.conditions, directory / "none.exits")  # `plan` knows the stages
+
+    def _add_handing(self, directory: Path) -> None:
+        self.handing = stages_that_hand_on(directory)
+        stages = [OnnxRuntime(CPU).runner(path).__enter__() for path in self.handing]
+        self.conditions[HANDING] = self.conditions[CHAIN]
+        self._chains[HANDING] = HostExitRunner(stages, parse(self.conditions[HANDING]), "margin")
 
     def plan(self, key: VariantKey, model: Path) -> bytes | ChainPlans:
         if key in self.replaced:
             return self.replaced[key]
         if key not in self.conditions:
             return plan_of(model, MAX_ROWS)
-        stages = tuple(plan_of(stage, MAX_ROWS) for stage in self.stages)
+        stages = tuple(plan_of(stage, MAX_ROWS) for stage in (self.handing if key == HANDING else self.stages))
         return ChainPlans(stages, parse(self.conditions[key]), "margin")
 
     def answer(self, key: VariantKey, rows: Rows) -> Rows:

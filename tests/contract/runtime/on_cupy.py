@@ -15,7 +15,7 @@ from contract.runtime.double_tensorrt import IExecutionContext, nptype
 def launch(context: IExecutionContext, stream_handle: int, ticket: int) -> bool:
     engine, rows = context._engine, context._rows
     with cupy.cuda.ExternalStream(stream_handle):
-        inputs = {name: _tensor(context, name, rows[name]) for name in engine._inputs}
+        inputs = {in_file: _tensor(context, name, rows[name]) for name, in_file in engine._in_file.items()}
         values = _network(engine._model).compute(inputs)
         for name in engine._outputs:
             _tensor(context, name, len(values[name]))[...] = values[name]

@@ -542,6 +542,17 @@ async def features() -> str:
 
 
 @on(FAKE)
+async def handed_on() -> str:
+    """A stage may hand on what it takes: TensorRT calls such an input otherwise than its file does."""
+    async with harness.opened(slots=2) as device:
+        await device.load(harness.HANDING)
+        found = np.concatenate(await device.check_exits(harness.HANDING, 40))
+        reached = int(np.count_nonzero(found == harness.EXITS))
+        assert reached, "no row got to the last stage"
+        return f"{reached} of {len(found)} rows got to the stage that takes it"
+
+
+@on(FAKE)
 async def exits_at_once() -> str:
     """While one slot decides between two stages, or copies, another computes; by the device's clock."""
     return await _measured(_exits_at_once)

@@ -73,12 +73,12 @@ def test_a_wrong_adapter_is_caught(forked: Forked, name: str) -> None:
     figures.tell(ContractPart.RUN, "wrong adapters caught", name, of=len(WRONG_ADAPTERS))
 
 
-@pytest.mark.parametrize("scenario", ["answers", "swap"])
+@pytest.mark.parametrize("scenario", ["answers", "swap", "exits", "leaving"])
 def test_scenarios_for_a_real_gpu_run_on_the_fake_driver(environment: dict[str, str], scenario: str) -> None:
     """With memory as the one thing that a real driver counts, and without its delays."""
     assert scenario in scenarios(REAL)
     found = run(environment | {"CONTRACT_DEVICE": REAL, "CONTRACT_COMPUTE": HOST}, scenario)
-    assert require_passed(found)["batches"] > 100
+    assert require_passed(found)["batches"] > (0 if scenario == "leaving" else 100)
 
 
 def test_the_tests_for_a_gpu_do_not_take_the_fake_driver_for_one(environment: dict[str, str]) -> None:
