@@ -50,8 +50,8 @@ class EmulatedEngine:
                 f"The profile of `{measured.variant}` has no times to emulate it with.",
                 hint="measure it with `proteus profile`, or import it with `proteus profile --from-csv`",
             )
-        self._exits, self._pace = measured.exits, StagePace()
-        self._chain = ProfiledChain(measured.exits, stage_means(measured.exits)) if in_stages else None
+        self._exits, self._pace = measured.exits_at(slots), StagePace()
+        self._chain = ProfiledChain(self._exits, stage_means(self._exits)) if in_stages else None
         self.signature = signature if self._chain is None else replace(signature, notes=NOTES)
         self.load_s = measured.load_s
         self._latencies_s = [

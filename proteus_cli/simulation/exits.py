@@ -77,14 +77,15 @@ def _chains(
     profiles: Mapping[str, Profile], conditions: Conditions, rng: np.random.Generator | None
 ) -> dict[ChainKey, ProfiledChain]:
     """The chains of all devices; those that share measurements share them."""
-    made: dict[int, ProfiledChain] = {}
+    made: dict[tuple[int, int], ProfiledChain] = {}
     found: dict[ChainKey, ProfiledChain] = {}
     for device, profile in profiles.items():
         for measured in profile.variants:
             if profile.has_stages(measured):
-                if id(measured) not in made:
-                    made[id(measured)] = _chain(measured.exits, conditions, rng)
-                found[device, measured.family, measured.variant] = made[id(measured)]
+                same = id(measured), profile.slots
+                if same not in made:
+                    made[same] = _chain(measured.exits_at(profile.slots), conditions, rng)
+                found[device, measured.family, measured.variant] = made[same]
     return found
 
 

@@ -14,11 +14,11 @@ from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, VariantProfile
 from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.domain.stages.cascade import CascadeProfile
-from proteus_cli.domain.stages.exits import StagePoint
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.errors import ArtefactError
 
-Tables = tuple[LatencyTable, LatencyTable, LatencyTable | None]
-"""What batches take at the p95 and in the mean, and what to their first exit, where that may answer all rows."""
+Tables = tuple[LatencyTable, LatencyTable, LatencyTable | None, tuple[ExitProfile, ...]]
+"""What batches take at the p95 and in the mean, to their first exit where that may answer all rows; and the exits."""
 TablesKey = tuple[int, int, int, int | None, float, frozenset[VariantKey]]
 
 
@@ -157,7 +157,7 @@ def _hosted(
     if key not in known:
         among = beside(profile, alone, others)
         known[key] = among, _tables(among, profile, attainment)
-    measured, (latency, mean_latency, first_exit) = known[key]
+    measured, (latency, mean_latency, first_exit, exits) = known[key]
     is_slowed = measured is not alone
     return Host(
         device=placement.device,
@@ -171,7 +171,7 @@ def _hosted(
         mean_latency=mean_latency,
         deferred_qps=placement.deferred_qps,
         power_w=None if measured.power_w is None else measured.power_w / profile.slots,
-        exits=measured.exits,
+        exits=exits,
         first_exit=first_exit,
         attainment=attainment,
         others=others if is_slowed else NO_VARIANTS,
@@ -183,7 +183,7 @@ def _hosted(
 def _tables(measured: VariantProfile, profile: Profile, attainment: float) -> Tables:
     points = profile.points_of(measured)
     latency = LatencyTable(points, lambda point: point.p95_s)
-    first_exit = None
+    first_exit, exits = None, measured.exits_at(profile.slots)
     if profile.has_stages(measured):  # what has time for the whole at its p95 has time for the first stage
         network, family = profile.network, measured.family
 
@@ -191,8 +191,8 @@ def _tables(measured: VariantProfile, profile: Profile, attainment: float) -> Ta
             way_s = 0.0 if network is None else network.transfer_s(family, point.batch)
             return min(point.within_s(attainment) + way_s, latency(point.batch))
 
-        first_exit = LatencyTable(measured.exits[0].points, first_exit_s)
-    return latency, _mean(points), first_exit
+        first_exit = LatencyTable(exits[0].points, first_exit_s)
+    return latency, _mean(points), first_exit, exits
 
 
 def _mean(points: Sequence[Point]) -> LatencyTable:

@@ -25,7 +25,7 @@ from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.interference import SharingCost
 from proteus_cli.domain.stages.cascade import CascadeProfile
-from proteus_cli.domain.stages.exits import ExitProfile, require_exits
+from proteus_cli.domain.stages.exits import ExitProfile, require_exits, slower_exit
 
 LARGEST_SLOTS = 64
 
@@ -190,6 +190,18 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
         """The points of so many batches at once."""
         return self.points if slots == 1 else tuple(point for point in self.concurrent if point.slots == slots)
 
+    def exits_at(self, slots: int) -> tuple[ExitProfile, ...]:
+        """The exits while so many batches run at once: their stages were measured alone, and slow down as the whole."""
+        at_once = {point.batch: point.mean_s for point in self.points_at(slots)}
+        factors = {each.batch: at_once[each.batch] / each.mean_s for each in self.points if each.batch in at_once}
+        if slots == 1 or not factors:
+            return self.exits
+
+        def factor(batch: int) -> float:
+            return max(float(np.interp(batch, list(factors), list(factors.values()))), 1.0)
+
+        return tuple(slower_exit(each, factor) for each in self.exits)
+
     def points_up_to(self, slots: int) -> tuple[tuple[Point, ...], ...]:
         """Points by the number of batches at once, from 1 to ``slots``; of the next larger if one wasn't measured."""
         found = [self.points_at(slots)]
@@ -237,10 +249,9 @@ class Profile(Value, frozen=True, omit_defaults=True):
     def has_stages(self, measured: VariantProfile) -> bool:
         """Whether one of its variants is served stage by stage, so that rows of it may be cut short.
 
-        It is where the times of its stages are known. It is not where several batches are on the device at once, as
-        these are the times of one.
+        It is where the times of its stages are known.
         """
-        return self.slots == 1 and bool(measured.exits) and bool(measured.exits[0].points)
+        return bool(self.points_of(measured)) and bool(measured.exits) and bool(measured.exits[0].points)
 
     def of(self, family: str, variant: str) -> VariantProfile | None:
         """The measured variant of that name, or None."""

@@ -19,7 +19,7 @@ from msgspec.structs import replace
 from proteus_cli.domain.catalog.catalog import VariantKey, name_in_catalog
 from proteus_cli.domain.profile.interference import SharingCost, SharingModel
 from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
-from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.domain.stages.exits import slower_exit
 
 MAX_IN_PART = 3
 """Others in a part of a set that is looked at. With up to four others that is every part; of more, as `study share`
@@ -49,7 +49,7 @@ def _beside(costs_: "_Same", measured_: "_Same", others: frozenset[VariantKey]) 
         measured,
         points=tuple(_slower(point, costs.factor(point.batch)) for point in measured.points),
         concurrent=tuple(_slower(point, costs.factor(point.batch)) for point in measured.concurrent),
-        exits=tuple(_slower_exit(each, costs) for each in measured.exits),
+        exits=tuple(slower_exit(each, costs.factor) for each in measured.exits),
     )
 
 
@@ -111,18 +111,4 @@ def _slower(point: Point, by: float) -> Point:
         qps=point.qps / by,
         compute_s=None if point.compute_s is None else point.compute_s * by,
         energy_j=None if point.energy_j is None else point.energy_j * by,
-    )
-
-
-def _slower_exit(each: ExitProfile, costs: _Costs) -> ExitProfile:
-    return replace(each, points=tuple(_slower_stage(point, costs.factor(point.batch)) for point in each.points))
-
-
-def _slower_stage(point: StagePoint, by: float) -> StagePoint:
-    return replace(
-        point,
-        mean_s=point.mean_s * by,
-        p95_s=point.p95_s * by,
-        p99_s=None if point.p99_s is None else point.p99_s * by,
-        p995_s=None if point.p995_s is None else point.p995_s * by,
     )

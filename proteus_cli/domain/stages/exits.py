@@ -1,9 +1,10 @@
 """Exits of a multi-exit model: what was measured of each."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+from msgspec.structs import replace
 
 from proteus_cli.domain.base import Value, is_count, require
 
@@ -66,6 +67,21 @@ class ExitProfile(Value, frozen=True, omit_defaults=True):
         """The accuracy that is to be expected of an answer of this exit; ``otherwise`` where that is unknown."""
         known = self.cut_accuracy if is_cut else self.accuracy
         return otherwise if known is None else known
+
+
+def slower_exit(each: ExitProfile, factor: Callable[[int], float]) -> ExitProfile:
+    """An exit whose stage takes longer by a ``factor`` of the batch."""
+    return replace(each, points=tuple(_slower(point, factor(point.batch)) for point in each.points))
+
+
+def _slower(point: StagePoint, by: float) -> StagePoint:
+    return replace(
+        point,
+        mean_s=point.mean_s * by,
+        p95_s=point.p95_s * by,
+        p99_s=None if point.p99_s is None else point.p99_s * by,
+        p995_s=None if point.p995_s is None else point.p995_s * by,
+    )
 
 
 def require_exits(exits: Sequence[ExitProfile], variant: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from proteus_cli.backends.base import NamedArrays, OutputArrays, Part, Signature
-from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChains
+from proteus_cli.backends.tensorrt.chain import ChainPlans, ExitSlot, LoadedChains
 from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
 from proteus_cli.backends.tensorrt.slots import EngineTensors
@@ -50,7 +50,7 @@ class GpuEngine(Protocol):
     @property
     def tensors(self) -> EngineTensors: ...
 
-    def take(self) -> Any: ...
+    def take(self) -> GpuSlot: ...
 
     def give_back(self, slot: Any) -> None: ...
 
@@ -64,7 +64,7 @@ class GpuBatch:
     """A batch that was submitted to the device, or could not be, because of ``error``."""
 
     engine: GpuEngine
-    slot: Any
+    slot: GpuSlot
     batch: Batch
     number: int
     started_s: float
@@ -172,13 +172,10 @@ class GpuExecutor(ThreadedExecutor[GpuEngine]):
     def _outputs(self, running: GpuBatch) -> OutputArrays:
         if running.error is not None:
             raise running.error
-        batch = running.batch
-        wait = running.slot.wait
-        if batch.bounds is not None:
-            wait = partial(wait, batch.bounds, batch.leaving and partial(self._leave, running, batch.leaving))
+        slot, batch = running.slot, running.batch
+        leave = batch.leaving and partial(self._leave, running, batch.leaving)
         with self._context.current():
-            outputs: OutputArrays = wait()
-            return outputs
+            return slot.wait(batch.bounds, leave) if isinstance(slot, ExitSlot) else slot.wait()
 
     def _leave(self, running: GpuBatch, leaving: LeavingCallback, left: Leaving, given: NamedArrays) -> None:
         result = _batch_result(running, tuple(given.values()), {})

@@ -51,8 +51,8 @@ WRONG_ADAPTERS = {
         [
             Edit(
                 GPU,
-                "        with self._context.current():\n            outputs: OutputArrays = wait()",
-                "        if True:\n            outputs: OutputArrays = wait()",
+                "        with self._context.current():\n            return slot.wait(batch.bounds",
+                "        if True:\n            return slot.wait(batch.bounds",
             )
         ],
         "answers",

@@ -35,7 +35,10 @@ def test_a_host_has_the_mean_latencies_and_those_of_the_95th_percentile() -> Non
 
 
 def test_a_multi_exit_model_has_its_first_answers_earlier_where_it_is_served_stage_by_stage() -> None:
-    """As long as the first stage takes at its p95, and never longer than the whole. On other machines, with the way."""
+    """As long as the first stage takes at its p95, and never longer than the whole. On other machines, with the way.
+
+    Where two batches at once take twice as long as one, so does the first stage.
+    """
     stage = (StagePoint(1, 0.002, 0.003), StagePoint(4, 0.004, 0.2))
     measured = msgspec.structs.replace(
         make_measured("a", "s", 0.8, {1: 0.01, 4: 0.02}), exits=(ExitProfile(points=stage), ExitProfile(points=stage))
@@ -44,7 +47,7 @@ def test_a_multi_exit_model_has_its_first_answers_earlier_where_it_is_served_sta
 
     def hosted(device: str, profiled: VariantProfile, slots: int = 1, network: Network | None = None) -> Host:
         plan = make_plan(make_placement(device, "a", "s"))
-        points = tuple(make_point(each.batch, each.mean_s, 2) for each in profiled.points)
+        points = tuple(make_point(each.batch, 2 * each.mean_s, 2) for each in profiled.points)
         profiled = msgspec.structs.replace(profiled, concurrent=points)
         profile = msgspec.structs.replace(make_profile(device, profiled, slots=slots), network=network)
         return hosted_by(plan, {device: profile})[0]
@@ -54,7 +57,10 @@ def test_a_multi_exit_model_has_its_first_answers_earlier_where_it_is_served_sta
     there = hosted("a/cpu0", measured, network=Network(0.002, 1e6, {"a": 1000}))
     assert (there.cuts, there.least_latency(1), there.least_latency(4)) == (True, near(0.006), 0.02)
     assert (here.way_s(4), there.way_s(1), there.way_s(4)) == (0.0, near(0.003), near(0.006))
-    for whole in (here.whole(), hosted("cpu0", untimed), hosted("cpu0", measured, 2)):
+    busy = hosted("cpu0", measured, 2)
+    assert (busy.cuts, busy.least_latency(1), busy.least_latency(4), busy.latency(1)) == (True, 0.006, 0.04, 0.02)
+    assert [point.mean_s for point in busy.exits[1].points] == [0.004, 0.008]
+    for whole in (here.whole(), hosted("cpu0", untimed)):
         assert (whole.cuts, whole.least_latency) == (False, whole.latency)
 
 

@@ -9,6 +9,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.rules import PAPER_RULES
 from proteus_cli.domain.profile.capacity import Capacity
 from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, best_accuracy
+from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 
 LATENCIES = st.dictionaries(st.integers(1, 64), st.floats(1e-5, 10.0), min_size=1, max_size=8).map(
     lambda latency_s: dict(sorted(latency_s.items()))
@@ -127,6 +128,21 @@ def test_a_profile_is_used_as_the_device_is_served() -> None:
         0.030,
         0.060,
     ]
+
+
+def test_stages_take_longer_where_several_batches_run_as_the_whole_does() -> None:
+    """Linear between batches that were measured at once; never less than alone."""
+    stage = ExitProfile(points=tuple(StagePoint(batch, 0.001, 0.002) for batch in (1, 2, 8)))
+    busy_s = {1: 0.020, 4: 0.025, 8: 0.030}
+    measured = make_measured("a", "s", 0.8, {1: 0.010, 4: 0.020, 8: 0.040}, at_once_s={2: busy_s})
+    measured = msgspec.structs.replace(measured, exits=(stage, stage))
+    assert measured.exits_at(1) is measured.exits
+    assert measured.exits_at(3) is measured.exits  # nothing is known of it
+    for each in measured.exits_at(2):
+        assert [point.mean_s for point in each.points] == [near(0.002), near(0.00175), near(0.001)]
+        assert [point.p95_s for point in each.points] == [near(0.004), near(0.0035), near(0.002)]
+    assert make_profile("gpu0", measured, slots=2).has_stages(measured)
+    assert not make_profile("gpu0", measured, slots=3).has_stages(measured)
 
 
 def test_where_a_number_of_slots_was_not_measured_that_of_more_stands_for_it() -> None:
