@@ -2,7 +2,7 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from time import monotonic
+from time import monotonic, perf_counter
 
 import msgspec
 import numpy as np
@@ -10,6 +10,7 @@ import pytest
 from exit_nets import exit_stages, exits_toml
 from tiny import SHAPES, Tiny, TinyFamily, device, make_workspace
 
+from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.cli.views.exit_lines import exit_lines
@@ -201,3 +202,24 @@ def test_judging_needs_no_times(tmp_path: Path) -> None:
         assert isinstance(runner, ExitRunner)
         found = judged((), runner, tmp_path / "engines" / str(SHAPES.eval))
     assert sum(each.share or 0.0 for each in found) == pytest.approx(1.0)
+
+
+def test_several_batches_at_once_are_of_different_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which rows a batch has decides how long it takes, also where others run beside it."""
+    made = workspace(tmp_path)
+    on = device(made, "cpu0")
+    backend = open_backend(on)
+    (job,) = measurement_jobs(made.place, made.place.catalog(), on, backend, 2)
+    seen: set[bytes] = set()
+    with backend.runner(job.model) as runner:
+        run = runner.infer
+
+        def noting(inputs: NamedArrays) -> NamedArrays:
+            seen.add(inputs["x"].tobytes())
+            return run(inputs)
+
+        monkeypatch.setattr(runner, "infer", noting)
+        meter = cells.PointMeter(on, backend)
+        point = meter.point(job, runner, 2, slots=2, stop_s=perf_counter() + 0.1, cells_left=1)
+    assert point.slots == 2
+    assert len(seen) > 1
