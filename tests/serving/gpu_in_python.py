@@ -103,6 +103,7 @@ class FakeChainSlot:
         self.context, self.goes_on = context, threading.Event()
         self.goes_on.set()
         self.place, self.features = 0, np.zeros((0, 1), FLOAT)
+        self.ran: list[tuple[int, int]] = []  # stages, and rows
 
     def submit(self, parts: Sequence[Part]) -> None:
         values = np.frombuffer(b"".join(bytes(inputs[0]) for _, inputs in parts), FLOAT)
@@ -115,6 +116,7 @@ class FakeChainSlot:
         if self.place > 1 and LETHAL in self.features:
             self.context.loss = DeviceLost("gpu0 is lost: a test")
             raise self.context.loss
+        self.ran.append((self.place, len(self.features)))
         return {"y": self.features + 10 * self.place}
 
     def go_on(self, chosen: Bools | None) -> None:

@@ -119,6 +119,14 @@ class ExitSlot:
         self._rows, self._start_s = sum(rows for rows, _ in parts), monotonic()
         self.stages.submit(parts)
 
+    def pass_all(self, parts: Sequence[Part]) -> None:
+        """Run a batch through all stages, whatever the condition says. Raises `EngineError`."""
+        self.stages.submit(parts)
+        self.stages.outputs()
+        for _ in range(1, self._chain.exits):
+            self.stages.go_on(None)
+            self.stages.outputs()
+
     def wait(self, bounds: ExitBounds | None = None, leave: Leave | None = None) -> OutputArrays:
         """Run the batch to its end, on this thread: `ExitRunner.infer` says what with. Raises like that."""
         answers = self._chain.answers(self.stages, self._rows, self._start_s, bounds, monotonic, leave)

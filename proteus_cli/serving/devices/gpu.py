@@ -123,7 +123,11 @@ class GpuExecutor(ThreadedExecutor[GpuEngine]):
         for _ in range(self._slots):  # the next is always another
             with engine.slot() as slot:
                 for part in parts:
-                    self._run(slot, [part])
+                    if isinstance(slot, ExitSlot):
+                        with self._context.current():
+                            slot.pass_all([part])
+                    else:
+                        self._run(slot, [part])
 
     # --- the running thread
 

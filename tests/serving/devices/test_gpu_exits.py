@@ -57,7 +57,11 @@ class World:
                 await asyncio.sleep(0.002)
 
 
-def run(test: Callable[[World], Awaitable[None]], monkeypatch: pytest.MonkeyPatch) -> World:
+def run(
+    test: Callable[[World], Awaitable[None]],
+    monkeypatch: pytest.MonkeyPatch,
+    keys: Sequence[VariantKey] = (QUICK, WHOLE),
+) -> World:
     made: list[FakeStages] = []
 
     def loaded(plans: Sequence[bytes], context: Any, *, slots: int) -> FakeStages:
@@ -68,7 +72,7 @@ def run(test: Callable[[World], Awaitable[None]], monkeypatch: pytest.MonkeyPatc
 
     async def in_loop() -> World:
         world = World(made)
-        for key in STOP_WHEN:
+        for key in keys:
             await world.executor.load(key, Path("m.exits"), MAX_ROWS)
         try:
             await test(world)
@@ -93,6 +97,14 @@ def test_rows_stop_where_the_condition_holds_and_the_others_go_on(monkeypatch: p
     ((_, result),) = run(test, monkeypatch).events
     assert answers(result) == ([16.0, 20.0, 10.0], [1, 2, 3])
     assert 0 < result.ended_s <= monotonic()
+
+
+def test_all_stages_are_warmed_up_on_each_slot_wherever_rows_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        for slot in world.made[0].all_slots:
+            assert slot.ran == [(place, rows) for rows in (1, 2, MAX_ROWS) for place in (1, 2, 3)]
+
+    run(test, monkeypatch, keys=[QUICK])
 
 
 def test_models_of_the_same_stages_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
