@@ -95,7 +95,8 @@ def notes_of(walk: Walk | None) -> OutputArrays:
         return ()
     unknown = np.full(len(walk.exits), np.nan, np.float32)
     exits = walk.exits.astype(np.uint8)
-    return exits, unknown, walk.cut, np.where(walk.cut, np.uint8(0), exits)
+    energy_j = np.full(len(exits), np.nan) if walk.energy_j is None else walk.energy_j
+    return exits, unknown, walk.cut, np.where(walk.cut, np.uint8(0), exits), energy_j
 
 
 def _made_up(spec: TensorSpec, seeds: npt.NDArray[np.uint32]) -> npt.NDArray[Any]:

@@ -15,6 +15,7 @@ from proteus_cli.domain.profile.profile import LatencyTable
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
 from proteus_cli.domain.stages.exits import ExitProfile
+from proteus_cli.domain.stages.stage_forecast import first_stage_s
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -115,6 +116,13 @@ class Host:
         power_w = math.inf if self.power_w is None else self.power_w
         return power_w * self.mean_latency(batch_rows) * rows / batch_rows
 
+    def least_energy_j(self, rows: int, batch_rows: int) -> float:
+        """The same until each of these rows has an answer: with the first stage alone, where rows may be cut short."""
+        if not self.cuts:
+            return self.energy_j(rows, batch_rows)
+        power_w = math.inf if self.power_w is None else self.power_w
+        return power_w * first_stage_s(self.exits, batch_rows) * rows / batch_rows
+
 
 @dataclass(frozen=True, slots=True)
 class FirstStage:
@@ -183,8 +191,8 @@ class Unfit:
     """Nothing that is hosted answers as asked; ``available`` has the accuracy of each variant, highest first.
 
     Only where the request has bounds, ``expected`` has the expected accuracy of each hosted cascade, as "first →
-    second", and ``energy_j`` what the request takes at most of each variant, on the device where that is least;
-    variants of unknown power are left out.
+    second", and ``energy_j`` the least limit with which each variant answers the request, on the device where that is
+    least; variants of unknown power are left out.
     """
 
     available: Mapping[str, float]

@@ -1,5 +1,6 @@
 """Cascades in a simulation: which queries the first stage defers, and which of its answers are sent after all."""
 
+import math
 from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
@@ -66,8 +67,8 @@ class SimulatedCascades:
             if request.id in answered:
                 continue
             route = cascades.route(request, launch.hosted) if now_s <= request.deadline_s else None
+            own = exits[place] if exits else ExitAnswer(launch.hosted.accuracy, is_cut=False)
             if route is None:
-                own = exits[place] if exits else ExitAnswer(launch.hosted.accuracy, is_cut=False)
                 self._end(request, launch, own.accuracy, now_s, is_cut=own.is_cut)
                 continue
             level = self._level(request, route.stage, launch.hosted)
@@ -75,7 +76,7 @@ class SimulatedCascades:
             if level > route.cut and not self._is_below(request, launch.hosted):
                 self._end(request, launch, route.first_accuracy[level], now_s)
             else:
-                devices |= dict.fromkeys(self._defer(request, route, level, launch, now_s))
+                devices |= dict.fromkeys(self._defer(request, route, level, launch, own.energy_j, now_s))
         return tuple(devices)
 
     def _level(self, request: Request, stage: FirstStage, host: Host) -> int:
@@ -105,8 +106,12 @@ class SimulatedCascades:
             self._deferred.remove(request.id)
             self._send_first(request, now_s)
 
-    def _defer(self, request: Request, route: CascadeRoute, level: int, launch: Launch, now_s: float) -> Sequence[str]:
-        bounds = request.bounds and request.bounds.without(launch.hosted.energy_j(request.rows, launch.rows))
+    def _defer(
+        self, request: Request, route: CascadeRoute, level: int, launch: Launch, noted_j: float, now_s: float
+    ) -> Sequence[str]:
+        """Ask the second stage; ``noted_j`` is what the first has noted of its energy, NaN where it has not."""
+        first_j = launch.hosted.energy_j(request.rows, launch.rows) if math.isnan(noted_j) else noted_j
+        bounds = request.bounds and request.bounds.without(first_j)
         deferred = DeferredQuery(
             request.id, request.family, request.arrival_s, request.deadline_s, request.rows, request.slo_s,
             request.priority, max(request.min_accuracy, route.min_accuracy), bounds, first=launch,

@@ -1,5 +1,6 @@
 """Multi-exit models in a simulation: how long their batches take, and which exit answers each query."""
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,10 +23,14 @@ ChainKey = tuple[str, str, str]
 
 
 class ExitAnswer(NamedTuple):
-    """What is to be expected of the answer to a query, and whether it was cut short."""
+    """What is to be expected of the answer to a query, and whether it was cut short.
+
+    ``energy_j`` is what it took where it has a limit; else NaN.
+    """
 
     accuracy: float
     is_cut: bool
+    energy_j: float = math.nan
 
 
 class SimulatedExits:
@@ -70,7 +75,8 @@ class SimulatedExits:
 def exit_answers(launch: Launch, walk: Walk) -> list[ExitAnswer]:
     """The answer to each query of a batch; queries of a trace are of one row."""
     worth = walk.accuracies(launch.hosted.exits, launch.hosted.accuracy)
-    return [ExitAnswer(accuracy, is_cut) for accuracy, is_cut in zip(worth, walk.cut.tolist(), strict=True)]
+    took_j = [math.nan] * len(worth) if walk.energy_j is None else walk.energy_j.tolist()
+    return [ExitAnswer(*each) for each in zip(worth, walk.cut.tolist(), took_j, strict=True)]
 
 
 def _chains(

@@ -8,7 +8,7 @@ The last exit answers all that get there. Outputs are in the order of the inputs
 runners of another backend; that of GPUs is in `backends.tensorrt.chain`.
 
 Besides the outputs, the runner gives *notes* of each row: the exit that answered it, how confident that answer is,
-whether it was cut short, and the exit at which its condition held.
+whether it was cut short, the exit at which its condition held, and the energy that it took, where that is limited.
 They travel behind the outputs, as further tensors that `Signature.notes` describes, and no client gets them as such.
 
 `loading.WithExits` is a backend on top of another one, which it leaves alone but for chain files. Variants that have

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
-from proteus_cli.arrays import Bools, Ints, Singles
+from proteus_cli.arrays import Bools, Floats, Ints, Singles
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
 from proteus_cli.backends.exits.stop_rule import StopRule
 from proteus_cli.domain.conditions.condition import Condition
@@ -21,15 +21,18 @@ from proteus_cli.domain.stages.stage_forecast import ExitBounds, Leaving, StageF
 from proteus_cli.errors import EngineError
 
 EXIT_NOTE, CONFIDENCE_NOTE, CUT_NOTE, HELD_NOTE = "exit (note)", "confidence (note)", "cut (note)", "held (note)"
+ENERGY_NOTE = "energy (note)"
 NOTES = (
     TensorSpec(EXIT_NOTE, np.dtype(np.uint8), ()),
     TensorSpec(CONFIDENCE_NOTE, np.dtype(np.float32), ()),
     TensorSpec(CUT_NOTE, np.dtype(np.bool_), ()),
     TensorSpec(HELD_NOTE, np.dtype(np.uint8), ()),
+    TensorSpec(ENERGY_NOTE, np.dtype(np.float64), ()),
 )
 """What the runner says of each row, behind the outputs of the family.
 
 A row whose request asks for a confidence may go on behind the exit at which its condition *held*; 0: it did not hold.
+Its energy is what it took by the profile; NaN where its request does not limit that.
 """
 
 _HINT = "stage k must give the outputs of the family, and all that stage k + 1 takes"
@@ -96,10 +99,10 @@ class ExitRunner(ABC):
     ) -> NamedArrays:
         """The outputs of all rows, each of the exit where it stopped, and the notes. Raises `EngineError`.
 
-        With ``bounds`` of the rows, those that the next stage would be too late for are cut short. Parts that are due
-        before it ends ``leave``, where that is given; their rows are in the outputs as well. For that, the ``clock`` is
-        asked at the start, behind each stage, when a part has left, and when the answers are there. By it, a live
-        condition knows the time that rows have had.
+        With ``bounds`` of the rows, those are cut short that the next stage would be too late for, or would take more
+        energy of than they have left. Parts that are due before it ends ``leave``, where that is given; their rows are
+        in the outputs as well. For that, the ``clock`` is asked at the start, behind each stage, when a part has left,
+        and when the answers are there. By it, a live condition knows the time that rows have had.
         """
         start_s = clock() if bounds is not None else 0.0
         rows = len(next(iter(inputs.values())))
@@ -121,8 +124,8 @@ class ExitRunner(ABC):
         forecast = StageForecast(bounds, self._pace, start_s) if bounds is not None else None
         least = bounds.min_by_row() if bounds is not None else None
         rule = StopRule(self._stop_when, self.exits, bounds, start_s)
-        answers, held = _Answers(rows, self._names), np.zeros(rows, np.uint8)
-        going = np.arange(rows)
+        answers, going = _Answers(rows, self._names), np.arange(rows)
+        held = answers.held
         for place in range(1, self.exits + 1):
             made = batch.outputs()
             confidence = self._confidence_of(made)
@@ -133,15 +136,16 @@ class ExitRunner(ABC):
                 is_enough = stops = is_enough & (confidence >= least[going])
             if forecast is not None:
                 stops = forecast.stopping(place, going, is_enough, clock() if ended_s is None else ended_s)
+                answers.energy_j = forecast.energy_j
             answers.add(place, going[stops], made, confidence, stops, ~is_enough[stops])
             if stops.all():
                 break
             if forecast is not None and forecast.leaving is not None and leave is not None:
-                leave(forecast.leaving, answers.of(forecast.leaving.rows, held))
+                leave(forecast.leaving, answers.of(forecast.leaving.rows))
                 forecast.left(clock())
             batch.go_on(~stops if stops.any() else None)
             going = going[~stops]
-        outputs = answers.outputs(held)
+        outputs = answers.outputs()
         if forecast is not None:
             forecast.ended(clock())
         return outputs
@@ -197,13 +201,17 @@ class _HostBatch:
 
 
 class _Answers:
-    """The outputs of a batch, as its rows stop. Where all stop at once, nothing is copied."""
+    """The outputs of a batch, as its rows stop, and the notes. Where all stop at once, no output is copied.
+
+    ``held`` by row: the exit at which its condition held. ``energy_j`` is None where no row has a limit.
+    """
 
     def __init__(self, rows: int, names: Sequence[str]) -> None:
         self._rows, self._names = rows, names
         self._outputs: NamedArrays = {}
         self._exits, self._confidences = np.zeros(rows, np.uint8), np.zeros(rows, np.float32)
-        self._cut = np.zeros(rows, np.bool_)
+        self._cut, self.held = np.zeros(rows, np.bool_), np.zeros(rows, np.uint8)
+        self.energy_j: Floats | None = None
 
     def add(self, place: int, rows: Ints, made: NamedArrays, confidence: Singles, stops: Bools, cut: Bools) -> None:
         """``rows`` are the places of those that ``stops`` chooses among the rows of this stage; some are ``cut``."""
@@ -217,12 +225,13 @@ class _Answers:
                 self._outputs[name] = np.empty((self._rows, *values.shape[1:]), values.dtype)
             self._outputs[name][rows] = values[stops]
 
-    def of(self, rows: Ints, held: npt.NDArray[np.uint8]) -> NamedArrays:
+    def of(self, rows: Ints) -> NamedArrays:
         """Those of some rows, all of which have stopped."""
-        return {name: values[rows] for name, values in self.outputs(held).items()}
+        return {name: values[rows] for name, values in self.outputs().items()}
 
-    def outputs(self, held: npt.NDArray[np.uint8]) -> NamedArrays:
-        notes: tuple[npt.NDArray[Any], ...] = (self._exits, self._confidences, self._cut, held)
+    def outputs(self) -> NamedArrays:
+        energy_j = np.full(self._rows, np.nan) if self.energy_j is None else self.energy_j
+        notes: tuple[npt.NDArray[Any], ...] = (self._exits, self._confidences, self._cut, self.held, energy_j)
         return {**self._outputs, **{spec.name: values for spec, values in zip(NOTES, notes, strict=True)}}
 
 

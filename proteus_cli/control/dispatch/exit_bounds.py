@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from proteus_cli.control.decision import Host, Launch
+from proteus_cli.control.decision import Launch
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
@@ -22,7 +22,8 @@ def exit_bounds(
     """The bounds of a batch on a device of that slowdown; None where the host is of no multi-exit model.
 
     ``due_s`` says when the answer to a request must be sent, to which it comes in ``way_s`` from the end of a stage;
-    ``stop_when`` has live conditions by family. What a request is promised was measured with that of the catalog, so
+    where rows may not be cut short, it is due at no time, and its energy is that of whole answers. ``stop_when`` has
+    live conditions by family. What a request is promised was measured with that of the catalog, so
     none counts where it asks for an accuracy, or limits its energy.
     """
     hosted, requests = launch.hosted, launch.requests
@@ -31,12 +32,15 @@ def exit_bounds(
     due = [due_s(each) - way_s if hosted.cuts else math.inf for each in requests]
     rows = [each.rows for each in requests]
     least = _min_confidences(requests)
-    bounds = ExitBounds(due, rows, hosted.exits, slowdown, None, least, hosted.attainment, may_leave)
+    bounds = ExitBounds(
+        due, rows, hosted.exits, slowdown, None, least, hosted.attainment, may_leave,
+        power_w=hosted.power_w, max_energy_j=_max_energies(requests) if hosted.cuts else (),
+    )  # fmt: skip
     live = stop_when.get(hosted.family)
-    return bounds if live is None else _with_live(bounds, live, hosted, requests)
+    return bounds if live is None else _with_live(bounds, live, requests)
 
 
-def _with_live(bounds: ExitBounds, live: str, hosted: Host, requests: Sequence[Request]) -> ExitBounds:
+def _with_live(bounds: ExitBounds, live: str, requests: Sequence[Request]) -> ExitBounds:
     """The bounds with a live condition, for those of the requests that it counts for."""
     by_own = [_relies_on_profile(each) for each in requests]
     if all(by_own):
@@ -45,7 +49,6 @@ def _with_live(bounds: ExitBounds, live: str, hosted: Host, requests: Sequence[R
         bounds,
         stop_when=live,
         arrival_s=[each.arrival_s for each in requests],
-        power_w=hosted.power_w,
         by_own=by_own if any(by_own) else (),
     )
 
@@ -58,3 +61,9 @@ def _min_confidences(requests: Sequence[Request]) -> Sequence[float]:
     """The confidence that each request asks for; empty where none does."""
     found = [-math.inf if each.bounds is None else each.bounds.min_confidence for each in requests]
     return found if max(found) > -math.inf else ()
+
+
+def _max_energies(requests: Sequence[Request]) -> Sequence[float]:
+    """The energy that each request may take; empty where none limits it."""
+    found = [math.inf if each.bounds is None else each.bounds.max_energy_j for each in requests]
+    return found if min(found) < math.inf else ()

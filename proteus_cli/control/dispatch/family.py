@@ -69,7 +69,7 @@ class FamilyState:
             found.setdefault(host.variant, host.accuracy)
         if request.bounds is None:
             return Unfit(found)
-        return Unfit(found, self._fitness.expected(), self._fitness.energy_j(request.rows))
+        return Unfit(found, self._fitness.expected(), self._fitness.energy_j(request))
 
     @property
     def canary_tiers(self) -> list[AccuracyTier]:

@@ -7,8 +7,9 @@ That an answer keeps its bounds follows from where it begins:
 
 * accuracy: the host's own is at least the minimum;
 * expected accuracy: so is the host's own, or that of a cascade which begins there;
-* energy: what the host takes is within the limit, in the batch that is worst for the request. So is what it takes
-  together with the second stage, where the accuracy needs a cascade; else the second stage gets what is left;
+* energy: what the host takes until its first answer is within the limit, in the batch that is worst for the request;
+  what it takes further is held stage by stage. So is what it takes together with the second stage, where the accuracy
+  needs a cascade; else the second stage gets what is left;
 * version: the host is of a variant that the request accepts, and so is the second stage where one is needed.
 
 A host that cuts rows short (`Host.cuts`) is of two kinds: one gives whole answers alone, and one any. Cut answers are
@@ -37,18 +38,20 @@ Routes = Mapping[VariantKey, Sequence[CascadeRoute]]
 class _AlikeHosts:
     """Hosts alike, of which ``host`` is one; ``routes`` are the cascades that begin there.
 
-    It ``cuts`` where it stands for answers that may be cut short.
+    It ``cuts`` where it stands for answers that may be cut short; ``cutting`` is that kind of the same hosts, or this
+    one where there is none. A request that takes any answer has both, or none.
     """
 
-    __slots__ = ("_worst_row_j", "cuts", "host", "routes")
+    __slots__ = ("_worst_row_j", "cuts", "cutting", "host", "routes")
 
     def __init__(self, host: Host, routes: Sequence[CascadeRoute]) -> None:
         self.host, self.routes, self.cuts = host, routes, host.cuts
-        from_full = accumulate((host.energy_j(1, rows) for rows in range(host.max_batch, 0, -1)), max)
+        self.cutting: _AlikeHosts = self
+        from_full = accumulate((host.least_energy_j(1, rows) for rows in range(host.max_batch, 0, -1)), max)
         self._worst_row_j = tuple(from_full)[::-1]  # what a row takes at most in a batch of so many rows or more
 
     def energy_j(self, rows: int) -> float:
-        """The most that a request of so many rows takes."""
+        """The most that a request of so many rows takes until it has its first answer."""
         return rows * self._worst_row_j[min(rows, len(self._worst_row_j)) - 1]
 
 
@@ -72,6 +75,8 @@ class Fitness:
         self._place = {host: self._place_of(host) for host in hosts}
         self._whole = {host: host.whole() for host in hosts if host.cuts}
         self._place |= {whole: self._place_of(whole) for whole in self._whole.values()}
+        for host, whole in self._whole.items():
+            self._kinds[self._place[whole]].cutting = self._kinds[self._place[host]]
         self.everyone = self._all = (1 << len(self._kinds)) - 1
         self._new = self.canary = 0
         if twins is not None:
@@ -109,11 +114,12 @@ class Fitness:
     def _of(self, request: Request, kinds: int) -> int:
         """Those of ``kinds`` that may answer a request."""
         accurate = kinds & self._at_least[bisect_left(self._accuracies, request.min_accuracy)]
-        if self._cut and request.asks_for_accuracy:
+        is_whole, bounds = request.asks_for_accuracy, request.bounds
+        if self._cut and is_whole:
             accurate &= ~self._cut
-        if request.bounds is None or not accurate:
+        if bounds is None or not accurate:
             return accurate
-        return accurate & _set(self._keeps(kind, request, request.bounds) for kind in self._kinds)
+        return accurate & _set(self._keeps(kind if is_whole else kind.cutting, request, bounds) for kind in self._kinds)
 
     def is_for_everyone(self, request: Request) -> bool:
         asks_nothing = not request.min_accuracy and request.bounds is None
@@ -138,13 +144,13 @@ class Fitness:
             found[name] = max(found.get(name, 0.0), cascade.point.accuracy)
         return found
 
-    def energy_j(self, rows: int) -> dict[str, float]:
-        """By variant, the most that a request of so many rows takes where it takes least; without unknown ones."""
+    def energy_j(self, request: Request) -> dict[str, float]:
+        """By variant, the least limit of energy that a request could have; without those of unknown power."""
         found: dict[str, float] = {}
         for kind in self._kinds:
-            if kind.host.power_w is not None:
+            if kind.host.power_w is not None and not (kind.cuts and request.asks_for_accuracy):
                 variant = kind.host.variant
-                found[variant] = min(found.get(variant, math.inf), kind.energy_j(rows))
+                found[variant] = min(found.get(variant, math.inf), kind.energy_j(request.rows))
         return found
 
     def _place_of(self, host: Host) -> int:
@@ -176,7 +182,8 @@ class Fitness:
     def _has_second(self, request: Request, bounds: Bounds, route: CascadeRoute, left_j: float) -> bool:
         least = max(route.min_accuracy, request.min_accuracy)
         return any(
-            kind.host.accuracy >= least
+            not kind.cuts
+            and kind.host.accuracy >= least
             and bounds.accepts(kind.host.variant)
             and (left_j == math.inf or kind.energy_j(request.rows) <= left_j)
             for kind in self._kinds

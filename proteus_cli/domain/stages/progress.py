@@ -7,6 +7,7 @@ import numpy as np
 from proteus_cli.arrays import Floats, Ints, Singles
 from proteus_cli.domain.conditions.condition import Condition, Values, holds
 from proteus_cli.domain.conditions.metrics import Metric
+from proteus_cli.domain.stages.energy import RowEnergy
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.domain.stages.stage_forecast import ExitBounds, computed_fracs
 
@@ -17,24 +18,23 @@ class Progress:
     def __init__(self, bounds: ExitBounds, own: Condition, start_s: float) -> None:
         self._own, self._since_s = own, start_s
         self._arrival_s = np.repeat(np.asarray(bounds.arrival_s, np.float64), bounds.rows)
-        self._power_w = np.nan if bounds.power_w is None else bounds.power_w
         self._computed_fracs = computed_fracs(bounds.exits)
         self._accuracy, self._cut_accuracy = _accuracies(bounds.exits)
         rows = len(self._arrival_s)
-        self._energy_j, self._held = np.zeros(rows), np.zeros(rows, np.int64)
+        self._energy, self._held = RowEnergy(rows, bounds.power_w), np.zeros(rows, np.int64)
 
     def behind(self, stage: int, rows: Ints, confidence: Singles, now_s: float) -> Values:
         """Of ``rows``, which have passed a ``stage`` that has ended now, with answers of that ``confidence``.
 
         Call it once behind each stage, in their order.
         """
-        self._energy_j[rows] += self._power_w * (now_s - self._since_s) / len(rows)
+        self._energy.ran(rows, now_s - self._since_s)
         self._since_s = now_s
         return {
             Metric.LATENCY: now_s - self._arrival_s[rows],
             Metric.CONFIDENCE: confidence,
             Metric.ACCURACY: self._worth(stage, rows, confidence),
-            Metric.ENERGY: self._energy_j[rows],
+            Metric.ENERGY: self._energy.joules[rows],
             Metric.COMPUTATION: self._computed_fracs[stage - 1],
             Metric.EXIT: stage,
         }

@@ -6,6 +6,7 @@ of the family's attainment, times the slowdown of the device. A row goes on wher
 fewer rows go on, the sooner the stage ends: as many go on as that allows, those with the most time. Parts of the batch
 that are due before that end *leave*: their answers, of the exits reached so far, are sent at once. What has more time
 waits for the end of the batch, so that most batches are sent as a whole. What is late already leaves with the last.
+Rows that would take more energy in the stage than they have left do not go on either (`energy.EnergyLimits`).
 """
 
 import math
@@ -19,6 +20,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from proteus_cli.arrays import Bools, Floats, Ints
+from proteus_cli.domain.stages.energy import EnergyLimits
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import StagePace
 
@@ -32,9 +34,9 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     is a text ``stop_when``, that condition counts in place of the variant's own. No part stops where it is less
     confident than its ``min_confidence``; empty: none asks for that. Of the rows that go on, the share ``attainment``
     is to be in time. Only where parts ``may_leave`` may the batch take longer than the first of them has time. With
-    ``stop_when``, it is known when each part arrived (``arrival_s``), and what the device draws for the batch
-    (``power_w``; None where that is unknown). Parts that go ``by_own`` stop by the variant's own condition all the
-    same; empty: none does.
+    ``stop_when``, it is known when each part arrived (``arrival_s``). Parts that go ``by_own`` stop by the variant's
+    own condition all the same; empty: none does. While the batch runs, the device draws ``power_w`` for it (None where
+    that is unknown), of which a part may take ``max_energy_j``; empty: none has a limit.
     """
 
     due_s: Sequence[float]
@@ -48,6 +50,7 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     arrival_s: Sequence[float] = ()
     power_w: float | None = None
     by_own: Sequence[bool] = ()
+    max_energy_j: Sequence[float] = ()
 
     def by_clock(self, ahead_s: float, there_s: float = 0.0) -> "ExitBounds":
         """The same by a clock that is ``ahead_s`` ahead of this one. A negative number: by one that began so long ago.
@@ -149,24 +152,37 @@ class StageForecast:
         self._may_cut = self._first_due_s < math.inf
         self.leaving: Leaving | None = None
         self._means = [_mean(tuple(each.points)) for each in bounds.exits] if self._may_cut else []
+        self._limits = (
+            EnergyLimits(bounds.rows, bounds.max_energy_j, bounds.power_w, self._means)
+            if bounds.max_energy_j and self._may_cut
+            else None
+        )
+
+    @property
+    def energy_j(self) -> Floats | None:
+        """By row, what it has taken by the profile; NaN where it has no limit, and None where none has."""
+        return None if self._limits is None else self._limits.joules
 
     def stopping(self, stage: int, rows: Ints, is_enough: Bools, now_s: float) -> Bools:
         """Those of ``rows`` that stop behind a ``stage``, which has ended now.
 
-        They have enough, or the next would end too late for them. Deciding takes time that the rows would have, so most
-        often, where all that would go on may do so and none has to leave, no row is looked at.
+        They have enough, or the next would end too late for them, or take too much energy. Deciding takes time that the
+        rows would have, so most often, where all that would go on may do so and none has to leave, no row is looked at.
         """
         if not self._may_cut:
             return is_enough
         is_usual = self._pace.ran(now_s - self._since_s, self._means[stage - 1].of(len(rows)))
-        self._since_s, self.leaving, stops = now_s, None, is_enough
-        left = len(rows) - int(np.count_nonzero(is_enough))
+        self._since_s, self.leaving = now_s, None
+        stops = is_enough if self._limits is None else self._limits.behind(stage, rows, is_enough)
+        left = len(rows) - int(np.count_nonzero(stops))
         if left:
             self._went_on = now_s, self._pace.most, left, stage
         if left and not self._are_all_in_time(stage + 1, left, now_s):
-            stops, going = is_enough.copy(), ~is_enough
+            stops, going = stops.copy(), ~stops
             in_time, end_s = self.in_time(stage + 1, rows[going], now_s)
             stops[going] = ~in_time
+            if self._limits is not None:  # of fewer rows, each takes more
+                stops = self._limits.stopping(stage + 1, rows, stops)
             self._let_leave(now_s, end_s)
         if stage > 1 and is_usual and stops.all():
             self._judge(now_s + self._pace.out_s)

@@ -19,13 +19,15 @@ from proteus_cli.domain.stages.stage_forecast import ExitBounds, Leaving, StageF
 class Walk:
     """A batch ``took_s``; by row the exit that answered it, and whether it was cut short there.
 
-    ``left`` before its end: which parts, and after how many seconds.
+    ``left`` before its end: which parts, and after how many seconds. ``energy_j`` by row is what it took by the
+    profile; NaN where it has no limit, and None where none has.
     """
 
     took_s: float
     exits: Ints
     cut: Bools
     left: Sequence[tuple[float, Leaving]] = ()
+    energy_j: Floats | None = None
 
     def accuracies(self, known: Sequence[ExitProfile], otherwise: float) -> list[float]:
         """By row what is to be expected of its answer; ``otherwise`` where ``known`` does not say it."""
@@ -70,4 +72,4 @@ class ProfiledChain:
             going = going[~stops]
             if not len(going):
                 break
-        return Walk(took_s, exits, cut, left)
+        return Walk(took_s, exits, cut, left, forecast.energy_j)

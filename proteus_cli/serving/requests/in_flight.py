@@ -27,7 +27,7 @@ class Staged(msgspec.Struct, frozen=True):
     cascade's first stage; or, with an exit or with `min_confidence`, of the answer: the lowest of all rows; None
     where it is unknown. The answer ``is_fallback`` where the first stage was not sure of it, and it is sent all the
     same. ``energy_j``, only of a request that limits it: what all stages took, the power of the profile × the
-    request's share of the batches' time.
+    request's share of the batches' time; of a multi-exit model that may cut it short, that of the profile's times.
     """
 
     stages: int | None

@@ -1,5 +1,6 @@
 """Bounds of rows: as many go on as there is time for until they are due, and what is due before leaves the batch."""
 
+import math
 from itertools import combinations
 from pathlib import Path
 from time import monotonic
@@ -9,7 +10,7 @@ import pytest
 from exit_nets import exit_stages, inputs_of, loaded
 
 from proteus_cli.backends.base import NamedArrays
-from proteus_cli.backends.exits.runner import CUT_NOTE, EXIT_NOTE, HELD_NOTE
+from proteus_cli.backends.exits.runner import CUT_NOTE, ENERGY_NOTE, EXIT_NOTE, HELD_NOTE
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import FIRST, StagePace
 from proteus_cli.domain.stages.stage_forecast import ExitBounds, StageForecast, StageTimes
@@ -128,6 +129,21 @@ def test_with_time_enough_nothing_changes(tmp_path: Path) -> None:
     assert not bounded[CUT_NOTE].any()
     for name, values in plain.items():
         np.testing.assert_array_equal(bounded[name], values)
+
+
+def test_rows_stop_before_a_stage_that_would_take_too_much_energy(tmp_path: Path) -> None:
+    """A row takes 0.1 J of each stage, and each second request may take 0.15 J; others go on as before."""
+    stage = ExitProfile(points=(StagePoint(1, 0.01, 0.01), StagePoint(20, 0.2, 0.2)))
+    due_s, limits = [monotonic() + NEVER] * 20, [math.inf, 0.15] * 10
+    bounds = ExitBounds(due_s, [1] * 20, [stage] * 3, power_w=10.0, max_energy_j=limits)
+    with loaded(exit_stages(tmp_path), "confidence >= 2") as runner:
+        plain, bounded = runner.infer(inputs_of(20)), runner.infer(inputs_of(20), bounds)
+    usual, is_limited = plain[EXIT_NOTE], np.isfinite(limits)
+    assert bounded[EXIT_NOTE].tolist() == np.where(is_limited, 1, usual).tolist()
+    assert bounded[CUT_NOTE].tolist() == (is_limited & (usual > 1)).tolist()
+    assert 0 < np.count_nonzero(bounded[CUT_NOTE]) < 10
+    assert np.isnan(plain[ENERGY_NOTE]).all()
+    assert bounded[ENERGY_NOTE].tolist() == pytest.approx([math.nan, 0.1] * 10, nan_ok=True)
 
 
 @pytest.mark.parametrize("slow", [2, 3])

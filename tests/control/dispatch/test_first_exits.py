@@ -2,15 +2,29 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
-from builders import controller_hosting, hosted, ids, launched, make_table
+from builders import controller_hosting, hosted, ids, launched, make_cascade, make_table
 
 from proteus_cli.control.batching import Batcher, GreedyBatcher, NexusBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Drop, Host, Launch, Refused, TooManyRows, WaitUntil
+from proteus_cli.control.decision import (
+    Admitted,
+    CascadeRoute,
+    Drop,
+    FirstStage,
+    Host,
+    Launch,
+    Refused,
+    TooManyRows,
+    Unfit,
+    WaitUntil,
+)
 from proteus_cli.control.devices.stage_slowdown import FRESH
+from proteus_cli.control.dispatch.fitness import Fitness
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
@@ -218,6 +232,63 @@ def test_who_limits_energy_is_answered_by_the_condition_that_it_was_measured_wit
         bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
         assert bounds is not None
         assert (bounds.stop_when, list(bounds.by_own)) == (live, by_own)
+
+
+@pytest.mark.parametrize("cuts", [True, False])
+def test_a_request_is_let_in_where_its_energy_is_enough_for_the_first_exit(*, cuts: bool) -> None:
+    """At 10 W a row takes 0.1 J to its first exit, alone, and 0.3 J through all stages; of four rows, 0.05 and 0.15."""
+    least_j, host = (0.1, EXITS) if cuts else (0.3, EXITS.whole())
+    for rows, limit_j in ((1, 1.001 * least_j), (4, 2.001 * least_j)):
+        asked = within(0.1, rows=rows, bounds=Bounds(max_energy_j=limit_j))
+        assert isinstance(controller_of(host).offer(asked, 0.0), Admitted)
+    unfit = controller_of(host).offer(within(0.1, bounds=Bounds(max_energy_j=0.999 * least_j)), 0.0)
+    assert isinstance(unfit, Unfit)
+    assert unfit.energy_j == {"a-s": pytest.approx(least_j)}
+
+
+@pytest.mark.parametrize(
+    "asked", [{"min_accuracy": 0.5}, {"bounds": Bounds(min_expected_accuracy=0.5)}], ids=["min", "expected"]
+)
+def test_who_asks_for_an_accuracy_needs_the_energy_of_a_whole_answer(asked: dict[str, Any]) -> None:
+    for limit_j, expected in ((0.301, Admitted), (0.299, Unfit)):
+        controller, asked_for = controller_of(EXITS), asked.get("bounds", Bounds())
+        bounds = msgspec.structs.replace(asked_for, max_energy_j=limit_j)
+        offered = controller.offer(within(0.1, minimum=asked.get("min_accuracy", 0.0), bounds=bounds), 0.0)
+        assert isinstance(offered, expected)
+        if isinstance(offered, Unfit):
+            assert offered.energy_j == {"a-s": pytest.approx(0.3)}
+            continue
+        told = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+        assert told is not None
+        assert list(told.max_energy_j) == []
+
+
+def test_each_request_of_a_batch_has_its_limit_of_energy() -> None:
+    controller = controller_of(EXITS)
+    controller.offer(within(0.1, 0, bounds=Bounds(max_energy_j=0.2)), 0.0)
+    controller.offer(within(0.2, 1), 0.0)
+    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    assert bounds is not None
+    assert (list(bounds.max_energy_j), bounds.power_w) == ([0.2, math.inf], 10.0)
+
+
+def test_a_deferred_request_needs_the_energy_of_all_stages_of_the_second() -> None:
+    for left_j, is_taken in ((0.301, True), (0.299, False)):
+        controller = controller_of(EXITS)
+        bounds = Bounds(max_energy_j=left_j)
+        deferred = DeferredRequest(0, "a", 0.0, 1.0, min_accuracy=EXITS.accuracy, bounds=bounds)
+        assert (controller.defer(deferred, 0.0) is not None) == is_taken
+
+
+def test_a_cascade_to_an_exit_model_counts_with_all_of_its_stages() -> None:
+    """Of 0.35 J, 0.1 J are for the first variant, and 0.3 J would be for the second."""
+    small = hosted("cpu1", variant="a-t", latency_s={1: 0.01}, accuracy=0.5, power_w=10.0, max_batch=1)
+    cascade = make_cascade("a", "a-t", "a-s")
+    route = CascadeRoute(cascade, 0.7, FirstStage(small.key, (0.5,), (0.5,)), 0, (0.6, 0.95), (0.9, 0.9))
+    fitness = Fitness([small, replace(EXITS, accuracy=0.8)], {small.key: (route,)})
+    for limit_j, hosts in ((0.41, [small]), (0.35, [])):
+        asked = within(0.1, bounds=Bounds(min_expected_accuracy=0.9, max_energy_j=limit_j))
+        assert fitness.hosts(fitness.of(asked)) == hosts
 
 
 def test_for_a_deferred_request_the_condition_counts_that_its_cascade_was_measured_with() -> None:

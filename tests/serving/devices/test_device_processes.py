@@ -273,7 +273,7 @@ def test_an_emulated_multi_exit_model_notes_its_exits(tmp_path: Path) -> None:
             assert 0 < of_one.ended_s < found.ended_s
             assert same(of_one.outputs, [values[:1] for values in found.outputs])
             assert of_one.notes[0].tolist() == [1]
-            exits_of_rows, confidences, cut, _held = found.notes
+            exits_of_rows, confidences, cut, _held, _energy = found.notes
             assert (exits_of_rows.tolist(), cut.tolist()) == ([1, 2], [True, False])
             assert np.isnan(confidences).all()
             tried = await ran(process, Batch(KEY, [part, part], 2))

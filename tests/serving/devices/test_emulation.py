@@ -212,7 +212,7 @@ def test_a_multi_exit_model_goes_stage_by_stage_and_notes_the_exits() -> None:
     assert agenda.due_s == pytest.approx([5.010, 5.012, 5.030])
     for _, call in agenda.set:
         call()
-    exits_of_rows, confidences, cut, held = told[0].notes
+    exits_of_rows, confidences, cut, held, energy_j = told[0].notes
     assert (exits_of_rows.tolist(), cut.tolist()) == ([1, 2, 3], [False, True, False])
     assert held.tolist() == [1, 0, 3]
     ((places, of_one),) = left
@@ -221,6 +221,7 @@ def test_a_multi_exit_model_goes_stage_by_stage_and_notes_the_exits() -> None:
     for values, of_all in zip(of_one.given, told[0].given, strict=True):
         np.testing.assert_array_equal(values, of_all[1:2])
     assert np.isnan(confidences).all()
+    assert np.isnan(energy_j).all()
     assert [values.dtype for values in told[1].notes] == [spec.dtype for spec in NOTES]
 
 

@@ -17,6 +17,7 @@ SAID = (
     np.array([0.5, np.nan, 2, 3, 4], np.float32),
     np.array([False, True, False, False, True]),
     np.array([1, 0, 2, 1, 0], np.uint8),
+    np.array([0.1, np.nan, 0.2, np.nan, 0.3]),
 )
 
 

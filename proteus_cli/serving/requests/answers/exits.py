@@ -10,12 +10,13 @@ from proteus_cli.serving.requests.in_flight import Answered, Staged
 def of_exits(answer: Answered, notes: OutputArrays) -> Answered:
     """The answer to a request with the exits of its rows; ``notes`` are those of all rows of its batch."""
     batch, rows = answer.batch, slice(answer.first, answer.first + answer.rows)
-    exits, confidences, cut, held = (values[rows] for values in notes)
-    lowest = float(confidences.min())
+    exits, confidences, cut, held, energies = (values[rows] for values in notes)
+    lowest, energy_j = float(confidences.min()), float(energies.sum())
     staged = Staged(
         None,
         lowest if math.isfinite(lowest) else None,
         _accuracy(batch.hosted, exits.tolist(), held.tolist()),
+        energy_j=None if math.isnan(energy_j) else energy_j,
         exit=int(exits.max()),
         is_cut=bool(cut.any()),
     )

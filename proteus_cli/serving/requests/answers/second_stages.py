@@ -18,7 +18,7 @@ from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
+from proteus_cli.control.decision import CascadeRoute, FirstStage
 from proteus_cli.domain.request import ANY_VERSION, Bounds, Request
 from proteus_cli.domain.stages.confidence import margin, output_of
 from proteus_cli.serving.requests.answers.checks import Checks
@@ -136,7 +136,7 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
                 values[self.unsure] = after
                 merged.append(values)
             outputs = tuple(merged)
-        second_j = _energy_j(self, batch.hosted, batch.compute_s, batch.rows)
+        second_j = _energy_j(self, batch)
         energy_j = None if self.first_j is None or second_j is None else self.first_j + second_j
         staged = Staged(2, self.confidence, self.second_accuracy, is_fallback=False, energy_j=energy_j)
         return batch.of_one(outputs, staged=_with_exit(staged, batch), version=self.first.version)
@@ -177,12 +177,12 @@ class SecondStages:
             unsure |= self._confidence.below(request.family, request.bounds.min_confidence, outputs)[0]
         by_first, by_both = _expected(route, levels, unsure)
         rows = int(np.count_nonzero(unsure))
-        first_j = _energy_j(request, batch.hosted, batch.compute_s, batch.rows)
+        first_j = _energy_j(request, batch)
         if not rows:
             own.staged = _with_exit(Staged(1, confidence, by_first, is_fallback=False, energy_j=first_j), batch)
             self.checks.saw(request, route, outputs)
             return own
-        bounds = request.bounds and request.bounds.without(batch.hosted.energy_j(request.rows, batch.rows))
+        bounds = request.bounds and request.bounds.without(_profiled_j(request, batch))
         deferred = DeferredInFlight(
             request.id, request.family, request.arrival_s, request.deadline_s, rows, request.slo_s, request.priority,
             max(request.min_accuracy, route.min_accuracy), bounds, done=nobody, inputs=_rows_of(request, unsure),
@@ -216,7 +216,7 @@ class SecondStages:
         confidence = of_exits.confidence
         if bounds.needs_confidence:
             _, confidence = self._confidence.below(request.family, bounds.min_confidence, answer.outputs)
-        energy_j = _energy_j(request, batch.hosted, batch.compute_s, batch.rows)
+        energy_j = _energy_j(request, batch)
         return msgspec.structs.replace(of_exits, confidence=confidence, energy_j=energy_j)
 
     def second_answer(self, deferred: DeferredInFlight, second: Answered) -> AnsweredBatch | None:
@@ -247,11 +247,24 @@ def _version(request: InFlightRequest) -> str:
     return ANY_VERSION if bounds is None or bounds.version is None else bounds.version.name
 
 
-def _energy_j(request: Request, hosted: Host, compute_s: float, batch_rows: int) -> float | None:
+def _energy_j(request: Request, batch: AnsweredBatch) -> float | None:
     """What a request took of a batch; None where it does not limit its energy, or the power is unknown."""
-    if request.bounds is None or not request.bounds.is_energy_limited or hosted.power_w is None:
+    power_w = batch.hosted.power_w
+    if request.bounds is None or not request.bounds.is_energy_limited or power_w is None:
         return None
-    return hosted.power_w * compute_s * request.rows / batch_rows
+    noted_j = _noted_j(batch)
+    return power_w * batch.compute_s * request.rows / batch.rows if noted_j is None else noted_j
+
+
+def _profiled_j(request: Request, batch: AnsweredBatch) -> float:
+    """The same by the times of the profile."""
+    noted_j = _noted_j(batch)
+    return batch.hosted.energy_j(request.rows, batch.rows) if noted_j is None else noted_j
+
+
+def _noted_j(batch: AnsweredBatch) -> float | None:
+    """What a multi-exit model says that a request took which limits its energy."""
+    return None if batch.staged is None else batch.staged.energy_j
 
 
 def _expected(route: CascadeRoute, levels: Ints, unsure: Bools) -> tuple[float, float]:

@@ -49,9 +49,10 @@ def test_an_unsure_one_is_the_second_stages() -> None:
     run(unsure)
 
 
-def exits(exit_: int, *, is_cut: bool) -> OutputArrays:
+def exits(exit_: int, *, is_cut: bool, energy_j: float = np.nan) -> OutputArrays:
     """What a multi-exit model says of a batch of one row."""
-    return np.array([exit_], np.uint8), np.array([8.0], np.float32), np.array([is_cut]), np.array([exit_], np.uint8)
+    place = np.array([exit_], np.uint8)
+    return place, np.array([8.0], np.float32), np.array([is_cut]), place, np.array([energy_j])
 
 
 @pytest.mark.parametrize(
@@ -332,6 +333,31 @@ def test_without_a_cascade_the_answer_says_what_the_variant_took() -> None:
         assert world.answer[2] == Staged(None, None, 0.8, is_fallback=False, energy_j=near(0.01))
 
     run(alone)
+
+
+def test_a_multi_exit_model_says_what_an_answer_took() -> None:
+    async def alone(world: TwoStages) -> None:
+        await world.plane.fleet.deploy(plan_of(cascades=()))
+        world.first.notes = exits(1, is_cut=True, energy_j=0.07)
+        await world.after_first_stage(SURE, options=within(0.1))
+        assert world.answer[2] == Staged(None, 8.0, 0.8, energy_j=0.07, exit=1, is_cut=True)
+
+    run(alone)
+
+
+@pytest.mark.parametrize(("took_j", "is_asked"), [(0.04, True), (0.06, False)])
+def test_a_second_stage_has_what_a_multi_exit_model_has_left(took_j: float, *, is_asked: bool) -> None:
+    """The second stage takes 0.4 J of 0.45; the whole of the first takes 0.1 J."""
+
+    async def both(world: TwoStages) -> None:
+        world.first.notes = exits(1, is_cut=True, energy_j=took_j)
+        await world.after_first_stage(UNSURE, options=within(0.45))
+        assert len(world.second.held) == is_asked
+        if is_asked:
+            world.second.release()
+        assert (world.answer[2].stages, world.answer[2].is_fallback) == (1 + is_asked, not is_asked)
+
+    run(both)
 
 
 def test_where_outputs_are_made_up_nothing_is_below_a_minimum() -> None:
