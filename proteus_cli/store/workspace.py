@@ -99,6 +99,11 @@ class Workspace:
         return self.root / "engines" / "versions" / f"{device}.answers.npz"
 
     @property
+    def conditions_path(self) -> Path:
+        """Live conditions, which count in place of those of the catalog."""
+        return (self.state or self.root) / "engines" / "conditions.json"
+
+    @property
     def namings_dir(self) -> Path:
         """By family, what is being written where the catalog is to name another version."""
         return self.root / "engines" / "naming"

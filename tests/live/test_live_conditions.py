@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,18 +24,30 @@ EXITS = (ExitProfile(0.5, 0.9, 0.4, SHORT), ExitProfile(0.3, 0.7, 0.3, SHORT), E
 SHAPES_AT = "/v2/proteus/families/shapes"
 
 
-@pytest.fixture(scope="module", params=["in the server", "in a process"])
-def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    root = tmp_path_factory.mktemp("conditions")
+OPTIONS = ["--replan=off", "--auth-tokens"]
+
+
+def made_in(root: Path) -> Path:
+    """A workspace with a multi-exit model, and the tokens of its clients; returns the plan."""
     made = make_workspace(root, (TinyFamily("shapes", SHAPES.variants[:1], slo="60s"),))
-    plan = add_exits(made, "shapes-exits", "confidence >= 2", EXITS)
     tokens = root / "tokens"
     tokens.write_text(f"{TOKEN}\n")
     tokens.chmod(0o600)
+    return add_exits(made, "shapes-exits", "confidence >= 2", EXITS)
+
+
+@pytest.fixture(scope="module", params=["in the server", "in a process"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    root = tmp_path_factory.mktemp("conditions")
     apart = ["--executor", "process"] if request.param == "in a process" else []
-    with serving(root, plan, "--replan=off", "--auth-tokens", str(tokens), *apart) as live:
+    with serving(root, made_in(root), *OPTIONS, str(root / "tokens"), *apart) as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
+    assert not conditions_file(live).exists()  # each test takes back what it has changed
+
+
+def conditions_file(server: LiveServer) -> Path:
+    return server.log.parent / "engines" / "conditions.json"
 
 
 def exits(server: LiveServer, **parameters: float) -> list[int]:
@@ -53,22 +66,24 @@ def patched(server: LiveServer, stop_when: Any, at: str = SHAPES_AT) -> tuple[in
     return reply.status, reply.document()
 
 
-def told(server: LiveServer, live: str | None) -> dict[str, object]:
+def told(live: str | None, since: object = None, origin: str = "request") -> dict[str, object]:
     counts = {"shapes-exits": live or "confidence >= 2"}
-    return {"family": "shapes", "stop_when": live, "variants": counts, "exceptions": []}
+    where = {"since": since, "origin": origin if live else None}
+    return {"family": "shapes", "stop_when": live, **where, "variants": counts, "exceptions": [], "not_kept": None}
 
 
 def test_a_live_condition_counts_at_once_until_it_is_taken_back(server: LiveServer) -> None:
     usual = exits(server)
     assert set(usual) == {1, 2, 3}
-    assert patched(server, "exit>=2 and (confidence > 0)") == (200, told(server, "exit >= 2 and confidence > 0"))
+    status, said = patched(server, "exit>=2 and (confidence > 0)")
+    assert (status, said) == (200, told("exit >= 2 and confidence > 0", said["since"]))
     assert exits(server) == [2] * len(ROWS)
-    assert server.ask("GET", SHAPES_AT, headers=AUTHORIZED).document() == told(server, "exit >= 2 and confidence > 0")
+    assert server.ask("GET", SHAPES_AT, headers=AUTHORIZED).document() == said
     assert patched(server, "exit >= 1")[0] == 200
     assert exits(server) == [1] * len(ROWS)
-    assert patched(server, None) == (200, told(server, None))
+    assert patched(server, None) == (200, told(None))
     assert exits(server) == usual
-    assert server.ask("GET", SHAPES_AT, headers=AUTHORIZED).document() == told(server, None)
+    assert server.ask("GET", SHAPES_AT, headers=AUTHORIZED).document() == told(None)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +109,22 @@ def test_who_is_promised_an_accuracy_is_answered_by_the_condition_of_the_catalog
     assert exits(server, min_accuracy=0.5) == exits(server, min_expected_accuracy=0.5) == usual
     assert exits(server) == [1] * len(ROWS)
     assert patched(server, None)[0] == 200
+
+
+def test_the_next_server_goes_by_a_live_condition(tmp_path: Path) -> None:
+    plan = made_in(tmp_path)
+    with serving(tmp_path, plan, *OPTIONS, str(tmp_path / "tokens")) as live:
+        status, said = patched(live, "exit >= 2")
+        assert (status, said["origin"], said["not_kept"]) == (200, "request", None)
+        assert live.stop() == 0, live.log.read_text()
+    with serving(tmp_path, plan, *OPTIONS, str(tmp_path / "tokens")) as live:
+        assert live.ask("GET", SHAPES_AT, headers=AUTHORIZED).document() == told("exit >= 2", said["since"], "kept")
+        assert exits(live) == [2] * len(ROWS)
+        assert patched(live, None) == (200, told(None))
+        assert not conditions_file(live).exists()
+        assert live.stop() == 0, live.log.read_text()
+    first = next(record for record in records(tmp_path / "plans" / "history") if record.origin == "start")
+    assert first.reason.endswith(f"; shapes stops when exit >= 2, as since {said['since']}")
 
 
 def test_status_metrics_and_journal_say_what_counts(server: LiveServer) -> None:
@@ -131,7 +162,7 @@ def test_status_metrics_and_journal_say_what_counts(server: LiveServer) -> None:
 def test_what_is_no_condition_of_stages_is_refused(server: LiveServer, stop_when: Any, status: int, said: str) -> None:
     found, document = patched(server, stop_when)
     assert (found, said in document["error"]) == (status, True), document
-    assert server.ask("GET", SHAPES_AT, headers=AUTHORIZED).document() == told(server, None)
+    assert server.ask("GET", SHAPES_AT, headers=AUTHORIZED).document() == told(None)
 
 
 def test_only_clients_with_a_token_change_conditions(server: LiveServer) -> None:

@@ -14,6 +14,7 @@ from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
+from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
 
@@ -51,6 +52,7 @@ def conditions_of(
     exits: tuple[ExitProfile, ...] = (EXIT, EXIT),
     power_w: float | None = None,
     later_devices: Sequence[str] = (),
+    kept: KeptConditions | None = None,
     **how: Any,
 ) -> tuple[LiveConditions, Controller]:
     """Of a family `a` with one variant, hosted on ``device``; later plans may place it on others, too."""
@@ -62,4 +64,4 @@ def conditions_of(
         lifecycle.on(LifecycleEvent.WARMED_UP)
     how = {"is_guarded": True, "is_emulated": False, **how}
     served = ServedCatalog(CatalogContent(catalog_of(has_exits=has_exits), {}))
-    return LiveConditions(loop, controller, lifecycle, served, **how), controller  # type: ignore[arg-type]
+    return LiveConditions(loop, controller, lifecycle, served, kept, **how), controller  # type: ignore[arg-type]

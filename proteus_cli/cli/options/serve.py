@@ -121,7 +121,8 @@ Resume = Annotated[
     bool,
     _adaptation(
         "--resume/--no-resume",
-        help="If the last server with this plan was killed, continue with the plan that was in force then.",
+        help="If the last server with this plan was killed, continue with the plan that was in force then. "
+        "And keep live conditions: go by those of before.",
     ),
 ]
 PlanHistory = Annotated[

@@ -2,14 +2,16 @@
 
 A live condition counts, for all multi-exit variants of the family, in place of ``stop_when`` of the catalog, from the
 next batch on. It is journaled as a plan by hand is: the plan in force begins anew, for that reason, so that its effect
-is recorded. It ends with the server.
+is recorded. It is kept for the next server (`kept_conditions`), which says so in its first plan's reason.
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
-from typing import Annotated
+from datetime import UTC, datetime
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -23,12 +25,16 @@ from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.conditions.reach import reach, reach_in
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.stages.progress import values_by_exit
-from proteus_cli.errors import BadRequest, Conflict, EngineError, Forbidden, NotReady, Unprocessable
+from proteus_cli.errors import ArtefactError, BadRequest, Conflict, EngineError, Forbidden, NotReady, Unprocessable
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.kept_conditions import KeptCondition, KeptConditions, of_catalog
 from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.families import LEAVING
+
+log = logging.getLogger("proteus.conditions")
 
 LONGEST_BODY = 16_384
 
@@ -54,6 +60,11 @@ class FamilyConditions(msgspec.Struct, frozen=True):
 
     family: str
     stop_when: Annotated[str | None, Meta(description="The live condition; null: there is none.")]
+    since: Annotated[str | None, Meta(description="When a client has changed it (ISO 8601, UTC).")]
+    origin: Annotated[
+        Literal["request", "kept"] | None,
+        Meta(description="Of the live condition: `request`, to this server; `kept`, from a server before it."),
+    ]
     variants: Annotated[
         dict[str, str], Meta(description="The condition that counts for each of its multi-exit variants.")
     ]
@@ -61,10 +72,16 @@ class FamilyConditions(msgspec.Struct, frozen=True):
         tuple[ConditionException, ...],
         Meta(description="Where the plan in force hosts variants for which the live condition does not count."),
     ] = ()
+    not_kept: Annotated[
+        str | None, Meta(description="Why the next server of this workspace will not go by what counts now.")
+    ] = None
 
 
 class LiveConditions:
-    """``is_guarded``: clients have shown a token. Without, no condition is taken from them."""
+    """``is_guarded``: clients have shown a token. Without, no condition is taken from them.
+
+    What changes is ``kept`` for the next server; where it is None, it is not.
+    """
 
     def __init__(
         self,
@@ -72,6 +89,7 @@ class LiveConditions:
         controller: Controller,
         lifecycle: Lifecycle,
         served: ServedCatalog,
+        kept: KeptConditions | None = None,
         *,
         is_guarded: bool,
         is_emulated: bool,
@@ -79,12 +97,24 @@ class LiveConditions:
         self._control_loop, self._controller, self._lifecycle = control_loop, controller, lifecycle
         self._served, self._is_guarded, self._is_emulated = served, is_guarded, is_emulated
         self._changing = asyncio.Lock()  # conditions are put in force in the order in which they came
+        self._kept, self._not_kept = kept, dict[str, str]()  # why not, by family
+        self._requested = dict[str, str]()  # by family, when a client has changed the live condition
 
     def of(self, family: str) -> FamilyConditions:
         """Of a family that is served. Raises `NotReady` where it leaves."""
         live = self._controller.stop_when.get(family)
         counts = {each.name: live or str(parse(each.stop_when or "")) for each in self._variants(family)}
-        return FamilyConditions(family, live, counts, () if live is None else self._exceptions(family, live))
+        since, origin = self._origin_of(family, live)
+        exceptions = () if live is None else self._exceptions(family, live)
+        return FamilyConditions(family, live, since, origin, counts, exceptions, self._not_kept.get(family))
+
+    def _origin_of(self, family: str, live: str | None) -> tuple[str | None, Literal["request", "kept"] | None]:
+        if live is None:
+            return None, None
+        if family in self._requested:
+            return self._requested[family], "request"
+        restored = None if self._kept is None else self._kept.restored.get(family)
+        return (None, None) if restored is None else (restored.since, "kept")
 
     async def from_client(self, family: str, body: bytes | bytearray) -> FamilyConditions:
         """Change the condition of a family of the catalog. Raises `RequestError`; then nothing has changed."""
@@ -97,7 +127,27 @@ class LiveConditions:
             text = None if change.stop_when is None else self._checked(family, change.stop_when)
             if text != self._controller.stop_when.get(family):
                 await self._put_in_force(family, text)
+                self._requested[family] = datetime.now(UTC).isoformat(timespec="seconds")
+                await self._keep(family, text)
+            elif family in self._not_kept:
+                await self._keep(family, text)
             return self.of(family)
+
+    async def _keep(self, family: str, text: str | None) -> None:
+        """For the next server; where that fails, the log and the answer say so."""
+        if self._kept is None:
+            self._not_kept[family] = "this server was started with `--no-resume`"
+            return
+        condition = None
+        if text is not None:
+            condition = KeptCondition(text, self._requested[family], of_catalog(self._served.catalog.family(family)))
+        try:
+            await asyncio.to_thread(self._kept.keep, family, condition)
+        except ArtefactError as error:
+            self._not_kept[family] = error.message
+            log.warning("%s: the condition is not kept: %s", family, error.message, extra=fields(family=family))
+        else:
+            self._not_kept.pop(family, None)
 
     async def _put_in_force(self, family: str, text: str | None) -> None:
         """Change the condition once no plan is being changed; where that fails, it is again what it was."""

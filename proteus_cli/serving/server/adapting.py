@@ -118,7 +118,11 @@ async def _open_planning(
     journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
     versions = VersionedPlans(plane.controller, profiles, served)
     control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock, journal, versions.expanded)
-    await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, deployment.reason))
+    kept = {} if deployment.conditions is None else deployment.conditions.restored
+    plane.controller.stop_when.update({family: each.stop_when for family, each in kept.items()})
+    since = [f"{family} stops when {each.stop_when}, as since {each.since}" for family, each in kept.items()]
+    reason = "; ".join([deployment.reason, *since])
+    await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, reason))
     await stack.enter_async_context(running(plane.fleet.standbys.run()))
     if journal is not None:
         stack.callback(journal.stopped)
@@ -219,7 +223,7 @@ class _Parts:
     def live_conditions(self, served: ServedCatalog) -> LiveConditions:
         return LiveConditions(
             self.planning.control_loop, self.plane.controller, self.plane.lifecycle, served,
-            is_guarded=self.is_guarded, is_emulated=self.plane.is_emulated,
+            self.deployment.conditions, is_guarded=self.is_guarded, is_emulated=self.plane.is_emulated,
         )  # fmt: skip
 
     async def _run(self, loop: Coroutine[Any, Any, None]) -> None:

@@ -16,6 +16,7 @@ from proteus_cli.domain.plan_changes.record import Origin
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.serving.adaptation.catalog.source import CatalogSource
 from proteus_cli.serving.adaptation.joining import ProfileSource
+from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.rollouts.source import VersionSource
@@ -77,7 +78,8 @@ class Deployment:
     models; the catalog is read anew from ``catalog_source``, also where its files change if the server
     ``watches_catalog``. None: it stays as it is. New versions of models come from ``version_source``. Rows are compared
     with ``references``; None: with nothing. Where it ``tunes_slots``, devices of several slots use as many as are
-    worth it, by what is measured; else all.
+    worth it, by what is measured; else all. Live ``conditions`` are kept for the next server, and those of the one
+    before count; None: neither.
     """
 
     plan: Plan
@@ -108,6 +110,7 @@ class Deployment:
     watches_catalog: bool = False
     references: References | None = None
     tunes_slots: bool = True
+    conditions: KeptConditions | None = None
 
     @property
     def local_devices(self) -> Sequence[Device]:

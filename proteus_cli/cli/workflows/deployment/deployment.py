@@ -22,6 +22,7 @@ from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import Base, Origin
 from proteus_cli.errors import ArtefactError, DeviceUnavailable
 from proteus_cli.planning.from_workspace import planner_settings
+from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings, claim, left_behind, records
 from proteus_cli.serving.adaptation.shifts.references import References
 from proteus_cli.serving.devices.remote.links.host_list import HostList
@@ -59,8 +60,9 @@ def deployment_of(
     """A deployment whose plan is current, and whose devices and models are those that were measured, or emulated.
 
     With ``resume``, if the last server that was started with this plan was killed, the plan is the one that was in
-    force then, if that is current. ``kept_plans``: how many to keep in ``plans/history/``. ``drift_after_s``: how long
-    a profile must be wrong to be recalibrated; 0: never. ``record``: recalibrated profiles are written back.
+    force then, if that is current; and live conditions count that the last server of the workspace had. ``kept_plans``:
+    how many to keep in ``plans/history/``. ``drift_after_s``: how long a profile must be wrong to be recalibrated; 0:
+    never. ``record``: recalibrated profiles are written back.
     ``memory`` as in `memory_limits`. Devices of ``hosts`` that the plan does not have join, after
     ``join_budget_s`` of measuring where no profile is of them; None: they do not join.
     ``attainment`` replaces the target of the plan and of its file when that is read again. With ``shifts``, what comes
@@ -111,6 +113,7 @@ def deployment_of(
         digests=model_digests(workspace, catalog, resources.profiles),
         watches_catalog=watch,
         tunes_slots=not fixed_slots,
+        conditions=KeptConditions.restore(workspace.conditions_path, catalog) if resume and not is_emulated else None,
         references=References(workspace) if shifts and not is_emulated else None,
         memory_bytes=_memory_bytes(memory, resources, is_emulated=is_emulated),
     )
