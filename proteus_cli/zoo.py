@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import MODEL, read_bytes
@@ -10,6 +11,23 @@ from proteus_cli.store import write_bytes
 _PACKAGE = Path(__file__).parent
 INSTALLED = _PACKAGE / "zoo_files"  # in an installed wheel
 CHECKOUT = _PACKAGE.parent  # in the repository
+
+
+class ExitSample(NamedTuple):
+    """The sample model with exits: the ``family`` that it is to be, how it is cut, and where its ``stages`` are then.
+
+    Paths are within a workspace.
+    """
+
+    family: str = "digits-exits"
+    model: str = "engines/models/exits/digits-exits.onnx"
+    at: str = "part1,part2,part3"
+    slo: str = "100ms"
+    eval: str = "engines/models/digits/eval.npz"
+    stages: str = "engines/models/digits-exits"
+
+
+EXIT_SAMPLE = ExitSample()
 
 
 def zoo_files() -> dict[str, Path]:

@@ -53,12 +53,11 @@ from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.store.eval_splits import labelled_rows
 from proteus_cli.studies.telemetry.cores import totals_and_levels
+from proteus_cli.zoo import EXIT_SAMPLE
 
 REQUESTS, QUICK, SEED = 10_000, 500, 2026
 WARM_UP, PER_ROUND = 400, 500
-FAMILY = "digits-exits"
-KEY = VariantKey(FAMILY, "digits-exits-accurate")
-MODEL, EVAL, CUTS = "models/exits/digits-exits.onnx", "models/digits/eval.npz", "part1,part2,part3"
+KEY = VariantKey(EXIT_SAMPLE.family, "digits-exits-accurate")
 LONGEST = 1.5
 """The longest bound, in times of the whole chain."""
 QUIET_FRAC, MAX_TIMES = 0.05, 3
@@ -102,7 +101,7 @@ def measured(place: Workspace, count: int) -> list[Aim]:
     """On the first core."""
     _proteus("profile", "-w", str(place.root), "--max-batch", "1", "--accept-noise")
     with runner_of(place) as runner:
-        rows, labels = labelled_rows(place.root / "engines" / EVAL, runner.signature.inputs)
+        rows, labels = labelled_rows(place.root / EXIT_SAMPLE.eval, runner.signature.inputs)
         chain = EngineChain(runner, rows, len(STAGES_S))
         device = OneDevice(KEY, place.profile("cpu0"), place.catalog(), chain)
         samples, wanted = samples_of(runner, rows, labels), count // PER_ROUND
@@ -120,7 +119,7 @@ def measured(place: Workspace, count: int) -> list[Aim]:
 def emulated(place: Workspace, count: int) -> list[Aim]:
     """On emulated cores; the aims are those of the first."""
     with runner_of(place) as runner:
-        samples = samples_of(runner, *labelled_rows(place.root / "engines" / EVAL, runner.signature.inputs))
+        samples = samples_of(runner, *labelled_rows(place.root / EXIT_SAMPLE.eval, runner.signature.inputs))
     found = []
     for core in CORES:
         print(f"\na {core.name} core:")
@@ -175,11 +174,12 @@ def reported(host: Host, samples: Samples, quiet: Sequence[Round]) -> list[Aim]:
 
 def workspace(root: Path) -> Workspace:
     """A workspace with the multi-exit model alone, on the first core."""
+    sample = EXIT_SAMPLE
     _proteus("init", str(root))
     (root / "proteus.toml").write_text(f"[devices]\ncpu = [[{usable_cores()[0]}]]\n")
     (root / "engines" / "catalog.toml").unlink()
-    paths = [str(root / "engines" / name) for name in (MODEL, EVAL)]
-    _proteus("catalog", "split", FAMILY, paths[0], "--at", CUTS, "--slo", "100ms", "--eval", paths[1], "-w", str(root))
+    made_of = ["--at", sample.at, "--slo", sample.slo, "--eval", str(root / sample.eval)]
+    _proteus("catalog", "split", sample.family, str(root / sample.model), *made_of, "-w", str(root))
     return Workspace(root)
 
 

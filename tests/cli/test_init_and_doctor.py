@@ -1,6 +1,8 @@
 """A workspace from the sample zoo, and what `doctor` and `devices` say of it."""
 
 import json
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,42 @@ def test_the_sample_zoo_is_whole(tmp_path: Path) -> None:
         assert len(family.variants) > 1
         assert all(variant.onnx and place.model_path(variant.onnx).is_file() for variant in family.variants)
     assert (tmp_path / "traces" / "burst.csv").is_file()
+
+
+def test_init_adds_a_family_of_a_model_with_exits_at_the_points_of_the_docs(tmp_path: Path) -> None:
+    """The catalog has the other families as they were. Thresholds differ in their last digits between processors."""
+    ended = proteus("init", tmp_path / "ws", "--exits")
+    assert ended.code == 0, ended.stderr
+    assert "digits-exits-balanced" in ended.stderr
+    place = Workspace(tmp_path / "ws")
+    text = place.catalog_path.read_text()
+    assert text.startswith(zoo_files()["engines/catalog.toml"].read_text())
+    family = place.catalog().family("digits-exits")
+    assert (family.slo_s, family.eval) == (0.1, place.catalog().family("digits").eval)
+    page = (Path(__file__).parents[2] / "docs" / "exits.md").read_text(encoding="utf-8")
+    said = re.findall(
+        r"^\| `(digits-exits-\w+)` \| `confidence >= ([0-9.]+)` \| .* \| ([0-9.]+) \|$", page, re.MULTILINE
+    )
+    assert len(said) == 3
+    found = {each.name: (float(str(each.stop_when).split()[-1]), each.accuracy) for each in family.variants}
+    assert found.keys() == {name for name, *_ in said}
+    for name, threshold, accuracy in said:
+        assert found[name][0] == pytest.approx(float(threshold), rel=1e-3)
+        assert found[name][1] == pytest.approx(float(accuracy), abs=1e-3)
+        assert len(family.variant(name).exits) == 4
+    before = files(place.root)
+    assert proteus("init", place.root, "--exits", "--force").code == 0
+    assert files(place.root) == before
+
+
+def test_init_with_exits_makes_nothing_where_the_package_for_it_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    ended = proteus("init", tmp_path / "ws", "--exits")
+    assert "`onnx` is needed to cut a model into stages" in ended.refused(4)
+    assert "[derive]" in ended.stderr
+    assert not (tmp_path / "ws").exists()
 
 
 def test_init_makes_the_workspace_here_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
