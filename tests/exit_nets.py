@@ -74,7 +74,14 @@ def exits_toml(name: str, files: Sequence[str], stop_when: str, accuracy: float 
 
 
 def add_exits(
-    made: Tiny, name: str, stop_when: str, exits: Sequence[ExitProfile], *, plan: str = "plan", whole_s: float = 0.0
+    made: Tiny,
+    name: str,
+    stop_when: str,
+    exits: Sequence[ExitProfile],
+    *,
+    plan: str = "plan",
+    whole_s: float = 0.0,
+    power_w: float | None = None,
 ) -> Path:
     """Give the first family a multi-exit variant, with profiles as if measured, and a plan that hosts it alone.
 
@@ -91,7 +98,7 @@ def add_exits(
     for device in DEVICES:
         profile = made.place.profile(device)
         other = profile.variants[0]
-        own = replace(other, variant=name, accuracy=0.5, model_digest=digest, exits=tuple(exits))
+        own = replace(other, variant=name, accuracy=0.5, model_digest=digest, exits=tuple(exits), power_w=power_w)
         if whole_s:
             own = replace(own, points=tuple(Point(p.batch, 1, *(whole_s,) * 5, qps=1.0) for p in other.points))
         store.write_json(made.place.profile_path(device), replace(profile, variants=(*profile.variants, own)))

@@ -33,9 +33,11 @@ WHERE = ["in the server", "in a process", pytest.param(ON_A_HOST, marks=[pytest.
 
 
 @contextmanager
-def serving_exits(root: Path, exits: Sequence[ExitProfile], how: str, whole_s: float = 0.0) -> Iterator[LiveServer]:
+def serving_exits(
+    root: Path, exits: Sequence[ExitProfile], how: str, whole_s: float = 0.0, power_w: float | None = None
+) -> Iterator[LiveServer]:
     made = make_workspace(root, (TinyFamily("shapes", SHAPES.variants[:1], slo="60s"),))
-    path = add_exits(made, "shapes-exits", "confidence >= 2", exits, whole_s=whole_s)
+    path = add_exits(made, "shapes-exits", "confidence >= 2", exits, whole_s=whole_s, power_w=power_w)
     options = {"in a process": ["--executor", "process"], "emulated": ["--emulate"]}.get(how, [])
     with ExitStack() as stack:
         if how == ON_A_HOST:
@@ -143,6 +145,26 @@ def test_a_stage_that_would_be_too_late_is_not_begun(tmp_path: Path, how: str) -
     assert [parameters["accuracy"] for parameters in told] == [worth[place] for place in expected]
     assert (both["exit"], both["cut"]) == (2, True)
     assert answer.parameters["cut"].bool_param
+
+
+@pytest.mark.parametrize("how", WHERE)
+def test_a_stage_that_would_take_too_much_energy_is_not_begun(tmp_path: Path, how: str) -> None:
+    """Each stage takes 0.1 J of a row. Answers say what they took, and who has less is told what would do."""
+    with serving_exits(tmp_path, EXITS, how, power_w=1e5) as live:
+        usual = [answered(live, row[None])[0]["exit"] for row in ROWS]
+        for stages, limit_j in ((1, 0.15), (2, 0.25), (3, 0.35)):
+            told = [answered(live, row[None], max_energy_j=limit_j)[0] for row in ROWS]
+            exits = [min(int(str(place)), stages) for place in usual]
+            assert [parameters["exit"] for parameters in told] == exits
+            assert [parameters.get("cut", False) for parameters in told] == [
+                place != usual[n] for n, place in enumerate(exits)
+            ]
+            assert [parameters["energy_j"] for parameters in told] == pytest.approx([0.1 * place for place in exits])
+        tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": ROWS[0].tolist()}
+        refused = live.infer("shapes", {"inputs": [tensor], "parameters": {"max_energy_j": 0.09}})
+    assert usual.count(3) > 0
+    assert refused.status == 400
+    assert "has an energy of 0.09 J or less; available: shapes-exits (0.5, 0.1 J)" in refused.document()["error"]
 
 
 @pytest.mark.parametrize("how", WHERE)

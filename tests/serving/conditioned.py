@@ -52,7 +52,6 @@ def conditions_of(
     exits: tuple[ExitProfile, ...] = (EXIT, EXIT),
     power_w: float | None = None,
     later_devices: Sequence[str] = (),
-    kept: KeptConditions | None = None,
     **how: Any,
 ) -> tuple[LiveConditions, Controller]:
     """Of a family `a` with one variant, hosted on ``device``; later plans may place it on others, too."""
@@ -64,4 +63,5 @@ def conditions_of(
         lifecycle.on(LifecycleEvent.WARMED_UP)
     how = {"is_guarded": True, "is_emulated": False, **how}
     served = ServedCatalog(CatalogContent(catalog_of(has_exits=has_exits), {}))
-    return LiveConditions(loop, controller, lifecycle, served, kept, **how), controller  # type: ignore[arg-type]
+    how = {"kept": KeptConditions(None), **how}
+    return LiveConditions(loop, controller, lifecycle, served, **how), controller  # type: ignore[arg-type]

@@ -53,6 +53,7 @@ class Followed:
         self.settings: dict[str, dict[str, Any]] = {}
         self.profiled = {measured.key: measured for measured in world.profiles["cpu0"].variants}
         self.results = list[Result]()
+        self.followed = list[tuple[str, ...]]()  # the families of each catalog that was followed
         hardware: Any = SimpleNamespace(
             sessions=dict,
             is_emulated=True,
@@ -69,8 +70,11 @@ class Followed:
         )  # fmt: skip
         self.live = LiveCatalog(
             self.served, hardware, world.plane, world.profiles, self, self.planner, accuracies,
-            is_guarded=True,
+            self._was_followed, is_guarded=True,
         )  # fmt: skip
+
+    async def _was_followed(self) -> None:
+        self.followed.append(self.served.catalog.names)
 
     def retrain(
         self, variant: str, digest: str, accuracy: float = 0.9, *, family: str = "f", is_profiled: bool = True

@@ -1,11 +1,10 @@
 """Live conditions that the next server of the workspace goes by, too: ``engines/conditions.json``.
 
-Each is kept with the conditions of the catalog in whose place it counts. A server that finds another catalog by then
-drops it: whoever has changed the catalog since has said what is to count.
+Each is kept with the conditions of the catalog in whose place it counts. Where the catalog says something else, it is
+dropped: whoever has changed the catalog since has said what is to count.
 """
 
 import logging
-from collections.abc import Mapping
 from pathlib import Path
 
 from proteus_cli import store
@@ -48,31 +47,53 @@ class LiveConditionsFile(Value, frozen=True):
 
 
 class KeptConditions:
-    """The file at ``path``; ``restored`` are the conditions of before, by family, that count again."""
+    """The live conditions that count, by family (``families``), and the file at ``path``; None: there is none."""
 
-    def __init__(self, path: Path, restored: Mapping[str, KeptCondition]) -> None:
-        self._path, self.restored = path, restored
+    def __init__(self, path: Path | None) -> None:
+        self._path, self.families = path, dict[str, KeptCondition]()
+
+    @property
+    def has_file(self) -> bool:
+        """The next server will know of them."""
+        return self._path is not None
 
     @classmethod
     def restore(cls, path: Path, catalog: Catalog) -> "KeptConditions":
         """With those that fit the catalog. Others are dropped, also from the file, and the log says why."""
-        found: dict[str, KeptCondition] = {}
+        kept = cls(path)
         try:
-            found = _read(path)
-            dropped = {name: why for name, kept in found.items() if (why := _why_dropped(name, kept, catalog))}
-            for name, why in dropped.items():
-                text = found.pop(name).stop_when
-                log.warning("%s: the live condition `%s` is dropped: %s", name, text, why, extra=fields(family=name))
-            if dropped:
-                _write(path, found)
+            kept.families = _read(path)
+            unfit = kept.unfit(catalog)
+            for family in unfit:
+                kept.use(family, None)
+            for family in unfit:
+                kept.write(family)
         except ArtefactError as error:
             log.warning("live conditions that were kept: %s %s", error.message, error.hint)
-        return cls(path, found)
+        return kept
 
-    def keep(self, family: str, condition: KeptCondition | None) -> None:
-        """For the next server; None: it goes by the catalog. Raises `ArtefactError`, and has kept nothing then."""
-        kept = {name: each for name, each in _read(self._path).items() if name != family}
-        _write(self._path, kept if condition is None else kept | {family: condition})
+    def unfit(self, catalog: Catalog) -> list[str]:
+        """The families whose conditions do not fit the catalog, and are to be dropped; the log says why."""
+        found = []
+        for name, kept in self.families.items():
+            if why := _why_dropped(name, kept, catalog):
+                found.append(name)
+                text = kept.stop_when
+                log.warning("%s: the live condition `%s` is dropped: %s", name, text, why, extra=fields(family=name))
+        return found
+
+    def use(self, family: str, condition: KeptCondition | None) -> None:
+        """It counts from now on; None: what the catalog says. The file does not know."""
+        if condition is None:
+            self.families.pop(family, None)
+        else:
+            self.families[family] = condition
+
+    def write(self, family: str) -> None:
+        """Write what counts for a family. Raises `ArtefactError`; then the file is as it was."""
+        if self._path is not None:
+            others = {name: each for name, each in _read(self._path).items() if name != family}
+            _write(self._path, others | {name: each for name, each in self.families.items() if name == family})
 
 
 def of_catalog(family: Family) -> dict[str, CatalogCondition]:

@@ -80,7 +80,7 @@ class FamilyConditions(msgspec.Struct, frozen=True):
 class LiveConditions:
     """``is_guarded``: clients have shown a token. Without, no condition is taken from them.
 
-    What changes is ``kept`` for the next server; where it is None, it is not.
+    What changes is ``kept`` for the next server.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class LiveConditions:
         controller: Controller,
         lifecycle: Lifecycle,
         served: ServedCatalog,
-        kept: KeptConditions | None = None,
+        kept: KeptConditions,
         *,
         is_guarded: bool,
         is_emulated: bool,
@@ -98,23 +98,29 @@ class LiveConditions:
         self._served, self._is_guarded, self._is_emulated = served, is_guarded, is_emulated
         self._changing = asyncio.Lock()  # conditions are put in force in the order in which they came
         self._kept, self._not_kept = kept, dict[str, str]()  # why not, by family
-        self._requested = dict[str, str]()  # by family, when a client has changed the live condition
+        self._requested = set[str]()  # families of which a client of this server has changed the condition
 
     def of(self, family: str) -> FamilyConditions:
         """Of a family that is served. Raises `NotReady` where it leaves."""
         live = self._controller.stop_when.get(family)
         counts = {each.name: live or str(parse(each.stop_when or "")) for each in self._variants(family)}
-        since, origin = self._origin_of(family, live)
-        exceptions = () if live is None else self._exceptions(family, live)
-        return FamilyConditions(family, live, since, origin, counts, exceptions, self._not_kept.get(family))
+        kept = self._kept.families.get(family)
+        return FamilyConditions(
+            family,
+            live,
+            since=None if kept is None else kept.since,
+            origin=None if kept is None else "request" if family in self._requested else "kept",
+            variants=counts,
+            exceptions=() if live is None else self._exceptions(family, live),
+            not_kept=self._not_kept.get(family),
+        )
 
-    def _origin_of(self, family: str, live: str | None) -> tuple[str | None, Literal["request", "kept"] | None]:
-        if live is None:
-            return None, None
-        if family in self._requested:
-            return self._requested[family], "request"
-        restored = None if self._kept is None else self._kept.restored.get(family)
-        return (None, None) if restored is None else (restored.since, "kept")
+    async def catalog_changed(self) -> None:
+        """Another catalog is served: conditions that do not fit it are dropped."""
+        async with self._changing:
+            for family in self._kept.unfit(self._served.catalog):
+                self._use(family, None)
+                await self._keep(family, None)
 
     async def from_client(self, family: str, body: bytes | bytearray) -> FamilyConditions:
         """Change the condition of a family of the catalog. Raises `RequestError`; then nothing has changed."""
@@ -127,22 +133,24 @@ class LiveConditions:
             text = None if change.stop_when is None else self._checked(family, change.stop_when)
             if text != self._controller.stop_when.get(family):
                 await self._put_in_force(family, text)
-                self._requested[family] = datetime.now(UTC).isoformat(timespec="seconds")
-                await self._keep(family, text)
+                self._requested.add(family)
+                await self._keep(family, None if text is None else self._condition(family, text))
             elif family in self._not_kept:
-                await self._keep(family, text)
+                await self._keep(family, self._kept.families.get(family))
             return self.of(family)
 
-    async def _keep(self, family: str, text: str | None) -> None:
+    def _condition(self, family: str, text: str) -> KeptCondition:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        return KeptCondition(text, now, of_catalog(self._served.catalog.family(family)))
+
+    async def _keep(self, family: str, condition: KeptCondition | None) -> None:
         """For the next server; where that fails, the log and the answer say so."""
-        if self._kept is None:
+        self._kept.use(family, condition)
+        if not self._kept.has_file:
             self._not_kept[family] = "this server was started with `--no-resume`"
             return
-        condition = None
-        if text is not None:
-            condition = KeptCondition(text, self._requested[family], of_catalog(self._served.catalog.family(family)))
         try:
-            await asyncio.to_thread(self._kept.keep, family, condition)
+            await asyncio.to_thread(self._kept.write, family)
         except ArtefactError as error:
             self._not_kept[family] = error.message
             log.warning("%s: the condition is not kept: %s", family, error.message, extra=fields(family=family))

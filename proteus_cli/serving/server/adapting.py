@@ -74,13 +74,14 @@ async def open_adaptation(
         recalibration = await parts.open_recalibration(drift)
         await parts.open_joining()
         accuracies = await parts.open_accuracies(takes_labels=plane.answers is not None)
-        live_catalog = await parts.open_live_catalog(served, accuracies)
+        conditions = parts.live_conditions(served)
+        live_catalog = await parts.open_live_catalog(served, accuracies, conditions)
         shifts = await parts.open_shifts(served)
         rollouts = await parts.open_rollouts(served, live_catalog)
         yield Adaptation(
             planning.control_loop,
             parts.manual_plans(served, live_catalog),
-            parts.live_conditions(served),
+            conditions,
             live_catalog,
             Feedback(plane, accuracies),
             accuracies,
@@ -118,7 +119,7 @@ async def _open_planning(
     journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
     versions = VersionedPlans(plane.controller, profiles, served)
     control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock, journal, versions.expanded)
-    kept = {} if deployment.conditions is None else deployment.conditions.restored
+    kept = deployment.conditions.families
     plane.controller.stop_when.update({family: each.stop_when for family, each in kept.items()})
     since = [f"{family} stops when {each.stop_when}, as since {each.since}" for family, each in kept.items()]
     reason = "; ".join([deployment.reason, *since])
@@ -186,12 +187,14 @@ class _Parts:
             await self._run(accuracies.run())
         return accuracies
 
-    async def open_live_catalog(self, served: ServedCatalog, accuracies: LiveAccuracies) -> LiveCatalog | None:
+    async def open_live_catalog(
+        self, served: ServedCatalog, accuracies: LiveAccuracies, conditions: LiveConditions
+    ) -> LiveCatalog | None:
         if self.deployment.catalog_source is None:
             return None
         live_catalog = LiveCatalog(
             served, self.hardware, self.plane, self.profiles, self.deployment.catalog_source,
-            self.planning.planner, accuracies, is_guarded=self.is_guarded,
+            self.planning.planner, accuracies, conditions.catalog_changed, is_guarded=self.is_guarded,
         )  # fmt: skip
         await self._run(live_catalog.run(watches=self.deployment.watches_catalog))
         return live_catalog

@@ -78,8 +78,7 @@ class Deployment:
     models; the catalog is read anew from ``catalog_source``, also where its files change if the server
     ``watches_catalog``. None: it stays as it is. New versions of models come from ``version_source``. Rows are compared
     with ``references``; None: with nothing. Where it ``tunes_slots``, devices of several slots use as many as are
-    worth it, by what is measured; else all. Live ``conditions`` are kept for the next server, and those of the one
-    before count; None: neither.
+    worth it, by what is measured; else all. Live ``conditions`` are those that count from the start.
     """
 
     plan: Plan
@@ -110,7 +109,7 @@ class Deployment:
     watches_catalog: bool = False
     references: References | None = None
     tunes_slots: bool = True
-    conditions: KeptConditions | None = None
+    conditions: KeptConditions = field(default_factory=lambda: KeptConditions(None))
 
     @property
     def local_devices(self) -> Sequence[Device]:

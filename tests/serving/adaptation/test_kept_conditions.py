@@ -10,7 +10,9 @@ import pytest
 from builders import make_catalog, make_family
 from conditioned import Loop, catalog_of, conditions_of
 
+from proteus_cli import store
 from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
 from proteus_cli.serving.adaptation.live_conditions import FamilyConditions, LiveConditions
 
@@ -33,7 +35,7 @@ def restarted(path: Path, catalog: Catalog = CATALOG) -> tuple[LiveConditions, K
     """The conditions of a server that starts now."""
     kept = KeptConditions.restore(path, catalog)
     conditions, controller = conditions_of(Loop(), kept=kept)
-    controller.stop_when |= {family: each.stop_when for family, each in kept.restored.items()}
+    controller.stop_when |= {family: each.stop_when for family, each in kept.families.items()}
     return conditions, kept
 
 
@@ -55,7 +57,7 @@ def test_what_is_taken_back_does_not_come_back(path: Path) -> None:
     back = change(restarted(path)[0], None)
     assert (back.stop_when, back.since, back.origin) == (None, None, None)
     assert not path.exists()
-    assert restarted(path)[1].restored == {}
+    assert restarted(path)[1].families == {}
 
 
 def test_a_later_change_is_of_this_server(path: Path) -> None:
@@ -87,9 +89,9 @@ def test_where_the_catalog_says_something_else_it_is_dropped(
 ) -> None:
     change(restarted(path)[0], "exit >= 2")
     with caplog.at_level(logging.WARNING):
-        assert KeptConditions.restore(path, catalog).restored == {}
+        assert KeptConditions.restore(path, catalog).families == {}
     assert caplog.messages == [f"a: the live condition `exit >= 2` is dropped: {why}"]
-    assert restarted(path)[1].restored == {}, "also where the catalog is as it was again"
+    assert restarted(path)[1].families == {}, "also where the catalog is as it was again"
 
 
 def test_the_same_catalog_in_other_words_and_more_variants_keep_it(path: Path) -> None:
@@ -97,15 +99,26 @@ def test_the_same_catalog_in_other_words_and_more_variants_keep_it(path: Path) -
     family = with_variant(stop_when="(confidence > 0.50)").family("a")
     more = msgspec.structs.replace(family.variants[0], name="a-t", stop_when="confidence > 9")
     catalog = make_catalog(msgspec.structs.replace(family, variants=(*family.variants, more)))
-    assert KeptConditions.restore(path, catalog).restored.keys() == {"a"}
+    assert KeptConditions.restore(path, catalog).families.keys() == {"a"}
 
 
 def test_versions_of_variants_have_the_names_of_the_catalog(path: Path) -> None:
-    conditions, kept = restarted(path)
+    conditions, _ = restarted(path)
     conditions._served.content = msgspec.structs.replace(conditions._served.content, catalog=with_variant(name="a-s@2"))
     change(conditions, "exit >= 2")
-    assert KeptConditions.restore(path, CATALOG).restored.keys() == {"a"}
-    assert kept.restored == {}
+    assert KeptConditions.restore(path, CATALOG).families.keys() == {"a"}
+
+
+def test_where_a_server_follows_a_catalog_that_says_something_else_it_is_dropped(path: Path) -> None:
+    conditions, _ = restarted(path)
+    change(conditions, "exit >= 2")
+    for stop_when, live in (("confidence > 0.5", "exit >= 2"), ("confidence > 0.7", None)):
+        catalog = with_variant(stop_when=stop_when)
+        conditions._served.content = msgspec.structs.replace(conditions._served.content, catalog=catalog)
+        asyncio.run(conditions.catalog_changed())
+        assert conditions.of("a").stop_when == live
+    assert conditions.of("a").variants == {"a-s": "confidence > 0.7"}
+    assert not path.exists()
 
 
 def test_what_cannot_be_written_counts_and_the_answer_says_so(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -129,9 +142,22 @@ def test_a_file_that_cannot_be_read_is_told_and_nothing_of_it_counts(
 ) -> None:
     path.parent.mkdir()
     path.write_text(content)
-    assert KeptConditions.restore(path, CATALOG).restored == {}
+    assert KeptConditions.restore(path, CATALOG).families == {}
     assert "live conditions that were kept: " in caplog.text
     assert "remove it: the conditions of the catalog count then" in caplog.text
+
+
+def test_what_is_dropped_does_not_count_where_the_file_cannot_be_written(
+    path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    change(restarted(path)[0], "exit >= 2")
+
+    def full(_path: Path) -> None:
+        raise ArtefactError("Can't write: no space left.", hint="make room")
+
+    monkeypatch.setattr(store, "remove", full)
+    assert KeptConditions.restore(path, with_variant(stop_when="confidence > 0.7")).families == {}
+    assert "no space left" in caplog.messages[-1]
 
 
 def test_without_a_file_a_condition_ends_with_the_server() -> None:

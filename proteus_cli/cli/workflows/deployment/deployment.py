@@ -113,7 +113,11 @@ def deployment_of(
         digests=model_digests(workspace, catalog, resources.profiles),
         watches_catalog=watch,
         tunes_slots=not fixed_slots,
-        conditions=KeptConditions.restore(workspace.conditions_path, catalog) if resume and not is_emulated else None,
+        conditions=(
+            KeptConditions.restore(workspace.conditions_path, catalog)
+            if resume and not is_emulated
+            else KeptConditions(None)
+        ),
         references=References(workspace) if shifts and not is_emulated else None,
         memory_bytes=_memory_bytes(memory, resources, is_emulated=is_emulated),
     )

@@ -21,7 +21,7 @@ catalog is as before, profiles that are new are taken in, and models that were m
 import asyncio
 import logging
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 from proteus_cli.control.topology.hosting import device_memory
@@ -60,7 +60,7 @@ WATCH_S = 2.0
 class LiveCatalog:
     """Reads the catalog anew, and has the server follow it. It alone changes what is ``served``.
 
-    ``is_guarded``: clients have shown a token. Without, none may have it read.
+    ``was_followed`` is called when it has. ``is_guarded``: clients have shown a token. Without, none may have it read.
     """
 
     def __init__(
@@ -72,11 +72,12 @@ class LiveCatalog:
         files: CatalogSource,
         planner: LivePlanner,
         accuracies: LiveAccuracies,
+        was_followed: Callable[[], Awaitable[None]],
         *,
         is_guarded: bool,
     ) -> None:
         self._served, self._hardware, self._plane, self._profiles = served, hardware, plane, profiles
-        self._files, self._planner = files, planner
+        self._files, self._planner, self._was_followed = files, planner, was_followed
         self._offers = Offers(served, hardware, plane)
         self._measuring = CatalogMeasuring(files, profiles, plane.clock, hardware)
         self._is_guarded = is_guarded
@@ -228,6 +229,7 @@ class LiveCatalog:
             measured = await self._measuring.known(read.files)  # anew, as that may take long
             require_successors(read.following, measured, self._profiles.alone)
             self._take_over(read, measured, models, f"the catalog has changed: {in_words(read.following.changes)}")
+            await self._was_followed()
         except ProteusError as error:
             log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
             return self._failed(error.message)

@@ -10,6 +10,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ArtefactError, BadRequest, Conflict, NotReady, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import PATIENCE_S
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
+from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
 from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
@@ -333,13 +334,15 @@ def test_conditions_of_a_family_that_leaves_are_refused_and_forgotten(monkeypatc
         world = catalog.world
         await with_g(catalog)
         conditions = LiveConditions(
-            world.adaptation, world.controller, world.lifecycle, catalog.live._served, is_guarded=True, is_emulated=True
-        )
+            world.adaptation, world.controller, world.lifecycle, catalog.served, KeptConditions(None),
+            is_guarded=True, is_emulated=True,
+        )  # fmt: skip
         world.controller.stop_when["g"] = "exit >= 2"
         assert conditions.of("g").stop_when == "exit >= 2"
         del catalog.families["g"]
         await catalog.live.read()
         await asyncio.sleep(PLANNED_S)
+        assert catalog.followed == [("f", "g"), ("f",)]
         with pytest.raises(NotReady, match="`g` is being taken out of service"):
             conditions.of("g")
         with pytest.raises(NotReady, match="`g` is being taken out of service"):
