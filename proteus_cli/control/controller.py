@@ -1,6 +1,6 @@
 """`Controller`: decisions about dispatch, topology and re-planning, for two drivers: the live server, the simulator."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from functools import partial
 from types import MappingProxyType
@@ -295,7 +295,7 @@ class Controller:
             raise ValueError(f"{device} is there already")
         self._joining.add(device)
         self._topology.add_device(self._worker(device, slots), memory)
-        self._topology.device_lost(device, ())
+        self._topology.device_lost(device)
 
     def pin_standbys(self, keys: Collection[VariantKey]) -> None:
         """Keep these variants where they stand by: no other standby replaces them."""
@@ -310,10 +310,15 @@ class Controller:
         """Two versions of a variant of a family serve together, or none do; counts from the next plan on."""
         self._families[family].twins = twins
 
-    def device_lost(self, device: str, running: Sequence[Launch]) -> Effects:
-        """A device is lost with the batches that it ran: their requests wait again."""
+    def device_lost(
+        self, device: str, running: Sequence[Launch], has_ended: Callable[[Request], bool] = lambda _: False
+    ) -> Effects:
+        """A device is lost with the batches that it ran.
+
+        Their requests wait again, fail, or are dropped; those that have ended, as the driver knows, do nothing.
+        """
         self.replanning.notice(DeviceChanged.LOST, device)
-        return self._topology.device_lost(device, running)
+        return self._topology.device_lost(device, running, has_ended)
 
     def device_recovered(self, device: str, now_s: float, hosted: tuple[Host, ...] | None = None) -> Effects:
         """A lost device is back with ``hosted`` loaded; None: with nothing, and it loads what the plan wants.

@@ -300,12 +300,16 @@ class StandbyEnd(StrEnum):
 class Effects:
     """What a change of the controller's state asks of its driver.
 
-    ``dropped``: requests that are given up, as nothing that is hosted may answer them. ``load``: loads to start.
-    ``ask``: workers to ask for a decision, after the rest is done.
+    ``dropped``: requests that are given up, as nothing that is hosted may answer them. ``failed``: requests that were
+    running on `MAX_RUNS` devices as these were lost, and checks that ran. ``requeued``: requests that were running on a
+    lost device, and wait again. ``load``: loads to start. ``ask``: workers to ask for a decision, after the rest is
+    done.
     """
 
     ask: tuple[str, ...] = ()
     dropped: tuple[Request, ...] = ()
+    failed: tuple[Request, ...] = ()
+    requeued: tuple[Request, ...] = ()
     load: tuple[Load, ...] = ()
 
 

@@ -1,8 +1,7 @@
 """The simulated devices: what runs there, what is lost with them, and how they are tried out when they are back."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Launch
@@ -11,7 +10,7 @@ from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.request import MAX_RUNS, Outcome, Request
+from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.timing import BatchTimes, load_time_s
 
@@ -35,6 +34,10 @@ class SimulatedDevice:
     hosted_before_loss: tuple[Host, ...] = ()
     tried_out: frozenset[VariantKey] = frozenset()
 
+    def has_answered(self, request: Request) -> bool:
+        """A request has left a batch that still runs."""
+        return request.id in self.answered
+
 
 class SimulatedFleet:
     """Does to devices what `Losses` says, and tells the controller."""
@@ -54,7 +57,6 @@ class SimulatedFleet:
         self._slow, self._opening_s = conditions.slow, conditions.opening_s
         self._load_time_s = load_time_s(conditions)
         self._apply, self._end = apply, end
-        self._lost_runs: Counter[tuple[int, bool]] = Counter()
 
     def stall(self, devices: Sequence[str], until_s: float) -> None:
         """No batch of these devices ends before then."""
@@ -74,31 +76,20 @@ class SimulatedFleet:
         return launch if now_s - max(started_s, state.ended_s) > hang_timeout_s(takes_s) else None
 
     def lose(self, devices: Sequence[str], now_s: float) -> None:
-        """These devices are lost, all in this instant, with what they run.
-
-        The requests wait again, or fail if they were on too many lost devices.
-        """
-        effects, failed, over = list[Effects](), list[Request](), set[Request]()
+        """These devices are lost, all in this instant, with what they run."""
+        effects = list[Effects]()
         for device in devices:
             state = self._devices[device]
             state.hosted_before_loss = self._controller.hosted_on(device)
             running = tuple(launch for launch, _ in state.running.values())
             state.running, state.busy_until_s, state.stalled_until_s = {}, 0.0, 0.0
             state.life += 1
-            effects.append(self._controller.device_lost(device, running))
-            for request in (request for launch in running for request in launch.requests):
-                run = request.id, request.is_deferred  # as live, where what is deferred is another request
-                self._lost_runs[run] += 1
-                is_answered = request.id in state.answered
-                if is_answered or self._lost_runs[run] >= MAX_RUNS:
-                    self._controller.cancel(request)  # its effects add nothing: those of the loss ask all workers
-                    over.add(request)
-                    failed += [] if is_answered else [request]
+            effects.append(self._controller.device_lost(device, running, state.has_answered))
             state.answered.clear()
-        self._end(failed, Outcome.FAILED, now_s)
+        for each in effects:
+            self._end(each.failed, Outcome.FAILED, now_s)
         for each in effects:  # only now, as no other of these devices may be asked
-            dropped = tuple([request for request in each.dropped if request not in over])
-            self._apply(replace(each, dropped=dropped), now_s)
+            self._apply(each, now_s)
 
     def is_needed(self, device: str) -> bool:
         """A family that the lost device can host has no device."""

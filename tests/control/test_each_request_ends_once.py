@@ -43,7 +43,7 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.domain.request import MAX_RUNS, Bounds, Request
 from proteus_cli.domain.stages.cascade import PlannedCascade
 
 FAMILIES = ("a", "b")
@@ -128,6 +128,7 @@ class Driver:
     deferred: int = 0
     second_answers: int = 0
     _fallen_back: set[int] = field(default_factory=set)
+    _lost_runs: Counter[Request] = field(default_factory=Counter)
     _busy_until_s: dict[str, float] = field(default_factory=dict)
     _loading: dict[str, Load] = field(default_factory=dict)
     _lost: set[str] = field(default_factory=set)
@@ -187,8 +188,16 @@ class Driver:
         self._lost.add(device)
         self._loading.pop(device, None)
         running, self._running[device] = self._running[device], []
-        self.waiting |= {request.id: request for launch in running for request in launch.requests}
-        self._apply(self.controller.device_lost(device, running), now_s)
+        ran = [request for launch in running for request in launch.requests]
+        self.waiting |= {request.id: request for request in ran}
+        effects = self.controller.device_lost(device, running)
+        assert {*ran} == ({*effects.requeued} | {*effects.failed} | ({*effects.dropped} & {*ran}))
+        for request in ran:
+            self._lost_runs[request] += 1
+            assert (self._lost_runs[request] >= MAX_RUNS) == (request in effects.failed)
+        for request in effects.failed:
+            self._end(request)
+        self._apply(effects, now_s)
 
     @property
     def _away(self) -> set[str]:

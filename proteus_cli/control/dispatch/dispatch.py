@@ -4,7 +4,7 @@ One class, though a long one: each of these steps changes the queues of families
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
 from proteus_cli.arrays import Ints
@@ -34,7 +34,7 @@ from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WorkerSta
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.request import Request
+from proteus_cli.domain.request import MAX_RUNS, Request
 from proteus_cli.domain.stages.stage_forecast import first_stage_s, profiled_s
 
 # The shortest batch that is submitted ahead though it is not full: of a shorter one, more rows are worth more.
@@ -73,6 +73,7 @@ class Dispatch:
         self.cascades = Cascades()
         self._dispatch_ahead_s = dispatch_ahead_s
         self._admitted_frac = 1 - HELD_BACK_FRAC if dispatch_ahead_s else 1.0
+        self._lost_runs = dict[Request, int]()  # of requests that wait or run again: on how many lost devices they were
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | TooManyRows | Unfit:
         """Admit a request, or refuse it because no host keeps its bounds, or the plan cannot carry it in time.
@@ -186,7 +187,7 @@ class Dispatch:
         family = self._families[request.family]
         if not family.remove(request):
             return NO_EFFECTS
-        family.rows -= request.rows
+        self._uncount((request,))
         return Effects(ask=family.longest_free(), dropped=(request,))
 
     def count_refused(self, family: str, rows: int, now_s: float, within_s: float) -> None:
@@ -242,6 +243,8 @@ class Dispatch:
         worker.finished()
         family.rows -= rows
         family.ran(hosted, -rows)
+        if self._lost_runs:
+            self._forget_lost_runs(launch.requests)
         if took_s is not None:
             mean_s, p95_s = hosted.mean_latency(rows), hosted.latency(rows)
             has_changed = worker.slowdown.ran(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead)
@@ -252,19 +255,30 @@ class Dispatch:
                 self.count_capacity(worker)
             self._batcher.ran(launch, took_s)
 
-    def requeue(self, launch: Launch) -> Sequence[Request]:
-        """Queue the requests of a batch again, with their deadlines, as its device is lost.
+    def requeue(self, running: Iterable[Launch], has_ended: Callable[[Request], bool]) -> Effects:
+        """Queue the requests of batches again, with their deadlines, as the device that ran them is lost.
 
-        Returns the requests that cannot wait again, as no host may answer them. A check is forgotten.
+        Those that have ended do not wait. One that was running on `MAX_RUNS` lost devices may be the cause, and fails.
+        So does a check: nobody waits for it.
         """
-        self.finished(launch, None)
-        if launch.requests[0].is_check:
-            return ()
-        family = self._families[launch.hosted.family]
-        family.rows += launch.rows
-        unhosted = [request for request in launch.requests if not family.wait_again(request, self._workers)]
-        self._assign_sources()
-        return self._uncount(unhosted)
+        requeued, failed, unhosted = list[Request](), list[Request](), list[Request]()
+        for launch in running:
+            family, lost_runs = self._families[launch.hosted.family], self._lost_runs.copy()
+            self.finished(launch, None)
+            for request in launch.requests:
+                runs = lost_runs.get(request, 0) + 1
+                if has_ended(request):
+                    continue
+                if request.is_check or runs >= MAX_RUNS:
+                    failed.append(request)
+                elif family.wait_again(request, self._workers):
+                    family.rows += request.rows
+                    self._lost_runs[request] = runs
+                    requeued.append(request)
+                else:
+                    unhosted.append(request)
+            self._assign_sources()
+        return Effects(requeued=tuple(requeued), failed=tuple(failed), dropped=tuple(unhosted))
 
     def may_leave(self, launch: Launch) -> bool:
         """A batch of a multi-exit model may go on for some of its rows when others have left."""
@@ -336,7 +350,13 @@ class Dispatch:
         """Count these requests no longer, as they neither wait nor will run; returns them."""
         for request in requests:
             self._families[request.family].rows -= request.rows
+        if self._lost_runs:
+            self._forget_lost_runs(requests)
         return requests
+
+    def _forget_lost_runs(self, ended: Iterable[Request]) -> None:
+        for request in ended:
+            self._lost_runs.pop(request, None)
 
     def _learn_of_stages(self, worker: WorkerState, launch: Launch, took_s: float, exits: Ints) -> None:
         """Learn what stages take on a worker from a batch of a multi-exit model, and whether first answers are late.

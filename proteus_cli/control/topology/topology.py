@@ -1,6 +1,6 @@
 """What there is to serve with: devices and engines that can be used, the plan in force, and what each device hosts."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load, StandbyEnd, StandbyLoad
@@ -118,7 +118,9 @@ class Topology:
             self._standbys.add_device(worker.device, memory)
         self.warming.changed()
 
-    def device_lost(self, device: str, running: Sequence[Launch]) -> Effects:
+    def device_lost(
+        self, device: str, running: Sequence[Launch] = (), has_ended: Callable[[Request], bool] = lambda _: False
+    ) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices | {device})
         before = self.steps.hosted
         self.steps.device_lost(device)
@@ -128,8 +130,11 @@ class Topology:
         unfit = self._host() if has_changed or self._dispatch.loses_twins() else ()
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
-        unhosted = [request for launch in running for request in self._dispatch.requeue(launch)]
-        return Effects(ask=tuple(self._workers), dropped=(*unfit, *unhosted, *self._dispatch.give_up_lost()))
+        lost = self._dispatch.requeue(running, has_ended)
+        given_up = self._dispatch.give_up_lost()  # perhaps some that have just been queued again
+        requeued = tuple(request for request in lost.requeued if request not in {*given_up})
+        dropped = (*unfit, *lost.dropped, *given_up)
+        return replace(lost, ask=tuple(self._workers), dropped=dropped, requeued=requeued)
 
     def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices - {device})

@@ -293,7 +293,10 @@ class Fleet:
 
     def _apply(self, effects: Effects) -> None:
         self._results.dropped(effects.dropped)
-        for device in effects.ask:
+        self._ask(effects.ask)
+
+    def _ask(self, devices: Iterable[str]) -> None:
+        for device in devices:
             self.workers[device].ask()
 
     async def _load_in_place(self, load: Load) -> list[FailedLoad]:
@@ -366,7 +369,7 @@ class Fleet:
         self.lose(device, BreakerEvent.DIED, loss.message, logging.DEBUG if why else logging.ERROR)
 
     def lose(self, device: str, event: BreakerEvent, reason: str, level: int = logging.ERROR) -> None:
-        """Give a device up. Requests that ran there wait again, or fail if they were on too many lost devices."""
+        """Give a device up. The controller decides what becomes of the requests that ran there."""
         breaker, worker = self.breakers[device], self.workers[device]
         if not breaker.is_closed:
             return
@@ -376,12 +379,9 @@ class Fleet:
         worker.executor.abandon()
         self.loader.forget(device)
         self.hosted_before_loss[device] = self._controller.hosted_on(device)
-        launches = worker.take_back()
-        effects = self._controller.device_lost(device, launches)  # queues all requests of the batches again
-        for request in self._results.requeued([request for launch in launches for request in launch.requests]):
-            # The effects of `cancel` add nothing: those of the loss ask all workers, and the request has ended.
-            self._controller.cancel(request)
-        asyncio.get_running_loop().call_soon(self._apply, effects)
+        effects = self._controller.device_lost(device, worker.take_back(), self._results.has_ended)
+        self._results.device_lost(effects)
+        asyncio.get_running_loop().call_soon(self._ask, effects.ask)  # a worker may be carrying decisions out now
 
     async def recover(self, device: str, executor: Executor) -> None:
         """A lost device works again, with the engines loaded on ``executor``. Raises `EngineError` if it does not."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from proteus_cli.backends.base import Part
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Delegate, Drop, Idle, Launch, WaitUntil, WakeOthers
+from proteus_cli.control.decision import Delegate, Drop, Effects, Idle, Launch, WaitUntil, WakeOthers
 from proteus_cli.control.devices.breaker import BreakerEvent, hang_timeout_s
 from proteus_cli.control.devices.sharing import counted_s
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -42,8 +42,12 @@ class ResultSink(Protocol):
 
     def failed(self, launch: Launch, error: Exception) -> None: ...
 
-    def requeued(self, requests: Sequence[Request]) -> Sequence[Request]:
-        """The device was lost with the batches of these requests; returns those that do not wait again."""
+    def has_ended(self, request: Request) -> bool:
+        """No batch is to answer a request of a batch that runs, any more."""
+        ...
+
+    def device_lost(self, effects: Effects) -> None:
+        """The device that ran requests is lost."""
         ...
 
 

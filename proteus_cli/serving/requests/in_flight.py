@@ -124,7 +124,6 @@ class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  
     deferred: "DeferredInFlight | None" = None
     has_ended: bool = False
     is_running: bool = False
-    runs: int = 0
 
     @property
     def needs_batch(self) -> bool:

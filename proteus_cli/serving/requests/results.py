@@ -3,15 +3,16 @@
 import logging
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 from msgspec.structs import replace
 
 from proteus_cli.backends.base import Part
-from proteus_cli.control.decision import CascadeRoute, Host, Launch
+from proteus_cli.control.decision import CascadeRoute, Effects, Host, Launch
 from proteus_cli.control.devices.drift import Drift
-from proteus_cli.domain.request import MAX_RUNS, Outcome, Request
+from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.logs import LogRateLimiter, fields
@@ -80,7 +81,6 @@ class Results:
         requests = in_flight(launch.requests)
         for request in requests:
             request.is_running = True
-            request.runs += 1
         return [(request.rows, request.inputs) for request in requests]
 
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
@@ -187,30 +187,24 @@ class Results:
             elif request.needs_batch:
                 self._failed(request, launch.hosted, error)
 
-    def requeued(self, requests: Sequence[Request]) -> list[InFlightRequest]:
-        """The device that ran requests is lost: they wait again, but fail after `MAX_RUNS` runs.
+    def has_ended(self, request: Request) -> bool:
+        """A request of a batch that runs has ended, or has a first answer: the batch is not to answer it any more."""
+        return not cast("InFlightRequest", request).needs_batch
 
-        Returns those that do not wait, also those that had ended before or have a first answer. A check never waits,
-        and is forgotten.
-        """
-        over = []
-        for request in in_flight(requests):
-            counts = self._counts[request.family]
+    def device_lost(self, effects: Effects) -> None:
+        """The device that ran requests is lost: they wait again, or end. A check is forgotten."""
+        for request in in_flight(effects.requeued):
+            self._counts[request.family].retried += 1
+            request.wait_again()
+        for request in in_flight(effects.failed):
             if isinstance(request, AsideInFlight):
                 request.of.forget(request)
-            elif not request.needs_batch:
-                over.append(request)
-            elif isinstance(request, DeferredInFlight) and request.runs >= MAX_RUNS:
+            elif isinstance(request, DeferredInFlight):
                 self._send_first(request)
-                over.append(request)
-            elif request.runs >= MAX_RUNS:
-                counts.ended(Outcome.FAILED)
-                self._end(request, EngineFailed("the devices that ran it were lost"))
-                over.append(request)
             else:
-                counts.retried += 1
-                request.wait_again()
-        return over
+                self._counts[request.family].ended(Outcome.FAILED)
+                self._end(request, EngineFailed("the devices that ran it were lost"))
+        self.dropped(effects.dropped)
 
     # --- cascades
 

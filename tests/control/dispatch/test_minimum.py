@@ -140,6 +140,10 @@ def test_a_lost_device_s_requests_wait_for_an_accurate_host_or_are_dropped() -> 
     assert controller.decide("cpu0", 0.0) == IDLE
     launch = launched(controller, "cpu2", 0.0)
     assert ids(launch) == [0]
+    controller.finished(launch, None)
+    controller.offer(asking(1, 0.95), 0.0)
+    launch = launched(controller, "cpu2", 0.0)
+    assert ids(launch) == [1]
     assert adopted(controller, ROUGH) == ()
     assert controller.device_lost("cpu2", [launch]).dropped == launch.requests
 
