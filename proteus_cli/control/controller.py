@@ -18,6 +18,7 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.notices import DeviceChanged
 from proteus_cli.control.replanning.replanning import Replanning
+from proteus_cli.control.topology.plan_rollout import PlanRollout
 from proteus_cli.control.topology.plan_steps import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
@@ -138,7 +139,7 @@ class Controller:
         return self._topology.steps.hosted_on(device)
 
     def resident_on(self, device: str) -> frozenset[VariantKey]:
-        """All that a device is to have loaded, standbys included: the driver frees the rest."""
+        """All that a device has loaded or is loading, standbys included."""
         return self._topology.steps.resident_on(device)
 
     @property
@@ -237,9 +238,9 @@ class Controller:
         """A load has ended, and the device has these ``engines`` now."""
         return self._changed(self._topology.loaded(load, engines), now_s)
 
-    def make_room(self, hosted: Sequence[Host]) -> None:
-        """Give standbys up, so that ``hosted`` can be loaded beside what is active: see `resident_on`."""
-        self._topology.make_room(hosted)
+    def roll_out(self, hosted: Sequence[Host], *, may_go_back: bool = True) -> PlanRollout:
+        """Begin the change to a plan that places ``hosted``: its steps say what to load before `adopt`."""
+        return PlanRollout(self._topology, hosted, may_go_back=may_go_back)
 
     def loads_give_way(self, now_s: float) -> bool:
         """Whether loads for plans, beside what serves, must use only the time that batches leave."""
@@ -257,16 +258,16 @@ class Controller:
         """A standby to load now, if any; to be asked for when the driver has nothing else to load, again and again."""
         return self._topology.next_standby(now_s)
 
-    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool = False) -> None:
-        """The load of a standby has ended. A plan may have changed meanwhile: `resident_on` says what is to stay."""
-        self._topology.standby_ended(load, how, now_s, gave_way=gave_way)
+    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool = False) -> Effects:
+        """The load of a standby has ended. Where a plan has changed meanwhile, what it loaded may be freed."""
+        return self._topology.standby_ended(load, how, now_s, gave_way=gave_way)
 
-    def memory_short(self, device: str, now_s: float) -> None:
-        """A device has too little memory: it gives up its standbys (see `resident_on`), and gets none for a while."""
-        self._topology.memory_short(device, now_s)
+    def memory_short(self, device: str, now_s: float) -> Effects:
+        """A device has too little memory: it gives up its standbys, and gets none for a while."""
+        return self._topology.memory_short(device, now_s)
 
     def share(self, device: str, servers: int) -> None:
-        """So many servers share a device: standbys may take this server's part of its memory, see `resident_on`."""
+        """So many servers share a device: standbys that load from now on may take this server's part of its memory."""
         self._topology.share(device, servers)
 
     @property
@@ -278,7 +279,7 @@ class Controller:
         """Replace what the devices that may have standbys can load, and in how many bytes, by device.
 
         On a device that ``memory`` leaves out, no standby may be loaded. Standbys that may not be loaded any more are
-        given up: see `resident_on`.
+        given up with the next plan.
         """
         self._topology.use_memory(memory)
 

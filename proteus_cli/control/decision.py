@@ -16,6 +16,7 @@ from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.domain.stages.stage_forecast import first_stage_s
+from proteus_cli.errors import EngineError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -261,6 +262,23 @@ Decision = Launch | WaitUntil | Drop | WakeOthers | Delegate | Idle
 IDLE = Idle()
 
 
+@dataclass(frozen=True, slots=True)
+class Keep:
+    """Free all engines of a device but these."""
+
+    device: str
+    keys: frozenset[VariantKey]
+
+
+@dataclass(frozen=True, slots=True)
+class FailedLoad:
+    """An engine that could not be loaded on a device."""
+
+    device: str
+    key: VariantKey
+    error: EngineError
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Load:
     """A step of a plan change: once its batches end, ``device`` frees what it does not keep, and loads ``hosts``.
@@ -302,14 +320,15 @@ class Effects:
 
     ``dropped``: requests that are given up, as nothing that is hosted may answer them. ``failed``: requests that were
     running on `MAX_RUNS` devices as these were lost, and checks that ran. ``requeued``: requests that were running on a
-    lost device, and wait again. ``load``: loads to start. ``ask``: workers to ask for a decision, after the rest is
-    done.
+    lost device, and wait again. ``keep``: what devices have loaded beyond that is to be freed. ``load``: loads to
+    start. ``ask``: workers to ask for a decision, after the rest is done.
     """
 
     ask: tuple[str, ...] = ()
     dropped: tuple[Request, ...] = ()
     failed: tuple[Request, ...] = ()
     requeued: tuple[Request, ...] = ()
+    keep: tuple[Keep, ...] = ()
     load: tuple[Load, ...] = ()
 
 

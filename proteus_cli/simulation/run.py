@@ -5,7 +5,7 @@ run. Devices that are lost, stages of cascades and exits, and the times of batch
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, repeat
 from types import MappingProxyType
@@ -30,6 +30,7 @@ from proteus_cli.control.decision import (
 )
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
+from proteus_cli.control.topology.plan_rollout import LoadBeside, Switch
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.base import require
@@ -164,7 +165,6 @@ class _Simulation:
         self._arrived, self._arrived_s, self._arrivals_over = 0, 0.0, False
         self._devices = {device: SimulatedDevice() for device in plan.devices}
         self._timers = {device: Timer(partial(self._ask, device)) for device in plan.devices}
-        self._in_place: Collection[str] = self._devices if conditions.load_time_s else ()
         self._apply(self._controller.adopt(plan, hosted_by(plan, profiles, attainment), 0.0), 0.0)
         fleet = SimulatedFleet(
             self._devices, profiles, self._controller, self._run_s, conditions, apply=self._apply, end=self._end
@@ -330,8 +330,10 @@ class _Simulation:
         swaps, hosted = plan.swaps_from(before, standbys), self._hosted_by(plan)
         activated = plan.swaps_from(before) - swaps
         what = hosting_text(before, plan, self._loads_s(plan, before, standbys), self._variant_labels)
-        load_beside_s = self._load_beside_s(hosted)
-        solve_s = self._solve_s(now_s)
+        # With `load_time_s`, nothing loads beside what serves; a load that takes no time takes no device away either.
+        rollout, load_time_s = self._controller.roll_out(hosted), self._conditions.load_time_s
+        beside = rollout.begin(in_place=self._devices if load_time_s is not None else ())
+        load_beside_s, solve_s = self._load_beside_s(beside), self._solve_s(now_s)
 
         def adopt(then_s: float) -> None:
             if replanning.why_not(wanted, plan, then_s) is not None:
@@ -342,7 +344,10 @@ class _Simulation:
             if not (wanted.is_routine and plan.hosts_as(before)):
                 self.result.changes.append(change)
             replanning.planned(wanted)
-            self._apply(self._controller.adopt(plan, hosted, then_s, self._in_place), then_s)
+            switch = rollout.loaded_beside((), then_s)
+            assert isinstance(switch, Switch)  # noqa: S101 - loads always succeed
+            in_place = () if load_time_s == 0 else switch.in_place
+            self._apply(self._controller.adopt(plan, hosted, then_s, in_place), then_s)
             replanning.succeeded()
             self._events.at(then_s + every_s, self._tick)
 
@@ -365,12 +370,10 @@ class _Simulation:
             if (measured := self._profiles[device].of(*key)) is not None
         }
 
-    def _load_beside_s(self, hosted: Sequence[Host]) -> float:
+    def _load_beside_s(self, step: LoadBeside) -> float:
         """Seconds until the last device has loaded what it has not yet, beside what it hosts."""
-        if self._conditions.load_time_s is not None:
-            return 0.0
-        self._controller.make_room(hosted)
-        return self._slowest_load_s(h for h in hosted if h.key not in self._controller.resident_on(h.device))
+        kept = {each.device: each.keys for each in step.keep}
+        return self._slowest_load_s(host for host in step.hosts if host.key not in kept[host.device])
 
     def _load_s(self, load: Load) -> float:
         """Seconds that a load in place takes."""

@@ -3,9 +3,10 @@
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
-from proteus_cli.control.decision import Host, Load
+from proteus_cli.control.decision import Host, Keep, Load
 from proteus_cli.control.dispatch.workers import WorkerEvent, WorkerPhase, WorkerState
 from proteus_cli.control.topology.standbys import Replica, Standbys
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -89,6 +90,15 @@ class PlanSteps:
     def standbys(self) -> dict[str, frozenset[VariantKey]]:
         """The standbys of the devices that have any."""
         return {device: each.standbys for device, each in self._devices.items() if each.standbys}
+
+    @property
+    def usable(self) -> AbstractSet[str]:
+        """The devices that are not lost."""
+        return self._available().keys()
+
+    def keep_of(self, *devices: str) -> tuple[Keep, ...]:
+        """What each of these devices keeps loaded."""
+        return tuple(Keep(device, self._devices[device].resident) for device in devices)
 
     @property
     def unchanging(self) -> tuple[str, ...]:

@@ -58,13 +58,15 @@ class Topology:
             self._use_standbys()
         return found
 
-    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool) -> None:
+    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool) -> Effects:
         self.warming.ended(load, how, now_s, gave_way=gave_way)
         self._use_standbys()
+        return Effects(keep=self.steps.keep_of(load.device))
 
-    def memory_short(self, device: str, now_s: float) -> None:
+    def memory_short(self, device: str, now_s: float) -> Effects:
         self.warming.memory_short(device, now_s)
         self._use_standbys()
+        return Effects(keep=self.steps.keep_of(device))
 
     def make_room(self, hosted: Sequence[Host]) -> None:
         self.steps.make_room(hosted)
@@ -138,7 +140,8 @@ class Topology:
 
     def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices - {device})
-        return self._rehost(self.steps.device_recovered(device, hosted))
+        effects = self._rehost(self.steps.device_recovered(device, hosted))
+        return replace(effects, keep=self.steps.keep_of(device))
 
     def engine_failed(self, device: str, key: VariantKey) -> None:
         self.outages = replace(self.outages, engines=self.outages.engines | {(device, *key)})

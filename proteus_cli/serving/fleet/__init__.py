@@ -7,11 +7,11 @@ Each device has a `worker.Worker`, a `control.devices.breaker.Breaker` and an ex
 worker asks the controller for decisions and has the executor do them, on the event loop. It never waits: batches end
 by a callback.
 
-**Plans** (`fleet.Fleet.deploy`). Engines that fit beside those that serve are loaded first (`loading.Loader`),
-concurrently; only then the controller adopts the plan, and all workers switch at one instant. Devices without memory
-for both load in place, one step of the controller's plan change after another (`Effects.load`). At the end, what is no
-longer hosted is freed. If an engine cannot be loaded, the earlier plan stays or is deployed again, and the engine's
-breaker opens.
+**Plans** (`fleet.Fleet.deploy`). The controller's roll-out says what to do next (`control.topology.plan_rollout`).
+Engines that fit beside those that serve are loaded first (`loading.Loader`), concurrently; only then the controller
+adopts the plan, and all workers switch at one instant. Devices without memory for both load in place, one step of the
+plan change after another (`Effects.load`). At the end, what is no longer hosted is freed. If an engine cannot be
+loaded, the earlier plan stays or is deployed again, and the engine's breaker opens.
 
 **Losses** (`Fleet.lose`). A device is lost when its executor says so (it died), when every batch fails (an engine or
 driver broke), or when a batch or a load takes far longer than profiled (it hangs; `recovery.Recovery` looks for

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Iterable, Mapping
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import FailedLoad, Host
 from proteus_cli.control.devices.breaker import (
     FIRST_ENGINE_RETRY_S,
     Breaker,
@@ -14,7 +14,7 @@ from proteus_cli.control.devices.breaker import (
 )
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import BuildCancelled
-from proteus_cli.serving.fleet.loading import FailedLoad, Loader
+from proteus_cli.serving.fleet.loading import Loader
 from proteus_cli.serving.fleet.worker import Clock, Worker
 from proteus_cli.serving.logs import fields
 

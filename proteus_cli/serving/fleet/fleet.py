@@ -17,23 +17,23 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects, Host, Load
+from proteus_cli.control.decision import Effects, FailedLoad, Host, Keep, Load
 from proteus_cli.control.devices.breaker import NEW, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.devices.device_news import DeviceHealth
 from proteus_cli.control.topology.hosting import hosted_by
+from proteus_cli.control.topology.plan_rollout import LoadBeside, RolloutEnd, Switch
 from proteus_cli.control.topology.plan_steps import keys
-from proteus_cli.control.topology.room import without_room
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import by_host, host_of
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
-from proteus_cli.errors import DeviceLost, HostLost, OutOfDeviceMemory
+from proteus_cli.errors import DeviceLost, HostLost
 from proteus_cli.serving.devices.executor import Executor, OpenExecutor
 from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
 from proteus_cli.serving.fleet.broken_engines import BrokenEngines
-from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, FailedLoad, GivesWay, Loader, SharedLook
+from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, GivesWay, Loader, SharedLook
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.standbys import StandbyLoader
 from proteus_cli.serving.fleet.watched_worker import WatchedWorker
@@ -94,7 +94,7 @@ class Fleet:
         for device in devices:
             self._add(device, self.open_device(device))
         self.standbys = StandbyLoader(
-            controller, self.loader, self.workers, profiles, clock, self._changing.locked, memory_of
+            controller, self.loader, self.workers, profiles, clock, self._changing.locked, memory_of, self._apply
         )
 
     def add_device(self, device: str, memory: DeviceMemory | None = None) -> None:
@@ -163,7 +163,7 @@ class Fleet:
         async with self._changing:
             before = {device: self._controller.hosted_on(device) for device in self.workers}
             loaded_before = {device: self.loader.load_times_s(device) for device in self.workers}
-            await self._deploy(plan, self._controller.plan if self._controller.placements else None, before_switch)
+            await self._deploy(plan, before_switch)
             return tuple(self._engine_changes(before, loaded_before))
 
     def close(self) -> None:
@@ -201,22 +201,31 @@ class Fleet:
 
     # --- plans
 
-    async def _deploy(self, plan: Plan, before: Plan | None, before_switch: Callable[[], None] = lambda: None) -> None:
-        """As `deploy`. Where loads in place fail, ``before`` is deployed again, if there is one."""
+    async def _deploy(
+        self, plan: Plan, before_switch: Callable[[], None] = lambda: None, *, may_go_back: bool = True
+    ) -> None:
+        """As `deploy`, step by step of the controller's roll-out."""
         hosted = hosted_by(plan, self._profiles, self._controller.attainment)
-        in_place = await self._load_beside(hosted)
-        try:
-            before_switch()
-        except BaseException:
-            self._free_the_rest()
-            raise
-        failures = await self._follow(self._controller.adopt(plan, hosted, self._clock(), in_place))
-        if failures:
-            self.broken_engines.all_failed(failures)
-            if before is not None:
-                await self._deploy(before, None)
-            raise failures[0].error
-        self._free_the_rest()
+        rollout = self._controller.roll_out(hosted, may_go_back=may_go_back)
+        step: LoadBeside | Switch | RolloutEnd = rollout.begin(self._profiles, self._free_bytes())
+        while isinstance(step, LoadBeside):
+            self._free(step.keep)
+            step = rollout.loaded_beside(await self._load(step.hosts, self._gives_way), self._clock())
+        if isinstance(step, Switch):
+            try:
+                before_switch()
+            except BaseException:
+                self._free(rollout.keep)
+                raise
+            effects = self._controller.adopt(plan, hosted, self._clock(), step.in_place)
+            step = rollout.loaded_in_place(await self._follow(effects))
+        self.broken_engines.all_failed(step.broken)
+        if step.back_to is not None:
+            await self._deploy(step.back_to, may_go_back=False)
+        else:
+            self._free(step.keep)
+        if step.failure is not None:
+            raise step.failure.error
 
     def _engine_changes(
         self, before: Mapping[str, Sequence[Host]], loaded_before: Mapping[str, Mapping[VariantKey, float]]
@@ -228,62 +237,11 @@ class Fleet:
                 was_warm = loaded_before[device].get(key) == load_s[key]
                 yield EngineChange(device, *key, load_s=None if was_warm else round(load_s[key], 6))
 
-    async def _load_beside(self, hosted: Sequence[Host]) -> set[str]:
-        """Load engines beside those that serve; returns the devices that have no memory for that.
-
-        Raises `EngineError` where an engine cannot be loaded for another reason.
-        """
-        wanted: dict[str, list[Host]] = {}
-        for host in hosted:
-            wanted.setdefault(host.device, []).append(host)
-        self._controller.make_room(hosted)
-        self._free_the_rest()
-        in_place = {device for device, hosts in wanted.items() if not self._fits_beside(device, hosts)}
-        in_place |= self._without_room({device: hosts for device, hosts in wanted.items() if device not in in_place})
-        beside = [device for device in self._usable() if device not in in_place]
-        failures = await self._load((host for device in beside for host in wanted.get(device, ())), self._gives_way)
-        failures = await self._again_without_standbys(failures, wanted)
-        too_full = {
-            failed.device
-            for failed in failures
-            if isinstance(failed.error, OutOfDeviceMemory) and self._controller.hosted_on(failed.device)
-        }
-        if any(failed.device not in too_full for failed in failures):
-            self._free_the_rest()
-            if self._controller.placements:  # before the first plan, there is nothing to plan around
-                self.broken_engines.all_failed(failures)
-            raise failures[0].error
-        return in_place | too_full
-
-    async def _again_without_standbys(
-        self, failures: list[FailedLoad], wanted: Mapping[str, Sequence[Host]]
-    ) -> list[FailedLoad]:
-        """Where memory was short, give the device's standbys up and load once more; returns what failed still."""
-        short = {
-            failed.device
-            for failed in failures
-            if isinstance(failed.error, OutOfDeviceMemory) and failed.device in self._controller.standbys
-        }
-        for device in short:
-            self._controller.memory_short(device, self._clock())
-            needed = self._controller.resident_on(device) | keys(wanted[device])
-            self.loader.keep_only(device, self.workers[device].executor, needed)
-        return [failed for failed in failures if failed.device not in short] + await self._load(
-            (host for device in short for host in wanted[device]), self._gives_way
-        )
-
-    def _fits_beside(self, device: str, hosts: Iterable[Host]) -> bool:
-        """Whether a device has the memory for engines beside those that are loaded."""
-        loaded, wanted = self.loader.loaded(device), keys(tuple(hosts))
-        return wanted <= loaded or not loaded or self.loader.fits(device, loaded | wanted)
-
-    def _without_room(self, wanted: Mapping[str, Sequence[Host]]) -> set[str]:
-        """The devices that cannot load beside what they have: the CPUs of their host have too little memory for all."""
-        cpus = [device for device in wanted if self._profiles[device].device.kind == "cpu"]
-        needed = {device: self.loader.missing_bytes(device, keys(wanted[device])) for device in cpus}
-        memory = {host: self._memory_of(host).free_bytes for host in map(host_of, cpus)}
-        found = without_room(needed, {host: free for host, free in memory.items() if free is not None})
-        return {device for device in found if self.loader.loaded(device)}
+    def _free_bytes(self) -> dict[str, int]:
+        """The free memory of the hosts of CPUs, where it is known."""
+        hosts = {host_of(device) for device, profile in self._profiles.items() if profile.device.kind == "cpu"}
+        free_bytes = {host: self._memory_of(host).free_bytes for host in hosts}
+        return {host: free for host, free in free_bytes.items() if free is not None}
 
     async def _follow(self, effects: Effects) -> list[FailedLoad]:
         """Apply effects, and do the loads in place that they start, until there are no more; returns what failed."""
@@ -292,6 +250,7 @@ class Fleet:
         return list(chain.from_iterable(await asyncio.gather(*map(self._load_in_place, effects.load))))
 
     def _apply(self, effects: Effects) -> None:
+        self._free(effects.keep)
         self._results.dropped(effects.dropped)
         self._ask(effects.ask)
 
@@ -341,10 +300,10 @@ class Fleet:
         finally:
             self._controller.loads_ended(loading)
 
-    def _free_the_rest(self) -> None:
-        """Free what is neither active nor a standby."""
-        for device in self._usable():
-            self.loader.keep_only(device, self.workers[device].executor, self._controller.resident_on(device))
+    def _free(self, keep: Iterable[Keep]) -> None:
+        """Free what devices do not keep."""
+        for each in keep:
+            self.loader.keep_only(each.device, self.workers[each.device].executor, each.keys)
 
     def _usable(self) -> list[str]:
         return [device for device, breaker in self.breakers.items() if breaker.is_closed]
@@ -401,7 +360,6 @@ class Fleet:
             hosted = tuple(host for host in wanted if host.key in loaded)
             effects = self._controller.device_recovered(device, self._clock(), hosted)
             self.broken_engines.all_failed(await self._follow(effects))
-            self._free_the_rest()
         self._log_recovery(device, with_host=was_lost_with_host)
 
     def _log_recovery(self, device: str, *, with_host: bool) -> None:

@@ -4,15 +4,14 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import FailedLoad, Host
 from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError
@@ -46,15 +45,6 @@ class SharedLook:
 
 
 log = logging.getLogger("proteus.loading")
-
-
-@dataclass(frozen=True, slots=True)
-class FailedLoad:
-    """An engine that could not be loaded on a device."""
-
-    device: str
-    key: VariantKey
-    error: EngineError
 
 
 class Loader:
@@ -117,15 +107,6 @@ class Loader:
     def load_times_s(self, device: str) -> dict[VariantKey, float]:
         """What is loaded on a device, each with the seconds that its load took."""
         return dict(self._loaded[device])
-
-    def fits(self, device: str, keys: Iterable[VariantKey]) -> bool:
-        """Whether a device has the memory for these engines together, as far as profiles know it."""
-        profile = self._profiles[device]
-        return not profile.device.memory_bytes or profile.needed_bytes(keys) <= profile.device.memory_bytes
-
-    def missing_bytes(self, device: str, keys: Collection[VariantKey]) -> int:
-        """The memory that these engines take on a device, without those that are loaded there; as profiles know it."""
-        return self._profiles[device].needed_bytes(set(keys) - self._loaded[device].keys())
 
     async def load(
         self,

@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import FailedLoad
 from proteus_cli.control.devices.breaker import CHECK_EVERY_S, BreakerEvent, BreakerState, hang_timeout_s
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import LatencyTable, Profile
 from proteus_cli.errors import DeviceLost, EngineError, HostLost, ProteusError
 from proteus_cli.serving.devices.executor import Executor
 from proteus_cli.serving.fleet.fleet import Fleet
-from proteus_cli.serving.fleet.loading import FailedLoad
 from proteus_cli.serving.fleet.worker import Clock
 
 if TYPE_CHECKING:

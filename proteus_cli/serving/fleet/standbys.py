@@ -7,7 +7,7 @@ from functools import partial
 
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import StandbyEnd, StandbyLoad
+from proteus_cli.control.decision import Effects, StandbyEnd, StandbyLoad
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile.profile import Profile
@@ -25,7 +25,8 @@ class StandbyLoader:
     """Does what the controller decides on standbys. No load of one that fails changes what is active.
 
     Nothing is loaded while ``is_changing`` says that a plan is being deployed. While a host has too little memory
-    (``memory_of``, by its name), devices that use it (CPUs) give their standbys up, and get none.
+    (``memory_of``, by its name), devices that use it (CPUs) give their standbys up, and get none. ``apply`` does what
+    the controller asks for.
     """
 
     def __init__(
@@ -37,9 +38,10 @@ class StandbyLoader:
         clock: Clock,
         is_changing: Callable[[], bool],
         memory_of: Callable[[str], HostMemory],
+        apply: Callable[[Effects], None],
     ) -> None:
         self._controller, self._loader, self._workers, self._clock = controller, loader, workers, clock
-        self._profiles, self._is_changing, self._memory_of = profiles, is_changing, memory_of
+        self._profiles, self._is_changing, self._memory_of, self._apply = profiles, is_changing, memory_of, apply
         self._load: StandbyLoad | None = None
         self._awaited_for: GivesWay | None = None
         self._loading: asyncio.Task[None] | None = None
@@ -60,7 +62,7 @@ class StandbyLoader:
         if self._loading is None:
             self._load = self._controller.next_standby(self._clock())
             if self._load is not None and self._is_short(self._load.device):
-                self._controller.standby_ended(self._load, StandbyEnd.NO_MEMORY, self._clock())
+                self._apply(self._controller.standby_ended(self._load, StandbyEnd.NO_MEMORY, self._clock()))
                 self._load = None
             elif self._load is not None:
                 self._loading = asyncio.create_task(self._run(self._load))
@@ -98,13 +100,12 @@ class StandbyLoader:
             )  # fmt: skip
         finally:
             self._controller.loads_ended([load.device])
-            self._controller.standby_ended(load, how, self._clock(), gave_way=executor.can_give_way)
-            self._free(load.device)
+            self._apply(self._controller.standby_ended(load, how, self._clock(), gave_way=executor.can_give_way))
 
     def _ended(self, load: StandbyLoad, loading: "asyncio.Task[None]") -> None:
         self._load = self._loading = self._awaited_for = None
         if loading.cancelled():  # perhaps before it began
-            self._controller.standby_ended(load, StandbyEnd.GIVEN_UP, self._clock())
+            self._apply(self._controller.standby_ended(load, StandbyEnd.GIVEN_UP, self._clock()))
         elif loading.exception() is not None:
             log.critical("a bug while loading a standby", exc_info=loading.exception())
 
@@ -112,11 +113,7 @@ class StandbyLoader:
         for device in self._controller.standbys:
             if self._is_short(device):
                 log.warning("%s gives its standbys up: its machine has too little memory", device)
-                self._controller.memory_short(device, self._clock())
-                self._free(device)
+                self._apply(self._controller.memory_short(device, self._clock()))
 
     def _is_short(self, device: str) -> bool:
         return self._profiles[device].device.kind == "cpu" and self._memory_of(host_of(device)).is_short
-
-    def _free(self, device: str) -> None:
-        self._loader.keep_only(device, self._workers[device].executor, self._controller.resident_on(device))

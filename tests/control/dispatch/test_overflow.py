@@ -227,7 +227,7 @@ def test_once_it_is_given_up_a_standby_answers_nothing(how: str) -> None:
             controller.use_memory({"cpu0": memory(standby=None)})
         case _:
             large = hosted("cpu0", "a", "large", latency_s={1: 0.02}, capacity_qps=50.0)
-            controller.make_room([large])
+            controller.roll_out([large]).begin()
     launch = launched(controller, "cpu0", 0.0)
     assert (launch.hosted.key, ids(launch)) == (GOOD, [0, 1, 2, 3])
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Effects, Host, Idle, Launch, StandbyEnd, StandbyLoad, WaitUntil
+from proteus_cli.control.decision import Admitted, Effects, Host, Idle, Keep, Launch, StandbyEnd, StandbyLoad, WaitUntil
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
@@ -41,7 +41,7 @@ def test_a_new_device_counts_as_lost_until_it_has_passed_its_probation() -> None
     assert controller.decide("b/cpu0", 1.0) == Idle()
     assert _asked(controller, 2.0) is None, "a device on probation is nothing to plan with"
     effects = controller.device_recovered("b/cpu0", 2.0, ())
-    assert effects == Effects(ask=("cpu0", "b/cpu0"))
+    assert effects == Effects(ask=("cpu0", "b/cpu0"), keep=(Keep("b/cpu0", frozenset()),))
     assert _asked(controller, 2.0) == ("b/cpu0 has joined", NONE_OUT)
 
 

@@ -336,11 +336,11 @@ def test_room_is_made_for_what_is_to_load_beside_what_is_active() -> None:
     driven = with_standby(driven, "cpu0", OTHER)
     driven = with_standby(driven, "cpu0", FAST)
     assert driven.standbys() == {OTHER, FAST}
-    driven.controller.make_room([host(OTHER)])
+    driven.controller.roll_out([host(OTHER)]).begin()
     assert driven.standbys() == {OTHER, FAST}, "it is loaded"
-    driven.controller.make_room([host(ON_B)])
+    driven.controller.roll_out([host(ON_B)]).begin()
     assert len(driven.standbys()) == 1
-    driven.controller.make_room([host(LARGE)])
+    driven.controller.roll_out([host(LARGE)]).begin()
     assert driven.controller.resident_on("cpu0") == {SLOW}
 
 

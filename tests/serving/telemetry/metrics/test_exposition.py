@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import FailedLoad
 from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -24,7 +25,6 @@ from proteus_cli.errors import BadRequest, EngineError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.solver.process import SolverState
 from proteus_cli.serving.devices.executor import ExecutorBase
-from proteus_cli.serving.fleet.loading import FailedLoad
 from proteus_cli.serving.requests.counts import Histogram
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
