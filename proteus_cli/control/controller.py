@@ -20,12 +20,13 @@ from proteus_cli.control.replanning.notices import DeviceChanged
 from proteus_cli.control.replanning.replanning import Replanning
 from proteus_cli.control.topology.plan_rollout import PlanRollout
 from proteus_cli.control.topology.plan_steps import MAX_UNAVAILABLE_FRAC
+from proteus_cli.control.topology.probation import Probation
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
@@ -329,6 +330,16 @@ class Controller:
         self.replanning.notice(DeviceChanged.JOINED if device in self._joining else DeviceChanged.BACK, device)
         self._joining.discard(device)
         return self._changed(self._topology.device_recovered(device, hosted), now_s)
+
+    def probation(
+        self,
+        device: str,
+        hostable: Sequence[VariantProfile],
+        load_s: Callable[[VariantProfile], float] = lambda measured: measured.load_s,
+    ) -> Probation:
+        """What a lost device must show before `device_recovered`, of what it can host now."""
+        broken = {VariantKey(*key) for on, *key in self._topology.outages.engines if on == device}
+        return Probation(self._topology.steps.hosted_before_loss(device), hostable, broken, load_s)
 
     def engine_failed(self, device: str, key: VariantKey) -> None:
         """An engine cannot be loaded on a device, or fails on every batch: plans do without it until it recovers."""

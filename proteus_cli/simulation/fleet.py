@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Launch
-from proteus_cli.control.devices.breaker import hang_timeout_s
+from proteus_cli.control.devices.hangs import overdue
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -21,8 +21,7 @@ class SimulatedDevice:
 
     ``life`` counts losses of the device: an event that refers to an earlier one is void. No batch ends before
     ``stalled_until_s``; the last one ended at ``ended_s``. The queries of the ids ``answered`` have left batches that
-    still run. ``hosted_before_loss`` is what it hosted when it was last lost, ``tried_out`` what is loaded during its
-    probation.
+    still run. ``tried_out`` is what is loaded during its probation.
     """
 
     running: dict[int, tuple[Launch, float]] = field(default_factory=dict)
@@ -31,7 +30,6 @@ class SimulatedDevice:
     ended_s: float = 0.0
     life: int = 0
     answered: set[int] = field(default_factory=set)
-    hosted_before_loss: tuple[Host, ...] = ()
     tried_out: frozenset[VariantKey] = frozenset()
 
     def has_answered(self, request: Request) -> bool:
@@ -69,18 +67,13 @@ class SimulatedFleet:
     def overdue(self, device: str, now_s: float) -> Launch | None:
         """The oldest batch, if it should have ended long ago."""
         state = self._devices[device]
-        if not state.running:
-            return None
-        launch, started_s = next(iter(state.running.values()))
-        takes_s = launch.hosted.latency(launch.rows) * self._controller.slowdown_of(device)
-        return launch if now_s - max(started_s, state.ended_s) > hang_timeout_s(takes_s) else None
+        return overdue(state.running, state.ended_s, now_s, self._controller.slowdown_of(device))
 
     def lose(self, devices: Sequence[str], now_s: float) -> None:
         """These devices are lost, all in this instant, with what they run."""
         effects = list[Effects]()
         for device in devices:
             state = self._devices[device]
-            state.hosted_before_loss = self._controller.hosted_on(device)
             running = tuple(launch for launch, _ in state.running.values())
             state.running, state.busy_until_s, state.stalled_until_s = {}, 0.0, 0.0
             state.life += 1
@@ -96,16 +89,12 @@ class SimulatedFleet:
         return any(each.points and self._controller.is_lost(each.family) for each in self._profiles[device].variants)
 
     def try_out_s(self, device: str, now_s: float) -> float:
-        """Begin the probation of a device; returns the seconds that it takes.
-
-        It loads what it hosted before its loss, else what loads soonest, and runs a batch of each.
-        """
-        state = self._devices[device]
-        rows = {host.key: host.max_batch for host in state.hosted_before_loss}
-        if not rows:
-            usable = [each for each in self._profiles[device].variants if each.points]
-            rows = {each.key: 1 for each in sorted(usable, key=self._load_time_s)[:1]}
-        state.tried_out = frozenset(rows)
+        """Begin the probation of a device, whose engines all work; returns the seconds that it takes."""
+        usable = [each for each in self._profiles[device].variants if each.points]
+        probation, rows = self._controller.probation(device, usable, self._load_time_s), dict[VariantKey, int]()
+        for key, count in probation.to_try():
+            rows[key], probation.has_passed = count, True
+        self._devices[device].tried_out = frozenset(rows)
         ready_s = self._opening_s + self._loading_s(device, rows)
         batches_s = sum(self._run_s[device, *key][0](count) for key, count in rows.items())
         return ready_s + batches_s * self._slow.factor_at(now_s + ready_s)

@@ -13,8 +13,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from proteus_cli.control.decision import Launch
 from proteus_cli.control.devices.breaker import CHECK_EVERY_S, Breaker, BreakerEvent, BreakerState
+from proteus_cli.control.devices.hangs import HangWatch
 from proteus_cli.domain.cluster.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
 from proteus_cli.domain.report import Loss
 from proteus_cli.simulation.conditions import Failure
@@ -28,12 +28,11 @@ SILENT_S = MAX_SILENT * BEAT_S
 class _FailingDevice:
     """``shut_until_s``: until then it can't be opened. ``life`` counts losses: what refers to an earlier one is void.
 
-    ``hangs_until_s``: it ends no batch until then. ``overdue`` is the batch that was so at the last check.
+    ``hangs_until_s``: it ends no batch until then.
     """
 
     shut_until_s: float = -math.inf
     hangs_until_s: float = -math.inf
-    overdue: Launch | None = None
     breaker: Breaker = field(default_factory=Breaker)
     life: int = 0
 
@@ -86,6 +85,7 @@ class Losses:
         self._links = {failure.host: _Link(failure.devices) for failure in failures if failure.host}
         self._link_of = {device: link for link in self._links.values() for device in link.devices}
         self._losses: list[_OpenLoss] = []
+        self._hangs = HangWatch()
         for failure in failures:
             events.at(failure.from_s, self._begin, failure)
         if failures:
@@ -158,19 +158,20 @@ class Losses:
             if each.breaker.state is not BreakerState.OPEN:
                 each.breaker.on(BreakerEvent.DIED, now_s)
                 each.life += 1
-            each.hangs_until_s, each.overdue = -math.inf, None
+            each.hangs_until_s = -math.inf
         if lost:
             self._losses.append(_OpenLoss(what, len(lost), now_s, set(lost)))
             self._fleet.lose(lost, now_s)
 
     def _check(self, now_s: float) -> None:
         """Look for devices that hang, and for those to be tried again."""
+        hanging = [device for device, each in self._devices.items() if now_s < each.hangs_until_s]
+        overdue = {device: self._fleet.overdue(device, now_s) for device in hanging}
+        for device in self._hangs.look({device: each for device, each in overdue.items() if each is not None}, now_s):
+            self._lose(now_s, (device,), device)
         for device, each in self._devices.items():
-            if now_s < each.hangs_until_s:
-                before, each.overdue = each.overdue, self._fleet.overdue(device, now_s)
-                if each.overdue is not None and each.overdue is before:
-                    self._lose(now_s, (device,), device)
-            elif each.breaker.state is BreakerState.OPEN and self._is_to_retry(device, each, now_s):
+            is_open = device not in hanging and each.breaker.state is BreakerState.OPEN
+            if is_open and self._is_to_retry(device, each, now_s):
                 self._retry(device, each, now_s)
         if self._goes_on():
             self._events.at(now_s + CHECK_EVERY_S, self._check)

@@ -18,13 +18,14 @@ MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity; at more, one wrong plan ta
 class ChangingDevice:
     """One device on its way: what it hosts now, what the plan wants there, and the ``load`` that it is in.
 
-    Its ``standbys`` are loaded beside what it hosts.
+    Its ``standbys`` are loaded beside what it hosts. ``hosted_before_loss`` is what it hosted when it was last lost.
     """
 
     hosts_now: tuple[Host, ...] = ()
     hosts_wanted: tuple[Host, ...] = ()
     load: Load | None = None
     standbys: frozenset[VariantKey] = frozenset()
+    hosted_before_loss: tuple[Host, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -82,6 +83,10 @@ class PlanSteps:
     def resident_on(self, device: str) -> frozenset[VariantKey]:
         """All that a device has loaded, or is loading: what is active, and its standbys."""
         return self._devices[device].resident
+
+    def hosted_before_loss(self, device: str) -> tuple[Host, ...]:
+        """What a device had active when it was last lost."""
+        return self._devices[device].hosted_before_loss
 
     def standbys_on(self, device: str) -> frozenset[VariantKey]:
         return self._devices[device].standbys
@@ -166,7 +171,7 @@ class PlanSteps:
     def device_lost(self, device: str) -> None:
         """Nothing is loaded on the device any more."""
         each = self._devices[device]
-        each.hosts_now, each.load, each.standbys = (), None, frozenset()
+        each.hosted_before_loss, each.hosts_now, each.load, each.standbys = each.hosts_now, (), None, frozenset()
         self._workers[device].on(WorkerEvent.DEVICE_LOST)
 
     def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> tuple[Load, ...]:

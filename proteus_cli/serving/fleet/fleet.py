@@ -55,7 +55,6 @@ class Fleet:
     ``away``: the devices whose breakers are not closed.
     ``breaker_changes``: how often a breaker changed. Where hundreds of devices serve, it saves asking them all.
     ``tuners``: one per device of several slots, where the fleet ``tunes_slots``.
-    ``hosted_before_loss``: what each device served when it was last lost.
     ``lost_with_host``: the devices that are lost as their host is, each with the reason.
     ``lost_by_variant``: the devices that are lost as a variant failed there, each with that variant.
     """
@@ -82,7 +81,6 @@ class Fleet:
         self.breakers: dict[str, Breaker] = {}
         self.away: dict[str, None] = {}
         self.breaker_changes = 0
-        self.hosted_before_loss: dict[str, tuple[Host, ...]] = {}
         self.lost_with_host: dict[str, str] = {}
         self.lost_by_variant: dict[str, VariantKey] = {}
         self._gives_way = SharedLook(controller.loads_give_way, clock)
@@ -337,7 +335,6 @@ class Fleet:
         log.log(level, "%s %s: %s", device, event, reason, extra=told)
         worker.executor.abandon()
         self.loader.forget(device)
-        self.hosted_before_loss[device] = self._controller.hosted_on(device)
         effects = self._controller.device_lost(device, worker.take_back(), self._results.has_ended)
         self._results.device_lost(effects)
         asyncio.get_running_loop().call_soon(self._ask, effects.ask)  # a worker may be carrying decisions out now

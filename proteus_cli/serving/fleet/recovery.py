@@ -2,12 +2,12 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import FailedLoad
 from proteus_cli.control.devices.breaker import CHECK_EVERY_S, BreakerEvent, BreakerState, hang_timeout_s
+from proteus_cli.control.devices.hangs import HangWatch
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import LatencyTable, Profile
 from proteus_cli.errors import DeviceLost, EngineError, HostLost, ProteusError
@@ -15,11 +15,7 @@ from proteus_cli.serving.devices.executor import Executor
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
 
-if TYPE_CHECKING:
-    from proteus_cli.control.decision import Launch
-
 EVERY_S = CHECK_EVERY_S
-LATE_S = 2 * EVERY_S  # s since the last check: the machine has no time for this process
 
 log = logging.getLogger("proteus.recovery")
 
@@ -44,8 +40,7 @@ class Recovery:
     ) -> None:
         self._fleet, self._controller, self._profiles, self._clock = fleet, controller, profiles, clock
         self._is_reachable = is_reachable
-        self._overdue: Mapping[str, Launch] = {}  # at the last check, by device
-        self._checked_s = clock()
+        self._hangs = HangWatch(clock())
         self._probations: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -61,20 +56,14 @@ class Recovery:
 
     def check(self) -> None:
         """Check all devices and breakers once."""
-        now_s = self._clock()
-        # While the event loop is held up, batches end without being noticed; while the machine is starved, they take
-        # long. So a batch hangs only if it is overdue twice in a row, and both checks came in time.
-        is_late, self._checked_s = now_s - self._checked_s > LATE_S, now_s
-        workers = {} if is_late else self._fleet.workers
+        now_s, workers = self._clock(), self._fleet.workers
         overdue = {
             device: launch
             for device, worker in workers.items()
             if worker.running and (launch := worker.overdue(now_s)) is not None
         }
-        for device, launch in overdue.items():
-            if launch is self._overdue.get(device):
-                self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
-        self._overdue = overdue
+        for device in self._hangs.look(overdue, now_s):
+            self._fleet.lose(device, BreakerEvent.HUNG, "a batch that should have ended long ago has not")
         for device in list(self._fleet.away):
             retry_s = self._fleet.retry_s(device)
             if retry_s is not None and now_s >= retry_s and self._is_reachable(device):
@@ -112,11 +101,10 @@ class Recovery:
             log.log(logging.DEBUG if is_host_lost else logging.WARNING, "%s is still lost: %s", device, reason)
 
     async def _try_out(self, device: str, executor: Executor) -> None:
-        """Load candidates and run a batch of each. Raises `EngineError` where none works."""
-        loader, servers, works = self._fleet.loader, self._fleet.workers[device].servers, False
-        for key, rows in self._candidates(device):
-            if works and key not in self._hosted_before_loss(device):
-                return
+        """Load engines and run a batch of each. Raises `EngineError` where none works."""
+        loader, servers = self._fleet.loader, self._fleet.workers[device].servers
+        probation = self._controller.probation(device, self._fleet.hostable_on(device))
+        for key, rows in probation.to_try():
             try:
                 await loader.load(device, executor, key, rows)
                 await loader.prove(executor, key, rows, hang_timeout_s(self._takes_s(device, key, rows), servers))
@@ -125,27 +113,9 @@ class Recovery:
             except EngineError as error:
                 self._fleet.broken_engines.failed(FailedLoad(device, key, error))
             else:
-                works = True
-        if not works:
+                probation.has_passed = True
+        if not probation.has_passed:
             raise EngineError("no engine works on it")
-
-    def _candidates(self, device: str) -> Iterator[tuple[VariantKey, int]]:
-        """What the device hosted, with the rows of its batches; then what else it can host, shortest load first."""
-        hosted_before_loss = self._hosted_before_loss(device)
-        yield from hosted_before_loss.items()
-        for each in sorted(self._fleet.hostable_on(device), key=lambda each: each.load_s):
-            if each.key not in hosted_before_loss and not self._is_open(device, each.key):
-                yield each.key, 1
-
-    def _hosted_before_loss(self, device: str) -> dict[VariantKey, int]:
-        """What the catalog has no more since then is left out."""
-        keys = {host.key: host.max_batch for host in self._fleet.hosted_before_loss.get(device, ())}
-        hostable = {each.key for each in self._fleet.hostable_on(device)}
-        return {key: rows for key, rows in keys.items() if key in hostable and not self._is_open(device, key)}
-
-    def _is_open(self, device: str, key: VariantKey) -> bool:
-        breaker = self._fleet.broken_engines.breakers.get((device, key))
-        return breaker is not None and breaker.state is BreakerState.OPEN
 
     def _takes_s(self, device: str, key: VariantKey, rows: int) -> float:
         measured = self._profiles[device].of(*key)

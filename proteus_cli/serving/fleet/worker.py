@@ -9,7 +9,8 @@ from typing import Protocol
 from proteus_cli.backends.base import Part
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Delegate, Drop, Effects, Idle, Launch, WaitUntil, WakeOthers
-from proteus_cli.control.devices.breaker import BreakerEvent, hang_timeout_s
+from proteus_cli.control.devices.breaker import BreakerEvent
+from proteus_cli.control.devices.hangs import overdue
 from proteus_cli.control.devices.sharing import counted_s
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Request
@@ -139,11 +140,8 @@ class Worker:
 
     def overdue(self, now_s: float) -> Launch | None:
         """The oldest batch, if it should have ended long ago."""
-        if not self.running:
-            return None
-        launch, started_s = next(iter(self.running.values()))
-        takes_s = launch.hosted.latency(launch.rows) * self._controller.slowdown_of(self.device)
-        return launch if now_s - max(started_s, self._ended_s) > hang_timeout_s(takes_s, self.servers) else None
+        slowdown = self._controller.slowdown_of(self.device)
+        return overdue(self.running, self._ended_s, now_s, slowdown, self.servers)
 
     @property
     def is_busy(self) -> bool:

@@ -1,0 +1,47 @@
+"""What a lost device tries before it serves again."""
+
+from builders import hosted, make_measured, make_placement, make_plan
+
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.policies import policy_named
+from proteus_cli.control.topology.probation import Probation
+from proteus_cli.domain.catalog.catalog import VariantKey
+
+LOAD_S = {"a-l": 3.0, "a-m": 2.0, "a-s": 1.0}
+HOSTABLE = [make_measured("a", variant, 0.9, {1: 0.01}, load_s=load_s) for variant, load_s in LOAD_S.items()]
+LARGE, MEDIUM, SMALL = (VariantKey("a", variant) for variant in LOAD_S)
+HOSTED = (
+    hosted(variant="a-l", latency_s={1: 0.01}, max_batch=8),
+    hosted(variant="a-m", latency_s={1: 0.01}, max_batch=2),
+)
+
+
+def test_all_that_it_hosted_is_tried_with_full_batches_and_nothing_else_once_any_works() -> None:
+    probation, tried = Probation(HOSTED, HOSTABLE, ()), []
+    for each in probation.to_try():
+        tried.append(each)
+        probation.has_passed = True
+    assert tried == [(LARGE, 8), (MEDIUM, 2)]
+
+
+def test_where_none_of_that_works_others_are_tried_the_shortest_load_first() -> None:
+    assert list(Probation((), HOSTABLE, ()).to_try()) == [(SMALL, 1), (MEDIUM, 1), (LARGE, 1)]
+    assert list(Probation(HOSTED[:1], HOSTABLE, ()).to_try()) == [(LARGE, 8), (SMALL, 1), (MEDIUM, 1)]
+    by_another = Probation((), HOSTABLE, (), load_s=lambda measured: -measured.load_s)
+    assert next(by_another.to_try()) == (LARGE, 1)
+
+
+def test_broken_engines_and_what_the_device_cannot_host_any_more_are_left_out() -> None:
+    assert list(Probation(HOSTED, HOSTABLE[1:], {SMALL}).to_try()) == [(MEDIUM, 2)]
+
+
+def test_the_controller_knows_what_a_device_hosted_as_it_was_lost_and_what_is_broken_there() -> None:
+    controller = Controller({"a": 1.0}, {"cpu0": 1, "cpu1": 1}, policy_named("proteus"))
+    plan = make_plan(*(make_placement("cpu0", *each.key) for each in HOSTED), devices=("cpu0", "cpu1"))
+    controller.adopt(plan, HOSTED, 0.0)
+    controller.engine_failed("cpu0", LARGE)
+    controller.engine_failed("cpu1", MEDIUM)
+    controller.device_lost("cpu0", ())
+    assert list(controller.probation("cpu0", HOSTABLE).to_try()) == [(MEDIUM, 2), (SMALL, 1)]
+    controller.engine_recovered("cpu0", LARGE)
+    assert next(controller.probation("cpu0", HOSTABLE).to_try()) == (LARGE, 8)
