@@ -65,7 +65,7 @@ controller decides as one that had the device from the start.
        └───── device lost ──► lost ◄── device lost ──┘
                                └── device recovered ──► serving
 
-**Plan change** (`topology.plan_rollout`). `roll_out` returns the steps of a change. Where old and new engines fit
+**Plan change** (`topology.plan_rollout`). `PlanRollout` says the steps of a change. Where old and new engines fit
 together, the driver loads the new ones before it calls `adopt` (`LoadBeside`), and the device switches at once. Other
 devices load *in place* (`topology.plan_steps`): `Effects.load` says which of them start now, so that no family misses
 more capacity than it can, and at most `MAX_UNAVAILABLE_FRAC` of it. The end of each load may start others. Each `Load`

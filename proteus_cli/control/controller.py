@@ -5,7 +5,7 @@ from collections.abc import Set as AbstractSet
 from functools import partial
 from types import MappingProxyType
 
-from proteus_cli.control.decision import NO_EFFECTS, Admitted, Effects, Host, Launch, Load, StandbyEnd, StandbyLoad
+from proteus_cli.control.decision import NO_EFFECTS, Admitted, Effects, Host, Launch, Load
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.exit_bounds import exit_bounds
@@ -18,15 +18,13 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.notices import DeviceChanged
 from proteus_cli.control.replanning.replanning import Replanning
-from proteus_cli.control.topology.plan_rollout import PlanRollout
 from proteus_cli.control.topology.plan_steps import MAX_UNAVAILABLE_FRAC
-from proteus_cli.control.topology.probation import Probation
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
@@ -35,7 +33,8 @@ class Controller:
     """A façade over `Dispatch` (requests), `Topology` (devices, engines, plans) and `Replanning` (when to plan anew).
 
     The package's docstring explains the parts. The driver passes the time with each call, does what it is told, and
-    applies the `Effects` that a change returns.
+    applies the `Effects` that a change returns. What devices have loaded, and their standbys, is asked of ``topology``;
+    which plans to ask for, of ``replanning``; what is asked for, of ``demand``.
 
     ``slo_s`` by family; ``slots`` and ``memory`` by device, of those that are there at the start. Without its memory, a
     device has no standbys. ``dispatch_ahead_s`` as in `Dispatch`. At most ``max_unavailable_frac`` of a family's
@@ -60,12 +59,12 @@ class Controller:
         self._dispatch_ahead_s = dispatch_ahead_s
         self._workers = dict[str, WorkerState]()
         self._dispatch = Dispatch(self._families, self._workers, self.demand, policy, dispatch_ahead_s)
-        self._topology = Topology(self._families, self._workers, self._dispatch, max_unavailable_frac)
+        self.topology = Topology(self._families, self._workers, self._dispatch, max_unavailable_frac)
         self._joining = set[str]()
         for device, count in slots.items():
-            self._topology.add_device(self._worker(device, count), memory.get(device))
+            self.topology.add_device(self._worker(device, count), memory.get(device))
         self.replanning = Replanning(
-            policy.replanning, self.demand, self._families, self._topology, self._dispatch.cascades
+            policy.replanning, self.demand, self._families, self.topology, self._dispatch.cascades
         )
         # The three calls of the hot path are those of `Dispatch` itself: another call around each takes 2 % of a run.
         self.offer, self.decide, self.finished = self._dispatch.offer, self._dispatch.decide, self._dispatch.finished
@@ -98,14 +97,14 @@ class Controller:
     @property
     def plan(self) -> Plan:
         """The plan in force. Raises `RuntimeError` before the first."""
-        if self._topology.plan is None:
+        if self.topology.plan is None:
             raise RuntimeError("adopt a plan first")
-        return self._topology.plan
+        return self.topology.plan
 
     @property
     def placements(self) -> tuple[Placement, ...]:
         """What the plan in force places; nothing before the first."""
-        return self._topology.plan.placements if self._topology.plan is not None else ()
+        return self.topology.plan.placements if self.topology.plan is not None else ()
 
     @property
     def waiting(self) -> int:
@@ -134,19 +133,6 @@ class Controller:
     def keeps_bounds(self, request: Request, variant: str) -> bool:
         """Whether a hosted variant keeps the bounds of a request, and its deadline where nothing else waits."""
         return self._families[request.family].keeps_bounds(request, variant)
-
-    def hosted_on(self, device: str) -> tuple[Host, ...]:
-        """What a device has active; during a load in place, what it had before."""
-        return self._topology.steps.hosted_on(device)
-
-    def resident_on(self, device: str) -> frozenset[VariantKey]:
-        """All that a device has loaded or is loading, standbys included."""
-        return self._topology.steps.resident_on(device)
-
-    @property
-    def standbys(self) -> Mapping[str, frozenset[VariantKey]]:
-        """The standbys of the devices that have any: plans may place them without a load."""
-        return self._topology.steps.standbys
 
     def is_lost(self, family: str) -> bool:
         """Whether all devices that host a family are lost, or the plan does without the family for that reason."""
@@ -233,60 +219,19 @@ class Controller:
 
         All of it is loaded, except on the devices that load ``in_place``: the effects say when each of these starts.
         """
-        return self._changed(self._topology.adopt(plan, hosted, in_place), now_s)
+        return self._changed(self.topology.adopt(plan, hosted, in_place), now_s)
 
     def loaded(self, load: Load, engines: Collection[VariantKey], now_s: float) -> Effects:
         """A load has ended, and the device has these ``engines`` now."""
-        return self._changed(self._topology.loaded(load, engines), now_s)
-
-    def roll_out(self, hosted: Sequence[Host], *, may_go_back: bool = True) -> PlanRollout:
-        """Begin the change to a plan that places ``hosted``: its steps say what to load before `adopt`."""
-        return PlanRollout(self._topology, hosted, may_go_back=may_go_back)
+        return self._changed(self.topology.loaded(load, engines), now_s)
 
     def loads_give_way(self, now_s: float) -> bool:
         """Whether loads for plans, beside what serves, must use only the time that batches leave."""
         return not self.replanning.loses_requests(now_s)
 
-    def loads_began(self, devices: Iterable[str]) -> None:
-        """Engines are being loaded on devices, whose batches may take longer until `loads_ended`."""
-        self._topology.loads_began(devices)
-
-    def loads_ended(self, devices: Iterable[str]) -> None:
-        """These loads are over, and what batches took longer with them."""
-        self._topology.loads_ended(devices)
-
-    def next_standby(self, now_s: float) -> StandbyLoad | None:
-        """A standby to load now, if any; to be asked for when the driver has nothing else to load, again and again."""
-        return self._topology.next_standby(now_s)
-
-    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool = False) -> Effects:
-        """The load of a standby has ended. Where a plan has changed meanwhile, what it loaded may be freed."""
-        return self._topology.standby_ended(load, how, now_s, gave_way=gave_way)
-
-    def memory_short(self, device: str, now_s: float) -> Effects:
-        """A device has too little memory: it gives up its standbys, and gets none for a while."""
-        return self._topology.memory_short(device, now_s)
-
-    def share(self, device: str, servers: int) -> None:
-        """So many servers share a device: standbys that load from now on may take this server's part of its memory."""
-        self._topology.share(device, servers)
-
-    @property
-    def memory_limits(self) -> Mapping[str, int]:
-        """What variants may take of each device that may have standbys, in bytes."""
-        return self._topology.memory_limits
-
-    def use_memory(self, memory: Mapping[str, DeviceMemory]) -> None:
-        """Replace what the devices that may have standbys can load, and in how many bytes, by device.
-
-        On a device that ``memory`` leaves out, no standby may be loaded. Standbys that may not be loaded any more are
-        given up with the next plan.
-        """
-        self._topology.use_memory(memory)
-
     def use_profiles(self, profiles: Mapping[str, Profile]) -> None:
         """Replace the times and accuracies by which standbys are chosen. Memory limits and placeable variants stay."""
-        self._topology.use_profiles(profiles, self.slo_targets, self.plan.rules)
+        self.topology.use_profiles(profiles, self.slo_targets, self.plan.rules)
 
     def add_device(self, device: str, slots: int, memory: DeviceMemory | None = None) -> None:
         """Add a device. It counts as lost until it has passed its probation, when the driver calls `device_recovered`.
@@ -296,17 +241,8 @@ class Controller:
         if device in self._workers:
             raise ValueError(f"{device} is there already")
         self._joining.add(device)
-        self._topology.add_device(self._worker(device, slots), memory)
-        self._topology.device_lost(device)
-
-    def pin_standbys(self, keys: Collection[VariantKey]) -> None:
-        """Keep these variants where they stand by: no other standby replaces them."""
-        self._topology.pin_standbys(keys)
-
-    @property
-    def broken_engines(self) -> frozenset[tuple[str, str, str]]:
-        """Engines (device, family, variant) that plans do without."""
-        return self._topology.outages.engines
+        self.topology.add_device(self._worker(device, slots), memory)
+        self.topology.device_lost(device)
 
     def use_twins(self, family: str, twins: Twins | None) -> None:
         """Two versions of a variant of a family serve together, or none do; counts from the next plan on."""
@@ -320,7 +256,7 @@ class Controller:
         Their requests wait again, fail, or are dropped; those that have ended, as the driver knows, do nothing.
         """
         self.replanning.notice(DeviceChanged.LOST, device)
-        return self._topology.device_lost(device, running, has_ended)
+        return self.topology.device_lost(device, running, has_ended)
 
     def device_recovered(self, device: str, now_s: float, hosted: tuple[Host, ...] | None = None) -> Effects:
         """A lost device is back with ``hosted`` loaded; None: with nothing, and it loads what the plan wants.
@@ -329,31 +265,21 @@ class Controller:
         """
         self.replanning.notice(DeviceChanged.JOINED if device in self._joining else DeviceChanged.BACK, device)
         self._joining.discard(device)
-        return self._changed(self._topology.device_recovered(device, hosted), now_s)
-
-    def probation(
-        self,
-        device: str,
-        hostable: Sequence[VariantProfile],
-        load_s: Callable[[VariantProfile], float] = lambda measured: measured.load_s,
-    ) -> Probation:
-        """What a lost device must show before `device_recovered`, of what it can host now."""
-        broken = {VariantKey(*key) for on, *key in self._topology.outages.engines if on == device}
-        return Probation(self._topology.steps.hosted_before_loss(device), hostable, broken, load_s)
+        return self._changed(self.topology.device_recovered(device, hosted), now_s)
 
     def engine_failed(self, device: str, key: VariantKey) -> None:
         """An engine cannot be loaded on a device, or fails on every batch: plans do without it until it recovers."""
         self.replanning.notice(f"{key.variant} is broken on {device}")
-        self._topology.engine_failed(device, key)
+        self.topology.engine_failed(device, key)
 
     def engine_recovered(self, device: str, key: VariantKey) -> None:
         """Plans may try an engine again that failed."""
         self.replanning.notice(f"{key.variant} is to be tried again on {device}")
-        self._topology.engine_recovered(device, key)
+        self.topology.engine_recovered(device, key)
 
     def forget_variants(self, keys: AbstractSet[VariantKey]) -> None:
         """These variants are gone for good: no plan has them, and no device."""
-        self._topology.forget_variants(keys)
+        self.topology.forget_variants(keys)
         self._dispatch.cascades.forget(keys)
 
     def use_slots(self, device: str, slots: int, now_s: float) -> Effects:

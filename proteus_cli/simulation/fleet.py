@@ -91,7 +91,10 @@ class SimulatedFleet:
     def try_out_s(self, device: str, now_s: float) -> float:
         """Begin the probation of a device, whose engines all work; returns the seconds that it takes."""
         usable = [each for each in self._profiles[device].variants if each.points]
-        probation, rows = self._controller.probation(device, usable, self._load_time_s), dict[VariantKey, int]()
+        probation, rows = (
+            self._controller.topology.probation(device, usable, self._load_time_s),
+            dict[VariantKey, int](),
+        )
         for key, count in probation.to_try():
             rows[key], probation.has_passed = count, True
         self._devices[device].tried_out = frozenset(rows)

@@ -30,7 +30,7 @@ from proteus_cli.control.decision import (
 )
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
-from proteus_cli.control.topology.plan_rollout import LoadBeside, Switch
+from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, Switch
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.base import require
@@ -319,7 +319,7 @@ class _Simulation:
             self._load_standbys(now_s)
             self._events.at(now_s + every_s, self._tick)
             return
-        before, standbys = self._controller.plan, self._controller.standbys
+        before, standbys = self._controller.plan, self._controller.topology.standbys
         try:
             known = _if_any(without=wanted.without, standbys=standbys, measured=wanted.measured)
             plan = self._replan(wanted.demand_qps, before, **known)
@@ -331,7 +331,7 @@ class _Simulation:
         activated = plan.swaps_from(before) - swaps
         what = hosting_text(before, plan, self._loads_s(plan, before, standbys), self._variant_labels)
         # With `load_time_s`, nothing loads beside what serves; a load that takes no time takes no device away either.
-        rollout, load_time_s = self._controller.roll_out(hosted), self._conditions.load_time_s
+        rollout, load_time_s = PlanRollout(self._controller.topology, hosted), self._conditions.load_time_s
         beside = rollout.begin(in_place=self._devices if load_time_s is not None else ())
         load_beside_s, solve_s = self._load_beside_s(beside), self._solve_s(now_s)
 
@@ -389,13 +389,13 @@ class _Simulation:
 
     def _load_standbys(self, now_s: float) -> None:
         """Start the loads of standbys that are worth it now."""
-        while (load := self._controller.next_standby(now_s)) is not None:
+        while (load := self._controller.topology.next_standby(now_s)) is not None:
             measured = self._profiles[load.device].of(*load.key)
             assert measured is not None  # noqa: S101 - only what was profiled stands by
             self._events.at(now_s + self._load_time_s(measured), self._standby_loaded, load)
 
     def _standby_loaded(self, now_s: float, load: StandbyLoad) -> None:
-        self._controller.standby_ended(load, StandbyEnd.LOADED, now_s)
+        self._controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s)
 
 
 def _if_any(**arguments: object) -> dict[str, Any]:

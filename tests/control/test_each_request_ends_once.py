@@ -160,11 +160,11 @@ class Driver:
                     self._ask(each, now_s)
                 self._check_nobody_idles(now_s)
             case StandBy():
-                load = self.controller.next_standby(now_s)
+                load = self.controller.topology.next_standby(now_s)
                 if load is not None:
-                    self.controller.standby_ended(load, StandbyEnd.LOADED, now_s)
+                    self.controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s)
             case MemoryShort(device=device):
-                self.controller.memory_short(device, now_s)
+                self.controller.topology.memory_short(device, now_s)
         self._check_quota()
 
     def _apply(self, effects: Effects, now_s: float) -> None:
@@ -310,7 +310,7 @@ class Driver:
         assert host.device == device
         assert device not in self._away
         if host.is_standby:
-            assert host.key in self.controller.resident_on(device)
+            assert host.key in self.controller.topology.steps.resident_on(device)
             assert all(request.bounds is None and not request.is_deferred for request in launch.requests)
             assert not launch.is_ahead
             self._check_foreign(launch)

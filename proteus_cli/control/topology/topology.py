@@ -9,6 +9,7 @@ from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.plan_steps import PlanSteps
+from proteus_cli.control.topology.probation import Probation
 from proteus_cli.control.topology.standbys import DeviceMemory, Standbys
 from proteus_cli.control.topology.warming import Warming
 from proteus_cli.domain.attainment import SloTarget
@@ -16,7 +17,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Request
 
 
@@ -24,6 +25,7 @@ class Topology:
     """Devices and engines that come and go, and the plan changes on them.
 
     What concerns one part alone is asked of it: ``steps``, what each device hosts, and ``warming``, loads of standbys.
+    ``outages`` are the devices and engines that plans do without.
     """
 
     def __init__(
@@ -52,45 +54,66 @@ class Topology:
     def hosted(self) -> tuple[Host, ...]:
         return self.steps.hosted
 
+    @property
+    def standbys(self) -> Mapping[str, frozenset[VariantKey]]:
+        """The standbys of the devices that have any: plans may place them without a load."""
+        return self.steps.standbys
+
+    def hosted_on(self, device: str) -> tuple[Host, ...]:
+        """What a device has active; during a load in place, what it had before."""
+        return self.steps.hosted_on(device)
+
     def next_standby(self, now_s: float) -> StandbyLoad | None:
+        """A standby to load now, if any; to be asked for when the driver has nothing else to load, again and again."""
         found = self.warming.next(now_s, self.outages.engines)
         if found is not None:
             self._use_standbys()
         return found
 
-    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool) -> Effects:
+    def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool = False) -> Effects:
+        """The load of a standby has ended. Where a plan has changed meanwhile, what it loaded may be freed."""
         self.warming.ended(load, how, now_s, gave_way=gave_way)
         self._use_standbys()
         return Effects(keep=self.steps.keep_of(load.device))
 
     def memory_short(self, device: str, now_s: float) -> Effects:
+        """A device has too little memory: it gives up its standbys, and gets none for a while."""
         self.warming.memory_short(device, now_s)
         self._use_standbys()
         return Effects(keep=self.steps.keep_of(device))
 
     def make_room(self, hosted: Sequence[Host]) -> None:
+        """Give standbys up, so that ``hosted`` can be loaded beside what is active."""
         self.steps.make_room(hosted)
         self._use_standbys()
 
     def loads_began(self, devices: Iterable[str]) -> None:
+        """Engines are being loaded on devices, whose batches may take longer until `loads_ended`."""
         for device in devices:
             self._workers[device].load_began()
 
     def loads_ended(self, devices: Iterable[str]) -> None:
+        """These loads are over, and what batches took longer with them."""
         for device in devices:
             self._workers[device].load_ended()
             self._dispatch.count_capacity(self._workers[device])
 
     def share(self, device: str, servers: int) -> None:
+        """So many servers share a device: standbys that load from now on may take this server's part of its memory."""
         self._standbys.share(device, servers)
         self.warming.changed()
 
     @property
     def memory_limits(self) -> Mapping[str, int]:
-        """What variants may take of each device that may have standbys."""
+        """What variants may take of each device that may have standbys, in bytes."""
         return self._standbys.limits
 
     def use_memory(self, memory: Mapping[str, DeviceMemory]) -> None:
+        """Replace what the devices that may have standbys can load, and in how many bytes, by device.
+
+        On a device that ``memory`` leaves out, no standby may be loaded. Standbys that may not be loaded any more are
+        given up with the next plan.
+        """
         self._standbys.use(memory)
         self.warming.changed()
         self._use_standbys()
@@ -101,6 +124,7 @@ class Topology:
         self.use_memory({device: each.placing_only(placeable) for device, each in memory.items()})
 
     def pin_standbys(self, keys: Collection[VariantKey]) -> None:
+        """Keep these variants where they stand by: no other standby replaces them."""
         self._standbys.pinned = frozenset(keys)
 
     def adopt(self, plan: Plan, hosted: Sequence[Host], in_place: Collection[str]) -> Effects:
@@ -151,6 +175,16 @@ class Topology:
     def engine_recovered(self, device: str, key: VariantKey) -> None:
         self.outages = replace(self.outages, engines=self.outages.engines - {(device, *key)})
         self.warming.changed()
+
+    def probation(
+        self,
+        device: str,
+        hostable: Sequence[VariantProfile],
+        load_s: Callable[[VariantProfile], float] = lambda measured: measured.load_s,
+    ) -> Probation:
+        """What a lost device must show before `device_recovered`, of what it can host now."""
+        broken = {VariantKey(*key) for on, *key in self.outages.engines if on == device}
+        return Probation(self.steps.hosted_before_loss(device), hostable, broken, load_s)
 
     def forget_variants(self, keys: Collection[VariantKey]) -> None:
         engines = frozenset(each for each in self.outages.engines if VariantKey(*each[1:]) not in keys)

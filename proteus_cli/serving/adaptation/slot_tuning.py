@@ -74,7 +74,7 @@ class SlotTuning:
         serving = {device for device, breaker in fleet.breakers.items() if breaker.is_closed}
         hosting = {placement.device for placement in controller.placements}
         found = surroundings(
-            fleet.tuners, serving & hosting, lambda device: keys(controller.hosted_on(device)), servers
+            fleet.tuners, serving & hosting, lambda device: keys(controller.topology.hosted_on(device)), servers
         )
         for device, now in found.items():
             if self._surroundings.get(device) != now:

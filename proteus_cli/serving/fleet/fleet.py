@@ -21,7 +21,7 @@ from proteus_cli.control.decision import Effects, FailedLoad, Host, Keep, Load
 from proteus_cli.control.devices.breaker import NEW, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.devices.device_news import DeviceHealth
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.control.topology.plan_rollout import LoadBeside, RolloutEnd, Switch
+from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, RolloutEnd, Switch
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -92,7 +92,14 @@ class Fleet:
         for device in devices:
             self._add(device, self.open_device(device))
         self.standbys = StandbyLoader(
-            controller, self.loader, self.workers, profiles, clock, self._changing.locked, memory_of, self._apply
+            controller.topology,
+            self.loader,
+            self.workers,
+            profiles,
+            clock,
+            self._changing.locked,
+            memory_of,
+            self._apply,
         )
 
     def add_device(self, device: str, memory: DeviceMemory | None = None) -> None:
@@ -143,7 +150,7 @@ class Fleet:
     def share(self, device: str, servers: int) -> None:
         """So many servers share a device, this one included."""
         self.workers[device].servers = servers
-        self._controller.share(device, servers)
+        self._controller.topology.share(device, servers)
 
     def use_slots(self, device: str, slots: int) -> None:
         """Have a device run at most so many batches at once; those that run are not ended."""
@@ -159,7 +166,7 @@ class Fleet:
         wanted = {(placement.device, placement.key) for placement in plan.placements}
         await self.standbys.make_way(wanted, self._gives_way)
         async with self._changing:
-            before = {device: self._controller.hosted_on(device) for device in self.workers}
+            before = {device: self._controller.topology.hosted_on(device) for device in self.workers}
             loaded_before = {device: self.loader.load_times_s(device) for device in self.workers}
             await self._deploy(plan, before_switch)
             return tuple(self._engine_changes(before, loaded_before))
@@ -204,7 +211,7 @@ class Fleet:
     ) -> None:
         """As `deploy`, step by step of the controller's roll-out."""
         hosted = hosted_by(plan, self._profiles, self._controller.attainment)
-        rollout = self._controller.roll_out(hosted, may_go_back=may_go_back)
+        rollout = PlanRollout(self._controller.topology, hosted, may_go_back=may_go_back)
         step: LoadBeside | Switch | RolloutEnd = rollout.begin(self._profiles, self._free_bytes())
         while isinstance(step, LoadBeside):
             self._free(step.keep)
@@ -231,7 +238,7 @@ class Fleet:
         """What is active on each device and was not ``before``; it was warm where no load came since."""
         for device in self._usable():
             load_s = self.loader.load_times_s(device)
-            for key in sorted(keys(self._controller.hosted_on(device)) - keys(before[device])):
+            for key in sorted(keys(self._controller.topology.hosted_on(device)) - keys(before[device])):
                 was_warm = loaded_before[device].get(key) == load_s[key]
                 yield EngineChange(device, *key, load_s=None if was_warm else round(load_s[key], 6))
 
@@ -244,7 +251,7 @@ class Fleet:
     async def _follow(self, effects: Effects) -> list[FailedLoad]:
         """Apply effects, and do the loads in place that they start, until there are no more; returns what failed."""
         self._apply(effects)
-        self.broken_engines.passed(chain.from_iterable(map(self._controller.hosted_on, self._usable())))
+        self.broken_engines.passed(chain.from_iterable(map(self._controller.topology.hosted_on, self._usable())))
         return list(chain.from_iterable(await asyncio.gather(*map(self._load_in_place, effects.load))))
 
     def _apply(self, effects: Effects) -> None:
@@ -292,11 +299,11 @@ class Fleet:
         """Load engines on a device, whose batches may take longer until that is done."""
         loading = {device} if any(host.key not in self.loader.loaded(device) for host in hosts) else ()
         executors = {device: self.workers[device].executor}
-        self._controller.loads_began(loading)
+        self._controller.topology.loads_began(loading)
         try:
             return await self.loader.load_all(hosts, executors, self.broken_engines.proof_s, limit_s, gives_way)
         finally:
-            self._controller.loads_ended(loading)
+            self._controller.topology.loads_ended(loading)
 
     def _free(self, keep: Iterable[Keep]) -> None:
         """Free what devices do not keep."""

@@ -103,7 +103,7 @@ class Recovery:
     async def _try_out(self, device: str, executor: Executor) -> None:
         """Load engines and run a batch of each. Raises `EngineError` where none works."""
         loader, servers = self._fleet.loader, self._fleet.workers[device].servers
-        probation = self._controller.probation(device, self._fleet.hostable_on(device))
+        probation = self._controller.topology.probation(device, self._fleet.hostable_on(device))
         for key, rows in probation.to_try():
             try:
                 await loader.load(device, executor, key, rows)

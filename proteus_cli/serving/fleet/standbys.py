@@ -6,8 +6,8 @@ from collections.abc import Callable, Container, Mapping
 from functools import partial
 
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, StandbyEnd, StandbyLoad
+from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile.profile import Profile
@@ -31,7 +31,7 @@ class StandbyLoader:
 
     def __init__(
         self,
-        controller: Controller,
+        topology: Topology,
         loader: Loader,
         workers: Mapping[str, Worker],
         profiles: Mapping[str, Profile],
@@ -40,7 +40,7 @@ class StandbyLoader:
         memory_of: Callable[[str], HostMemory],
         apply: Callable[[Effects], None],
     ) -> None:
-        self._controller, self._loader, self._workers, self._clock = controller, loader, workers, clock
+        self._topology, self._loader, self._workers, self._clock = topology, loader, workers, clock
         self._profiles, self._is_changing, self._memory_of, self._apply = profiles, is_changing, memory_of, apply
         self._load: StandbyLoad | None = None
         self._awaited_for: GivesWay | None = None
@@ -60,9 +60,9 @@ class StandbyLoader:
         """Start to load the next standby, if there is one and none is loading; hosts without memory give theirs up."""
         self._relieve()
         if self._loading is None:
-            self._load = self._controller.next_standby(self._clock())
+            self._load = self._topology.next_standby(self._clock())
             if self._load is not None and self._is_short(self._load.device):
-                self._apply(self._controller.standby_ended(self._load, StandbyEnd.NO_MEMORY, self._clock()))
+                self._apply(self._topology.standby_ended(self._load, StandbyEnd.NO_MEMORY, self._clock()))
                 self._load = None
             elif self._load is not None:
                 self._loading = asyncio.create_task(self._run(self._load))
@@ -87,7 +87,7 @@ class StandbyLoader:
     async def _run(self, load: StandbyLoad) -> None:
         self._loader.keep_only(load.device, self._workers[load.device].executor, load.keeps)
         how = StandbyEnd.GIVEN_UP
-        self._controller.loads_began([load.device])
+        self._topology.loads_began([load.device])
         executor = self._workers[load.device].executor
         try:
             await self._loader.load(load.device, executor, load.key, load.max_batch, gives_way=self._gives_way)
@@ -99,21 +99,21 @@ class StandbyLoader:
                 extra=fields(family=load.key.family, variant=load.key.variant, device=load.device),
             )  # fmt: skip
         finally:
-            self._controller.loads_ended([load.device])
-            self._apply(self._controller.standby_ended(load, how, self._clock(), gave_way=executor.can_give_way))
+            self._topology.loads_ended([load.device])
+            self._apply(self._topology.standby_ended(load, how, self._clock(), gave_way=executor.can_give_way))
 
     def _ended(self, load: StandbyLoad, loading: "asyncio.Task[None]") -> None:
         self._load = self._loading = self._awaited_for = None
         if loading.cancelled():  # perhaps before it began
-            self._apply(self._controller.standby_ended(load, StandbyEnd.GIVEN_UP, self._clock()))
+            self._apply(self._topology.standby_ended(load, StandbyEnd.GIVEN_UP, self._clock()))
         elif loading.exception() is not None:
             log.critical("a bug while loading a standby", exc_info=loading.exception())
 
     def _relieve(self) -> None:
-        for device in self._controller.standbys:
+        for device in self._topology.standbys:
             if self._is_short(device):
                 log.warning("%s gives its standbys up: its machine has too little memory", device)
-                self._apply(self._controller.memory_short(device, self._clock()))
+                self._apply(self._topology.memory_short(device, self._clock()))
 
     def _is_short(self, device: str) -> bool:
         return self._profiles[device].device.kind == "cpu" and self._memory_of(host_of(device)).is_short

@@ -366,13 +366,13 @@ def test_what_stages_take_longer_beside_a_load_is_forgotten_as_it_ends() -> None
     """Twice as long, and with late answers: a request of 10.5 ms is let in again at once."""
     controller = controller_of(EXITS)
     served(controller, 1.0, 0.01)
-    controller.loads_began(["cpu0"])
+    controller.topology.loads_began(["cpu0"])
     served(controller, 0.0105, 0.02, count=1)
     served(controller, 1.0, 0.02)
     for runs in (False, True):
         controller.offer(within(0.0105, 300), 0.0)
         assert isinstance(controller.decide("cpu0", 0.0), Launch if runs else Drop)
-        controller.loads_ended(["cpu0"])
+        controller.topology.loads_ended(["cpu0"])
 
 
 def test_what_was_never_kept_is_not_tried() -> None:

@@ -58,8 +58,8 @@ def adopted(
 
 
 def load_standbys(controller: Controller) -> None:
-    while (load := controller.next_standby(0.0)) is not None:
-        controller.standby_ended(load, StandbyEnd.LOADED, 0.0)
+    while (load := controller.topology.next_standby(0.0)) is not None:
+        controller.topology.standby_ended(load, StandbyEnd.LOADED, 0.0)
 
 
 def offered(controller: Controller, *numbers: int, family: str = "a", at_s: float = 0.0) -> int:
@@ -79,7 +79,7 @@ def decided(controller: Controller, device: str) -> Launch | None:
 def test_a_device_of_another_family_answers_what_active_variants_cannot() -> None:
     """Of 19 rows, four run and ten are made in time; so the other device is woken."""
     controller = adopted(good(), other())
-    assert controller.standbys == {"cpu1": {FAST}}
+    assert controller.topology.standbys == {"cpu1": {FAST}}
     assert offered(controller, *range(19)) == 19
     assert launched(controller, "cpu0", 0.0).hosted.key == GOOD
     assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1",))
@@ -173,7 +173,7 @@ def test_what_helps_is_known_through_changes_of_standbys_and_for_as_long_as_any_
     offered(controller, *range(40))
     launched(controller, "cpu0", 0.0)
     launches = [decided(controller, "cpu1") for _ in range(2)]
-    controller.memory_short("cpu2", 0.0)
+    controller.topology.memory_short("cpu2", 0.0)
     assert offered(controller, *range(100, 300)) == 110 - 40, "110 rows in 100 ms, and 40 wait or run"
     first, second = launches
     assert first is not None
@@ -226,7 +226,7 @@ def test_who_asks_for_more_accuracy_is_answered_by_an_active_variant(asking: Req
 
 def test_families_that_prefer_something_else_to_accuracy_have_none() -> None:
     controller = adopted(replace(good(), preference_rank=0.0), other())
-    assert controller.standbys == {}
+    assert controller.topology.standbys == {}
     offered(controller, *range(20))
     launched(controller, "cpu0", 0.0)
     assert controller.decide("cpu1", 0.0) == IDLE
@@ -282,7 +282,7 @@ def test_those_of_lost_and_recovered_devices_and_given_up_ones_do_not_count() ->
     assert offered(controller, *range(100, 200)) == 0, "its memory is empty"
     load_standbys(controller)
     assert offered(controller, *range(200, 400)) == 100
-    controller.memory_short("cpu1", 0.0)
+    controller.topology.memory_short("cpu1", 0.0)
     assert controller.decide("cpu1", 0.0) == IDLE
 
 

@@ -22,6 +22,7 @@ from proteus_cli.control.decision import IDLE, Admitted, Host, Launch, Refused, 
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory
+from proteus_cli.control.topology.plan_rollout import PlanRollout
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -56,8 +57,8 @@ def adopted(
     slots = dict.fromkeys(devices, 1)
     controller = Controller({"a": 0.1}, slots, GREEDY, dispatch_ahead_s=dispatch_ahead_s, memory=limits)
     controller.adopt(plan_hosting(*hosts, devices=devices), hosts, 0.0)
-    while (load := controller.next_standby(0.0)) is not None:
-        controller.standby_ended(load, StandbyEnd.LOADED, 0.0)
+    while (load := controller.topology.next_standby(0.0)) is not None:
+        controller.topology.standby_ended(load, StandbyEnd.LOADED, 0.0)
     return controller
 
 
@@ -148,8 +149,8 @@ def test_canaries_are_answered_by_standbys_but_for_the_version_that_others_have(
     controller.use_twins("a", Twins("good", "good@2"))
     hosts = (good("cpu0"), twins)
     controller.adopt(plan_hosting(*hosts, devices=["cpu0", "cpu1"]), hosts, 0.0)
-    while (load := controller.next_standby(0.0)) is not None:
-        controller.standby_ended(load, StandbyEnd.LOADED, 0.0)
+    while (load := controller.topology.next_standby(0.0)) is not None:
+        controller.topology.standby_ended(load, StandbyEnd.LOADED, 0.0)
     canaries = [Request(number, "a", 0.0, 0.1, 1, bounds=Bounds(is_canary=True)) for number in range(40)]
     admitted = [isinstance(controller.offer(request, 0.0), Admitted) for request in canaries]
     answers_overflow = standby == "fast"
@@ -220,21 +221,21 @@ def test_once_it_is_given_up_a_standby_answers_nothing(how: str) -> None:
     assert offered(controller, *range(11)) == 11
     match how:
         case "short of memory":
-            controller.memory_short("cpu0", 0.0)
+            controller.topology.memory_short("cpu0", 0.0)
         case "engine failed":
             controller.engine_failed("cpu0", FAST)
         case "gone from the catalog":
-            controller.use_memory({"cpu0": memory(standby=None)})
+            controller.topology.use_memory({"cpu0": memory(standby=None)})
         case _:
             large = hosted("cpu0", "a", "large", latency_s={1: 0.02}, capacity_qps=50.0)
-            controller.roll_out([large]).begin()
+            PlanRollout(controller.topology, [large]).begin()
     launch = launched(controller, "cpu0", 0.0)
     assert (launch.hosted.key, ids(launch)) == (GOOD, [0, 1, 2, 3])
 
 
 def test_a_standby_that_is_known_to_be_slower_than_before_is_counted_on_as_that() -> None:
     controller = adopted(good())
-    controller.use_memory({"cpu0": memory(replace(STANDBY, latency=make_table({1: 0.002, 8: 0.08})))})
+    controller.topology.use_memory({"cpu0": memory(replace(STANDBY, latency=make_table({1: 0.002, 8: 0.08})))})
     assert offered(controller, *range(20)) == 20
     launch = launched(controller, "cpu0", 0.0)
     assert (launch.hosted.key, launch.hosted.latency(8)) == (FAST, 0.08)
@@ -254,7 +255,7 @@ def test_a_standby_that_carries_no_more_or_that_the_family_does_not_prefer_answe
     slower = {"cpu0": memory(replace(STANDBY, capacity_qps=90.0))}
     preferring = replace(good(), preference_rank=0.0)
     for controller in (adopted(good(), limits=slower), adopted(preferring)):
-        assert controller.standbys == {"cpu0": {FAST}}
+        assert controller.topology.standbys == {"cpu0": {FAST}}
         offered(controller, *range(20))
         assert launched(controller, "cpu0", 0.0).hosted.key == GOOD
 

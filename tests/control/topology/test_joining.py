@@ -37,7 +37,7 @@ def fast(device: str, family: str = "a") -> Host:
 def test_a_new_device_counts_as_lost_until_it_has_passed_its_probation() -> None:
     controller = controller_hosting(good("cpu0"), policy=PROTEUS, slots={"cpu0": 1})
     controller.add_device("b/cpu0", 1)
-    assert controller.hosted_on("b/cpu0") == ()
+    assert controller.topology.hosted_on("b/cpu0") == ()
     assert controller.decide("b/cpu0", 1.0) == Idle()
     assert _asked(controller, 2.0) is None, "a device on probation is nothing to plan with"
     effects = controller.device_recovered("b/cpu0", 2.0, ())
@@ -133,10 +133,10 @@ class Both:
         """A standby begins to load, or has loaded."""
         if self.standby is not None:
             for controller, load in zip((self.early, self.late), self.standby, strict=True):
-                controller.standby_ended(load, StandbyEnd.LOADED, now_s)
+                controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s)
             self.standby = None
             return
-        early, late = (each.next_standby(now_s) for each in (self.early, self.late))
+        early, late = (each.topology.next_standby(now_s) for each in (self.early, self.late))
         assert (early is None) == (late is None)
         if early is not None and late is not None:
             assert (early.device, early.key, early.keeps) == (late.device, late.key, late.keeps)
@@ -144,8 +144,8 @@ class Both:
 
     def check(self, now_s: float) -> None:
         for device in self.devices:
-            assert self.early.hosted_on(device) == self.late.hosted_on(device)
-            assert self.early.resident_on(device) == self.late.resident_on(device)
+            assert self.early.topology.hosted_on(device) == self.late.topology.hosted_on(device)
+            assert self.early.topology.steps.resident_on(device) == self.late.topology.steps.resident_on(device)
             assert self.early.slowdown_of(device) == self.late.slowdown_of(device)
         early, late = (each.replanning.decide(now_s) for each in (self.early, self.late))
         assert early == late

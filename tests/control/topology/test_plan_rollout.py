@@ -8,7 +8,7 @@ from builders import hosted, make_measured, make_placement, make_plan, make_prof
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import FailedLoad, Host, Keep, StandbyEnd
 from proteus_cli.control.policies import policy_named
-from proteus_cli.control.topology.plan_rollout import LoadBeside, RolloutEnd, Switch
+from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, RolloutEnd, Switch
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
@@ -50,7 +50,7 @@ def failed(device: str, kind: type[EngineError] = EngineError) -> FailedLoad:
 
 
 def test_all_that_has_memory_loads_beside_what_serves_and_then_all_switch() -> None:
-    rollout = controller_of(*NOW).roll_out(NEXT)
+    rollout = PlanRollout(controller_of(*NOW).topology, NEXT)
     assert rollout.begin(profiles(memory_bytes=90)) == LoadBeside(NEXT, RESIDENT)
     assert rollout.loaded_beside((), 1.0) == Switch(frozenset())
     assert rollout.loaded_in_place(()) == RolloutEnd(RESIDENT)
@@ -59,7 +59,7 @@ def test_all_that_has_memory_loads_beside_what_serves_and_then_all_switch() -> N
 @pytest.mark.parametrize(("memory_bytes", "free_bytes"), [(89, {}), (1000, {"": 67})])
 def test_devices_without_memory_for_both_load_in_place(memory_bytes: int, free_bytes: dict[str, int]) -> None:
     """Either a device has too little, or its host for both of them: then one of them finds room in 90 % of it."""
-    rollout = controller_of(*NOW).roll_out(NEXT)
+    rollout = PlanRollout(controller_of(*NOW).topology, NEXT)
     step = rollout.begin(profiles(memory_bytes), free_bytes)
     in_place = {"cpu1"} if free_bytes else {*DEVICES}
     assert {each.device for each in step.hosts} == {*DEVICES} - in_place
@@ -67,12 +67,12 @@ def test_devices_without_memory_for_both_load_in_place(memory_bytes: int, free_b
 
 
 def test_a_device_that_has_nothing_yet_needs_no_room_beside_it() -> None:
-    rollout = controller_of().roll_out(NEXT)
+    rollout = PlanRollout(controller_of().topology, NEXT)
     assert rollout.begin(profiles(memory_bytes=50), {"": 0}).hosts == NEXT
 
 
 def test_devices_that_the_driver_has_load_in_place_load_nothing_beside() -> None:
-    rollout = controller_of(*NOW).roll_out(NEXT)
+    rollout = PlanRollout(controller_of(*NOW).topology, NEXT)
     assert rollout.begin(in_place=DEVICES).hosts == ()
     assert rollout.loaded_beside((), 1.0) == Switch(frozenset(DEVICES))
 
@@ -80,18 +80,18 @@ def test_devices_that_the_driver_has_load_in_place_load_nothing_beside() -> None
 def test_a_lost_device_loads_nothing_and_frees_nothing() -> None:
     controller = controller_of(*NOW)
     controller.device_lost("cpu1", ())
-    assert controller.roll_out(NEXT).begin() == LoadBeside(NEXT[:1], RESIDENT[:1])
+    assert PlanRollout(controller.topology, NEXT).begin() == LoadBeside(NEXT[:1], RESIDENT[:1])
 
 
 def test_where_an_engine_fails_beside_what_serves_nothing_changes_and_it_is_broken() -> None:
-    rollout = controller_of(*NOW).roll_out(NEXT)
+    rollout = PlanRollout(controller_of(*NOW).topology, NEXT)
     rollout.begin()
     broken = failed("cpu1")
     assert rollout.loaded_beside([broken], 1.0) == RolloutEnd(RESIDENT, (broken,), broken)
 
 
 def test_before_the_first_plan_nothing_is_to_be_planned_around() -> None:
-    rollout = controller_of().roll_out(NEXT)
+    rollout = PlanRollout(controller_of().topology, NEXT)
     rollout.begin()
     end = rollout.loaded_beside([failed("cpu1", OutOfDeviceMemory)], 1.0)
     assert isinstance(end, RolloutEnd)
@@ -99,7 +99,7 @@ def test_before_the_first_plan_nothing_is_to_be_planned_around() -> None:
 
 
 def test_where_memory_proves_short_beside_what_serves_the_device_loads_in_place() -> None:
-    rollout = controller_of(*NOW).roll_out(NEXT)
+    rollout = PlanRollout(controller_of(*NOW).topology, NEXT)
     rollout.begin()
     assert rollout.loaded_beside([failed("cpu1", OutOfDeviceMemory)], 1.0) == Switch(frozenset({"cpu1"}))
 
@@ -107,14 +107,14 @@ def test_where_memory_proves_short_beside_what_serves_the_device_loads_in_place(
 def test_where_memory_proves_short_standbys_go_first_and_once_only() -> None:
     memory = DeviceMemory("cpu", 100, {key: Loadable(size, 0.1, 1, 100.0) for key, size in SIZES.items()})
     controller = controller_of(*NOW, memory=dict.fromkeys(DEVICES, memory))
-    load = controller.next_standby(0.0)
+    load = controller.topology.next_standby(0.0)
     assert load is not None
-    controller.standby_ended(load, StandbyEnd.LOADED, 0.1)
+    controller.topology.standby_ended(load, StandbyEnd.LOADED, 0.1)
     device, short = load.device, failed(load.device, OutOfDeviceMemory)
     wanted = tuple(each for each in NEXT if each.device == device)
-    rollout = controller.roll_out(NEXT)
+    rollout = PlanRollout(controller.topology, NEXT)
     rollout.begin()
-    assert device in controller.standbys
+    assert device in controller.topology.standbys
     again = rollout.loaded_beside([short], 1.0)
     assert again == LoadBeside(wanted, (Keep(device, frozenset({SMALL, LARGE})),))
     assert rollout.loaded_beside([short], 2.0) == Switch(frozenset({device}))
@@ -125,7 +125,7 @@ def test_where_a_load_in_place_fails_the_earlier_plan_comes_back_if_it_may(*, ma
     """Not where it is the earlier plan itself that is rolled out again."""
     controller = controller_of(*NOW)
     before = controller.plan
-    rollout = controller.roll_out(NEXT, may_go_back=may_go_back)
+    rollout = PlanRollout(controller.topology, NEXT, may_go_back=may_go_back)
     rollout.begin(in_place=DEVICES)
     rollout.loaded_beside((), 1.0)
     (load,) = controller.adopt(plan_of(*NEXT), NEXT, 1.0, DEVICES).load
@@ -137,11 +137,11 @@ def test_where_a_load_in_place_fails_the_earlier_plan_comes_back_if_it_may(*, ma
 
 
 def test_the_first_plan_has_none_to_go_back_to() -> None:
-    end = controller_of().roll_out(NEXT).loaded_in_place([failed("cpu0")])
+    end = PlanRollout(controller_of().topology, NEXT).loaded_in_place([failed("cpu0")])
     assert end.back_to is None
 
 
 def test_what_is_wanted_no_more_after_its_loads_is_freed() -> None:
-    rollout = controller_of(*NOW).roll_out(NEXT)
+    rollout = PlanRollout(controller_of(*NOW).topology, NEXT)
     rollout.begin()
     assert rollout.keep == RESIDENT

@@ -42,6 +42,6 @@ def test_the_controller_knows_what_a_device_hosted_as_it_was_lost_and_what_is_br
     controller.engine_failed("cpu0", LARGE)
     controller.engine_failed("cpu1", MEDIUM)
     controller.device_lost("cpu0", ())
-    assert list(controller.probation("cpu0", HOSTABLE).to_try()) == [(MEDIUM, 2), (SMALL, 1)]
+    assert list(controller.topology.probation("cpu0", HOSTABLE).to_try()) == [(MEDIUM, 2), (SMALL, 1)]
     controller.engine_recovered("cpu0", LARGE)
-    assert next(controller.probation("cpu0", HOSTABLE).to_try()) == (LARGE, 8)
+    assert next(controller.topology.probation("cpu0", HOSTABLE).to_try()) == (LARGE, 8)

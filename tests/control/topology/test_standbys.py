@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Effects, Host, Launch, StandbyEnd, StandbyLoad
 from proteus_cli.control.policies import PROTEUS
+from proteus_cli.control.topology.plan_rollout import PlanRollout
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable, Standbys
 from proteus_cli.control.topology.warming import LOOK_S, MAX_LOADING_FRAC, RETRY_S
 from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
@@ -48,13 +49,13 @@ class Driven:
     def load_all(self, now_s: float) -> list[StandbyLoad]:
         """Load all standbys that may load now, each for a second."""
         loads = []
-        while (load := self.controller.next_standby(now_s)) is not None:
+        while (load := self.controller.topology.next_standby(now_s)) is not None:
             loads.append(load)
-            self.controller.standby_ended(load, StandbyEnd.LOADED, now_s + 1.0)
+            self.controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s + 1.0)
         return loads
 
     def standbys(self, device: str = "cpu0") -> frozenset[VariantKey]:
-        return self.controller.standbys.get(device, NO_VARIANTS)
+        return self.controller.topology.standbys.get(device, NO_VARIANTS)
 
 
 # --- which
@@ -199,7 +200,7 @@ def test_an_activated_variant_needs_no_load_and_what_it_replaces_stands_by() -> 
     assert driven.adopt(host(FAST)).load == ()
     assert [each.key for each in driven.controller.hosting("a")] == [FAST]
     assert driven.standbys() == {SLOW}
-    assert driven.controller.resident_on("cpu0") == {FAST, SLOW}
+    assert driven.controller.topology.steps.resident_on("cpu0") == {FAST, SLOW}
 
 
 def test_a_cold_variant_loads_in_place_beside_the_standbys_that_fit() -> None:
@@ -210,7 +211,7 @@ def test_a_cold_variant_loads_in_place_beside_the_standbys_that_fit() -> None:
     assert len(load.keeps) == 1
     assert load.keeps < {SLOW, FAST}
     driven.controller.loaded(load, keys(OTHER) | load.keeps, 1.0)
-    assert driven.controller.resident_on("cpu0") == {OTHER} | load.keeps
+    assert driven.controller.topology.steps.resident_on("cpu0") == {OTHER} | load.keeps
 
 
 def with_standby(driven: Driven, device: str, key: VariantKey) -> Driven:
@@ -230,12 +231,12 @@ def with_standby(driven: Driven, device: str, key: VariantKey) -> Driven:
 def test_a_device_rests_nine_times_as_long_as_a_load_took_of_its_core(*, gave_way: bool, rests_s: float) -> None:
     driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=3)
     driven.adopt(host(OTHER))
-    load = driven.controller.next_standby(10.0)
+    load = driven.controller.topology.next_standby(10.0)
     assert load is not None
-    driven.controller.standby_ended(load, StandbyEnd.LOADED, 11.0, gave_way=gave_way)
+    driven.controller.topology.standby_ended(load, StandbyEnd.LOADED, 11.0, gave_way=gave_way)
 
     def free_at(now_s: float) -> bool:
-        return driven.controller._topology.warming._may_load(load.device, now_s)
+        return driven.controller.topology.warming._may_load(load.device, now_s)
 
     assert not free_at(11.0 + rests_s - 0.01)
     assert free_at(11.0 + rests_s + 0.01)
@@ -246,22 +247,22 @@ def test_one_standby_loads_on_a_device_at_a_time_and_then_it_rests() -> None:
     driven.adopt(host(OTHER), host(OTHER, "cpu1"))
     driven.adopt(host(SLOW), host(SLOW, "cpu1"))
     assert driven.standbys() == {OTHER}
-    first = driven.controller.next_standby(10.0)
-    second = driven.controller.next_standby(10.0)
+    first = driven.controller.topology.next_standby(10.0)
+    second = driven.controller.topology.next_standby(10.0)
     assert first is not None
     assert second is not None
     assert {first.device, second.device} == {"cpu0", "cpu1"}
     assert first.keeps == {SLOW, OTHER}
-    assert driven.controller.next_standby(10.0) is None
-    driven.controller.standby_ended(first, StandbyEnd.FAILED, 11.0)
-    driven.controller.standby_ended(second, StandbyEnd.GIVEN_UP, 11.0)
+    assert driven.controller.topology.next_standby(10.0) is None
+    driven.controller.topology.standby_ended(first, StandbyEnd.FAILED, 11.0)
+    driven.controller.topology.standby_ended(second, StandbyEnd.GIVEN_UP, 11.0)
     rests_until_s = 11.0 + 1.0 / MAX_LOADING_FRAC - 1.0
-    assert driven.controller.next_standby(rests_until_s - 0.1) is None
-    again = driven.controller.next_standby(rests_until_s + LOOK_S)
+    assert driven.controller.topology.next_standby(rests_until_s - 0.1) is None
+    again = driven.controller.topology.next_standby(rests_until_s + LOOK_S)
     assert again is not None
     assert again.device == second.device, "what failed is left alone for longer"
-    assert driven.controller.next_standby(rests_until_s + LOOK_S) is None
-    tried = driven.controller.next_standby(11.0 + RETRY_S)
+    assert driven.controller.topology.next_standby(rests_until_s + LOOK_S) is None
+    tried = driven.controller.topology.next_standby(11.0 + RETRY_S)
     assert tried is not None
     assert tried.device == first.device
 
@@ -269,14 +270,14 @@ def test_one_standby_loads_on_a_device_at_a_time_and_then_it_rests() -> None:
 def test_what_failed_and_what_rested_is_forgotten_once_that_is_over() -> None:
     """Else names of versions, and devices that come and go, would pile up for as long as a server runs."""
     driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=3)
-    warming = driven.controller._topology.warming
+    warming = driven.controller.topology.warming
     for start_s in (0.0, 2 * RETRY_S, 4 * RETRY_S):
-        load = driven.controller.next_standby(start_s)
+        load = driven.controller.topology.next_standby(start_s)
         assert load is not None
-        driven.controller.standby_ended(load, StandbyEnd.FAILED, start_s + 1.0)
+        driven.controller.topology.standby_ended(load, StandbyEnd.FAILED, start_s + 1.0)
     assert len(warming._failed_until_s) == 1
     assert len(warming._rests_until_s) == 1
-    driven.controller.next_standby(8 * RETRY_S)
+    driven.controller.topology.next_standby(8 * RETRY_S)
     assert not warming._failed_until_s
     assert not warming._rests_until_s
 
@@ -286,37 +287,37 @@ def test_a_device_without_a_free_slot_loads_no_standby() -> None:
     driven.controller.device_lost("cpu1", [])
     driven.controller.offer(make_request(0), 0.0)
     launch = launched(driven.controller, "cpu0", 0.0)
-    assert driven.controller.next_standby(0.0) is None
+    assert driven.controller.topology.next_standby(0.0) is None
     driven.controller.finished(launch, 0.01)
-    assert driven.controller.next_standby(LOOK_S) is not None
+    assert driven.controller.topology.next_standby(LOOK_S) is not None
 
 
 def test_the_load_of_a_standby_is_given_up_where_the_device_must_load_for_a_plan() -> None:
     driven = Driven(host(SLOW), limit=2, in_place=("cpu0", "cpu1"))
-    load = driven.controller.next_standby(0.0)
+    load = driven.controller.topology.next_standby(0.0)
     assert load is not None
     (step,) = driven.adopt(host(OTHER)).load
-    driven.controller.standby_ended(load, StandbyEnd.LOADED, 1.0)
+    driven.controller.topology.standby_ended(load, StandbyEnd.LOADED, 1.0)
     driven.controller.loaded(step, keys(OTHER) | step.keeps, 1.0)
-    assert load.key not in driven.controller.resident_on("cpu0")
+    assert load.key not in driven.controller.topology.steps.resident_on("cpu0")
 
 
 def test_a_device_that_is_short_of_memory_gives_its_standbys_up_and_nothing_else() -> None:
     driven = Driven(host(SLOW))
     driven.load_all(0.0)
     assert driven.standbys()
-    driven.controller.memory_short("cpu0", 100.0)
-    assert driven.controller.resident_on("cpu0") == {SLOW}
+    driven.controller.topology.memory_short("cpu0", 100.0)
+    assert driven.controller.topology.steps.resident_on("cpu0") == {SLOW}
     assert all(load.device != "cpu0" for load in driven.load_all(100.0 + RETRY_S - 1.0))
     assert {load.device for load in driven.load_all(100.0 + RETRY_S)} == {"cpu0"}
 
 
 def test_a_standby_without_memory_changes_nothing_that_is_active() -> None:
     driven = Driven(host(SLOW))
-    load = driven.controller.next_standby(0.0)
+    load = driven.controller.topology.next_standby(0.0)
     assert load is not None
-    driven.controller.standby_ended(load, StandbyEnd.NO_MEMORY, 1.0)
-    assert driven.controller.resident_on(load.device) == {SLOW} if load.device == "cpu0" else NO_VARIANTS
+    driven.controller.topology.standby_ended(load, StandbyEnd.NO_MEMORY, 1.0)
+    assert driven.controller.topology.steps.resident_on(load.device) == {SLOW} if load.device == "cpu0" else NO_VARIANTS
     assert driven.standbys(load.device) == NO_VARIANTS
 
 
@@ -336,20 +337,20 @@ def test_room_is_made_for_what_is_to_load_beside_what_is_active() -> None:
     driven = with_standby(driven, "cpu0", OTHER)
     driven = with_standby(driven, "cpu0", FAST)
     assert driven.standbys() == {OTHER, FAST}
-    driven.controller.roll_out([host(OTHER)]).begin()
+    PlanRollout(driven.controller.topology, [host(OTHER)]).begin()
     assert driven.standbys() == {OTHER, FAST}, "it is loaded"
-    driven.controller.roll_out([host(ON_B)]).begin()
+    PlanRollout(driven.controller.topology, [host(ON_B)]).begin()
     assert len(driven.standbys()) == 1
-    driven.controller.roll_out([host(LARGE)]).begin()
-    assert driven.controller.resident_on("cpu0") == {SLOW}
+    PlanRollout(driven.controller.topology, [host(LARGE)]).begin()
+    assert driven.controller.topology.steps.resident_on("cpu0") == {SLOW}
 
 
 def test_without_memory_nothing_stands_by() -> None:
     controller = Controller({"a": 0.1}, {"cpu0": 1}, PROTEUS)
     for each in (host(SLOW), host(FAST)):
         controller.adopt(plan_hosting(each, devices=("cpu0",)), [each], 0.0)
-        assert controller.next_standby(0.0) is None
-        assert controller.resident_on("cpu0") == {each.key}
+        assert controller.topology.next_standby(0.0) is None
+        assert controller.topology.steps.resident_on("cpu0") == {each.key}
 
 
 def test_what_the_catalog_has_no_more_gives_way_to_any_standby() -> None:
@@ -357,7 +358,7 @@ def test_what_the_catalog_has_no_more_gives_way_to_any_standby() -> None:
     driven.load_all(0.0)
     assert driven.standbys() == keys(FAST)
     left = {key: each for key, each in LOADABLE.items() if key is not FAST}
-    driven.controller.use_memory({device: DeviceMemory("cpu", 3, left) for device in ("cpu0", "cpu1")})
+    driven.controller.topology.use_memory({device: DeviceMemory("cpu", 3, left) for device in ("cpu0", "cpu1")})
     driven.adopt(host(SLOW), host(SLOW, "cpu1"))
     driven.load_all(100.0)
     assert driven.standbys() == keys(OTHER)
@@ -365,16 +366,16 @@ def test_what_the_catalog_has_no_more_gives_way_to_any_standby() -> None:
 
 def test_memory_that_servers_share_stays_shared_where_it_changes() -> None:
     driven = Driven(host(SLOW), host(SLOW, "cpu1"))
-    driven.controller.share("cpu0", 3)
-    driven.controller.use_memory(memory())
+    driven.controller.topology.share("cpu0", 3)
+    driven.controller.topology.use_memory(memory())
     driven.load_all(0.0)
     assert (driven.standbys("cpu0"), driven.standbys("cpu1")) == (NO_VARIANTS, keys(FAST))
 
 
 def test_where_nothing_may_be_loaded_any_more_nothing_stands_by() -> None:
     driven = Driven(host(SLOW), host(SLOW, "cpu1"))
-    assert driven.controller.memory_limits == {"cpu0": 3, "cpu1": 3}
-    driven.controller.use_memory({"cpu1": memory()["cpu1"]})
+    assert driven.controller.topology.memory_limits == {"cpu0": 3, "cpu1": 3}
+    driven.controller.topology.use_memory({"cpu1": memory()["cpu1"]})
     driven.load_all(0.0)
     assert (driven.standbys("cpu0"), driven.standbys("cpu1")) == (NO_VARIANTS, keys(FAST))
 
@@ -390,7 +391,7 @@ def test_what_only_the_old_variant_of_a_lost_device_could_answer_is_dropped_with
     controller = Controller({"a": 1.0}, dict.fromkeys(devices, 1), PROTEUS, memory=memory(devices=("cpu2",)))
     before, after = (of(FAST, "cpu0"), of(OTHER, "cpu1"), of(SLOW, "cpu2")), [of(SLOW, each) for each in devices]
     controller.adopt(plan_hosting(*before, demand_qps=demand_qps, devices=devices), before, 0.0)
-    standby = controller.next_standby(0.0)
+    standby = controller.topology.next_standby(0.0)
     assert standby is not None
     (load,) = controller.adopt(
         plan_hosting(*after, demand_qps=demand_qps, devices=devices), after, 0.1, ("cpu0", "cpu1")
@@ -402,5 +403,5 @@ def test_what_only_the_old_variant_of_a_lost_device_could_answer_is_dropped_with
     assert isinstance(launch, Launch)
     assert isinstance(controller.offer(waits, 0.2), Admitted)
     assert set(controller.device_lost(lost, [launch]).dropped) == {runs, waits}
-    controller.standby_ended(standby, StandbyEnd.LOADED, 0.3)
+    controller.topology.standby_ended(standby, StandbyEnd.LOADED, 0.3)
     assert (controller.waiting, controller.rows_of("a")) == (0, 0)

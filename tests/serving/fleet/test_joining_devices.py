@@ -97,7 +97,7 @@ def test_variants_stand_by_on_a_device_that_has_joined() -> None:
         await asyncio.sleep(JOINED_S)
         await world.fleet.deploy(world.plan_of({**BOTH, "b/cpu0": "good"}))
         await asyncio.sleep(3 * (LOAD_S + 2 * STANDBY_EVERY_S) / 0.1)
-        assert world.controller.standbys["b/cpu0"] == {VariantKey("f", "fast")}
+        assert world.controller.topology.standbys["b/cpu0"] == {VariantKey("f", "fast")}
 
     played(join, BOTH, resident_bytes=1100, replans=False)
 

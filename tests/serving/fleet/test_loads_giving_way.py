@@ -133,13 +133,13 @@ def test_the_load_of_each_device_ends_by_itself(monkeypatch: pytest.MonkeyPatch)
     ended = list[tuple[float, list[str]]]()
 
     async def change(world: World) -> None:
-        forget = world.controller.loads_ended
+        forget = world.controller.topology.loads_ended
 
         def note(devices: Iterable[str]) -> None:
             ended.append((world.loop.time() - start_s, list(devices)))
             forget(devices)
 
-        monkeypatch.setattr(world.controller, "loads_ended", note)
+        monkeypatch.setattr(world.controller.topology, "loads_ended", note)
         for device, takes_s in {"cpu0": 3 * LOAD_S, "cpu1": 2 * LOAD_S}.items():
             world.executor(device).give_way(takes_s)
         start_s = world.loop.time()

@@ -65,14 +65,14 @@ def test_standbys_of_a_host_without_memory_are_given_up_and_those_of_others_stay
         await asyncio.sleep(2.0)
         await world.fleet.deploy(world.plan_of({**BOTH, "b/cpu0": "good"}))
         await asyncio.sleep(60.0)
-        assert set(world.controller.standbys) == {"cpu0", "cpu1", "b/cpu0"}
+        assert set(world.controller.topology.standbys) == {"cpu0", "cpu1", "b/cpu0"}
         world.memory["b"] = HostMemory(0, is_short=True)
         await asyncio.sleep(2 * EVERY_S)
-        assert set(world.controller.standbys) == {"cpu0", "cpu1"}
+        assert set(world.controller.topology.standbys) == {"cpu0", "cpu1"}
         await asyncio.sleep(200.0)
-        assert set(world.controller.standbys) == {"cpu0", "cpu1"}, "nothing is loaded there meanwhile"
+        assert set(world.controller.topology.standbys) == {"cpu0", "cpu1"}, "nothing is loaded there meanwhile"
         world.memory.clear()
         await asyncio.sleep(200.0)
-        assert set(world.controller.standbys) == {"cpu0", "cpu1", "b/cpu0"}
+        assert set(world.controller.topology.standbys) == {"cpu0", "cpu1", "b/cpu0"}
 
     played(fill, BOTH, replans=False, resident_bytes=1100)

@@ -27,15 +27,15 @@ def deployed(world: World, hosts: dict[str, str]) -> Awaitable[dict[tuple[str, s
 
 def test_a_plan_that_wants_a_standby_is_in_force_at_once_and_what_it_replaces_stands_by() -> None:
     async def activate(world: World) -> None:
-        assert world.controller.standbys == {}
+        assert world.controller.topology.standbys == {}
         await asyncio.sleep(WARM_S)
-        assert world.controller.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
+        assert world.controller.topology.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
         before_s = world.loop.time()
         assert await deployed(world, dict.fromkeys(BOTH, "fast")) == {("cpu0", "fast"): None, ("cpu1", "fast"): None}
         assert world.loop.time() == before_s
         assert world.hosts == {"cpu0": {"fast"}, "cpu1": {"fast"}}
         await asyncio.sleep(WARM_S)
-        assert world.controller.standbys == {"cpu0": {GOOD}, "cpu1": {GOOD}}
+        assert world.controller.topology.standbys == {"cpu0": {GOOD}, "cpu1": {GOOD}}
         assert [world.executor(device).loads for device in BOTH] == [[GOOD, FAST]] * 2
         await world.ask(100.0, 1.0)
         await asyncio.sleep(0.1)
@@ -50,7 +50,7 @@ def test_standbys_load_one_after_the_other_while_devices_serve() -> None:
         loaded = list[str]()
         while len(loaded) < 2:
             await asyncio.sleep(0.01)
-            loaded += [device for device in world.controller.standbys if device not in loaded]
+            loaded += [device for device in world.controller.topology.standbys if device not in loaded]
             assert sum(len(world.executor(device).loads) for device in BOTH) <= 2 + len(loaded) + 1
         await asking
         await asyncio.sleep(0.1)
@@ -62,7 +62,7 @@ def test_standbys_load_one_after_the_other_while_devices_serve() -> None:
 def test_without_memory_for_it_nothing_stands_by() -> None:
     async def wait(world: World) -> None:
         await asyncio.sleep(WARM_S)
-        assert world.controller.standbys == {}
+        assert world.controller.topology.standbys == {}
         assert world.executor("cpu0").loads == [GOOD]
 
     played(wait, BOTH, resident_bytes=1000, replans=False)
@@ -84,7 +84,7 @@ def test_a_plan_waits_for_a_standby_that_it_wants_and_cancels_any_other() -> Non
         assert world.loop.time() == before_s
         assert world.fleet.loader.loaded("cpu0") == {GOOD}
         await asyncio.sleep(2 * WARM_S + 10 * LOAD_S)
-        assert world.controller.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
+        assert world.controller.topology.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
 
     played(change, BOTH, resident_bytes=BOTH_FIT, replans=False)
     played(cancel, BOTH, resident_bytes=BOTH_FIT, replans=False)
@@ -94,7 +94,7 @@ def test_a_standby_that_can_not_be_loaded_changes_nothing() -> None:
     async def spoil(world: World) -> None:
         world.spoilt[FAST] = EngineError("the file is cut off")
         await asyncio.sleep(2 * WARM_S)
-        assert world.controller.standbys == {}
+        assert world.controller.topology.standbys == {}
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
         assert world.fleet.broken_engines.breakers == {}, "a plan that places it finds out"
         assert [world.executor(device).loads for device in BOTH] == [[GOOD, FAST]] * 2, "it is tried once for now"
@@ -109,7 +109,7 @@ def test_a_device_without_memory_for_a_standby_goes_on_without() -> None:
     async def fill(world: World) -> None:
         world.spoilt[FAST] = OutOfDeviceMemory("the device is full")
         await asyncio.sleep(2 * WARM_S)
-        assert world.controller.standbys == {}
+        assert world.controller.topology.standbys == {}
         assert world.fleet.loader.loaded("cpu0") == {GOOD}
 
     played(fill, BOTH, resident_bytes=BOTH_FIT, replans=False)
@@ -141,10 +141,10 @@ def test_standbys_make_room_where_a_plan_runs_out_of_memory() -> None:
 def test_a_machine_without_memory_gives_all_standbys_up() -> None:
     async def fill(world: World) -> None:
         await asyncio.sleep(WARM_S)
-        assert set(world.controller.standbys) == set(BOTH)
+        assert set(world.controller.topology.standbys) == set(BOTH)
         world.memory[""] = HostMemory(0, is_short=True)
         await asyncio.sleep(2 * EVERY_S)
-        assert world.controller.standbys == {}
+        assert world.controller.topology.standbys == {}
         assert all(world.fleet.loader.loaded(device) == {GOOD} for device in BOTH)
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
 
@@ -156,9 +156,9 @@ def test_a_device_that_is_lost_loses_its_standbys_also_while_one_loads() -> None
         await asyncio.sleep(EVERY_S + LOAD_S / 2)
         world.executor("cpu0").die()
         await asyncio.sleep(WARM_S)
-        assert "cpu0" not in world.controller.standbys or world.hosts["cpu0"] == {"good"}
+        assert "cpu0" not in world.controller.topology.standbys or world.hosts["cpu0"] == {"good"}
         await asyncio.sleep(20 * WARM_S)
-        assert world.controller.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
+        assert world.controller.topology.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
 
     played(lose, BOTH, resident_bytes=BOTH_FIT, replans=False)
 
@@ -191,7 +191,7 @@ def test_a_standby_that_is_freed_in_a_burst_ends_its_batch_first() -> None:
             await asyncio.sleep(0.001)
         world.memory[""] = HostMemory(0, is_short=True)
         await asyncio.sleep(2 * EVERY_S)
-        assert world.controller.standbys == {}
+        assert world.controller.topology.standbys == {}
         assert all(world.fleet.loader.loaded(device) == {GOOD} for device in BOTH)
         await asyncio.sleep(0.2)
         assert Outcome.FAILED not in world.counted

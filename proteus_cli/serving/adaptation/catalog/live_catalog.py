@@ -325,14 +325,14 @@ class LiveCatalog:
     def keep(self, keys: Collection[VariantKey]) -> None:
         """These alone stay loaded where there is memory, though the catalog has them no more."""
         self._retiring.kept = frozenset(keys)
-        self._plane.controller.pin_standbys(keys)
+        self._plane.controller.topology.pin_standbys(keys)
         self._use_memory()
 
     def _use_memory(self) -> None:
         controller, keys = self._plane.controller, self._served.catalog.keys
-        known, limits = keys | self._retiring.held.keys() | self._retiring.kept, controller.memory_limits
+        known, limits = keys | self._retiring.held.keys() | self._retiring.kept, controller.topology.memory_limits
         memory = device_memory(limits, self._profiles, controller.slo_targets, controller.plan.rules, known)
-        controller.use_memory({device: each.placing_only(keys) for device, each in memory.items()})
+        controller.topology.use_memory({device: each.placing_only(keys) for device, each in memory.items()})
 
     async def _give_up_following(self) -> None:
         """End what follows an earlier reading, as another one counts."""

@@ -71,7 +71,7 @@ class RolloutSteps:
     def _broken(self, running: Running) -> str | None:
         """The new version can't be loaded on a device, or the device was given up as it failed there on all inputs."""
         fleet, new = self._plane.fleet, running.new
-        for device, *key in sorted(self._plane.controller.broken_engines):
+        for device, *key in sorted(self._plane.controller.topology.outages.engines):
             if tuple(key) == new:
                 breaker = fleet.broken_engines.breakers.get((device, new))
                 return f"{new.variant} is broken on {device}: {(breaker and breaker.reason) or 'it fails'}"

@@ -47,7 +47,7 @@ class VersionedPlans:
     def _conditions(self, running: Running) -> tuple[SloTarget, Collection[tuple[str, str, str]], PriceOf]:
         """What a version must keep: the SLO of its family; the broken engines; and what devices cost."""
         target = self._controller.slo_targets[running.family]
-        return target, self._controller.broken_engines, self._served.catalog.price_of
+        return target, self._controller.topology.outages.engines, self._served.catalog.price_of
 
 
 def twinning(running: Running) -> Twinning:

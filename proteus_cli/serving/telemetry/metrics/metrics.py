@@ -302,7 +302,7 @@ class Metrics:
 def _states(fleet: Fleet, controller: Controller) -> Iterator[tuple[Sequence[str], float]]:
     """Of each variant that was profiled on a device and has a model."""
     for device in fleet.workers:
-        active, resident = keys(controller.hosted_on(device)), controller.resident_on(device)
+        active, resident = keys(controller.topology.hosted_on(device)), controller.topology.steps.resident_on(device)
         for key in fleet.loader.loadable(device):
             yield (device, *key), 2 if key in active else int(key in resident)
 
