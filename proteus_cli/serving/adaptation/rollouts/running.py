@@ -28,16 +28,67 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
 """Between two tries to go back to the old version."""
 
 
+@dataclass(slots=True)
+class Background:
+    """What runs beside the steps: ``measuring`` the new version, which ``said`` something last; ``promoting`` it."""
+
+    measuring: "asyncio.Task[None] | None" = None
+    promoting: "asyncio.Task[None] | None" = None
+    said: str = ""
+
+    async def cancelled(self) -> None:
+        """End all, and wait until it has ended."""
+        tasks = [task for task in (self.measuring, self.promoting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def stopped(self, variant: str) -> None:
+        """End measuring, and wait until what names the new version has ended, as it does soon where that is not wanted.
+
+        What they fail of meanwhile is logged; the roll-out has its reason to end already.
+        """
+        tasks = {"measuring": self.measuring, "naming": self.promoting}
+        if self.measuring is not None:
+            self.measuring.cancel()
+        self.measuring = self.promoting = None
+        for what, task in tasks.items():
+            (error,) = await asyncio.gather(task, return_exceptions=True) if task is not None else (None,)
+            if isinstance(error, ProteusError):
+                log.warning("%s %s failed, after its roll-out has ended: %s", what, variant, error.message)
+            elif isinstance(error, Exception):
+                log.error("a bug while %s %s", what, variant, exc_info=error)
+
+
+@dataclass(slots=True)
+class Retries:
+    """Going back to the old version: where it has failed, it is tried again at ``again_s``, ``pause_s`` later."""
+
+    pause_s: float = 0.0
+    again_s: float = 0.0
+
+    def failed(self, now_s: float) -> None:
+        """The pause doubles."""
+        self.pause_s = min(max(2 * self.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        self.again_s = now_s + self.pause_s
+
+
+@dataclass(slots=True)
+class Absence:
+    """``since_s``: since when no device has had the new version. ``why``: by device, what keeps it from having it."""
+
+    since_s: float | None = None
+    why: Mapping[str, str] = field(default_factory=dict)
+
+
 @dataclass(slots=True, eq=False)
 class Running:
     """Of the version ``new`` in place of ``old``; ``digest`` is that of its model.
 
-    ``done`` is what was brought about last. The version ``is_held`` by the live catalog, ``is_twinned`` in plans, and
-    ``is_named`` by the catalog file, as we wrote it; the old one is kept loaded from then on (``keeps_old``).
-    ``nowhere_since_s``: since when no device has had it. ``without``: why devices are without it. ``problem``: the last
-    one, which was logged. Where going back has failed, it is tried again at ``again_s``. ``changed`` is set where a
-    person has said something, or ``promoting`` has ended; that and ``measuring`` run in the background.
-    ``measuring_said`` is the last that measuring has told.
+    ``done`` is what was brought about last, ``measured`` what devices have shown. The version ``is_twinned`` in plans,
+    and ``is_named`` by the catalog file, as we wrote it; the old one is kept loaded from then on (``keeps_old``).
+    ``problem``: the last one, which was logged. ``changed`` is set where a person has said something, or promoting has
+    ended.
     """
 
     machine: VersionRollout
@@ -47,20 +98,15 @@ class Running:
     new: VariantKey
     digest: str
     done: tuple[Step, Ending | None] | None = None
-    measuring: "asyncio.Task[None] | None" = None
-    measuring_said: str = ""
-    promoting: "asyncio.Task[None] | None" = None
     measured: Mapping[str, VariantProfile] = field(default_factory=dict)
-    is_held: bool = False
     is_twinned: bool = False
     is_named: bool = False
     keeps_old: bool = False
     is_over: bool = False
-    nowhere_since_s: float | None = None
-    without: Mapping[str, str] = field(default_factory=dict)
     problem: str = ""
-    pause_s: float = 0.0
-    again_s: float = 0.0
+    background: Background = field(default_factory=Background)
+    retries: Retries = field(default_factory=Retries)
+    absence: Absence = field(default_factory=Absence)
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -74,7 +120,7 @@ class Running:
 
     def said(self, line: str) -> None:
         """Measuring has told something."""
-        self.measuring_said = line[:LONGEST_NOTE]
+        self.background.said = line[:LONGEST_NOTE]
         level = logging.INFO if tells_of_waits(line) else logging.DEBUG
         log.log(level, "measuring %s: %s", self.new.variant, line)
 
@@ -89,7 +135,7 @@ class Running:
         if machine.wanted.ending is not None:
             return "" if self.is_over or self.is_done else self._puts_back()
         if machine.wanted.stage is RolloutStage.MEASURING:
-            return self.measuring_said
+            return self.background.said
         if machine.wanted.stage not in {RolloutStage.SHADOW, RolloutStage.CANARY}:
             return ""
         quiet_s = now_s - max(machine.since_s, self.arms.reached_s)
@@ -99,37 +145,4 @@ class Running:
 
     def _puts_back(self) -> str:
         """That the old version does not serve alone yet; and why not, where that was tried in vain."""
-        return f"{PUTTING_BACK}: {self.problem}"[:LONGEST_NOTE] if self.pause_s else PUTTING_BACK
-
-    def could_not_go_back(self, now_s: float) -> None:
-        """It is tried again after a pause that doubles."""
-        self.pause_s = min(max(2 * self.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
-        self.again_s = now_s + self.pause_s
-
-    def give_up(self) -> None:
-        """End what runs in the background."""
-        for task in (self.measuring, self.promoting):
-            if task is not None:
-                task.cancel()
-
-    async def given_up(self) -> None:
-        """End what runs in the background, and wait until it has ended."""
-        self.give_up()
-        tasks = [task for task in (self.measuring, self.promoting) if task is not None]
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def stopped(self) -> None:
-        """End measuring, and wait until what names the new version has ended, as it does soon where that is not wanted.
-
-        What they fail of meanwhile is logged; the roll-out has its reason to end already.
-        """
-        tasks = {"measuring": self.measuring, "naming": self.promoting}
-        if self.measuring is not None:
-            self.measuring.cancel()
-        self.measuring = self.promoting = None
-        for what, task in tasks.items():
-            (error,) = await asyncio.gather(task, return_exceptions=True) if task is not None else (None,)
-            if isinstance(error, ProteusError):
-                log.warning("%s %s failed, after its roll-out has ended: %s", what, self.new.variant, error.message)
-            elif isinstance(error, Exception):
-                log.error("a bug while %s %s", what, self.new.variant, exc_info=error)
+        return f"{PUTTING_BACK}: {self.problem}"[:LONGEST_NOTE] if self.retries.pause_s else PUTTING_BACK

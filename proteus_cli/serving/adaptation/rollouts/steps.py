@@ -91,12 +91,12 @@ class RolloutSteps:
             for device, breaker in fleet.breakers.items()
         )
         if is_there or running.machine.wanted.stage not in {RolloutStage.SHADOW, RolloutStage.CANARY}:
-            running.nowhere_since_s = None
+            running.absence.since_s = None
             return None
-        running.nowhere_since_s = now_s if running.nowhere_since_s is None else running.nowhere_since_s
-        if now_s - running.nowhere_since_s < NOWHERE_S:
+        running.absence.since_s = now_s if running.absence.since_s is None else running.absence.since_s
+        if now_s - running.absence.since_s < NOWHERE_S:
             return None
-        return f"no device has {running.new.variant}{_reasons(running.without)}"
+        return f"no device has {running.new.variant}{_reasons(running.absence.why)}"
 
     # --- steps
 
@@ -122,10 +122,10 @@ class RolloutSteps:
 
     async def _measure(self, running: Running) -> None:
         """Measure and load the new version, in the background: others have their steps meanwhile."""
-        if running.measuring is None:
-            running.measuring = asyncio.create_task(self._measured(running))
-        elif running.measuring.done():
-            measuring, running.measuring = running.measuring, None
+        if running.background.measuring is None:
+            running.background.measuring = asyncio.create_task(self._measured(running))
+        elif running.background.measuring.done():
+            measuring, running.background.measuring = running.background.measuring, None
             await measuring
             running.machine.ready(self._plane.clock())
 
@@ -143,7 +143,6 @@ class RolloutSteps:
             for device, each in running.measured.items()
         }
         await self._naming.live_catalog.hold(running.new, running.digest, model, named)
-        running.is_held = True
 
     async def _share(self, running: Running, wanted: WantedStep) -> None:
         """The new version beside the old one, for its share of the queries."""
@@ -153,7 +152,7 @@ class RolloutSteps:
         reason = _reason(running, wanted)
         await self._control_loop.redeploy(self._plans.again, reason, "request")
         if not places(self._plane.controller.plan, running.new) and not self._planner.replans:
-            raise Unprocessable(f"no device has {running.new.variant}{_reasons(running.without)}")
+            raise Unprocessable(f"no device has {running.new.variant}{_reasons(running.absence.why)}")
         self._plane.admission.arms[running.family] = running.arms
         running.arms.use(wanted.share, wanted.shadow_share)
         log.info("%s", reason, extra=fields(family=running.family, share=wanted.share))
@@ -161,15 +160,15 @@ class RolloutSteps:
 
     async def _promote(self, running: Running) -> None:
         """Have the catalog name the new version, and follow it, in the background: it may have to end meanwhile."""
-        if running.promoting is None:
+        if running.background.promoting is None:
             running.keeps_old = True
             self._keep_old()
             self._planner.twinnings.pop(running.family, None)
             log.info("%s is to serve in place of %s", running.new.variant, running.old.variant)
-            running.promoting = asyncio.create_task(self._naming.name_new(running))
-            running.promoting.add_done_callback(lambda _: running.changed.set())
-        elif running.promoting.done():
-            promoting, running.promoting = running.promoting, None
+            running.background.promoting = asyncio.create_task(self._naming.name_new(running))
+            running.background.promoting.add_done_callback(lambda _: running.changed.set())
+        elif running.background.promoting.done():
+            promoting, running.background.promoting = running.background.promoting, None
             await promoting
             await self._switch(running)
             if running.machine.wanted.stage is RolloutStage.PROMOTING:  # else it has ended meanwhile
@@ -177,7 +176,7 @@ class RolloutSteps:
 
     async def _switch(self, running: Running) -> None:
         """The new version in place of the old one, which stays loaded; then nothing is undone by the next server."""
-        running.is_twinned = running.is_held = False
+        running.is_twinned = False
         self._plane.controller.use_twins(running.family, None)
         reason = f"{running.new.variant} serves in place of {running.old.variant}"
         plans = self._plans
@@ -200,7 +199,7 @@ class RolloutSteps:
     async def _go_back(self, running: Running) -> None:
         """The old version serves as before, or again."""
         running.arms.use(0.0, 0.0)
-        await running.stopped()
+        await running.background.stopped(running.new.variant)
         self._planner.twinnings.pop(running.family, None)
         wanted, running.is_twinned, was_named = running.machine.wanted, False, running.is_named
         reason = f"{running.new.variant} is not rolled out ({wanted.ending}): {wanted.reason}"

@@ -175,7 +175,7 @@ class VersionRollouts:
                     await self._begun.wait()
                     self._begun.clear()
         finally:
-            await asyncio.gather(*[running.given_up() for running in self._of.values()])
+            await asyncio.gather(*[running.background.cancelled() for running in self._of.values()])
 
     async def _roll_out(self, running: Running) -> None:
         """Bring about what one roll-out wants, until it is over."""
@@ -191,7 +191,7 @@ class VersionRollouts:
     async def _look(self, running: Running) -> None:
         machine, now_s = running.machine, self._plane.clock()
         goes_back = machine.wanted.ending is not None
-        if now_s < running.again_s:
+        if now_s < running.retries.again_s:
             return
         try:
             if (problem := self._steps.problem(running, now_s)) is not None:
@@ -204,12 +204,12 @@ class VersionRollouts:
             running.problem = error.message
             machine.fail(now_s, error.message)
             if goes_back:
-                running.could_not_go_back(now_s)
+                running.retries.failed(now_s)
         except Exception:  # a bug of ours must not end the roll-out where it is, or those of others, or pass unseen
             log.exception("a bug in the roll-out of %s", running.new.variant)
             machine.fail(now_s, "a bug; the log has its traceback")
             if goes_back:
-                running.could_not_go_back(now_s)
+                running.retries.failed(now_s)
 
     def _run_shadow(self, launch: Launch) -> None:
         self._plane.fleet.workers[launch.hosted.device].run(launch)

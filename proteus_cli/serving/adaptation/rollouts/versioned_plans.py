@@ -24,7 +24,7 @@ class VersionedPlans:
         for running in self.running.values():
             if running.is_twinned and not places(plan, running.new):
                 found = expanded(plan, twinning(running), self._profiles, *self._conditions(running))
-                plan, running.without = found.plan, found.without
+                plan, running.absence.why = found.plan, found.without
         return plan
 
     def again(self) -> Plan:

@@ -133,7 +133,7 @@ def test_when_the_server_stops_all_tasks_have_ended(monkeypatch: pytest.MonkeyPa
         server.promote("g")
         await asyncio.sleep(0.1)
         assert server.at("g") == ("promoting", None)
-        measuring = server.rollouts._of["f"].measuring
+        measuring = server.rollouts._of["f"].background.measuring
         assert measuring is not None
         stopped.append(measuring)
 
