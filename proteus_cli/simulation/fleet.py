@@ -9,7 +9,7 @@ from proteus_cli.control.devices.hangs import overdue
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.timing import BatchTimes, load_time_s
@@ -85,16 +85,13 @@ class SimulatedFleet:
             self._apply(each, now_s)
 
     def is_needed(self, device: str) -> bool:
-        """A family that the lost device can host has no device."""
-        return any(each.points and self._controller.is_lost(each.family) for each in self._profiles[device].variants)
+        """A lost device is to be retried soon."""
+        return self._controller.topology.is_needed(self._hostable_on(device))
 
     def try_out_s(self, device: str, now_s: float) -> float:
         """Begin the probation of a device, whose engines all work; returns the seconds that it takes."""
-        usable = [each for each in self._profiles[device].variants if each.points]
-        probation, rows = (
-            self._controller.topology.probation(device, usable, self._load_time_s),
-            dict[VariantKey, int](),
-        )
+        probation = self._controller.topology.probation(device, self._hostable_on(device), self._load_time_s)
+        rows = dict[VariantKey, int]()
         for key, count in probation.to_try():
             rows[key], probation.has_passed = count, True
         self._devices[device].tried_out = frozenset(rows)
@@ -112,6 +109,9 @@ class SimulatedFleet:
     def recover(self, device: str, now_s: float) -> None:
         """The device has passed its probation, and serves again."""
         self._apply(self._controller.device_recovered(device, now_s, self._planned_on(device)), now_s)
+
+    def _hostable_on(self, device: str) -> list[VariantProfile]:
+        return [each for each in self._profiles[device].variants if each.points]
 
     def _planned_on(self, device: str) -> tuple[Host, ...]:
         """What the plan in force wants on a device."""

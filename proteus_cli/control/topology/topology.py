@@ -186,6 +186,10 @@ class Topology:
         broken = {VariantKey(*key) for on, *key in self.outages.engines if on == device}
         return Probation(self.steps.hosted_before_loss(device), hostable, broken, load_s)
 
+    def is_needed(self, hostable: Iterable[VariantProfile]) -> bool:
+        """Whether a lost device is to be retried soon: a family that it can host has lost all of its devices."""
+        return any(self._families[each.family].is_lost for each in hostable)
+
     def forget_variants(self, keys: Collection[VariantKey]) -> None:
         engines = frozenset(each for each in self.outages.engines if VariantKey(*each[1:]) not in keys)
         self.outages = replace(self.outages, engines=engines)

@@ -199,10 +199,7 @@ class Fleet:
         breaker = self.breakers[device]
         if breaker.state is not BreakerState.OPEN:
             return None
-        # The device is needed if it can host a family that has lost all of its devices.
-        return breaker.retry_s(
-            is_needed=any(self._controller.is_lost(each.family) for each in self.hostable_on(device))
-        )
+        return breaker.retry_s(is_needed=self._controller.topology.is_needed(self.hostable_on(device)))
 
     # --- plans
 

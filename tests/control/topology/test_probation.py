@@ -45,3 +45,12 @@ def test_the_controller_knows_what_a_device_hosted_as_it_was_lost_and_what_is_br
     assert list(controller.topology.probation("cpu0", HOSTABLE).to_try()) == [(MEDIUM, 2), (SMALL, 1)]
     controller.engine_recovered("cpu0", LARGE)
     assert next(controller.topology.probation("cpu0", HOSTABLE).to_try()) == (LARGE, 8)
+
+
+def test_a_lost_device_is_needed_where_a_family_that_it_can_host_has_no_other() -> None:
+    controller = Controller({"a": 1.0, "b": 1.0}, {"cpu0": 1, "cpu1": 1}, policy_named("proteus"))
+    hosts = [*HOSTED[:1], hosted("cpu1", "b", "b-s", latency_s={1: 0.01})]
+    controller.adopt(make_plan(*(make_placement(each.device, *each.key) for each in hosts)), hosts, 0.0)
+    controller.device_lost("cpu0", ())
+    assert controller.topology.is_needed(HOSTABLE)
+    assert not controller.topology.is_needed([make_measured("b", "b-s", 0.9, {1: 0.01})])
