@@ -5,8 +5,7 @@ from collections.abc import Set as AbstractSet
 from functools import partial
 from types import MappingProxyType
 
-from proteus_cli.control.decision import NO_EFFECTS, Admitted, Effects, Host, Launch, Load
-from proteus_cli.control.dispatch.cascades import Cascades
+from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.exit_bounds import exit_bounds
 from proteus_cli.control.dispatch.family import FamilyState
@@ -33,8 +32,9 @@ class Controller:
     """A façade over `Dispatch` (requests), `Topology` (devices, engines, plans) and `Replanning` (when to plan anew).
 
     The package's docstring explains the parts. The driver passes the time with each call, does what it is told, and
-    applies the `Effects` that a change returns. What devices have loaded, and their standbys, is asked of ``topology``;
-    which plans to ask for, of ``replanning``; what is asked for, of ``demand``.
+    applies the `Effects` that a change returns. Parts are asked directly: ``topology`` what devices have loaded, and
+    what stands by there; ``replanning`` which plans to ask for; ``demand`` what clients ask for; ``dispatch`` to defer,
+    cancel and check requests; ``cascades`` which of them go by a cascade once their batch has ended.
 
     ``slo_s`` by family; ``slots`` and ``memory`` by device, of those that are there at the start. Without its memory, a
     device has no standbys. ``dispatch_ahead_s`` as in `Dispatch`. At most ``max_unavailable_frac`` of a family's
@@ -58,16 +58,15 @@ class Controller:
         self._families = {name: self._new_family(name) for name in slo_s}
         self._dispatch_ahead_s = dispatch_ahead_s
         self._workers = dict[str, WorkerState]()
-        self._dispatch = Dispatch(self._families, self._workers, self.demand, policy, dispatch_ahead_s)
-        self.topology = Topology(self._families, self._workers, self._dispatch, max_unavailable_frac)
+        self.dispatch = Dispatch(self._families, self._workers, self.demand, policy, dispatch_ahead_s)
+        self.cascades = self.dispatch.cascades
+        self.topology = Topology(self._families, self._workers, self.dispatch, max_unavailable_frac)
         self._joining = set[str]()
         for device, count in slots.items():
             self.topology.add_device(self._worker(device, count), memory.get(device))
-        self.replanning = Replanning(
-            policy.replanning, self.demand, self._families, self.topology, self._dispatch.cascades
-        )
+        self.replanning = Replanning(policy.replanning, self.demand, self._families, self.topology, self.cascades)
         # The three calls of the hot path are those of `Dispatch` itself: another call around each takes 2 % of a run.
-        self.offer, self.decide, self.finished = self._dispatch.offer, self._dispatch.decide, self._dispatch.finished
+        self.offer, self.decide, self.finished = self.dispatch.offer, self.dispatch.decide, self.dispatch.finished
 
     def use_families(self, slo_s: Mapping[str, float], attainment: Mapping[str, float], planned: Iterable[str]) -> None:
         """From now on these are all families, in one step; plans are made for those that are ``planned``.
@@ -146,47 +145,14 @@ class Controller:
         """How many batches a device runs at once at most, now."""
         return self._workers[device].slots
 
-    def max_rows(self, hosts: Sequence[Host], within_s: float, at_most: int) -> int:
-        """The most rows of one request that one of the hosts answers ``within_s`` where nothing else waits."""
-        return self._dispatch.max_rows(hosts, within_s, at_most)
-
-    def least_timeout_s(self, request: Request) -> float | None:
-        """The least time in which a hosted variant answers a request on an idle device; None where it has that."""
-        return self._dispatch.least_timeout_s(request)
-
     # --- requests
-
-    @property
-    def cascades(self) -> Cascades:
-        """Which requests go by which cascade once their batch has ended: one object for good."""
-        return self._dispatch.cascades
-
-    def defer(self, request: Request, now_s: float, room_frac: float = 1.0) -> Admitted | None:
-        """Have the unsure rows of a request wait for the second stage; None where that cannot answer them in time.
-
-        Of what the second stage makes in time, what waits before the request may take ``room_frac``.
-        The driver keeps the first answer. It sends that answer if this returns None, if the deferred request is
-        dropped, or at `last_moment_s`; then it also cancels the request that waits.
-        """
-        return self._dispatch.defer(request, now_s, room_frac)
-
-    def check(self, request: Request, by: VariantKey, now_s: float) -> Launch | None:
-        """A batch of a check (`Request.is_check`) to run now; None where no device that hosts ``by`` is idle.
-
-        The driver reports its end like that of any batch.
-        """
-        return self._dispatch.check(request, by, now_s)
-
-    def last_moment_s(self, request: Request) -> float:
-        """When the first answer to a deferred request must be sent, if the second is not there by then."""
-        return self._dispatch.last_moment_s(request)
 
     def exit_bounds(self, launch: Launch) -> ExitBounds | None:
         """By when a multi-exit model must have answered each request of a batch; None for other variants."""
         worker = self._workers[launch.hosted.device]
         way_s = launch.hosted.way_s(launch.rows) + worker.answer_way.within_s(launch.hosted.attainment)
         slowdown = worker.stage_slowdown.factor
-        dispatch, may_leave = self._dispatch, self._dispatch.may_leave(launch)
+        dispatch, may_leave = self.dispatch, self.dispatch.may_leave(launch)
         return exit_bounds(launch, dispatch.last_moment_s, way_s, slowdown, self.stop_when, may_leave=may_leave)
 
     def answer_came(self, device: str, way_s: float) -> None:
@@ -195,22 +161,6 @@ class Controller:
         Of a batch of another machine, beyond `Host.way_s`.
         """
         self._workers[device].answer_way.saw(way_s)
-
-    def cancel(self, request: Request) -> Effects:
-        """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
-        return self._dispatch.cancel(request)
-
-    def count_refused(self, family: str, rows: int, now_s: float, within_s: float) -> None:
-        """Count a request that the driver refuses by itself, as a similar one was just refused."""
-        self._dispatch.count_refused(family, rows, now_s, within_s)
-
-    def withdraw(self, request: Request, now_s: float) -> Effects:
-        """Take back a request that was admitted at ``now_s``, as if it had not been offered: its tensors are wrong."""
-        return self._dispatch.withdraw(request, now_s)
-
-    def forget_all(self) -> tuple[Request, ...]:
-        """Empty all queues and return what was in them, for a driver that stops."""
-        return tuple(self._dispatch.forget_all())
 
     # --- plans, devices and engines
 
@@ -280,7 +230,7 @@ class Controller:
     def forget_variants(self, keys: AbstractSet[VariantKey]) -> None:
         """These variants are gone for good: no plan has them, and no device."""
         self.topology.forget_variants(keys)
-        self._dispatch.cascades.forget(keys)
+        self.cascades.forget(keys)
 
     def use_slots(self, device: str, slots: int, now_s: float) -> Effects:
         """Run at most so many batches at once on a device, from now on; those that run end as they would.
@@ -289,7 +239,7 @@ class Controller:
         """
         if slots < 1 or self._workers[device].in_flight is not None:
             raise ValueError(f"{device} cannot use {slots} slots")
-        return self._dispatch.use_slots(device, slots, now_s)
+        return self.dispatch.use_slots(device, slots, now_s)
 
     def recalibrated(self, device: str, ratio: float) -> None:
         """The profile of a device has changed: latencies are ``ratio`` times the earlier ones, on average."""

@@ -117,19 +117,19 @@ class SimulatedCascades:
             request.priority, max(request.min_accuracy, route.min_accuracy), bounds, first=launch,
             first_accuracy=route.first_accuracy[level], second_accuracy=route.second_accuracy[level],
         )  # fmt: skip
-        admitted = self._controller.defer(deferred, now_s, self._controller.cascades.room_frac(route, level))
+        admitted = self._controller.dispatch.defer(deferred, now_s, self._controller.cascades.room_frac(route, level))
         if admitted is None:
             self._send_first(deferred, now_s)
             return ()
         self._deferred.add(request.id)
-        last_moment_s = self._controller.last_moment_s(deferred)
+        last_moment_s = self._controller.dispatch.last_moment_s(deferred)
         self._events.at(last_moment_s + ROUNDING_S, self._time_out, deferred, last_moment_s)
         return admitted.devices
 
     def _time_out(self, now_s: float, deferred: DeferredQuery, last_moment_s: float) -> None:
         if deferred.id in self._deferred:
             self.fall_back(deferred, last_moment_s)
-            self._apply(self._controller.cancel(deferred), now_s)
+            self._apply(self._controller.dispatch.cancel(deferred), now_s)
 
     def _send_first(self, deferred: Request, now_s: float) -> None:
         of = _deferred(deferred)

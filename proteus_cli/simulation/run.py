@@ -189,7 +189,7 @@ class _Simulation:
         self._arrivals_over = True
         self._events.run_until(NEVER_S)
         self.result.measured = self._routes.measured(self._arrived_s)
-        self._end(self._controller.forget_all(), Outcome.DROPPED, NEVER_S)
+        self._end(self._controller.dispatch.forget_all(), Outcome.DROPPED, NEVER_S)
 
     def _hosted_by(self, plan: Plan) -> tuple[Host, ...]:
         return hosted_by(plan, self._profiles, self._controller.attainment)

@@ -224,8 +224,8 @@ def test_forgetting_all_empties_every_queue_once() -> None:
     waiting = [make_request(0), make_request(1, family="b"), make_request(2)]
     for request in waiting:
         controller.offer(request, 0.0)
-    assert set(controller.forget_all()) == set(waiting)
-    assert controller.forget_all() == ()
+    assert set(controller.dispatch.forget_all()) == set(waiting)
+    assert controller.dispatch.forget_all() == ()
     assert controller.waiting == 0
     assert controller.decide("cpu0", 0.0) == IDLE
 

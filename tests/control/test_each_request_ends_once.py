@@ -226,7 +226,7 @@ class Driver:
         self._check_quota()
         devices = answer.devices
         if is_malformed:
-            devices = self.controller.withdraw(request, now_s).ask
+            devices = self.controller.dispatch.withdraw(request, now_s).ask
             self._end(request)
             self._check_quota()
         for device in devices:
@@ -238,8 +238,8 @@ class Driver:
 
         def cancel(now_s: float) -> None:
             waits = self.waiting.get(request.id)
-            assert self.controller.cancel(waits or request).dropped == ((waits,) if waits else ())
-            assert self.controller.cancel(waits or request) == NO_EFFECTS
+            assert self.controller.dispatch.cancel(waits or request).dropped == ((waits,) if waits else ())
+            assert self.controller.dispatch.cancel(waits or request) == NO_EFFECTS
             if waits:
                 self._end(waits)
                 self._ask_all(now_s)
@@ -255,7 +255,7 @@ class Driver:
     def stop(self) -> None:
         """Let everything end; what waits for a device that never comes back is given up."""
         self.run_until(float("inf"))
-        for request in self.controller.forget_all():
+        for request in self.controller.dispatch.forget_all():
             assert self._away
             self._end(request)
 
@@ -388,7 +388,7 @@ class Driver:
     def _defer(self, request: Request, now_s: float) -> tuple[str, ...]:
         """Rows that the first stage is unsure of: the second stage answers, or the first answer is sent in time."""
         self.deferred += 1
-        answer = self.controller.defer(request, now_s)
+        answer = self.controller.dispatch.defer(request, now_s)
         if answer is None:
             self._count_end(request)
             return ()
@@ -398,14 +398,14 @@ class Driver:
         def send_first(now_s: float) -> None:
             if request.id not in self.ended:
                 self._fallen_back.add(request.id)
-                if self.controller.cancel(request).dropped:
+                if self.controller.dispatch.cancel(request).dropped:
                     self._end(request)
                     self._ask_all(now_s)
                 else:
                     self.ended[request.id] += 1
 
-        assert now_s < self.controller.last_moment_s(request) <= request.deadline_s
-        self._at(self.controller.last_moment_s(request), send_first)
+        assert now_s < self.controller.dispatch.last_moment_s(request) <= request.deadline_s
+        self._at(self.controller.dispatch.last_moment_s(request), send_first)
         return answer.devices
 
     def _end(self, request: Request) -> None:

@@ -118,7 +118,9 @@ class Dispatch:
         """Have a deferred request wait for the second stage; None where that cannot answer it in time.
 
         It has been counted as an arrival. What runs and waits before it on the hosts that may answer it counts as for
-        `offer`, and may take ``room_frac`` of what these make in time.
+        `offer`, and may take ``room_frac`` of what these make in time. The driver keeps the first answer. It sends that
+        answer if this returns None, if the deferred request is dropped, or at `last_moment_s`; then it also cancels the
+        request that waits.
         """
         family, rows = self._families[request.family], request.rows
         tier, left_s = self._tier_for(family, request), self._batcher.due_s(request) - now_s
@@ -142,7 +144,8 @@ class Dispatch:
     def check(self, request: Request, by: VariantKey, now_s: float) -> Launch | None:
         """A batch of a check alone, on an idle worker that hosts ``by``; None where there is none.
 
-        The check waits nowhere and is no arrival. While it runs, it counts like any other batch.
+        The check waits nowhere and is no arrival. While it runs, it counts like any other batch, whose end the driver
+        reports.
         """
         family, rows = self._families[request.family], request.rows
         source = idle_source((family.base, *family.canary_tiers), self._workers, by)
@@ -191,14 +194,14 @@ class Dispatch:
         return Effects(ask=family.longest_free(), dropped=(request,))
 
     def count_refused(self, family: str, rows: int, now_s: float, within_s: float) -> None:
-        """Count a request that is refused without being offered, and had ``within_s`` to be answered."""
+        """Count a request that the driver refuses as it refused one alike; it had ``within_s`` to be answered."""
         of = self._families[family]
         of.counts.arrived(rows, now_s)
         due_s = self._batcher.due_s(Request(0, family, now_s, now_s + within_s, rows))
         _count_given_up(of, of.base, rows, due_s - now_s)
 
     def withdraw(self, request: Request, now_s: float) -> Effects:
-        """Take back a request that was admitted at ``now_s``, as if it had not been offered."""
+        """Take back a request that was admitted at ``now_s``, as if it had not been offered: its tensors are wrong."""
         self._families[request.family].counts.arrived(-request.rows, now_s)
         return self.cancel(request)
 
@@ -288,9 +291,9 @@ class Dispatch:
         """Deferred requests that wait only for lost devices: their first answers are to be sent now."""
         return self._uncount([request for family in self._families.values() for request in family.drain_lost()])
 
-    def forget_all(self) -> Sequence[Request]:
+    def forget_all(self) -> tuple[Request, ...]:
         """Empty all queues and return what was in them, for a driver that stops."""
-        return self._uncount([request for family in self._families.values() for request in family.drain()])
+        return tuple(self._uncount([request for family in self._families.values() for request in family.drain()]))
 
     def host(self, hosted: Sequence[Host], foreign: Sequence[Host]) -> Sequence[Request]:
         """From now on workers host ``hosted``, which share anew what waits; returns what none of them may answer.

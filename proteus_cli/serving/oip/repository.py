@@ -90,7 +90,7 @@ class ModelRepository:
             platform=self._platform,
             backend=self._platform,
             version_policy={"specific": {"versions": numbers}},
-            max_batch_size=controller.max_rows(hosting, served.slo_s, served.max_rows),
+            max_batch_size=controller.dispatch.max_rows(hosting, served.slo_s, served.max_rows),
             input=[_config_tensor(spec) for spec in served.signature.inputs],
             output=[_config_tensor(spec) for spec in served.signature.outputs],
             instance_group=[self._instance(hosted) for hosted in hosting],

@@ -168,7 +168,7 @@ class Admission:
 
     def _withdraw(self, request: InFlightRequest, now_s: float) -> None:
         self._refused.clear()  # there is room again
-        self.ask(self._controller.withdraw(request, now_s).ask)
+        self.ask(self._controller.dispatch.withdraw(request, now_s).ask)
 
     def probe(self, query: Query, arrival_s: float) -> None:
         """Raise like `submit` where a request would not be admitted now."""
@@ -200,7 +200,7 @@ class Admission:
             return
         self._refused.clear()
         self._results.cancelled(request)
-        effects = self._controller.cancel(request)
+        effects = self._controller.dispatch.cancel(request)
         if effects.dropped:
             request.release_inputs()
         self.ask(effects.ask)
@@ -263,7 +263,7 @@ class Admission:
         family, rows = query.family, query.rows
         refused_rows, refusal = self._refused.get(family, (inf, None))
         if refusal is not None and rows >= refused_rows and query.options == DEFAULT_OPTIONS:
-            self._controller.count_refused(family, rows, now_s, self._families[family].slo_s)
+            self._controller.dispatch.count_refused(family, rows, now_s, self._families[family].slo_s)
             self._counts.by_family[family].ended(Outcome.REJECTED)
             self._warn(family, _OVERLOADED)
             raise refusal.with_traceback(None)

@@ -172,7 +172,7 @@ async def _drain(plane: DataPlane, stop_s: float) -> None:
     log.info("draining: %d requests inside", in_flight, extra=fields(inside=in_flight))
     while plane.results.in_flight_count and plane.clock() < stop_s:
         await asyncio.sleep(0.01)
-    plane.results.dropped(plane.controller.forget_all())
+    plane.results.dropped(plane.controller.dispatch.forget_all())
 
 
 def _log_outcomes(plane: DataPlane) -> None:

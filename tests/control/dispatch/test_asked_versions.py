@@ -146,7 +146,7 @@ def test_what_a_second_stage_is_asked_is_asked_of_the_version() -> None:
     assert Bounds(min_confidence=1.0).without(0.25) is None
     controller = controller_of(S, M, OLD, twins=None)
     deferred = DeferredRequest(0, "a", 0.0, SLO_S, min_accuracy=0.8, bounds=unlimited)
-    assert controller.defer(deferred, 0.0) == Admitted(("cpu1",))
+    assert controller.dispatch.defer(deferred, 0.0) == Admitted(("cpu1",))
 
 
 def test_the_most_rows_and_the_hosts_of_a_version_are_its_own() -> None:
@@ -155,8 +155,8 @@ def test_the_most_rows_and_the_hosts_of_a_version_are_its_own() -> None:
     both = controller.hosting_version("a", frozenset({"l@2", "m"}))
     assert {each.variant for each in both} == {"l@2", "m"}
     assert {each.variant for each in controller.hosting("a")} == {"l", "m"}
-    assert controller.max_rows(both, SLO_S, at_most=8) == 8
-    assert controller.max_rows(controller.hosting_version("a", frozenset({"m"})), SLO_S, at_most=8) == 2
+    assert controller.dispatch.max_rows(both, SLO_S, at_most=8) == 8
+    assert controller.dispatch.max_rows(controller.hosting_version("a", frozenset({"m"})), SLO_S, at_most=8) == 2
 
 
 def test_a_version_that_is_only_shadowed_answers_who_asks_for_it_while_others_are_answered() -> None:

@@ -126,7 +126,7 @@ def test_a_second_stage_gets_what_the_first_has_left_of_the_energy() -> None:
     for limit_j, is_asked in ((0.45, True), (0.449, False)):
         bounds = Bounds(max_energy_j=limit_j).without(SMALL.energy_j(1, 4))
         deferred = DeferredRequest(0, "a", 0.0, 0.1, min_accuracy=0.95, bounds=bounds)
-        assert (controller.defer(deferred, 0.02) is not None) == is_asked
+        assert (controller.dispatch.defer(deferred, 0.02) is not None) == is_asked
 
 
 def test_without_a_known_power_no_energy_is_promised() -> None:
@@ -166,7 +166,7 @@ def test_a_new_plan_shares_what_waits_and_drops_what_it_can_not_keep() -> None:
 def test_a_request_with_bounds_can_be_cancelled_while_it_waits() -> None:
     controller, request = controller_of(SMALL, LARGE), asking(max_energy_j=0.1)
     controller.offer(request, 0.0)
-    assert controller.cancel(request).dropped == (request,)
+    assert controller.dispatch.cancel(request).dropped == (request,)
     assert controller.waiting == 0
 
 
@@ -180,9 +180,9 @@ def test_tiers_in_which_nothing_waits_are_closed_before_there_are_many() -> None
         for most in range(least, 6):
             request = asking(1, minimum=0.7 + least / 100, max_energy_j=(1.0 + most) * 0.01)
             assert isinstance(controller.offer(request, 0.0), Admitted)
-            controller.cancel(request)
+            controller.dispatch.cancel(request)
             assert len(controller._families["a"].tiers) <= MAX_IDLE_TIERS
-    assert controller.cancel(waiting).dropped == (waiting,)
+    assert controller.dispatch.cancel(waiting).dropped == (waiting,)
 
 
 # --- against all ways to answer

@@ -31,7 +31,7 @@ def controller_of(assignment: str = "late") -> Controller:
 
 def waited(controller: Controller, request: Request) -> bool:
     """Cancel a request: whether it waited, so that the worker is to be asked if it is free."""
-    effects = controller.cancel(request)
+    effects = controller.dispatch.cancel(request)
     assert effects in (NO_EFFECTS, Effects(dropped=(request,)), Effects(ask=("cpu0",), dropped=(request,)))
     return effects is not NO_EFFECTS
 
@@ -87,7 +87,7 @@ def test_a_request_that_is_taken_back_was_never_offered(assignment: str) -> None
     controller.offer(make_request(0), 0.0)
     taken_back = make_request(1)
     controller.offer(taken_back, 0.05)
-    assert controller.withdraw(taken_back, 0.05) == Effects(ask=("cpu0",), dropped=(taken_back,))
+    assert controller.dispatch.withdraw(taken_back, 0.05) == Effects(ask=("cpu0",), dropped=(taken_back,))
     assert controller.demand.rate_qps("a", 1.0, 1.0) == 1.0
     assert [request.id for request in launched(controller, "cpu0", 0.05).requests] == [0]
 

@@ -121,7 +121,7 @@ def test_under_pressure_the_surest_of_what_is_deferred_gets_its_first_answer_fir
 
     def is_taken(number: int, level: int) -> bool:
         waits = make_deferred(make_request(number), route)
-        return controller.defer(waits, 0.0, controller.cascades.room_frac(route, level)) is not None
+        return controller.dispatch.defer(waits, 0.0, controller.cascades.room_frac(route, level)) is not None
 
     assert [is_taken(number, 1) for number in range(5)] == [True, True, True, False, False]
     assert [is_taken(number, 0) for number in (5, 6)] == [True, False]

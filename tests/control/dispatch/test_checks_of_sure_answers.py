@@ -118,47 +118,47 @@ def test_the_count_of_a_variant_that_is_gone_is_forgotten() -> None:
 
 def test_an_idle_worker_runs_a_check_at_once_and_is_free_again_after_it() -> None:
     controller = controller_of(CASCADE)
-    launch = controller.check(CHECK, BY, 0.0)
+    launch = controller.dispatch.check(CHECK, BY, 0.0)
     assert launch == Launch(BEST, (CHECK,), 1, 0.0)
-    assert controller.check(CHECK, BY, 0.0) is None, "it is busy"
+    assert controller.dispatch.check(CHECK, BY, 0.0) is None, "it is busy"
     assert controller.waiting == 0
     controller.finished(launch, 0.04)
-    assert controller.check(CHECK, BY, 0.04) is not None
+    assert controller.dispatch.check(CHECK, BY, 0.04) is not None
 
 
 def test_a_check_is_no_demand() -> None:
     controller = controller_of(CASCADE)
     before = controller.demand.counts_of("a").total
-    assert controller.check(CHECK, BY, 0.0) is not None
+    assert controller.dispatch.check(CHECK, BY, 0.0) is not None
     assert controller.demand.counts_of("a").total == before
 
 
 def test_a_busy_worker_or_one_that_has_work_to_do_runs_none() -> None:
     controller = controller_of(with_field(CASCADE, second="a-l"), others=(replace(BEST, device="cpu0"),))
     controller.offer(make_request(1), 0.0)
-    assert controller.check(CHECK, BY, 0.0) is None, "a request waits"
+    assert controller.dispatch.check(CHECK, BY, 0.0) is None, "a request waits"
     launch = controller.decide("cpu0", 0.0)
     assert isinstance(launch, Launch)
-    assert controller.check(CHECK, BY, 0.0) is None, "it runs"
+    assert controller.dispatch.check(CHECK, BY, 0.0) is None, "it runs"
     controller.finished(launch, 0.01)
-    assert controller.check(CHECK, BY, 0.01) is not None
+    assert controller.dispatch.check(CHECK, BY, 0.01) is not None
 
 
 def test_nor_does_one_of_several_slots_that_runs_anything() -> None:
     controller = controller_of(CASCADE, slots=2)
-    assert controller.check(CHECK, BY, 0.0) is not None
-    assert controller.check(CHECK, BY, 0.0) is None
+    assert controller.dispatch.check(CHECK, BY, 0.0) is not None
+    assert controller.dispatch.check(CHECK, BY, 0.0) is None
 
 
 def test_nor_a_device_that_is_lost_and_its_check_is_forgotten() -> None:
     controller = controller_of(CASCADE)
-    launch = controller.check(CHECK, BY, 0.0)
+    launch = controller.dispatch.check(CHECK, BY, 0.0)
     assert launch is not None
     assert controller.device_lost("cpu2", [launch]).dropped == ()
-    assert controller.check(CHECK, BY, 0.0) is None
+    assert controller.dispatch.check(CHECK, BY, 0.0) is None
     assert controller.waiting == 0
     controller.device_recovered("cpu2", 1.0, (BEST,))
-    assert controller.check(CHECK, BY, 1.0) is not None
+    assert controller.dispatch.check(CHECK, BY, 1.0) is not None
 
 
 def test_what_checks_found_belongs_to_the_pair_and_its_models() -> None:

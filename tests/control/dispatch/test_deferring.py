@@ -92,7 +92,7 @@ def deferred(
     route = routes_of(controller, first_answers(controller, request, at_s=request.arrival_s))[0]
     assert route is not None
     waits = make_deferred(request, route, rows=rows)
-    return waits, controller.defer(waits, now_s)
+    return waits, controller.dispatch.defer(waits, now_s)
 
 
 def waiting(controller: Controller, *numbers: int, now_s: float = 0.016) -> list[Request]:
@@ -250,7 +250,7 @@ def test_deferred_queries_are_bound_to_a_device_where_newcomers_are(assignment: 
             controller.finished(launch, None)
             for request, route in zip(launch.requests, routes_of(controller, launch), strict=True):
                 if route is not None:
-                    asked.append(controller.defer(make_deferred(request, route), 0.016))
+                    asked.append(controller.dispatch.defer(make_deferred(request, route), 0.016))
     spread = {Admitted(("cpu1",)), Admitted(("cpu2",))} if assignment == "uniform" else {Admitted(("cpu1",))}
     assert set(asked) == spread
 
@@ -293,21 +293,21 @@ def test_what_the_second_stage_cannot_make_any_more_is_dropped_from_its_queue() 
 def test_the_first_answer_is_due_when_an_answer_is() -> None:
     controller = controller_of(FIRST, SECOND, batching=GreedyBatcher(answer_frac=0.02))
     (waits,) = waiting(controller, 0)
-    assert controller.last_moment_s(waits) == near(0.098)
+    assert controller.dispatch.last_moment_s(waits) == near(0.098)
 
 
 def test_a_client_that_goes_cancels_what_is_deferred() -> None:
     controller = controller_of(FIRST, SECOND)
     (waits,) = waiting(controller, 0)
-    assert controller.cancel(waits).dropped == (waits,)
-    assert controller.cancel(waits) == NO_EFFECTS
+    assert controller.dispatch.cancel(waits).dropped == (waits,)
+    assert controller.dispatch.cancel(waits) == NO_EFFECTS
     assert controller.decide("cpu1", 0.016) == IDLE
 
 
 def test_a_driver_that_stops_gets_back_what_is_deferred() -> None:
     controller = controller_of(FIRST, SECOND)
     found = waiting(controller, 0, 1)
-    assert controller.forget_all() == tuple(found)
+    assert controller.dispatch.forget_all() == tuple(found)
 
 
 def test_once_its_devices_are_lost_the_second_stage_gives_up_what_it_has_and_refuses_more() -> None:

@@ -69,7 +69,7 @@ def test_what_the_first_exit_keeps_is_run(batcher: Batcher, assignment: str) -> 
 def test_the_least_time_is_that_of_the_first_exit_or_of_a_whole_answer(asked: Request, least_s: float | None) -> None:
     controller = controller_of(EXITS)
     controller.offer(asked, 0.0)
-    assert controller.least_timeout_s(asked) == (None if least_s is None else pytest.approx(least_s))
+    assert controller.dispatch.least_timeout_s(asked) == (None if least_s is None else pytest.approx(least_s))
 
 
 def test_a_batch_is_as_large_as_its_first_exit_is_in_time_for() -> None:
@@ -120,7 +120,7 @@ def test_only_rows_that_an_idle_device_had_the_time_for_use_up_patience(*, is_of
         if is_offered:
             assert isinstance(controller.offer(within(time_s, 1), 0.0), Refused)
         else:
-            controller.count_refused("a", 1, 0.0, time_s)
+            controller.dispatch.count_refused("a", 1, 0.0, time_s)
         bounds = controller.exit_bounds(launch)
         assert bounds is not None
         assert bounds.may_leave is may_leave
@@ -130,7 +130,7 @@ def test_a_deferred_request_that_is_given_up_has_an_answer_and_uses_up_no_patien
     controller = controller_of(EXITS)
     controller.offer(within(1.0), 0.0)
     launch = launched(controller, "cpu0", 0.0)
-    assert controller.defer(DeferredRequest(1, "a", 0.0, 0.05, min_accuracy=0.9), 0.0) is not None
+    assert controller.dispatch.defer(DeferredRequest(1, "a", 0.0, 0.05, min_accuracy=0.9), 0.0) is not None
     controller.finished(launch, 0.03)
     assert isinstance(controller.decide("cpu0", 0.03), Drop)
     controller.offer(within(2.0, 2), 0.03)
@@ -151,7 +151,7 @@ def test_a_batch_waits_for_company_as_long_as_the_whole_has_time() -> None:
 def test_rows_that_no_first_exit_is_in_time_for_are_too_many() -> None:
     assert controller_of(EXITS).offer(within(0.0171, rows=8), 0.0) == TooManyRows(3)
     assert controller_of(CHAIN).offer(within(0.0401, rows=8), 0.0) == TooManyRows(2)
-    assert controller_of(EXITS).max_rows([EXITS], 0.0171, at_most=100) == 3
+    assert controller_of(EXITS).dispatch.max_rows([EXITS], 0.0171, at_most=100) == 3
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_a_deferred_request_needs_all_stages_of_the_second() -> None:
     for left_s, is_taken in ((0.0301, True), (0.0299, False)):
         controller = controller_of(EXITS)
         deferred = DeferredRequest(0, "a", 0.0, left_s, min_accuracy=EXITS.accuracy)
-        assert (controller.defer(deferred, 0.0) is not None) == is_taken
+        assert (controller.dispatch.defer(deferred, 0.0) is not None) == is_taken
 
 
 def test_rows_are_due_when_their_answer_must_be_there_and_never_where_none_may_be_cut() -> None:
@@ -294,7 +294,7 @@ def test_a_cascade_to_an_exit_model_counts_with_all_of_its_stages() -> None:
 def test_for_a_deferred_request_the_condition_counts_that_its_cascade_was_measured_with() -> None:
     controller = controller_of(EXITS)
     controller.stop_when["a"] = "exit >= 1"
-    assert controller.defer(DeferredRequest(0, "a", 0.0, 1.0, min_accuracy=EXITS.accuracy), 0.0) is not None
+    assert controller.dispatch.defer(DeferredRequest(0, "a", 0.0, 1.0, min_accuracy=EXITS.accuracy), 0.0) is not None
     bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
     assert bounds is not None
     assert bounds.stop_when is None

@@ -156,7 +156,7 @@ def test_what_runs_on_other_devices_is_not_made_by_the_familys_own() -> None:
     for device in others[:3]:
         assert launched(controller, device, 0.0).hosted.key == FAST
     for request in requests[32:]:
-        controller.cancel(request)
+        controller.dispatch.cancel(request)
     assert controller.waiting == 8
     assert decided(controller, others[3]) is None
     offered(controller, *range(40, 50))
@@ -259,7 +259,7 @@ def test_of_twins_each_arm_has_those_that_are_not_the_other_version(standby: str
         launch = decided(controller, "cpu1")
         assert (launch is not None) == (standby != other_version)
         for request in admitted:
-            controller.cancel(request)
+            controller.dispatch.cancel(request)
         if launch is not None:
             controller.finished(launch, 0.008)
 

@@ -58,9 +58,9 @@ def test_the_losses_of_one_that_has_ended_count_no_more(end: str) -> None:
     if end == "finished":
         controller.finished(running(controller, "cpu1"), 0.01)
     elif end == "cancelled":
-        assert controller.cancel(request).dropped == (request,)
+        assert controller.dispatch.cancel(request).dropped == (request,)
     else:
-        assert controller.forget_all() == (request,)
+        assert controller.dispatch.forget_all() == (request,)
     offered(controller, request)
     assert controller.device_lost("cpu1", [running(controller, "cpu1")]).requeued == (request,)
 
@@ -71,7 +71,7 @@ def test_a_check_fails_as_nobody_waits_for_it() -> None:
 
     controller = controller_of("cpu0", "cpu1")
     check = Check(0, "a", 0.0, 10.0)
-    launch = controller.check(check, VariantKey("a", "a-s"), 0.0)
+    launch = controller.dispatch.check(check, VariantKey("a", "a-s"), 0.0)
     assert launch is not None
     effects = controller.device_lost(launch.hosted.device, [launch])
     assert (effects.requeued, effects.failed, effects.dropped) == ((), (check,), ())

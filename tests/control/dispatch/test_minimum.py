@@ -153,7 +153,7 @@ def test_a_waiting_request_can_be_cancelled_also_after_a_change_of_plan(minimum:
     controller, request = controller_of(BEST), asking(0, minimum)
     controller.offer(request, 0.0)
     adopted(controller, ROUGH, BEST)
-    assert controller.cancel(request).dropped == (request,)
-    assert controller.cancel(request) == NO_EFFECTS
+    assert controller.dispatch.cancel(request).dropped == (request,)
+    assert controller.dispatch.cancel(request) == NO_EFFECTS
     assert controller.waiting == 0
     assert [controller.decide(device, 0.0) for device in DEVICES] == [IDLE] * 3

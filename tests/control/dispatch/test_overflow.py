@@ -197,7 +197,7 @@ def test_times_and_accuracies_that_are_corrected_are_those_of_standbys_too(
 def test_a_standby_is_nothing_that_clients_are_told_of() -> None:
     controller = adopted(good())
     assert [host.key for host in controller.hosting("a")] == [GOOD]
-    assert controller.max_rows(controller.hosting("a"), 0.1, 64) == 10  # by the active one
+    assert controller.dispatch.max_rows(controller.hosting("a"), 0.1, 64) == 10  # by the active one
     assert controller.hosting_version("a", {"fast"}) == ()
 
 

@@ -97,13 +97,14 @@ def test_before_any_request_is_a_canary_nobody_sees_the_new_version() -> None:
 def test_a_shadow_runs_on_an_idle_worker_of_the_new_version() -> None:
     controller = controller_of(OLD, NEW)
     shadow = asking(7)
-    launch = controller.check(shadow, VariantKey("a", "a-l@2"), 0.0)
+    launch = controller.dispatch.check(shadow, VariantKey("a", "a-l@2"), 0.0)
     assert launch is not None
     assert launch.hosted.variant == "a-l@2"
-    assert controller.check(asking(8), VariantKey("a", "a-l@2"), 0.0) is None  # it is not idle now
+    assert controller.dispatch.check(asking(8), VariantKey("a", "a-l@2"), 0.0) is None  # it is not idle now
     controller.finished(launch, 0.01)
     controller.offer(asking(9), 0.01)
-    assert controller.check(asking(8), VariantKey("a", "a-l@2"), 0.01) is None  # the old version has to do there
+    again = controller.dispatch.check(asking(8), VariantKey("a", "a-l@2"), 0.01)
+    assert again is None  # the old version has to do there
 
 
 def test_without_the_new_version_canaries_are_answered_as_all_others() -> None:
@@ -126,7 +127,7 @@ def test_what_a_first_stage_defers_is_answered_by_the_version_of_its_arm(*, is_c
     bounds = (CANARY if is_canary else Bounds()).without(0.5)
     assert (bounds is not None) is is_canary
     deferred = DeferredRequest(7, "a", 0.0, SLO_S, min_accuracy=0.85, bounds=bounds)
-    assert isinstance(controller.defer(deferred, 0.0), Admitted)
+    assert isinstance(controller.dispatch.defer(deferred, 0.0), Admitted)
     assert launched(controller, "cpu0", 0.0).hosted.variant == ("a-l@2" if is_canary else "a-l")
 
 

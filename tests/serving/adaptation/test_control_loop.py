@@ -219,7 +219,7 @@ def test_a_plan_without_a_silent_family_is_dropped_where_that_is_asked_for(queri
     async def story(world: World) -> None:
         world.before_answer = lambda: first(world)
         for number in range(1000):
-            world.controller.count_refused("b", 1, world.now_s + number / 1000, 1.0)
+            world.controller.dispatch.count_refused("b", 1, world.now_s + number / 1000, 1.0)
         world.now_s += 1.1
         await world.turns()
         assert world.controller.plan is expected

@@ -98,7 +98,7 @@ class World:
 
     async def arriving(self, qps: float, lasts_s: float) -> None:
         for _ in range(round(qps * lasts_s)):
-            self.controller.count_refused("a", 1, self.clock(), 1.0)
+            self.controller.dispatch.count_refused("a", 1, self.clock(), 1.0)
             await asyncio.sleep(1 / qps)
 
     async def until_asked(self, count: int) -> None:

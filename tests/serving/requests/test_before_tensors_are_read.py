@@ -143,7 +143,7 @@ def test_what_is_refused_in_one_turn_of_the_loop_counts_each_time() -> None:
 def test_what_is_refused_is_offered_again_in_the_next_turn_of_the_loop() -> None:
     async def refused(world: World) -> None:
         fill(world)
-        world.plane.results.dropped(world.plane.controller.forget_all())
+        world.plane.results.dropped(world.plane.controller.dispatch.forget_all())
         with pytest.raises(Overloaded):
             world.submit(1, 2)
         await asyncio.sleep(0)
@@ -156,7 +156,7 @@ def test_what_is_refused_is_offered_again_in_the_next_turn_of_the_loop() -> None
 def test_a_request_that_asks_for_more_than_others_is_not_refused_like_them() -> None:
     async def refused(world: World) -> None:
         fill(world)
-        world.plane.results.dropped(world.plane.controller.forget_all())
+        world.plane.results.dropped(world.plane.controller.dispatch.forget_all())
         patient = Query("f", 1, ((0, False),), RequestOptions(timeout_s=10 * SLO_S))
         row = np.array([1, 2], FLOAT).tobytes()
         assert world.plane.admission.submit(patient, lambda: (row,), world.results.append) is not None

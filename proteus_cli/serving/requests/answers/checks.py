@@ -104,7 +104,7 @@ class Checks:
 
     def _start(self, check: CheckInFlight) -> None:
         is_ready, now_s = self._lifecycle.is_ready, self._clock()
-        launch = self._controller.check(check, check.checker.key, now_s) if is_ready else None
+        launch = self._controller.dispatch.check(check, check.checker.key, now_s) if is_ready else None
         if launch is None:
             self.forget(check)
         else:

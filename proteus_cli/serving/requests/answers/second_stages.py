@@ -190,11 +190,11 @@ class SecondStages:
             first_accuracy=by_first, second_accuracy=by_both, confidence=confidence, first_j=first_j,
         )  # fmt: skip
         room_frac = self.routes.room_frac(route, int(levels[unsure].min()))
-        admitted = self._controller.defer(deferred, now_s, room_frac)
+        admitted = self._controller.dispatch.defer(deferred, now_s, room_frac)
         if admitted is None:
             return deferred.first_answer()
         request.deferred = deferred
-        left_s = self._controller.last_moment_s(deferred) - now_s
+        left_s = self._controller.dispatch.last_moment_s(deferred) - now_s
         deferred.timer = asyncio.get_running_loop().call_later(left_s, at_last_moment, deferred)
         self._ask(admitted.devices)
         return None
@@ -229,7 +229,7 @@ class SecondStages:
 
     def give_up(self, deferred: DeferredInFlight) -> None:
         """The origin has ended: the deferred request is not run, unless it runs already."""
-        effects = self._controller.cancel(deferred)
+        effects = self._controller.dispatch.cancel(deferred)
         if effects.dropped:
             deferred.release_inputs()
         self._ask(effects.ask)

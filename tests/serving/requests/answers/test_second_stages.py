@@ -204,7 +204,7 @@ def test_a_server_that_stops_sends_first_answers() -> None:
         await world.after_first_stage(UNSURE)
         held, world.results = world.results, []
         await world.after_first_stage(UNSURE)
-        world.plane.results.dropped(world.plane.controller.forget_all())
+        world.plane.results.dropped(world.plane.controller.dispatch.forget_all())
         assert world.answer[2].is_fallback
         world.second.release()
         assert len(held) == 1
