@@ -277,7 +277,7 @@ def test_a_deferred_request_needs_the_energy_of_all_stages_of_the_second() -> No
         controller = controller_of(EXITS)
         bounds = Bounds(max_energy_j=left_j)
         deferred = DeferredRequest(0, "a", 0.0, 1.0, min_accuracy=EXITS.accuracy, bounds=bounds)
-        assert (controller.defer(deferred, 0.0) is not None) == is_taken
+        assert (controller.dispatch.defer(deferred, 0.0) is not None) == is_taken
 
 
 def test_a_cascade_to_an_exit_model_counts_with_all_of_its_stages() -> None:
