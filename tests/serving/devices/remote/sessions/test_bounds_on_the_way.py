@@ -56,6 +56,7 @@ BOUNDS = ExitBounds(
     arrival_s=[4999.990, 5000.0, 4999.980],
     power_w=4.0,
     by_own=[False, True, False],
+    max_energy_j=[math.inf, math.inf, 0.5],
 )
 SERVER_S, AGENT_S, THERE_S, BACK_S = 5000.0, 70.0, 0.001, 0.003
 
@@ -119,7 +120,8 @@ def result_of(rows: Sequence[int], ended_s: float) -> BatchResult:
     """Rows are told apart by their scores; the second was cut short."""
     places = np.array(rows)
     scores = np.stack([places, -places], axis=1).astype(np.float32)
-    notes = (places + 1).astype(np.uint8), places.astype(np.float32), places == 1, np.zeros(len(rows), np.uint8)
+    exits, confidence, held = (places + 1).astype(np.uint8), places.astype(np.float32), np.zeros(len(rows), np.uint8)
+    notes = exits, confidence, places == 1, held, np.zeros(len(rows))
     return BatchResult((scores,), 0.002, notes=notes, ended_s=ended_s)
 
 
@@ -177,7 +179,7 @@ def test_parts_come_back_before_their_batch_and_the_way_is_that_of_both_directio
         assert not ended
         ((places, of_one),) = left
         assert (list(places), of_one.outputs[0].tolist()) == ([1], [[1.0, -1.0]])
-        assert [values.tolist() for values in of_one.notes] == [[2], [1.0], [True], [0]]
+        assert [values.tolist() for values in of_one.notes] == [[2], [1.0], [True], [0], [0.0]]
         assert ends.server_s - of_one.ended_s == pytest.approx(THERE_S + BACK_S)
         ends.server_s = SERVER_S + 0.025 + THERE_S + BACK_S
         ends.comes_back()
