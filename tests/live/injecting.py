@@ -7,12 +7,12 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from live_server import ANSWER_WITHIN_S, LiveServer
+from live_server import ANSWER_WITHIN_S, POLL_S, LiveServer
 
 MEDDLING = Path(__file__).parent / "meddling"
 
@@ -65,11 +65,13 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def until(holds: Any, what: str = "", within_s: float = ANSWER_WITHIN_S) -> None:
+def until(look: Callable[[], Any], what: object = "", within_s: float = ANSWER_WITHIN_S) -> Any:
+    """What ``look`` returns, once it is true; where it hangs, fail with ``what``, which is called if it can be."""
     stop_s = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < stop_s, what
-        time.sleep(0.02)
+    while not (found := look()):
+        assert time.monotonic() < stop_s, what() if callable(what) else what
+        time.sleep(POLL_S)
+    return found
 
 
 def until_said(live: LiveServer, text: str, times: int = 1) -> None:
@@ -83,6 +85,16 @@ def metric(live: LiveServer, series: str) -> float:
     found = re.search(rf"^{re.escape(series)} (\S+)$", page, re.MULTILINE)
     assert found is not None, page
     return float(found[1])
+
+
+def until_asleep(pid: int, looks: int = 50) -> None:
+    """Until each of so many looks in a row finds the main thread of a process asleep: it has nothing to do."""
+
+    def is_asleep() -> bool:
+        time.sleep(POLL_S)
+        return Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()[0] == "S"
+
+    until(lambda: all(is_asleep() for _ in range(looks)), "it has something to do all the time")
 
 
 def open_files(pid: int) -> int:
