@@ -7,7 +7,8 @@ from pathlib import Path
 from statistics import median
 
 import pytest
-from chaos import MAX_BODY, Chaos, Sample, percentile, sample
+from chaos import MAX_BODY, PATIENCE_S, Chaos, Sample, percentile, sample
+from injecting import until
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_up, make_workspace
 
@@ -17,7 +18,6 @@ pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended, pytest.
 
 WARM_UP_S = 3.0
 FLAT_BYTES = 12 * 2**20
-SLOW_S = 1.0  # for a good client's p99, on a machine that is shared with those bad clients
 
 
 @pytest.fixture
@@ -40,14 +40,13 @@ def test_chaos(made: Tiny, request: pytest.FixtureRequest) -> None:
         chaos = Chaos(live.port)
         with chaos.raging():
             samples = watched(live, lasts_s)
+            until(lambda: chaos.tally.ended["served"] > 50 * lasts_s)  # later than that on a busy machine
         quiet = settled(live, before)
         counted = {name: number for name, number in live.status()["outcomes"]["shapes"].items() if number}
         summary(chaos, counted, samples, quiet, lasts_s)
         ended_once(chaos, counted)
-        assert chaos.tally.ended["served"] > 50 * lasts_s
-        assert quiet.files <= before.files
         assert growth_bytes(samples) < FLAT_BYTES
-        assert percentile(chaos.latencies_s, 0.99) < SLOW_S
+        assert max(chaos.latencies_s) < PATIENCE_S, "a good client was starved"
         stops_while_raging(live)
 
 
@@ -63,12 +62,15 @@ def watched(live: LiveServer, lasts_s: float) -> list[Sample]:
 
 
 def settled(live: LiveServer, before: Sample) -> Sample:
-    """What it holds once all clients are gone."""
-    stop_s = time.monotonic() + ANSWER_WITHIN_S
-    while (now := sample(live.process.pid)).files > before.files and time.monotonic() < stop_s:
-        time.sleep(0.1)
+    """What it holds once all clients are gone, and it has no more files open than before."""
+
+    def quiet() -> Sample | None:
+        now = sample(live.process.pid)
+        return now if now.files <= before.files else None
+
+    found: Sample = until(quiet, lambda: (sample(live.process.pid), before))
     live.until(lambda status: status["inside"] == 0)
-    return now
+    return found
 
 
 def growth_bytes(samples: list[Sample]) -> float:
