@@ -91,13 +91,14 @@ def _started(
         raise TrainingFailed(f"`{command[0]}` can't start: {error}.", hint="see whether it runs by itself") from error
     output = cast("BinaryIO", process.stdout)
     teller = Thread(target=_tell, args=(output, say), daemon=True)
-    teller.start()
     try:
+        teller.start()
         yield process
     finally:
         _end_group(process)
         process.wait()
-        teller.join(_LAST_LINES_S)
+        if teller.ident is not None:  # else it was interrupted before it ran
+            teller.join(_LAST_LINES_S)
         if not teller.is_alive():  # else a process that left the group has the pipe; we don't wait for it
             output.close()
 

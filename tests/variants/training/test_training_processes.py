@@ -7,11 +7,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from command_line import hearing_interrupts
 
 from proteus_cli.errors import TrainingFailed
+from proteus_cli.variants.training import processes
 from proteus_cli.variants.training.processes import EndedCommand, Limits, require_success, run_command
 
 GENEROUS = Limits(time_s=600, memory_bytes=2**32)
@@ -34,6 +36,10 @@ def is_there(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
         return False
+
+
+def said_its_child(directory: Path) -> bool:
+    return (directory / "child").exists() and (directory / "child").read_text().endswith("\n")
 
 
 def test_each_line_of_both_streams_is_told(tmp_path: Path) -> None:
@@ -100,10 +106,22 @@ def test_an_interrupt_ends_all_of_it(tmp_path: Path) -> None:
     with subprocess.Popen(
         hearing_interrupts([sys.executable, "-c", program]), cwd=tmp_path, stderr=subprocess.PIPE
     ) as ours:
-        wait_until(lambda: (tmp_path / "child").exists() and (tmp_path / "child").read_text().endswith("\n"))
+        wait_until(lambda: said_its_child(tmp_path))
         ours.send_signal(signal.SIGINT)
         _, stderr = ours.communicate(timeout=60)
     assert b"KeyboardInterrupt" in stderr
+    wait_until(lambda: not is_there(int((tmp_path / "child").read_text())))
+
+
+def test_an_interrupt_while_it_starts_ends_all_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted(Thread):
+        def start(self) -> None:
+            wait_until(lambda: said_its_child(tmp_path))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(processes, "Thread", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(f"{LEAVES_A_CHILD} wait", tmp_path)
     wait_until(lambda: not is_there(int((tmp_path / "child").read_text())))
 
 
