@@ -7,7 +7,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
-def until(look: Callable[[], Any], what: object = "", within_s: float = ANSWER_WITHIN_S) -> Any:
+def until(look: Any, what: object = "", within_s: float = ANSWER_WITHIN_S) -> Any:
     """What ``look`` returns, once it is true; where it hangs, fail with ``what``, which is called if it can be."""
     stop_s = time.monotonic() + within_s
     while not (found := look()):

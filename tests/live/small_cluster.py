@@ -21,21 +21,21 @@ _FIRST_MS = {"good": 10.0, "fast": 2.0}
 _ACCURACY = {"good": 0.9, "fast": 0.7}
 
 
-def make_small_cluster(root: Path) -> Workspace:
+def make_small_cluster(root: Path, slo: str = SLO) -> Workspace:
     """Profiles from a CSV file, and ``plan``, with the accurate variants."""
-    _add_profiles(root, {"a": "shapes", "b": "tones"})
+    _add_profiles(root, {"a": "shapes", "b": "tones"}, slo)
     demand = ",".join(f"{family}={rate:g}qps" for family, rate in RATES_QPS.items())
     return _planned(root, "--demand", demand, "--fleet", FLEET)
 
 
 def make_emulated_hosts(root: Path, hosts: Iterable[str], rate_qps: float, devices: int = 1) -> Workspace:
     """``plan`` for so much of `shapes` on the devices `cpu-0`, `cpu-1` … of each host."""
-    _add_profiles(root, {"cpu": "shapes"})
+    _add_profiles(root, {"cpu": "shapes"}, SLO)
     fleet = ";".join(f"{host}=cpu:{devices}" for host in hosts)
     return _planned(root, "--demand", f"shapes={rate_qps:g}qps", "--fleet", fleet)
 
 
-def _add_profiles(root: Path, families: Mapping[str, str]) -> None:
+def _add_profiles(root: Path, families: Mapping[str, str], slo: str) -> None:
     """Of a type of devices for each family."""
     root.mkdir(parents=True)
     rows = [
@@ -46,7 +46,7 @@ def _add_profiles(root: Path, families: Mapping[str, str]) -> None:
     ]
     csv = root / "profiles.csv"
     csv.write_text("\n".join(["device_type,family,variant,accuracy,batch,latency_ms,load_s", *rows]) + "\n")
-    assert proteus("profile", "--from-csv", csv, "--slo", SLO, "-w", root).code == 0
+    assert proteus("profile", "--from-csv", csv, "--slo", slo, "-w", root).code == 0
 
 
 def _planned(root: Path, *options: str) -> Workspace:
