@@ -1,5 +1,4 @@
 import math
-import time
 
 import msgspec
 import pytest
@@ -207,14 +206,6 @@ def test_a_burst_costs_proteus_accuracy_and_no_violations() -> None:
     assert (run.requests, run.slo_violation_ratio) == (2000, 0.0)
     assert run.max_accuracy_drop == pytest.approx(10.0)
     assert run.relative_accuracy == pytest.approx(1 - 0.1 * 1200 / 2000)
-
-
-def test_a_report_of_120000_requests_takes_less_than_a_second_of_cpu() -> None:
-    ended = [answer(k / 2000, batch=8) for k in range(120_000)]
-    start_s = time.process_time()
-    run = reported(ended)
-    assert time.process_time() - start_s < 1.0
-    assert (run.served, run.throughput_qps) == (120_000, 2000.0)
 
 
 outcomes = st.sampled_from(Outcome)
