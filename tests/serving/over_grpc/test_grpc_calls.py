@@ -371,7 +371,9 @@ def test_a_watcher_is_told_of_each_change() -> None:
         asked = framed(messages.HealthCheckRequest(service="two").SerializeToString())
         stream = client.call("/grpc.health.v1.Health/Watch", asked)
         client.plane.lifecycle.on(LifecycleEvent.STOPPED)
-        await asyncio.sleep(0.6)
+        async with asyncio.timeout(30):
+            while len(client.messages(stream)) < 2:
+                await asyncio.sleep(0.01)
         told = [messages.HealthCheckResponse.FromString(message).status for message in client.messages(stream)]
         assert told == [1, 2]
         assert not client.peer.is_answered(stream)
