@@ -7,7 +7,7 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,9 +74,27 @@ def until(look: Any, what: object = "", within_s: float = ANSWER_WITHIN_S) -> An
     return found
 
 
+def until_holds(look: Callable[[], Any], holds: Callable[[Any], bool], what: object = "") -> Any:
+    """The first of what ``look`` returns for which that holds."""
+    found = None
+
+    def is_found() -> bool:
+        nonlocal found
+        found = look()
+        return holds(found)
+
+    until(is_found, lambda: (found, what() if callable(what) else what))
+    return found
+
+
 def until_said(live: LiveServer, text: str, times: int = 1) -> None:
     """Until a text stands so often in the log."""
     until(lambda: live.log.read_text().count(text) >= times, text)
+
+
+def breaker_is(device: str, state: str) -> Callable[[Any], bool]:
+    """A condition of the status."""
+    return lambda status: bool(status["devices"][device]["breaker"] == state)
 
 
 def metric(live: LiveServer, series: str) -> float:

@@ -99,6 +99,12 @@ class LiveServer:
         return self.process.wait(ANSWER_WITHIN_S)
 
 
+def expect_stopped_well(live: LiveServer) -> None:
+    """It stops when it is told to, and nothing went wrong before."""
+    assert live.stop() == 0
+    assert "Traceback" not in live.log.read_text()
+
+
 @contextmanager
 def serving(root: Path, plan: Path, *options: str) -> Iterator[LiveServer]:
     """Start a server on a port of its own choice; whatever happens, it is gone afterwards."""

@@ -49,6 +49,13 @@ def row(value: float = 1.0, columns: int = 4) -> bytes:
     return msgspec.json.encode({"inputs": [tensor]})
 
 
+def one_row(_: int) -> bytes:
+    return _ONE_ROW
+
+
+_ONE_ROW = row()
+
+
 class Steady:
     """Asks for families at ``rates_qps``, evenly, in a thread of its own; ``endings`` are in their order."""
 
@@ -81,6 +88,10 @@ class Steady:
     def ended(self, family: str, since_s: float = 0.0, until_s: float = float("inf")) -> list[Ending]:
         """Those that were sent in that time."""
         return [each for each in list(self.endings) if each.family == family and since_s <= each.sent_s < until_s]
+
+    def devices(self, family: str, since_s: float = 0.0, until_s: float = float("inf")) -> set[str]:
+        """The devices that have answered what was sent in that time."""
+        return {each.device for each in self.ended(family, since_s, until_s) if each.device}
 
     def tally(self, family: str) -> dict[str, int]:
         return dict(Counter(each.outcome for each in self.endings if each.family == family))

@@ -1,12 +1,12 @@
 """Sure answers are checked by the second stage of a cascade, and a drift is told wherever a server shows itself."""
 
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 from cascaded import add_cascaded_plan, answered, shapes_workspace
+from injecting import until_holds
 from live_server import LiveServer, serving
 
 from proteus_cli.arrays import Singles
@@ -33,11 +33,10 @@ def checks(server: LiveServer) -> dict[str, Any]:
     return cascade["checks"] or {"checked": 0, "disagreed": 0, "drifts": False}
 
 
-def repeated(server: LiveServer, row: Singles, until: Callable[..., bool]) -> dict[str, Any]:
+def repeated(server: LiveServer, row: Singles, holds: Callable[..., bool]) -> dict[str, Any]:
     """Ask for a row, again and again, until its checks are as wanted."""
-    while not until(found := checks(server)):
+    while not holds(found := checks(server)):
         assert answered(server, row[None])[0]["stages"] == 1
-        time.sleep(0.001)
     return found
 
 
@@ -75,6 +74,8 @@ def test_a_drift_is_told_by_status_metrics_page_and_log(server: LiveServer, sure
     assert float(values[f"proteus_cascade_disagreements_total{PAIR}"]) >= found["disagreed"]
     told = "the confidence of shapes-s drifts: shapes-l gives another class in more than 0.4 % of its sure answers"
     assert server.log.read_text().count(told) == 1
-    while not (history := server.get("/v2/proteus/history").document()["families"]["shapes"])["drifts"]:
-        time.sleep(0.01)
+    history = until_holds(
+        lambda: server.get("/v2/proteus/history").document()["families"]["shapes"],
+        lambda found: bool(found["drifts"]),
+    )
     assert 0 < history["disagreed"] <= 1

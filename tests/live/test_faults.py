@@ -32,9 +32,9 @@ from injecting import (
     until,
     until_said,
 )
-from live_server import ANSWER_WITHIN_S, LiveServer, serving
+from live_server import ANSWER_WITHIN_S, LiveServer, expect_stopped_well, serving
 from small_cluster import EMULATED, RATES_QPS, make_small_cluster, one_row
-from steady import Ending, asking, row, violations
+from steady import asking, row, violations
 from tiny import SHAPES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_up, make_workspace, mlp
 from worn_models import looking_up_twice, overwrite, weights_of
 
@@ -88,15 +88,6 @@ def lose_until_planned_without(live: LiveServer, name: str) -> int:
     return losses
 
 
-def devices_of(endings: list[Ending]) -> set[str]:
-    return {ending.device for ending in endings if ending.device}
-
-
-def expect_stopped_well(live: LiveServer) -> None:
-    assert live.stop() == 0
-    assert "Traceback" not in live.log.read_text()
-
-
 # --- devices
 
 
@@ -118,7 +109,7 @@ def test_with_one_of_two_devices_lost_at_60_percent_load_few_requests_notice(clu
         losses = lose_until_planned_without(cluster, "a-0")
         cluster.until(is_back(losses, "a-0"))
         back_s = time.monotonic()
-        until(lambda: devices_of(steady.ended("shapes", back_s)) == {"a-0", "a-1"})
+        until(lambda: steady.devices("shapes", back_s) == {"a-0", "a-1"})
         until(lambda: len(steady.ended("shapes", lost_s)) >= 10.0 * RATES_QPS["shapes"])
     after = steady.ended("shapes", lost_s)
     assert violations(after) < 0.02
@@ -134,7 +125,7 @@ def test_with_one_of_two_devices_lost_at_60_percent_load_few_requests_notice(clu
 def test_a_device_that_hangs_is_noticed_given_up_and_taken_back(cluster: LiveServer) -> None:
     lost_before, hung = losses_of(cluster, "a-1"), pid_of(cluster, "a-1")
     with asking(cluster, {"shapes": 60.0}, one_row) as steady:
-        until(lambda: "a-1" in devices_of(steady.ended("shapes")))
+        until(lambda: "a-1" in steady.devices("shapes"))
         os.kill(hung, signal.SIGSTOP)
         status = cluster.until(lambda status: status["devices"]["a-1"]["losses"] > lost_before)
         assert status["devices"]["a-1"]["breaker"] == "open"
@@ -149,7 +140,7 @@ def test_a_device_that_hangs_is_noticed_given_up_and_taken_back(cluster: LiveSer
 def test_a_family_whose_devices_are_all_lost_is_refused_and_disturbs_no_other(cluster: LiveServer) -> None:
     lost_before = losses_of(cluster, "b-0")
     with asking(cluster, {"shapes": 60.0, "tones": 50.0}, one_row) as steady:
-        until(lambda: devices_of(steady.ended("tones")) == {"b-0"})
+        until(lambda: steady.devices("tones") == {"b-0"})
         os.kill(pid_of(cluster, "b-0"), signal.SIGKILL)
         cluster.until(lambda status: status["devices"]["b-0"]["breaker"] == "open")
         assert cluster.get("/v2/models/tones/ready").status == 503
@@ -221,7 +212,7 @@ def test_where_no_file_can_be_opened_a_lost_device_waits_until_one_can(cluster: 
     assert spent_s < 0.5 * waited_s  # it doesn't try all the time
     served = [ending for ending in steady.ended("shapes", short_s) if ending.outcome == "served"]
     assert len(served) > 0.8 * len(steady.ended("shapes", short_s))
-    assert "a-1" in devices_of(steady.ended("shapes", short_s, short_s + waited_s))
+    assert "a-1" in steady.devices("shapes", short_s, short_s + waited_s)
 
 
 def test_a_device_that_takes_three_times_what_it_should_makes_the_plan_adapt(cluster: LiveServer) -> None:
@@ -265,7 +256,7 @@ def test_a_server_that_is_killed_leaves_nothing_and_goes_on_from_its_last_plan(t
         assert last.plan in status["plan"]["reason"]
         assert status["placements"] == list(msgspec.to_builtins(made.plan(Path(last.plan)).placements))
         with asking(live, RATES_QPS, one_row) as steady:
-            until(lambda: devices_of(steady.ended("shapes")) == {"a-0", "a-1"})
+            until(lambda: steady.devices("shapes") == {"a-0", "a-1"})
         expect_stopped_well(live)
 
 
@@ -470,7 +461,7 @@ def test_an_engine_whose_weights_are_spoilt_under_it_is_planned_around_until_the
     live.until(lambda status: all(each["breaker"] == "closed" for each in status["devices"].values()))
     losses = [losses_of(live, name) for name in ("cpu0", "cpu1")]
     with asking(live, {"shapes": 30.0}, four) as steady:
-        until(lambda: devices_of(steady.ended("shapes")))
+        until(lambda: steady.devices("shapes"))
         spoilt_s = time.monotonic()
         spoil(weights)
         status = live.until(

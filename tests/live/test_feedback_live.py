@@ -1,7 +1,6 @@
 """Clients tell labels of what was answered: the accuracy of answers is known then, and plans count on it."""
 
 import json
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import proteus
-from live_server import ANSWER_WITHIN_S, POLL_S, LiveServer, serving
+from injecting import until_holds
+from live_server import LiveServer, serving
 from tiny import SHAPES, TinyFamily, add_plan, add_profiles, make_workspace, passing_on
 
 pytestmark = pytest.mark.live
@@ -48,11 +48,7 @@ class Asked:
         return self.live.get(FEEDBACK).document()["families"]["shapes"]
 
     def until(self, holds: Callable[[Any], bool]) -> Any:
-        stop_s = time.monotonic() + ANSWER_WITHIN_S
-        while not holds(found := self.status()):
-            assert time.monotonic() < stop_s, (found, self.live.log.read_text())
-            time.sleep(POLL_S)
-        return found
+        return until_holds(self.status, holds, self.live.log.read_text)
 
 
 @pytest.fixture

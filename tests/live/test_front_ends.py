@@ -12,7 +12,7 @@ import pytest
 from injecting import descendants, until
 from live_agents import LiveAgent, add_remote_profiles, agents
 from live_server import LiveServer, serving
-from steady import Steady, asking, row
+from steady import Steady, asking, one_row, row
 from tiny import SHAPES, Tiny, add_plan, make_workspace
 
 pytestmark = [pytest.mark.live, pytest.mark.extended, pytest.mark.hosts, pytest.mark.from_nothing]
@@ -41,20 +41,12 @@ def two_servers(made: Tiny) -> Iterator[tuple[LiveServer, LiveServer]]:
         yield one, two
 
 
-def one_row(_: int) -> bytes:
-    return row()
-
-
 def capacity_qps(live: LiveServer) -> float:
     return float(live.status()["families"]["shapes"]["capacity_qps"])
 
 
 def has_all(status: Any) -> bool:
     return all(status["devices"][device]["breaker"] == "closed" for device in DEVICES)
-
-
-def devices_of(steady: Steady, since_s: float) -> set[str]:
-    return {ending.device for ending in steady.ended("shapes", since_s) if ending.device}
 
 
 def is_shared(live: LiveServer) -> bool:
@@ -72,13 +64,13 @@ def test_one_of_two_servers_is_killed_and_the_other_carries_on_with_all_of_the_d
             theirs = Steady(second.port, {"shapes": RATE_QPS}, one_row)
             theirs.start()
             for steady in (mine, theirs):
-                until(lambda steady=steady: devices_of(steady, 0.0) == set(DEVICES), "answers of both hosts")
+                until(lambda steady=steady: steady.devices("shapes") == set(DEVICES), "answers of both hosts")
             killed_s = time.monotonic()
             second.process.send_signal(signal.SIGKILL)
             until(lambda: capacity_qps(first) > 1.5 * shared_qps, "the capacity of all devices")
             took_s = time.monotonic() - killed_s
             theirs.stop()
-            until(lambda: devices_of(mine, killed_s) == set(DEVICES), "answers of both hosts")
+            until(lambda: mine.devices("shapes", killed_s) == set(DEVICES), "answers of both hosts")
         print(f"all capacity was back after {took_s * 1e3:.0f} ms")  # noqa: T201 - shown by `pytest -s`
         assert mine.tally("shapes").keys() <= {"served", "late"}
         assert theirs.tally("shapes").keys() <= {"served", "late", "lost"}

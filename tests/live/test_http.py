@@ -3,7 +3,6 @@
 import gzip
 import json
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from http.client import HTTPConnection
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from injecting import until_holds
 from live_server import ANSWER_WITHIN_S, LiveServer, Reply, serving
 from prometheus_client.parser import text_string_to_metric_families
 from tiny import TONES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
@@ -544,8 +544,8 @@ def test_the_page_is_sent_once_and_packed(server: LiveServer) -> None:
 
 def test_the_history_goes_on_where_it_was_left(server: LiveServer) -> None:
     first = server.get("/v2/proteus/history").document()
-    while not (then := server.get(f"/v2/proteus/history?since={first['cursor']}").document())["at_s"]:
-        time.sleep(0.1)
+    later = f"/v2/proteus/history?since={first['cursor']}"
+    then = until_holds(lambda: server.get(later).document(), lambda found: bool(found["at_s"]))
     assert then["server"] == first["server"]
     assert not set(then["at_s"]) & set(first["at_s"])
     assert set(then["families"]) == {"shapes", "tones"}

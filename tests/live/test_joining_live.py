@@ -10,7 +10,7 @@ import pytest
 from injecting import until, until_said
 from live_agents import add_remote_profiles, agents, make_agent, write_hosts
 from live_server import serving
-from steady import Steady, asking, row
+from steady import asking, one_row
 from tiny import SHAPES, Tiny, add_plan, make_workspace
 
 from proteus_cli.backends.affinity import usable_cores
@@ -37,17 +37,8 @@ def made(tmp_path: Path) -> Tiny:
     return made
 
 
-def one_row(_: int) -> bytes:
-    return row()
-
-
 def serves(device: str) -> Callable[[Any], bool]:
     return lambda status: status["devices"].get(device, {}).get("breaker") == "closed"
-
-
-def devices_of(steady: Steady, since_s: float) -> set[str]:
-    """The devices that have answered what was sent since then."""
-    return {ending.device for ending in steady.ended("shapes", since_s) if ending.device}
 
 
 def serving_cluster(made: Tiny) -> Any:
@@ -67,7 +58,7 @@ def test_a_host_that_appears_is_measured_and_served_with_and_a_server_started_ag
                 running["a"].kill()
                 live.until(lambda status: status["devices"]["a/cpu0"]["breaker"] == "open")
                 lost_s = time.monotonic()
-                until(lambda: devices_of(steady, lost_s) & {"b/cpu0", "c/cpu0"}, "answers of a host that joined")
+                until(lambda: steady.devices("shapes", lost_s) & {"b/cpu0", "c/cpu0"}, "answers of a host that joined")
                 running["a"].start()
                 live.until(serves("a/cpu0"))
             measured, alike = (made.place.profile(f"{name}/cpu0") for name in "bc")

@@ -1,12 +1,12 @@
 """A model that asks for more memory than there is cannot be loaded; what is served already goes on."""
 
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from live_server import ANSWER_WITHIN_S, serving
+from injecting import until_said
+from live_server import serving
 from onnx import helper
 from tiny import CLASSES, INPUTS, Tiny, add_plan, add_profiles, save_model, tensor
 
@@ -40,11 +40,8 @@ def test_a_plan_with_a_model_beyond_memory_is_not_put_in_force(tiny: Tiny, execu
     with serving(tiny.root, plan, "--replan=off", "--executor", executor) as live:
         add_plan(tiny, {"cpu0": "shapes-m", "cpu1": "tones-l"})
         live.process.send_signal(signal.SIGHUP)
-        stop_s = time.monotonic() + ANSWER_WITHIN_S
-        while "SIGHUP: kept the plan" not in (log := live.log.read_text()):
-            assert time.monotonic() < stop_s, log
-            time.sleep(0.02)
-        assert "shapes-m.onnx`: not enough memory for 1.0 TiB" in log
+        until_said(live, "SIGHUP: kept the plan")
+        assert "shapes-m.onnx`: not enough memory for 1.0 TiB" in live.log.read_text()
         for family in ("shapes", "tones"):
             assert live.infer(family, ONE_ROW).status == 200
         assert live.stop() == 0

@@ -3,7 +3,6 @@
 import json
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,8 @@ import msgspec
 import numpy as np
 import pytest
 from command_line import proteus
-from live_server import ANSWER_WITHIN_S, POLL_S, LiveServer, serving
+from injecting import until, until_holds
+from live_server import LiveServer, serving
 from tiny import SHAPES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, catalog_toml, make_workspace, mlp
 
 from proteus_cli.serving.adaptation.plan_journal import records
@@ -45,21 +45,14 @@ class Watched:
 
     def until(self, holds: Callable[[Any], bool]) -> Any:
         """The first state of the catalog for which that holds."""
-        stop_s = time.monotonic() + ANSWER_WITHIN_S
-        while not holds(found := self.catalog()):
-            assert time.monotonic() < stop_s, (found, self.live.log.read_text())
-            time.sleep(POLL_S)
-        return found
+        return until_holds(self.catalog, holds, self.live.log.read_text)
 
     def hosted(self) -> set[str]:
         plan = self.live.ask("GET", "/v2/proteus/plan", headers=AUTHORIZED).document()
         return {placement["variant"] for placement in plan["placements"]}
 
     def until_hosted(self, holds: Callable[[set[str]], bool]) -> set[str]:
-        stop_s = time.monotonic() + ANSWER_WITHIN_S
-        while not holds(found := self.hosted()):
-            assert time.monotonic() < stop_s, (found, self.live.log.read_text())
-            time.sleep(POLL_S)
+        found: set[str] = until_holds(self.hosted, holds, self.live.log.read_text)
         return found
 
     def answer(self) -> list[float]:
@@ -117,13 +110,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """One for all catalogs that it does not follow."""
     yield from _serving(tmp_path_factory.mktemp("unchanged"), "--emulate")
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    stop_s = time.monotonic() + ANSWER_WITHIN_S
-    while not holds():
-        assert time.monotonic() < stop_s
-        time.sleep(POLL_S)
 
 
 def scores(made: Tiny, variant: str) -> list[float]:
@@ -237,7 +223,7 @@ def test_the_last_plan_is_resumed_by_the_names_of_the_catalog_file(tmp_path: Pat
         server.read()
         server.until_hosted(lambda hosted: hosted != {"shapes-m"})
         history = tmp_path / "plans" / "history"
-        wait_until(lambda: any("the catalog has changed" in each.reason for each in records(history)))
+        until(lambda: any("the catalog has changed" in each.reason for each in records(history)))
         server.live.process.kill()
         server.live.process.wait()
     with serving(tmp_path, tmp_path / "plans" / "plan.json", "--emulate", "--replan=off") as live:

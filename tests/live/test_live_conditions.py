@@ -1,6 +1,5 @@
 """The condition of a family's multi-exit variants, changed while they are served: who may, and what comes of it."""
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from exit_nets import add_exits
-from live_server import ANSWER_WITHIN_S, LiveServer, serving
+from injecting import until
+from live_server import LiveServer, serving
 from tiny import SHAPES, TinyFamily, make_workspace
 
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
@@ -139,13 +139,12 @@ def test_status_metrics_and_journal_say_what_counts(server: LiveServer) -> None:
     metrics = server.ask("GET", "/metrics", headers=AUTHORIZED).body.decode()
     assert "proteus_condition_info{" not in metrics
     expected = [("request", "shapes stops when exit >= 3"), ("request", "shapes stops as the catalog says")]
-    stop_s = time.monotonic() + ANSWER_WITHIN_S
-    while True:
-        newest = sorted(records(server.log.parent / "plans" / "history"), key=lambda record: record.plan)[-2:]
-        if [(record.origin, record.reason) for record in newest] == expected:
-            return
-        assert time.monotonic() < stop_s, newest
-        time.sleep(0.02)
+
+    def newest() -> list[tuple[str, str]]:
+        last = sorted(records(server.log.parent / "plans" / "history"), key=lambda record: record.plan)[-2:]
+        return [(record.origin, record.reason) for record in last]
+
+    until(lambda: newest() == expected, newest)
 
 
 @pytest.mark.parametrize(

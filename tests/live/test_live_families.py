@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from live_server import ANSWER_WITHIN_S, POLL_S, LiveServer, serving
+from injecting import until
+from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import SHAPES, TinyFamily, add_plan, add_profiles, catalog_toml, make_workspace
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
@@ -87,7 +88,4 @@ def _lower(headers: dict[str, str]) -> dict[str, str]:
 
 
 def _until(live: LiveServer, holds: Callable[[], bool]) -> None:
-    stop_s = time.monotonic() + ANSWER_WITHIN_S + FORGET_AFTER_S
-    while not holds():
-        assert time.monotonic() < stop_s, live.log.read_text()
-        time.sleep(POLL_S)
+    until(holds, live.log.read_text, ANSWER_WITHIN_S + FORGET_AFTER_S)

@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from injecting import is_gone, until
 from live_server import serving
 from tiny import INPUTS, Tiny, add_plan, add_profiles, make_workspace
 
@@ -20,7 +19,6 @@ from proteus_cli.domain.device import Device
 pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.from_nothing]
 
 OPTIONS = ("--executor", "process", "--replan", "off", "--log-format", "json")
-PATIENCE_S = 10.0
 REQUESTS = 60
 
 
@@ -44,20 +42,6 @@ def children(parent: int) -> list[int]:
         if ppid == parent and b"proteus_cli.serving.devices.process.child" in command:
             found.append(int(path.name))
     return found
-
-
-def until(what: Callable[[], bool]) -> None:
-    stop_s = time.monotonic() + PATIENCE_S
-    while not what():
-        assert time.monotonic() < stop_s
-        time.sleep(0.01)
-
-
-def is_there(pid: int) -> bool:
-    try:
-        return (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def scores(made: Tiny, variant: str, x: list[float]) -> list[float]:
@@ -85,7 +69,7 @@ def test_requests_are_answered_by_processes_that_end_with_the_server(made: Tiny)
             assert answer["outputs"][0]["data"] == pytest.approx(scores(made, f"{family}-s", x), abs=1e-5)
             assert answer["parameters"]["device"] == ("cpu0" if family == "shapes" else "cpu1")
         assert live.stop() == 0
-        assert not [pid for pid in pids if is_there(pid)]
+        assert all(map(is_gone, pids))
         lines = [json.loads(line) for line in live.log.read_text(encoding="utf-8").splitlines()]
         assert {line["level"] for line in lines} == {"info"}
 
@@ -95,4 +79,4 @@ def test_a_server_that_is_killed_takes_its_processes_along_even_stopped_ones(mad
         pids = children(live.process.pid)
         os.kill(pids[0], signal.SIGSTOP)
         live.process.kill()
-        until(lambda: not any(map(is_there, pids)))
+        until(lambda: all(map(is_gone, pids)))

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from injecting import is_gone, until, until_said
+from injecting import breaker_is, is_gone, until, until_said
 from live_agents import add_remote_profiles
 from live_ray import HEAD_GONE, LiveRay, ran, ray_cluster
-from live_server import LiveServer, serving
-from steady import Steady, asking, row
+from live_server import expect_stopped_well, serving
+from steady import Steady, asking, one_row
 from tiny import SHAPES, Tiny, add_plan, make_workspace
 
 pytestmark = [
@@ -58,18 +58,10 @@ def until_listed(made: Tiny) -> None:
         said = ran("devices", "--cluster", "auto", "-w", str(made.root))
 
 
-def one_row(_: int) -> bytes:
-    return row()
-
-
 def answered_by(steady: Steady, devices: set[str]) -> Callable[[], bool]:
     """Whether all these devices answer what is sent from now on, and no other does."""
     since_s = time.monotonic()
-    return lambda: {ending.device for ending in steady.ended("shapes", since_s) if ending.device} == devices
-
-
-def breaker_is(device: str, state: str) -> Callable[[Any], bool]:
-    return lambda status: status["devices"][device]["breaker"] == state
+    return lambda: steady.devices("shapes", since_s) == devices
 
 
 def test_a_node_of_ray_is_killed_under_load_then_its_agent_and_both_come_back(made: Tiny, ray: LiveRay) -> None:
@@ -116,8 +108,3 @@ def test_the_loss_of_rays_head_stops_no_serving(made: Tiny, ray: LiveRay) -> Non
             ray.kill(name)
         expect_stopped_well(live)
     until(lambda: all(map(is_gone, agents)), "agents without a server and without Ray")
-
-
-def expect_stopped_well(live: LiveServer) -> None:
-    assert live.stop() == 0
-    assert "Traceback" not in live.log.read_text()

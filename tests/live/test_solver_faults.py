@@ -1,7 +1,6 @@
 """The solver's process is killed, hangs, or has no plan to offer: what serves goes on serving, and it is told."""
 
 import os
-import re
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from clusters import make_cluster
+from injecting import metric
 from live_server import LiveServer, Reply, serving
 
 from proteus_cli import store
@@ -35,13 +35,6 @@ def server(cluster: Workspace) -> Iterator[LiveServer]:
 
 def ask(live: LiveServer) -> Reply:
     return live.infer("text", {"inputs": [{"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1.0]}]})
-
-
-def metric(live: LiveServer, name: str) -> float:
-    page = live.get("/metrics").body.decode()
-    found = re.search(rf"^{re.escape(name)} (\S+)$", page, re.MULTILINE)
-    assert found is not None, page
-    return float(found[1])
 
 
 def test_a_solver_that_is_killed_or_hangs_is_replaced_while_requests_are_answered(server: LiveServer) -> None:

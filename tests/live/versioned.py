@@ -1,7 +1,6 @@
 """A server of one family with one variant, of which versions are rolled out, and a client of it."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
@@ -10,7 +9,8 @@ from typing import Any
 
 import numpy as np
 import onnx
-from live_server import ANSWER_WITHIN_S, POLL_S, LiveServer
+from injecting import until_holds
+from live_server import LiveServer
 from msgspec.structs import replace
 from onnx import helper
 from tiny import (
@@ -63,11 +63,7 @@ class Watched:
         return self.live.ask("GET", ROLLOUTS, headers=AUTHORIZED).document()["rollouts"][-1]
 
     def until(self, holds: Callable[[Any], bool]) -> Any:
-        stop_s = time.monotonic() + ANSWER_WITHIN_S
-        while not holds(found := self.status()):
-            assert time.monotonic() < stop_s, (found, self.live.log.read_text())
-            time.sleep(POLL_S)
-        return found
+        return until_holds(self.status, holds, self.live.log.read_text)
 
     def until_stage(self, stage: str, step: int = 0) -> Any:
         return self.until(lambda found: found["stage"] == stage and found["step"] == step)
