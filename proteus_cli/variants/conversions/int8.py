@@ -8,7 +8,7 @@ quantised *dynamically*, which takes no rows; their convolutions stay in floatin
 Statically, what lies *between* convolutions is quantised with them, as else most of the time goes into conversions
 there and back. What leads to no convolution stays in floating point: the features, their mean over the image, the
 last layer and its scores. They take little time, and decide: classes of which one is a little more likely than the
-others have scores that 8 bits do not tell apart. `tests/variants/test_int8.py` has such a model.
+others have scores that 8 bits do not tell apart. `tests/variants/conversions/test_int8.py` has such a model.
 
 Weights are signed. Activations are unsigned on processors of the x86 family, whose instructions multiply unsigned by
 signed bytes: with signed ones, ONNX Runtime 1.32 leaves most convolutions of the sample models in FP32. Where those
