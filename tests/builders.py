@@ -221,14 +221,17 @@ def hosted(
 
 
 def plan_hosting(
-    *hosts: Host, demand_qps: Mapping[str, float] | None = None, devices: Sequence[str] = ("cpu0", "cpu1")
+    *hosts: Host,
+    demand_qps: Mapping[str, float] | None = None,
+    devices: Sequence[str] = ("cpu0", "cpu1"),
+    cascades: Sequence[PlannedCascade] = (),
 ) -> Plan:
     """A plan that places these hosts."""
     placements = (
         make_placement(host.device, host.family, host.variant, rate_qps=host.weight, capacity_qps=host.capacity_qps)
         for host in hosts
     )
-    return make_plan(*placements, demand_qps=demand_qps, devices=devices)
+    return make_plan(*placements, demand_qps=demand_qps, devices=devices, cascades=cascades)
 
 
 def controller_hosting(
@@ -238,12 +241,19 @@ def controller_hosting(
     slots: Mapping[str, int] = MappingProxyType({"cpu0": 1, "cpu1": 1}),
     demand_qps: float = 10.0,
     dispatch_ahead_s: float = 0.0,
+    cascades: Sequence[PlannedCascade] = (),
 ) -> Controller:
     """A controller with these hosts loaded; SLOs of 100 ms."""
     controller = Controller(dict.fromkeys(families, 0.1), slots, policy, dispatch_ahead_s=dispatch_ahead_s)
-    plan = plan_hosting(*hosts, demand_qps=dict.fromkeys(families, demand_qps), devices=tuple(slots))
+    demand = dict.fromkeys(families, demand_qps)
+    plan = plan_hosting(*hosts, demand_qps=demand, devices=tuple(slots), cascades=cascades)
     assert controller.adopt(plan, hosts, 0.0) == Effects(ask=tuple(slots))
     return controller
+
+
+def never(*_asked: object) -> Plan:
+    """Makes the plans of a policy that needs none but the first."""
+    raise AssertionError("this policy never re-plans")
 
 
 @dataclass(frozen=True)

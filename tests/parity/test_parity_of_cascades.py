@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-from builders import make_cascade, make_cascade_point, make_plan
+from builders import make_cascade, make_cascade_point, make_plan, never
 from builders import make_trace as by_hand
 from parity_world import make_world
 from virtual_time import run_live
@@ -28,10 +28,6 @@ from proteus_cli.simulation.run import simulate
 
 DEVICES = ("cpu0", "cpu1", "cpu2")
 FIXED = replace(policy_named("proteus"), replanning=None, standbys=False)
-
-
-def never(*_asked: object) -> Plan:
-    raise AssertionError("this policy never re-plans")
 
 
 class KnownConfidence:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-from builders import make_plan
+from builders import make_plan, never
 from parity_world import make_world
 from virtual_time import run_live
 
@@ -85,10 +85,6 @@ def a_trace(rate_qps: float, bounds_s: tuple[float, float] = SHORT_S, *, duratio
     minimum = np.where(np.random.default_rng(6).random(count) < 0.05, 0.9, 0.0)
     drawn_s = np.random.default_rng(5).uniform(*bounds_s, count)
     return replace(trace, confidence=np.random.default_rng(4).random(count), slo_s=drawn_s, min_accuracy=minimum)
-
-
-def never(*_asked: object) -> Plan:
-    raise AssertionError("this policy never re-plans")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from builders import make_cascade, make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
+from builders import (
+    make_cascade,
+    make_catalog,
+    make_family,
+    make_measured,
+    make_placement,
+    make_plan,
+    make_profile,
+    never,
+)
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.policies import Policy
@@ -47,10 +56,6 @@ def plan_on(*devices: str) -> Plan:
     return make_plan(
         first, second, cascades=(cascade,), devices=tuple(dict.fromkeys(devices)), demand_qps={"signs": 10}
     )
-
-
-def never(*_asked: object) -> Plan:
-    raise AssertionError("this policy never re-plans")
 
 
 def simulated(text: str, plan: Plan, directory: Path) -> Sequence[RequestRecord]:

@@ -5,7 +5,16 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile, make_trace
+from builders import (
+    make_catalog,
+    make_family,
+    make_measured,
+    make_placement,
+    make_plan,
+    make_profile,
+    make_trace,
+    never,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -46,10 +55,6 @@ def plan_of(**hosts: str) -> Plan:
 
 def evenly(until_s: float, every_s: float = 0.1) -> Trace:
     return make_trace(*((n * every_s, "a") for n in range(round(until_s / every_s))), families=("a",))
-
-
-def never(_demand: Demand, _plan: Plan) -> Plan:
-    raise AssertionError("this policy never re-plans")
 
 
 def played(

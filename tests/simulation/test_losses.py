@@ -6,7 +6,16 @@ A device of `played` runs one request in 10 ms, and loads in no time; checks for
 import math
 
 import pytest
-from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile, make_trace
+from builders import (
+    make_catalog,
+    make_family,
+    make_measured,
+    make_placement,
+    make_plan,
+    make_profile,
+    make_trace,
+    never,
+)
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.devices.breaker import CHECK_EVERY_S, FIRST_RETRY_S
@@ -30,10 +39,6 @@ MEASURED = make_measured("a", "s", 0.6, {1: RUN_S})
 FIXED = Policy("test", "all", GreedyBatcher(), None, admits="all")
 DEVICES = ("h/cpu0", "h/cpu1", "g/cpu0")
 H = DEVICES[:2]
-
-
-def never(_demand: Demand, _plan: Plan) -> Plan:
-    raise AssertionError("this policy never re-plans")
 
 
 def played(

@@ -19,6 +19,7 @@ from builders import (
     make_profile,
     make_trace,
     near,
+    never,
 )
 from drawing import examples
 from hypothesis import given
@@ -66,10 +67,6 @@ def trace_of(*queries: tuple[float, float], slo_s: float = 0.1) -> Trace:
     """(second, confidence) pairs."""
     trace = make_trace(*((at_s, "a") for at_s, _ in queries), slo_s=[slo_s] * len(queries))
     return replace(trace, confidence=np.array([confidence for _, confidence in queries]))
-
-
-def never(*_asked: object) -> Plan:
-    raise AssertionError("this policy never re-plans")
 
 
 def run(trace: Trace, plan: Plan, conditions: Conditions | None = None, policy: Policy = EXACT) -> SimulationResult:

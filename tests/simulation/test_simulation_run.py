@@ -7,14 +7,23 @@ from itertools import pairwise
 import msgspec
 import numpy as np
 import pytest
-from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile, make_trace, near
+from builders import (
+    make_catalog,
+    make_family,
+    make_measured,
+    make_placement,
+    make_plan,
+    make_profile,
+    make_trace,
+    near,
+    never,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proteus_cli.control.batching import ProactiveBatcher
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
@@ -28,10 +37,6 @@ from proteus_cli.simulation.run import simulate
 EXACT = Policy("test", "all", ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), None)
 PROTEUS = policy_named("proteus")
 LARGE_QPS, SMALL_QPS = 20.0, 200.0  # within half of 100 ms: 1 in 50 ms, 4 in 20 ms
-
-
-def never(_demand: Demand, _plan: Plan) -> Plan:
-    raise AssertionError("this policy never re-plans")
 
 
 def one_device(

@@ -7,10 +7,18 @@ from dataclasses import dataclass, replace
 import msgspec
 import numpy as np
 import pytest
-from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile, make_trace
+from builders import (
+    make_catalog,
+    make_family,
+    make_measured,
+    make_placement,
+    make_plan,
+    make_profile,
+    make_trace,
+    never,
+)
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Point, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.simulation.conditions import JITTERS, Conditions
@@ -60,10 +68,6 @@ def scattered(variant: str, accuracy: float, row_s: float) -> VariantProfile:
         for rows, s in means_s.items()
     )
     return msgspec.structs.replace(make_measured("a", variant, accuracy, means_s), points=points)
-
-
-def never(*_asked: object) -> Plan:
-    raise AssertionError("this policy never re-plans")
 
 
 def unanswered(run: SimulationResult) -> int:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 import pytest
-from builders import hosted, launched, make_table, plan_hosting
+from builders import controller_hosting, hosted, launched, make_table
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
@@ -42,8 +42,7 @@ def test_nothing_is_kept_back_before_any_was_seen() -> None:
 
 def controller_of(*ways_s: float, host: Host = HOST) -> Controller:
     policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
-    controller = Controller({"a": 0.1}, {"cpu0": 1}, policy)
-    controller.adopt(plan_hosting(host, devices=("cpu0",)), (host,), 0.0)
+    controller = controller_hosting(host, policy=policy, families=("a",), slots={"cpu0": 1})
     for way_s in ways_s:
         controller.answer_came("cpu0", way_s)
     return controller

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from builders import hosted, ids, make_cascade, make_placement, make_plan, plan_hosting, routes_of
+from builders import hosted, ids, make_cascade, plan_hosting, routes_of
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,9 +44,7 @@ def asking(number: int, *variants: str, minimum: float = 0.0, is_canary: bool = 
 def controller_of(*hosts: Host, twins: Twins | None = TWINS, cascades: Sequence[PlannedCascade] = ()) -> Controller:
     controller = Controller({"a": SLO_S}, {"cpu0": 1, "cpu1": 1}, POLICY)
     controller.use_twins("a", twins)
-    placements = (make_placement(each.device, "a", each.variant, rate_qps=each.weight) for each in hosts)
-    plan = make_plan(*placements, demand_qps={"a": 4.0}, devices=("cpu0", "cpu1"), cascades=cascades)
-    controller.adopt(plan, hosts, 0.0)
+    controller.adopt(plan_hosting(*hosts, demand_qps={"a": 4.0}, cascades=cascades), hosts, 0.0)
     return controller
 
 

@@ -4,7 +4,16 @@ import math
 from dataclasses import replace
 
 import pytest
-from builders import hosted, ids, launched, make_cascade, make_placement, make_plan, near, routes_of
+from builders import (
+    controller_hosting,
+    hosted,
+    ids,
+    launched,
+    make_cascade,
+    near,
+    plan_hosting,
+    routes_of,
+)
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,15 +47,13 @@ def controller_of(
     *hosts: Host, cascades: tuple[PlannedCascade, ...] = (CASCADE,), assignment: str = "late"
 ) -> Controller:
     policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, assignment=assignment)  # type: ignore[arg-type]
-    controller = Controller({"a": 0.1}, dict.fromkeys(DEVICES, 1), policy)
-    adopt(controller, *hosts, cascades=cascades)
-    return controller
+    slots = dict.fromkeys(DEVICES, 1)
+    return controller_hosting(*hosts, policy=policy, families=("a",), slots=slots, cascades=cascades)
 
 
 def adopt(controller: Controller, *hosts: Host, cascades: tuple[PlannedCascade, ...] = (CASCADE,)) -> list[int]:
     """What a plan drops."""
-    placements = (make_placement(host.device, "a", host.variant, rate_qps=host.weight) for host in hosts)
-    plan = make_plan(*placements, demand_qps={"a": 10.0}, devices=DEVICES, cascades=cascades)
+    plan = plan_hosting(*hosts, demand_qps={"a": 10.0}, devices=DEVICES, cascades=cascades)
     return [request.id for request in controller.adopt(plan, hosts, 0.0).dropped]
 
 

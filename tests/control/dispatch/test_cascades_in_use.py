@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 from builders import (
+    controller_hosting,
     hosted,
     make_cascade,
     make_cascade_point,
     make_deferred,
-    make_placement,
-    make_plan,
     make_request,
+    plan_hosting,
 )
 
 from proteus_cli.control.batching import GreedyBatcher
@@ -35,15 +35,12 @@ KEY = VariantKey("a", "a-s")
 
 
 def plan_of(*cascades: PlannedCascade) -> Plan:
-    placements = make_placement("cpu0", "a", "a-s", rate_qps=10.0), make_placement("cpu1", "a", "a-l", rate_qps=0.0)
-    return make_plan(*placements, demand_qps={"a": 10.0}, devices=("cpu0", "cpu1"), cascades=cascades)
+    return plan_hosting(FIRST, SECOND, demand_qps={"a": 10.0}, cascades=cascades)
 
 
 def controller_of(*cascades: PlannedCascade, first: Host = FIRST) -> Controller:
     policy = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=1e6))
-    controller = Controller({"a": 0.1}, {"cpu0": 1, "cpu1": 1}, policy)
-    controller.adopt(plan_of(*cascades), (first, SECOND), 0.0)
-    return controller
+    return controller_hosting(first, SECOND, policy=policy, families=("a",), cascades=cascades)
 
 
 def defer_much(controller: Controller) -> float:

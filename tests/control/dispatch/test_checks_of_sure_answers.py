@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from builders import hosted, make_cascade, make_placement, make_plan, make_request
+from builders import controller_hosting, hosted, make_cascade, make_request, plan_hosting
 from msgspec.structs import replace as with_field
 
 from proteus_cli.control.batching import GreedyBatcher
@@ -39,18 +39,16 @@ def at(rows: SureRows | None, *, threshold: float = 0.5, cascade: PlannedCascade
     return point if rows is None else with_field(point, sure_rows=rows)
 
 
-def plan_of(cascade: PlannedCascade, hosts: tuple[Host, ...] = (FIRST, SECOND, BEST)) -> Plan:
-    placements = [make_placement(each.device, "a", each.variant, rate_qps=each.weight) for each in hosts]
-    return make_plan(*placements, demand_qps={"a": 10.0}, devices=DEVICES, cascades=(cascade,))
+def plan_of(cascade: PlannedCascade) -> Plan:
+    return plan_hosting(FIRST, SECOND, BEST, demand_qps={"a": 10.0}, devices=DEVICES, cascades=(cascade,))
 
 
 def controller_of(
     cascade: PlannedCascade, *known: CascadeProfile, others: tuple[Host, ...] = (SECOND, BEST), slots: int = 1
 ) -> Controller:
     hosts = replace(FIRST, cascades=known), *others
-    controller = Controller({"a": 0.1}, dict.fromkeys(DEVICES, slots), POLICY)
-    controller.adopt(plan_of(cascade, hosts), hosts, 0.0)
-    return controller
+    devices = dict.fromkeys(DEVICES, slots)
+    return controller_hosting(*hosts, policy=POLICY, families=("a",), slots=devices, cascades=(cascade,))
 
 
 def checker(cascade: PlannedCascade, *known: CascadeProfile) -> Checker | None:

@@ -5,15 +5,15 @@ from dataclasses import replace
 
 import pytest
 from builders import (
+    controller_hosting,
     hosted,
     ids,
     launched,
     make_cascade,
     make_deferred,
-    make_placement,
-    make_plan,
     make_request,
     near,
+    plan_hosting,
     routes_of,
 )
 
@@ -52,11 +52,7 @@ CASCADE = make_cascade("a", "a-s", "a-l", rate_qps=10.0)
 
 
 def planned(*hosts: Host, cascades: tuple[PlannedCascade, ...] = (CASCADE,)) -> Plan:
-    placements = (
-        make_placement(host.device, host.family, host.variant, rate_qps=host.weight, capacity_qps=host.capacity_qps)
-        for host in hosts
-    )
-    return make_plan(*placements, demand_qps={"a": 10.0}, devices=DEVICES, cascades=cascades)
+    return plan_hosting(*hosts, demand_qps={"a": 10.0}, devices=DEVICES, cascades=cascades)
 
 
 def controller_of(
@@ -66,9 +62,8 @@ def controller_of(
     assignment: str = "late",
 ) -> Controller:
     policy = Policy("test", "all", batching, None, assignment=assignment)  # type: ignore[arg-type]
-    controller = Controller({"a": 0.1}, dict.fromkeys(DEVICES, 1), policy)
-    controller.adopt(planned(*hosts, cascades=cascades), hosts, 0.0)
-    return controller
+    slots = dict.fromkeys(DEVICES, 1)
+    return controller_hosting(*hosts, policy=policy, families=("a",), slots=slots, cascades=cascades)
 
 
 def offered(controller: Controller, *requests: Request) -> None:

@@ -1,7 +1,7 @@
 """How many batches a device runs at once may change while it serves: nothing that runs is ended, and nobody idles."""
 
 import pytest
-from builders import hosted, make_request, plan_hosting
+from builders import controller_hosting, hosted, make_request
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
@@ -18,9 +18,7 @@ def host(device: str, accuracy: float = 0.9) -> Host:
 
 def controller_of(*hosts: Host, slots: int = 3, policy: Policy = GREEDY, ahead_s: float = 0.0) -> Controller:
     devices = dict.fromkeys((each.device for each in hosts), slots)
-    controller = Controller({"a": 0.1}, devices, policy, dispatch_ahead_s=ahead_s)
-    controller.adopt(plan_hosting(*hosts, demand_qps={"a": 10.0}, devices=tuple(devices)), hosts, 0.0)
-    return controller
+    return controller_hosting(*hosts, policy=policy, families=("a",), slots=devices, dispatch_ahead_s=ahead_s)
 
 
 def offered(controller: Controller, count: int, first: int = 0) -> None:

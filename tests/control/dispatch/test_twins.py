@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from builders import hosted, ids, launched, make_placement, make_plan
+from builders import hosted, ids, launched, plan_hosting
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -42,8 +42,7 @@ def controller_of(*hosts: Host, twins: Twins | None = TWINS, slots: int = 1) -> 
 
 def adopt(controller: Controller, *hosts: Host) -> list[int]:
     """What a plan of these hosts drops."""
-    placements = [make_placement(each.device, "a", each.variant, rate_qps=each.weight) for each in hosts]
-    plan = make_plan(*placements, demand_qps={"a": 10.0}, devices=tuple({each.device for each in hosts}))
+    plan = plan_hosting(*hosts, demand_qps={"a": 10.0}, devices=tuple({each.device for each in hosts}))
     return [request.id for request in controller.adopt(plan, hosts, 0.0).dropped]
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from agents import CPU, linked, remote_device, run, running_agent, until
+from agents import CPU, PATIENCE_S, linked, remote_device, run, running_agent, until
+from batches import ran
 from builders import make_measured, make_profile
 from gpu_in_python import FakeContext, FakeEngine
 from tiny import INPUTS, looking_up, mlp
@@ -30,7 +31,6 @@ from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, EmulatedSpec
 
 KEY, OTHER, UNKNOWN = VariantKey("f", "v"), VariantKey("f", "other"), VariantKey("f", "unknown")
-PATIENCE_S = 30.0
 NO_MODEL = b"no model"
 
 Open = Callable[[OnLost], Executor]
@@ -143,15 +143,6 @@ def _run_at(open_site: Any, directory: Path, test: Callable[[Site], Awaitable[No
 
 
 AtSite = Callable[[Callable[[Site], Awaitable[None]]], None]
-
-
-async def ran(executor: Executor, what: Batch) -> BatchResult:
-    told: asyncio.Future[BatchResult | Exception] = asyncio.get_running_loop().create_future()
-    executor.submit(what, told.set_result)
-    result = await asyncio.wait_for(told, PATIENCE_S)
-    if isinstance(result, Exception):
-        raise result
-    return result
 
 
 def test_every_batch_ends_once_with_its_own_rows(anywhere: AtSite) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from agents import PATIENCE_S, until
 from builders import make_measured, make_profile
 from tiny import INPUTS, mlp
 
@@ -28,7 +29,6 @@ from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, O
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")
 BATCH = Batch(KEY, [(1, (np.ones(INPUTS, np.float32).tobytes(),))], 1)
-PATIENCE_S = 10.0
 
 
 class Hanging:
@@ -80,12 +80,6 @@ async def on_a_thread(directory: Path, on_lost: OnLost = print) -> AsyncIterator
     finally:
         backend.may_go_on.set()
         executor.close()
-
-
-async def until(what: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not what():
-            await asyncio.sleep(0.002)
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:

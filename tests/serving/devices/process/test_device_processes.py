@@ -20,6 +20,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
+from agents import PATIENCE_S, until
+from batches import ran
 from builders import make_catalog, make_family, make_measured, make_profile
 from forking.program import of_proteus
 from onnx import TensorProto, helper
@@ -41,7 +43,7 @@ from proteus_cli.errors import (
 )
 from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
+from proteus_cli.serving.devices.executor import Batch, BatchResult, OnLost
 from proteus_cli.serving.devices.hardware import local_devices
 from proteus_cli.serving.devices.process import executor as executor_module
 from proteus_cli.serving.devices.process.channel import Channel
@@ -64,7 +66,6 @@ from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, Emulat
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")
 OTHER: VariantKey = VariantKey("f", "other")
-PATIENCE_S = 30.0
 SHARED = Path("/dev/shm")  # noqa: S108 - nothing is written to it
 DTYPES = {
     TensorProto.FLOAT: np.float32, TensorProto.DOUBLE: np.float64, TensorProto.FLOAT16: np.float16,
@@ -110,21 +111,6 @@ def part(*values: float) -> Part:
 
 def batch(*parts: Part, key: VariantKey = KEY) -> Batch:
     return Batch(key, parts or (part(1),), sum(rows for rows, _ in parts) or 1)
-
-
-async def ran(executor: Executor, what: Batch) -> BatchResult:
-    told: asyncio.Future[BatchResult | Exception] = asyncio.get_running_loop().create_future()
-    executor.submit(what, told.set_result)
-    result = await asyncio.wait_for(told, PATIENCE_S)
-    if isinstance(result, Exception):
-        raise result
-    return result
-
-
-async def until(what: Callable[[], object]) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while not what():
-            await asyncio.sleep(0.002)
 
 
 def exists(pid: int | None) -> bool:
