@@ -189,3 +189,11 @@ def tiny(_tiny_template: Path, tmp_path: Path) -> Tiny:
     if len(usable_cores()) < len(DEVICES):
         pytest.skip("needs two cores")
     return Tiny(Path(shutil.copytree(_tiny_template, tmp_path / "ws")))
+
+
+@pytest.fixture
+def bare(tiny: Tiny) -> Tiny:
+    """The workspace without profiles."""
+    for path in tiny.place.profiles_dir.iterdir():
+        path.unlink()
+    return tiny

@@ -140,13 +140,6 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> SlottedBackend:
     return made
 
 
-@pytest.fixture
-def bare(tiny: Tiny) -> Tiny:
-    for path in tiny.place.profiles_dir.iterdir():
-        path.unlink()
-    return tiny
-
-
 def swept(
     made: Tiny, backend: SlottedBackend, max_slots: int = 4, *, budget_s: float | None = None
 ) -> tuple[Sweep, Profile]:

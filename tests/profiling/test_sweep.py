@@ -33,14 +33,6 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     return FakeBackend(clock)
 
 
-@pytest.fixture
-def bare(tiny: Tiny) -> Tiny:
-    """The workspace without profiles."""
-    for path in tiny.place.profiles_dir.iterdir():
-        path.unlink()
-    return tiny
-
-
 def swept(
     made: Tiny, backend: FakeBackend, *, budget_s: float | None = None, max_batch: int = 64, name: str = "cpu0"
 ) -> Sweep:

@@ -71,13 +71,6 @@ def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     return FakeBackend(clock)
 
 
-@pytest.fixture
-def bare(tiny: Tiny) -> Tiny:
-    for path in tiny.place.profiles_dir.iterdir():
-        path.unlink()
-    return tiny
-
-
 def swept(
     made: Tiny, backend: FakeBackend, *, budget_s: float | None = None, accepts_noise: bool = False, max_batch: int = 1
 ) -> Sweep:
