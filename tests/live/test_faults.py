@@ -348,7 +348,7 @@ def hand_fed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LiveSer
     """Plans come by hand. The most accurate variant fails on inputs of ten and more."""
     variants = [TinyVariant("plain", 0.9, hidden=4, first_s=SMALL)]
     variants += [TinyVariant(name, 0.5, hidden=8 + n) for n, name in enumerate(("deleted", "truncated", "replaced"))]
-    made = make_workspace(tmp_path_factory.mktemp("by hand") / "ws", (TinyFamily("shapes", variants, slo="500ms"),))
+    made = make_workspace(tmp_path_factory.mktemp("by hand") / "ws", (TinyFamily("shapes", variants, slo="3s"),))
     looking_up(made.model("plain"))
     add_profiles(made)
     plan = add_plan(made, {"cpu0": "plain", "cpu1": "plain"})
