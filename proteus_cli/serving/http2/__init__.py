@@ -10,8 +10,8 @@ a ``GOAWAY`` with the code that the RFC names, in bounded memory.
   remembers blocks that left the compression table alone: clients repeat themselves.
 * **Streams.** A new header block opens an `Http2Stream` (`stream.py`), and the `Application` opens a `Call` for it.
   The call gets the body by `received` and responds by `Http2Stream.send`. A stream is *half-closed* once the client
-  has sent all. It ends when its trailers are sent, or by a reset from either side, which cancels the call. Frames for
-  a stream that was reset a moment ago are expected, and ignored.
+  has sent all. It is *closed* when its trailers are sent, or by a reset from either side, which cancels the call.
+  Frames for a stream that was reset a moment ago are expected, and ignored.
 * **Flow control in.** What a client sends uses up the windows of its stream and of the connection. They are extended
   when half of them is used: the connection's always, as memory is bounded by streams and by all bodies together; a
   stream's unless its call throttles it.
@@ -26,6 +26,7 @@ a ``GOAWAY`` with the code that the RFC names, in bounded memory.
   no more than a unary call costs nothing, so that connections with one call at a time wait for no turn.
 * **Closing.** A `StreamFault` resets one stream. A `ConnectionFault` cancels all and sends GOAWAY; the socket stays
   half open so that the peer can read why. Draining sends GOAWAY, lets streams end, and closes.
+* **States** of connections and streams are tables in `states.py`. A move that is not in them is a bug and raises.
 * **Bounds** (`limits.py`): streams, windows, frames, header blocks and lists, remembered resets and blocks, unsent
   bytes (by what calls hand over), and time: for a frame or header block to be completed, for a client to send the rest
   of a message or take a response, for an idle connection. `check_timeouts` compares them once a second.

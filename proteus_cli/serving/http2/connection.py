@@ -17,6 +17,16 @@ from proteus_cli.serving.http2.frames import ACK, END_STREAM, PADDED, SETTINGS, 
 from proteus_cli.serving.http2.header_blocks import Fields, HeaderBlocks, MalformedRequest
 from proteus_cli.serving.http2.limits import KIB, Http2Limits, Http2Timeouts
 from proteus_cli.serving.http2.send_queue import SendQueue
+from proteus_cli.serving.http2.states import (
+    CONNECTION_TRANSITIONS,
+    HALF_CLOSED,
+    OPEN,
+    RESET,
+    RESPONSE_SENT,
+    STREAM_TRANSITIONS,
+    ConnectionEvent,
+    ConnectionState,
+)
 from proteus_cli.serving.http2.stream import Call, Http2Stream
 from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turn
@@ -32,6 +42,7 @@ _MAX_SETTINGS = 100
 _MAX_REMEMBERED_RESETS = 256
 _CALL_UNITS = 2  # of work: the frames of a unary call
 _LONG_READ_BYTES = 64 * KIB  # behind a read from here on, another one may follow in the same turn of the loop
+_IS_CLOSING = {ConnectionState.CLOSING, ConnectionState.CLOSED}
 _DEFAULT_LIMITS, _DEFAULT_TIMEOUTS = Http2Limits(), Http2Timeouts()
 
 
@@ -46,8 +57,10 @@ class Application(Protocol):
 
 
 class Http2Connection(asyncio.Protocol):
-    """One client. A stream of ``_streams`` is open or half-closed; those up to ``_last_stream`` that aren't are over.
+    """One client. ``state`` moves along `CONNECTION_TRANSITIONS`; a move that is not there raises `KeyError`: a bug.
 
+    ``is_closing`` and ``_is_going_away`` say what it is as flags, as each frame and response asks. A stream of
+    ``_streams`` is open or half-closed; those up to ``_last_stream`` that aren't are closed.
     ``reads_long`` is held while a request is decoded in turns, so that one of them takes memory at a time.
     ``_resets`` are the last streams that this side has reset: frames for them may still be on their way.
     """
@@ -60,6 +73,7 @@ class Http2Connection(asyncio.Protocol):
         timeouts: Http2Timeouts = _DEFAULT_TIMEOUTS,
     ) -> None:
         self.connections, self._application, self._limits, self._timeouts = connections, application, limits, timeouts
+        self.state = ConnectionState.OPEN
         self.is_closing = self._is_going_away = False
         self._streams: dict[int, Http2Stream] = {}
         self._last_stream = 0
@@ -82,6 +96,13 @@ class Http2Connection(asyncio.Protocol):
             frames.GOAWAY: self._on_goaway,
             frames.WINDOW_UPDATE: self._on_window_update,
         }  # other kinds mean nothing here
+
+    def _on(self, event: ConnectionEvent) -> None:
+        self.state = CONNECTION_TRANSITIONS[self.state][event]
+        self._is_going_away = self.state is ConnectionState.GOING_AWAY
+        self.is_closing = self.state in _IS_CLOSING
+        if self.state is ConnectionState.CLOSING:
+            self._closing_s = self.connections.now_s
 
     # asyncio.Protocol
 
@@ -106,7 +127,7 @@ class Http2Connection(asyncio.Protocol):
             self.drain()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - how makes no difference
-        self.is_closing = True
+        self._on(ConnectionEvent.LOST)
         self._cancel_all()
         self.connections.remove(self)
 
@@ -199,7 +220,7 @@ class Http2Connection(asyncio.Protocol):
         if self.is_closing:
             return
         if not self._is_going_away:
-            self._is_going_away = True
+            self._on(ConnectionEvent.DRAINED)
             self.send_queue.write(frames.goaway(self._last_stream, ErrorCode.NO_ERROR, ""))
         if self.connections.is_draining:
             for stream in list(self._streams.values()):
@@ -255,7 +276,7 @@ class Http2Connection(asyncio.Protocol):
         stream = Http2Stream(self, stream_id, send_window, self._limits.window_bytes, due_bytes)
         self._streams[stream_id] = stream
         stream.call = self._application.open(request, stream)
-        if flags & END_STREAM:
+        if flags & END_STREAM and stream.state is OPEN:  # it may be over by now, where its call was refused
             stream.half_close(b"")
 
     def _on_trailers(self, flags: int, stream_id: int, block: bytes) -> None:
@@ -275,7 +296,7 @@ class Http2Connection(asyncio.Protocol):
         if self._receive_window < self._limits.connection_window_bytes >> 1:
             self._extend_connection_window()
         stream = self._streams.get(stream_id)
-        if stream is None or stream.is_half_closed:
+        if stream is None or stream.state is not OPEN:
             stream = self._receiving_stream(stream_id)
             if stream is None:
                 return
@@ -301,7 +322,7 @@ class Http2Connection(asyncio.Protocol):
         stream = self._streams.get(stream_id)
         if stream is None and (stream_id in self._resets or stream_id > self._last_stream):
             return None
-        if stream is None or stream.is_half_closed:
+        if stream is None or stream.state is not OPEN:
             raise StreamFault(stream_id, ErrorCode.STREAM_CLOSED)
         return stream
 
@@ -367,14 +388,15 @@ class Http2Connection(asyncio.Protocol):
     def extend_window(self, stream: Http2Stream) -> None:
         """Extend the window of a stream if half of it is used."""
         window = self._limits.window_bytes
-        if stream.receive_window < window >> 1 and not stream.is_half_closed and stream.id in self._streams:
+        if stream.receive_window < window >> 1 and stream.state is OPEN:
             self.send_queue.write(frames.window_update(stream.id, window - stream.receive_window))
             stream.receive_window = window
 
     def on_response_sent(self, stream: Http2Stream) -> None:
+        before, stream.state = stream.state, STREAM_TRANSITIONS[stream.state][RESPONSE_SENT]
         del self._streams[stream.id]
         self.flood_budget.left += 1.0
-        if not stream.is_half_closed:  # the response does not need the rest of the request
+        if before is not HALF_CLOSED:  # the response does not need the rest of the request
             self._send_reset(stream.id, ErrorCode.NO_ERROR)
         if self._is_going_away:
             self._close_if_done()
@@ -393,14 +415,13 @@ class Http2Connection(asyncio.Protocol):
     def _remove(self, stream_id: int) -> None:
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
-            self.send_queue.discard(stream)
-            stream.call.cancelled()
+            self._cancel(stream)
         if self._is_going_away:
             self._close_if_done()
 
     def _close_if_done(self) -> None:
         if not self._streams and not self.is_closing:
-            self.is_closing, self._closing_s = True, self.connections.now_s
+            self._on(ConnectionEvent.EMPTIED)
             self.send_queue.flush()
             self._transport.close()
 
@@ -408,7 +429,7 @@ class Http2Connection(asyncio.Protocol):
         """Send GOAWAY and let the peer read it: closing the socket while it still sends could destroy that."""
         if self.is_closing:
             return
-        self.is_closing, self._closing_s = True, self.connections.now_s
+        self._on(ConnectionEvent.FAILED)
         self._cancel_all()
         self.send_queue.write(frames.goaway(self._last_stream, fault.code, fault.message))
         self.send_queue.flush()
@@ -423,5 +444,9 @@ class Http2Connection(asyncio.Protocol):
     def _cancel_all(self) -> None:
         streams, self._streams = self._streams, {}
         for stream in streams.values():
-            self.send_queue.discard(stream)
-            stream.call.cancelled()
+            self._cancel(stream)
+
+    def _cancel(self, stream: Http2Stream) -> None:
+        stream.state = STREAM_TRANSITIONS[stream.state][RESET]
+        self.send_queue.discard(stream)
+        stream.call.cancelled()

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.serving.http2.frames import ErrorCode, StreamFault
+from proteus_cli.serving.http2.states import OPEN, REQUEST_ENDED, STREAM_TRANSITIONS
 
 if TYPE_CHECKING:
     from proteus_cli.serving.http2.connection import Http2Connection
@@ -26,7 +27,7 @@ class Call(Protocol):
 
 
 class Http2Stream:
-    """A stream that is open or half-closed.
+    """A stream. ``state`` moves along `STREAM_TRANSITIONS`; a move that is not there is a bug and raises `KeyError`.
 
     ``send_window`` and ``receive_window`` are the bytes that its windows have left. ``queue`` is what waits to be sent
     before ``trailers``, None if nothing does. ``waiting_since_s`` is since when the server waits for the client, to
@@ -34,8 +35,8 @@ class Http2Stream:
     """
 
     __slots__ = (
-        "call", "connection", "due_bytes", "id", "is_half_closed", "is_throttled", "queue", "receive_window",
-        "send_window", "trailers", "waiting_since_s",
+        "call", "connection", "due_bytes", "id", "is_throttled", "queue", "receive_window", "send_window", "state",
+        "trailers", "waiting_since_s",
     )  # fmt: skip
 
     def __init__(
@@ -49,7 +50,7 @@ class Http2Stream:
         self.connection, self.id, self.due_bytes = connection, stream_id, due_bytes
         self.send_window, self.receive_window = send_window, receive_window
         self.call: Call
-        self.is_half_closed = self.is_throttled = False
+        self.state, self.is_throttled = OPEN, False
         self.queue: bytearray | None = None
         self.trailers = b""
         self.waiting_since_s: float | None = connection.connections.now_s
@@ -80,5 +81,5 @@ class Http2Stream:
         """Take the last bytes of the request's body. Raises `StreamFault` if there should be more."""
         if self.due_bytes:
             raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR)
-        self.is_half_closed, self.waiting_since_s = True, None
+        self.state, self.waiting_since_s = STREAM_TRANSITIONS[self.state][REQUEST_ENDED], None
         self.call.received(content, ended=True)
