@@ -16,6 +16,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
+from proteus_cli.serving.requests.admission import RequestWatch
 from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
@@ -88,6 +89,7 @@ class World:
         sample_writer: SampleWriter | None = None,
         keep_answers_s: float = 0.0,
         cold: tuple[str, ...] = (),
+        watch: RequestWatch | None = None,
     ) -> None:
         times_s = {rows: latency_s + row_s * rows for rows in (1, 2, 4, 8)}
         profile = make_profile(device, *(make_measured("f", variant, 0.9, times_s) for variant in ("v", *cold)))
@@ -102,7 +104,7 @@ class World:
         self.plane = make_data_plane(
             controller, [served], [device],
             lambda _device, _on_lost: self.executor, clock, models=models, profiles=self.profiles,
-            sample_writer=sample_writer,
+            sample_writer=sample_writer, watch=watch,
             options=DataPlaneOptions(
                 refuses_non_finite, max_timeout_s, is_emulated=is_emulated, keep_answers_s=keep_answers_s
             ),

@@ -53,7 +53,7 @@ class Admission:
     With ``refuses_non_finite``, NaN or infinity in an input is an error; else it passes through. No request waits
     longer than ``max_timeout_s``, or than the SLO of its family where that is longer, whatever timeout it asks for.
     ``answers`` records the answers to requests that have an id; None where no feedback is taken. ``samples`` captures
-    some requests.
+    some requests, ``watch`` looks at some. ``arms`` are those of versions that are rolled out now, by family.
     """
 
     def __init__(
@@ -70,14 +70,15 @@ class Admission:
         max_timeout_s: float = inf,
         answers: AnswerLog | None = None,
         samples: SampleCapture | None = None,
+        watch: RequestWatch | None = None,
+        arms: Mapping[str, VersionArms],
     ) -> None:
         self._families, self._controller, self._lifecycle = families.by_name, controller, lifecycle
         self._workers, self._results, self._counts, self._clock = workers, results, counts, clock
         self._refuses_non_finite, self._max_timeout_s = refuses_non_finite, max_timeout_s
         self._answers, self._samples = answers, samples
         self._less_accurate = LessAccurate(controller)
-        self._watch: RequestWatch | None = None
-        self.arms = dict[str, VersionArms]()  # by family, of versions that are rolled out
+        self._watch, self._arms = watch, arms
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)
         self._to_ask: dict[str, None] = {}
@@ -115,7 +116,7 @@ class Admission:
             raise NotReady(f"`{family}` is {served.why_out}")
         rows, options = query.rows, query.options
         bounds, mark = options.bounds, None
-        if self.arms and (arms := self.arms.get(family)) is not None:
+        if self._arms and (arms := self._arms.get(family)) is not None:
             bounds, read_inputs, done, mark = arms.enter(query, read_inputs, done, arrival_s)
         if rows > served.max_rows:
             raise BadRequest(f"`{family}` takes at most {counted(served.max_rows, 'row')} a request; got {rows}")
@@ -204,10 +205,6 @@ class Admission:
         if effects.dropped:
             request.release_inputs()
         self.ask(effects.ask)
-
-    def show_to(self, watch: RequestWatch) -> None:
-        """From now on some of the requests that are admitted are shown to it."""
-        self._watch = watch
 
     def count_refusal(self, error: RequestError) -> None:
         """A front end answers a request with an error, before the request was admitted or instead of that."""

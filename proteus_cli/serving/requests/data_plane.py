@@ -20,7 +20,7 @@ from proteus_cli.serving.fleet.fleet import TIMER_RESOLUTION_S, Fleet
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.lifecycle import Lifecycle
-from proteus_cli.serving.requests.admission import Admission
+from proteus_cli.serving.requests.admission import Admission, RequestWatch
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog
 from proteus_cli.serving.requests.answers.checks import Checks
 from proteus_cli.serving.requests.answers.second_stages import ComputedConfidence, Confidence, SecondStages
@@ -29,11 +29,15 @@ from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.results import Results
 from proteus_cli.serving.requests.samples.capture import SampleCapture
 from proteus_cli.serving.requests.samples.writer import SampleWriter
+from proteus_cli.serving.requests.version_arms import VersionArms
 
 
 @dataclass(frozen=True, slots=True)
 class DataPlane:
-    """The way of a request: `admission`, the queues of the ``controller``, a worker of the ``fleet``, ``results``."""
+    """The way of a request: `admission`, the queues of the ``controller``, a worker of the ``fleet``, ``results``.
+
+    ``arms`` are those of the versions that are rolled out now, by family: roll-outs write them, admission reads them.
+    """
 
     controller: Controller
     lifecycle: Lifecycle
@@ -48,6 +52,7 @@ class DataPlane:
     confidence: ComputedConfidence
     answers: AnswerLog | None
     checks: Checks
+    arms: dict[str, VersionArms]
 
     def forget_variants(self, keys: AbstractSet[VariantKey]) -> None:
         """These variants are gone for good: no plan has them, and no device."""
@@ -103,12 +108,13 @@ def make_data_plane(
     drift: Drift | None = None,
     confidence: Confidence | None = None,
     sample_writer: SampleWriter | None = None,
+    watch: RequestWatch | None = None,
     options: DataPlaneOptions = DataPlaneOptions(),
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`.
 
     ``confidence`` of first stages; None: that which their outputs tell. Requests are captured where there is a
-    ``sample_writer``.
+    ``sample_writer``; ``watch`` looks at some.
     """
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
@@ -135,14 +141,15 @@ def make_data_plane(
     answers = None
     if options.keep_answers_s:
         answers = AnswerLog(options.keep_answers_s, clock, samples.superseded if samples is not None else None)
+    arms = dict[str, VersionArms]()
     admission = Admission(
         families, controller, lifecycle, fleet.workers, results, counts, clock,
         refuses_non_finite=options.refuses_non_finite, max_timeout_s=options.max_timeout_s,
-        answers=answers, samples=samples,
+        answers=answers, samples=samples, watch=watch, arms=arms,
     )  # fmt: skip
     return DataPlane(
         controller, lifecycle, families, counts, results, fleet, admission, clock, options.is_emulated, samples,
-        computed, answers, checks,
+        computed, answers, checks, arms,
     )  # fmt: skip
 
 

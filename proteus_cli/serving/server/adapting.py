@@ -7,10 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
-
 from proteus_cli.control.devices.drift import Drift
-from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -59,7 +56,9 @@ async def open_adaptation(
     hardware: Hardware,
     plane: DataPlane,
     profiles: ProfileStore,
+    served: ServedCatalog,
     drift: Drift | None,
+    shifts: Shifts | None,
     stop: asyncio.Event,
 ) -> AsyncIterator[Adaptation]:
     """Put the plan in force, while the solver gets ready, and adapt it from then on.
@@ -67,7 +66,6 @@ async def open_adaptation(
     Raises `StoppedEarly`, and `EngineError` where the plan can't be put in force.
     """
     async with AsyncExitStack() as stack:
-        served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))
         planning = await _open_planning(deployment, plane, profiles, served, stack, stop)
         parts = _Parts(deployment, hardware, plane, profiles, planning, options.tokens is not None, stack)
         await parts.open_sharing()
@@ -76,7 +74,8 @@ async def open_adaptation(
         accuracies = await parts.open_accuracies(takes_labels=plane.answers is not None)
         conditions = parts.live_conditions(served)
         live_catalog = await parts.open_live_catalog(served, accuracies, conditions)
-        shifts = await parts.open_shifts(served)
+        if shifts is not None:
+            await stack.enter_async_context(running(shifts.run()))
         rollouts = await parts.open_rollouts(served, live_catalog)
         yield Adaptation(
             planning.control_loop,
@@ -198,14 +197,6 @@ class _Parts:
         )  # fmt: skip
         await self._run(live_catalog.run(watches=self.deployment.watches_catalog))
         return live_catalog
-
-    async def open_shifts(self, served: ServedCatalog) -> Shifts | None:
-        if self.deployment.references is None:
-            return None
-        shifts = Shifts(self.plane, self.profiles, served, self.deployment.references, np.random.default_rng())
-        self.plane.admission.show_to(shifts)
-        await self._run(shifts.run())
-        return shifts
 
     async def open_rollouts(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> VersionRollouts:
         rollouts = VersionRollouts(

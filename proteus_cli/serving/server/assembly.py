@@ -27,6 +27,7 @@ from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.fleet.worker import DISPATCH_AHEAD_S
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.oip.repository import ModelRepository
+from proteus_cli.serving.requests.admission import RequestWatch
 from proteus_cli.serving.requests.answers.second_stages import DrawnConfidence
 from proteus_cli.serving.requests.data_plane import DataPlane, DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import FamilyFiles, ServedFamily, served_families
@@ -83,6 +84,7 @@ async def open_data_plane(
     profiles: ProfileStore,
     drift: Drift | None,
     sample_writer: SampleWriter | None,
+    watch: RequestWatch | None,
 ) -> AsyncIterator[DataPlane]:
     """All devices, which host nothing yet; lost ones are looked for and taken back. Raises `DeviceUnavailable`."""
     devices = [device.id for device in deployment.devices]
@@ -111,6 +113,7 @@ async def open_data_plane(
         drift=drift,
         confidence=DrawnConfidence(np.random.default_rng(0)) if hardware.is_emulated else None,
         sample_writer=sample_writer,
+        watch=watch,
         options=DataPlaneOptions(
             options.refuses_non_finite, options.max_timeout_s, 0 if hardware.is_emulated else options.check_nth,
             is_emulated=hardware.is_emulated, tunes_slots=deployment.tunes_slots,

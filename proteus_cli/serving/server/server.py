@@ -12,14 +12,18 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
+import numpy as np
 import uvloop
 
 from proteus_cli import __version__
 from proteus_cli.control.devices.drift import Drift
+from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BackendUnavailable
+from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import hosts
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.shifts.shifts import Shifts
 from proteus_cli.serving.core_claims import warning_of_shared
 from proteus_cli.serving.lifecycle import LifecycleEvent, StoppedEarly, running
 from proteus_cli.serving.logs import fields
@@ -96,12 +100,16 @@ async def _serve(
     stop, profiles, manager = asyncio.Event(), ProfileStore(deployment.profiles), ServiceManager.of(os.environ)
     drift = Drift(profiles.alone, after_s=deployment.drift_after_s) if deployment.drift_after_s else None
     writer = SampleWriter(options.samples, time.time) if options.samples is not None else None
+    served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))
+    shifts = None
+    if deployment.references is not None:
+        shifts = Shifts(profiles, served, deployment.references, np.random.default_rng())
     with stopping_on_signals(stop), writer.running() if writer is not None else nullcontext():
         async with (
             running(manager.watch()),
             open_hardware(deployment) as hardware,
-            open_data_plane(deployment, options, hardware, profiles, drift, writer) as plane,
-            open_adaptation(deployment, options, hardware, plane, profiles, drift, stop) as adaptation,
+            open_data_plane(deployment, options, hardware, profiles, drift, writer, shifts) as plane,
+            open_adaptation(deployment, options, hardware, plane, profiles, served, drift, shifts, stop) as adaptation,
             open_connections(options) as connections,
             open_telemetry(deployment, hardware, plane, profiles, adaptation, connections) as telemetry,
         ):

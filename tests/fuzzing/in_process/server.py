@@ -18,8 +18,10 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named, with_replanning
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.request import Outcome
+from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import OnLost
@@ -154,6 +156,7 @@ async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
         profiles=dict(deployment.profiles), timer=cast("Any", None), in_processes=False,
     )  # fmt: skip
     profiles = ProfileStore(deployment.profiles)
+    served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))
     slo_s = deployment.catalog.slo_s()
     plane = make_data_plane(
         Controller(slo_s, {DEVICE: 1}, deployment.policy),
@@ -163,7 +166,7 @@ async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         adaptation = await stack.enter_async_context(
-            open_adaptation(deployment, options, hardware, plane, profiles, None, asyncio.Event())
+            open_adaptation(deployment, options, hardware, plane, profiles, served, None, None, asyncio.Event())
         )
         connections = await stack.enter_async_context(open_connections(options))
         telemetry = await stack.enter_async_context(

@@ -101,10 +101,10 @@ class World:
         self.guard = Guard(RolloutSpecification("f", "v", "v@2", guard=GUARD), SLO_S)
         self.arms = VersionArms(OLD, NEW, self.guard, plane.controller, plane.lifecycle, plane.clock, worker.run)
         self.arms.use(share, shadow_share)
-        plane.admission.arms["f"] = self.arms
+        plane.arms["f"] = self.arms
 
     def end_rollout(self) -> None:
-        del self.plane.admission.arms["f"]
+        del self.plane.arms["f"]
 
     async def start(self) -> None:
         await self.plane.fleet.deploy(self.plan)

@@ -21,7 +21,7 @@ def tuned_devices(deployment: Deployment) -> set[str]:
         async with (
             open_hardware(deployment) as hardware,
             open_data_plane(
-                deployment, ServerOptions(), hardware, ProfileStore(deployment.profiles), None, None
+                deployment, ServerOptions(), hardware, ProfileStore(deployment.profiles), None, None, None
             ) as plane,
         ):
             return set(plane.fleet.tuners)

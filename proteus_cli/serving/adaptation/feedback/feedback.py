@@ -77,7 +77,7 @@ class Feedback:
         if self._plane.samples is not None and item.label is not None:
             self._plane.samples.told(item.model, item.id, self._numbers(item, answer))
         self._accuracies.count(answer, scores)
-        if (arms := self._plane.admission.arms.get(item.model)) is not None and answer.is_plain and scores:
+        if (arms := self._plane.arms.get(item.model)) is not None and answer.is_plain and scores:
             label = self._numbers(item, answer)[0] if item.label is not None and answer.rows == 1 else None
             arms.labelled(answer.key, answer.mark, label, sum(scores) / len(scores))
         return "accepted"

@@ -153,7 +153,7 @@ class RolloutSteps:
         await self._control_loop.redeploy(self._plans.again, reason, "request")
         if not places(self._plane.controller.plan, running.new) and not self._planner.replans:
             raise Unprocessable(f"no device has {running.new.variant}{_reasons(running.absence.why)}")
-        self._plane.admission.arms[running.family] = running.arms
+        self._plane.arms[running.family] = running.arms
         running.arms.use(wanted.share, wanted.shadow_share)
         log.info("%s", reason, extra=fields(family=running.family, share=wanted.share))
         self._replan(reason)
@@ -189,7 +189,7 @@ class RolloutSteps:
 
     async def _finish(self, running: Running) -> None:
         """The old version is kept no longer."""
-        self._plane.admission.arms.pop(running.family, None)
+        self._plane.arms.pop(running.family, None)
         running.is_over = True
         self._keep_old()
         reason = f"{running.old.variant} is kept no longer: {running.new.variant} is rolled out"
@@ -212,7 +212,7 @@ class RolloutSteps:
             await self._control_loop.redeploy(lambda: of_now(plans.only_old(running)), reason, "request")
             await self._control_loop.recorded()
         self._plane.controller.use_twins(running.family, None)
-        self._plane.admission.arms.pop(running.family, None)
+        self._plane.arms.pop(running.family, None)
         self._naming.live_catalog.release(running.new)
         running.is_over = True
         self._keep_old()

@@ -18,7 +18,7 @@ from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.shifts.references import References
 from proteus_cli.serving.adaptation.shifts.summaries import RowSummary
 from proteus_cli.serving.logs import fields
-from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.requests.answers.second_stages import confidence_of
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result, ResultCallback
 
@@ -39,25 +39,24 @@ class Shifts:
 
     def __init__(
         self,
-        plane: DataPlane,
         profiles: ProfileStore,
         served: ServedCatalog,
         references: References,
         rng: np.random.Generator,
         in_thread: InThread = asyncio.to_thread,
     ) -> None:
-        self._plane, self._profiles, self._references, self._rng = plane, profiles, references, rng
+        self._profiles, self._references, self._rng = profiles, references, rng
         self._in_thread = in_thread
         self._served, self._content = served, served.content
         self._summaries: dict[str, RowSummary] = {}
         self._inputs: dict[str, ShiftWatch | None] = {}
         self._confidence: dict[VariantKey, ShiftWatch | None] = {}
-        self._wanted: asyncio.Queue[str | VariantKey] = asyncio.Queue()
+        self._wanted: asyncio.Queue[ServedFamily | VariantKey] = asyncio.Queue()
 
     def admitted(self, request: InFlightRequest, served: ServedFamily, now_s: float) -> None:
         """A request that is to be looked at was admitted, and its tensors are read."""
         served.next_look_s = now_s + EVERY_S
-        request.done = partial(self._ended, request.inputs, request.rows, request.done)
+        request.done = partial(self._ended, served, request.inputs, request.rows, request.done)
 
     def is_shifted(self, family: str) -> bool:
         """Whether its inputs are, or the confidence of one of its variants."""
@@ -94,22 +93,22 @@ class Shifts:
 
     # --- one answer
 
-    def _ended(self, inputs: tuple[Buffer, ...], rows: int, done: ResultCallback, result: Result) -> None:
+    def _ended(
+        self, served: ServedFamily, inputs: tuple[Buffer, ...], rows: int, done: ResultCallback, result: Result
+    ) -> None:
         done(result)
         if not isinstance(result, Answered):
             return
-        family, row = result.batch.hosted.family, int(self._rng.integers(rows))
-        served = self._plane.families.by_name.get(family)
-        if served is None:
-            return
-        self._saw_inputs(family, served, inputs, rows, row)
+        row = int(self._rng.integers(rows))
+        self._saw_inputs(served, inputs, rows, row)
         if result.batch.staged is None:
-            self._saw_confidence(result.batch.hosted.key, result.outputs, row)
+            self._saw_confidence(served, result.batch.hosted.key, result.outputs, row)
 
-    def _saw_inputs(self, family: str, served: ServedFamily, inputs: tuple[Buffer, ...], rows: int, row: int) -> None:
+    def _saw_inputs(self, served: ServedFamily, inputs: tuple[Buffer, ...], rows: int, row: int) -> None:
+        family = served.name
         watch = self.inputs.get(family)
         if watch is None:
-            self._want(family, is_known=family in self.inputs)
+            self._want(served, is_known=family in self.inputs)
             return
         specs = served.signature.inputs
         values = [
@@ -119,32 +118,29 @@ class Shifts:
         if watch.saw(self._summaries[family].of(values)[0]):
             _log_change(f"inputs of {family}", watch, family)
 
-    def _saw_confidence(self, key: VariantKey, outputs: OutputArrays, row: int) -> None:
+    def _saw_confidence(self, served: ServedFamily, key: VariantKey, outputs: OutputArrays, row: int) -> None:
         watch = self.confidence.get(key)
         if watch is None:
             self._want(key, is_known=key in self.confidence)
             return
-        confidence = self._plane.confidence.of(key.family, outputs)[row : row + 1]
+        confidence = confidence_of(served, outputs)[row : row + 1]
         if watch.saw(confidence.astype(np.float64)):
             _log_change(f"confidence of {key.variant}", watch, key.family, key.variant)
 
-    def _want(self, what: str | VariantKey, *, is_known: bool) -> None:
+    def _want(self, what: ServedFamily | VariantKey, *, is_known: bool) -> None:
         """Have a reference read, once."""
         if is_known:
             return
         if isinstance(what, VariantKey):
             self.confidence[what] = None
         else:
-            self.inputs[what] = None
+            self.inputs[what.name] = None
         self._wanted.put_nowait(what)
 
     # --- references
 
-    async def _read_inputs(self, family: str) -> None:
-        served = self._plane.families.by_name.get(family)
-        if served is None:
-            return
-        summary = RowSummary(served.signature.inputs)
+    async def _read_inputs(self, served: ServedFamily) -> None:
+        family, summary = served.name, RowSummary(served.signature.inputs)
         found = await self._read(
             f"inputs of {family}", lambda: self._references.inputs(family, served.signature, summary)
         )

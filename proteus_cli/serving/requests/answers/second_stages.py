@@ -62,15 +62,24 @@ class ComputedConfidence:
 
     def of(self, family: str, outputs: OutputArrays) -> Singles:
         """By row of an answer."""
-        place = self._place.get(family)
-        values: Singles = margin(outputs[0]) if place is None else outputs[place].reshape(-1).astype(np.float32)
-        return values
+        return _confidence_at(self._place.get(family), outputs)
 
     def _values(self, family: str, outputs: OutputArrays) -> tuple[Singles, float | None]:
         """By row, and the lowest."""
         values = self.of(family, outputs)
         lowest = float(values.min())
         return values, lowest if math.isfinite(lowest) else None
+
+
+def confidence_of(served: ServedFamily, outputs: OutputArrays) -> Singles:
+    """Of an answer of a family, by row, like `ComputedConfidence`. Raises `ArtefactError` like that."""
+    return _confidence_at(confidence_place(served.name, output_of(served.confidence), served.signature), outputs)
+
+
+def _confidence_at(place: int | None, outputs: OutputArrays) -> Singles:
+    """The margin of the scores, or the output at its place."""
+    values: Singles = margin(outputs[0]) if place is None else outputs[place].reshape(-1).astype(np.float32)
+    return values
 
 
 class DrawnConfidence:

@@ -74,13 +74,12 @@ class World:
         )
         family = SimpleNamespace(labels=("x", "y"), variants={"a-s": 0.9})
         families = SimpleNamespace(by_name={"a": family}, use=self._use)
-        admission = SimpleNamespace(arms={})
         plane: Any = SimpleNamespace(
             controller=controller,
             families=families,
             clock=lambda: 0.0,
             samples=None,
-            admission=admission,
+            arms={},
             answers=self.answers,
         )
         this, source = cast("Any", self), cast("Any", self.source)

@@ -37,7 +37,7 @@ async def require_old_alone(server: Rolled) -> None:
     await asyncio.sleep(GONE_S + STEPPED_S)
     assert (server.hosted(), server.catalog.known) == ({"good"}, {"good", "fast"})
     assert (server.is_over(), server.catalog.models["good"]) == (True, "good-1")
-    assert (server.world.plane.admission.arms, server.beside) == ({}, set())
+    assert (server.world.plane.arms, server.beside) == ({}, set())
 
 
 async def with_g(server: Rolled) -> None:
@@ -251,7 +251,7 @@ def test_a_family_that_is_removed_can_come_back_and_be_rolled_out_again(monkeypa
         await server.live.read()
         await asyncio.sleep(GONE_S + 2 * STEPPED_S)
         assert (server.is_over("g"), "g" in server.world.plane.families.by_name) == (True, False)
-        assert (server.world.plane.admission.arms, server.beside) == ({}, set())
+        assert (server.world.plane.arms, server.beside) == ({}, set())
         assert server.at("g") == ("ended", "failed")
         await server.start()
         assert "g" not in server.rollouts.all  # of families that are gone, only the last few are told of

@@ -77,7 +77,7 @@ def test_two_are_promoted_and_taken_back_at_once(monkeypatch: pytest.MonkeyPatch
         await asyncio.sleep(GONE_S + STEPPED_S)
         assert [(server.is_over(family), server.hosted(family)) for family in ("f", "g")] == [(True, {"good"})] * 2
         assert [server.catalog.families[family]["good"] for family in ("f", "g")] == ["good-1", "g-1"]
-        assert (server.world.plane.admission.arms, server.beside) == ({}, set())
+        assert (server.world.plane.arms, server.beside) == ({}, set())
 
     rolled(story, monkeypatch, qps=QPS)
 

@@ -57,11 +57,8 @@ async def at_once(read: Callable[[], Floats | None]) -> Floats | None:
 class Watched:
     """A world whose requests are looked at."""
 
-    def __init__(self, world: World, known: Known) -> None:
-        content: Any = object()
-        self.world, self.known, self.served = world, known, ServedCatalog(content)
-        self.shifts = Shifts(world.plane, ProfileStore({}), self.served, known, np.random.default_rng(0), at_once)
-        world.plane.admission.show_to(self.shifts)
+    def __init__(self, world: World, known: Known, served: ServedCatalog, shifts: Shifts) -> None:
+        self.world, self.known, self.served, self.shifts = world, known, served, shifts
         self.rng = np.random.default_rng(1)
 
     async def ask(self, requests: int, *, spread: float = 1.0, rows: int = 1) -> None:
@@ -77,12 +74,14 @@ class Watched:
 
 
 def played(story: Any, *, problem: bool = False) -> Known:
-    known = Known(problem)
+    content: Any = object()
+    known, served = Known(problem), ServedCatalog(content)
+    shifts = Shifts(ProfileStore({}), served, known, np.random.default_rng(0), at_once)
 
     async def play(world: World) -> None:
-        await story(Watched(world, known))
+        await story(Watched(world, known, served, shifts))
 
-    run(play, AT_ONCE_S)
+    run(play, AT_ONCE_S, watch=shifts)
     return known
 
 
