@@ -1,42 +1,32 @@
-"""All errors of the project.
+"""All errors of the project. Each class says when it is raised; ``exit_code`` is that of a command that ends with it.
 
 ::
 
-    ProteusError                      the user can act on it; carries a hint and an exit code
-    ├── UsageError            exit 2  a quantity, name or option is invalid
-    │   └── ArtefactError     exit 2  a file is missing, invalid or stale, or cannot be written
-    ├── NoFeasiblePlan        exit 3  the demand cannot be served
-    │   ├── RulesConflict     exit 3  the rules cannot be obeyed together
-    │   └── NoPlanInTime      exit 3  the solver found no plan by then; there may be one
-    ├── DeviceUnavailable     exit 4  a device is not here
-    │   └── BackendUnavailable exit 4 the software of a backend is not installed
-    ├── GateFailed            exit 5  a gate of the user holds for a measured value
-    ├── EngineError           exit 1  a model cannot be loaded, or fails when it runs
-    │   ├── OutOfDeviceMemory         … because its device has too little memory
-    │   ├── EngineBroken              … on inputs that it served when it was loaded
-    │   ├── BuildCancelled            … because the build of its engine was cancelled
-    │   └── DeviceLost                … because nothing runs on its device any more
-    │       └── HostLost              … as its host, with an agent, can't be reached
-    ├── TrainingFailed      exit 1  no models come of a training: it fails, or reaches its limits
-    ├── SolverLost            exit 1  the solver's process ended or hangs
-    ├── ServerError           exit 1  a server cannot start, or cannot be reached
-    └── RequestError                  one request failed; front ends map it to their status codes
-        ├── BadRequest                malformed, or with the wrong shape or type
-        ├── NotAccurateEnough         no planned variant has the accuracy that the request requires
-        ├── BoundsUnmet               nothing that is planned keeps the bounds of the request
-        ├── UnknownModel              no such family or version
-        ├── NotFound                  no such endpoint
-        ├── Forbidden                 not allowed for this client, or on this server
-        ├── Conflict                  not possible in the present state
-        ├── Unprocessable             well-formed, but does not fit what is served here
-        ├── MethodNotAllowed          the endpoint exists, but not for this HTTP method
-        ├── UnsupportedMediaType      not the type of content that the endpoint takes
-        ├── BodyTooLarge              more bytes than the server accepts
-        ├── Overloaded                more requests than the plan can serve
-        ├── NotReady                  the server starts or drains
-        ├── DeadlineExceeded          the deadline passed in the queue or while the request ran
-        ├── EngineFailed              the model failed on the request
-        └── InternalError             a bug of the server; its log has the traceback
+    ProteusError                        exit 1; the user can act on it
+    ├── UsageError                      exit 2
+    │   └── ArtefactError
+    ├── NoFeasiblePlan                  exit 3
+    │   ├── RulesConflict
+    │   └── NoPlanInTime
+    ├── DeviceUnavailable               exit 4
+    │   └── BackendUnavailable
+    ├── GateFailed                      exit 5
+    ├── EngineError
+    │   ├── OutOfDeviceMemory
+    │   ├── EngineBroken
+    │   ├── BuildCancelled
+    │   └── DeviceLost
+    │       └── HostLost
+    ├── TrainingFailed
+    ├── SolverLost
+    ├── ServerError
+    └── RequestError                    of one request, while serving
+        ├── BadRequest, NotAccurateEnough, BoundsUnmet, UnknownModel, NotFound, Forbidden, Conflict, Unprocessable
+        ├── MethodNotAllowed, UnsupportedMediaType, BodyTooLarge, CorruptBody
+        ├── RetryLater
+        │   ├── Overloaded
+        │   └── NotReady
+        └── DeadlineExceeded, EngineFailed, InternalError
 
 Any other exception is a bug of the program and keeps its traceback.
 """
@@ -67,59 +57,70 @@ class ProteusError(Exception):
 
 
 class UsageError(ProteusError):
+    """A quantity, a name or an option is invalid."""
+
     exit_code = 2
 
 
 class ArtefactError(UsageError):
-    pass
+    """A file is missing, invalid or stale, or cannot be written."""
 
 
 class NoFeasiblePlan(ProteusError):
+    """No plan serves the demand."""
+
     exit_code = 3
 
 
 class RulesConflict(NoFeasiblePlan):
-    pass
+    """The rules for plans cannot be obeyed together."""
 
 
 class NoPlanInTime(NoFeasiblePlan):
-    pass
+    """The solver found no plan within its time; there may be one."""
 
 
 class DeviceUnavailable(ProteusError):
+    """A device is not here, or cannot be opened."""
+
     exit_code = 4
 
 
 class BackendUnavailable(DeviceUnavailable):
-    pass
+    """The software of a backend is not installed, or cannot be used."""
 
 
 class GateFailed(ProteusError):
+    """A gate of the user is closed: its condition holds for a measured value, or nothing was measured."""
+
     exit_code = 5
 
 
 class EngineError(ProteusError):
-    pass
+    """A model cannot be loaded, or fails when it runs."""
 
 
 class OutOfDeviceMemory(EngineError):
-    pass
+    """A device has too little memory for an engine or a batch."""
 
 
 class EngineBroken(EngineError):
-    pass
+    """An engine fails on inputs that it served when it was loaded."""
 
 
 class BuildCancelled(EngineError):
-    pass
+    """The build of an engine was cancelled."""
 
 
 class DeviceLost(EngineError):
-    pass
+    """Nothing runs on a device any more: its process ended or hangs, or its driver gave up."""
 
 
 class HostLost(DeviceLost):
-    """``why`` the whole host is lost, without its name; empty where only the device cannot be had."""
+    """The host of a device, with an agent, cannot be reached.
+
+    ``why`` the whole host is lost, without its name; empty where only the device cannot be had.
+    """
 
     def __init__(self, message: str, *, hint: str = "", why: str = "") -> None:
         super().__init__(message, hint=hint)
@@ -127,55 +128,55 @@ class HostLost(DeviceLost):
 
 
 class TrainingFailed(ProteusError):
-    pass
+    """A training ends without models: it fails, or reaches its limits."""
 
 
 class SolverLost(ProteusError):
-    pass
+    """The solver's process has ended, or hangs."""
 
 
 class ServerError(ProteusError):
-    pass
+    """A server cannot start, or cannot be reached."""
 
 
 class RequestError(ProteusError):
-    pass
+    """One request failed. Front ends map each kind to their status codes (`serving/oip/codes.py`)."""
 
 
 class BadRequest(RequestError):
-    pass
+    """The request is malformed, or has a wrong shape or type."""
 
 
 class NotAccurateEnough(RequestError):
-    pass
+    """No planned variant has the accuracy that the request requires."""
 
 
 class BoundsUnmet(RequestError):
-    pass
+    """Nothing that is planned keeps the bounds of the request."""
 
 
 class UnknownModel(RequestError):
-    pass
+    """There is no such family or version."""
 
 
 class NotFound(RequestError):
-    pass
+    """There is no such endpoint."""
 
 
 class Forbidden(RequestError):
-    pass
+    """This client, or any on this server, is not allowed to do that."""
 
 
 class Conflict(RequestError):
-    pass
+    """The request is not possible in the present state."""
 
 
 class Unprocessable(RequestError):
-    pass
+    """The request is well-formed, but does not fit what is served here."""
 
 
 class MethodNotAllowed(RequestError):
-    """``allowed``: the HTTP method that the endpoint has."""
+    """The endpoint exists, but not for this HTTP method; ``allowed`` is the one that it has."""
 
     def __init__(self, message: str, *, allowed: str) -> None:
         super().__init__(message)
@@ -183,19 +184,19 @@ class MethodNotAllowed(RequestError):
 
 
 class UnsupportedMediaType(RequestError):
-    pass
+    """The content is of a type that the endpoint does not take."""
 
 
 class BodyTooLarge(RequestError):
-    pass
+    """The body has more bytes than the server accepts."""
 
 
 class CorruptBody(RequestError):
-    """Of another encoding than it says."""
+    """The body has another encoding than it says."""
 
 
 class RetryLater(RequestError):
-    """``retry_after_s``: when a retry may succeed."""
+    """The same request may succeed after ``retry_after_s``."""
 
     def __init__(self, message: str, *, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
@@ -203,15 +204,15 @@ class RetryLater(RequestError):
 
 
 class Overloaded(RetryLater):
-    pass
+    """There are more requests than the plan can serve."""
 
 
 class NotReady(RetryLater):
-    pass
+    """The server starts or drains, or nothing can serve the family now."""
 
 
 class DeadlineExceeded(RequestError):
-    """``is_late``: the request ran but ended too late; else it was dropped from the queue."""
+    """The deadline has passed. ``is_late``: the request ran but ended too late; else it was dropped from the queue."""
 
     def __init__(self, message: str, *, is_late: bool) -> None:
         super().__init__(message)
@@ -219,7 +220,7 @@ class DeadlineExceeded(RequestError):
 
 
 class EngineFailed(RequestError):
-    """``variant``: the one that failed; empty where that is not known, as devices were lost."""
+    """The model failed on the request. ``variant`` is its name; empty where it is not known, as devices were lost."""
 
     def __init__(self, message: str, *, variant: str = "") -> None:
         super().__init__(message)
@@ -227,5 +228,7 @@ class EngineFailed(RequestError):
 
 
 class InternalError(RequestError):
+    """A bug of the server; its log has the traceback."""
+
     def __init__(self) -> None:
         super().__init__("internal error")

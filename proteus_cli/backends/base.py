@@ -200,10 +200,14 @@ class SlottedRunner(Runner, Protocol):
     """
 
     @property
-    def slots(self) -> int: ...
+    def slots(self) -> int:
+        """How many batches it can run at a time, at least 1."""
+        ...
 
     @property
-    def slot_bytes(self) -> int: ...
+    def slot_bytes(self) -> int:
+        """Memory of the device that each slot but the first takes."""
+        ...
 
     def add_slot(self) -> None:
         """Add a slot. Raises `OutOfDeviceMemory`; then there are as many as before."""
@@ -241,7 +245,9 @@ class Backend(Protocol):
     max_slots: int
 
     @property
-    def meter(self) -> PowerMeter | None: ...
+    def meter(self) -> PowerMeter | None:
+        """The power meter of its device; None where there is none."""
+        ...
 
     def prepare(self, model: Path, owner: VariantKey | None = None) -> float:
         """Build the engine of a model, unless it is current; returns the seconds that building it took, now or before.
@@ -264,6 +270,7 @@ WatchBuild = Callable[[str], AbstractContextManager[OnBuildProgress]]
 
 @contextmanager
 def unwatched(_name: str) -> Iterator[OnBuildProgress]:
+    """A `WatchBuild` that shows no progress, and lets each build go on."""
     yield lambda _now, _done_frac: True
 
 

@@ -67,6 +67,7 @@ class NvmlDevice:
         return tuple(words for bit, words in bits.items() if reasons & bit)
 
     def busy(self) -> Busy:
+        """How busy the GPU is now, with all that runs on it."""
         rates = self._ask(self._nvml.nvmlDeviceGetUtilizationRates)
         memory = self._ask(self._nvml.nvmlDeviceGetMemoryInfo)
         return Busy(
@@ -75,6 +76,7 @@ class NvmlDevice:
         )
 
     def readings(self) -> Readings:
+        """Power and clocks of the GPU now."""
         nvml = self._nvml
         limit_mw = self._ask(nvml.nvmlDeviceGetEnforcedPowerLimit)
         return Readings(

@@ -63,6 +63,7 @@ def global_options(
         bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
     ] = False,
 ) -> None:
+    """Options that stand before the command."""
     console.loudness.quiet, console.loudness.verbose, console.loudness.debug = quiet, verbose, debug
 
 

@@ -111,6 +111,7 @@ class Controller:
         return sum(family.waiting for family in self._families.values())
 
     def waiting_of(self, family: str) -> int:
+        """How many requests of a family wait, in all of its queues."""
         return self._families[family].waiting
 
     def rows_of(self, family: str) -> int:

@@ -226,6 +226,7 @@ class Planner:
         solver: Solver,
         cascades: tuple[PlannedCascade, ...] = (),
     ) -> Plan:
+        """The plan that has these placements and cascades, with what it leaves unserved of the demand."""
         rate_of = dict.fromkeys(demand_qps, 0.0)
         for placement in placed:
             rate_of[placement.family] += placement.rate_qps

@@ -66,6 +66,7 @@ class PlanningDemand:
 
     @classmethod
     def of(cls, demand: Demand, catalog: Catalog, headroom: float) -> "PlanningDemand":
+        """The demand in the order of the catalog; a family that is not in it has none."""
         known = demand.curves if isinstance(demand, Forecast) else {}
         curves = tuple(known.get(name, any_curve) for any_curve in [*known.values()][:1] for name in catalog.names)
         return cls({name: float(demand.get(name, 0.0)) for name in catalog.names}, headroom, curves)
@@ -77,6 +78,7 @@ class PlanningDemand:
 
     @property
     def lines(self) -> int:
+        """How many lines each loss curve has; 1 where there are no curves."""
         return len(self.curves[0].lines) if self.curves else 1
 
 

@@ -52,6 +52,7 @@ class SweepResults:
         return tuple(cell for job in self._jobs for cell in self.unmeasured_of(job))
 
     def unmeasured_of(self, job: MeasurementJob) -> tuple[ProfileCell, ...]:
+        """The cells of a job that have no result yet."""
         return job.unmeasured(self._known.get(job.key))
 
     @property

@@ -104,9 +104,11 @@ class OwnColumn(NamedTuple):
         return self.parse(name or self.name, cell) if cell else self.unset
 
     def is_used(self, values: Floats) -> bool:
+        """Whether any request has a value that differs from the default."""
         return bool(np.any(values != self.unset) if self.unset == 0 else not np.all(np.isnan(values)))
 
     def cells(self, values: Iterable[float]) -> Iterator[str]:
+        """The cells of a CSV column; empty where a request has the default."""
         is_unset = operator.not_ if self.unset == 0 else math.isnan
         return ("" if is_unset(value) else self.write(value) for value in values)
 

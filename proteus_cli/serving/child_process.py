@@ -51,6 +51,7 @@ def environment() -> dict[str, str]:
 
 @contextlib.contextmanager
 def group_signals_blocked() -> Iterator[None]:
+    """Block `GROUP_SIGNALS` in this thread, for a process that is started meanwhile to inherit that."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, GROUP_SIGNALS)
     try:
         yield

@@ -15,6 +15,8 @@ ResultT = TypeVar("ResultT")
 
 
 class ServerState(StrEnum):
+    """Whether the server takes requests: only while it is ready."""
+
     STARTING = "starting"
     READY = "ready"
     DRAINING = "draining"
@@ -22,6 +24,8 @@ class ServerState(StrEnum):
 
 
 class LifecycleEvent(StrEnum):
+    """What moves the server from one state to another."""
+
     WARMED_UP = "warmed up"
     STOPPED = "stopped"
     EMPTIED = "emptied"
@@ -45,6 +49,7 @@ class Lifecycle:
         self.state, self.is_ready = ServerState.STARTING, False
 
     def on(self, event: LifecycleEvent) -> None:
+        """Move along `TRANSITIONS`."""
         self.state = TRANSITIONS[self.state][event]
         self.is_ready = self.state is ServerState.READY
 

@@ -17,11 +17,15 @@ LOG_INTERVAL_S = 10.0
 
 
 class LogFormat(StrEnum):
+    """How lines of the log look."""
+
     TEXT = "text"
     JSON = "json"
 
 
 class LogLevel(StrEnum):
+    """The least that is logged."""
+
     DEBUG = "debug"
     INFO = "info"
     WARNING = "warning"

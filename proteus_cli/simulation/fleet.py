@@ -62,6 +62,7 @@ class SimulatedFleet:
             self._devices[device].stalled_until_s = until_s
 
     def is_busy(self, device: str) -> bool:
+        """Whether a device runs any batch."""
         return bool(self._devices[device].running)
 
     def overdue(self, device: str, now_s: float) -> Launch | None:

@@ -32,6 +32,7 @@ class KnownSharing:
 
     @property
     def model(self) -> SharingModel:
+        """The model of sets of variants, from what was measured of sharing."""
         return SharingModel(self.interference.costs)
 
 

@@ -50,6 +50,7 @@ class PrimaryContext:
 
     @property
     def is_lost(self) -> bool:
+        """Whether an error has made the context unusable for good."""
         return self._why_lost is not None
 
     @property

@@ -87,6 +87,7 @@ class SlottedEngines(ABC, Generic[SlotT]):
         return self._free.get()
 
     def give_back(self, slot: SlotT) -> None:
+        """Return a slot that was taken, for the next batch."""
         self._free.put(slot)
 
     def close(self) -> None:

@@ -36,6 +36,7 @@ class BuildProgress:
         self.is_cancelled = True
 
     def begin(self, name: str, parent: str | None, steps: int) -> None:
+        """TensorRT begins a phase of so many steps, within the phase ``parent`` where there is one."""
         with self._lock:
             self._running[name] = _Phase(parent, steps)
             self.now = name
@@ -49,6 +50,7 @@ class BuildProgress:
         return not self.is_cancelled
 
     def end(self, name: str) -> None:
+        """TensorRT has ended a phase, whatever steps were left of it."""
         with self._lock:
             if name in self._running:
                 self._running[name].done = self._running[name].steps

@@ -37,6 +37,7 @@ def changes_table(changes: Sequence[CatalogChange]) -> RenderableType:
 
 
 def wrote_catalog(path: Path) -> str:
+    """A line after a catalog was written: where, and what comes next."""
     return f"wrote {path}; next: proteus profile, proteus plan"
 
 

@@ -11,6 +11,7 @@ from proteus_cli.units import format_size
 
 
 def sample_table(found: Sequence[SampleSummary]) -> Table:
+    """A row for each family."""
     columns = (text("family"), *map(number, ("requests", "rows", "labelled", "size")), *map(name, ("from (UTC)", "to")))
     rows = table(*columns)
     for each in found:

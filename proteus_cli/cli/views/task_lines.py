@@ -111,6 +111,7 @@ def versions_table(task: RegisteredTask) -> RenderableType:
 
 
 def task_lines(task: RegisteredTask) -> Iterator[str]:
+    """What a task prefers, and how it was trained."""
     most = f", at most {task.rows:,} rows" if task.rows is not None else ""
     yield f"`{task.family}` prefers {task.prefer}, within {task.slo}; its eval split is {task.eval or UNKNOWN}"
     how = f"by `{task.retrain}`" if task.retrain is not None else f"by our recipe with seed {task.seed}"

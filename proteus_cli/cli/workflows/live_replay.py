@@ -178,6 +178,7 @@ def token() -> str | None:
 
 
 def trusting(ca: Path | None) -> ssl.SSLContext | None:
+    """A TLS context that trusts the certificates of a PEM file; None: the system's. Raises `UsageError`."""
     if ca is None:
         return None
     read_bytes(ca, SETTINGS, hint="`--ca` names a PEM file")

@@ -29,6 +29,7 @@ class SlotWindow:
 
     @property
     def lasted_s(self) -> float:
+        """The length of the window, idle time included."""
         return float(self.seconds.sum())
 
     @property
@@ -94,6 +95,7 @@ class SlotBins:
         return list(self._clock)
 
     def window_s(self, now_s: float) -> float:
+        """How long the present window has lasted."""
         return now_s - self._since_s
 
     def window(self, slots: int, now_s: float) -> SlotWindow:

@@ -69,6 +69,7 @@ class Trial:
 
     @property
     def is_on(self) -> bool:
+        """Whether this window has the tried number of slots; every second one has that of before."""
         return self.windows_left % 2 == 0
 
 

@@ -32,6 +32,7 @@ class Throughputs:
         return [place + 1 for place, value in enumerate(self.values.tolist()) if value == value]  # noqa: PLR0124 - NaN
 
     def of(self, running: int) -> float:
+        """Profiled seconds of work a second with so many batches running, from 1 on; NaN where it is not known."""
         return float(self.values[running - 1])
 
     def error(self, running: int) -> float:

@@ -25,6 +25,8 @@ class BreakerState(StrEnum):
 
 
 class BreakerEvent(StrEnum):
+    """What happens to a device or an engine, as its breaker counts it."""
+
     DIED = "died"
     BROKE = "broke"  # every batch fails
     HUNG = "hung"
@@ -67,6 +69,7 @@ class Breaker:
         self._in_a_row = self._failed_probations = 0
 
     def on(self, event: BreakerEvent, now_s: float, reason: str | None = None) -> None:
+        """Move along `TRANSITIONS`. Raises `KeyError` where the state does not know the event: a bug."""
         before, self.state = self.state, TRANSITIONS[self.state][event]
         if self.state is BreakerState.OPEN:
             was_stable = before is BreakerState.CLOSED and now_s - self.since_s >= STABLE_S

@@ -78,6 +78,7 @@ class SlidingMaximum:
         self._values: deque[tuple[float, float]] = deque()  # (time, value), values falling
 
     def add(self, value: float, now_s: float) -> None:
+        """Add a value that was measured now; ``now_s`` never goes back."""
         while self._values and self._values[-1][1] <= value:
             self._values.pop()
         while self._values and self._values[0][0] < now_s - SLOW_S:
@@ -85,4 +86,5 @@ class SlidingMaximum:
         self._values.append((now_s, value))
 
     def value(self, now_s: float) -> float:
+        """The largest value of the last `SLOW_S` seconds; 0 where there is none."""
         return next((value for at_s, value in self._values if at_s >= now_s - SLOW_S), 0.0)

@@ -45,6 +45,7 @@ class StageSlowdown:
         self._before_load = self._before_load or self._pace.learned
 
     def load_ended(self) -> None:
+        """The load is over: what stages took longer because of it is forgotten."""
         if self._before_load is not None:
             self._pace.forget_beyond(self._before_load)
             self._before_load = None

@@ -49,6 +49,7 @@ class FamilyState:
 
     @property
     def hosts(self) -> tuple[Host, ...]:
+        """The hosts that usual requests are queued for; of twins, without the new version."""
         return self.base.queue.hosts
 
     @property
@@ -78,6 +79,7 @@ class FamilyState:
 
     @property
     def waiting(self) -> int:
+        """Requests in the queues of all open tiers."""
         return sum(len(tier.queue) for tier in self.tiers)
 
     @property

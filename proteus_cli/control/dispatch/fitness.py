@@ -122,6 +122,7 @@ class Fitness:
         return accurate & _set(self._keeps(kind if is_whole else kind.cutting, request, bounds) for kind in self._kinds)
 
     def is_for_everyone(self, request: Request) -> bool:
+        """Whether all hosts that usual requests are queued for may answer this one."""
         asks_nothing = not request.min_accuracy and request.bounds is None
         return asks_nothing or self.of(request) == self.everyone
 

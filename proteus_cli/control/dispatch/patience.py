@@ -18,6 +18,7 @@ class Patience:
 
     @property
     def is_left(self) -> bool:
+        """Whether more rows may be given up."""
         return self._left_rows >= 0
 
     def answered(self, rows: int, attainment: float) -> None:

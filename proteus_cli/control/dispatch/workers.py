@@ -18,12 +18,16 @@ from proteus_cli.domain.request import Request
 
 
 class WorkerPhase(StrEnum):
+    """Whether a worker takes requests: only while it is serving."""
+
     SERVING = "serving"
     LOADING = "loading"
     LOST = "lost"
 
 
 class WorkerEvent(StrEnum):
+    """What moves a worker from one phase to another."""
+
     LOAD_STARTED = "load started"
     LOAD_ENDED = "load ended"  # also where it was given up
     DEVICE_LOST = "device lost"
@@ -300,6 +304,7 @@ class WorkerState:
         self.stage_slowdown.load_ended()
 
     def on(self, event: WorkerEvent) -> None:
+        """Move along `TRANSITIONS`. Raises `KeyError` where the phase does not know the event: a bug."""
         self.phase = TRANSITIONS[self.phase][event]
         self.is_serving = self.phase is WorkerPhase.SERVING
         self._recount_free()

@@ -46,6 +46,7 @@ class DisagreementWatch:
         self.forget_evidence()
 
     def forget_evidence(self) -> None:
+        """Begin anew, without drift."""
         self.evidence, self.drifts = 1.0, False
 
     def saw(self, disagrees: bool, expected: tuple[float, float] | None) -> bool:  # noqa: FBT001 - an observation

@@ -75,6 +75,7 @@ class LiveAccuracy:
 
     @property
     def recent_rows(self) -> int:
+        """How many labelled rows the recent accuracy is taken of."""
         return len(self._recent)
 
     def interval(self) -> tuple[float, float]:

@@ -9,6 +9,8 @@ from proteus_cli.units import counted
 
 
 class DeviceChanged(StrEnum):
+    """What became of a device, as the reason of a re-plan says it."""
+
     LOST = "was lost"
     BACK = "is back"
     JOINED = "has joined"
@@ -36,6 +38,7 @@ class Notices:
             self._noted.append((device, what))
 
     def clear(self) -> None:
+        """Forget all that was noted: a plan was asked for because of it."""
         self._noted.clear()
 
     def text(self, devices: Collection[str], lost: Collection[str]) -> str:

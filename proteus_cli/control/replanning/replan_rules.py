@@ -55,7 +55,9 @@ class Rule(Protocol):
     """When to re-plan; asked every ``every_s``."""
 
     @property
-    def every_s(self) -> float: ...
+    def every_s(self) -> float:
+        """Seconds between two questions to `decide`."""
+        ...
 
     def decide(self, context: ReplanContext) -> ReplanRequest | None:
         """Whether to re-plan now."""

@@ -38,9 +38,11 @@ class Spread:
 
     @property
     def variance(self) -> float:
+        """The estimated variance; with no value, that which is assumed."""
         return self._squares / (ASSUMED_VALUES + self.count)
 
     def saw(self, value: float) -> None:
+        """Add a value."""
         self.count += 1
         difference = value - self.mean
         self.mean += difference / self.count

@@ -31,11 +31,13 @@ class Arms:
         self._new_seen, self._old_seen = EXPECTED * new_frac, EXPECTED * (1 - new_frac)
 
     def saw_new(self, value: float) -> Iterator[float]:
+        """Add a value of the new version; returns the differences that can be told now, new less old."""
         self._new.append(value)
         self._new_seen += 1
         return self._differences()
 
     def saw_old(self, value: float) -> Iterator[float]:
+        """Add a value of the old version; returns the differences that can be told now, new less old."""
         self._old.append(value)
         self._old_seen += 1
         return self._differences()

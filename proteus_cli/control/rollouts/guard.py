@@ -95,10 +95,12 @@ class Guard:
 
     @property
     def counts(self) -> StepCounts:
+        """What was counted in the present step."""
         return StepCounts(**self._counted)
 
     @property
     def verdict(self) -> Verdict:
+        """Of all terms together: fails where one fails, passes where all pass, else holds."""
         return _together([test.verdict for test in self._tests])
 
     @property
@@ -128,6 +130,7 @@ class Guard:
         return "; ".join(_told(test) for test in tests if test.verdict is not Verdict.PASS)
 
     def status(self) -> tuple[TermStatus, ...]:
+        """What is known of each term, in the order of the guard."""
         return tuple(test.status() for test in self._tests)
 
 

@@ -153,6 +153,7 @@ class TermTest:
         return is_unknown or self._differs.wealth >= self._thresholds.passes_at
 
     def status(self) -> TermStatus:
+        """What is known of the term now."""
         return TermStatus(
             str(self.term),
             self.verdict,

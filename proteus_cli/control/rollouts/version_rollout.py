@@ -149,6 +149,7 @@ class VersionRollout:
         return self.wanted if self.wanted.ending is not None else self._end(Ending.FAILED, reason, now_s)
 
     def status(self, now_s: float) -> RolloutStatus:
+        """What clients are told of the roll-out; times are seconds."""
         wanted, guard = self.wanted, self.guard
         return RolloutStatus(
             self.specification, wanted.stage, wanted.step.number, wanted.share, wanted.shadow_share,

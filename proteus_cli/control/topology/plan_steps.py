@@ -89,6 +89,7 @@ class PlanSteps:
         return self._devices[device].hosted_before_loss
 
     def standbys_on(self, device: str) -> frozenset[VariantKey]:
+        """What a device has loaded besides what is active."""
         return self._devices[device].standbys
 
     @property
@@ -115,6 +116,7 @@ class PlanSteps:
         self._devices[device] = ChangingDevice()
 
     def add_standby(self, device: str, key: VariantKey) -> None:
+        """A device has loaded a standby; nothing changes where the variant is active there by now."""
         each = self._devices[device]
         each.standbys |= {key} - each.resident
 
@@ -125,6 +127,7 @@ class PlanSteps:
         each.standbys = self._standbys.kept(device, each.resident, needed, self._replicas())
 
     def give_up_standbys(self, device: str, keys: Collection[VariantKey]) -> None:
+        """These variants no longer stand by on a device; those that do not anyway are passed over."""
         self._devices[device].standbys -= frozenset(keys)
 
     def make_room(self, hosted: Iterable[Host]) -> None:

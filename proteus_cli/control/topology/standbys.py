@@ -84,6 +84,7 @@ class Standbys:
             self.add_device(device, each)
 
     def add_device(self, device: str, memory: DeviceMemory) -> None:
+        """A device that may have standbys from now on."""
         self._memory[device] = self._unshared[device] = memory
         self._fastest[memory.type] = _fastest(memory.loadable)
 
@@ -260,6 +261,7 @@ class Standbys:
         return replace(fastest.host, device=host.device)
 
     def loadable(self, device: str, key: VariantKey) -> Loadable:
+        """What loading a variant on a device takes. Raises `KeyError` where it cannot be loaded there."""
         return self._memory[device].loadable[key]
 
     def _wanted(self, replicas: Mapping[Replica, int]) -> Iterator[Replica]:

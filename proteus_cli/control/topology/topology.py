@@ -26,6 +26,7 @@ class Topology:
 
     What concerns one part alone is asked of it: ``steps``, what each device hosts, and ``warming``, loads of standbys.
     ``outages`` are the devices and engines that plans do without.
+    Methods that `Controller` has, too, under the same name, do what it says of them.
     """
 
     def __init__(

@@ -109,5 +109,6 @@ class Warming:
         self.changed()
 
     def engine_failed(self, device: str, key: VariantKey) -> None:
+        """A variant is no longer warmed on a device, and does not stand by there."""
         self._steps.give_up_standbys(device, [key])
         self.changed()

@@ -136,6 +136,7 @@ class ImageInput(Value, frozen=True):
 
     @property
     def changes_values(self) -> bool:
+        """Whether pixels are scaled or normalised before they enter the model."""
         return self.scale != 1 or any(self.mean) or any(each != 1 for each in self.std)
 
 

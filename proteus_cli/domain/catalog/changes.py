@@ -45,6 +45,7 @@ class CatalogContent(Value, frozen=True):
 
     @property
     def variants(self) -> list[VariantKey]:
+        """The keys of all variants, in the order of the catalog."""
         return [VariantKey(family.name, variant.name) for family, variant in self.catalog.variants]
 
 

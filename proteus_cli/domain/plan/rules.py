@@ -290,6 +290,7 @@ class DeviceLimits:
 
 
 def limits_of(device: Device, rules: Rules) -> DeviceLimits:
+    """What the rules allow on a device. Where one of them reserves it for no family, it may host nothing."""
     holders = [each.family for each in rules.reserved if selects(each.device, device)]
     families = frozenset(name for name in holders if name is not None and None not in holders)
     return DeviceLimits(

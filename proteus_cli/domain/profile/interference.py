@@ -116,6 +116,7 @@ class SharingCost(Value, frozen=True):
 
     @property
     def others(self) -> "Others":
+        """The variants beside it, in order."""
         return _in_order(other.key for other in self.beside)
 
     @property
@@ -171,6 +172,7 @@ class Slowdown:
 
     @property
     def is_free(self) -> bool:
+        """Whether sharing costs nothing."""
         return self.factor == 1
 
 

@@ -359,7 +359,9 @@ class OfBatch(Protocol):
     """Something measured of one batch size."""
 
     @property
-    def batch(self) -> int: ...
+    def batch(self) -> int:
+        """The number of rows."""
+        ...
 
 
 MeasuredT = TypeVar("MeasuredT", bound=OfBatch)

@@ -44,6 +44,7 @@ class Term:
 
     @property
     def operator(self) -> Literal[">=", "<="]:
+        """Which way the metric is to be compared: more is better, or less."""
         return ">=" if self.metric in HIGHER_IS_BETTER else "<="
 
     def __str__(self) -> str:

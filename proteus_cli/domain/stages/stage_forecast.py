@@ -61,6 +61,7 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
         return replace(self, due_s=due_s, arrival_s=[each + ahead_s - there_s for each in self.arrival_s])
 
     def by_row(self) -> Floats:
+        """The time by which each row of the batch is due, in seconds; shape (rows,)."""
         return np.repeat(np.asarray(self.due_s, np.float64), self.rows)
 
     def min_by_row(self) -> Floats | None:

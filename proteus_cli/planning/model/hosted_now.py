@@ -29,6 +29,7 @@ class Now:
 
     @property
     def has_standbys(self) -> bool:
+        """Whether anything is loaded that is not active."""
         return self.resident != self.hosted
 
     def __bool__(self) -> bool:

@@ -133,6 +133,7 @@ class UpperSteps:
 
     @classmethod
     def of(cls, ways: Ways) -> "UpperSteps":
+        """The steps of the families that have several ways to answer."""
         steps: list[tuple[int, float, float, bool]] = []
         for f in np.flatnonzero(ways.has_ways).tolist():
             falling = sorted(set(ways.accuracy[ways.family == f].tolist()), reverse=True)

@@ -77,6 +77,7 @@ class ChangeTotals:
     failed: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*CAUSES.values(), OTHER, BUG), 0)))
 
     def add(self, change: PlanChange) -> None:
+        """Count a plan change."""
         self.made += 1
         self.swaps += change.swaps
         self.activated += change.activated
@@ -92,9 +93,13 @@ class _NotWantedError(Exception):
 class Journal(Protocol):
     """Records the plans that come into force."""
 
-    def began(self, adopted: Adopted) -> None: ...
+    def began(self, adopted: Adopted) -> None:
+        """A plan is in force from now on."""
+        ...
 
-    def written_by_now(self) -> Future[None]: ...
+    def written_by_now(self) -> Future[None]:
+        """Done once all that was told by now is written."""
+        ...
 
 
 class ControlLoop:

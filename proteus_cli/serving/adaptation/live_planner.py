@@ -21,6 +21,7 @@ class LivePlanner:
 
     @property
     def replans(self) -> bool:
+        """Whether there is a solver that makes plans while serving."""
         return self._solver is not None
 
     @property
@@ -41,4 +42,5 @@ class LivePlanner:
         return msgspec.structs.replace(plan, inputs=dict(self._source.inputs()))
 
     def is_of_now(self, plan: Plan) -> bool:
+        """Whether a plan was made of the catalog and profiles as they are now."""
         return plan.inputs == self.of_now(plan).inputs

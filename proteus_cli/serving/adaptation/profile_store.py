@@ -44,6 +44,7 @@ class ProfileStore(Mapping[str, Profile]):
 
     @property
     def alone(self) -> Mapping[str, Profile]:
+        """The profiles by device, without other servers on shared devices."""
         return self._alone
 
     @property
@@ -52,6 +53,7 @@ class ProfileStore(Mapping[str, Profile]):
         return [device for device, servers in self._servers.items() if servers > 1]
 
     def servers_of(self, device: str) -> int:
+        """How many servers have a device open, at least 1."""
         return self._servers.get(device, 1)
 
     def share(self, device: str, servers: int) -> None:

@@ -107,6 +107,7 @@ class Agent:
         self._greeting[_Greeting(self, channel)] = None
 
     def close(self) -> None:
+        """End all sessions; the connections of their servers close."""
         for greeting in list(self._greeting):
             greeting.ended("the agent stops")
         for session in list(self.sessions.values()):

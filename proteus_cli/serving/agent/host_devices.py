@@ -13,6 +13,8 @@ from proteus_cli.serving.devices.remote.channel.messages import OpenDevice
 
 
 class OpenedExecutor(Executor, Protocol):
+    """The executor of a device that is being opened, or is open."""
+
     @property
     def is_lost(self) -> bool: ...
 
@@ -22,6 +24,8 @@ class OpenedExecutor(Executor, Protocol):
 
 
 class HostDevices(Protocol):
+    """Opens the devices of a host for servers."""
+
     def open(self, command: OpenDevice, on_lost: OnLost) -> OpenedExecutor:
         """Raises `DeviceUnavailable`."""
         ...

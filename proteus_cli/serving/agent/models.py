@@ -62,6 +62,7 @@ class ModelStore:
 
     @property
     def free_disk_bytes(self) -> int:
+        """What is free on the disk of the models."""
         return _free_bytes(self._root)
 
     def path_of(self, digest: str) -> Path:
@@ -75,6 +76,7 @@ class ModelStore:
         return path
 
     def is_whole(self, digest: str) -> bool:
+        """Whether all bytes of a model are here."""
         return (self._root / digest / MODEL).is_file()
 
     def partial(self, digest: str) -> Path:
@@ -103,6 +105,7 @@ class ModelStore:
             )
 
     def release(self, digest: str, size: int) -> None:
+        """End a `hold` of so many bytes: the model may be removed once nobody holds it."""
         self._held[digest].remove(size)
         if not self._held[digest]:
             del self._held[digest]

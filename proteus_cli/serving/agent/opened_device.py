@@ -66,6 +66,7 @@ class OpenedDevice:
         self._is_closing = False
 
     async def report_opened(self) -> None:
+        """Tell the server once the device is open, or why it cannot be opened."""
         try:
             platform = await self._executor.opened()
             self._send(device_messages.OpenedEvent(platform, self._executor.can_give_way))
@@ -75,6 +76,7 @@ class OpenedDevice:
             self._send(cannot_open(error))
 
     def obey(self, message: RunBatch | ToDevice | AbandonDevice, behind: memoryview) -> None:
+        """Do what the server asks; the inputs of a batch are ``behind`` its message."""
         match message:
             case RunBatch():
                 self._run(message, behind)

@@ -26,6 +26,7 @@ class DeviceTurn:
     waited_s: float
 
     def end(self) -> None:
+        """The batch has ended, or will not run."""
         self.opening.device.ended(self)
 
 
@@ -35,6 +36,8 @@ StartBatch = Callable[[DeviceTurn], None]
 
 @dataclass(frozen=True, slots=True)
 class WaitingBatch:
+    """A batch of a server that waits for its turn, since ``arrived_s``."""
+
     arrived_s: float
     start: StartBatch
 
@@ -50,6 +53,7 @@ class SharedOpening:
 
     @property
     def is_waiting(self) -> bool:
+        """Whether a batch waits for its turn."""
         return bool(self._waiting)
 
     def submit(self, start: StartBatch) -> None:
@@ -94,15 +98,18 @@ class SharedDevice:
 
     @property
     def servers(self) -> set[str]:
+        """Who has the device open."""
         return {opening.server for opening in self._openings}
 
     def join(self, server: str, slots: int) -> SharedOpening:
+        """A server opens the device, for so many batches at once."""
         opening = SharedOpening(self, server, slots)
         self._openings.append(opening)
         self._on_change()
         return opening
 
     def leave(self, opening: SharedOpening) -> None:
+        """An opening is over, with its turns; harmless a second time."""
         if opening not in self._openings:
             return
         self._openings.remove(opening)
@@ -113,15 +120,18 @@ class SharedDevice:
         self._advance(time.monotonic())
 
     def wants_turn(self, opening: SharedOpening, now_s: float) -> None:
+        """An opening has a batch to run: put it in the line, once, and begin what may begin."""
         if opening not in self._line:
             self._line.append(opening)
         self._advance(now_s)
 
     def began(self, turn: DeviceTurn) -> None:
+        """A turn begins."""
         self._turns[turn] = None
         turn.opening.turns += 1
 
     def ended(self, turn: DeviceTurn) -> None:
+        """A turn has ended: the next in the line begins."""
         turn.opening.ended_s = now_s = time.monotonic()
         if turn in self._turns:
             self._end(turn)
@@ -169,12 +179,14 @@ class SharedDevices:
         self._devices: dict[str, SharedDevice] = {}
 
     def join(self, device: str, server: str, slots: int) -> SharedOpening:
+        """A server opens a device, for so many batches at once."""
         if device not in self._devices:
             self._devices[device] = SharedDevice(self._changed)
         return self._devices[device].join(server, slots)
 
     @property
     def open_devices(self) -> set[str]:
+        """The devices that any server has open."""
         return set(self._devices)
 
     def shared_by(self, server: str | None = None) -> dict[str, int]:

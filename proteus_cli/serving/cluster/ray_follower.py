@@ -38,6 +38,7 @@ def follow(address: str, key: bytes, report: Callable[[RayReport], None]) -> Non
 
 
 def main() -> None:
+    """Follow the Ray cluster of the first argument, with the key in the file of the second. Reports go to stdout."""
     depend_on_parent()
     reports = os.dup(_STDOUT)
     os.dup2(_STDERR, _STDOUT)  # Ray writes there whatever happens to its nodes

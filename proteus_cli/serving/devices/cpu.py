@@ -31,6 +31,7 @@ class CpuEngine:
         self._reserve(rows)
 
     def close(self) -> None:
+        """Free the model."""
         self._stack.close()
 
     def run(

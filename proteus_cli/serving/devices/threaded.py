@@ -26,7 +26,9 @@ class ThreadEngine(Protocol):
     """An engine that is loaded in this process."""
 
     @property
-    def signature(self) -> Signature: ...
+    def signature(self) -> Signature:
+        """Of the model that is loaded."""
+        ...
 
     def close(self) -> None:
         """Free the engine."""

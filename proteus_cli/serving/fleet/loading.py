@@ -98,6 +98,7 @@ class Loader:
         self._signatures = signatures
 
     def loaded(self, device: str) -> frozenset[VariantKey]:
+        """All that a device has loaded."""
         return frozenset(self._loaded[device])
 
     def loadable(self, device: str) -> list[VariantKey]:
@@ -196,6 +197,7 @@ class Loader:
         return [failed for failed in await asyncio.gather(*map(load, hosts)) if failed is not None]
 
     def unload(self, device: str, executor: Executor, key: VariantKey) -> None:
+        """Unload an engine behind the batches that were submitted before. Raises `KeyError` where it is not loaded."""
         del self._loaded[device][key]
         executor.unload(key)
 

@@ -15,6 +15,7 @@ _MAX_WATCHES = 4096  # to tell them all of a change takes 20 ms
 
 
 def serving_status(*, is_serving: bool | None) -> str:
+    """The name of a status of the health protocol; None: the service is not known."""
     return "SERVICE_UNKNOWN" if is_serving is None else "SERVING" if is_serving else "NOT_SERVING"
 
 

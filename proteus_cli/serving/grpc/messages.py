@@ -43,6 +43,7 @@ def file_of(symbol: str) -> str:
 
 
 def services() -> list[str]:
+    """The full names of all services."""
     return [f"{file.package}.{service.name}" for file in FILES for service in file.service]
 
 

@@ -216,10 +216,12 @@ def _long_varint(message: Buffer, at: int) -> tuple[int, int]:
 
 
 def parse_request(message: Buffer) -> Any:
+    """A `ModelInferRequest`. Raises `BadRequest`."""
     return parsed(ModelInferRequest, message, "a ModelInferRequest")
 
 
 def parse_contents(contents: bytes) -> Any:
+    """The `InferTensorContents` of an input. Raises `BadRequest`."""
     return parsed(InferTensorContents, contents, "a ModelInferRequest")
 
 
@@ -230,6 +232,7 @@ def integer_parameter(name: str, value: int) -> bytes:
 
 
 def varint(value: int) -> bytes:
+    """A number that is not negative, in base 128, as protobuf writes it."""
     if value < _MORE:
         return bytes((value,))
     encoded = bytearray()

@@ -58,6 +58,7 @@ def _pushback(retry_after_s: float) -> bytes:
 
 
 def status_of(error: RequestError | CallError) -> GrpcStatus:
+    """The gRPC status of an error."""
     if isinstance(error, CallError):
         return error.status
     return GRPC_STATUS[type(error)]

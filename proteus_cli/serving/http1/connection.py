@@ -74,6 +74,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._unsent_bytes = 0  # of responses that wait for those before them
 
     def on(self, event: HttpEvent) -> None:
+        """Move along `TRANSITIONS`."""
         self.state = TRANSITIONS[self.state][event]
 
     @property
@@ -182,6 +183,7 @@ class HttpConnection(asyncio.BufferedProtocol):
     # Requests
 
     def on_request_began(self) -> None:
+        """The parser has seen the first byte of a request. Raises `Refusal` where none may follow."""
         if self.state in DISCARDS_INPUT:
             raise Refusal(400, "something follows the last request")
         self.on(states.REQUEST_BEGAN)

@@ -4,6 +4,8 @@ from enum import StrEnum
 
 
 class HttpState(StrEnum):
+    """What a connection does with its input."""
+
     IDLE = "idle"  # between two requests
     READING_HEAD = "reading a head"
     READING_BODY = "reading a body"  # and its trailers
@@ -13,6 +15,8 @@ class HttpState(StrEnum):
 
 
 class HttpEvent(StrEnum):
+    """What moves a connection from one state to another."""
+
     REQUEST_BEGAN = "a request began"
     HEAD_COMPLETE = "the head of a request is complete"
     REQUEST_COMPLETE = "the request is complete"

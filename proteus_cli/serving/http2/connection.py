@@ -233,6 +233,7 @@ class Http2Connection(asyncio.Protocol):
     # Frames
 
     def on_frame(self, kind: int, flags: int, stream_id: int, payload: Buffer) -> None:
+        """Check and handle a frame. Raises `ConnectionFault`; a `StreamFault` resets its stream."""
         try:
             if kind > frames.HEADERS:
                 self._check(kind, stream_id, len(payload))
@@ -393,6 +394,7 @@ class Http2Connection(asyncio.Protocol):
             stream.receive_window = window
 
     def on_response_sent(self, stream: Http2Stream) -> None:
+        """The last frame of a response is sent, and the stream closed with it."""
         before, stream.state = stream.state, STREAM_TRANSITIONS[stream.state][RESPONSE_SENT]
         del self._streams[stream.id]
         self.flood_budget.left += 1.0

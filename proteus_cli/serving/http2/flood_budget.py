@@ -48,5 +48,6 @@ class FloodBudget:
         self._updates_due += _UPDATES_PER_FRAME
 
     def refill(self, elapsed_s: float) -> None:
+        """Give back what so much time allows."""
         self.left = min(self.left + elapsed_s * self._refill_per_s, self._size)
         self._updates_due = max(0, min(self._updates_due, _MAX_UPDATES_DUE))

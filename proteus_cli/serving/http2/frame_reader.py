@@ -22,7 +22,9 @@ class FrameSink(Protocol):
 
     is_closing: bool
 
-    def on_frame(self, kind: int, flags: int, stream_id: int, payload: Buffer) -> None: ...
+    def on_frame(self, kind: int, flags: int, stream_id: int, payload: Buffer) -> None:
+        """Take a complete frame, or a piece of DATA. Raises `ConnectionFault`."""
+        ...
 
 
 class FrameReader:
@@ -64,6 +66,7 @@ class FrameReader:
             self._read_frames(data, at)
 
     def read(self, data: bytes) -> None:
+        """Read what came. Raises `ConnectionFault`."""
         if self._rest is not None:  # TLS hands on what it had decrypted before it was paused
             rest, at = self._rest
             self._rest = rest[at:] + data, 0

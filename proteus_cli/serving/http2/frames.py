@@ -61,23 +61,28 @@ class StreamFault(Exception):
 
 
 def frame(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
+    """A frame as it is sent: nine bytes of header, and the payload."""
     size = len(payload)
     return FRAME_HEADER.pack(size >> 8, size & 0xFF, kind, flags, stream_id) + payload
 
 
 def settings(values: Mapping[int, int]) -> bytes:
+    """SETTINGS with these values, by name."""
     return frame(SETTINGS, 0, 0, b"".join(struct.pack(">HL", name, value) for name, value in values.items()))
 
 
 def rst_stream(stream_id: int, code: ErrorCode) -> bytes:
+    """RST_STREAM: the stream ends with this code."""
     return frame(RST_STREAM, 0, stream_id, code.to_bytes(4, "big"))
 
 
 def window_update(stream_id: int, increment: int) -> bytes:
+    """WINDOW_UPDATE by so many bytes; of stream 0, the window of the connection."""
     return frame(WINDOW_UPDATE, 0, stream_id, increment.to_bytes(4, "big"))
 
 
 def goaway(last_stream_id: int, code: ErrorCode, message: str) -> bytes:
+    """GOAWAY: streams after the last one are not handled; the message is for people."""
     return frame(GOAWAY, 0, 0, struct.pack(">LL", last_stream_id, code) + message.encode())
 
 

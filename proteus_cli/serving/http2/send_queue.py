@@ -54,12 +54,14 @@ class SendQueue:
             self.flush()
 
     def flush(self) -> None:
+        """Send what was written in this turn of the loop."""
         if self._unsent:
             content, self._unsent, self._unsent_bytes = b"".join(self._unsent), [], 0
             if not self._transport.is_closing():
                 self._transport.write(content)
 
     def send(self, stream: Http2Stream, head: bytes, body: bytes, trailers: bytes) -> None:
+        """Send a header block, DATA, and trailers, as far as the windows allow; see `Http2Stream.send`."""
         size = len(body)
         if (
             size > self.send_window

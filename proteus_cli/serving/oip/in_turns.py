@@ -16,6 +16,7 @@ _tasks: set[asyncio.Task[None]] = set()  # the loop holds only weak references
 
 
 def start(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Run ``work`` as a task, which is kept until it is done; its exceptions are its own."""
     task = asyncio.ensure_future(work)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)

@@ -62,6 +62,7 @@ class ModelRepository:
 
     @property
     def is_server_ready(self) -> bool:
+        """Whether the server takes requests."""
         return self._lifecycle.is_ready
 
     def is_ready(self, family: str, version: str = "") -> bool:
@@ -69,6 +70,7 @@ class ModelRepository:
         return self._families.why_unavailable(family, self._families.require(family).asked_version(version)) is None
 
     def metadata(self, family: str) -> documents.ModelMetadata:
+        """The tensors and versions of a family. Raises `UnknownModel`."""
         served = self._families.require(family)
         signature = served.signature
         return documents.ModelMetadata(

@@ -87,6 +87,7 @@ class Admission:
 
     @property
     def now_s(self) -> float:
+        """Seconds by the clock of the data plane."""
         return self._clock()
 
     def submit(  # noqa: C901, PLR0912 - a few checks one after another; a call for some of them would cost each request

@@ -27,6 +27,7 @@ class Histogram:
         self.counts = [0] * (len(self.bounds) + 1)
 
     def add(self, value: float) -> None:
+        """Count a value in the first bucket whose upper bound it does not exceed."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
@@ -124,6 +125,7 @@ class FamilyCounts:
         return self
 
     def ended(self, outcome: Outcome, variant: str = "", device: str = "", requests: int = 1) -> None:
+        """Count requests with that outcome; variant and device are empty where none answered."""
         if requests:
             self.outcomes[variant, device, outcome] += requests
 
@@ -194,6 +196,7 @@ class FamilyCounts:
         return Attainment.of(requests, requests - self.of_outcome(Outcome.SERVED), target)
 
     def of_outcome(self, outcome: Outcome) -> int:
+        """Requests with that outcome, of all variants and devices."""
         return sum(count for (_, _, ended), count in self.outcomes.items() if ended is outcome)
 
 
@@ -220,6 +223,7 @@ class RequestCounts:
         return {family: counts.tally() for family, counts in self.by_family.items()}
 
     def of_outcome(self, outcome: Outcome) -> int:
+        """Requests with that outcome, of all families, those that are gone among them."""
         return self._of_gone[outcome] + sum(counts.of_outcome(outcome) for counts in self.by_family.values())
 
 

@@ -28,6 +28,7 @@ class TimingWheel:
         self.count = 0
 
     def watch(self, in_flight: InFlightRequest) -> None:
+        """Watch a request until its deadline; it is told there unless it has ended."""
         self.count += 1
         self._arrived.append(in_flight)
         if self._timer is None:

@@ -62,6 +62,7 @@ class Results:
 
     @property
     def in_flight_count(self) -> int:
+        """Requests that were admitted and have no result yet."""
         return self._deadlines.count - self._ended_count
 
     def cancelled(self, request: InFlightRequest) -> None:

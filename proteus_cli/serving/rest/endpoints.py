@@ -48,6 +48,7 @@ class Endpoints:
         self._openapi: RestResponse | None = None  # until somebody asks for it
 
     def families_changed(self) -> None:
+        """Other families are there now: the OpenAPI document is made anew."""
         self._openapi = None
 
     def require_version(self, values: Mapping[str, str]) -> None:

@@ -26,6 +26,7 @@ Json = dict[str, Any]
 
 
 def header(text: str, schema: Mapping[str, Any], *, required: bool = True) -> Json:
+    """What OpenAPI says of a header."""
     return {"description": text, "required": required, "schema": schema}
 
 

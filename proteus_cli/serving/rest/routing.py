@@ -45,6 +45,7 @@ class RestResponse:
 
 
 def json_response(value: object, status: int = 200) -> RestResponse:
+    """A response with a value as JSON."""
     return RestResponse(status, msgspec.json.encode(value))
 
 

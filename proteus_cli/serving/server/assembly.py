@@ -172,6 +172,7 @@ async def open_telemetry(
     adaptation: Adaptation,
     connections: Connections,
 ) -> AsyncIterator[ServerTelemetry]:
+    """What reads the state of the server, and samples it once a second until the context is left."""
     lag = LoopLag()
     sampler = MetricsSampler(
         plane, plane.clock, adaptation.control_loop.changes, links=hardware.links,

@@ -41,6 +41,7 @@ class EventLog:
         return [event for number, event in self._events if first <= number < last]
 
     def latest(self, number: int) -> list[ServerEvent]:
+        """The last events, up to so many, oldest first."""
         return [event for _, event in self._events][-number:]
 
     def _notice_plans(self, sample: int, now_s: float) -> None:

@@ -15,6 +15,8 @@ _NOT_LISTED = "it is not listed any more"
 
 
 class HostState(StrEnum):
+    """Whether a host can be used."""
+
     CONNECTED = "connected"
     LOST = "lost"
 

@@ -64,6 +64,7 @@ class SlotsStatus(Struct, frozen=True):
 
 
 def slots_status(tuner: SlotTuner, now_s: float) -> SlotsStatus:
+    """How the slots of a device are tuned; rates are parts of all slots', times are seconds."""
     most, known, windows = tuner.most, tuner.estimate, [each for each in tuner.windows if each.batches]
     return SlotsStatus(
         opened=most,

@@ -157,6 +157,7 @@ class RequestTrace:
 
     @property
     def traceparent(self) -> bytes:
+        """The header's value, by W3C's Trace Context."""
         context = self._span.get_span_context()
         return b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
 

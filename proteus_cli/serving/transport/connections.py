@@ -81,6 +81,7 @@ class Connections:
         return True
 
     def free(self, body_bytes: int) -> None:
+        """Give memory of a body back."""
         self._body_bytes -= body_bytes
 
     async def watch_timeouts(self, every_s: float = CHECK_EVERY_S) -> None:

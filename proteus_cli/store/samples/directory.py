@@ -31,6 +31,7 @@ class SampleFile:
 
     @property
     def is_chunk(self) -> bool:
+        """Whether it holds samples of requests; else it holds labels that came later."""
         return self.path.name.endswith(CHUNK)
 
 

@@ -112,6 +112,7 @@ class _NotingPlanner:
 
 
 def cost_of(usage: Usage, found: CheapestPlan[PricedPlan, TrialResult], trials: PlanTrials) -> FleetCost:
+    """The cheapest fleet that was found, with what its trial measured: rates, and the bounds of the violation ratio."""
     plan, trial = found.plan.plan, found.judged
     used = _used(plan)
     queries, missed = trial.queries[trial.worst], trial.missed[trial.worst]

@@ -27,6 +27,7 @@ MAX_LEAVES = 4_096
 
 
 def main() -> None:
+    """Fit the kinds of models named by the arguments to the rows of a file, and write each as ONNX."""
     rows_path, out, seed, *kinds = sys.argv[1:]
     from sklearn.exceptions import ConvergenceWarning  # noqa: PLC0415 - the extra `train`
 

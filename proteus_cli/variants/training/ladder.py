@@ -47,6 +47,7 @@ def for_rows(kinds: Sequence[str] | None, shape: tuple[int, ...]) -> tuple[str, 
 
 
 def has_torch() -> bool:
+    """Whether PyTorch is installed."""
     return find_spec("torch") is not None
 
 
@@ -64,6 +65,7 @@ def require_packages(kinds: Sequence[str] | None) -> None:
 
 
 def variant_name(task: str, kind: str) -> str:
+    """What a variant of a task is called in the catalog."""
     return f"{task}-{kind}"
 
 

@@ -14,6 +14,7 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def main() -> None:
+    """Become the command of the arguments, with less memory and priority. It ends with the process that started it."""
     memory_bytes, niceness, *command = sys.argv[1:]
     os.nice(int(niceness))
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)

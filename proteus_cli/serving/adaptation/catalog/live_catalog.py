@@ -92,6 +92,7 @@ class LiveCatalog:
         self._read_unix_s: float | None = None
 
     def status(self) -> CatalogStatus:
+        """What is served, and what becomes of changes of the file."""
         content = self._served.content
         return CatalogStatus(
             content.catalog, content.digests, self._state, self._changes, self._problem,

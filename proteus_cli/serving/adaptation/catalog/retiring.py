@@ -32,6 +32,7 @@ class Retiring:
 
     @property
     def by_family(self) -> Mapping[str, list[str]]:
+        """The names of variants that are retiring."""
         found: dict[str, list[str]] = {}
         for key in self.variants:
             found.setdefault(key.family, []).append(key.variant)

@@ -53,6 +53,7 @@ class Feedback:
         )
 
     def status(self) -> FeedbackStatus:
+        """What feedback has told of each family. Raises `Conflict` where none is taken."""
         answers = self._require_wanted()
         families = self._plane.families.by_name.items()
         found = {family: self._accuracies.of_family(family, of.variants) for family, of in families}

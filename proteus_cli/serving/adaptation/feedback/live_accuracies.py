@@ -56,6 +56,7 @@ class LiveAccuracies:
         self._changed = asyncio.Event()
 
     def of_family(self, family: str, variants: Iterable[str]) -> FamilyFeedback:
+        """What feedback has told of a family, and of which of its variants plans count on that."""
         planned = self._profiles.live_accuracy
         return FamilyFeedback(
             _of(self.plain, family), _of(self.staged, family),

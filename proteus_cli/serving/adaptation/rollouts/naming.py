@@ -35,12 +35,14 @@ class CatalogNaming:
 
     @property
     def live_catalog(self) -> LiveCatalog:
+        """Raises `Conflict` where the server follows no catalog."""
         if self._live is None:
             raise Conflict("this server reads no catalog")
         return self._live
 
     @property
     def source(self) -> VersionSource:
+        """Raises `Conflict` where the server follows no catalog."""
         if self._source is None:
             raise Conflict("this server reads no catalog")
         return self._source

@@ -100,6 +100,7 @@ class VersionRollouts:
         return {family: running.status(now_s) for family, running in self._of.items()}
 
     def status(self) -> RolloutsStatus:
+        """All roll-outs that are known, and why none can be started now."""
         return RolloutsStatus(list(self.all.values()), self._refusal())
 
     # --- clients

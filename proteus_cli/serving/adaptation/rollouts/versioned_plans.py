@@ -51,9 +51,11 @@ class VersionedPlans:
 
 
 def twinning(running: Running) -> Twinning:
+    """How plans are to have both versions now."""
     share = running.machine.wanted.share
     return Twinning(running.family, running.old.variant, running.new.variant, share)
 
 
 def places(plan: Plan, key: VariantKey) -> bool:
+    """Whether a plan has a variant on any device."""
     return any(placement.key == key for placement in plan.placements)

@@ -82,6 +82,7 @@ class Channel(Generic[ReceivedT]):
             raise UnreadableMessage(f"a message can't be read: {error!r}") from error
 
     def close(self) -> None:
+        """Close this end; the other one reads an end."""
         self._end.close()
 
 

@@ -25,6 +25,7 @@ class CommandedEngines:
         self._loads: dict[int, asyncio.Task[None]] = {}
 
     def obey(self, command: EngineCommand) -> None:
+        """Load an engine, give a load up, or unload an engine; events tell what became of it."""
         match command:
             case messages.LoadCommand():
                 task = asyncio.create_task(self._load(command))

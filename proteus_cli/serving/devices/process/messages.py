@@ -50,6 +50,7 @@ class SentError(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def of(cls, error: Exception) -> "SentError":
+        """An error as it is sent: its class by name, as only errors of ours are known on the other side."""
         if isinstance(error, ProteusError):
             return cls(type(error).__name__, error.message, error.hint)
         return cls(type(error).__name__, repr(error))

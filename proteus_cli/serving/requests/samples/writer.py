@@ -124,6 +124,7 @@ class SampleWriter:
     # --- for the event loop
 
     def has_room(self, size: int) -> bool:
+        """Whether a sample of so many bytes can be held until it is written."""
         held = self._in - self._out - self._released
         held_bytes = self._in_bytes - self._out_bytes - self._released_bytes
         return held < HELD_ITEMS and held_bytes + size <= HELD_BYTES
@@ -134,6 +135,7 @@ class SampleWriter:
         self._in_bytes += size
 
     def release(self, size: int) -> None:
+        """A sample of so many bytes is not going to be written."""
         self._released += 1
         self._released_bytes += size
 

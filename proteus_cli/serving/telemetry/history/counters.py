@@ -54,6 +54,7 @@ class Counters:
         return np.column_stack((violating + served, violating))
 
     def answer_rate(self, before: "Counters", family: str, variant: str, device: str) -> float:
+        """Answers a second of a variant on a device, since an earlier reading."""
         took_s, key = self.at_s - before.at_s, (family, variant, device)
         return (self.answers.get(key, 0) - before.answers.get(key, 0)) / took_s if took_s > 0 else 0.0
 
@@ -86,6 +87,7 @@ class Counters:
 
 
 def read_counters(plane: DataPlane, now_s: float) -> Counters:
+    """All counters of the data plane now."""
     by_family, demand = plane.counts.by_family, plane.controller.demand
     families = [
         (

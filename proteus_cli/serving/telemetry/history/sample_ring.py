@@ -38,6 +38,7 @@ class SampleRing(Generic[Name]):
         self.names, self._tables = wanted, tables
 
     def put(self, number: int, table: Floats) -> None:
+        """Keep a table of the sample with that number; it takes the place of the oldest."""
         self._tables[number % SAMPLES] = table
 
     def read(self, numbers: Sequence[int]) -> dict[Name, dict[str, list[float]]]:

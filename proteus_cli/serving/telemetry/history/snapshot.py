@@ -21,6 +21,8 @@ from proteus_cli.serving.telemetry.stages import kept_fracs
 
 
 class ServerEventKind(StrEnum):
+    """What an event is about."""
+
     PLAN = "plan"
     DEVICE = "device"
 

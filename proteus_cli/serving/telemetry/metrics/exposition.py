@@ -25,6 +25,8 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 
 class MetricKind(StrEnum):
+    """The type of a metric, as both text formats name it."""
+
     COUNTER = "counter"
     GAUGE = "gauge"
     HISTOGRAM = "histogram"
@@ -41,14 +43,17 @@ class MetricDescription:
 
 
 def counter(name: str, text: str, *labels: str) -> MetricDescription:
+    """A counter, with the name that it has in the text: it ends with `_total`."""
     return MetricDescription(name, MetricKind.COUNTER, text, labels)
 
 
 def gauge(name: str, text: str, *labels: str) -> MetricDescription:
+    """A gauge."""
     return MetricDescription(name, MetricKind.GAUGE, text, labels)
 
 
 def histogram(name: str, text: str, *labels: str) -> MetricDescription:
+    """A histogram, by its name without `_bucket`, `_sum` and `_count`."""
     return MetricDescription(name, MetricKind.HISTOGRAM, text, labels)
 
 

@@ -11,6 +11,7 @@ BYTES = gauge("proteus_samples_bytes", "The space that samples take on the disk.
 
 
 def add_samples(exposition: Exposition, counts: SampleCounts) -> None:
+    """Add the metrics of captured samples."""
     exposition.add(CAPTURED, [((family,), number) for family, number in sorted(counts.captured.items())])
     exposition.add(DROPPED, sorted(counts.dropped.items()))
     exposition.add(BYTES, [((), counts.size_bytes)])

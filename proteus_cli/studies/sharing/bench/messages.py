@@ -35,7 +35,7 @@ class RunSlice(msgspec.Struct, frozen=True, tag=True):
 
 
 class Opened(msgspec.Struct, frozen=True, tag=True):
-    pass
+    """All engines are loaded."""
 
 
 class Done(msgspec.Struct, frozen=True, tag=True):
@@ -45,6 +45,8 @@ class Done(msgspec.Struct, frozen=True, tag=True):
 
 
 class Failed(msgspec.Struct, frozen=True, tag=True):
+    """Something failed in the process; it ends."""
+
     error: SentError
 
 

@@ -28,6 +28,8 @@ Received_contra = TypeVar("Received_contra", contravariant=True)
 
 
 class ChannelOwner(Protocol[Received_contra]):
+    """What gets the frames of a channel."""
+
     def received(self, message: Received_contra, behind: memoryview) -> None:
         """A frame came."""
         ...

@@ -85,6 +85,8 @@ class OpenDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class ToDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A command to a device, by the number of its opening."""
+
     opening: int
     command: SentCommand
 
@@ -178,6 +180,8 @@ class ConnectionRefused(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class FromDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """An event of a device, by the number of its opening."""
+
     opening: int
     event: OpenedEvent | LoadedEvent | FailedEvent | LostEvent
 
@@ -249,6 +253,8 @@ class Beat(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class Pong(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The answer to a `Ping`, with its ``sent_s``."""
+
     sent_s: float
 
 

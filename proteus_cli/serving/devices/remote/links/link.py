@@ -57,6 +57,7 @@ class AgentLink:
 
     @property
     def state(self) -> LinkState:
+        """What is known of the connection now."""
         address = f"{self.address.host}:{self.address.port}"
         return self._past.state(address, self.session, self._loss_now(), is_listed=self.is_listed)
 
@@ -72,6 +73,7 @@ class AgentLink:
 
     @property
     def is_connected(self) -> bool:
+        """Whether a session is open."""
         return self.session is not None and self.session.is_open
 
     async def run(self) -> None:

@@ -39,6 +39,7 @@ class PastSessions:
     bytes_received: int = 0
 
     def add(self, session: "AgentSession") -> None:
+        """Count a session that has ended."""
         if session.loss is not None:
             self.since_s, self.losses = session.ended_s, self.losses + 1
         self.bytes_sent += session.bytes_sent

@@ -91,6 +91,7 @@ class RemoteExecutor(CommandingExecutor):
     # --- events
 
     def told(self, message: FromDevice) -> None:
+        """An event of the device came: a load or a batch has ended or failed."""
         if isinstance(message.event, device_messages.FailedEvent):
             number, error = message.event.number, message.event.error.error()
             if not self._failed(number, error) and self._sent.pop(number, None) is not None:
@@ -99,6 +100,7 @@ class RemoteExecutor(CommandingExecutor):
             self._told(message.event)
 
     def ran(self, event: BatchRan, behind: memoryview) -> None:
+        """A batch has run; its outputs are ``behind`` the event."""
         sent = self._sent.pop(event.number, None)
         if sent is None:
             return

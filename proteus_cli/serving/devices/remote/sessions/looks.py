@@ -40,7 +40,9 @@ class Watched(Protocol):
         """See whether something has come since the last look."""
         ...
 
-    def ping(self) -> None: ...
+    def ping(self) -> None:
+        """Send a `Ping`."""
+        ...
 
 
 class Looks:

@@ -82,6 +82,7 @@ class AgentSession:
 
     @property
     def is_measuring(self) -> bool:
+        """Whether the agent measures for this server, which has none of its devices open."""
         return bool(self._measuring) and not self._executors
 
     @property

@@ -21,6 +21,7 @@ class SignsOfLife:
         self._seen, self._silent = -1, 0  # the first look may come at once, and counts for nothing
 
     def look(self) -> None:
+        """Look whether anything came since the last look; end the session after too many without."""
         received = self._channel.bytes_received
         if received != self._seen:
             self._seen, self._silent = received, 0
@@ -31,4 +32,5 @@ class SignsOfLife:
             self._session.ended(f"nothing came from it for {allowed * BEAT_S * 1e3:.0f} ms")
 
     def ping(self) -> None:
+        """Send a `Ping`, whose answer measures the round trip."""
         self._channel.send(Ping(time.monotonic()))

@@ -37,6 +37,7 @@ class KnownModel:
 
     @property
     def is_current(self) -> bool:
+        """Whether its files are as they were when they were digested."""
         return self.stamp == model_stamp(self.parts)
 
 
@@ -89,6 +90,7 @@ class Uploads:
             settle(self._states[state.digest], state)
 
     def close(self) -> None:
+        """Give up all uploads that are under way."""
         for task in self._tasks:
             task.cancel()
 
