@@ -59,13 +59,13 @@ def column_names(cells: Sequence[str]) -> list[str]:
 
 
 def require_width(cells: Sequence[str], header: Sequence[str]) -> None:
-    """A row must have as many cells as the header."""
+    """Raises `ValueError` unless a row has as many cells as the header."""
     if len(cells) != len(header):
         raise ValueError(f"{counted(len(cells), 'cell')} where the header has {len(header)}")
 
 
 def number(column: str, cell: str) -> float:
-    """A finite number from 0 up."""
+    """A finite number from 0 up. Raises `ValueError`, like all that follow."""
     value = _value(cell)
     if not 0 <= value < math.inf:
         raise ValueError(f"{column} `{cell}` is not a finite number from 0 up")

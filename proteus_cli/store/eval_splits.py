@@ -193,7 +193,10 @@ def _labels_header(arrays: NpzFile) -> tuple[tuple[int, ...], int]:
 
 
 def array_header(arrays: NpzFile, name: str, dtype: np.dtype[Any]) -> tuple[tuple[int, ...], int]:
-    """The shape of an array (``name``: of its file), and the bytes that it takes as it is and as ``dtype``."""
+    """The shape of an array (``name``: of its file), and the bytes that it takes as it is and as ``dtype`` together.
+
+    Raises `ValueError` where there is no such array.
+    """
     assert arrays.zip is not None  # noqa: S101 - it is open
     if name not in arrays.zip.NameToInfo:
         there = ", ".join(f"`{each}`" for each in arrays.files[:MAX_LISTED]) or "nothing"

@@ -139,7 +139,7 @@ class VersionRollout:
         return self._advance(now_s)
 
     def abort(self, now_s: float, reason: str) -> WantedStep:
-        """A person says that the old version serves on, or again."""
+        """A person says that the old version serves on, or again. Raises `Conflict` where the roll-out has ended."""
         if self.wanted.ending is not None:
             raise Conflict(f"the roll-out has ended: {self.wanted.ending}")
         return self._end(Ending.ABORTED, reason, now_s)

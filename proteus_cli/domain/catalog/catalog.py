@@ -199,7 +199,7 @@ class Family(Value, frozen=True):
 
     @property
     def slo_s(self) -> float:
-        """The latency target in seconds."""
+        """The latency target in seconds. Raises `ValueError` where the text is no duration."""
         try:
             return parse_duration(self.slo)
         except ProteusError as error:  # a bad unit in a file is a broken file

@@ -32,7 +32,7 @@ class FamilyPolicy(Value, frozen=True):
 
     @property
     def max_latency_s(self) -> float | None:
-        """``max_latency`` in seconds."""
+        """``max_latency`` in seconds; None: no limit. Raises `ValueError` where the text is no duration."""
         try:
             return None if self.max_latency is None else parse_duration(self.max_latency)
         except ProteusError as error:  # a bad unit in a file is a broken file

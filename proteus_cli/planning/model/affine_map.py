@@ -66,7 +66,10 @@ class AffineMap:
         )
 
     def at(self, values: Iterable[tuple[Any, Floats]]) -> tuple[sp.csc_array, Floats]:
-        """The matrix [R, N] and the right side [R] for the values of parameters; of others, the map knows nothing."""
+        """The matrix [R, N] and the right side [R] for the values of parameters; of others, the map knows nothing.
+
+        Raises `ValueError` where a value is negative, or not a number.
+        """
         vector = np.zeros(self.entries.shape[1])
         vector[self.one_at] = 1.0
         for parameter, value in values:

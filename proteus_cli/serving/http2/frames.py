@@ -87,7 +87,7 @@ def goaway(last_stream_id: int, code: ErrorCode, message: str) -> bytes:
 
 
 def without_padding(payload: Buffer) -> Buffer:
-    """The payload of a frame with the flag `PADDED`, without its padding."""
+    """The payload of a frame with the flag `PADDED`, without its padding. Raises `ConnectionFault`."""
     padding = payload[0] if payload else 0
     if padding >= len(payload):
         raise ConnectionFault(ErrorCode.PROTOCOL_ERROR, "more padding than frame")

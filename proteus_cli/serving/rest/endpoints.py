@@ -77,7 +77,7 @@ class Endpoints:
         return json_response(self._models.metadata(self._model(request)))
 
     def unknown_model(self, request: RestRequest) -> RestResponse:
-        """Inference of a model that does not exist; `RestHandler` answers for the others."""
+        """Inference of a model that does not exist; `RestHandler` answers for the others. Raises `NotFound`."""
         raise NotFound(f"no inference of `{self._model(request)}`")
 
     # Triton's extensions
@@ -165,7 +165,7 @@ class Endpoints:
         return self._openapi
 
     def file(self, request: RestRequest) -> RestResponse:
-        """A file of the page for people."""
+        """A file of the page for people. Raises `NotFound`."""
         name = request.values.get("file", INDEX)
         if name not in FILES:
             raise NotFound(f"no file `{name}`")

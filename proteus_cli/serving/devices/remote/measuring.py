@@ -62,7 +62,7 @@ def _row_bytes(what: Measurable) -> dict[str, int]:
 
 
 def profiles_in(content: bytes, host: str) -> list[Profile]:
-    """The profiles that a host has sent. Ids of devices become names of files: `ArtefactError` where one is no name."""
+    """The profiles that a host has sent. Raises `ArtefactError`, also where the id of a device is no name of a file."""
     what, hint = f"What host {host} has measured is no list of profiles", "install the same version on all machines"
     profiles = decoded(content, lambda content: msgspec.json.decode(content, type=list[Profile]), what, hint=hint)
     if strange := [profile.device.id for profile in profiles if not is_name(profile.device.id)]:
