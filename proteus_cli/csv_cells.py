@@ -72,11 +72,11 @@ def number(column: str, cell: str) -> float:
     return value
 
 
-def number_within(column: str, cell: str, most: float) -> float:
-    """A number of either sign that is no larger than ``most``."""
+def number_within(column: str, cell: str, maximum: float) -> float:
+    """A number of either sign that is no larger than ``maximum``."""
     value = _value(cell)
-    if not -most <= value <= most:
-        raise ValueError(f"{column} `{cell}` is not a number from {-most:g} to {most:g}")
+    if not -maximum <= value <= maximum:
+        raise ValueError(f"{column} `{cell}` is not a number from {-maximum:g} to {maximum:g}")
     return value
 
 

@@ -50,6 +50,6 @@ def is_rate(value: float) -> bool:
     return 0 <= value <= LARGEST_COUNT
 
 
-def is_count(value: int, least: int = 0, most: int = LARGEST_COUNT) -> bool:
+def is_count(value: int, minimum: int = 0, maximum: int = LARGEST_COUNT) -> bool:
     """A whole number that a file may have; integers of JSON and TOML may have any number of digits."""
-    return least <= value <= most
+    return minimum <= value <= maximum

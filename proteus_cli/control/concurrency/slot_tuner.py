@@ -74,15 +74,15 @@ class Trial:
 
 
 class SlotTuner:
-    """Decides for one device of ``most`` slots with how many it runs: all at first. The package has the theory.
+    """Decides for one device of ``max_slots`` slots with how many it runs: all at first. The package has the theory.
 
     The driver calls `began` and `ended` for each batch, and `look` several times a second: its answer holds until the
     next one. ``settled`` is the number without the trial.
     """
 
-    def __init__(self, most: int, now_s: float) -> None:
-        self.most = self.settled = most
-        self.bins = SlotBins(most, now_s)
+    def __init__(self, max_slots: int, now_s: float) -> None:
+        self.max_slots = self.settled = max_slots
+        self.bins = SlotBins(max_slots, now_s)
         self.windows: deque[SlotWindow] = deque(maxlen=KEPT_WINDOWS)
         self.estimate: Throughputs | None = None
         self.trial: Trial | None = None
@@ -221,7 +221,7 @@ class SlotTuner:
         if self.full_frac < FULL_FRAC:
             return
         for step, tried in ((1, self._more()), (-1, self._fewer())):
-            if 1 <= tried <= self.most and tried != self.settled and self._is_time(step, tried, now_s):
+            if 1 <= tried <= self.max_slots and tried != self.settled and self._is_time(step, tried, now_s):
                 self.trial, self._patience_s = Trial(tried), OVERLOADED_S
                 self.trials += 1
                 return
@@ -236,7 +236,7 @@ class SlotTuner:
 
     def _more(self) -> int:
         """The larger number to try: twice as many where nothing is known, then one more."""
-        return min(2 * self.settled, self.most) if self._tries_far[1] else self.settled + 1
+        return min(2 * self.settled, self.max_slots) if self._tries_far[1] else self.settled + 1
 
     def _fewer(self) -> int:
         """The smaller number to try: half as many, then one less, and so on."""

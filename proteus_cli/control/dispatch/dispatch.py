@@ -100,9 +100,9 @@ class Dispatch:
             if family.rows + rows > self._admitted_frac * timely_rows:
                 foreign_qps = sum([each.foreign_qps(family.helping) for each in tier.foreign])
                 timely_rows += foreign_qps * (self._batcher.due_s(request) - now_s)
-                most_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
+                limit_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
-                is_over = before_rows and before_rows + rows > most_rows
+                is_over = before_rows and before_rows + rows > limit_rows
                 if is_over and family.waiting_rows + rows > tier.rows_at_once(self._batcher.due_s(request) - now_s):
                     _count_given_up(family, tier, rows, self._batcher.due_s(request) - now_s)
                     return Refused(retry_after_s(before_rows, tier.capacity_qps))
@@ -129,9 +129,9 @@ class Dispatch:
         if self._admits_timely:
             if not tier.is_timely(rows, left_s):
                 return None
-            most_rows = admitted_rows(tier.capacity_qps * left_s, tier.batch_rows, self._admitted_frac)
+            limit_rows = admitted_rows(tier.capacity_qps * left_s, tier.batch_rows, self._admitted_frac)
             before_rows = family.rows_before(request, tier)
-            if before_rows and before_rows + rows > room_frac * most_rows:
+            if before_rows and before_rows + rows > room_frac * limit_rows:
                 return None
         family.rows += rows
         owner = tier.queue.push(request)
@@ -172,7 +172,7 @@ class Dispatch:
         due_s = self._batcher.due_s(Request(0, hosts[0].family, 0.0, within_s))
         return max(1, *[host.least_latency.max_rows_within(due_s, at_most) for host in hosts])
 
-    def least_timeout_s(self, request: Request) -> float | None:
+    def min_timeout_s(self, request: Request) -> float | None:
         """The least time in which a request could be answered with nothing before it, as profiled.
 
         None where it has that, or no host may answer it.

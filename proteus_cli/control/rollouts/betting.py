@@ -50,16 +50,16 @@ class Spread:
 
 
 class BettingEvidence:
-    """``wealth``: the evidence that the mean of values of at least ``least`` is above ``bound``; 1 at first.
+    """``wealth``: the evidence that the mean of values of at least ``minimum`` is above ``bound``; 1 at first.
 
     Not all of it is bet from the first value on, so that no bets of before can hide what changes later: it is divided
     among ``starts`` moments, the first now, but for `LATER`, which is bet bit by bit. O(1) for each value.
     """
 
-    __slots__ = ("_bets", "_bound", "_most", "_parts", "_start", "_starts", "_values", "_waiting", "wealth")
+    __slots__ = ("_bets", "_bound", "_max_bet", "_parts", "_start", "_starts", "_values", "_waiting", "wealth")
 
-    def __init__(self, bound: float, least: float, parts: Parts, starts: int = 1) -> None:
-        self._bound, self._most = bound, MAX_RISKED / (bound - least) if bound > least else math.inf
+    def __init__(self, bound: float, minimum: float, parts: Parts, starts: int = 1) -> None:
+        self._bound, self._max_bet = bound, MAX_RISKED / (bound - minimum) if bound > minimum else math.inf
         self._parts, self._start, self._starts, self._values = parts, (1 - LATER) / starts, starts, 0
         self._bets, self._waiting, self.wealth = [0.0] * len(parts), 1.0, 1.0
         self.start()
@@ -86,6 +86,6 @@ class BettingEvidence:
         self._bets = [bet + wealth * part for bet, (_, part) in zip(self._bets, self._parts, strict=True)]
 
     def _factor(self, gap: float, variance: float, excess: float) -> float:
-        if self._most == math.inf:  # no value was to be above the bound
+        if self._max_bet == math.inf:  # no value was to be above the bound
             return math.inf if excess > 0 else 1.0
-        return 1 + min(gap / max(variance + gap * gap, gap), self._most) * excess
+        return 1 + min(gap / max(variance + gap * gap, gap), self._max_bet) * excess

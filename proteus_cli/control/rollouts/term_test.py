@@ -83,8 +83,8 @@ class TermTest:
         self._bound, self._bad = _bound(term), _bound(term) + TOLERANCES[term.metric]
         self._arms, self._new, self._old = Arms(), Spread(0.0), Spread(0.0)
         self._spreads = {name: Spread(ASSUMED_VARIANCE) for name in ("arms", "pairs", "agreement")}
-        least, gap = -1.0 if self.is_relative else 0.0, TOLERANCES[term.metric]
-        self._against = BettingEvidence(self._bound, least, _parts(gap, 1.0), steps if self.depends_on_load else 1)
+        minimum, gap = -1.0 if self.is_relative else 0.0, TOLERANCES[term.metric]
+        self._against = BettingEvidence(self._bound, minimum, _parts(gap, 1.0), steps if self.depends_on_load else 1)
         self._in_favour = self._new_evidence_in_favour()
         self._by_agreement = self._new_evidence_in_favour()
         self._by_disagreement = self._evidence_by_disagreement(old_accuracy)

@@ -23,8 +23,8 @@ class Task(Value, frozen=True):
 
     def __post_init__(self) -> None:
         require(bool(self.data), "data of a task must be the path of an .npz with labels")
-        require(is_count(self.seed, most=2**32 - 1), "seed of a task must be a whole number from 0 below 2^32")
-        require(self.rows is None or is_count(self.rows, least=1), "rows of a task must be a whole number from 1")
+        require(is_count(self.seed, maximum=2**32 - 1), "seed of a task must be a whole number from 0 below 2^32")
+        require(self.rows is None or is_count(self.rows, minimum=1), "rows of a task must be a whole number from 1")
         if self.retrain is not None:
             _require_command(self.retrain)
 

@@ -26,7 +26,7 @@ _NAMES: Mapping[str, Metric] = {**{metric.value: metric for metric in Metric}, "
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How a metric is measured: it takes values from ``least`` to ``most``, and maybe NaN.
+    """How a metric is measured: it takes values from ``minimum`` to ``maximum``, and maybe NaN.
 
     ``read`` turns a text into a number in base units, or raises `UsageError`; ``write`` is its inverse, exactly.
     ``quantity`` says in words what that text must be.
@@ -35,8 +35,8 @@ class Scale:
     quantity: str
     read: Callable[[str], float]
     write: Callable[[float], str]
-    least: float = 0.0
-    most: float = math.inf
+    minimum: float = 0.0
+    maximum: float = math.inf
     may_be_nan: bool = False
 
 
@@ -94,9 +94,9 @@ _FRACTION = "a fraction or a percentage: `0.975`, `97.5%`"
 
 SCALES: Mapping[Metric, Scale] = {
     Metric.LATENCY: Scale("a duration: `30ms`", parse_duration, _writer(parse_duration, "ms", "s")),
-    Metric.CONFIDENCE: Scale("a plain number: `0.8`", _read_number, _write_number, least=-math.inf, may_be_nan=True),
-    Metric.ACCURACY: Scale(_FRACTION, _read_fraction, _write_number, most=1.0),
+    Metric.CONFIDENCE: Scale("a plain number: `0.8`", _read_number, _write_number, minimum=-math.inf, may_be_nan=True),
+    Metric.ACCURACY: Scale(_FRACTION, _read_fraction, _write_number, maximum=1.0),
     Metric.ENERGY: Scale("an energy: `20mJ`", parse_energy, _writer(parse_energy, "mJ", "J")),
-    Metric.COMPUTATION: Scale(_FRACTION, _read_fraction, _write_number, most=1.0),
-    Metric.EXIT: Scale("the number of an exit: `2`", _read_exit, lambda value: str(int(value)), least=1.0),
+    Metric.COMPUTATION: Scale(_FRACTION, _read_fraction, _write_number, maximum=1.0),
+    Metric.EXIT: Scale("the number of an exit: `2`", _read_exit, lambda value: str(int(value)), minimum=1.0),
 }

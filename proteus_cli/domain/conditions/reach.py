@@ -49,9 +49,9 @@ def _values_to_try(metric: Metric, condition: Condition, exits: int | None) -> F
     is_whole = metric is Metric.EXIT
     tried = {*compared, *_above(compared, is_whole=is_whole), compared[0] - 1 if is_whole else _below(compared[0])}
     scale = SCALES[metric]
-    most = exits if is_whole and exits is not None else scale.most
-    possible = [value for value in sorted(tried) if scale.least <= value <= most]
-    return np.array([*possible, math.nan] if scale.may_be_nan else possible or [most])
+    maximum = exits if is_whole and exits is not None else scale.maximum
+    possible = [value for value in sorted(tried) if scale.minimum <= value <= maximum]
+    return np.array([*possible, math.nan] if scale.may_be_nan else possible or [maximum])
 
 
 def _above(values: Iterable[float], *, is_whole: bool) -> list[float]:

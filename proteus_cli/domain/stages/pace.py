@@ -55,7 +55,7 @@ class StagePace:
         return self.level + max(self.multiple * self._scatter, MIN_MARGIN * self.level)
 
     @property
-    def most(self) -> float:
+    def max_factor(self) -> float:
         """What stages take at most where they are not interrupted."""
         return OUTLIER * self.level
 

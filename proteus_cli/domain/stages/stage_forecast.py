@@ -177,7 +177,7 @@ class StageForecast:
         stops = is_enough if self._limits is None else self._limits.behind(stage, rows, is_enough)
         left = len(rows) - int(np.count_nonzero(stops))
         if left:
-            self._went_on = now_s, self._pace.most, left, stage
+            self._went_on = now_s, self._pace.max_factor, left, stage
         if left and not self._are_all_in_time(stage + 1, left, now_s):
             stops, going = stops.copy(), ~stops
             in_time, end_s = self.in_time(stage + 1, rows[going], now_s)

@@ -38,7 +38,7 @@ BUSY_FRAC = 0.25
 
 LISTED = 8
 """So many cells that are missing are named."""
-LEAST_S = 1.0
+MIN_S = 1.0
 """In less time than that, counters of cores, which tick a hundred times a second, say nothing of a cell."""
 
 WHERE_FROM = {
@@ -104,7 +104,7 @@ def busy_notes(study: Study) -> list[str]:
     others = [
         min(cell.load["machine_cores"], study.machine.cores) - cell.load["cpu_cores"]
         for cell in study.good
-        if cell.mode != "simulated" and cell.took_s >= LEAST_S and {"machine_cores", "cpu_cores"} <= cell.load.keys()
+        if cell.mode != "simulated" and cell.took_s >= MIN_S and {"machine_cores", "cpu_cores"} <= cell.load.keys()
     ]
     if not others or max(others) <= BUSY_FRAC * study.machine.cores:
         return []

@@ -59,8 +59,9 @@ class SlotTuning:
             self._told[tuner] = tuner.changed
             change = tuner.changes[-1]
             log.info(
-                "%s uses %d of %s from now on: %s", device, change.slots, counted(tuner.most, "slot"), change.reason,
-                extra=fields(device=device, slots=change.slots, most=tuner.most, reason=change.reason),
+                "%s uses %d of %s from now on: %s",
+                device, change.slots, counted(tuner.max_slots, "slot"), change.reason,
+                extra=fields(device=device, slots=change.slots, most=tuner.max_slots, reason=change.reason),
             )  # fmt: skip
 
     def _notice(self, now_s: float) -> None:

@@ -131,7 +131,7 @@ def make_data_plane(
     results = Results(
         counts, clock, drift=drift, refuses_non_finite=options.refuses_non_finite, is_emulated=options.is_emulated,
         second_stages=SecondStages(controller, confidence or computed, ask, checks),
-        least_timeout_s=controller.dispatch.least_timeout_s,
+        min_timeout_s=controller.dispatch.min_timeout_s,
     )  # fmt: skip
     fleet = Fleet(
         controller, devices, open_device, results, clock, models=models, profiles=profiles, signatures=signatures,

@@ -38,7 +38,7 @@ class Results:
 
     With ``refuses_non_finite``, NaN or infinity in an output fails the request. ``is_emulated``: no batch is computed,
     so times and outputs are made up; answers say so. Answers of first stages go to ``second_stages`` first.
-    ``least_timeout_s`` says what time a request would need that has too little for any variant, even on an idle device.
+    ``min_timeout_s`` says what time a request would need that has too little for any variant, even on an idle device.
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Results:
         refuses_non_finite: bool,
         is_emulated: bool,
         second_stages: SecondStages,
-        least_timeout_s: Callable[[Request], float | None],
+        min_timeout_s: Callable[[Request], float | None],
     ) -> None:
-        self._second_stages, self._least_timeout_s = second_stages, least_timeout_s
+        self._second_stages, self._min_timeout_s = second_stages, min_timeout_s
         self._counts, self._clock, self._drift = counts.by_family, clock, drift
         self._refuses_non_finite, self._is_emulated = refuses_non_finite, is_emulated
         self._deadlines = TimingWheel(clock, self._expired)
@@ -328,7 +328,7 @@ class Results:
 
     def _dropped(self, request: InFlightRequest) -> DeadlineExceeded:
         message = "no variant that is loaded could answer by the deadline"
-        if (least_s := self._least_timeout_s(request)) is not None:
+        if (least_s := self._min_timeout_s(request)) is not None:
             message += f": even an idle device needs {math.ceil(least_s * 1e5) / 100:g} ms"
         return DeadlineExceeded(message, is_late=False)
 

@@ -65,20 +65,22 @@ class SlotsStatus(Struct, frozen=True):
 
 def slots_status(tuner: SlotTuner, now_s: float) -> SlotsStatus:
     """How the slots of a device are tuned; rates are parts of all slots', times are seconds."""
-    most, known, windows = tuner.most, tuner.estimate, [each for each in tuner.windows if each.batches]
+    max_slots, known, windows = tuner.max_slots, tuner.estimate, [each for each in tuner.windows if each.batches]
     return SlotsStatus(
-        opened=most,
+        opened=max_slots,
         used=tuner.slots,
         settled=tuner.settled,
         busy=tuner.bins.running,
         knee=tuner.knee,
-        levels=[SlotLevel(n, round(known.of(n) / most, 4), round(known.error(n) / most, 4)) for n in known.levels]
+        levels=[
+            SlotLevel(n, round(known.of(n) / max_slots, 4), round(known.error(n) / max_slots, 4)) for n in known.levels
+        ]
         if known is not None
         else [],
         scatter=SlotScatter(
             slots=[each.slots for each in windows],
             running=[round(each.mean_running, 3) for each in windows],
-            throughput=[round(each.work_s / each.lasted_s / most, 4) for each in windows],
+            throughput=[round(each.work_s / each.lasted_s / max_slots, 4) for each in windows],
             service_s=[round(each.service_s / each.batches, 6) for each in windows],
         ),
         changes=tuner.changed,

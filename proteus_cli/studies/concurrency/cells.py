@@ -53,8 +53,8 @@ def ways_of(device: Device, *, emulated: bool) -> tuple[StudiedWay, ...]:
     return ("thread", "process", *(("threads", "split") if len(device.cores) > 1 else ()))
 
 
-def levels_of(way: StudiedWay, device: Device, slots: int, most: int | None) -> list[StudiedLevel]:
-    """The steps of what varies; ``most`` batches in flight, else a few more than the device has slots."""
+def levels_of(way: StudiedWay, device: Device, slots: int, max_in_flight: int | None) -> list[StudiedLevel]:
+    """The steps of what varies; ``max_in_flight`` batches in flight, else a few more than the device has slots."""
     match way:
         case "threads":
             steps = _doubling(len(device.cores))
@@ -64,15 +64,15 @@ def levels_of(way: StudiedWay, device: Device, slots: int, most: int | None) -> 
                 StudiedLevel(n, tuple(_parts(device, n)), AHEAD) for n in _doubling(min(len(device.cores), MAX_SPLITS))
             ]
         case _:
-            last = most if most is not None else slots + BESIDE_SLOTS
+            last = max_in_flight if max_in_flight is not None else slots + BESIDE_SLOTS
             steps = list(range(1, last + 1)) if last <= MAX_SPLITS else _doubling(last)
             return [StudiedLevel(n, (device,), n) for n in steps]
 
 
-def _doubling(most: int) -> list[int]:
+def _doubling(last: int) -> list[int]:
     """1, 2, 4 … and the largest."""
-    steps = [2**power for power in range(most.bit_length()) if 2**power <= most]
-    return steps if steps[-1] == most else [*steps, most]
+    steps = [2**power for power in range(last.bit_length()) if 2**power <= last]
+    return steps if steps[-1] == last else [*steps, last]
 
 
 def _parts(device: Device, number: int) -> Iterator[Device]:

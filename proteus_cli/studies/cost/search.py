@@ -7,7 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 MAX_TRIED = 16
 STEP = 1.25
-LEAST, MOST = STEP**-8, STEP**8  # from a sixth of the busiest seconds' demand to six times it
+MIN_MULTIPLE, MAX_MULTIPLE = STEP**-8, STEP**8  # from a sixth of the busiest seconds' demand to six times it
 ALIKE = 1.02  # multiples that differ by less are the same
 
 
@@ -56,7 +56,7 @@ def cheapest(
     while tried < MAX_TRIED and (multiple := multiples.next(low, high)) is not None and goes_on(tried):
         plan = plan_for(multiple)
         if plan is None and best is None:
-            multiples.most = min(multiples.most, multiple)
+            multiples.max_multiple = min(multiples.max_multiple, multiple)
             continue
         if plan is None:
             low = multiple  # less than what was planned for: as good as too little, so that the search ends
@@ -79,10 +79,10 @@ def cheapest(
 class _Multiples:
     """What to plan for next: first out from 1 until one keeps the SLO and one doesn't, then between the two.
 
-    ``most``: no plan serves so much.
+    ``max_multiple``: no plan serves so much.
     """
 
-    most: float = MOST * STEP
+    max_multiple: float = MAX_MULTIPLE * STEP
 
     def next(self, low: float, high: float) -> float | None:
         """``low`` is too little, or 0; ``high`` is enough, or infinite. None: nothing is left to try."""
@@ -91,14 +91,14 @@ class _Multiples:
     def _wanted(self, low: float, high: float) -> Iterator[float]:
         if math.isinf(high):
             following = 1.0 if low == 0 else low * STEP
-            if following < self.most:
+            if following < self.max_multiple:
                 yield following
-            elif low > 0 and low * ALIKE < self.most < math.inf and self.most <= MOST:
-                yield math.sqrt(low * self.most)
-            elif low == 0 and self.most > LEAST:
-                yield self.most / STEP
+            elif low > 0 and low * ALIKE < self.max_multiple < math.inf and self.max_multiple <= MAX_MULTIPLE:
+                yield math.sqrt(low * self.max_multiple)
+            elif low == 0 and self.max_multiple > MIN_MULTIPLE:
+                yield self.max_multiple / STEP
         elif low == 0:
-            if high / STEP >= LEAST:
+            if high / STEP >= MIN_MULTIPLE:
                 yield high / STEP
         elif high > low * ALIKE:
             yield math.sqrt(low * high)

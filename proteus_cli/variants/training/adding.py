@@ -101,10 +101,10 @@ def add_task(
     """
     require_packages(asked)
     assert family.task is not None  # noqa: S101 - `new_family` made it
-    seed, most = family.task.seed, family.task.rows
+    seed, max_rows = family.task.seed, family.task.rows
     rows = read_labelled(data)
     kinds, split = for_rows(asked, rows.x.shape[1:]), held_out(rows, seed)
-    to_train = training_rows(rows, split, most, seed)
+    to_train = training_rows(rows, split, max_rows, seed)
     steps = StepCounter(advance, len(kinds) * (1 + STEPS_OF_A_MODEL))
     with staging(place.workspace) as staged:
         _text(place, family, [Variant(family.variants[0].name, 1.0)])  # raises before anything is trained
@@ -125,7 +125,7 @@ def add_task(
     return AddedTask(family.name, family.slo, device.id, len(to_train.y), len(split.y), made, untrained)
 
 
-def training_rows(rows: LabelledRows, split: LabelledRows, most: int | None, seed: int) -> LabelledRows:
+def training_rows(rows: LabelledRows, split: LabelledRows, max_rows: int | None, seed: int) -> LabelledRows:
     """Rows to train on: none of them is in the eval split. Raises `ArtefactError` where a class has none left."""
     left = apart_from(rows, split)
     if len(set(left.y.tolist())) < rows.classes:
@@ -133,7 +133,7 @@ def training_rows(rows: LabelledRows, split: LabelledRows, most: int | None, see
             "A class has no rows left to train on: all of them are in the eval split, too.",
             hint="the same row, many times, teaches nothing: give more different rows of each class",
         )
-    return left if most is None else at_most(left, most, seed)
+    return left if max_rows is None else at_most(left, max_rows, seed)
 
 
 def version_path(family: str, variant: str, version: int) -> str:

@@ -119,9 +119,9 @@ def held_out(rows: LabelledRows, seed: int) -> LabelledRows:
     return rows.take(_drawn(rows.y, part, seed))
 
 
-def at_most(rows: LabelledRows, most: int, seed: int) -> LabelledRows:
+def at_most(rows: LabelledRows, max_rows: int, seed: int) -> LabelledRows:
     """As many rows or fewer, with about the same part of each class, and one of each at least."""
-    return rows if len(rows.y) <= most else rows.take(_drawn(rows.y, most / len(rows.y), seed))
+    return rows if len(rows.y) <= max_rows else rows.take(_drawn(rows.y, max_rows / len(rows.y), seed))
 
 
 def _drawn(y: Ints, part: float, seed: int) -> Ints:

@@ -35,7 +35,7 @@ class Tuned:
 
     def look(self, now_s: float) -> int:
         slots = self.tuner.look(now_s)
-        assert 1 <= slots <= self.tuner.most
+        assert 1 <= slots <= self.tuner.max_slots
         return slots
 
 

@@ -69,7 +69,7 @@ def test_what_the_first_exit_keeps_is_run(batcher: Batcher, assignment: str) -> 
 def test_the_least_time_is_that_of_the_first_exit_or_of_a_whole_answer(asked: Request, least_s: float | None) -> None:
     controller = controller_of(EXITS)
     controller.offer(asked, 0.0)
-    assert controller.dispatch.least_timeout_s(asked) == (None if least_s is None else pytest.approx(least_s))
+    assert controller.dispatch.min_timeout_s(asked) == (None if least_s is None else pytest.approx(least_s))
 
 
 def test_a_batch_is_as_large_as_its_first_exit_is_in_time_for() -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from proteus_cli.studies.cost.search import ALIKE, LEAST, MAX_TRIED, CheapestPlan, cheapest
+from proteus_cli.studies.cost.search import ALIKE, MAX_TRIED, MIN_MULTIPLE, CheapestPlan, cheapest
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,9 @@ def test_a_fleet_that_is_too_small_is_used_to_its_end_before_it_is_given_up() ->
     little = World(0.25, devices=2, enough=0.3).found()
     assert little is not None
     assert little.plan.cost == 2
-    assert World(0.01, devices=1, enough=0.001).found() is None, f"less than {LEAST:.2f} of the demand is not asked for"
+    assert World(0.01, devices=1, enough=0.001).found() is None, (
+        f"less than {MIN_MULTIPLE:.2f} of the demand is not asked for"
+    )
 
 
 def test_it_ends_where_the_planner_finds_no_plan_for_less() -> None:

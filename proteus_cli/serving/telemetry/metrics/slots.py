@@ -24,7 +24,7 @@ def add_slots(exposition: Exposition, tuners: Mapping[str, SlotTuner], now_s: fl
     """Of the devices of several slots, where slots are tuned."""
     if not tuners:
         return
-    exposition.add(OPENED, [((device,), tuner.most) for device, tuner in tuners.items()])
+    exposition.add(OPENED, [((device,), tuner.max_slots) for device, tuner in tuners.items()])
     exposition.add(USED, [((device,), tuner.slots) for device, tuner in tuners.items()])
     exposition.add(BUSY, [((device,), tuner.bins.running) for device, tuner in tuners.items()])
     exposition.add(KNEE, [((device,), tuner.knee) for device, tuner in tuners.items() if tuner.knee is not None])
@@ -35,5 +35,9 @@ def add_slots(exposition: Exposition, tuners: Mapping[str, SlotTuner], now_s: fl
     known = {device: tuner.estimate for device, tuner in tuners.items() if tuner.estimate is not None}
     exposition.add(
         THROUGHPUT,
-        [((device, str(n)), each.of(n) / tuners[device].most) for device, each in known.items() for n in each.levels],
+        [
+            ((device, str(n)), each.of(n) / tuners[device].max_slots)
+            for device, each in known.items()
+            for n in each.levels
+        ],
     )
