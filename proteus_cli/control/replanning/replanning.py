@@ -20,7 +20,7 @@ class Replanning:
 
     A request is handed out once, and its driver reports how it ended. After a failure, a request that knows of other
     outages than the plan in force is handed out again as soon as the back-off allows it. ``without`` are the outages
-    that the plan in force was made around, or the plan that is being rolled out.
+    that the plan in force was made around, or the plan that is being put in force.
     """
 
     def __init__(
