@@ -18,10 +18,11 @@ standard error of each comparison (a jackknife over windows). Its unit is the pr
 second. The knee is the smallest n with the throughput of the plateau (`domain.concurrency`).
 
 **What is decided** (`slot_tuner`). *Down*, to a number that loses less than `TOLERANCE_FRAC` for sure. Load varies, so
-the smaller numbers are seen without a trial. *Up* needs a `Trial`: windows with one slot more take turns with windows
-as before, only while all slots are busy. The device gets the slot if it gains more than `TOLERANCE_FRAC` for sure. A
-device that is always busy has trials downwards, too. The first trial after a change goes far, to twice or half as many.
-A trial ends as soon as it is sure that it gains nothing, and each that fails makes the next pause twice as long.
+the smaller numbers are seen without a trial. *Up* needs a `SlotTrial`: windows with one slot more take turns with
+windows as before, only while all slots are busy. The device gets the slot if it gains more than `TOLERANCE_FRAC` for
+sure. A device that is always busy has trials downwards, too. The first trial after a change goes far, to twice or half
+as many. A trial ends as soon as it is sure that it gains nothing, and each that fails makes the next pause twice as
+long.
 
 **Why it does not oscillate.** Down needs proof that a slot is worth less than the tolerance, and up that it is worth
 more: one and the same device gives no proof of both. Chance may, so a change against the last one has to wait twice as

@@ -61,7 +61,7 @@ class SlotChange:
 
 
 @dataclass(slots=True)
-class Trial:
+class SlotTrial:
     """A number of slots that is tried, in every second of so many windows more."""
 
     slots: int
@@ -85,7 +85,7 @@ class SlotTuner:
         self.bins = SlotBins(max_slots, now_s)
         self.windows: deque[SlotWindow] = deque(maxlen=KEPT_WINDOWS)
         self.estimate: Throughputs | None = None
-        self.trial: Trial | None = None
+        self.trial: SlotTrial | None = None
         self.changes: deque[SlotChange] = deque(maxlen=20)
         self.changed = self.trials = self.begun_anew = 0
         self.full_frac = 0.0  # of the last window
@@ -222,11 +222,11 @@ class SlotTuner:
             return
         for step, tried in ((1, self._more()), (-1, self._fewer())):
             if 1 <= tried <= self.max_slots and tried != self.settled and self._is_time(step, tried, now_s):
-                self.trial, self._patience_s = Trial(tried), OVERLOADED_S
+                self.trial, self._patience_s = SlotTrial(tried), OVERLOADED_S
                 self.trials += 1
                 return
 
-    def _is_futile(self, trial: Trial) -> bool:
+    def _is_futile(self, trial: SlotTrial) -> bool:
         """Its number is known well enough, from earlier trials too, to be no better; and it still does as estimated."""
         known = self.estimate
         if known is None or trial.is_on or trial.slots in self._misses or trial.slots not in known.levels:
@@ -249,7 +249,7 @@ class SlotTuner:
         is_known = self.estimate is not None and tried in self.estimate.levels
         return now_s >= self._tried_s[step] + pause_s and (step > 0 or (not is_known and is_overloaded))
 
-    def _give_up(self, trial: Trial, now_s: float) -> None:
+    def _give_up(self, trial: SlotTrial, now_s: float) -> None:
         """The trial has not shown that its number is better; the next pause is longer."""
         step = 1 if trial.slots > self.settled else -1
         self.trial = None

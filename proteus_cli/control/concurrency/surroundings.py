@@ -22,7 +22,7 @@ def surroundings(
     hosted_on: Callable[[str], Iterable[VariantKey]],
     servers: Mapping[str, int],
 ) -> dict[str, Surroundings]:
-    """Of each of these devices; ``serving`` are all devices that are not lost and host something."""
+    """The surroundings of each device; ``serving`` are all devices that are not lost and host something."""
     by_host: dict[str, set[str]] = {}
     for device in serving:
         by_host.setdefault(host_of(device), set()).add(device)
