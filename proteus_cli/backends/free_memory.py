@@ -64,7 +64,7 @@ class HostMemory:
 
 
 def host_memory() -> HostMemory:
-    """That of this machine, or of this container, now."""
+    """The memory of this machine, or of this container, as it is now."""
     total, free = _number(Path("/proc/meminfo"), "MemTotal:"), free_bytes()
     if total is None or free is None:
         return HostMemory(free)

@@ -149,7 +149,7 @@ class Controller:
     # --- requests
 
     def exit_bounds(self, launch: Launch) -> ExitBounds | None:
-        """By when a multi-exit model must have answered each request of a batch; None for other variants."""
+        """When a multi-exit model must have answered each request of a batch; None for other variants."""
         worker = self._workers[launch.hosted.device]
         way_s = launch.hosted.way_s(launch.rows) + worker.answer_way.within_s(launch.hosted.attainment)
         slowdown = worker.stage_slowdown.factor
@@ -229,7 +229,7 @@ class Controller:
         self.topology.engine_recovered(device, key)
 
     def forget_variants(self, keys: AbstractSet[VariantKey]) -> None:
-        """These variants are gone for good: no plan has them, and no device."""
+        """Forget variants that are gone for good: no plan and no device has them."""
         self.topology.forget_variants(keys)
         self.cascades.forget(keys)
 

@@ -131,7 +131,7 @@ class Loss(Value, frozen=True):
 
     @property
     def away_s(self) -> float | None:
-        """For how long; None where it never served again."""
+        """How long the device was away, in seconds; None where it never served again."""
         return None if self.back_s is None else self.back_s - self.at_s
 
 

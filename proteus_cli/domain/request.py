@@ -61,7 +61,7 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def needs_confidence(self) -> bool:
-        """It asks how confident variants are of their answers."""
+        """Whether the request asks how confident variants are of their answers."""
         return self.min_confidence > -math.inf
 
     @property
@@ -111,12 +111,12 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     @property
     def asks_for_accuracy(self) -> bool:
-        """It has a least accuracy, of variants or of the answer."""
+        """Whether the request has a least accuracy, of variants or of the answer."""
         return self.min_accuracy > 0 or (self.bounds is not None and self.bounds.min_expected_accuracy > 0)
 
     @property
     def level(self) -> int:
-        """Its priority as a level from 1, the highest, to 8, which all lower ones share."""
+        """The priority as a level from 1, the highest, to 8, which all lower ones share."""
         return min(max(self.priority, 1), LOWEST_LEVEL) if self.priority else USUAL_LEVEL
 
 

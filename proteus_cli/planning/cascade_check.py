@@ -44,7 +44,7 @@ def problems_of_cascades(
 def gained_qps(
     cascades: Sequence[PlannedCascade], hosts: Sequence[Placement], profiles: Mapping[str, Profile]
 ) -> float:
-    """By how much cascades raise the sum of the accuracies of what is answered in a second."""
+    """How much cascades add to the sum of the accuracies of what is answered in a second."""
     gained = 0.0
     for cascade in cascades:
         first = [placement for placement in hosts if placement.key == (cascade.family, cascade.first)]

@@ -35,7 +35,7 @@ def limits_of_hosts(catalog: Catalog, profiles: Mapping[str, Profile], rules: Ru
 
 
 def limit_in_words(host: str, limit_bytes_per_s: float) -> str:
-    """For people: how much the network of a host carries."""
+    """A text for people: how much the network of a host carries."""
     return f"{host}: at most {format_size(limit_bytes_per_s)} per second over its network"
 
 

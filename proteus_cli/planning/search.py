@@ -73,7 +73,7 @@ class PlanningDemand:
 
     @property
     def with_headroom_qps(self) -> Floats:
-        """By family [F]."""
+        """The demand of each family times the headroom [F]."""
         return np.array([qps * self.headroom for qps in self.demand_qps.values()])
 
     @property
@@ -225,7 +225,7 @@ class PlacementSearch:
         return None
 
     def with_spares(self, placed: tuple[Placement, ...], asked: PlanningDemand, now: Now) -> tuple[Placement, ...]:
-        """These placements, and spares on devices that are idle."""
+        """The placements, and spares on devices that are idle."""
         instance, count = self._model((), asked.lines)[0], Counter(placement.family for placement in placed)
         instance = instance.with_hosts(np.array([max(count[name], 1) for name in instance.families]))
         return placed + with_spares(instance, placed, asked.demand_qps, now)

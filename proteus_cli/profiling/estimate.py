@@ -25,7 +25,7 @@ TYPICAL_SLOTS = 3  # how many slots are tried until one more adds nothing
 
 @dataclass(frozen=True, slots=True)
 class JobEstimate:
-    """Of one job: ``cells`` to measure in order of use, and ``useless`` sizes, which no plan could use.
+    """What one job takes: ``cells`` to measure in order of use, and ``useless`` sizes, which no plan could use.
 
     ``total_s``: seconds without a budget; ``fewest_s``: seconds that even a budget of nothing takes.
     """

@@ -97,7 +97,7 @@ def _json_body(specs: Sequence["_Spec"], row: Mapping[str, npt.NDArray[Any]]) ->
 
 
 def random_samples(inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator) -> list[Sample]:
-    """For the inputs that a model has, as told at the URL ``where``. Raises `ServerError` where they can't be sent."""
+    """Random samples of the inputs that a model has, as told at the URL ``where``. Raises `ServerError`."""
     specs = _specs(inputs, where)
     rows = min(RANDOM_ROWS, MAX_BYTES // _row_bytes(specs))
     return [_sample(specs, {spec.name: spec.random(rng) for spec in specs}) for _ in range(rows)]

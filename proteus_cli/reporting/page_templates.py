@@ -6,7 +6,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 
 def page_templates() -> Environment:
-    """Those in ``templates/``; filters and globals may be added."""
+    """The templates of ``templates/``; filters and globals may be added."""
     return Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,

@@ -71,7 +71,7 @@ class SimulatedFleet:
         return overdue(state.running, state.ended_s, now_s, self._controller.slowdown_of(device))
 
     def lose(self, devices: Sequence[str], now_s: float) -> None:
-        """These devices are lost, all in this instant, with what they run."""
+        """Lose these devices, all in this instant, with what they run."""
         effects = list[Effects]()
         for device in devices:
             state = self._devices[device]

@@ -29,7 +29,7 @@ def load_time_s(conditions: Conditions) -> Callable[[VariantProfile], float]:
 def batch_times(
     profiles: Mapping[str, Profile], conditions: Conditions, rng: np.random.Generator | None
 ) -> dict[tuple[str, str, str], tuple[Latencies, ...]]:
-    """By device, family and variant: latencies for each number of batches that are on the device already.
+    """The latencies of each device, family and variant, for each number of batches that are on the device already.
 
     Devices that share measurements share the tables.
     """

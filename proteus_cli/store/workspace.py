@@ -88,7 +88,7 @@ class Workspace:
         return tuple(place / "engines" / "prepared" for place in places if place is not None)
 
     def profile_path(self, device: str) -> Path:
-        """Of the profile of a device."""
+        """The file of a device's profile."""
         return self.profiles_dir / f"{device}.json"
 
     def version_profile_path(self, device: str) -> Path:
@@ -106,11 +106,11 @@ class Workspace:
 
     @property
     def namings_dir(self) -> Path:
-        """By family, what is being written where the catalog is to name another version."""
+        """The directory of notes about versions that are being named in the catalog, a file for each family."""
         return self.root / "engines" / "naming"
 
     def naming_path(self, family: str) -> Path:
-        """Of the note that a version of the family is being named in the catalog."""
+        """The note that a version of the family is being named in the catalog."""
         return self.namings_dir / f"{family}.json"
 
     def answers_path(self, device: str) -> Path:
@@ -241,7 +241,7 @@ class Workspace:
         return files
 
     def eval_path(self, family: Family) -> Path | None:
-        """Of the eval split of a family; None where it has none."""
+        """The file of a family's eval split; None where it has none."""
         return None if family.eval is None else self.model_path(family.eval)
 
     def labels(self, catalog: Catalog) -> dict[str, tuple[str, ...]]:

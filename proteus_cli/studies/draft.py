@@ -48,7 +48,7 @@ def _nothing(_cells: Mapping[str, Cell]) -> Value | None:
 
 
 def keep_nothing(_cells: Mapping[str, Cell], _finished: Cell) -> None:
-    """Of most studies nothing is used elsewhere."""
+    """Nothing is kept for use elsewhere, as of most studies."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,10 @@ from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
 
 class StopRule:
-    """Of a batch, begun at ``start_s``, that goes through a chain of so many ``stages`` with a condition of its own."""
+    """Decides which rows of a batch have enough, and stop at an exit.
+
+    The batch began at ``start_s``, and goes through a chain of so many ``stages`` with a condition of its own.
+    """
 
     def __init__(self, own: Condition, stages: int, bounds: ExitBounds | None, start_s: float) -> None:
         self._own, self._stages = own, stages
@@ -30,7 +33,7 @@ class StopRule:
     def behind(
         self, stage: int, rows: Ints, confidence: Singles, clock: Callable[[], float]
     ) -> tuple[Bools, float | None]:
-        """Of ``rows``, which have passed a ``stage`` just now, those that have enough; the last is enough for all.
+        """Which of the ``rows`` that have just passed a ``stage`` have enough; at the last stage, all.
 
         Also when the stage ended, where the ``clock`` had to be asked for that.
         """

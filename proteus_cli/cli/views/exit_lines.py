@@ -9,7 +9,7 @@ from proteus_cli.units import UNKNOWN, format_duration, format_percent
 
 
 def exit_lines(profile: Profile, catalog: Catalog) -> Iterator[str]:
-    """By exit the share of rows, their accuracy and the time of the stage before it."""
+    """The share of rows of each exit, their accuracy, and the time of the stage before it."""
     for measured in profile.variants:
         if measured.exits and measured.family in catalog.names:
             has_split = catalog.family(measured.family).eval is not None

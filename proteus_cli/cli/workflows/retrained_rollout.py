@@ -17,7 +17,7 @@ from proteus_cli.variants.training.retraining import KnownTask, NewVersion, Retr
 
 @dataclass(frozen=True, slots=True)
 class RetrainedRollout:
-    """Of a new version of a family, on the server at ``url``; ``ca`` is to be trusted."""
+    """The roll-out of a new version of a family, on the server at ``url``; ``ca`` is to be trusted."""
 
     family: str
     options: RolloutOptions

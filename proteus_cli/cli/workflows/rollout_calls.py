@@ -31,7 +31,7 @@ class _Problem(msgspec.Struct):
 
 
 class RolloutCalls:
-    """Of the server at ``url``; ``ca`` is to be trusted.
+    """Calls of the server at ``url`` about roll-outs; ``ca`` is to be trusted.
 
     All raise `ServerError`, or `UsageError` where something wrong is asked.
     """

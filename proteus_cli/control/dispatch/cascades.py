@@ -90,7 +90,7 @@ class Cascades:
 
     @staticmethod
     def room_frac(route: CascadeRoute, level: int) -> float:
-        """Of the room in the queue of the second stage, the part that a query of that level may find taken, at most.
+        """The part of the second stage's queue that may be taken, at most, for a query of that level to join it.
 
         The surer the first stage is, the less is it worth to ask the second. So under pressure, from one query to the
         next, the threshold falls to where the second stage can make the rest.
@@ -119,7 +119,7 @@ class Cascades:
         return None if route.checker is None else self.disagreements.get((route.stage.key, route.checker.key))
 
     def checks_of(self, family: str) -> tuple[float | None, bool]:
-        """Of the checks of a family's cascades, the part that disagreed (None: there were none); whether any drifts."""
+        """Which part of the checks of a family's cascades disagreed (None: there were none), and whether any drifts."""
         watches = [self.disagreement(route) for route in self.in_use if route.cascade.family == family]
         found = {id(watch): watch for watch in watches if watch is not None}.values()  # cascades share one
         checked = sum(watch.checked for watch in found)
@@ -127,7 +127,7 @@ class Cascades:
         return disagreed, any(watch.drifts for watch in found)
 
     def forget(self, keys: AbstractSet[VariantKey]) -> None:
-        """These variants are gone for good."""
+        """Forget variants that are gone for good."""
         self.watches = {key: watch for key, watch in self.watches.items() if key not in keys}
         self.disagreements = {pair: watch for pair, watch in self.disagreements.items() if keys.isdisjoint(pair)}
 

@@ -31,7 +31,7 @@ class EveryNth:
         self._counts[first] = 0
 
     def forget(self, keys: AbstractSet[VariantKey]) -> None:
-        """These variants are gone for good."""
+        """Forget variants that are gone for good."""
         self._counts = {first: count for first, count in self._counts.items() if first not in keys}
 
 

@@ -54,7 +54,7 @@ class FamilyState:
 
     @property
     def all_hosts(self) -> Sequence[Host]:
-        """Those that some requests may be queued for at least: of twins, both."""
+        """All hosts that any request may be queued for: of twins, those of both versions."""
         return self._fitness.all_hosts
 
     @property
@@ -140,7 +140,7 @@ class FamilyState:
         return rows
 
     def longest_free(self) -> tuple[str, ...]:
-        """Of each host class, the worker that is free for the longest."""
+        """The worker of each host class that has been free for the longest."""
         found = [next(iter(each.free), "") for tier in self.tiers for each in tier.classes]
         return tuple(dict.fromkeys(filter(None, found)))
 

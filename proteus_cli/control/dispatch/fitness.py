@@ -56,7 +56,7 @@ class _AlikeHosts:
 
 
 class Fitness:
-    """Of the hosts of a family, with the cascades of its plan; ``everyone`` is the set of all kinds.
+    """Which hosts of a family may answer which requests. ``everyone`` is the set of all kinds of hosts.
 
     With ``twins``, it is that of all kinds but the new version's, and ``canary`` is that of all but the old one's; the
     latter is empty unless the new one serves (``has_new``).
@@ -128,7 +128,7 @@ class Fitness:
 
     @property
     def all_hosts(self) -> list[Host]:
-        """Those of both twins, too."""
+        """All hosts of the family; of twins, those of both versions."""
         return self.hosts(self._all)
 
     def hosts(self, kinds: int) -> list[Host]:
@@ -138,7 +138,7 @@ class Fitness:
         return [host for host in found if host not in twice] if twice else found
 
     def expected(self) -> dict[str, float]:
-        """By cascade, as "first → second", what is to be expected of its answers."""
+        """The expected accuracy of the answers of each cascade, by its name, "first → second"."""
         found: dict[str, float] = {}
         for cascade in [route.cascade for kind in self._kinds for route in kind.routes]:
             name = f"{cascade.first} → {cascade.second}"

@@ -7,7 +7,7 @@ MAX_SAVED, MAX_OWED = 1.0, 8.0
 
 
 class Patience:
-    """Of the rows that the attainment allows to fail, those that are left to be given up.
+    """How many more rows may be given up: the attainment allows a part of all to fail.
 
     Where rows of a batch go on after others have left it, the batch takes longer, and what arrives meanwhile with a
     short bound is given up. That is worth it only as long as the attainment is reached all the same.

@@ -269,7 +269,7 @@ class WorkerState:
 
     @property
     def is_idle(self) -> bool:
-        """It serves, runs nothing, and nothing waits that it might run."""
+        """Whether the worker serves, runs nothing, and has nothing to take."""
         return self.free == self.slots and not any(source.queue.rows for source in self.sources)
 
     def take_from(self, sources: Sequence[WorkSource], foreign: Sequence[WorkSource]) -> None:

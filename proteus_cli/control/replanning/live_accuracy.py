@@ -24,7 +24,7 @@ MIN_WRONG = 0.005
 
 
 class LiveAccuracy:
-    """Of the answers of one variant: ``rows`` with labels, how many were ``right``, and how many were ``promised``.
+    """How accurate a variant is while serving: ``rows`` with labels, those that were ``right``, and those ``promised``.
 
     Fractions count where feedback is a score. ``is_lower``: answers are less accurate than promised, by more than
     chance. That ends once the evidence is back at 1.

@@ -205,7 +205,7 @@ class Replanning:
 
 
 def slack_s(hosted: Iterable[Host], slo_s: Mapping[str, float]) -> dict[str, float]:
-    """By family, how long its queries may wait until their batch begins, in the mean over what its hosts answer."""
+    """How long queries of each family may wait until their batch begins, in the mean over what its hosts answer."""
     answered_qps, waited = dict.fromkeys(slo_s, 0.0), dict.fromkeys(slo_s, 0.0)
     for host in hosted:
         answered_qps[host.family] += host.weight

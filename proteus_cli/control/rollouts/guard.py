@@ -100,12 +100,12 @@ class Guard:
 
     @property
     def verdict(self) -> Verdict:
-        """Of all terms together: fails where one fails, passes where all pass, else holds."""
+        """The verdict of all terms together: fail where one fails, pass where all pass, else hold."""
         return _together([test.verdict for test in self._tests])
 
     @property
     def verdict_of_shadow(self) -> Verdict:
-        """Of the terms that shadowed queries can tell of; a failure of another one counts, too."""
+        """The verdict of the terms that shadowed queries can tell of; the failure of another term counts, too."""
         failed = [test.verdict for test in self._tests if test.verdict is Verdict.FAIL]
         told = [test.verdict for test in self._tests if test.term.metric in TOLD_BY_SHADOW]
         return _together(failed + told)

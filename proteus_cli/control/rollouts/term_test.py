@@ -56,7 +56,7 @@ class Thresholds:
 
     @classmethod
     def of(cls, confidence: float, term: Term, guard: Sequence[Term]) -> "Thresholds":
-        """For one term of a guard.
+        """The thresholds for one term of a guard.
 
         Where all hold, *one* is to fail with a probability of 1 - confidence at most: that is divided among them by
         `PARTS_OF_ERROR`. A guard passes where *all* pass, so each may be wrong with that probability.
@@ -101,7 +101,7 @@ class TermTest:
             self._judge()
 
     def saw(self, loss: float) -> None:
-        """Of the new version, for a query that it answered alone."""
+        """Count the loss of a query that the new version alone has answered."""
         self._new.saw(loss)
         if self.is_relative:
             self._compare(self._arms.saw_new(loss), "arms")
@@ -109,13 +109,13 @@ class TermTest:
             self._bet(loss, self._bound * (1 - self._bound), self._bad * (1 - self._bad))
 
     def saw_old(self, loss: float) -> None:
-        """Of the old version, for a query that it answered alone."""
+        """Count the loss of a query that the old version alone has answered."""
         if self.is_relative:
             self._old.saw(loss)
             self._compare(self._arms.saw_old(loss), "arms")
 
     def saw_both(self, old_loss: float, new_loss: float) -> None:
-        """Of both versions, for one query."""
+        """Count both losses of a query that both versions have answered."""
         if self.is_relative:
             self._new.saw(new_loss)
             self._old.saw(old_loss)
@@ -124,7 +124,7 @@ class TermTest:
             self.saw(new_loss)
 
     def saw_agreement(self, disagrees: float) -> None:
-        """Of both versions, for one query, with or without a label.
+        """Count whether both versions answer a query differently, with or without a label.
 
         Accuracies differ by no more than answers do; and by no less than answers do beyond what the old one errs on.
         """
@@ -141,7 +141,7 @@ class TermTest:
 
     @property
     def disagreement(self) -> Spread:
-        """Of the shadowed queries: 1 where both versions answer differently."""
+        """How often both versions answer a shadowed query differently: mean and variance of 1 or 0."""
         return self._spreads["agreement"]
 
     @property

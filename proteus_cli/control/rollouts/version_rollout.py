@@ -145,7 +145,7 @@ class VersionRollout:
         return self._end(Ending.ABORTED, reason, now_s)
 
     def fail(self, now_s: float, reason: str) -> WantedStep:
-        """It cannot go on. After its end nothing changes."""
+        """End the roll-out, as it cannot go on; nothing changes where it has ended."""
         return self.wanted if self.wanted.ending is not None else self._end(Ending.FAILED, reason, now_s)
 
     def status(self, now_s: float) -> RolloutStatus:

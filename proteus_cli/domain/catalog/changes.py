@@ -40,7 +40,7 @@ class CatalogContent(Value, frozen=True):
         return cls(msgspec.structs.replace(catalog, families=families), digests)
 
     def digest(self, key: VariantKey) -> str | None:
-        """Of the model of a variant; None where it has none."""
+        """The digest of a variant's model; None where it has no model."""
         return self.digests.get(key.family, {}).get(key.variant)
 
     @property

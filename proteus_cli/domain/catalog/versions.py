@@ -28,7 +28,7 @@ def version_in_name(name: str) -> str:
 
 
 def versions_of(variants: Iterable[Variant]) -> dict[str, str]:
-    """By name, the version of each variant; empty where it has none."""
+    """The version of each variant, by its name; empty where it has none."""
     return {each.name: version_in_name(each.name) or numbered_directory(each) for each in variants}
 
 

@@ -42,7 +42,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class AllOf:
-    """It holds where each of its two or more parts does; none of them is an `AllOf` itself."""
+    """A condition that holds where each of its two or more parts does; none of them is an `AllOf` itself."""
 
     parts: "tuple[Comparison | AnyOf, ...]"
 
@@ -59,7 +59,7 @@ class AllOf:
 
 @dataclass(frozen=True, slots=True)
 class AnyOf:
-    """It holds where one of its two or more parts does; none of them is an `AnyOf` itself."""
+    """A condition that holds where one of its two or more parts does; none of them is an `AnyOf` itself."""
 
     parts: "tuple[Comparison | AllOf, ...]"
 
@@ -79,7 +79,7 @@ Condition: TypeAlias = Comparison | AllOf | AnyOf
 
 
 def all_of(parts: Sequence[Condition]) -> Condition:
-    """It holds where each of the one or more parts does."""
+    """The condition that holds where each of the one or more parts does."""
     flat: list[Comparison | AnyOf] = []
     for part in parts:
         flat.extend(part.parts if isinstance(part, AllOf) else [part])
@@ -87,7 +87,7 @@ def all_of(parts: Sequence[Condition]) -> Condition:
 
 
 def any_of(parts: Sequence[Condition]) -> Condition:
-    """It holds where one of the one or more parts does."""
+    """The condition that holds where one of the one or more parts does."""
     flat: list[Comparison | AllOf] = []
     for part in parts:
         flat.extend(part.parts if isinstance(part, AnyOf) else [part])
@@ -95,11 +95,11 @@ def any_of(parts: Sequence[Condition]) -> Condition:
 
 
 def metrics(condition: Condition) -> frozenset[Metric]:
-    """Those that it compares: what must be known to evaluate it."""
+    """The metrics that a condition compares, which must be known to evaluate it."""
     return frozenset(each.metric for each in condition.comparisons)
 
 
 def holds(condition: Condition, values: Values, rows: int) -> Bools:
-    """By row, whether it holds. ``values`` has each of its `metrics`, and may have others."""
+    """Whether a condition holds for each row [rows]. ``values`` has each of its `metrics`, and may have others."""
     truth: Bools = np.broadcast_to(condition.truth(values), (rows,))
     return truth

@@ -143,7 +143,7 @@ class Rules(Value, frozen=True):
     def stage_steps(
         self, target: SloTarget, points: Sequence[Point]
     ) -> Iterator[tuple[float, tuple[CapacityStep, ...]]]:
-        """For each part of the SLO that plans may give to a variant, the smallest first: it, and `capacity_steps`."""
+        """Each part of the SLO that plans may give to a variant, the smallest first, with its `capacity_steps`."""
         for part in SLO_PARTS if self.uses_cascades else (1.0,):
             yield part, self.capacity_steps(target.of_part(part), points)
 
@@ -154,7 +154,7 @@ class Rules(Value, frozen=True):
         return capacity_at(self.capacity_steps(SloTarget(slo_s, attainment), points), hosts)
 
     def with_names(self, rename: Callable[[VariantKey], str]) -> "Rules":
-        """These rules with other names of variants."""
+        """The same rules with other names of variants."""
 
         def renamed(pairs: Sequence[DeviceVariant]) -> tuple[DeviceVariant, ...]:
             return tuple(msgspec.structs.replace(pair, variant=rename(pair.key)) for pair in pairs)
@@ -162,7 +162,7 @@ class Rules(Value, frozen=True):
         return msgspec.structs.replace(self, banned=renamed(self.banned), pinned=renamed(self.pinned))
 
     def with_attainment(self, target: float | None) -> "Rules":
-        """These rules with another attainment target for all families; None: as they are."""
+        """The same rules with another attainment target for all families; None: as they are."""
         return self if target is None else msgspec.structs.replace(self, attainment=target)
 
     def attainment_targets(self, catalog: Catalog) -> Mapping[str, float]:

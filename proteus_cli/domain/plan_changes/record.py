@@ -49,7 +49,7 @@ class EngineChange(Value, frozen=True):
 
 
 class FamilyEffect(Value, frozen=True):
-    """Of one family: requests by outcome, the mean accuracy of those served, and the part that wasn't served in time.
+    """How requests of a family ended, the mean accuracy of those served, and the part that was not served in time.
 
     The latter two are None where there were none.
     """

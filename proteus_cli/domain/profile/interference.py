@@ -194,7 +194,7 @@ class SharingModel:
     def slowdown(
         self, variant: VariantKey, beside: Iterable[VariantKey], *, batch: int = 1, where: Where = "device"
     ) -> Slowdown:
-        """Of batches of ``batch`` rows beside these others. What is unknown costs nothing.
+        """By how much batches of ``batch`` rows take longer beside these others. What is unknown costs nothing.
 
         On one device, others count once, and the variant itself does not; on neighbouring devices, as often as given.
         """

@@ -99,7 +99,7 @@ class RecordedPoint(Value, frozen=True):
 
 
 class Recorded(Value, frozen=True):
-    """That times were re-estimated while serving, when (ISO 8601, UTC), and by how much since they were measured.
+    """A note that times were re-estimated while serving: when (ISO 8601, UTC), and by how much since measured.
 
     ``replaces`` is the SHA-256 of the profile that was served with.
     """
@@ -324,7 +324,7 @@ def best_accuracy(profiles: Iterable[Profile]) -> dict[str, float]:
 
 
 def accuracy_by_variant(profiles: Iterable[Profile]) -> dict[str, dict[str, float]]:
-    """By family the variants, the most accurate first, each with its accuracy on the device where that is highest."""
+    """The variants of each family, the most accurate first, with the accuracy on the device where that is highest."""
     found: dict[str, dict[str, float]] = {}
     distinct = {id(profile.variants): profile.variants for profile in profiles}  # like devices share theirs
     for measured in (variant for variants in distinct.values() for variant in variants):

@@ -49,5 +49,5 @@ class RolloutSpecification(Value, frozen=True):
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """Of the guard."""
+        """The terms of the guard."""
         return parse_guard(self.guard)

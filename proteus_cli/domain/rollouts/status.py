@@ -12,7 +12,7 @@ Interval = tuple[float, float]
 
 
 class Verdict(StrEnum):
-    """Of a guard, or one of its terms."""
+    """What is known of a guard, or of one of its terms."""
 
     HOLD = "hold"  # not enough is known
     PASS = "pass"  # noqa: S105 - the new version is not notably worse than the guard allows
@@ -88,5 +88,5 @@ class RolloutStatus(Value, frozen=True):
 
     @property
     def is_over(self) -> bool:
-        """It has ended, and what was to be put back is back."""
+        """Whether the roll-out has ended, and what was to be put back is back."""
         return self.ending is not None and not self.note

@@ -42,7 +42,7 @@ def discriminator_of(confidence: str) -> str | None:
 
 
 def margin(scores: npt.NDArray[Any]) -> Singles:
-    """By row, the highest score less the second highest; NaN where a row has fewer than two, or one that is NaN.
+    """The highest score less the second highest of each row; NaN where a row has fewer than two, or one that is NaN.
 
     ``scores``: axis 0 is the batch, all others are the scores of a row.
     """

@@ -13,7 +13,7 @@ from proteus_cli.domain.stages.stage_forecast import ExitBounds, computed_fracs
 
 
 class Progress:
-    """Of a batch, begun at ``start_s``, of a chain with a condition of its ``own``, that of the catalog."""
+    """How far each row of a batch is in a chain. The batch began at ``start_s``; ``own`` is the catalog's condition."""
 
     def __init__(self, bounds: ExitBounds, own: Condition, start_s: float) -> None:
         self._own, self._since_s = own, start_s
@@ -24,7 +24,7 @@ class Progress:
         self._energy, self._held = RowEnergy(rows, bounds.power_w), np.zeros(rows, np.int64)
 
     def behind(self, stage: int, rows: Ints, confidence: Singles, now_s: float) -> Values:
-        """Of ``rows``, which have passed a ``stage`` that has ended now, with answers of that ``confidence``.
+        """The metrics of ``rows`` that have passed a ``stage``, which has ended now, with answers of a ``confidence``.
 
         Call it once behind each stage, in their order.
         """
@@ -49,7 +49,7 @@ class Progress:
 
 
 def values_by_exit(exits: Sequence[ExitProfile]) -> list[dict[Metric, list[float]]]:
-    """By exit, the values that a query may have there of the metrics that the profile decides; NaN where unknown."""
+    """The values that a query may have at each exit, of the metrics that the profile decides; NaN where unknown."""
     accuracy, cut_accuracy = _accuracies(exits)
     return [
         {

@@ -121,7 +121,7 @@ def profiled_s(profiled: Sequence[ExitProfile], exits: Ints) -> float:
 
 
 def computed_fracs(profiled: Sequence[ExitProfile]) -> list[float]:
-    """By exit, what a row has taken until there, as a fraction of what the whole chain takes; in the mean, alone."""
+    """What a row has taken until each exit, as a fraction of what the whole chain takes; in the mean, alone."""
     stages_s = [_mean(tuple(each.points)).of(1) for each in profiled]
     whole_s = sum(stages_s)
     return [min(taken_s / whole_s, 1.0) for taken_s in accumulate(stages_s)]
@@ -165,7 +165,7 @@ class StageForecast:
         return None if self._limits is None else self._limits.joules
 
     def stopping(self, stage: int, rows: Ints, is_enough: Bools, now_s: float) -> Bools:
-        """Those of ``rows`` that stop behind a ``stage``, which has ended now.
+        """Which of ``rows`` stop behind a ``stage`` that has ended now.
 
         They have enough, or the next would end too late for them, or take too much energy. Deciding takes time that the
         rows would have, so most often, where all that would go on may do so and none has to leave, no row is looked at.
@@ -202,7 +202,7 @@ class StageForecast:
             self._pace.came_out(now_s - self._since_s)
 
     def in_time(self, stage: int, rows: Ints, now_s: float) -> tuple[Bools, float]:
-        """Of ``rows``, those that may enter a stage now, counted from 1, and when it ends: before any of them is due.
+        """Which of ``rows`` may enter a stage now, counted from 1, and when it ends: before any of them is due.
 
         It ends at no time, minus infinity, where none may. Before it begins, some may have to leave, which takes time.
         """

@@ -30,7 +30,7 @@ class Walk:
     energy_j: Floats | None = None
 
     def accuracies(self, known: Sequence[ExitProfile], otherwise: float) -> list[float]:
-        """By row what is to be expected of its answer; ``otherwise`` where ``known`` does not say it."""
+        """What is to be expected of the answer to each row; ``otherwise`` where ``known`` does not say it."""
         rows = zip(self.exits.tolist(), self.cut.tolist(), strict=True)
         return [known[place - 1].answers_worth(is_cut=is_cut, otherwise=otherwise) for place, is_cut in rows]
 
@@ -53,7 +53,7 @@ class ProfiledChain:
         self._least_ranks = 1.0 - np.cumsum(shares)
 
     def stops_at(self, ranks: Floats) -> Ints:
-        """By row, the exit at which it stops by itself."""
+        """The exit at which each row stops by itself, counted from 1."""
         missed: Ints = np.count_nonzero(ranks[:, np.newaxis] < self._least_ranks, axis=1)
         return missed + 1
 

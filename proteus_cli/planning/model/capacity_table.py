@@ -13,7 +13,7 @@ NEVER = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CapacityTable:
-    """Of each of so many rows, up to K steps: from how many ``hosts`` [N, K] on, and its ``capacities`` [N][K + 1].
+    """Up to K steps of each of N rows: the ``hosts`` [N, K] from which each begins, and ``capacities`` [N][K + 1].
 
     A row's first capacity is that of too few hosts for its first step: none.
     """

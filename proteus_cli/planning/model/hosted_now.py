@@ -21,7 +21,7 @@ class Now:
 
     @classmethod
     def of(cls, current: Plan | None, standbys: VariantsByDevice, profiles: Mapping[str, Profile]) -> "Now":
-        """Of the devices with profiles."""
+        """What the devices with profiles host, and what stands by there."""
         if current is None:
             return NOWHERE
         hosted = {device: keys for device, keys in current.hosted().items() if device in profiles}

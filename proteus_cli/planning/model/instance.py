@@ -165,7 +165,7 @@ class Instance:
 
     @_once
     def best_worth(self) -> Floats:
-        """Of each family, the accuracy of its best variant, whatever that takes; with another aim, `top_worth` [F]."""
+        """The accuracy of each family's best variant, whatever that takes; with another aim, `top_worth` [F]."""
         return np.where(self.prefers_accuracy, self.best_accuracy, self.top_worth)
 
     @_once
@@ -260,7 +260,7 @@ class Instance:
 
     @_once
     def whole_slo_steps(self) -> Mapping[tuple[int, VariantKey], tuple[CapacityStep, ...]]:
-        """By group and variant, what stages could do in the whole SLO, where sharing a device costs no time."""
+        """What stages could do in the whole SLO, by group and variant, where sharing a device costs no time."""
         pairs = zip(self.choices, self.is_shared.tolist(), strict=True)
         return {(c.group, c.key): c.whole_slo_steps for c, is_shared in pairs if c.whole_slo_steps and not is_shared}
 

@@ -87,7 +87,7 @@ PLOTS = (*OVER_TIME, *LATENCY, *FAMILIES, *DEVICES)
 
 
 def plots_of(reports: Sequence[Report]) -> tuple[Plot, ...]:
-    """Those of `PLOTS` that compare anything: no heat maps of a single family, or of a single device."""
+    """The `PLOTS` that compare anything: no heat maps of a single family, or of a single device."""
     families = {family for report in reports for family in report.families}
     devices = {device for report in reports for device in report.devices}
     return (

@@ -84,7 +84,7 @@ class ModelStore:
         return self._root / f"{digest}{_PARTIAL}"
 
     def lock(self, digest: str) -> asyncio.Lock:
-        """For who writes: several servers may send the same model."""
+        """The lock of a model, for who writes it: several servers may send the same one."""
         return self._locks[digest]
 
     async def hold(self, digest: str, size: int) -> None:

@@ -64,7 +64,7 @@ class RayActors:
         self._by_node: dict[str, Any] = {}
 
     def nodes(self) -> Sequence[RayNode]:
-        """Those that Ray takes for alive."""
+        """The nodes that Ray takes for alive."""
         return [
             RayNode(node["NodeID"], node["NodeName"], node["NodeManagerHostname"], node["NodeManagerAddress"])
             for node in ray.nodes()

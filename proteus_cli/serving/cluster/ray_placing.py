@@ -22,7 +22,7 @@ class Actors(Protocol):
     """The actors of a cluster, one on each node, which keep agents there."""
 
     def nodes(self) -> Sequence[RayNode]:
-        """Those that Ray takes for alive."""
+        """The nodes that Ray takes for alive."""
         ...
 
     def place(self, hosts: Mapping[str, str], key: bytes) -> Mapping[str, str]:

@@ -73,7 +73,7 @@ class Hardware(ABC):
         return True
 
     def shared(self) -> dict[str, Mapping[str, int]]:
-        """By the hosts that are connected, how many servers have a device open, where that is more than this one."""
+        """How many servers have a device open, by connected host and device, where that is more than this one."""
         return {}
 
     @property
@@ -89,7 +89,7 @@ class Hardware(ABC):
         self.stubs.update(stubs)
 
     def learn(self, profiles: Iterable[Profile]) -> None:  # noqa: B027 - real devices have their own times
-        """These are the profiles of devices now; emulated ones take the times that they have."""
+        """Take the profiles of devices as they are now; emulated devices take the times that they have."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,7 +27,7 @@ class ThreadEngine(Protocol):
 
     @property
     def signature(self) -> Signature:
-        """Of the model that is loaded."""
+        """The signature of the model that is loaded."""
         ...
 
     def close(self) -> None:

@@ -67,7 +67,7 @@ class BrokenEngines:
             self.failed(failed)
 
     def forget(self, keys: Collection[VariantKey]) -> None:
-        """These variants are never loaded again."""
+        """Forget variants that are never loaded again."""
         for engine in [engine for engine in self.breakers if engine[1] in keys]:
             del self.breakers[engine]
 

@@ -177,7 +177,7 @@ class Fleet:
             worker.executor.close()
 
     def health(self) -> dict[str, DeviceHealth]:
-        """Of each device."""
+        """The health of each device."""
         return {
             device: DeviceHealth(
                 breaker.state, breaker.reason or "", self.lost_with_host.get(device, ""), is_new=not breaker.opened

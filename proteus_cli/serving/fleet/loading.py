@@ -89,7 +89,7 @@ class Loader:
         self.labels = self._labels()
 
     def forget_models(self, keys: Iterable[VariantKey]) -> None:
-        """These variants are never loaded again."""
+        """Forget variants that are never loaded again."""
         for key in keys:
             self._models.pop(key, None)
 

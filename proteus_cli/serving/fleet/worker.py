@@ -40,7 +40,7 @@ class ResultSink(Protocol):
         ...
 
     def dropped(self, requests: Sequence[Request]) -> None:
-        """These requests are given up: nobody can answer them in time, or at all."""
+        """Give up requests that nobody can answer in time, or at all."""
         ...
 
     def failed(self, launch: Launch, error: Exception) -> None:

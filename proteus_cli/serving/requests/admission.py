@@ -177,7 +177,7 @@ class Admission:
         self.submit(query, None, nobody, arrival_s)
 
     def deadline_s(self, query: Query, arrival_s: float) -> float:
-        """By when a request is to be answered. Raises `UnknownModel` where its family is no longer there."""
+        """When a request is due, by the clock. Raises `UnknownModel` where its family is no longer there."""
         served = self._families.get(query.family)
         if served is None:
             raise UnknownModel(f"no model `{query.family}`")

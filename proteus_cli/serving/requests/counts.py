@@ -118,7 +118,7 @@ class FamilyCounts:
     recent_accuracy: deque[tuple[int, int, float]] = field(default_factory=deque)  # (second, answers, sum)
 
     def with_buckets_of(self, other: "FamilyCounts") -> "FamilyCounts":
-        """These counts; histograms of other buckets, as of another SLO, begin anew."""
+        """The same counts; histograms of other buckets, as of another SLO, begin anew."""
         for name in ("latency", "queue", "compute", "batch"):
             if getattr(self, name).bounds != getattr(other, name).bounds:
                 setattr(self, name, getattr(other, name))
@@ -191,7 +191,7 @@ class FamilyCounts:
         return Tally(tuple(ended.values()), self.accuracy)
 
     def attainment(self, target: float) -> Attainment:
-        """Of the requests that have ended so far."""
+        """The attainment of the requests that have ended so far."""
         requests = sum(self.outcomes.values())
         return Attainment.of(requests, requests - self.of_outcome(Outcome.SERVED), target)
 

@@ -55,7 +55,7 @@ class DataPlane:
     arms: dict[str, VersionArms]
 
     def forget_variants(self, keys: AbstractSet[VariantKey]) -> None:
-        """These variants are gone for good: no plan has them, and no device."""
+        """Forget variants that are gone for good: no plan and no device has them."""
         self.controller.forget_variants(keys)
         self.checks.forget_variants(keys)
 

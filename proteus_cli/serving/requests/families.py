@@ -51,12 +51,12 @@ class ServedFamily:
 
     @property
     def is_loaded(self) -> bool:
-        """It takes requests, where anything hosts it."""
+        """Whether the family takes requests, where anything hosts it."""
         return not self.why_out
 
     @property
     def asked_versions(self) -> dict[str, AskedVersion]:
-        """By name, what clients may ask for, besides `ANY_VERSION`."""
+        """What clients may ask for, by name, besides `ANY_VERSION`."""
         return asked_versions({**self.beside, **self.versions})
 
     def asked_version(self, name: str) -> AskedVersion | None:
@@ -69,7 +69,7 @@ class ServedFamily:
         return known[name]
 
     def know_beside(self, names: Collection[str], before: "ServedFamily") -> None:
-        """These variants are known beside the catalog; what is known of them ``before`` stays."""
+        """Know these variants beside the catalog; what is known of them ``before`` stays."""
         known = {**before.beside, **before.versions}
         self.beside = {name: known.get(name) or version_in_name(name) for name in sorted(names)}
 
@@ -139,7 +139,7 @@ class Families:
         self._changed()
 
     def know_beside(self, keys: Collection[VariantKey]) -> None:
-        """These variants are known beside the catalog from now on."""
+        """Know these variants beside the catalog from now on."""
         before = {name: family.beside for name, family in self.by_name.items()}
         for family in self.by_name.values():
             family.know_beside({key.variant for key in keys if key.family == family.name}, family)
@@ -147,7 +147,7 @@ class Families:
             self._changed()
 
     def use(self, profiles: Collection[Profile]) -> None:
-        """These are the profiles of all devices now; a device that has joined may have the first of a variant."""
+        """Take the variants and accuracies of these profiles, which are those of all devices."""
         estimated = estimated_families(profiles)
         for name, accuracies in accuracy_by_variant(profiles).items():
             if name in self.by_name:

@@ -127,7 +127,7 @@ class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  
 
     @property
     def needs_batch(self) -> bool:
-        """Its batch is still to answer it: it has not ended, nor waits for a second stage with its first answer."""
+        """Whether its batch is still to answer it: it has not ended, nor waits for a second stage with an answer."""
         return not self.has_ended and self.deferred is None
 
     def end(self) -> ResultCallback:

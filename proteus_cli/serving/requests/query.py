@@ -28,7 +28,7 @@ DEFAULT_OPTIONS = RequestOptions()
 
 
 class Classes(msgspec.Struct, frozen=True, gc=False):
-    """Of an output, the ``count`` classes with the highest values are wanted, and not all of its values."""
+    """A form of output: the ``count`` classes with the highest values, in place of all values."""
 
     count: int
     as_binary: bool

@@ -51,7 +51,7 @@ class _Shadowed(msgspec.Struct, gc=False):
 
 
 class VersionArms:
-    """Of the versions ``old`` and ``new``, for a family; ``run`` starts a batch on its device.
+    """The arms of the versions ``old`` and ``new`` of a variant; ``run`` starts a batch on its device.
 
     One of them has answered a query at ``reached_s``, the last time.
     """

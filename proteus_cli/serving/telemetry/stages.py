@@ -84,7 +84,7 @@ def exits_of(controller: Controller, family: str) -> list[ExitsStatus]:
 
 
 def kept_fracs(controller: Controller) -> dict[VariantKey, float]:
-    """By variant, what part of the newcomers that the plan sends there it is planned to answer itself."""
+    """What part of the newcomers that the plan sends to each variant it is planned to answer itself."""
     sent, deferred = defaultdict[VariantKey, float](float), defaultdict[VariantKey, float](float)
     for placement in controller.placements:
         sent[placement.key] += placement.rate_qps

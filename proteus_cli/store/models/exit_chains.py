@@ -48,7 +48,7 @@ class ExitChain:
 
     @classmethod
     def of(cls, variant: Variant, stages: Sequence[Path], confidence: str, preparation: Preparation) -> "ExitChain":
-        """Of a multi-exit variant. The condition is written in one way, however the catalog has it."""
+        """The chain of a multi-exit variant. The condition is written in one way, however the catalog has it."""
         return cls(tuple(stages), str(parse(variant.stop_when or "")), confidence, preparation)
 
     @property

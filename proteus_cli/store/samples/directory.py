@@ -36,7 +36,7 @@ class SampleFile:
 
 
 def sample_files(root: Path, family: str | None = None) -> list[SampleFile]:
-    """Those of a family, or of all, the oldest first. What has another name is none. Raises `ArtefactError`."""
+    """The files of a family, or of all, the oldest first. Files of other names are left out. Raises `ArtefactError`."""
     try:
         return sorted(_found(root, family), key=lambda each: each.path.name)
     except OSError as error:

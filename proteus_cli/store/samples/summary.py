@@ -21,7 +21,7 @@ class SampleSummary(Value, frozen=True):
 
 
 def summaries(root: Path) -> list[SampleSummary]:
-    """By name of the family; families without requests have none. Raises `ArtefactError`."""
+    """A summary of each family that has samples, by name. Raises `ArtefactError`."""
     by_family: dict[str, list[SampleFile]] = {}
     for each in sample_files(root):
         by_family.setdefault(each.family, []).append(each)

@@ -27,7 +27,7 @@ _LAST_LINES_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Of a training: its time, the memory that each of its processes may take, and how far it gives way to others."""
+    """The limits of a training: its time, the memory of each of its processes, and how far it gives way to others."""
 
     time_s: float
     memory_bytes: int

@@ -60,7 +60,7 @@ class Retraining:
 
     @property
     def passed(self) -> tuple[NewVersion, ...]:
-        """Those that are as good as was asked for."""
+        """The versions that are as good as was asked for."""
         return tuple(each for each in self.versions if each.passed)
 
 

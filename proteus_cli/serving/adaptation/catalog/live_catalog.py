@@ -324,7 +324,7 @@ class LiveCatalog:
         self._retiring.release(key)
 
     def keep(self, keys: Collection[VariantKey]) -> None:
-        """These alone stay loaded where there is memory, though the catalog has them no more."""
+        """Keep these variants alone loaded, where there is memory, of those that the catalog has no more."""
         self._retiring.kept = frozenset(keys)
         self._plane.controller.topology.pin_standbys(keys)
         self._use_memory()

@@ -45,7 +45,7 @@ class Retiring:
 
     @property
     def is_due(self) -> bool:
-        """It was so long ago that another catalog was served that variants may be forgotten."""
+        """Whether another catalog was served so long ago that variants may be forgotten."""
         return self._plane.clock() >= self._since_s + FORGET_AFTER_S
 
     def use(self, before: CatalogContent, following: Succession) -> None:

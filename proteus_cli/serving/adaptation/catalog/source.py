@@ -41,7 +41,7 @@ class MeasurableDevices:
     sessions: Mapping[str, AgentSession]
 
     def only(self, devices: Container[str]) -> Self:
-        """Those of these ids."""
+        """The devices with these ids."""
         return replace(self, devices=[device for device in self.devices if device.id in devices])
 
 

@@ -64,7 +64,7 @@ class LiveAccuracies:
         )  # fmt: skip
 
     def forget(self, keys: Iterable[VariantKey]) -> None:
-        """These variants are gone for good; one that has such a name later is another."""
+        """Forget variants that are gone for good; one that has such a name later is another."""
         for key in keys:
             self.plain.pop(key, None)
             self.staged.pop(key, None)

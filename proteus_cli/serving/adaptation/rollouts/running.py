@@ -115,7 +115,7 @@ class Running:
 
     @property
     def is_done(self) -> bool:
-        """It has ended well."""
+        """Whether the roll-out has ended well."""
         return self.machine.wanted.ending is Ending.DONE
 
     def said(self, line: str) -> None:

@@ -95,7 +95,7 @@ class VersionRollouts:
 
     @property
     def all(self) -> Mapping[str, RolloutStatus]:
-        """By family, its last roll-out."""
+        """The last roll-out of each family."""
         now_s = self._plane.clock()
         return {family: running.status(now_s) for family, running in self._of.items()}
 

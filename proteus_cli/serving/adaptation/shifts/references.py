@@ -33,7 +33,7 @@ class References:
         return np.concatenate(summaries_of_rows(path, signature.inputs, MAX_ROWS, summary.of))
 
     def confidences(self, key: VariantKey, profiles: Mapping[str, Profile]) -> Floats | None:
-        """Those of a variant, one a row, by the engine that it was profiled as; None: nobody knows them."""
+        """The confidences of a variant, one a row, by the engine that it was profiled as; None: nobody knows them."""
         for device, profile in profiles.items():
             measured = profile.of(*key)
             if measured is None or measured.eval_digest is None or not measured.engine_digest:

@@ -66,13 +66,13 @@ class Shifts:
 
     @property
     def inputs(self) -> dict[str, ShiftWatch | None]:
-        """By family; with another catalog, they begin anew."""
+        """The watch of each family's inputs; with another catalog, watches begin anew."""
         self._follow_catalog()
         return self._inputs
 
     @property
     def confidence(self) -> dict[VariantKey, ShiftWatch | None]:
-        """By variant; with another catalog, they begin anew."""
+        """The watch of each variant's confidence; with another catalog, watches begin anew."""
         self._follow_catalog()
         return self._confidence
 

@@ -90,7 +90,7 @@ class AnswerLog:
         self._kept[family, request_id].answer = None
 
     def forget(self, families: Collection[str]) -> None:
-        """These families are gone: one that has such a name later is another."""
+        """Forget families that are gone: one that has such a name later is another."""
         for key in [key for key in self._kept if key[0] in families]:
             self._rows -= self._kept.pop(key).rows
 

@@ -94,7 +94,7 @@ class Checks:
         self.forget(check)
 
     def forget_variants(self, keys: AbstractSet[VariantKey]) -> None:
-        """These variants are gone for good."""
+        """Forget variants that are gone for good."""
         self._due.forget(keys)
 
     def _may_check(self, request: InFlightRequest) -> bool:

@@ -8,7 +8,7 @@ _SCORES_NDIM, _FEWEST_CLASSES = 2, 2
 
 
 def classes_of(outputs: OutputArrays) -> tuple[int | None, ...]:
-    """By row; none where the first output has no scores by class. None of a row where a score is NaN."""
+    """The class of each row, None where a score is NaN. Empty where the first output has no scores by class."""
     scores = outputs[0]
     if scores.ndim != _SCORES_NDIM or scores.shape[1] < _FEWEST_CLASSES or scores.dtype.kind not in "fiu":
         return ()
@@ -20,5 +20,5 @@ def classes_of(outputs: OutputArrays) -> tuple[int | None, ...]:
 
 
 def class_of(outputs: OutputArrays) -> int | None:
-    """That of the first row, or None as `classes_of` has it."""
+    """The class of the first row; None like in `classes_of`, and where there are no classes."""
     return next(iter(classes_of((outputs[0][:1],))), None)

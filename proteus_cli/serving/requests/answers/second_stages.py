@@ -30,11 +30,11 @@ class Confidence(Protocol):
     """Says how sure the first stage of a cascade is of its answers."""
 
     def levels(self, request: Request, stage: FirstStage, outputs: OutputArrays) -> tuple[Ints, float | None]:
-        """By row of a request, how many thresholds it reaches; and the lowest confidence, None where it is unknown."""
+        """How many thresholds each row of a request reaches, and the lowest confidence, None where it is unknown."""
         ...
 
     def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:
-        """By row of an answer, whether it is less confident than a request asks for; and the lowest confidence."""
+        """Whether each row of an answer is less confident than ``minimum``, and the lowest confidence."""
         ...
 
 
@@ -61,7 +61,7 @@ class ComputedConfidence:
         return ~(values >= minimum), lowest
 
     def of(self, family: str, outputs: OutputArrays) -> Singles:
-        """By row of an answer."""
+        """The confidence of each row of an answer."""
         return _confidence_at(self._place.get(family), outputs)
 
     def _values(self, family: str, outputs: OutputArrays) -> tuple[Singles, float | None]:
@@ -72,7 +72,7 @@ class ComputedConfidence:
 
 
 def confidence_of(served: ServedFamily, outputs: OutputArrays) -> Singles:
-    """Of an answer of a family, by row, like `ComputedConfidence`. Raises `ArtefactError` like that."""
+    """The confidence of each row of an answer, like `ComputedConfidence.of`. Raises `ArtefactError`."""
     return _confidence_at(confidence_place(served.name, output_of(served.confidence), served.signature), outputs)
 
 
@@ -134,7 +134,7 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
         return self.first
 
     def second_answer(self, second: Answered) -> AnsweredBatch | None:
-        """Its outputs in the place of the unsure rows of the first answer; None where they do not fit there."""
+        """The first answer with the second outputs in place of the unsure rows; None where they do not fit there."""
         batch, outputs = second.batch, second.outputs
         if not self.unsure.all():
             merged = []

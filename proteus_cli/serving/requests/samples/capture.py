@@ -91,7 +91,7 @@ class SampleCapture:
         self._numbers.pop(key, None)
 
     def forget(self, families: Collection[str]) -> None:
-        """These families are gone: one that has such a name later is another."""
+        """Forget families that are gone: one that has such a name later is another."""
         for counts in (self.captured, self.dropped):
             for key in [key for key in counts if (key[0] if isinstance(key, tuple) else key) in families]:
                 del counts[key]

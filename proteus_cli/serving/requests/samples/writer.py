@@ -146,7 +146,7 @@ class SampleWriter:
         self._queue.put(item)
 
     def forget(self, families: Collection[str]) -> None:
-        """These families are gone: what could not be written of them is not told any more."""
+        """Forget families that are gone: what could not be written of them is not told any more."""
         for family in families:
             self.failed.pop(family, None)
 

@@ -43,12 +43,12 @@ class Counters:
         return replace(self, counts=dict(counts), families=families, latencies=latencies, answers=answers)
 
     def family_rates(self, before: "Counters") -> Floats:
-        """By how much ``families`` have grown per second."""
+        """How much ``families`` have grown per second."""
         took_s, growth = self.at_s - before.at_s, self.families - before.families
         return growth / took_s if took_s > 0 else np.zeros_like(growth)
 
     def ended(self) -> Ints:
-        """For each family the requests that have ended, and how many of them were SLO violations."""
+        """The requests of each family that have ended, and how many of them were SLO violations."""
         *violations, served = self.families[:, 3:8].T.astype(np.int64)
         violating = np.sum(violations, axis=0)
         return np.column_stack((violating + served, violating))
@@ -68,7 +68,7 @@ class Counters:
         return rates
 
     def device_loads(self, before: "Counters") -> Floats:
-        """For each device the fraction of time in which batches ran, and the mean rows of its batches (NaN: none)."""
+        """The fraction of time in which each device ran batches, and the mean rows of its batches (NaN: none)."""
         growth = self.devices.copy()
         growth[: len(before.devices)] -= before.devices  # devices that joined meanwhile are behind those
         busy_s, batches, rows = growth.T

@@ -42,7 +42,7 @@ class SampleRing(Generic[Name]):
         self._tables[number % SAMPLES] = table
 
     def read(self, numbers: Sequence[int]) -> dict[Name, dict[str, list[float]]]:
-        """By name and column, the values of the samples with these numbers."""
+        """The values of the samples with these numbers, by name and column."""
         tables = self._tables[[number % SAMPLES for number in numbers]].astype(np.float64)
         values = (np.round(tables * self._scale) / self._scale).transpose(1, 2, 0).tolist()
         return {name: dict(zip(self.columns, of, strict=True)) for name, of in zip(self.names, values, strict=True)}

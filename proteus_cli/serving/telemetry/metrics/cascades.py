@@ -43,7 +43,7 @@ CUT = counter(
 
 
 def add_cut(exposition: Exposition, cut: Mapping[str, Mapping[tuple[str, int], int]]) -> None:
-    """By family, then by variant and exit. Where no answer was cut short, there are none."""
+    """Add the answers that were cut short, by family, variant and exit."""
     found = [
         ((family, variant, str(place)), answers)
         for family, of in cut.items()

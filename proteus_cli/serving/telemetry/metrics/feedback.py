@@ -18,7 +18,7 @@ IS_LOWER = gauge(
 def add_feedback(
     exposition: Exposition, plain: Mapping[VariantKey, LiveAccuracy], staged: Mapping[VariantKey, LiveAccuracy]
 ) -> None:
-    """Of ``plain`` answers, and of those that were ``staged`` by cascades and cuts. Without labels, there are none."""
+    """Add what feedback tells of ``plain`` answers, and of those that were ``staged`` by cascades and cuts."""
     found = _by_labels("plain", plain) | _by_labels("staged", staged)
     exposition.add_each(
         found,

@@ -51,7 +51,7 @@ def add_devices(exposition: Exposition, devices: Iterable[Device]) -> None:
 
 
 def add_sharing(exposition: Exposition, sharing: Mapping[str, tuple[int, float]]) -> None:
-    """By device, the servers that share it and the seconds that batches waited for their turns.
+    """Add the servers that share each device, and the seconds that batches waited for their turns.
 
     Only devices of a cluster's hosts count; nothing without one.
     """

@@ -26,7 +26,7 @@ def add_rollouts(
     rollouts: Mapping[str, RolloutStatus],
     ended: Mapping[str, int],
 ) -> None:
-    """Of the last roll-out of each of the ``families``, and of all that have ``ended`` since the start."""
+    """Add the last roll-out of each of the ``families``, and all that have ``ended`` since the start."""
     under_way = {name: each for name, each in rollouts.items() if each.ending is None}
     shares = {name: each.share for name, each in under_way.items()}
     exposition.add(SHARE, [((family,), shares.get(family, 0.0)) for family in families])

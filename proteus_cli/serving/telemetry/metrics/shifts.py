@@ -21,7 +21,7 @@ def add_shifts(
     inputs: Mapping[str, ShiftWatch | None],
     confidence: Mapping[VariantKey, ShiftWatch | None],
 ) -> None:
-    """Of the ``inputs`` of families, and the ``confidence`` of variants, where these are watched."""
+    """Add the ``inputs`` of families, and the ``confidence`` of variants, where these are watched."""
     found = {(family, "inputs", ""): watch for family, watch in sorted(inputs.items()) if watch is not None}
     found |= {
         (key.family, "confidence", key.variant): watch for key, watch in sorted(confidence.items()) if watch is not None

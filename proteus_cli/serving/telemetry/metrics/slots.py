@@ -21,7 +21,7 @@ THROUGHPUT = gauge(
 
 
 def add_slots(exposition: Exposition, tuners: Mapping[str, SlotTuner], now_s: float) -> None:
-    """Of the devices of several slots, where slots are tuned."""
+    """Add the devices of several slots, where slots are tuned."""
     if not tuners:
         return
     exposition.add(OPENED, [((device,), tuner.max_slots) for device, tuner in tuners.items()])
