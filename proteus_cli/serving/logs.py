@@ -78,7 +78,7 @@ class JsonLines(logging.Formatter):
 
 
 class TextLines(logging.Formatter):
-    """For people: ``time LEVEL logger: message name=value …``."""
+    """Lines for people: ``time LEVEL logger: message name=value …``."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = self._line(record, printable(record.getMessage()).replace("\n", "\\n"))  # one, whatever it quotes

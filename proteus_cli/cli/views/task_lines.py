@@ -72,7 +72,7 @@ def retrained_lines(made: Retraining, *, in_catalog: bool, by_hand: RolloutOptio
 
 
 def rolled_out_lines(server: RetrainedRollout, first: NewVersion, made: Retraining) -> Iterator[str]:
-    """That the server rolls out the first version, and how to go on with the others."""
+    """Lines that say that the server rolls out the first version, and how to go on with the others."""
     yield f"{server.url} rolls {first.name} out; how far it is: proteus rollout status --url {server.url}"
     others = [each for each in made.passed if each is not first]
     if others:

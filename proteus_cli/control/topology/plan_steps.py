@@ -127,7 +127,7 @@ class PlanSteps:
         each.standbys = self._standbys.kept(device, each.resident, needed, self._replicas())
 
     def give_up_standbys(self, device: str, keys: Collection[VariantKey]) -> None:
-        """These variants no longer stand by on a device; those that do not anyway are passed over."""
+        """Give these standbys of a device up; variants that do not stand by there are passed over."""
         self._devices[device].standbys -= frozenset(keys)
 
     def make_room(self, hosted: Iterable[Host]) -> None:

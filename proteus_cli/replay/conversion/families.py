@@ -83,7 +83,7 @@ class RowFamilies:
                 return lambda _cells: index
 
     def draw(self, family: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
-        """These indexes [n], with each `DRAWN` one replaced by a draw."""
+        """The indexes [n], with each `DRAWN` one replaced by a draw."""
         is_drawn = family == DRAWN
         if is_drawn.any():
             indexes, shares = self._shared

@@ -80,7 +80,7 @@ class SourceTable:
         return set(columns) <= set(self.columns)
 
     def rows(self, columns: Sequence[str]) -> Iterator[Cells]:
-        """These cells of every row, in this order. Raises `ValueError`, `csv.Error`, `ArtefactError`."""
+        """The named cells of every row, in this order. Raises `ValueError`, `csv.Error`, `ArtefactError`."""
         self._require(columns)
         return self._json_rows(columns) if self._is_json else self._csv_rows(columns)
 

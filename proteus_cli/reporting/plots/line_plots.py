@@ -68,7 +68,7 @@ class PlottedRun:
         return (self.report.served + self.report.late) / self.report.requests if self.report.requests else 0.0
 
     def line(self) -> Line2D:
-        """Its line in a legend."""
+        """The line of the run in a legend."""
         return Line2D([], [], label=self.heading, **self.line_style)
 
 

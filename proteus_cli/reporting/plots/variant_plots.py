@@ -43,7 +43,7 @@ class AnsweringVariant:
 
 
 def answering_variants(reports: Sequence[Report]) -> dict[str, list[AnsweringVariant]]:
-    """By family, the busiest first, the variants that answered in any of ``reports``, the most accurate first."""
+    """The variants of each family that answered in any of ``reports``: by traffic, then by accuracy, falling."""
     counts = [summed_answers(device.answers_by_variant for device in report.devices.values()) for report in reports]
     totals = Counter[str]()
     for run in counts:
@@ -86,7 +86,7 @@ def _share(answers: Mapping[str, int] | None, variant: str) -> float | None:
 def over_time(
     panels: Sequence[Axes], runs: Sequence[PlottedRun], family: str, variants: Sequence[AnsweringVariant], ink: str
 ) -> None:
-    """For each run, on axes of its own, a family's answers per second by variant: the most accurate at the bottom."""
+    """A family's answers per second by variant, for each run on axes of its own: the most accurate at the bottom."""
     for axes, run in zip(panels, runs, strict=True):
         rates = [
             [window.answers_by_variant.get(family, {}).get(variant.name, 0) / window.length_s for window in run.windows]

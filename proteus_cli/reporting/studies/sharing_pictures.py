@@ -122,7 +122,7 @@ def _draw_matrix(
 
 
 def latency_pictures(name: str, meetings: Sequence[Meeting]) -> list[Picture]:
-    """For each way to share, the p99 latency together over alone, by load; where more than one load was measured."""
+    """The p99 latency together over alone, by load, for each way to share; where more than one load was measured."""
     return [
         made
         for where, title in _TITLES.items()

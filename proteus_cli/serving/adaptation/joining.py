@@ -53,7 +53,7 @@ class ProfileSource(Protocol):
         ...
 
     def profiles_of(self, devices: Sequence[Device]) -> Mapping[str, Profile]:
-        """By id, the profiles of those that are known, or like one that is known. Raises `ProteusError`."""
+        """The profiles of the devices that are known, or like one that is known, by id. Raises `ProteusError`."""
         ...
 
     async def measure(self, session: AgentSession, devices: Sequence[Device]) -> None:

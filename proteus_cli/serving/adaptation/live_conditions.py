@@ -101,7 +101,7 @@ class LiveConditions:
         self._requested = set[str]()  # families of which a client of this server has changed the condition
 
     def of(self, family: str) -> FamilyConditions:
-        """Of a family that is served. Raises `NotReady` where it leaves."""
+        """The conditions of a family that is served. Raises `NotReady` where the family leaves."""
         live = self._controller.stop_when.get(family)
         counts = {each.name: live or str(parse(each.stop_when or "")) for each in self._variants(family)}
         kept = self._kept.families.get(family)

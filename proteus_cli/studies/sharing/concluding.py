@@ -34,7 +34,7 @@ def pairs_only(costs: Iterable[SharingCost]) -> SharingModel:
 
 
 def checks_of(results: Mapping[str, SharingResult]) -> tuple[SetCheck, ...]:
-    """Of each set of three or more at full load: what its pairs predict, and what was measured; by cell."""
+    """What the pairs of each set of three or more predict at full load, and what was measured; by cell."""
     model = pairs_only(costs_of(results.values()))
     larger = {
         cell: result for cell, result in results.items() if len(result.members) > _PAIR and result.load == FULL_LOAD

@@ -41,7 +41,7 @@ class _HostDevices(NamedTuple):
 
 
 def device_columns(now: "Snapshot", columns: int, *, is_wide: bool) -> Iterable[Column]:
-    """For a terminal of so many ``columns``: why a host is lost must not take the room of all names."""
+    """The columns for a terminal of so many ``columns``: why a host is lost must not take the room of all names."""
     batch = [tables.number("batch")] if is_wide else []
     state = tables.name("state" if is_wide else "")
     state.max_width = columns // 2 if now.hosts else None

@@ -44,7 +44,7 @@ async def measure_missing(workspace: Workspace, lacking: MeasurableDevices, budg
 
 
 def firsts_of_alike(devices: Sequence[Device]) -> list[Device]:
-    """Those that are measured for all that are like them."""
+    """The devices that are measured for all that are like them."""
     return [device for at, device in enumerate(devices) if not any(device.is_like(each) for each in devices[:at])]
 
 

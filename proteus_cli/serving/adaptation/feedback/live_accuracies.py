@@ -32,7 +32,7 @@ NOTABLE_CHANGE = 0.01
 
 
 class LiveAccuracies:
-    """By variant, how accurate its ``plain`` answers are, and its ``staged`` ones: of cascades, and those cut short.
+    """How accurate answers of variants are: ``plain`` ones, and ``staged`` ones: of cascades, and those cut short.
 
     Without ``takes_labels`` nothing is known of any, whatever an earlier server has recorded. ``is_recording``: what
     plans count on is written to the profiles of the workspace, for those who plan next.

@@ -24,7 +24,7 @@ POLL_S = 0.1
 
 
 class CatalogNaming:
-    """For `RolloutSteps`, which needs the live catalog and the ``source`` as well. Without either, all calls raise."""
+    """Names versions in the catalog for `RolloutSteps`. Without a live catalog or a ``source``, all calls raise."""
 
     def __init__(
         self, live_catalog: LiveCatalog | None, source: VersionSource | None, clock: Callable[[], float]

@@ -83,7 +83,7 @@ class Absence:
 
 @dataclass(slots=True, eq=False)
 class Running:
-    """Of the version ``new`` in place of ``old``; ``digest`` is that of its model.
+    """A running roll-out of the version ``new`` in place of ``old``; ``digest`` is that of its model.
 
     ``done`` is what was brought about last, ``measured`` what devices have shown. The version ``is_twinned`` in plans,
     and ``is_named`` by the catalog file, as we wrote it; the old one is kept loaded from then on (``keeps_old``).

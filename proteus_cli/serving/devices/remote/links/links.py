@@ -15,7 +15,7 @@ log = logging.getLogger("proteus.cluster")
 
 
 class AgentLinks(Mapping[str, AgentLink]):
-    """By the names of the hosts.
+    """The links to agents, by the names of their hosts.
 
     A list says whom to connect to; a connection says who serves. A host that is not listed any more serves on until its
     connection ends, and is then left alone: so a list that is empty for a while takes nothing out of service. A host
@@ -41,7 +41,7 @@ class AgentLinks(Mapping[str, AgentLink]):
         return self._links.items()
 
     def use(self, agents: Agents) -> None:
-        """These are all hosts that there are now."""
+        """Have links to these hosts, which are all that there are now."""
         for host, address in agents.items():
             link = self._links.get(host)
             if link is None:
