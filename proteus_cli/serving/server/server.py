@@ -126,7 +126,7 @@ async def _serve(
                         stop_s = plane.clock() + options.drain_timeout_s
                         plane.lifecycle.on(LifecycleEvent.STOPPED)
                         manager.stopping("draining")
-                        connections.is_draining = True
+                        connections.begin_drain()
                         await _drain(plane, stop_s)
             await connections.close(max(MIN_CLOSE_S, stop_s - plane.clock()))
             plane.lifecycle.on(LifecycleEvent.EMPTIED)

@@ -97,9 +97,13 @@ class Connections:
                     log.exception("a bug in a connection, which is closed")
                     connection.abort()
 
+    def begin_drain(self) -> None:
+        """Have each connection close with the last response that it owes."""
+        self.is_draining = True
+
     async def close(self, within_s: float) -> None:
         """Drain all connections, and abort those that are still open after ``within_s``."""
-        self.is_draining = True
+        self.begin_drain()
         loop = asyncio.get_running_loop()
         stop_s = loop.time() + within_s
         await asyncio.sleep(min(GRACE_S, within_s))
