@@ -18,12 +18,10 @@ from proteus_cli.serving.http2.header_blocks import Fields, HeaderBlocks, Malfor
 from proteus_cli.serving.http2.limits import KIB, Http2Limits, Http2Timeouts
 from proteus_cli.serving.http2.send_queue import SendQueue
 from proteus_cli.serving.http2.states import (
+    AFTER_RESET,
+    AFTER_RESPONSE,
     CONNECTION_TRANSITIONS,
-    HALF_CLOSED,
     OPEN,
-    RESET,
-    RESPONSE_SENT,
-    STREAM_TRANSITIONS,
     ConnectionEvent,
     ConnectionState,
 )
@@ -395,10 +393,11 @@ class Http2Connection(asyncio.Protocol):
 
     def on_response_sent(self, stream: Http2Stream) -> None:
         """The last frame of a response is sent, and the stream closed with it."""
-        before, stream.state = stream.state, STREAM_TRANSITIONS[stream.state][RESPONSE_SENT]
+        before = stream.state
+        stream.state = AFTER_RESPONSE[before]
         del self._streams[stream.id]
         self.flood_budget.left += 1.0
-        if before is not HALF_CLOSED:  # the response does not need the rest of the request
+        if before is OPEN:  # the response does not need the rest of the request
             self._send_reset(stream.id, ErrorCode.NO_ERROR)
         if self._is_going_away:
             self._close_if_done()
@@ -449,6 +448,6 @@ class Http2Connection(asyncio.Protocol):
             self._cancel(stream)
 
     def _cancel(self, stream: Http2Stream) -> None:
-        stream.state = STREAM_TRANSITIONS[stream.state][RESET]
+        stream.state = AFTER_RESET[stream.state]
         self.send_queue.discard(stream)
         stream.call.cancelled()

@@ -75,7 +75,8 @@ class SendQueue:
             return
         self.send_window -= size
         stream.send_window -= size
-        stream_id, parts = stream.id, list[bytes]()
+        stream_id = stream.id
+        parts: list[bytes] = []  # `list[bytes]()` takes longer
         if head:
             parts += (_headers(len(head), stream_id, END_HEADERS), head)
         if size:

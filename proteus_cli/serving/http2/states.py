@@ -61,3 +61,11 @@ STREAM_TRANSITIONS: dict[StreamState, dict[StreamEvent, StreamState]] = {
     HALF_CLOSED: {RESPONSE_SENT: CLOSED, RESET: CLOSED},
     CLOSED: {},
 }
+
+
+def _after(event: StreamEvent) -> dict[StreamState, StreamState]:
+    return {state: moves[event] for state, moves in STREAM_TRANSITIONS.items() if event in moves}
+
+
+# By event, as each request looks two of them up.
+AFTER_REQUEST, AFTER_RESPONSE, AFTER_RESET = map(_after, StreamEvent)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.serving.http2.frames import ErrorCode, StreamFault
-from proteus_cli.serving.http2.states import OPEN, REQUEST_ENDED, STREAM_TRANSITIONS
+from proteus_cli.serving.http2.states import AFTER_REQUEST, OPEN
 
 if TYPE_CHECKING:
     from proteus_cli.serving.http2.connection import Http2Connection
@@ -17,10 +17,10 @@ class Call(Protocol):
         """Take the next bytes of the request's body; ``ended``: there are no more."""
 
     def cancelled(self) -> None:
-        """Nobody waits for the response any more; nothing may be sent."""
+        """Give the call up: nobody waits for the response any more, and nothing may be sent."""
 
     def sent(self) -> None:
-        """All that waited to be sent is sent, and the call has not ended."""
+        """Go on sending: all that waited is sent, and the call has not ended."""
 
     def drain(self) -> None:
         """The server stops: end now, unless the call ends by itself."""
@@ -71,7 +71,7 @@ class Http2Stream:
         self.is_throttled = is_throttled
 
     def expect_less(self, size: int) -> None:
-        """So many bytes of the body have come. Raises `StreamFault` if they are more than the request said."""
+        """Count so many bytes of the body. Raises `StreamFault` if they are more than the request said."""
         if self.due_bytes is not None:
             self.due_bytes -= size
             if self.due_bytes < 0:
@@ -81,5 +81,5 @@ class Http2Stream:
         """Take the last bytes of the request's body. Raises `StreamFault` if there should be more."""
         if self.due_bytes:
             raise StreamFault(self.id, ErrorCode.PROTOCOL_ERROR)
-        self.state, self.waiting_since_s = STREAM_TRANSITIONS[self.state][REQUEST_ENDED], None
+        self.state, self.waiting_since_s = AFTER_REQUEST[self.state], None
         self.call.received(content, ended=True)
