@@ -36,7 +36,7 @@ _MISSED = "!"
 
 
 def report_tables(reports: Sequence[Report]) -> Iterator[RenderableType]:
-    """All that a terminal shows of runs of one trace."""
+    """All tables that a terminal shows of runs of one trace."""
     yield comparison_table(reports)
     yield attainment_table(reports)
     yield timeline_table(reports)

@@ -62,7 +62,7 @@ class Finding(Value, frozen=True):
 
 
 def diagnose(workspace_dir: Path) -> list[Finding]:
-    """All findings, in the order in which a user needs the things."""
+    """All findings, in the order in which a user needs the tools."""
     devices: Sequence[Device] = ()
     try:
         devices = discover(read_settings(workspace_dir).devices)

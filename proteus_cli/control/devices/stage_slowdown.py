@@ -36,7 +36,7 @@ class StageSlowdown:
         return is_usual
 
     def judge(self, rows: int, late: int, attainment: float) -> None:
-        """So many rows had a first answer; of these, some were late by that alone."""
+        """Learn how many rows had a first answer, and how many of these were late by that alone."""
         self._pace.went_on(rows, late, attainment)
         self._settle()
 

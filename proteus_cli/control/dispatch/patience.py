@@ -22,9 +22,9 @@ class Patience:
         return self._left_rows >= 0
 
     def answered(self, rows: int, attainment: float) -> None:
-        """So many rows were answered."""
+        """Count so many answered rows: their share of the rows that may fail is added."""
         self._left_rows = min(self._left_rows + PREDICTABLE * (1 - attainment) * rows, MAX_SAVED)
 
     def gave_up(self, rows: int) -> None:
-        """So many rows get no answer at all, though an idle device would have had the time for one."""
+        """Count rows that get no answer at all, though an idle device would have had the time for one."""
         self._left_rows = max(self._left_rows - rows, -MAX_OWED)

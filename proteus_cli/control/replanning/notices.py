@@ -42,7 +42,7 @@ class Notices:
         self._noted.clear()
 
     def text(self, devices: Collection[str], lost: Collection[str]) -> str:
-        """All of them, as one reason. A host was lost, is back or has joined where all of its devices, several, are.
+        """All notices as one reason. A host was lost, is back or has joined where all of its devices, several, are.
 
         ``devices`` are all that there are, of which some are ``lost`` now.
         """

@@ -110,7 +110,7 @@ class Standbys:
             self.share(device, self._servers.get(device, 1))
 
     def share(self, device: str, servers: int) -> None:
-        """So many servers share the memory of a device."""
+        """Divide the memory of a device by so many servers that share it."""
         self._servers[device] = servers
         if device in self._memory:
             memory = self._unshared[device]

@@ -48,7 +48,7 @@ class Topology:
 
     @property
     def devices(self) -> Collection[str]:
-        """All that there are, lost or not."""
+        """All devices that there are, lost or not."""
         return self._workers.keys()
 
     @property

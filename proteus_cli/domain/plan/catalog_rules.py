@@ -78,7 +78,7 @@ class FamilyLimit(NamedTuple):
 
 
 def family_limits(catalog: Catalog) -> set[FamilyLimit]:
-    """All that stand in a catalog."""
+    """The limits of families that stand in a catalog."""
     rules = with_catalog(_NO_RULES, catalog)
     found = {
         FamilyLimit(what, family, value) for what in _BY_FAMILY for family, value in _by_family(rules, what).items()

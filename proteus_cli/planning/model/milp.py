@@ -105,7 +105,7 @@ class Parameters:
         )
 
     def each(self) -> Iterator[Any]:
-        """All that the model has, one after another."""
+        """All parameters of the model, one after another."""
         for name in self.__slots__:
             some = getattr(self, name)
             if some is not None:

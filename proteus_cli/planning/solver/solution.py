@@ -37,7 +37,7 @@ class Solution:
 
     @property
     def executed_qps(self) -> Floats:
-        """All that each choice answers [C]."""
+        """The queries per second that each choice answers [C]."""
         return self.rate_qps if self.by_way is None else self.rate_qps + self.by_way.deferred_qps
 
     @property

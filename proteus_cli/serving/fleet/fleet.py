@@ -148,7 +148,7 @@ class Fleet:
         return self._changing.locked()
 
     def share(self, device: str, servers: int) -> None:
-        """So many servers share a device, this one included."""
+        """Share a device with other servers: so many have it open, this one included."""
         self.workers[device].servers = servers
         self._controller.topology.share(device, servers)
 

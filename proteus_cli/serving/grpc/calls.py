@@ -57,7 +57,7 @@ class GrpcCall(MessageReader):
         self._has_begun = False
 
     def abandoned(self) -> None:
-        """Nobody waits for a response any more: give up what is under way for it."""
+        """Give up what is under way for a response: nobody waits for it any more."""
 
     def drain(self) -> None:
         """The server stops. A call that ends with its response has nothing to do."""

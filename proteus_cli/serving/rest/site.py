@@ -52,7 +52,7 @@ class File:
 
 
 class Site:
-    """All files, in memory."""
+    """All files of the page, in memory."""
 
     def __init__(self) -> None:
         self._plain = {name: _file(name, _content(name)) for name in FILES}

@@ -85,7 +85,7 @@ async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureO
 
 
 def measurable_in(workspace: Workspace) -> Measurable:
-    """All that the catalog has. Raises `ArtefactError` where a model is missing."""
+    """The families, models and eval splits of the catalog. Raises `ArtefactError` where a model is missing."""
     families = workspace.catalog().families
     models = {
         VariantKey(family.name, variant.name): workspace.loaded_model_of(family, variant, to="measure")

@@ -68,7 +68,7 @@ class DeadlineQueue:
         return bisect_right(self._requests, at_s, key=due_s)
 
     def has_rows(self, rows: int, place: int) -> bool:
-        """So many rows wait from a place on."""
+        """Whether so many rows wait from a place on."""
         requests = self._requests
         count = len(requests) - place
         return count >= rows or (

@@ -40,7 +40,7 @@ class Retiring:
 
     @property
     def with_held(self) -> Mapping[VariantKey, str]:
-        """All that are there beside the catalog."""
+        """All variants that are there beside the catalog."""
         return self.variants | self.held
 
     @property

@@ -68,7 +68,7 @@ class FrameParser:
         self._max_message_bytes, self._max_behind_bytes = max_message_bytes, max_behind_bytes
 
     def feed(self, size: int = 0) -> Frame | None:
-        """So many bytes were written to the `room`; returns the next frame, or None where it is not whole.
+        """Take so many bytes that were written to the `room`; returns the next frame, or None where it is not whole.
 
         To be called again until it returns None, or `is_empty`. Raises `UnreadableFrame`.
         """
