@@ -170,6 +170,7 @@ def set_shapes(context: "trt.IExecutionContext", inputs: Sequence[TensorSpec], r
 
 
 def execution_context(engine: "trt.ICudaEngine") -> "trt.IExecutionContext":
+    """An execution context of an engine. Raises `OutOfDeviceMemory` where TensorRT has too little memory for one."""
     context = engine.create_execution_context()
     if context is None:
         raise OutOfDeviceMemory(
@@ -180,6 +181,7 @@ def execution_context(engine: "trt.ICudaEngine") -> "trt.IExecutionContext":
 
 
 def slot_tensor(spec: TensorSpec, max_rows: int) -> SlotTensor:
+    """The buffers of a tensor for so many rows, on the device and pinned on the host; none is kept where the second fails."""
     device = cuda.mem_alloc(max_rows * spec.row_bytes)
     try:
         pinned = cuda.pagelocked_empty(max_rows * spec.row_bytes, np.uint8)
