@@ -152,7 +152,7 @@ class NotAccurateEnough(RequestError):
 
 
 class BoundsUnmet(RequestError):
-    """Nothing that is planned keeps the bounds of the request."""
+    """Nothing keeps the bounds of the request, its timeout among them."""
 
 
 class UnknownModel(RequestError):

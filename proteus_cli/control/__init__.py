@@ -17,7 +17,8 @@ answer is `Idle` or `WaitUntil`. To ask once too often is harmless, and so a dri
 ask.
 
 **Life of a request.** `offer` refuses it (`Refused`: the rows before it and its own exceed what the workers carry
-until its deadline; `Unfit`: nothing is accurate enough) or lets it wait (`Admitted`). A request waits in the queue of
+until its deadline; `Unfit`: nothing is accurate enough; `TooManyRows`, `NeverInTime`: even an idle device needs
+longer, so it is no demand) or lets it wait (`Admitted`). A request waits in the queue of
 its family, in the `AccuracyTier` of its minimum accuracy, at the level of its priority, in order of deadlines. It
 leaves the queue into a `Launch`, a `Drop`, or by `cancel`. A launched request ends with its batch; if the device is
 lost first, it waits again with its old deadline.

@@ -1,7 +1,7 @@
 """Batching rules: when to launch how large a batch. The paper's (§5), simple ones, Clipper's and Nexus's."""
 
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import msgspec
 
@@ -40,6 +40,11 @@ class Batcher(Protocol):
 
     def fresh(self) -> "Batcher":
         """The same rule with nothing learned."""
+        ...
+
+    @property
+    def answer_frac(self) -> float:
+        """The part of a request's time that is kept back to send the answer."""
         ...
 
     def due_s(self, request: Request) -> float:
@@ -158,6 +163,7 @@ class AimdBatcher:
     A batch that is not full waits ``timeout_s`` for company. Only requests that are late already are given up.
     """
 
+    answer_frac: ClassVar[float] = 0.0
     timeout_s: float = 0.0
     _size: dict[tuple[str, str, str], float] = field(default_factory=dict, compare=False)
 

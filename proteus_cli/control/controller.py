@@ -17,6 +17,7 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.notices import DeviceChanged
 from proteus_cli.control.replanning.replanning import Replanning
+from proteus_cli.control.topology.placeable import Placeable
 from proteus_cli.control.topology.plan_steps import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
@@ -55,6 +56,7 @@ class Controller:
         self.policy, self.attainment = policy, dict(attainment)
         self.stop_when: dict[str, str] = {}  # by family: live conditions, in place of those of multi-exit variants
         self.demand = DemandEstimator(slo_s)
+        self.placeable = Placeable()
         self._families = {name: self._new_family(name) for name in slo_s}
         self._dispatch_ahead_s = dispatch_ahead_s
         self._workers = dict[str, WorkerState]()
@@ -170,6 +172,7 @@ class Controller:
 
         All of it is loaded, except on the devices that load ``in_place``: the effects say when each of these starts.
         """
+        self.placeable.plan_by(plan.rules, self.slo_targets)
         return self._changed(self.topology.adopt(plan, hosted, in_place), now_s)
 
     def loaded(self, load: Load, engines: Collection[VariantKey], now_s: float) -> Effects:
@@ -182,6 +185,7 @@ class Controller:
 
     def use_profiles(self, profiles: Mapping[str, Profile]) -> None:
         """Replace the times and accuracies by which standbys are chosen. Memory limits and placeable variants stay."""
+        self.placeable.changed()
         self.topology.use_profiles(profiles, self.slo_targets, self.plan.rules)
 
     def add_device(self, device: str, slots: int, memory: DeviceMemory | None = None) -> None:
@@ -192,6 +196,7 @@ class Controller:
         if device in self._workers:
             raise ValueError(f"{device} is there already")
         self._joining.add(device)
+        self.placeable.changed()
         self.topology.add_device(self._worker(device, slots), memory)
         self.topology.device_lost(device)
 
@@ -247,7 +252,8 @@ class Controller:
         self._workers[device].slowdown.rebase(ratio)
 
     def _new_family(self, name: str) -> FamilyState:
-        return FamilyState(self.demand.counts_of(name), partial(_new_queue, self.policy))
+        new_queue, placeable = partial(_new_queue, self.policy), partial(self.placeable.of, name)
+        return FamilyState(self.demand.counts_of(name), new_queue, placeable)
 
     def _worker(self, device: str, slots: int) -> WorkerState:
         return WorkerState(device, slots, InFlightBatches() if self._dispatch_ahead_s and slots == 1 else None)

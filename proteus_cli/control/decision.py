@@ -208,6 +208,13 @@ class TooManyRows:
     max_rows: int
 
 
+@dataclass(frozen=True, slots=True)
+class NeverInTime:
+    """No variant that a plan could place answers a request in its time, even alone: ``least_timeout_s`` would do."""
+
+    least_timeout_s: float
+
+
 class Launch(msgspec.Struct, frozen=True, gc=False):
     """Run these requests, ``rows`` together, as one batch; the batch starts at ``at_s``.
 

@@ -152,6 +152,8 @@ class _Simulation:
             memory=memory,
             attainment=attainment,
         )
+        mine = {device: profiles[device] for device in plan.devices if device in profiles}
+        self._controller.placeable.use(mine, catalog.keys)
         self._events = Events()
         self._routes = self._controller.cascades
         self._judges = bool(eval_rows.answers)

@@ -148,7 +148,8 @@ def test_requests_of_one_batch_link_to_its_span(patient: LiveServer, collector: 
 WRONG: list[Any] = [
     pytest.param(10, "shapes", {"inputs": []}, 400, None, id="malformed"),
     pytest.param(11, "tones", GOOD, 429, "rejected", id="refused"),
-    pytest.param(12, "shapes", {**GOOD, "parameters": {"timeout": 1}}, 504, "dropped", id="too late"),
+    pytest.param(12, "shapes", {**GOOD, "parameters": {"timeout": 1}}, 400, "rejected", id="never in time"),
+    pytest.param(13, "shapes", {**GOOD, "parameters": {"timeout": 4082}}, 504, "dropped", id="too late"),
 ]
 
 
@@ -160,7 +161,7 @@ def test_what_goes_wrong_is_told(
     request = spans_of(collector, number)["POST /v2/models/{model}/infer"]
     attributes = named(request.attributes)
     assert (attributes["http.response.status_code"], attributes.get("proteus.outcome")) == (status, outcome)
-    assert attributes["error.type"] in {"BadRequest", "Overloaded", "DeadlineExceeded"}
+    assert attributes["error.type"] in {"BadRequest", "Overloaded", "BoundsUnmet", "DeadlineExceeded"}
     assert request.status.code == (Status.STATUS_CODE_ERROR if status >= 500 else Status.STATUS_CODE_UNSET)
 
 

@@ -360,7 +360,7 @@ def rows_without(rows: int) -> list[http.InferInput]:
     [
         ("infer", ("nobody", rows_without(1)), {}, "404", "no model `nobody`; there are: types, wide, tones"),
         ("infer", ("wide", rows_without(1), "2"), {}, "404", "no version `2`"),
-        ("infer", ("wide", rows_without(1)), {"timeout": 1}, "504", "by the deadline"),
+        ("infer", ("wide", rows_without(1)), {"timeout": 1}, "400", "even an idle device needs"),
         ("infer", ("wide", rows_without(MAX_ROWS + 1)), {}, "400", "at most 8 rows"),
         ("infer", ("wide", [given("x", np.zeros((1, 3), np.float32))]), {}, "400", "must have shape"),
         ("infer", ("wide", [given("x", np.zeros((1, WIDTH)), "FP64")]), {}, "400", "must have datatype FP32"),

@@ -18,6 +18,7 @@ from proteus_cli.control.decision import (
     Effects,
     Host,
     Launch,
+    NeverInTime,
     Refused,
     TooManyRows,
     Unfit,
@@ -74,37 +75,41 @@ class Dispatch:
         self._dispatch_ahead_s = dispatch_ahead_s
         self._admitted_frac = 1 - HELD_BACK_FRAC if dispatch_ahead_s else 1.0
         self._lost_runs = dict[Request, int]()  # of requests that wait or run again: on how many lost devices they were
+        self._answer_frac = self._batcher.answer_frac
+        self._fastest_stage = 1.0  # the least `StageSlowdown.least` ever
 
-    def offer(self, request: Request, now_s: float) -> Admitted | Refused | TooManyRows | Unfit:
+    def offer(self, request: Request, now_s: float) -> Admitted | Refused | TooManyRows | NeverInTime | Unfit:
         """Admit a request, or refuse it because no host keeps its bounds, or the plan cannot carry it in time.
 
-        A request that no host could answer in time even when idle does not count as demand.
+        A request that no host could answer in time even when idle does not count as demand, if it has several rows, and
+        fewer would be in time, or if no other plan could answer it either.
         """
         family, rows = self._families[request.family], request.rows
         is_usual = not request.priority and not request.min_accuracy and request.bounds is None
         tier = family.base if is_usual else self._tier_for(family, request)
         if tier is None:
             return family.unfit(request)
-        if rows > 1 and self._admits_timely:
-            max_rows = tier.max_rows_within(self._batcher.due_s(request) - now_s, rows)
-            # Where not even one row is in time, the deadline is too short, not the request too large.
-            if 0 < max_rows < rows:
-                return TooManyRows(max_rows)
+        # `Batcher.due_s`, without a call for each request
+        due_s = request.deadline_s - self._answer_frac * (request.deadline_s - request.arrival_s)
+        if self._admits_timely and (rows > 1 or due_s - request.arrival_s < tier.least_row_s):
+            refused = self._no_demand(family, tier, request, now_s)
+            if refused is not None:
+                return refused
         family.counts.arrived(rows, now_s)
         if not tier.classes or (self._admits_timely and tier.is_lost):
             return Refused(RETRY_WITHOUT_CAPACITY_S, is_lost=tier.is_lost or family.was_lost)
         # With nothing before it, a request can be too late only for its own deadline. That is not overload, so it is
         # admitted and the workers decide.
         if self._admits_timely and family.rows:
-            timely_rows = tier.capacity_qps * (self._batcher.due_s(request) - now_s)
+            timely_rows = tier.capacity_qps * (due_s - now_s)
             if family.rows + rows > self._admitted_frac * timely_rows:
                 foreign_qps = sum([each.foreign_qps(family.helping) for each in tier.foreign])
-                timely_rows += foreign_qps * (self._batcher.due_s(request) - now_s)
+                timely_rows += foreign_qps * (due_s - now_s)
                 limit_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
                 is_over = before_rows and before_rows + rows > limit_rows
-                if is_over and family.waiting_rows + rows > tier.rows_at_once(self._batcher.due_s(request) - now_s):
-                    _count_given_up(family, tier, rows, self._batcher.due_s(request) - now_s)
+                if is_over and family.waiting_rows + rows > tier.rows_at_once(due_s - now_s):
+                    _count_given_up(family, tier, rows, due_s - now_s)
                     return Refused(retry_after_s(before_rows, tier.capacity_qps))
         family.rows += rows
         owner = tier.queue.push(request)
@@ -182,8 +187,7 @@ class Dispatch:
         due_s = self._batcher.due_s(request) - request.arrival_s
         if due_s >= least_s or least_s == math.inf:
             return None
-        kept_back_s = request.deadline_s - request.arrival_s - due_s  # a fixed part of the time
-        return least_s * (1 + kept_back_s / due_s)
+        return least_s / (1 - self._answer_frac)
 
     def cancel(self, request: Request) -> Effects:
         """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
@@ -329,6 +333,19 @@ class Dispatch:
         for source in worker.all_sources:
             source.tier.count(source.hosted, source.host_class, worker)
 
+    def _no_demand(
+        self, family: FamilyState, tier: AccuracyTier, request: Request, now_s: float
+    ) -> TooManyRows | NeverInTime | None:
+        """Why a request cannot be answered in time even by an idle device; None where one could, by some plan."""
+        due_s, rows = self._batcher.due_s(request), request.rows
+        max_rows = tier.max_rows_within(due_s - now_s, rows)
+        if max_rows:  # where not even one row is in time, the deadline is too short, not the request too large
+            return TooManyRows(max_rows) if max_rows < rows else None
+        fastest = self._fastest_stage
+        takes_s = (host.least_latency(rows) * (fastest if host.cuts else 1.0) for host in family.could_answer(request))
+        least_s = min(takes_s, default=0.0)
+        return NeverInTime(least_s / (1 - self._answer_frac)) if due_s - request.arrival_s < least_s else None
+
     def _tier_for(self, family: FamilyState, request: Request) -> AccuracyTier | None:
         """The tier of a request with any minimum, bounds and priority, opened where needed; None: no host is fit."""
         if request.bounds is not None:
@@ -371,6 +388,7 @@ class Dispatch:
         tail = hosted.least_latency(rows) / (way_s + first_stage_s(hosted.exits, rows))
         took_s += way_s if launch.is_ahead else 0.0
         is_usual = stages.ran(took_s=took_s, mean_s=way_s + profiled_s(hosted.exits, exits), tail=tail)
+        self._fastest_stage = min(self._fastest_stage, stages.least)
         if is_usual and exits.max() == 1:  # what went on, the device has judged
             end_s = launch.at_s + took_s + worker.answer_way.within_s(hosted.attainment)
             late = sum([each.rows for each in launch.requests if self._batcher.due_s(each) < end_s])

@@ -28,9 +28,15 @@ class FamilyState:
     ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` alone counts both. Of these,
     ``foreign_rows`` are run by foreign standbys; ``helping`` has the number of their batches by device. ``was_lost``:
     all devices that hosted the family were lost, and nothing hosts it since. ``patience`` is for multi-exit models.
+    ``placeable`` says what plans could place.
     """
 
-    def __init__(self, counts: Counts, new_queue: Callable[[bool], FamilyQueue]) -> None:
+    def __init__(
+        self,
+        counts: Counts,
+        new_queue: Callable[[bool], FamilyQueue],
+        placeable: Callable[[], Fitness | None],
+    ) -> None:
         self.counts = counts
         self.rows = 0
         self.running: defaultdict[Host, int] = defaultdict(int)
@@ -39,7 +45,7 @@ class FamilyState:
         self.was_lost = False
         self.patience = Patience()
         self.base = AccuracyTier(new_queue(False), has_overflow=True)
-        self._new_queue = new_queue
+        self._new_queue, self._placeable = new_queue, placeable
         self._fitness = Fitness()
         self.twins: Twins | None = None
         self._foreign: Sequence[Host] = ()
@@ -201,6 +207,13 @@ class FamilyState:
         within_s = request.deadline_s - request.arrival_s
         hosts = self._fitness.hosts(self._fitness.of_variant(request, variant))
         return any(host.least_latency(request.rows) <= within_s for host in hosts)
+
+    def could_answer(self, request: Request) -> list[Host]:
+        """What may answer a request of what could be placed or is hosted; nothing where that is not known."""
+        placeable = self._placeable()
+        if placeable is None:
+            return []
+        return placeable.hosts(placeable.of(request)) + self._fitness.hosts(self._fitness.of(request))
 
     def loses_new(self, workers: Mapping[str, WorkerState]) -> bool:
         """Canaries have tiers, and the new version does not serve any more."""

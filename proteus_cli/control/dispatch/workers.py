@@ -60,7 +60,8 @@ class AccuracyTier:
 
     The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of
     ``batch_rows`` together, and ``usual_qps`` at their slowdowns as they are; ``slowdown`` is their mean, weighted by
-    capacity. Where the tier ``has_overflow``, the capacity is that with the standbys for it on these devices; classes
+    capacity. ``least_row_s`` is what the fastest host takes to answer one row, as profiled; infinite where there is
+    none. Where the tier ``has_overflow``, the capacity is that with the standbys for it on these devices; classes
     of ``foreign`` ones answer it, too. A tier ``is_lost`` where all of its devices are lost. ``running`` counts
     rows in batches of a tier that not all hosts of the family belong to, on its ``placements`` (device and variant).
     Deferred requests have tiers of their own, each ``is_of_deferred``. A tier ``is_of_canaries`` where the new version
@@ -81,6 +82,7 @@ class AccuracyTier:
     usual_qps: float = 0.0
     batch_rows: int = 0
     slowdown: float = 1.0
+    least_row_s: float = math.inf
     is_lost: bool = False
     _lost: set[Host] = field(default_factory=set)
 
@@ -104,6 +106,7 @@ class AccuracyTier:
                 if worker.free > 0:
                     each.free[host.device] = worker.ask_self
                 self._count(host, each, worker)
+        self.least_row_s = self.least_s(1)
         self._sum_up()
 
     def count(self, host: Host, host_class: HostClass, worker: "WorkerState") -> None:

@@ -99,6 +99,25 @@ def device_memory(
     return found
 
 
+def placeable_host(
+    profile: Profile, measured: VariantProfile, limits: DeviceLimits, target: SloTarget, rules: Rules
+) -> Host | None:
+    """A variant with all of a device's time, where as many hosts as are needed serve its family; None: no plan has it.
+
+    It has no share of the demand.
+    """
+    device, key = profile.device.id, measured.key
+    if not limits.allows(key) or measured.accuracy < rules.min_accuracy_hosted(key.family):
+        return None
+    capacities = [step.capacity for step in rules.capacity_steps(target, profile.points_of(measured))]
+    qps = max((each.qps for each in capacities), default=0.0)
+    if not qps:
+        return None
+    max_batch = max(each.max_batch for each in capacities)
+    placement = Placement(device, *key, max_batch, rate_qps=0.0, share=0.0, capacity_qps=qps)
+    return _hosted(placement, {device: profile}, target.attainment, NO_VARIANTS, {})
+
+
 def _second_s(plan: Plan, hosts: Sequence[Host]) -> dict[VariantKey, float]:
     """By first variant of a cascade, what the second stage needs: the longest of its full batches, at the p95."""
     full_s: dict[VariantKey, float] = {}
@@ -129,18 +148,12 @@ def _loadable(
         memory_bytes, key = measured.memory_with(profile.slots), measured.key
         if not memory_bytes:
             continue
-        is_allowed = limits.allows(key) and measured.accuracy >= rules.min_accuracy_hosted(key.family)
-        steps = rules.capacity_steps(targets[key.family], profile.points_of(measured)) if is_allowed else ()
-        qps = max((step.capacity.qps for step in steps), default=0.0)
-        max_batch = max((step.capacity.max_batch for step in steps), default=1)
-        host = _standby(profile, measured, max_batch, qps, targets[key.family].attainment) if qps else None
-        yield key, Loadable(memory_bytes, load_s(measured), max_batch, qps, host)
-
-
-def _standby(profile: Profile, measured: VariantProfile, max_batch: int, qps: float, attainment: float) -> Host:
-    device = profile.device.id
-    placement = Placement(device, *measured.key, max_batch, rate_qps=0.0, share=0.0, capacity_qps=qps)
-    return replace(_hosted(placement, {device: profile}, attainment, NO_VARIANTS, {}), is_standby=True)
+        host = placeable_host(profile, measured, limits, targets[key.family], rules)
+        if host is None:
+            yield key, Loadable(memory_bytes, load_s(measured), 1, 0.0)
+        else:
+            standby = replace(host, is_standby=True)
+            yield key, Loadable(memory_bytes, load_s(measured), host.max_batch, host.capacity_qps, standby)
 
 
 def _hosted(

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Refused, TooManyRows, Unfit
+from proteus_cli.control.decision import Admitted, NeverInTime, Refused, TooManyRows, Unfit
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import (
     BadRequest,
@@ -24,7 +24,7 @@ from proteus_cli.serving.fleet.worker import Worker
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog
-from proteus_cli.serving.requests.bounds import LessAccurate, unmet
+from proteus_cli.serving.requests.bounds import LessAccurate, never_in_time, unmet
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback, nobody
@@ -219,7 +219,7 @@ class Admission:
             self._to_ask[device] = None
 
     def _refusal(
-        self, query: Query, offered: Refused | TooManyRows | Unfit, timeout_s: float, *, is_usual: bool
+        self, query: Query, offered: Refused | TooManyRows | NeverInTime | Unfit, timeout_s: float, *, is_usual: bool
     ) -> RequestError:
         family, options = query.family, query.options
         if isinstance(offered, TooManyRows):
@@ -228,6 +228,8 @@ class Admission:
                 f"within {1000 * timeout_s:g} ms; got {query.rows}"
             )
         self._counts.by_family[family].ended(Outcome.REJECTED)
+        if isinstance(offered, NeverInTime):
+            return BoundsUnmet(never_in_time(query, timeout_s, offered.least_timeout_s))
         if isinstance(offered, Unfit) and options.bounds is not None:
             return BoundsUnmet(unmet(query, options.bounds, offered))
         if isinstance(offered, Unfit):

@@ -8,6 +8,7 @@ from proteus_cli.control.decision import Host, Unfit
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Bounds
 from proteus_cli.serving.requests.query import Query
+from proteus_cli.units import counted
 
 
 def unmet(query: Query, bounds: Bounds, unfit: Unfit) -> str:
@@ -17,6 +18,19 @@ def unmet(query: Query, bounds: Bounds, unfit: Unfit) -> str:
     cascades = [f"{name} ({accuracy:.4g})" for name, accuracy in unfit.expected.items()]
     available = ", ".join(variants + (cascades if bounds.min_expected_accuracy else []))
     return f"nothing of `{query.family}` that is planned has {asked}; available: {available or 'none'}"
+
+
+def never_in_time(query: Query, timeout_s: float, least_timeout_s: float) -> str:
+    """What was asked within which time, and in what time an idle device of some plan answers that."""
+    asked = " and ".join(_asked(query, query.options.bounds or Bounds()))
+    rows = f" to {counted(query.rows, 'row')}" if query.rows > 1 else ""
+    what = f"an answer{rows}{asked and f' with {asked}'} within {1000 * timeout_s:g} ms"
+    return f"no variant of `{query.family}` has {what}: even an idle device needs {format_least_ms(least_timeout_s)}"
+
+
+def format_least_ms(timeout_s: float) -> str:
+    """A time that will do, so it is rounded up."""
+    return f"{math.ceil(timeout_s * 1e5) / 100:g} ms"
 
 
 def _asked(query: Query, bounds: Bounds) -> Iterator[str]:

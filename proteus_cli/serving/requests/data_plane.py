@@ -116,6 +116,7 @@ def make_data_plane(
     ``confidence`` of first stages; None: that which their outputs tell. Requests are captured where there is a
     ``sample_writer``; ``watch`` looks at some.
     """
+    controller.placeable.use(profiles, models)
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
     signatures = {family.name: family.signature for family in served}

@@ -1,7 +1,6 @@
 """How admitted requests end: each exactly once, whatever becomes of its batch, its device and its client."""
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from typing import cast
 
@@ -18,6 +17,7 @@ from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.answers.exits import is_cut, of_exits
 from proteus_cli.serving.requests.answers.second_stages import DeferredInFlight, SecondStages
+from proteus_cli.serving.requests.bounds import format_least_ms
 from proteus_cli.serving.requests.counts import FamilyCounts, RequestCounts
 from proteus_cli.serving.requests.deadlines import TimingWheel
 from proteus_cli.serving.requests.in_flight import (
@@ -329,7 +329,7 @@ class Results:
     def _dropped(self, request: InFlightRequest) -> DeadlineExceeded:
         message = "no variant that is loaded could answer by the deadline"
         if (least_s := self._min_timeout_s(request)) is not None:
-            message += f": even an idle device needs {math.ceil(least_s * 1e5) / 100:g} ms"
+            message += f": even an idle device needs {format_least_ms(least_s)}"
         return DeadlineExceeded(message, is_late=False)
 
     def _end(self, request: InFlightRequest, error: RequestError) -> None:

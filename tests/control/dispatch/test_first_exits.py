@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from builders import controller_hosting, hosted, ids, launched, make_cascade, make_table
+from builders import controller_hosting, hosted, ids, launched, make_cascade, make_measured, make_profile, make_table
 
 from proteus_cli.control.batching import Batcher, GreedyBatcher, NexusBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.controller import Controller
@@ -18,6 +18,7 @@ from proteus_cli.control.decision import (
     FirstStage,
     Host,
     Launch,
+    NeverInTime,
     Refused,
     TooManyRows,
     Unfit,
@@ -26,6 +27,7 @@ from proteus_cli.control.decision import (
 from proteus_cli.control.devices.stage_slowdown import FRESH
 from proteus_cli.control.dispatch.fitness import Fitness
 from proteus_cli.control.policies import Policy
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import FIRST, MIN_MARGIN
@@ -349,6 +351,17 @@ def test_what_is_let_in_follows_a_device_that_is_faster_than_it_was_profiled() -
         served(controller, 0.1, 0.01, count=count)
         controller.offer(within(0.011, 300), 0.0)
         assert isinstance(controller.decide("cpu0", 0.0), Launch if runs else Drop), count
+
+
+def test_what_stages_were_ever_seen_to_take_is_what_they_could_take() -> None:
+    """One stage takes 10 ms by the profile; as those that were measured took 7 ms, 9 ms would do."""
+    controller = controller_of(EXITS)
+    slow = make_profile("cpu0", make_measured("a", "a-l", 0.9, {1: 0.05}))
+    controller.use_placeable({"cpu0": slow}, {VariantKey("a", "a-l")})
+    assert controller.offer(within(0.009), 0.0) == NeverInTime(0.01)
+    served(controller, 0.1, 0.007)
+    assert isinstance(controller.offer(within(0.009, 300), 0.0), Admitted)
+    assert isinstance(controller.offer(within(0.006, 301), 0.0), NeverInTime)
 
 
 def test_a_slowdown_that_leaves_no_time_is_doubted_until_a_batch_shows_what_it_is_now() -> None:

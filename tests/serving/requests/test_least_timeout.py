@@ -1,15 +1,28 @@
 """Who asks for an answer sooner than any variant gives one is told what time it would need."""
 
 import asyncio
+import json
+from typing import Any
 
+import numpy as np
 import pytest
-from one_device import SLOW_S, World, run
+from builders import make_measured, make_profile
+from one_device import FLOAT, SLOW_S, World, run
+from reading import at_once
+from tritonclient.grpc import service_pb2
 
-from proteus_cli.errors import DeadlineExceeded
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.request import Bounds, Outcome
+from proteus_cli.errors import BoundsUnmet, DeadlineExceeded, RequestError
+from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.oip.codes import GRPC_STATUS, HTTP_STATUS, GrpcStatus
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import RequestOptions
+from proteus_cli.serving.requests.query import Query, RequestOptions
+from proteus_cli.serving.rest.codec.codec import RestCodec
 
-NEEDS = "no variant that is loaded could answer by the deadline: even an idle device needs 10.21 ms"
+X = np.array([[1, 2]], FLOAT)
+
+NEEDS = "even an idle device needs 10.21 ms"
 """A row takes 10 ms, and 2 % of the time are for the answer."""
 
 
@@ -22,14 +35,72 @@ async def ended(world: World, timeout_s: float) -> object:
     return world.results[-1]
 
 
-@pytest.mark.parametrize("timeout_s", [0.0001, 0.0102])
-def test_a_deadline_that_nothing_keeps_is_refused_with_the_least_that_is_kept(timeout_s: float) -> None:
+@pytest.mark.parametrize(
+    ("rows", "options", "told"),
+    [
+        (1, RequestOptions(timeout_s=0.0001), f"no variant of `f` has an answer within 0.1 ms: {NEEDS}"),
+        (2, RequestOptions(timeout_s=0.0102), f"no variant of `f` has an answer to 2 rows within 10.2 ms: {NEEDS}"),
+        (
+            1,
+            RequestOptions(timeout_s=0.0102, min_accuracy=0.9, bounds=Bounds(min_confidence=0.8)),
+            f"no variant of `f` has an answer with an accuracy of 0.9 or more within 10.2 ms: {NEEDS}",
+        ),
+    ],
+)
+def test_a_time_in_which_nothing_answers_is_refused_at_once_with_the_least_that_would_do(
+    rows: int, options: RequestOptions, told: str
+) -> None:
     async def too_short(world: World) -> None:
-        result = await ended(world, timeout_s)
-        assert isinstance(result, DeadlineExceeded)
-        assert (result.message, result.is_late) == (NEEDS, False)
+        with pytest.raises(BoundsUnmet) as refused:
+            world.submit(*[1] * (2 * rows), options=options)
+        assert refused.value.message == told
+        assert world.counted == {Outcome.REJECTED: 1}
+        assert world.plane.controller.demand.rate_qps("f", 0.2, asyncio.get_running_loop().time() + 0.2) == 0.0
 
     run(too_short, SLOW_S)
+
+
+def test_where_another_variant_would_have_time_what_is_hosted_gives_it_up_and_says_what_it_needs() -> None:
+    async def too_short(world: World) -> None:
+        world.plane.controller.use_placeable(
+            {"cpu0": make_profile("cpu0", make_measured("f", "fast", 0.8, {1: 0.001}))}, {VariantKey("f", "fast")}
+        )
+        result = await ended(world, 0.0102)
+        assert isinstance(result, DeadlineExceeded)
+        assert result.message == f"no variant that is loaded could answer by the deadline: {NEEDS}"
+        assert not result.is_late
+
+    run(too_short, SLOW_S)
+
+
+def over_http(world: World) -> Query:
+    body = {
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}],
+        "parameters": {"timeout": 5000},
+    }
+    codec = RestCodec("f", world.plane.families.by_name["f"].signature, 8)
+    query, _ = at_once(codec.decode(json.dumps(body).encode(), None))
+    return query
+
+
+def over_grpc(world: World) -> Query:
+    request = service_pb2.ModelInferRequest(model_name="f")
+    request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
+    request.raw_input_contents.append(X.tobytes())
+    request.parameters["timeout"].int64_param = 5000
+    query, _ = GrpcCodec(world.plane.families).decode(request.SerializeToString(), None)
+    return query
+
+
+@pytest.mark.parametrize("front_end", [over_http, over_grpc])
+def test_both_protocols_refuse_it_alike(front_end: Any) -> None:
+    async def refused(world: World) -> None:
+        with pytest.raises(BoundsUnmet, match=NEEDS) as too_short:
+            world.plane.admission.submit(front_end(world), lambda: (X.tobytes(),), world.results.append)
+        error: type[RequestError] = type(too_short.value)
+        assert (HTTP_STATUS[error], GRPC_STATUS[error]) == (400, GrpcStatus.INVALID_ARGUMENT)
+
+    run(refused, SLOW_S)
 
 
 def test_that_time_will_do() -> None:

@@ -334,6 +334,7 @@ class LiveCatalog:
         known, limits = keys | self._retiring.held.keys() | self._retiring.kept, controller.topology.memory_limits
         memory = device_memory(limits, self._profiles, controller.slo_targets, controller.plan.rules, known)
         controller.topology.use_memory({device: each.placing_only(keys) for device, each in memory.items()})
+        controller.placeable.use(self._profiles, keys)
 
     async def _give_up_following(self) -> None:
         """End what follows an earlier reading, as another one counts."""
