@@ -53,7 +53,8 @@ class FamilySummary(Summary, frozen=True):
     Of the answered queries, the first stages of cascades ``deferred`` so many; ``fallbacks`` of these got the first
     answer all the same. So many answers were ``judged`` by labels, as requests carried rows of an eval split;
     ``measured_accuracy`` is the fraction of these that was right, beside which ``effective_accuracy`` is what profiles
-    promise. ``cut`` answers were cut short by multi-exit models.
+    promise. ``cut`` answers were cut short by multi-exit models. ``expected_attainment`` is what the plans in force
+    expected to be in time, in the mean; None where they expected nothing, or nobody knows.
     """
 
     attainment: Attainment
@@ -64,6 +65,7 @@ class FamilySummary(Summary, frozen=True):
     judged: int = 0
     measured_accuracy: float | None = None
     cut: int = 0
+    expected_attainment: float | None = None
 
 
 class Window(Value, frozen=True):

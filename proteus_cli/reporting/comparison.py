@@ -154,6 +154,7 @@ PERCENTILES = tuple(_latency(name) for name in ("p50", "p90", "p95", "p99", "max
 P99 = PERCENTILES[3]
 ATTAINMENT = (
     Measure("attainment", attrgetter("attainment.reached"), format_hundredths, "%", "higher"),
+    Measure("expected", attrgetter("expected_attainment"), format_hundredths, "%"),
     Measure("target", attrgetter("attainment.target"), format_target, "%"),
     Measure("target met", attrgetter("attainment.met"), lambda met: "met" if met else "missed"),
     Measure("error budget used", attrgetter("attainment.error_budget_used"), format_budget, "%", "lower"),

@@ -145,19 +145,24 @@ def report(
     noisy_cells: int | None = None,
     losses: Sequence[Loss] = (),
     profiled: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    expected_attainment: Mapping[str, float] = MappingProxyType({}),
 ) -> Report:
     """The report of one run of ``duration_s`` seconds.
 
     ``best_accuracy`` is that of the best variant by family; relative accuracy is unknown for families that it lacks.
     ``estimated`` are the families with estimated accuracies. ``attainment`` is the target by family; that of families
     which it lacks is `DEFAULT_ATTAINMENT`.
-    ``profiled`` are the accuracies of variants by family, where known.
+    ``profiled`` are the accuracies of variants by family, where known; ``expected_attainment`` is what plans expected.
     Families with an SLO are reported even without requests, ``devices`` even without answers.
     """
     columns = RequestColumns.of(ended, best_accuracy, families=tuple(slo_s), devices=devices)
     families = {
         name: family_summary(
-            columns.of_family(name), duration_s, attainment.get(name, DEFAULT_ATTAINMENT), profiled.get(name, {})
+            columns.of_family(name),
+            duration_s,
+            attainment.get(name, DEFAULT_ATTAINMENT),
+            profiled.get(name, {}),
+            expected_attainment.get(name),
         )
         for name in columns.families
     }
@@ -224,7 +229,11 @@ def summary(columns: RequestColumns, duration_s: float) -> Summary:
 
 
 def family_summary(
-    columns: RequestColumns, duration_s: float, target: float, profiled: Mapping[str, float] = MappingProxyType({})
+    columns: RequestColumns,
+    duration_s: float,
+    target: float,
+    profiled: Mapping[str, float] = MappingProxyType({}),
+    expected_attainment: float | None = None,
 ) -> FamilySummary:
     """The `summary` of one family's requests, their attainment beside its ``target``, what was deferred and cut short.
 
@@ -246,6 +255,7 @@ def family_summary(
         judged=int(np.count_nonzero(~np.isnan(columns.correct))),
         measured_accuracy=_mean(columns.correct),
         cut=int(np.count_nonzero(columns.cut)),
+        expected_attainment=expected_attainment,
     )
 
 

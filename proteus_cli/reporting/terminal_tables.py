@@ -85,14 +85,23 @@ def attainment_table(reports: Sequence[Report]) -> RenderableType:
     shown = list(targets)
     if len(shown) > _MAX_ROWS:
         shown = sorted(shown, key=lambda family: max(_used(run[family]) for run in runs if family in run), reverse=True)
-    columns = (text(run, "in time%  budget%", justify="right") for run in run_names(reports))
+    expected = [_expected(report) if len(reports) < MAX_BESIDE else {} for report in reports]  # for want of room
+    columns = (
+        text(run, f"{'plan%  ' if of else ''}in time%  budget%", justify="right")
+        for run, of in zip(run_names(reports), expected, strict=True)
+    )
     rows = table(text("", "family"), number("target", "%"), *columns)
     for family in shown[:_MAX_ROWS]:
-        cells = (or_unknown(run.get(family), _in_time) for run in runs)
+        cells = (
+            f"{or_unknown(of.get(family), format_hundredths):>6}   {cell}" if of and family in run else cell
+            for run, of in zip(runs, expected, strict=True)
+            for cell in (or_unknown(run.get(family), _in_time),)
+        )
         rows.add_row(Text(family), format_target(targets[family]), *cells)
     others = len(shown) - _MAX_ROWS
     notes = [f"and {counted(others, 'family', 'families')} that used less"] if others > 0 else []
     seen = [run[family] for run in runs for family in shown[:_MAX_ROWS] if family in run]
+    notes += ["plan: the share that its plans expected"] if any(expected) else []
     return described(rows, *notes, _attainment_note(seen), title="attainment")
 
 
@@ -182,6 +191,11 @@ def _attained_in_rows(reports: Sequence[Report], runs: Sequence[Mapping[str, Att
 
 def _attained(report: Report) -> dict[str, Attainment]:
     return {name: of.attainment for name, of in report.families.items() if of.requests}
+
+
+def _expected(report: Report) -> dict[str, float]:
+    """What the plans of a run expected, by family."""
+    return {name: of.expected_attainment for name, of in report.families.items() if of.expected_attainment is not None}
 
 
 def _worst(run: Mapping[str, Attainment]) -> str | None:

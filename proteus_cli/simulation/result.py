@@ -1,5 +1,6 @@
 """What happened in a simulation."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from proteus_cli.control.decision import Launch
@@ -14,6 +15,7 @@ class SimulationResult:
 
     ``changes`` are without those of `ReplanRequest.is_routine` that changed nothing but rates; ``losses`` are in order.
     ``measured``: what plans count on in the end where first stages defer something else than was profiled.
+    ``expected_attainment``, by family: what the plans in force expected, in the mean over the queries they were for.
     ``interrupted_s``: the virtual time at which Ctrl-C ended the run; requests that waited or ran have no record.
     """
 
@@ -23,4 +25,5 @@ class SimulationResult:
     launches: list[tuple[float, Launch]] = field(default_factory=list)
     losses: list[Loss] = field(default_factory=list)
     measured: tuple[MeasuredDeferral, ...] = ()
+    expected_attainment: Mapping[str, float] = field(default_factory=dict)
     interrupted_s: float | None = None

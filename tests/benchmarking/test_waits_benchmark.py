@@ -31,3 +31,16 @@ def test_batch_times_that_scatter_have_the_mean_that_rates_are_counted_by() -> N
     mean_s = np.mean([sampler(16) for _ in range(4000)])
     assert mean_s == pytest.approx(points[-1].mean_s, rel=0.01)
     assert simulated(4, 0.9, 2000, 0.95) != simulated(4, 0.9, 2000)
+
+
+@pytest.mark.parametrize(("hosts", "load"), [(1, 0.85), (1, 0.95), (2, 0.95), (4, 0.95)])
+def test_what_plans_expect_to_be_lost_is_near_what_is(hosts: int, load: float) -> None:
+    """Within a factor of two, where one or more in a thousand are lost."""
+    found = simulated(hosts, load, 20_000)
+    assert found.lost_frac / 2 < found.expected_lost_frac < 2 * found.lost_frac
+
+
+def test_plans_expect_nothing_to_be_lost_where_nothing_is() -> None:
+    found = simulated(4, 0.7, 4000)
+    assert found.lost_frac == 0
+    assert found.expected_lost_frac < 1e-4

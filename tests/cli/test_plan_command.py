@@ -272,6 +272,17 @@ def test_a_plan_keeps_the_attainment_target_that_is_asked_for(workspace: Path) -
     assert plain["inputs"] == strict["inputs"]
 
 
+def test_a_plan_says_what_it_expects_beside_the_target(workspace: Path) -> None:
+    """Without headroom, the demand is nearly all that the devices carry."""
+    full = plan(workspace, "--demand", "a=10qps", "--attainment", "99%", "--json").document()
+    assert set(full["expected_attainment"]) == {"a"}
+    assert 0.9 < full["expected_attainment"]["a"] <= 1
+    for explained in ((), ("--explain",)):
+        shown = plan(workspace, "--demand", "a=10qps", "--attainment", "99%", *explained).stdout
+        lines = [line.split() for line in shown.partition("attainment\n")[2].splitlines()]
+        assert ["a", "99", f"{100 * full['expected_attainment']['a']:.2f}"] in lines, shown
+
+
 def test_a_sweep_is_a_table_a_document_and_a_picture(workspace: Path) -> None:
     sweep = ("--demand", "a=1qps", "--sweep", "40qps:440qps:200qps")
     table = plan(workspace, *sweep, "--plot", workspace / "frontier.svg", "-o", workspace / "frontier.json")

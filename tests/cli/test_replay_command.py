@@ -154,6 +154,18 @@ def test_a_run_that_misses_its_target_is_no_failure(tiny: Tiny, trace: Path) -> 
     assert [row.split()[0] for row in rows if row.endswith("!")]
 
 
+@pytest.mark.parametrize("policy", ["proteus", "most-accurate"])
+def test_what_plans_expected_stands_beside_what_was_reached(tiny: Tiny, trace: Path, policy: str) -> None:
+    """Plans for forecasts know how queries arrive; the plan that never changes takes arrivals to be Poisson."""
+    families = replayed(tiny, trace, "--policy", policy)["families"]
+    expected = [family["expected_attainment"] for family in families.values() if family["requests"]]
+    assert expected
+    assert all(0 <= share <= 1 for share in expected)
+    shown = proteus("replay", trace, "--policy", policy, "-w", tiny.root).stdout
+    for name, share in zip([name for name, of in families.items() if of["requests"]], expected, strict=True):
+        assert any(line.split()[:3] == [name, "99.5", f"{100 * share:.2f}"] for line in shown.splitlines()), shown
+
+
 # --- loads, jitter, failures
 
 

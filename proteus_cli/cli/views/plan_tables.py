@@ -23,6 +23,8 @@ from proteus_cli.units import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from proteus_cli.domain.plan.plan import FrontierPoint, Placement, Plan, Solver
     from proteus_cli.domain.plan_changes.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
     from proteus_cli.domain.stages.cascade import PlannedCascade
@@ -85,6 +87,15 @@ def cascades_table(cascades: "Sequence[PlannedCascade]") -> Table:
         deferred = format_qps(each.deferred_qps), format_percent(each.point.deferred_frac)
         rows.add_row(each.family, pair, format_qps(each.rate_qps), format_percent(each.share), *deferred, accuracy)
     return rows
+
+
+def attainment_table(plan: "Plan", targets: "Mapping[str, float]") -> RenderableType:
+    """What a plan expects of each family, beside its target: fractions by family."""
+    rows = table(folded_name("family"), number("target", "%"), number("expected", "%"))
+    for family in plan.demand_qps:
+        if (share := plan.expected_attainment_of(family)) is not None:
+            rows.add_row(family, f"{100 * targets[family]:.10g}", f"{100 * share:.2f}")
+    return described(rows, "expected: share of requests in time, of Poisson arrivals", title="attainment")
 
 
 class _Whereabouts(NamedTuple):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from proteus_cli.cli import console
 from proteus_cli.cli.views.plan_tables import (
+    attainment_table,
     cascades_table,
     estimate_note,
     explanation_tables,
@@ -33,7 +34,7 @@ def deliver(planner: Planner, made: Plan, output: Path, *, explains: bool, json:
     if output != console.DASH and json:
         console.show_json(made if explanation is None else {"plan": made, "explanation": explanation})
     elif output != console.DASH:
-        _show(made, explanation)
+        _show(planner, made, explanation)
         console.say(f"wrote {output}")
     _warn(planner, made)
 
@@ -72,13 +73,15 @@ def _explained(planner: Planner, made: Plan) -> Explanation:
         return explain(planner, made, progress=advance)
 
 
-def _show(made: Plan, explanation: Explanation | None) -> None:
+def _show(planner: Planner, made: Plan, explanation: Explanation | None) -> None:
     if explanation is None:
         console.show(plan_table(made))
     else:
         console.show(explanation_tables(explanation, spent_on=made.rules.minimize, estimated=made.estimated or ()))
         if made.cascades:
             console.show(cascades_table(made.cascades))
+    if made.expected_attainment:
+        console.show(attainment_table(made, planner.rules.attainment_targets(planner.catalog)))
     if made.effective_accuracy is not None and made.relative_accuracy is not None:
         is_estimate = bool(made.estimated)
         console.say(

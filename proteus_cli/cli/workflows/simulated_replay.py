@@ -24,6 +24,7 @@ from proteus_cli.domain.profile.profile import (
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
+from proteus_cli.planning.analysis.expectation import expecting
 from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.heuristics import frozen_to
@@ -86,6 +87,7 @@ def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report
             interrupted=until_s is not None,
             noisy_cells=noisy_cells(scenario.profiles.values()),
             profiled=accuracy_by_variant(scenario.profiles.values()),
+            expected_attainment=found.expected_attainment,
         )
         if until_s is not None:
             console.warn(f"interrupted after {until_s:.1f} s of the trace: the report covers these")
@@ -136,10 +138,11 @@ def _run(scenario: Scenario, policy: Policy, progress: Callable[[float], object]
             simulate_oracle(scenario.arrivals, planner, accuracies(scenario.profiles), progress=progress)
         )
     planner, plan = _prepared(planner, policy, scenario)
+    catalog = scenario.workspace.catalog()
     return simulate(
         scenario.arrivals,
-        plan,
-        scenario.workspace.catalog(),
+        expecting(plan, catalog, planner.profiles),
+        catalog,
         scenario.profiles,
         policy,
         planner,

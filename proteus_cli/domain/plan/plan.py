@@ -75,8 +75,8 @@ class Plan(Value, frozen=True, omit_defaults=True):
     ``fleet`` lists the device ids by type that the plan may use. ``inputs`` are the files that the plan was made from:
     by path relative to the workspace, the SHA-256 of what each says, comments and layout apart
     (`store.content_digest`). ``estimated`` are the families with accuracies that are estimates, if there are any, and
-    ``cascades`` those in use. ``expected_attainment``, of a plan for a forecast: by family, the share of its queries
-    that are in time with what is hosted, if they go on to arrive as they did.
+    ``cascades`` those in use. ``expected_attainment``: by family, the share of its queries that are in time with
+    what is hosted, if they go on to arrive as they did; of a plan for no forecast, if arrivals are Poisson.
     """
 
     format: int
@@ -134,7 +134,7 @@ class Plan(Value, frozen=True, omit_defaults=True):
         return msgspec.structs.replace(self, rules=rules, placements=placements, cascades=cascades)
 
     def expected_attainment_of(self, family: str) -> float | None:
-        """The share of a family's queries that the plan expects in time; None where it was made for no forecast."""
+        """The share of a family's queries that the plan expects in time; None where it expects nothing."""
         return None if self.expected_attainment is UNSET else self.expected_attainment.get(family)
 
     @property

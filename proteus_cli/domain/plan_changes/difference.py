@@ -54,7 +54,7 @@ class DeviceChange(Value, frozen=True):
 class FamilyChange(Value, frozen=True):
     """Queries per second of a family; ``capacity_qps`` is the most that its hosts can take.
 
-    ``expected_attainment`` is the share of its queries that each plan expects in time; None in one for no forecast.
+    ``expected_attainment`` is the share of its queries that each plan expects in time; None where it expects nothing.
     """
 
     family: str

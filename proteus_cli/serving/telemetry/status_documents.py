@@ -56,7 +56,7 @@ class FamilyStatus(Struct, frozen=True):
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
     expected_attainment: Annotated[
         Fraction | None,
-        Meta(description="With what the plan hosts, if arrivals stay as they were. Null: it is for no forecast."),
+        Meta(description="With what the plan hosts, if arrivals stay as they were. Null: it expects nothing."),
     ]
     waiting: Annotated[Count, Meta(description="Requests in the queues.")]
     loaded: Annotated[bool, Meta(description="False: it was unloaded, or leaves, and takes no requests.")]

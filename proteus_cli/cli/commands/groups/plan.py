@@ -248,6 +248,8 @@ def _made(
     strict: bool,
 ) -> "Plan":
     from proteus_cli.cli.workflows.planning import made_plan, wanted_demand
+    from proteus_cli.planning.analysis.expectation import expecting
 
     before = workspace.plan(current) if current is not None else None
-    return made_plan(planner, wanted_demand(demand, trace, planner.catalog), before, strict=strict)
+    made = made_plan(planner, wanted_demand(demand, trace, planner.catalog), before, strict=strict)
+    return expecting(made, planner.catalog, planner.profiles)

@@ -82,7 +82,7 @@ class FamilySnapshot(Struct, frozen=True):
     recent_attainment: Annotated[Attainment, Meta(description="Over the last 15 minutes.")]
     expected_attainment: Annotated[
         Fraction | None,
-        Meta(description="With what the plan hosts, if arrivals stay as they were. Null: it is for no forecast."),
+        Meta(description="With what the plan hosts, if arrivals stay as they were. Null: it expects nothing."),
     ]
 
 

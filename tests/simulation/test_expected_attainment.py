@@ -1,0 +1,29 @@
+"""What the plans in force expected, in the mean over the queries that they were for."""
+
+import msgspec
+from builders import make_placement, make_plan, near
+from msgspec import UNSET, UnsetType
+
+from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.simulation.expected import ExpectedAttainment
+
+
+def plan_for(qps: float, share: float | UnsetType) -> Plan:
+    plan = make_plan(make_placement("cpu0", "a", "v"), demand_qps={"a": qps, "b": 1.0})
+    return msgspec.structs.replace(plan, expected_attainment=UNSET if share is UNSET else {"a": share})
+
+
+def test_plans_count_by_the_queries_that_they_were_for() -> None:
+    """10 s at 10 qps, then 20 s at 40 qps; for the 5 s between, the plan expects nothing; nor of b."""
+    expected = ExpectedAttainment()
+    expected.use(plan_for(10.0, 1.0), 0.0)
+    expected.use(plan_for(70.0, UNSET), 10.0)
+    expected.use(plan_for(40.0, 0.9), 15.0)
+    assert expected.mean(35.0) == {"a": near((100 * 1.0 + 800 * 0.9) / 900)}
+
+
+def test_nothing_is_expected_without_a_plan_or_time() -> None:
+    expected = ExpectedAttainment()
+    assert expected.mean(1.0) == {}
+    expected.use(plan_for(10.0, 1.0), 1.0)
+    assert expected.mean(1.0) == {}
