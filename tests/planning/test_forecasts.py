@@ -126,6 +126,39 @@ def test_no_way_to_host_loses_less_where_a_family_prefers_latency(
     assert loss(forecast, hosted_by(plan), worths) <= least * 1.01 + 1e-4
 
 
+@given(
+    devices=st.integers(1, 4),
+    demand=st.tuples(st.floats(1.0, 250.0), st.floats(1.0, 250.0)),
+    both=st.tuples(curves(), curves()),
+)
+@example(devices=2, demand=(100.0, 1.0), both=(curve_of(0.9), curve_of(0.05)))  # a would make use of both devices
+@example(devices=3, demand=(250.0, 60.0), both=(curve_of(0.9), curve_of(0.05)))  # not all can be served
+@settings(max_examples=30, deadline=None)
+def test_a_margin_displaces_no_demand_and_no_family_starves_for_that_of_another(
+    devices: int, demand: tuple[float, float], both: tuple[LossCurve, LossCurve]
+) -> None:
+    """As much is served as without any scatter; where that is all, each family has capacity for its own demand."""
+    rates = dict(zip("ab", demand, strict=True))
+    plain, plan = planner(devices)(rates), planner(devices)(Forecast(rates, dict(zip("ab", both, strict=True))))
+    total_qps = sum(demand)
+    assert plan.shortfall_qps == pytest.approx(plain.shortfall_qps, abs=1e-5 * total_qps)
+    if plain.shortfall_qps < 1e-5 * total_qps:
+        assert all(plan.capacity_qps(family) >= qps * (1 - 1e-5) for family, qps in rates.items())
+
+
+@pytest.mark.parametrize(("late", "variant"), [(0.02, "large"), (0.39, "large"), (0.41, "small")])
+def test_a_target_is_met_unless_accuracy_gains_more(late: float, variant: str) -> None:
+    """On one device, `large` leaves a part of the queries late, and `small`, 40 points less accurate, none.
+
+    To meet the target of 99.5 % first, at any price, would be `small` in each case.
+    """
+    lost = tuple(max(1 - (1 - late) * c / 1.2, late * (3 - c) / 1.8, 0.0) for c in CAPACITIES)
+    curve = LossCurve(CAPACITIES, lost)
+    plan = planner(1)(Forecast({"a": 20 / 1.2, "b": 0.0}, {"a": curve, "b": curve}))
+    assert hosted_by(plan)["a", variant] == 1
+    assert plan.expected_attainment_of("a") == near(1 - late if variant == "large" else 1.0)
+
+
 def test_capacity_beyond_the_mean_is_hosted_where_arrivals_scatter() -> None:
     """16 qps fit `large`; where many of them are lost at that, `small` beside it answers bursts, with no share."""
     steady = LossCurve(CAPACITIES, (1.0, 0.2, *(0.0,) * 6))
