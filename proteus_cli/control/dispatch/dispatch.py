@@ -341,9 +341,13 @@ class Dispatch:
         max_rows = tier.max_rows_within(due_s - now_s, rows)
         if max_rows:  # where not even one row is in time, the deadline is too short, not the request too large
             return TooManyRows(max_rows) if max_rows < rows else None
-        fastest = self._fastest_stage
-        takes_s = (host.least_latency(rows) * (fastest if host.cuts else 1.0) for host in family.could_answer(request))
-        least_s = min(takes_s, default=0.0)
+        placeable = family.could_answer(request)
+        if placeable is None:
+            return None
+        hosts = (*placeable, *(each.host for each in tier.classes))
+        least_s = min(
+            [host.least_latency(rows) * (self._fastest_stage if host.cuts else 1.0) for host in hosts], default=0.0
+        )
         return NeverInTime(least_s / (1 - self._answer_frac)) if due_s - request.arrival_s < least_s else None
 
     def _tier_for(self, family: FamilyState, request: Request) -> AccuracyTier | None:

@@ -208,12 +208,10 @@ class FamilyState:
         hosts = self._fitness.hosts(self._fitness.of_variant(request, variant))
         return any(host.least_latency(request.rows) <= within_s for host in hosts)
 
-    def could_answer(self, request: Request) -> list[Host]:
-        """What may answer a request of what could be placed or is hosted; nothing where that is not known."""
+    def could_answer(self, request: Request) -> list[Host] | None:
+        """What may answer a request of all that plans could place; None where that is not known."""
         placeable = self._placeable()
-        if placeable is None:
-            return []
-        return placeable.hosts(placeable.of(request)) + self._fitness.hosts(self._fitness.of(request))
+        return None if placeable is None else placeable.hosts(placeable.of(request))
 
     def loses_new(self, workers: Mapping[str, WorkerState]) -> bool:
         """Canaries have tiers, and the new version does not serve any more."""
