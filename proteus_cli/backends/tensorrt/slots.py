@@ -181,7 +181,7 @@ def execution_context(engine: "trt.ICudaEngine") -> "trt.IExecutionContext":
 
 
 def slot_tensor(spec: TensorSpec, max_rows: int) -> SlotTensor:
-    """The buffers of a tensor for so many rows, on the device and pinned on the host; none is kept where the second fails."""
+    """The buffers of a tensor for so many rows, on the device and pinned on the host: both, or none."""
     device = cuda.mem_alloc(max_rows * spec.row_bytes)
     try:
         pinned = cuda.pagelocked_empty(max_rows * spec.row_bytes, np.uint8)

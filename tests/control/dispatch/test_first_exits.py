@@ -357,7 +357,7 @@ def test_what_stages_were_ever_seen_to_take_is_what_they_could_take() -> None:
     """One stage takes 10 ms by the profile; as those that were measured took 7 ms, 9 ms would do."""
     controller = controller_of(EXITS)
     slow = make_profile("cpu0", make_measured("a", "a-l", 0.9, {1: 0.05}))
-    controller.use_placeable({"cpu0": slow}, {VariantKey("a", "a-l")})
+    controller.placeable.use({"cpu0": slow}, {VariantKey("a", "a-l")})
     assert controller.offer(within(0.009), 0.0) == NeverInTime(0.01)
     served(controller, 0.1, 0.007)
     assert isinstance(controller.offer(within(0.009, 300), 0.0), Admitted)

@@ -37,7 +37,7 @@ def controller_of(
     profiles: Mapping[str, Profile] = PROFILES, policy: Policy = POLICY, rules: Rules | None = None
 ) -> Controller:
     controller = controller_hosting(LARGE, policy=policy, families=("a",))
-    controller.use_placeable(profiles, KEYS)
+    controller.placeable.use(profiles, KEYS)
     if rules is not None:
         plan = msgspec.structs.replace(make_plan(devices=("cpu0", "cpu1"), demand_qps={"a": 10.0}), rules=rules)
         controller.adopt(plan, (LARGE,), 0.0)
@@ -129,7 +129,7 @@ def test_only_what_plans_may_place_counts(rules: Rules, time_s: float) -> None:
 
 def test_what_the_catalog_does_not_have_counts_for_nothing() -> None:
     controller = controller_of()
-    controller.use_placeable(PROFILES, {VariantKey("a", "a-l")})
+    controller.placeable.use(PROFILES, {VariantKey("a", "a-l")})
     assert isinstance(controller.offer(within(0.020), 1.0), NeverInTime)
 
 
@@ -178,7 +178,7 @@ def test_what_is_hosted_counts_though_no_plan_would_place_it() -> None:
 
 def test_a_family_that_nothing_hosts_is_asked_about_like_others() -> None:
     controller = Controller({"a": 0.1}, {"cpu0": 1, "cpu1": 1}, POLICY)
-    controller.use_placeable(PROFILES, KEYS)
+    controller.placeable.use(PROFILES, KEYS)
     controller.adopt(make_plan(devices=("cpu0", "cpu1"), demand_qps={"a": 10.0}), (), 0.0)
     assert isinstance(controller.offer(within(0.009), 1.0), NeverInTime)
     assert demand_qps(controller) == 0.0

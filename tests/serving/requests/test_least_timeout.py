@@ -62,7 +62,7 @@ def test_a_time_in_which_nothing_answers_is_refused_at_once_with_the_least_that_
 
 def test_where_another_variant_would_have_time_what_is_hosted_gives_it_up_and_says_what_it_needs() -> None:
     async def too_short(world: World) -> None:
-        world.plane.controller.use_placeable(
+        world.plane.controller.placeable.use(
             {"cpu0": make_profile("cpu0", make_measured("f", "fast", 0.8, {1: 0.001}))}, {VariantKey("f", "fast")}
         )
         result = await ended(world, 0.0102)
