@@ -185,7 +185,6 @@ def _read(path: Path) -> tuple[str, str]:
 
 
 def _export(workspace: "Workspace", path: Path) -> None:
-    from proteus_cli.profiling.csv_files.reading import parse_rows
     from proteus_cli.profiling.csv_files.writing import to_csv
 
     text = to_csv(workspace.profiles().values())
@@ -193,10 +192,6 @@ def _export(workspace: "Workspace", path: Path) -> None:
         write(text)
     if path != console.DASH:
         console.say(f"wrote {path}")
-    try:
-        parse_rows(text, str(path))
-    except ArtefactError as error:  # such as accuracies that were measured to differ between types
-        console.warn(f"`proteus profile --from-csv` will refuse this file: {error.message}")
 
 
 def _show(profiles: "Sequence[Profile]", catalog: "Catalog", *, json: bool) -> None:

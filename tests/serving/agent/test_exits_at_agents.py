@@ -80,7 +80,7 @@ def test_what_has_no_time_for_a_stage_is_cut_short_there_and_leaves_its_batch(tm
             (places, of_part), (_, whole) = await told(executor, ExitBounds(due_s, [2, 2, 2], SLOW_END))
             ended_s = now_s()
             assert list(places) == [1]
-            exits, _, cut, _ = whole.notes
+            exits, _, cut, *_ = whole.notes
             assert exits.tolist() == [3, 3, 2, 2, 3, 3]
             assert cut.tolist() == [False, False, True, True, False, False]
             for values, of_all in zip(of_part.given, whole.given, strict=True):
@@ -96,7 +96,7 @@ def test_no_row_stops_where_it_is_less_confident_than_its_request_asks_for(tmp_p
             least = [math.inf, -math.inf, -math.inf]
             bounds = ExitBounds([now_s() + HOUR_S] * 3, [1, 2, 3], ALL_QUICK, min_confidence=least)
             ((_, whole),) = await told(executor, bounds)
-            exits, _, cut, held = whole.notes
+            exits, _, cut, held, _ = whole.notes
             assert exits.tolist() == [3, 1, 1, 1, 1, 1]
             assert held.tolist() == [1] * 6
             assert not cut.any()
