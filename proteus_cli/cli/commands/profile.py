@@ -12,7 +12,7 @@ from proteus_cli.cli.command_line.defaults import flags
 from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import profile as options
-from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

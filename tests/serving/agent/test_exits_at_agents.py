@@ -84,7 +84,7 @@ def test_what_has_no_time_for_a_stage_is_cut_short_there_and_leaves_its_batch(tm
             assert exits.tolist() == [3, 3, 2, 2, 3, 3]
             assert cut.tolist() == [False, False, True, True, False, False]
             for values, of_all in zip(of_part.given, whole.given, strict=True):
-                assert values.tolist() == of_all[2:4].tolist()
+                np.testing.assert_array_equal(values, of_all[2:4])
             assert ended_s - HOUR_S < of_part.ended_s <= whole.ended_s <= ended_s
 
     run(test)
