@@ -187,6 +187,14 @@ class Topology:
         broken = {VariantKey(*key) for on, *key in self.outages.engines if on == device}
         return Probation(self.steps.hosted_before_loss(device), hostable, broken, load_s)
 
+    def broken_with(self, device: str, key: VariantKey) -> tuple[str, ...]:
+        """On which devices an engine that failed on one counts as broken: on all where it works on no other.
+
+        Then the model is to blame.
+        """
+        works_elsewhere = any(key in self.steps.resident_on(other) for other in self.steps.usable - {device})
+        return (device,) if works_elsewhere else tuple(self._workers)
+
     def is_needed(self, hostable: Iterable[VariantProfile]) -> bool:
         """Whether a lost device is to be retried soon: a family that it can host has lost all of its devices."""
         return any(self._families[each.family].is_lost for each in hostable)

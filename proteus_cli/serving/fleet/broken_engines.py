@@ -22,42 +22,29 @@ log = logging.getLogger("proteus.fleet")
 
 
 class BrokenEngines:
-    """``breakers`` has one for each engine that ever failed on a device; ``devices`` are the breakers of devices."""
+    """``breakers`` has one for each engine that ever failed on a device."""
 
-    def __init__(
-        self,
-        controller: Controller,
-        loader: Loader,
-        workers: Mapping[str, Worker],
-        devices: Mapping[str, Breaker],
-        clock: Clock,
-    ) -> None:
+    def __init__(self, controller: Controller, loader: Loader, workers: Mapping[str, Worker], clock: Clock) -> None:
         self.breakers: dict[tuple[str, VariantKey], Breaker] = {}
-        self._controller, self._loader, self._workers, self._devices = controller, loader, workers, devices
-        self._clock = clock
+        self._controller, self._loader, self._workers, self._clock = controller, loader, workers, clock
 
     def failed(self, failed: FailedLoad) -> None:
         """An engine cannot be loaded, or fails on every batch: plans do without it for a while.
 
-        That holds for its device; for all devices where the engine works on none, as the model is to blame then. A
-        build that was cancelled says nothing of the engine.
+        The controller says on which devices. A build that was cancelled says nothing of the engine.
         """
         if isinstance(failed.error, BuildCancelled):
             return
         key, now_s = failed.key, self._clock()
-        works_elsewhere = any(
-            key in self._loader.loaded(device)
-            for device, breaker in self._devices.items()
-            if breaker.is_closed and device != failed.device
-        )
-        for device in [failed.device] if works_elsewhere else list(self._workers):
+        broken = self._controller.topology.broken_with(failed.device, key)
+        for device in broken:
             breaker = self.breakers.setdefault((device, key), Breaker(FIRST_ENGINE_RETRY_S))
             if breaker.state is not BreakerState.OPEN:
                 breaker.on(BreakerEvent.BROKE, now_s, failed.error.message)
                 self._controller.engine_failed(device, key)
         log.error(
             "%s is broken%s: %s", self._loader.labels[key],
-            f" on {failed.device}" if works_elsewhere else "", failed.error.message,
+            "" if len(broken) == len(self._workers) else f" on {failed.device}", failed.error.message,
             extra=fields(family=key.family, variant=key.variant, device=failed.device),
         )  # fmt: skip
 

@@ -88,7 +88,7 @@ class Fleet:
         self.workers: dict[str, Worker] = {}
         self.tuners: dict[str, SlotTuner] = {}
         self._tunes_slots = tunes_slots
-        self.broken_engines = BrokenEngines(controller, self.loader, self.workers, self.breakers, clock)
+        self.broken_engines = BrokenEngines(controller, self.loader, self.workers, clock)
         for device in devices:
             self._add(device, self.open_device(device))
         self.standbys = StandbyLoader(
@@ -222,11 +222,11 @@ class Fleet:
                 raise
             effects = self._controller.adopt(plan, hosted, self._clock(), step.in_place)
             step = rollout.loaded_in_place(await self._follow(effects))
+        if step.back_to is None:
+            self._free(step.keep)
         self.broken_engines.all_failed(step.broken)
         if step.back_to is not None:
             await self._deploy(step.back_to, may_go_back=False)
-        else:
-            self._free(step.keep)
         if step.failure is not None:
             raise step.failure.error
 

@@ -54,3 +54,13 @@ def test_a_lost_device_is_needed_where_a_family_that_it_can_host_has_no_other() 
     controller.device_lost("cpu0", ())
     assert controller.topology.is_needed(HOSTABLE)
     assert not controller.topology.is_needed([make_measured("b", "b-s", 0.9, {1: 0.01})])
+
+
+def test_an_engine_that_works_on_no_other_device_is_broken_on_all() -> None:
+    controller = Controller({"a": 1.0}, {"cpu0": 1, "cpu1": 1, "cpu2": 1}, policy_named("proteus"))
+    hosts = [hosted(device, "a", "a-l", latency_s={1: 0.01}) for device in ("cpu0", "cpu1")]
+    controller.adopt(make_plan(*(make_placement(each.device, *each.key) for each in hosts)), hosts, 0.0)
+    assert controller.topology.broken_with("cpu0", LARGE) == ("cpu0",)
+    assert controller.topology.broken_with("cpu0", SMALL) == ("cpu0", "cpu1", "cpu2")
+    controller.device_lost("cpu1", ())
+    assert controller.topology.broken_with("cpu0", LARGE) == ("cpu0", "cpu1", "cpu2")
