@@ -85,8 +85,8 @@ class Dispatch:
         fewer would be in time, or if no other plan could answer it either.
         """
         family, rows = self._families[request.family], request.rows
-        is_usual = not request.priority and not request.min_accuracy and request.bounds is None
-        tier = family.base if is_usual else self._tier_for(family, request)
+        is_unusual = request.priority or request.min_accuracy or request.bounds is not None
+        tier = self._tier_for(family, request) if is_unusual else family.base
         if tier is None:
             return family.unfit(request)
         # `Batcher.due_s`, without a call for each request
