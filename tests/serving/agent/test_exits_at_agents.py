@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from agents import linked, remote_device, run, running_agent
 from exit_nets import exit_stages, inputs_of
