@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 from command_line import hearing_interrupts
@@ -69,7 +70,13 @@ def test_a_command_that_is_not_there_is_told(tmp_path: Path) -> None:
         require_success(ended, "it", GENEROUS)
 
 
-def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path) -> None:
+def test_what_takes_too_long_is_ended_with_all_that_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its time is over once it has started a child."""
+
+    def now_s() -> float:
+        return 2.0 if said_its_child(tmp_path) else 0.0
+
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=now_s, sleep=time.sleep))
     ended, _ = run(f"{LEAVES_A_CHILD} wait", tmp_path, Limits(1.0, 2**32))
     assert ended.is_late
     wait_until(lambda: not is_there(int((tmp_path / "child").read_text())))
