@@ -341,14 +341,15 @@ class Dispatch:
         max_rows = tier.max_rows_within(due_s - now_s, rows)
         if max_rows:  # where not even one row is in time, the deadline is too short, not the request too large
             return TooManyRows(max_rows) if max_rows < rows else None
-        placeable = family.could_answer(request)
-        if placeable is None:
+        placeable_s = family.placeable_s(request)
+        if placeable_s is None:
             return None
-        hosts = (*placeable, *(each.host for each in tier.classes))
-        least_s = min(
-            [host.least_latency(rows) * (self._fastest_stage if host.cuts else 1.0) for host in hosts], default=0.0
-        )
-        return NeverInTime(least_s / (1 - self._answer_frac)) if due_s - request.arrival_s < least_s else None
+        whole_s, cut_s = placeable_s
+        hosted = [each.host for each in tier.classes]
+        hosted_s = [host.least_latency(rows) * (self._fastest_stage if host.cuts else 1.0) for host in hosted]
+        least_s = min(whole_s, cut_s * self._fastest_stage, *hosted_s)
+        is_never = due_s - request.arrival_s < least_s < math.inf
+        return NeverInTime(least_s / (1 - self._answer_frac)) if is_never else None
 
     def _tier_for(self, family: FamilyState, request: Request) -> AccuracyTier | None:
         """The tier of a request with any minimum, bounds and priority, opened where needed; None: no host is fit."""

@@ -208,10 +208,10 @@ class FamilyState:
         hosts = self._fitness.hosts(self._fitness.of_variant(request, variant))
         return any(host.least_latency(request.rows) <= within_s for host in hosts)
 
-    def could_answer(self, request: Request) -> list[Host] | None:
-        """What may answer a request of all that plans could place; None where that is not known."""
+    def placeable_s(self, request: Request) -> tuple[float, float] | None:
+        """`Fitness.least_s` of all that plans could place; None where that is not known."""
         placeable = self._placeable()
-        return None if placeable is None else placeable.hosts(placeable.of(request))
+        return None if placeable is None else placeable.least_s(request)
 
     def loses_new(self, workers: Mapping[str, WorkerState]) -> bool:
         """Canaries have tiers, and the new version does not serve any more."""

@@ -33,6 +33,8 @@ from proteus_cli.domain.request import Bounds, Request
 
 Routes = Mapping[VariantKey, Sequence[CascadeRoute]]
 """The cascades of a plan by their first variant, those that get the most first."""
+MAX_KEPT = 1000
+"""Least times that are kept: clients choose their bounds and rows."""
 
 
 class _AlikeHosts:
@@ -88,6 +90,7 @@ class Fitness:
         self._accuracies = sorted({kind.host.accuracy for kind in self._kinds})
         self._at_least = [_set(kind.host.accuracy >= least for kind in self._kinds) for least in self._accuracies]
         self._at_least.append(0)  # more accurate than the most accurate ones
+        self._least_s = dict[tuple[int, int], tuple[float, float]]()
 
     def of(self, request: Request) -> int:
         """The set of kinds that may answer a request."""
@@ -136,6 +139,21 @@ class Fitness:
         found = [host for host, place in self._place.items() if kinds >> place & 1]
         twice = {self._whole[host] for host in found if host.cuts}
         return [host for host in found if host not in twice] if twice else found
+
+    def least_s(self, request: Request) -> tuple[float, float]:
+        """The least time of whole answers to a request, and of answers that may be cut short, as profiled.
+
+        It is infinite where there are none. It is kept: a fleet may have thousands of hosts.
+        """
+        key = kinds, rows = self.of(request), request.rows
+        if key not in self._least_s:
+            if len(self._least_s) >= MAX_KEPT:
+                self._least_s.clear()
+            hosts, whole_s, cut_s = self.hosts(kinds), [math.inf], [math.inf]
+            for host in hosts:
+                (cut_s if host.cuts else whole_s).append(host.least_latency(rows))
+            self._least_s[key] = min(whole_s), min(cut_s)
+        return self._least_s[key]
 
     def expected(self) -> dict[str, float]:
         """The expected accuracy of the answers of each cascade, by its name, "first → second"."""

@@ -69,7 +69,9 @@ def _placeable(
         hosts += [host for host in found if host is not None]
         if rules.may_use_cascades(family):
             cascades |= {(each.first, each.second): each for each in profile.cascades if each.family == family}
-    least = {host.variant: min(each.accuracy for each in hosts if each.variant == host.variant) for host in hosts}
+    least = dict[str, float]()
+    for host in hosts:
+        least[host.variant] = min(host.accuracy, least.get(host.variant, host.accuracy))
     routes = dict[VariantKey, list[CascadeRoute]]()
     for cascade in cascades.values():
         if cascade.second in least:

@@ -8,7 +8,8 @@ from builders import controller_hosting, hosted, make_cascade_point, make_measur
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Drop, NeverInTime, TooManyRows, Unfit
+from proteus_cli.control.decision import Admitted, Drop, Host, NeverInTime, TooManyRows, Unfit
+from proteus_cli.control.dispatch.fitness import MAX_KEPT, Fitness
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.rules import Rules
@@ -162,6 +163,29 @@ def test_a_cascade_that_plans_may_use_is_as_accurate_as_its_composition(
     controller = controller_of(profiles, rules=Rules(cascades=uses_cascades))
     refused = controller.offer(within(0.020, min_expected_accuracy=0.9), 1.0)
     assert isinstance(refused, NeverInTime) == is_refused
+
+
+def test_requests_alike_are_refused_without_a_look_at_all_that_could_be_placed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thousands of hosts, a look at each takes milliseconds."""
+    controller, looked, hosts = controller_of(), list[int](), Fitness.hosts
+
+    def look(fitness: Fitness, kinds: int) -> list[Host]:
+        looked.append(kinds)
+        return hosts(fitness, kinds)
+
+    monkeypatch.setattr(Fitness, "hosts", look)
+    for _ in range(3):
+        assert isinstance(controller.offer(within(0.009), 1.0), NeverInTime)
+    assert len(looked) == 1
+
+
+def test_what_is_kept_of_requests_is_bounded() -> None:
+    controller = controller_of()
+    for rows in range(1, MAX_KEPT + 10):
+        controller.offer(within(0.009, rows=rows), 1.0)
+    placeable = controller.placeable.of("a")
+    assert placeable is not None
+    assert len(placeable._least_s) <= MAX_KEPT
 
 
 def test_a_controller_that_knows_of_no_profiles_admits_it() -> None:
