@@ -1,6 +1,6 @@
 """What there is to serve with: devices and engines that can be used, the plan in force, and what each device hosts."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load, StandbyEnd, StandbyLoad
@@ -187,12 +187,14 @@ class Topology:
         broken = {VariantKey(*key) for on, *key in self.outages.engines if on == device}
         return Probation(self.steps.hosted_before_loss(device), hostable, broken, load_s)
 
-    def broken_with(self, device: str, key: VariantKey) -> tuple[str, ...]:
+    def broken_with(
+        self, device: str, key: VariantKey, loaded: Callable[[str], Container[VariantKey]]
+    ) -> tuple[str, ...]:
         """On which devices an engine that failed on one counts as broken: on all where it works on no other.
 
-        Then the model is to blame.
+        Then the model is to blame. It works where it is ``loaded``, as the driver knows, also for a plan to come.
         """
-        works_elsewhere = any(key in self.steps.resident_on(other) for other in self.steps.usable - {device})
+        works_elsewhere = any(key in loaded(other) for other in self.steps.usable - {device})
         return (device,) if works_elsewhere else tuple(self._workers)
 
     def is_needed(self, hostable: Iterable[VariantProfile]) -> bool:

@@ -36,7 +36,7 @@ class BrokenEngines:
         if isinstance(failed.error, BuildCancelled):
             return
         key, now_s = failed.key, self._clock()
-        broken = self._controller.topology.broken_with(failed.device, key)
+        broken = self._controller.topology.broken_with(failed.device, key, self._loader.loaded)
         for device in broken:
             breaker = self.breakers.setdefault((device, key), Breaker(FIRST_ENGINE_RETRY_S))
             if breaker.state is not BreakerState.OPEN:

@@ -412,6 +412,23 @@ def test_a_variant_that_can_not_be_loaded_leaves_the_plan_in_force_and_is_planne
     played(spoil, BOTH)
 
 
+def test_an_engine_that_a_plan_has_just_loaded_elsewhere_is_broken_only_where_it_fails() -> None:
+    """Not yet active on `cpu1`, as the plan waits for `cpu2`; it fails the probation of `cpu0`."""
+
+    async def fail(world: World) -> None:
+        world.broken.add(("cpu0", VariantKey("f", "fast")))
+        world.executor("cpu2").hangs = True
+        world.executor("cpu0").die()
+        deploying = asyncio.create_task(world.fleet.deploy(world.plan_of({"cpu1": "fast", "cpu2": "fast"})))
+        await asyncio.sleep(BACK_S)
+        assert world.hosts == {"cpu1": {"good"}, "cpu2": {"good"}}
+        assert world.controller.topology.outages.engines == {("cpu0", "f", "fast")}
+        deploying.cancel()
+        await asyncio.wait([deploying])
+
+    played(fail, {"cpu0": "fast", "cpu1": "good", "cpu2": "good"}, devices=("cpu0", "cpu1", "cpu2"), replans=False)
+
+
 def test_an_engine_whose_build_was_cancelled_is_not_broken() -> None:
     async def cancel(world: World) -> None:
         world.spoilt[VariantKey("f", "fast")] = BuildCancelled("someone stopped it")
