@@ -18,6 +18,7 @@ from proteus_cli.backends.base import OutputArrays, Part, Signature, TensorSpec
 from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.buffers import Buffer
 from proteus_cli.domain.profile.profile import LatencyTable, VariantProfile
+from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
@@ -38,20 +39,20 @@ _SEEDS = 2**32
 class EmulatedEngine:
     """A variant on a device with ``slots``, as its profile describes it. ``load_s`` is the time that loading takes.
 
-    ``in_stages``, a multi-exit model goes through them one by one, and notes the exit of each row. Raises `EngineError`
-    where the profile has no times.
+    A multi-exit model of these ``exits`` goes through its stages one by one, and notes the exit of each row. Raises
+    `EngineError` where the profile has no times.
     """
 
     def __init__(
-        self, measured: VariantProfile, signature: Signature, slots: int = 1, *, in_stages: bool = False
+        self, measured: VariantProfile, signature: Signature, slots: int = 1, exits: Sequence[ExitProfile] = ()
     ) -> None:
         if not measured.points_at(slots):
             raise EngineError(
                 f"The profile of `{measured.variant}` has no times to emulate it with.",
                 hint="measure it with `proteus profile`, or import it with `proteus profile --from-csv`",
             )
-        self._exits, self._pace = measured.exits_at(slots), StagePace()
-        self._chain = ProfiledChain(self._exits, stage_means(self._exits)) if in_stages else None
+        self._exits, self._pace = exits, StagePace()
+        self._chain = ProfiledChain(exits, stage_means(exits)) if exits else None
         self.signature = signature if self._chain is None else replace(signature, notes=NOTES)
         self.load_s = measured.load_s
         self._latencies_s = [

@@ -90,7 +90,7 @@ def _chains(
             if profile.has_stages(measured):
                 same = id(measured), profile.slots
                 if same not in made:
-                    made[same] = _chain(measured.exits_at(profile.slots), conditions, rng)
+                    made[same] = _chain(profile.exits_of(measured), conditions, rng)
                 found[device, measured.family, measured.variant] = made[same]
     return found
 

@@ -196,7 +196,7 @@ def _hosted(
 def _tables(measured: VariantProfile, profile: Profile, attainment: float) -> Tables:
     points = profile.points_of(measured)
     latency = LatencyTable(points, lambda point: point.p95_s)
-    first_exit, exits = None, measured.exits_at(profile.slots)
+    first_exit, exits = None, profile.exits_of(measured)
     if profile.has_stages(measured):  # what has time for the whole at its p95 has time for the first stage
         network, family = profile.network, measured.family
 

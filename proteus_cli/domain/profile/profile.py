@@ -190,18 +190,6 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
         """The points of so many batches at once."""
         return self.points if slots == 1 else tuple(point for point in self.concurrent if point.slots == slots)
 
-    def exits_at(self, slots: int) -> tuple[ExitProfile, ...]:
-        """The exits while so many batches run at once: their stages were measured alone, and slow down as the whole."""
-        at_once = {point.batch: point.mean_s for point in self.points_at(slots)}
-        factors = {each.batch: at_once[each.batch] / each.mean_s for each in self.points if each.batch in at_once}
-        if slots == 1 or not factors:
-            return self.exits
-
-        def factor(batch: int) -> float:
-            return max(float(np.interp(batch, list(factors), list(factors.values()))), 1.0)
-
-        return tuple(slower_exit(each, factor) for each in self.exits)
-
     def points_up_to(self, slots: int) -> tuple[tuple[Point, ...], ...]:
         """Points by the number of batches at once, from 1 to ``slots``; of the next larger if one wasn't measured."""
         found = [self.points_at(slots)]
@@ -245,6 +233,24 @@ class Profile(Value, frozen=True, omit_defaults=True):
     def points_of(self, measured: VariantProfile) -> tuple[Point, ...]:
         """The points of one of its variants while all slots of the device are busy."""
         return measured.points_at(self.slots)
+
+    def exits_of(self, measured: VariantProfile) -> tuple[ExitProfile, ...]:
+        """The exits of one of its variants while all slots of the device are busy.
+
+        Their stages were measured alone. They slow down as the whole does, without its way over the network.
+        """
+        at_once_s, factors = {each.batch: each.mean_s for each in self.points_of(measured)}, dict[int, float]()
+        for each in measured.points if self.slots > 1 else ():
+            way_s = 0.0 if self.network is None else self.network.transfer_s(measured.family, each.batch)
+            if each.batch in at_once_s and each.mean_s > way_s:
+                factors[each.batch] = (at_once_s[each.batch] - way_s) / (each.mean_s - way_s)
+        if not factors:
+            return measured.exits
+
+        def factor(batch: int) -> float:
+            return max(float(np.interp(batch, list(factors), list(factors.values()))), 1.0)
+
+        return tuple(slower_exit(each, factor) for each in measured.exits)
 
     def has_stages(self, measured: VariantProfile) -> bool:
         """Whether one of its variants is served stage by stage, so that rows of it may be cut short.

@@ -136,8 +136,9 @@ class EmulatedExecutor(ExecutorBase):
         measured = self._profile.of(*key)
         if measured is None:
             raise EngineError(f"`{key.variant}` was never profiled on a `{self._profile.device.type}`.")
-        among, in_stages = beside(self._profile, measured, others), self._profile.has_stages(measured)
-        return EmulatedEngine(among, self._signatures[key.family], self._profile.slots, in_stages=in_stages)
+        among = beside(self._profile, measured, others)
+        exits = self._profile.exits_of(among) if self._profile.has_stages(measured) else ()
+        return EmulatedEngine(among, self._signatures[key.family], self._profile.slots, exits)
 
     def _among(self, key: VariantKey, others: frozenset[VariantKey]) -> EmulatedEngine:
         """A loaded engine; slowed, where others are active that cost it time."""

@@ -6,9 +6,10 @@ from hypothesis import strategies as st
 
 from proteus_cli.domain.base import LARGEST_BATCH
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.plan.rules import PAPER_RULES
 from proteus_cli.domain.profile.capacity import Capacity
-from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, best_accuracy
+from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, best_accuracy, reached_over
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 
 LATENCIES = st.dictionaries(st.integers(1, 64), st.floats(1e-5, 10.0), min_size=1, max_size=8).map(
@@ -136,13 +137,16 @@ def test_stages_take_longer_where_several_batches_run_as_the_whole_does() -> Non
     busy_s = {1: 0.020, 4: 0.025, 8: 0.030}
     measured = make_measured("a", "s", 0.8, {1: 0.010, 4: 0.020, 8: 0.040}, at_once_s={2: busy_s})
     measured = msgspec.structs.replace(measured, exits=(stage, stage))
-    assert measured.exits_at(1) is measured.exits
-    assert measured.exits_at(3) is measured.exits  # nothing is known of it
-    for each in measured.exits_at(2):
+    alone, two, three = (make_profile("gpu0", measured, slots=slots) for slots in (1, 2, 3))
+    assert alone.exits_of(measured) is measured.exits
+    assert three.exits_of(measured) is measured.exits  # nothing is known of it
+    for each in two.exits_of(measured):
         assert [point.mean_s for point in each.points] == [near(0.002), near(0.00175), near(0.001)]
         assert [point.p95_s for point in each.points] == [near(0.004), near(0.0035), near(0.002)]
-    assert make_profile("gpu0", measured, slots=2).has_stages(measured)
-    assert not make_profile("gpu0", measured, slots=3).has_stages(measured)
+    assert two.has_stages(measured)
+    assert not three.has_stages(measured)
+    there = reached_over(Network(0.1, 1e6, {"a": 1000}), two)  # whose wholes have the way there and back
+    assert [near(each.mean_s) for each in there.exits_of(there.variants[0])[0].points] == [0.002, 0.00175, 0.001]
 
 
 def test_where_a_number_of_slots_was_not_measured_that_of_more_stands_for_it() -> None:
