@@ -67,9 +67,9 @@ class ProfiledChain:
             is_enough = stops_at[going] <= place
             stops = forecast.stopping(place, going, is_enough, start_s + took_s)
             exits[going[stops]], cut[going[stops]] = place, ~is_enough[stops]
-            if forecast.leaving is not None:
-                left.append((took_s, forecast.leaving))
             going = going[~stops]
             if not len(going):
                 break
+            if forecast.leaving is not None:
+                left.append((took_s, forecast.leaving))
         return Walk(took_s, exits, cut, left, forecast.energy_j)

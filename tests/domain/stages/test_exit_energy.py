@@ -88,6 +88,13 @@ def test_where_time_lets_fewer_go_on_their_energy_is_asked_for_again() -> None:
         assert walked(SHARED, [2, 2], [9.0, second_j], due_s=[0.03, 1e9]).exits.tolist() == [1, exit_]
 
 
+def test_where_nobody_goes_on_for_want_of_energy_nobody_leaves_the_batch_before_its_end() -> None:
+    """The first row, which has no time for the second stage, leaves only where the other one goes on."""
+    for second_j, leave in ((0.25, []), (0.31, [(0,)])):
+        walk = walked(SHARED, [2, 2], [9.0, second_j], due_s=[0.03, 1e9])
+        assert [each.parts for _, each in walk.left] == leave
+
+
 def test_rows_without_the_energy_leave_their_time_to_others() -> None:
     """There is time for one row more, and the one with the most time has not the energy."""
     assert walked(EVEN, [2, 2], [0.15, 9.0], due_s=[1e9, 0.05]).exits.tolist() == [1, 2]
