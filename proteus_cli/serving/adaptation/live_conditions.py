@@ -97,6 +97,7 @@ class LiveConditions:
         self._control_loop, self._controller, self._lifecycle = control_loop, controller, lifecycle
         self._served, self._is_guarded, self._is_emulated = served, is_guarded, is_emulated
         self._changing = asyncio.Lock()  # conditions are put in force in the order in which they came
+        self._keeping = asyncio.Lock()  # and kept, also those whose clients have gone
         self._kept, self._not_kept = kept, dict[str, str]()  # why not, by family
         self._requested = set[str]()  # families of which a client of this server has changed the condition
 
@@ -134,9 +135,10 @@ class LiveConditions:
             if text != self._controller.stop_when.get(family):
                 await self._put_in_force(family, text)
                 self._requested.add(family)
-                await self._keep(family, None if text is None else self._condition(family, text))
+                condition = None if text is None else self._condition(family, text)
+                await asyncio.shield(self._keep(family, condition))  # it counts, though the client may go now
             elif family in self._not_kept:
-                await self._keep(family, self._kept.families.get(family))
+                await asyncio.shield(self._keep(family, self._kept.families.get(family)))
             return self.of(family)
 
     def _condition(self, family: str, text: str) -> KeptCondition:
@@ -150,7 +152,8 @@ class LiveConditions:
             self._not_kept[family] = "this server was started with `--no-resume`"
             return
         try:
-            await asyncio.to_thread(self._kept.write, family)
+            async with self._keeping:
+                await asyncio.to_thread(self._kept.write, family)
         except ArtefactError as error:
             self._not_kept[family] = error.message
             log.warning("%s: the condition is not kept: %s", family, error.message, extra=fields(family=family))

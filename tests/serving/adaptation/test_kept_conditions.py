@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,28 @@ def test_the_next_server_goes_by_a_condition_and_tells_since_when(path: Path) ->
     assert after == msgspec.structs.replace(said, origin="kept")
     assert (after.stop_when, after.variants) == ("exit >= 2", {"a-s": "exit >= 2"})
     assert after.since is not None
+
+
+def test_what_counts_is_kept_also_where_its_client_is_gone_before_it_is_written(path: Path) -> None:
+    """The one thread that could write it has other work until the client has gone."""
+
+    async def scenario() -> None:
+        conditions, kept = restarted(path)
+        loop, goes_on = asyncio.get_running_loop(), threading.Event()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        loop.run_in_executor(None, goes_on.wait)
+        asked = asyncio.ensure_future(conditions.from_client("a", b'{"stop_when": "exit >= 2"}'))
+        while not kept.families:
+            await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        goes_on.set()
+        assert (await conditions.from_client("a", b'{"stop_when": "exit >= 2"}')).not_kept is None
+        await loop.shutdown_default_executor()
+
+    asyncio.run(scenario())
+    assert restarted(path)[0].of("a").stop_when == "exit >= 2"
 
 
 def test_what_is_taken_back_does_not_come_back(path: Path) -> None:
