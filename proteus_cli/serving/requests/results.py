@@ -108,7 +108,8 @@ class Results:
         counts.ran(rows=launch.rows, compute_s=compute_s, now_s=self._clock(), is_second=is_second)
         is_as_profiled = hosted.family not in self._second_stages.live_conditions and not is_cut(result.notes)
         if self._drift is not None and not result.failures and is_as_profiled:
-            took_alone_s = hosted.unshared_s(launch.rows, compute_s)
+            way_s = 0.0 if self._is_emulated else hosted.way_s(launch.rows)  # which emulated devices take themselves
+            took_alone_s = hosted.unshared_s(launch.rows, compute_s + way_s)
             self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=took_alone_s)
         if log.isEnabledFor(logging.DEBUG):
             _log_batch(launch, started_s, compute_s)

@@ -2,16 +2,23 @@
 
 import asyncio
 from dataclasses import replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
+import msgspec
 import numpy as np
 import pytest
 from one_device import AT_ONCE_S, FLOAT, SLO_S, World, outputs, run
 
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, DeadlineExceeded, EngineError, EngineFailed, Overloaded
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.requests.in_flight import Answered, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
+
+if TYPE_CHECKING:
+    from proteus_cli.control.devices.drift import Drift
 
 
 def test_requests_that_arrive_together_share_a_batch_and_get_their_own_rows() -> None:
@@ -58,6 +65,26 @@ def test_a_request_whose_deadline_passes_in_the_queue_is_dropped() -> None:
         assert world.counted == {Outcome.SERVED: 1, Outcome.DROPPED: 1}
 
     run(dropped)
+
+
+@pytest.mark.parametrize(("is_emulated", "took_s"), [(False, 0.014), (True, 0.010)])
+def test_profiles_of_hosts_drift_by_what_a_batch_takes_with_its_way(*, is_emulated: bool, took_s: float) -> None:
+    """The device computes for 10 ms, and the network takes 4 ms; an emulated device takes both."""
+    seen: list[float] = []
+
+    async def far(world: World) -> None:
+        world.submit(1, 2)
+        await asyncio.sleep(0.001)
+        ((launch, started_s),) = world.plane.fleet.workers["cpu0"].running.values()
+        results = world.plane.results
+        results._drift = cast("Drift", SimpleNamespace(ran=lambda *_, took_s, **_rest: seen.append(took_s)))
+        results._is_emulated = is_emulated
+        there = msgspec.structs.replace(launch, hosted=replace(launch.hosted, network=Network(0.004, 1e6, {})))
+        results.answered(there, started_s, BatchResult((np.array([[2, 4]], FLOAT),), 0.010))
+        world.executor.release()
+
+    run(far)
+    assert seen[0] == pytest.approx(took_s)
 
 
 def test_a_timeout_of_a_request_replaces_the_slo() -> None:
