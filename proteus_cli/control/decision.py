@@ -113,9 +113,9 @@ class Host:
         return min(took_s, alone_s) if took_s <= among_s else took_s * alone_s / among_s
 
     def energy_j(self, rows: int, batch_rows: int) -> float:
-        """What ``rows`` of a batch take of its energy, in the mean; infinite where that is unknown."""
+        """What ``rows`` of a batch take of its energy on the device, in the mean; infinite where that is unknown."""
         power_w = math.inf if self.power_w is None else self.power_w
-        return power_w * self.mean_latency(batch_rows) * rows / batch_rows
+        return power_w * (self.mean_latency(batch_rows) - self.way_s(batch_rows)) * rows / batch_rows
 
     def least_energy_j(self, rows: int, batch_rows: int) -> float:
         """The same until each of these rows has an answer: with the first stage alone, where rows may be cut short."""

@@ -5,6 +5,7 @@ and from others only what is too much for them. With another preference, ranks t
 take nearly as much are of one rank, so that a free one helps at once.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
@@ -49,6 +50,6 @@ def _amount(host: Host, preferred: Preference) -> float:
         case "latency":
             return host.latency(1)
         case "energy":
-            return host.energy_j(1, host.max_batch)
+            return math.inf if host.power_w is None else host.power_w * host.mean_row_s
         case "cost" | "accuracy":
             return 0.0

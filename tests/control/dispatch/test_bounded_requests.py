@@ -25,6 +25,7 @@ from proteus_cli.control.dispatch.family import MAX_IDLE_TIERS
 from proteus_cli.control.dispatch.fitness import Fitness, Routes
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 from proteus_cli.domain.stages.cascade import PlannedCascade
 
@@ -77,6 +78,15 @@ def test_only_hosts_that_keep_the_bounds_may_answer(assignment: str, request_: R
     (other,) = {"cpu0", "cpu1"} - {device}
     assert controller.decide(other, 0.0) == IDLE
     assert ids(launched(controller, device, 0.0)) == [0]
+
+
+def test_on_the_way_over_the_network_a_batch_takes_no_energy_of_the_device() -> None:
+    """The latencies have 6 ms of it, as the profiles of hosts do; no more than 4 ms of a lone row are the device's."""
+    there = replace(SMALL, network=Network(0.006, 1e6, {}))
+    controller = controller_of(there, LARGE)
+    assert isinstance(controller.offer(asking(max_energy_j=0.041), 0.0), Admitted)
+    assert isinstance(controller.offer(asking(1, max_energy_j=0.039), 0.0), Unfit)
+    assert (there.energy_j(1, 4), there.energy_j(4, 4)) == (near(0.035), near(0.14))
 
 
 def test_the_energy_of_many_rows_is_that_of_the_batch_that_is_worst_for_them() -> None:
