@@ -230,7 +230,7 @@ class LiveCatalog:
             measured = await self._measuring.known(read.files)  # anew, as that may take long
             require_successors(read.following, measured, self._profiles.alone)
             self._take_over(read, measured, models, f"the catalog has changed: {in_words(read.following.changes)}")
-            await self._was_followed()
+            await asyncio.shield(self._was_followed())  # this is served, also where another reading ends this task
         except ProteusError as error:
             log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
             return self._failed(error.message)

@@ -516,3 +516,25 @@ def test_no_rate_of_a_family_that_comes_back_is_negative(monkeypatch: pytest.Mon
         assert min(*rates, *feed.flows.answered_qps) >= 0.0
 
     followed(story, monkeypatch)
+
+
+def test_what_comes_of_a_catalog_that_was_followed_is_done_though_it_is_read_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Live conditions that do not fit it are dropped once a change of them has ended, which may take long."""
+    done, goes_on = list[tuple[str, ...]](), asyncio.Event()
+
+    async def story(catalog: Followed) -> None:
+        async def was_followed() -> None:
+            await goes_on.wait()
+            done.append(catalog.served.catalog.names)
+
+        catalog.live._was_followed = was_followed
+        await with_g(catalog)
+        await catalog.live.read()
+        assert done == []
+        goes_on.set()
+        await asyncio.sleep(PLANNED_S)
+
+    followed(story, monkeypatch)
+    assert done == [("f", "g")]
