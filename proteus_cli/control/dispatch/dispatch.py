@@ -384,14 +384,10 @@ class Dispatch:
             self._lost_runs.pop(request, None)
 
     def _learn_of_stages(self, worker: WorkerState, launch: Launch, took_s: float, exits: Ints) -> None:
-        """Learn what stages take on a worker from a batch of a multi-exit model, and whether first answers are late.
-
-        A batch that was submitted ahead was on its way while the one before it ran: that is no part of its time.
-        """
+        """Learn what stages take on a worker from a batch of a multi-exit model, and whether first answers are late."""
         hosted, rows, stages = launch.hosted, launch.rows, worker.stage_slowdown
         way_s = hosted.way_s(rows)
         tail = hosted.least_latency(rows) / (way_s + first_stage_s(hosted.exits, rows))
-        took_s += way_s if launch.is_ahead else 0.0
         is_usual = stages.ran(took_s=took_s, mean_s=way_s + profiled_s(hosted.exits, exits), tail=tail)
         self._fastest_stage = min(self._fastest_stage, stages.least)
         if is_usual and exits.max() == 1:  # what went on, the device has judged

@@ -25,8 +25,8 @@ class WatchedWorker(Worker):
         self._exposures[id(launch)] = self._tuner.began(now_s)
         super()._launch(launch, now_s)
 
-    def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
-        super()._end(launch, started_s, result)
+    def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception, ahead_s: float = 0.0) -> None:
+        super()._end(launch, started_s, result, ahead_s)
         if id(launch) in self.running:  # it failed with its device, which is to be lost
             return
         exposure = self._exposures.pop(id(launch), None)

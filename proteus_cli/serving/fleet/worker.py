@@ -187,7 +187,8 @@ class Worker:
         running = self.running.pop(id(launch), None)
         if running is None:  # taken back
             return
-        self._end(launch, self._begun_s(launch, running[1]), result)
+        begun_s = self._begun_s(launch, running[1])
+        self._end(launch, begun_s, result, ahead_s=begun_s - running[1])
         self.ask()
 
     def _left(self, launch: Launch, parts: Sequence[int], result: BatchResult) -> None:
@@ -206,7 +207,8 @@ class Worker:
             way_s = self._clock() - result.ended_s - launch.hosted.way_s(launch.rows)
             self._controller.answer_came(self.device, max(0.0, way_s))
 
-    def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception) -> None:
+    def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception, ahead_s: float = 0.0) -> None:
+        """A batch is over, which was submitted ``ahead_s`` before its start."""
         failure = _DEVICE_FAILURES.get(type(result)) if isinstance(result, Exception) else None
         if failure is not None:
             self.running[id(launch)] = launch, started_s
@@ -223,8 +225,10 @@ class Worker:
             self.batches += 1
             self.rows += launch.rows
             self.waited_s += result.waited_s
-            service_s = _service_s(launch, took_s, result, self.servers)
-            if result.notes and launch.hosted.cuts:
+            may_be_cut = bool(result.notes) and launch.hosted.cuts
+            on_way_s = min(ahead_s, launch.hosted.way_s(launch.rows)) if may_be_cut else 0.0  # while another ran
+            service_s = _service_s(launch, took_s + on_way_s, result, self.servers)
+            if may_be_cut:
                 exits = result.notes[0]  # in the order of `exits.runner.NOTES`
                 self._came(launch, result)
                 self._controller.finished(launch, service_s, exits)

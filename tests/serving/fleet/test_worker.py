@@ -180,6 +180,7 @@ class CuttingController(ScriptedController):
         self.ways_s.append(way_s)
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
+        super().finished(launch, took_s)
         self.exits.append(None if exits is None else exits.tolist())
 
 
@@ -217,6 +218,35 @@ def test_of_a_batch_that_may_be_cut_short_the_way_of_the_result_is_measured(
     controller = asyncio.run(run())
     assert controller.ways_s == ways_s
     assert controller.exits == [[1, 2]]
+
+
+@pytest.mark.parametrize(("network_s", "end_s"), [(0.001, 1.015), (0.020, 1.033)])
+def test_of_a_batch_that_was_submitted_ahead_the_way_counts_that_it_was_on_while_another_ran(
+    network_s: float, end_s: float
+) -> None:
+    """It is sent 2 ms before the other one is back, at 1.010 s, and its stages take 5 ms: with a long way, a pause."""
+    host = replace(
+        hosted(latency_s={1: 0.01}),
+        exits=(ExitProfile(),),
+        first_exit=make_table({1: 1.0}),
+        network=Network(network_s, 1.0, {}),
+    )
+    launches = [Launch(host, (make_request(),), 1, 1.0), Launch(host, (make_request(),), 1, 1.01, is_ahead=True)]
+    notes = np.array([1], np.uint8), np.zeros(1, np.float32), np.zeros(1, np.bool_)
+
+    async def run() -> list[float | None]:
+        clock, executor = Clock(), SlowExecutor()
+        controller = CuttingController([launches[0], IDLE, launches[1]])
+        worker = Worker(
+            "cpu0", double(controller), double(executor), double(Results()), clock, {}, double(None), 3600.0
+        )
+        for clock.now_s in (1.0, 1.008):
+            worker.ask()
+        for clock.now_s in (1.010, end_s):
+            executor.submitted.pop(0)(BatchResult((), 0.005, notes=notes))
+        return controller.took_s
+
+    assert asyncio.run(run())[1] == near(network_s + 0.005)
 
 
 def test_what_leaves_a_batch_is_told_with_its_start_unless_the_batch_was_taken_back() -> None:
