@@ -72,8 +72,7 @@ class EmulatedChain:
 
     def run(self, bounds: ExitBounds) -> int:
         begun_s = self._now_s + self._before_s
-        walk = self._chain.walk(self._stops_at[[self._sample]], bounds, self._pace, begun_s)
-        self._pace.came_out(self._behind_s)
+        walk = self._chain.walk(self._stops_at[[self._sample]], bounds, self._pace, begun_s, out_s=self._behind_s)
         self._now_s = begun_s + walk.took_s + self._behind_s
         return int(walk.exits[0])
 

@@ -36,13 +36,14 @@ class StagePace:
     The multiple is raised by each row that was late as its batch went on, and lowered by rows that were in time though
     they were at stake, so much that as many are late as `PREDICTABLE` of what the attainment allows (adaptive conformal
     inference, Gibbs and Candès 2021). ``out_s``: the time from the end of the last stage until the answers are out of
-    the chain. ``parting_s``: the time that a chain needs between two stages to send the answers of a part of its rows.
+    the chain, which has a margin of its own deviation (``max_out_s``). ``parting_s``: the time that a chain needs
+    between two stages to send the answers of a part of its rows.
     """
 
     def __init__(self) -> None:
         self.level, self.multiple, self.out_s = 1.0, (MIN_MULTIPLE + MAX_MULTIPLE) / 2, 0.0
         self.fastest, self.parting_s = 1.0, 0.0
-        self._scatter, self._seen = 0.0, 0
+        self._scatter, self._out_scatter_s, self._seen = 0.0, 0.0, 0
 
     @property
     def is_known(self) -> bool:
@@ -58,6 +59,11 @@ class StagePace:
     def max_factor(self) -> float:
         """What stages take at most where they are not interrupted."""
         return OUTLIER * self.level
+
+    @property
+    def max_out_s(self) -> float:
+        """What answers take out of the chain at most, with a margin like that of stages, in seconds."""
+        return self.out_s + self.multiple * self._out_scatter_s
 
     def ran(self, took_s: float, mean_s: float) -> bool:
         """Learn from one stage, by its profiled mean time. False where it was interrupted, which none can predict."""
@@ -88,6 +94,8 @@ class StagePace:
 
     def came_out(self, took_s: float) -> None:
         """Learn how long answers take out of the chain."""
+        if self.out_s and took_s <= OUTLIER * self.out_s:
+            self._out_scatter_s += SCATTER_GAIN * (abs(took_s - self.out_s) - self._out_scatter_s)
         self.out_s = _averaged(self.out_s, took_s)
 
     def parted(self, took_s: float) -> None:

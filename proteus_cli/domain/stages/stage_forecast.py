@@ -150,7 +150,7 @@ class StageForecast:
         self._bounds, self._pace, self._since_s = bounds, pace, start_s
         self._first_due_s, self._first_end_s = min(bounds.due_s), start_s
         self._went_on = start_s, 0.0, 0, 0  # when rows last did, at what pace at most, how many, behind which stage
-        self._may_cut = self._first_due_s < math.inf
+        self._may_cut, self._is_judged = self._first_due_s < math.inf, False
         self.leaving: Leaving | None = None
         self._means = [_mean(tuple(each.points)) for each in bounds.exits] if self._may_cut else []
         self._limits = (
@@ -185,8 +185,7 @@ class StageForecast:
             if self._limits is not None:  # of fewer rows, each takes more
                 stops = self._limits.stopping(stage + 1, rows, stops)
             self._let_leave(now_s, end_s)
-        if stage > 1 and is_usual and stops.all():
-            self._judge(now_s + self._pace.out_s)
+        self._is_judged = stage > 1 and is_usual and bool(stops.all())
         if stage == 1:
             self._first_end_s = now_s
         return stops
@@ -200,6 +199,8 @@ class StageForecast:
         """The answers are out of the chain."""
         if self._may_cut:
             self._pace.came_out(now_s - self._since_s)
+            if self._is_judged:
+                self._judge(now_s)
 
     def in_time(self, stage: int, rows: Ints, now_s: float) -> tuple[Bools, float]:
         """Which of ``rows`` may enter a stage now, counted from 1, and when it ends: before any of them is due.
@@ -237,7 +238,7 @@ class StageForecast:
     def _predicted(self, stage: int) -> tuple[float, StageTimes, float]:
         """A factor, times by rows, and what answers take out of the chain where the times leave that out."""
         if self._pace.is_known:
-            return self._pace.factor, self._means[stage - 1], self._pace.out_s
+            return self._pace.factor, self._means[stage - 1], self._pace.max_out_s
         points = tuple(self._bounds.exits[stage - 1].points)
         return self._bounds.slowdown, _within(points, self._bounds.attainment), 0.0
 

@@ -57,8 +57,19 @@ class ProfiledChain:
         missed: Ints = np.count_nonzero(ranks[:, np.newaxis] < self._least_ranks, axis=1)
         return missed + 1
 
-    def walk(self, stops_at: Ints, bounds: ExitBounds, pace: StagePace, start_s: float, slowdown: float = 1.0) -> Walk:
-        """A batch that starts at ``start_s``; all takes ``slowdown`` times as long. ``pace`` is that of the device."""
+    def walk(
+        self,
+        stops_at: Ints,
+        bounds: ExitBounds,
+        pace: StagePace,
+        start_s: float,
+        slowdown: float = 1.0,
+        out_s: float = 0.0,
+    ) -> Walk:
+        """A batch that starts at ``start_s``; all takes ``slowdown`` times as long. ``pace`` is that of the device.
+
+        Its answers need ``out_s`` out of the chain, which is no part of the time that the `Walk` took.
+        """
         forecast, rows, took_s = StageForecast(bounds, pace, start_s), len(stops_at), 0.0
         exits, cut, going = np.zeros(rows, np.int64), np.zeros(rows, np.bool_), np.arange(rows)
         left: list[tuple[float, Leaving]] = []
@@ -72,4 +83,5 @@ class ProfiledChain:
                 break
             if forecast.leaving is not None:
                 left.append((took_s, forecast.leaving))
+        forecast.ended(start_s + took_s + out_s)
         return Walk(took_s, exits, cut, left, forecast.energy_j)

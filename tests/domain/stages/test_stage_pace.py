@@ -116,6 +116,29 @@ def test_the_way_out_of_the_chain_is_followed_and_outliers_count_as_twice_of_it(
     assert pace.out_s == near(0.5, rel=0.01)
 
 
+def test_the_way_out_has_the_margin_of_a_stage_and_outliers_are_no_scatter() -> None:
+    pace = StagePace()
+    for _ in range(400):
+        pace.came_out(0.9)
+        pace.came_out(1.1)
+    assert pace.out_s == near(1.0, abs=0.05)
+    assert pace.max_out_s - pace.out_s == near(pace.multiple * 0.11, rel=0.1)
+    margin_s = pace.max_out_s - pace.out_s
+    pace.came_out(100.0)
+    assert pace.max_out_s - pace.out_s == margin_s
+
+
+def test_a_row_whose_answer_was_too_long_on_its_way_out_of_the_chain_was_late() -> None:
+    """Two stages of 1 s, and a bound of 2.5 s, which only the way out can miss."""
+    exits = [ExitProfile(points=(StagePoint(1, 1.0, 1.0),))] * 2
+    chain, multiples = ProfiledChain(exits, [lambda _rows: 1.0] * 2), list[float]()
+    for out_s in (0.4, 0.6):
+        pace = after(*[1.0] * FIRST)
+        chain.walk(np.array([2]), ExitBounds([2.5], [1], exits, attainment=0.9), pace, 0.0, out_s=out_s)
+        multiples.append(pace.multiple - StagePace().multiple)
+    assert multiples == [near(-STEP * PREDICTABLE * 0.1), near(STEP * (1 - PREDICTABLE * 0.1))]
+
+
 def test_the_multiple_comes_from_late_rows() -> None:
     pace, allowed = StagePace(), 0.01 * PREDICTABLE
     before = pace.multiple
