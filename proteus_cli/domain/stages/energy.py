@@ -63,9 +63,7 @@ class EnergyLimits:
             return stops
         parts = self._parts[rows[going]]
         left_j = self._max_j - np.bincount(self._parts, self._taken.joules)
-        of_part = (
-            np.arange(len(going)) - np.searchsorted(parts, parts) + 1
-        )  # with so many of its part, each has as much
+        of_part = np.arange(len(going)) - np.searchsorted(parts, parts) + 1  # so many of its part share what is left
         each_j = left_j[parts] / of_part
         most_left_first = np.argsort(-each_j, kind="stable")
         takes_j = self._power_w * self._stages_s[stage - 1](len(going)) / np.arange(1, len(going) + 1)
