@@ -105,7 +105,7 @@ def test_labels_that_are_told_are_joined(tmp_path: Path) -> None:
             samples.told("f", f"r{number}", [9])  # once is enough
         samples.told("f", "never-asked", [1])
 
-    played(tmp_path, 0.999, story)
+    played(tmp_path, 1.0, story)
     found = sampled_rows(tmp_path, "f", since_unix_s=0.0, labelled_only=True)
     assert found.labels.tolist() == [int(value) % 2 for value in found.inputs["x"][:, 0].tolist()]
     assert len(found.labels) > 40
@@ -127,7 +127,7 @@ def test_a_label_is_of_the_last_answer_to_its_id_whether_that_was_captured_or_no
         for client_id in ("again", "twice", "once", "other"):
             samples.told("f", client_id, [7])
 
-    with captured(tmp_path, 0.999) as writer:
+    with captured(tmp_path, 1.0) as writer:
         run(story, AT_ONCE_S, sample_writer=writer, keep_answers_s=3600.0)
     found = sampled_rows(tmp_path, "f", since_unix_s=0.0, labelled_only=True)
     assert found.inputs["x"][:, 0].tolist() == [3, 4]
@@ -151,7 +151,7 @@ def test_a_family_that_is_gone_leaves_no_counts_and_no_label_to_one_of_its_name(
         samples.told("f", "r1", [1])
         assert (dict(samples.counts().captured), dict(samples.counts().dropped)) == ({}, {})
 
-    played(tmp_path, 0.999, story)
+    played(tmp_path, 1.0, story)
     assert [each.is_chunk for each in sample_files(tmp_path)] == [True]
 
 
@@ -196,7 +196,7 @@ def test_requests_that_are_not_answered_leave_nothing_behind(tmp_path: Path) -> 
         await settled(world)
         world.executor.held.clear()
 
-    played(tmp_path, 0.999, story, SLOW_S)
+    played(tmp_path, 1.0, story, SLOW_S)
     assert chunks(tmp_path) == []
 
 
@@ -216,7 +216,7 @@ def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path, monkeypatch: p
         await settled(world)
         assert len(world.results) == 7
 
-    played(tmp_path, 0.999, story)
+    played(tmp_path, 1.0, story)
     assert sum(len(each.requests) for each in chunks(tmp_path)) <= 3
 
 
@@ -229,7 +229,7 @@ def test_a_disk_that_takes_nothing_loses_samples_and_no_request(tmp_path: Path) 
             await settled(world)
         assert world.counted == {Outcome.SERVED: 20}
 
-    with captured(tmp_path / "samples", 0.999) as writer:
+    with captured(tmp_path / "samples", 1.0) as writer:
         run(story, AT_ONCE_S, sample_writer=writer)
     assert writer.failed["f"] > 15
     assert writer.has_room(writing.HELD_BYTES)
@@ -237,7 +237,7 @@ def test_a_disk_that_takes_nothing_loses_samples_and_no_request(tmp_path: Path) 
 
 def test_files_are_bounded_in_requests_and_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writing, "CHUNK_ITEMS", 10)
-    writer = SampleWriter(SampleSettings(tmp_path, 0.999, 6_000, 3600.0), lambda: 1_800_000_000.0)
+    writer = SampleWriter(SampleSettings(tmp_path, 1.0, 6_000, 3600.0), lambda: 1_800_000_000.0)
 
     async def story(world: World) -> None:
         for number in range(100):
