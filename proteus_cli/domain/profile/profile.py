@@ -1,4 +1,7 @@
-"""Profiles: what was measured of the variants on a device."""
+"""Profiles: what was measured of the variants on a device.
+
+The module has the values of one file, each of which checks those within it, and what is read out of several profiles.
+"""
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
