@@ -124,27 +124,32 @@ class ExitRunner(ABC):
         forecast = StageForecast(bounds, self._pace, start_s) if bounds is not None else None
         least = bounds.min_by_row() if bounds is not None else None
         rule = StopRule(self._stop_when, self.exits, bounds, start_s)
-        answers, going = _Answers(rows, self._names), np.arange(rows)
-        held = answers.held
+        answers, going = _Answers(rows), np.arange(rows)
         for place in range(1, self.exits + 1):
             made = batch.outputs()
             confidence = self._confidence_of(made)
             is_enough, ended_s = rule.behind(place, going, confidence, clock)
             stops = is_enough
-            held[going] += place * (is_enough & (held[going] == 0)).astype(np.uint8)
-            if least is not None and place < self.exits:
-                is_enough = stops = is_enough & (confidence >= least[going])
+            if least is not None:
+                answers.held_at(place, going[is_enough])
+                if place < self.exits:
+                    is_enough = stops = is_enough & (confidence >= least[going])
             if forecast is not None:
                 stops = forecast.stopping(place, going, is_enough, clock() if ended_s is None else ended_s)
                 answers.energy_j = forecast.energy_j
-            answers.add(place, going[stops], made, confidence, stops, ~is_enough[stops])
-            if stops.all():
+            stopping = int(np.count_nonzero(stops))
+            if stopping == len(going):
+                answers.add(place, going, {name: made[name] for name in self._names}, confidence, ~is_enough)
                 break
+            if stopping:
+                outputs = {name: made[name][stops] for name in self._names}
+                answers.add(place, going[stops], outputs, confidence[stops], ~is_enough[stops])
             if forecast is not None and forecast.leaving is not None and leave is not None:
                 leave(forecast.leaving, answers.of(forecast.leaving.rows))
                 forecast.left(clock())
-            batch.go_on(~stops if stops.any() else None)
-            going = going[~stops]
+            goes_on = ~stops if stopping else None
+            batch.go_on(goes_on)
+            going = going if goes_on is None else going[goes_on]
         outputs = answers.outputs()
         if forecast is not None:
             forecast.ended(clock())
@@ -201,29 +206,35 @@ class _HostBatch:
 
 
 class _Answers:
-    """The outputs of a batch, as its rows stop, and the notes. Where all stop at once, no output is copied.
+    """The outputs of a batch, as its rows stop, and the notes. Where all stop at once, nothing is copied.
 
-    ``held`` by row: the exit at which its condition held. ``energy_j`` is None where no row has a limit.
+    ``energy_j`` is None where no row has a limit.
     """
 
-    def __init__(self, rows: int, names: Sequence[str]) -> None:
-        self._rows, self._names = rows, names
+    def __init__(self, rows: int) -> None:
+        self._rows = rows
         self._outputs: NamedArrays = {}
         self._exits, self._confidences = np.zeros(rows, np.uint8), np.zeros(rows, np.float32)
-        self._cut, self.held = np.zeros(rows, np.bool_), np.zeros(rows, np.uint8)
+        self._cut = np.zeros(rows, np.bool_)
+        self._held: npt.NDArray[np.uint8] | None = None  # None: where they stop, unless they are cut short
         self.energy_j: Floats | None = None
 
-    def add(self, place: int, rows: Ints, made: NamedArrays, confidence: Singles, stops: Bools, cut: Bools) -> None:
-        """``rows`` are the places of those that ``stops`` chooses among the rows of this stage; some are ``cut``."""
-        self._exits[rows], self._confidences[rows], self._cut[rows] = place, confidence[stops], cut
+    def add(self, place: int, rows: Ints, outputs: NamedArrays, confidence: Singles, cut: Bools) -> None:
+        """``rows`` of the batch stop at an exit, with these outputs; some are ``cut``."""
         if len(rows) == self._rows:
-            self._outputs = {name: made[name] for name in self._names}
+            self._exits[:], self._confidences, self._cut, self._outputs = place, confidence, cut, outputs
             return
-        for name in self._names:
-            values = made[name]
+        self._exits[rows], self._confidences[rows], self._cut[rows] = place, confidence, cut
+        for name, values in outputs.items():
             if name not in self._outputs:
                 self._outputs[name] = np.empty((self._rows, *values.shape[1:]), values.dtype)
-            self._outputs[name][rows] = values[stops]
+            self._outputs[name][rows] = values
+
+    def held_at(self, place: int, rows: Ints) -> None:
+        """The condition of these ``rows`` holds behind an exit, whether or not they stop there."""
+        if self._held is None:
+            self._held = np.zeros(self._rows, np.uint8)
+        self._held[rows[self._held[rows] == 0]] = place
 
     def of(self, rows: Ints) -> NamedArrays:
         """Those of some rows, all of which have stopped."""
@@ -231,7 +242,8 @@ class _Answers:
 
     def outputs(self) -> NamedArrays:
         energy_j = np.full(self._rows, np.nan) if self.energy_j is None else self.energy_j
-        notes: tuple[npt.NDArray[Any], ...] = (self._exits, self._confidences, self._cut, self.held, energy_j)
+        held = self._exits * ~self._cut if self._held is None else self._held
+        notes: tuple[npt.NDArray[Any], ...] = (self._exits, self._confidences, self._cut, held, energy_j)
         return {**self._outputs, **{spec.name: values for spec, values in zip(NOTES, notes, strict=True)}}
 
 

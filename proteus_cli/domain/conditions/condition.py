@@ -101,5 +101,5 @@ def metrics(condition: Condition) -> frozenset[Metric]:
 
 def holds(condition: Condition, values: Values, rows: int) -> Bools:
     """Whether a condition holds for each row [rows]. ``values`` has each of its `metrics`, and may have others."""
-    truth: Bools = np.broadcast_to(condition.truth(values), (rows,))
-    return truth
+    truth: Bools = condition.truth(values)
+    return truth if np.shape(truth) == (rows,) else np.broadcast_to(truth, (rows,))

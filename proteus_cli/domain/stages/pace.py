@@ -11,17 +11,19 @@ SCATTER_GAIN = 1 / 32
 """Jacobson's timer has 1/4. Less keeps the margin of a time in which few stages deviate much."""
 FIRST = 32
 """Stages that are measured before their pace counts; in the scatter, each of them then weighs the same."""
+INTERRUPTED = 1.5
+"""Times the level: a stage that took longer was interrupted, which is no scatter."""
 OUTLIER = 2.0
-"""Times the level: a stage that took longer was interrupted. It counts as if it took just that, and is no scatter."""
+"""Times the level: what took longer counts as if it took just that."""
 MIN_LEVEL = 0.1
 """A stage is not expected to take less of the profile, whatever a clock says."""
 MIN_MARGIN = 0.02
 """Of the level: the device, not scatter, is what is trusted where nothing scatters, as in an emulation."""
-MIN_MULTIPLE, MAX_MULTIPLE = 0.0, 4.0
-"""Mean deviations in the margin; it begins in the middle. Where few deadlines are close, the level alone will do; TCP
-has the most."""
+MIN_MULTIPLE, MAX_MULTIPLE = 1.0, 4.0
+"""Mean deviations in the margin; it begins in the middle. By the least, few of the rows whose deadline is close are
+late, however many others are in time; TCP has the most."""
 STEP = 0.5
-"""What one late row adds to the multiple: eight lead from the least to the most."""
+"""What one late row adds to the multiple: six lead from the least to the most."""
 PREDICTABLE = 0.5
 """Of the late rows that the attainment allows, those that are risked. The others are for interruptions, which no margin
 prevents."""
@@ -33,17 +35,19 @@ class StagePace:
     """How long stages take, as a multiple of their profiled mean: ``factor``, the level and a margin.
 
     The level is a running mean. The margin is ``multiple`` mean deviations, as in the timer of TCP (Jacobson 1988).
-    The multiple is raised by each row that was late as its batch went on, and lowered by rows that were in time though
-    they were at stake, so much that as many are late as `PREDICTABLE` of what the attainment allows (adaptive conformal
-    inference, Gibbs and Candès 2021). ``out_s``: the time from the end of the last stage until the answers are out of
-    the chain, which has a margin of its own deviation (``max_out_s``). ``parting_s``: the time that a chain needs
-    between two stages to send the answers of a part of its rows.
+    The multiple is raised by each row that was late as its batch went on, and lowered by each that was in time, so much
+    that as many are late as `PREDICTABLE` of what the attainment allows (adaptive conformal inference, Gibbs and
+    Candès 2021). What interrupts a stage mostly lasts for the next ones, too: until a stage is as usual again, they are
+    expected to take as many times of their mean as the last one did. ``out_s``: the time from the end of the last stage
+    until the answers are out of the chain, which has a margin of its own deviation (``max_out_s``). ``parting_s``: the
+    time that a chain needs between two stages to send the answers of a part of its rows.
     """
 
     def __init__(self) -> None:
         self.level, self.multiple, self.out_s = 1.0, (MIN_MULTIPLE + MAX_MULTIPLE) / 2, 0.0
         self.fastest, self.parting_s = 1.0, 0.0
         self._scatter, self._out_scatter_s, self._seen = 0.0, 0.0, 0
+        self._interrupted = 0.0  # how many times its mean the last stage took, where that was interrupted
 
     @property
     def is_known(self) -> bool:
@@ -52,13 +56,12 @@ class StagePace:
 
     @property
     def factor(self) -> float:
-        """What the next stage takes at most, of its profiled mean."""
-        return self.level + max(self.multiple * self._scatter, MIN_MARGIN * self.level)
+        """What stages take at most, of their profiled mean, where they are not interrupted."""
+        return self._with_margin(0.0)
 
-    @property
-    def max_factor(self) -> float:
-        """What stages take at most where they are not interrupted."""
-        return OUTLIER * self.level
+    def next_factor(self, more: float) -> float:
+        """What the next stage takes at most, of its profiled mean, with so many mean deviations more in the margin."""
+        return max(self._with_margin(more), self._interrupted)
 
     @property
     def max_out_s(self) -> float:
@@ -71,12 +74,16 @@ class StagePace:
         if not self._seen:
             self.level = ratio
         self._seen += 1
-        error, is_usual = ratio - self.level, ratio <= OUTLIER * self.level
+        error, is_usual = ratio - self.level, ratio <= INTERRUPTED * self.level
+        self._interrupted = 0.0 if is_usual else ratio
         if is_usual:
             self._scatter += max(SCATTER_GAIN, 1 / self._seen) * (abs(error) - self._scatter)
         self.level = max(self.level + LEVEL_GAIN * min(error, (OUTLIER - 1) * self.level), MIN_LEVEL)
         self.fastest = min(self.fastest, self.level)
         return is_usual
+
+    def _with_margin(self, more: float) -> float:
+        return self.level + max((self.multiple + more) * self._scatter, MIN_MARGIN * self.level)
 
     def doubt(self) -> None:
         """Expect less, as nothing runs any more that could show it."""
@@ -103,7 +110,7 @@ class StagePace:
         self.parting_s = _averaged(self.parting_s, took_s)
 
     def went_on(self, rows: int, late: int, attainment: float) -> None:
-        """So many rows have their answers now that might have been late, as their batch went on; some of them are."""
+        """So many rows have their answers now whose batch went on; some of them are late."""
         multiple = self.multiple + STEP * (late - PREDICTABLE * (1 - attainment) * rows)
         self.multiple = min(max(multiple, MIN_MULTIPLE), MAX_MULTIPLE)
 

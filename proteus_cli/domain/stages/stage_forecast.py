@@ -1,8 +1,9 @@
 """How far the rows of a batch may go: a bound is held before it is passed, not noticed after.
 
 Before each next stage, its time is predicted: its profiled mean for as many rows as would go on, times what stages take
-of their means at present, with a margin (`pace.StagePace`). Until enough were measured, it is the profile's percentile
-of the family's attainment, times the slowdown of the device. A row goes on where the stage ends before it is due. The
+of their means at present, with a margin (`pace.StagePace`). The margin is the greater, the less accuracy rows gain by
+going on (`extra_deviations`). Until enough were measured, it is the profile's percentile of the family's attainment,
+times the slowdown of the device. A row goes on where the stage ends before it is due. The
 fewer rows go on, the sooner the stage ends: as many go on as that allows, those with the most time. Parts of the batch
 that are due before that end *leave*: their answers, of the exits reached so far, are sent at once. What has more time
 waits for the end of the batch, so that most batches are sent as a whole. What is late already leaves with the last.
@@ -132,6 +133,48 @@ def first_stage_s(profiled: Sequence[ExitProfile], rows: int) -> float:
     return _mean(profiled[0].points).of(rows)
 
 
+MIN_GAIN_FRAC = 1 / 20
+"""Of the greatest gain: rows that gain less are risked as if they gained this. Profiles of few rows are not that exact.
+"""
+
+
+class _Chain(NamedTuple):
+    """What a forecast needs of all exits: by stage its mean times, and by exit `extra_deviations`."""
+
+    means: tuple[StageTimes, ...]
+    extra_deviations: tuple[float, ...]
+
+
+@lru_cache(256)
+def _chain(exits: tuple[ExitProfile, ...]) -> _Chain:
+    return _Chain(tuple(_mean(tuple(each.points)) for each in exits), extra_deviations(exits))
+
+
+def extra_deviations(exits: Sequence[ExitProfile]) -> tuple[float, ...]:
+    """By exit but the last, how many mean deviations more the margin of the next stage has than where most is gained.
+
+    A row that goes on gains the accuracy of later exits over that of an answer that is cut short here, and risks to be
+    late. It should go on where the chance to be late is below its gain, in answers in time. Tails of times are about
+    exponential: with one mean deviation more, a row is late e times as rarely. So a gain that is e times smaller needs
+    one more. Where gains are unknown, no exit has more than another.
+    """
+    gains = [_gain(each, exits[place:]) for place, each in enumerate(exits[:-1], start=1)]
+    known = [gain for gain in gains if gain is not None]
+    most = max(known, default=0.0)
+    if len(known) < len(gains) or most <= 0:
+        return (0.0,) * len(gains)
+    return tuple(math.log(most / max(gain, MIN_GAIN_FRAC * most)) for gain in known)
+
+
+def _gain(here: ExitProfile, later: Sequence[ExitProfile]) -> float | None:
+    """What rows that go on behind an exit gain in accuracy, in the mean, if all reach theirs; None where unknown."""
+    answered = [(each.share, each.accuracy) for each in later if each.share and each.accuracy is not None]
+    if here.cut_accuracy is None or not answered:
+        return None
+    shares, accuracies = zip(*answered, strict=True)
+    return float(np.average(accuracies, weights=shares)) - here.cut_accuracy
+
+
 class Leaving(NamedTuple):
     """Parts of a batch, by place, whose answers are sent while the rest goes on; ``rows`` are all of theirs."""
 
@@ -149,10 +192,11 @@ class StageForecast:
     def __init__(self, bounds: ExitBounds, pace: StagePace, start_s: float) -> None:
         self._bounds, self._pace, self._since_s = bounds, pace, start_s
         self._first_due_s, self._first_end_s = min(bounds.due_s), start_s
-        self._went_on = start_s, 0.0, 0, 0  # when rows last did, at what pace at most, how many, behind which stage
         self._may_cut, self._is_judged = self._first_due_s < math.inf, False
+        self._have_left: set[int] = set()
         self.leaving: Leaving | None = None
-        self._means = [_mean(tuple(each.points)) for each in bounds.exits] if self._may_cut else []
+        self._chain = _chain(tuple(bounds.exits) if self._may_cut else ())
+        self._means = self._chain.means
         self._limits = (
             EnergyLimits(bounds.rows, bounds.max_energy_j, bounds.power_w, self._means)
             if bounds.max_energy_j and self._may_cut
@@ -176,8 +220,6 @@ class StageForecast:
         self._since_s, self.leaving = now_s, None
         stops = is_enough if self._limits is None else self._limits.behind(stage, rows, is_enough)
         left = len(rows) - int(np.count_nonzero(stops))
-        if left:
-            self._went_on = now_s, self._pace.max_factor, left, stage
         if left and not self._are_all_in_time(stage + 1, left, now_s):
             stops, going = stops.copy(), ~stops
             in_time, end_s = self.in_time(stage + 1, rows[going], now_s)
@@ -227,6 +269,7 @@ class StageForecast:
         if leaves.any():
             parts = np.repeat(np.arange(len(self._bounds.rows)), self._bounds.rows)
             self.leaving = Leaving(tuple(np.unique(parts[leaves]).tolist()), np.flatnonzero(leaves))
+            self._have_left.update(self.leaving.parts)
             due_s[leaves] = math.inf
             self._first_due_s = float(due_s.min())
 
@@ -238,25 +281,20 @@ class StageForecast:
     def _predicted(self, stage: int) -> tuple[float, StageTimes, float]:
         """A factor, times by rows, and what answers take out of the chain where the times leave that out."""
         if self._pace.is_known:
-            return self._pace.factor, self._means[stage - 1], self._pace.max_out_s
+            factor = self._pace.next_factor(self._chain.extra_deviations[stage - 2])
+            return factor, self._means[stage - 1], self._pace.max_out_s
         points = tuple(self._bounds.exits[stage - 1].points)
         return self._bounds.slowdown, _within(points, self._bounds.attainment), 0.0
 
     def _judge(self, answered_s: float) -> None:
-        """All rows have their answers: the pace learns from those that were in time when the first stage had ended.
-
-        Only where they were at stake: what has time enough whatever the margin, is no reason to risk other rows.
-        """
-        due_s = self._due_s[self._due_s >= self._first_end_s + self._pace.out_s]
-        late = int(np.count_nonzero(due_s < answered_s))
-        rows = int(np.count_nonzero(due_s < max(answered_s, self._at_stake_s())))
+        """All rows have their answers: the pace learns from those that were in time when the first stage had ended."""
+        since_s, rows, late = self._first_end_s + self._pace.out_s, 0, 0
+        for part, (due_s, count) in enumerate(zip(self._bounds.due_s, self._bounds.rows, strict=True)):
+            if since_s <= due_s < math.inf and part not in self._have_left:
+                rows += count
+                late += count if due_s < answered_s else 0
         if rows:
             self._pace.went_on(rows, late, self._bounds.attainment)
-
-    def _at_stake_s(self) -> float:
-        """What is due later has time enough, whatever the margin."""
-        at_s, pace, left, stage = self._went_on
-        return at_s + pace * sum([each.of(left) for each in self._means[stage:]])
 
     @cached_property
     def _due_s(self) -> Floats:

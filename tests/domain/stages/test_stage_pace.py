@@ -1,11 +1,14 @@
 """What stages take now: followed in a few batches, careful at first, and late as often as is allowed."""
 
+import math
+
 import numpy as np
 import pytest
 
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import (
     FIRST,
+    INTERRUPTED,
     MAX_MULTIPLE,
     MIN_LEVEL,
     MIN_MARGIN,
@@ -15,7 +18,7 @@ from proteus_cli.domain.stages.pace import (
     STEP,
     StagePace,
 )
-from proteus_cli.domain.stages.stage_forecast import ExitBounds
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, StageForecast
 from proteus_cli.domain.stages.walk import ProfiledChain
 
 near = pytest.approx
@@ -93,8 +96,25 @@ def test_one_outlier_costs_little_and_not_for_long(outlier: float) -> None:
 
 def test_a_stage_that_was_interrupted_is_told_apart() -> None:
     pace = after(*[1.0] * 200)
-    assert pace.ran(1.99, 1.0)
+    assert pace.ran(0.99 * INTERRUPTED, 1.0)
     assert not pace.ran(10.0, 1.0)
+
+
+def test_an_interruption_is_expected_to_last_until_a_stage_is_as_usual_again() -> None:
+    pace = after(*[1.0] * 200)
+    usual = pace.factor
+    pace.ran(3.0, 1.0)
+    assert pace.next_factor(0.0) == 3.0
+    assert pace.factor < 1.5, "the level is not that of an interruption"
+    pace.ran(1.0, 1.0)
+    assert pace.next_factor(0.0) == near(pace.factor)
+    assert pace.factor < 1.3 * usual
+
+
+def test_a_margin_has_as_many_mean_deviations_more_as_are_asked_for() -> None:
+    pace = after(*[0.9, 1.1] * 200)
+    assert pace.next_factor(1.0) - pace.next_factor(0.0) == near(0.11, rel=0.1)
+    assert pace.next_factor(0.0) == pace.factor
 
 
 def test_however_slow_a_device_gets_it_is_believed() -> None:
@@ -166,17 +186,18 @@ def test_what_is_doubted_comes_down_to_the_fastest_that_was_seen() -> None:
     assert pace.level > 1.1, "a batch of four stages shows that it is not over"
 
 
-@pytest.mark.parametrize(("due_s", "changes"), [(5.9, True), (6.1, False)])
-def test_rows_that_have_time_enough_whatever_the_margin_are_no_reason_to_risk_others(
-    due_s: float, *, changes: bool
-) -> None:
-    """The two stages after 2 s take 1 s each by a pace of 1; where they are not interrupted, 2 s at most."""
+@pytest.mark.parametrize(("due_s", "changes"), [(0.9, 0.0), (2.2, 1 - PREDICTABLE * 0.1), (9.0, -PREDICTABLE * 0.1)])
+def test_all_rows_count_whose_batch_went_on_if_they_were_in_time_before(due_s: float, changes: float) -> None:
+    """The first stage ends after 1 s, the second after 2.4; the second part may not be cut short, and does not count."""
     pace = after(*[1.0] * FIRST)
     before = pace.multiple
-    exits = [ExitProfile(points=(StagePoint(1, s, s),)) for s in (2.0, 1.0, 1.0)]
-    chain = ProfiledChain(exits, [lambda _rows, each=each: each for each in (2.0, 1.0, 1.0)])  # type: ignore[misc]
-    chain.walk(np.array([2]), ExitBounds([due_s], [1], exits, attainment=0.9), pace, 0.0)
-    assert (pace.multiple < before) == changes
+    exits = [ExitProfile(points=(StagePoint(1, 1.0, 1.0), StagePoint(2, 1.0, 1.0)))] * 3
+    forecast = StageForecast(ExitBounds([due_s, math.inf], [1, 1], exits, attainment=0.9), pace, 0.0)
+    rows = np.arange(2)
+    forecast.stopping(1, rows, np.array([False, False]), 1.0)
+    forecast.stopping(2, rows, np.array([True, True]), 2.4)
+    forecast.ended(2.4)
+    assert pace.multiple - before == near(STEP * changes)
 
 
 @pytest.mark.parametrize("seed", range(6))
