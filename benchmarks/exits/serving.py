@@ -118,6 +118,7 @@ class OneDevice:
         (self.host,) = hosted_by(plan, {profile.device.id: profile}, attainment)
         self._controller.adopt(plan, (self.host,), chain.clock())
         self.chain, self._numbers = chain, 0
+        self._stages_s: list[Floats] = []
 
     def serve(self, sample: int, bound_s: float) -> Answer:
         """Let it in or refuse it, run it within its bound, and learn from it: as the data plane does."""
@@ -135,6 +136,17 @@ class OneDevice:
         end_s = clock()
         self._controller.finished(launch, end_s - begun_s, np.array([exit_]))
         return Answer(begun_s - start_s, end_s - start_s, exit_)
+
+    def ends_s(self) -> Floats:
+        """As `Chain.ends_s`, of the last request that was served."""
+        ends_s = self.chain.ends_s()
+        self._stages_s.append(np.diff(ends_s, prepend=0.0))
+        return ends_s
+
+    def interrupted_frac(self) -> float:
+        """The part of all stages since this was asked last that took over twice their median."""
+        stages_s, self._stages_s = np.array(self._stages_s), []
+        return float(np.mean(stages_s > 2 * np.median(stages_s, axis=0)))
 
 
 def _hosting(key: VariantKey, device: Device) -> Plan:
@@ -154,7 +166,7 @@ def run(device: OneDevice, sample: Ints, bound_s: Floats) -> Requests:
     for place in range(count):
         answer = device.serve(int(sample[place]), float(bound_s[place]))
         took_s[place], exits[place] = answer.took_s, answer.exit
-        reached[place] = np.count_nonzero(answer.begun_s + device.chain.ends_s() <= bound_s[place])
+        reached[place] = np.count_nonzero(answer.begun_s + device.ends_s() <= bound_s[place])
     return Requests(sample, bound_s, took_s, exits, reached)
 
 
@@ -162,7 +174,7 @@ def kept_s(device: OneDevice, count: int, share: float) -> tuple[float, float]:
     """Within what times that share of requests has the answers of the first and the last exit, of so many, now."""
     found = []
     for sample in range(count):
-        begun_s, whole_s = device.serve(sample, 1.0).begun_s, device.chain.ends_s()
+        begun_s, whole_s = device.serve(sample, 1.0).begun_s, device.ends_s()
         found.append((begun_s + whole_s[0], begun_s + whole_s[-1]))
     first_s, last_s = np.percentile(found, 100 * share, axis=0)
     return float(first_s), float(last_s)

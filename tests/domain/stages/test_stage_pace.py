@@ -188,7 +188,7 @@ def test_what_is_doubted_comes_down_to_the_fastest_that_was_seen() -> None:
 
 @pytest.mark.parametrize(("due_s", "changes"), [(0.9, 0.0), (2.2, 1 - PREDICTABLE * 0.1), (9.0, -PREDICTABLE * 0.1)])
 def test_all_rows_count_whose_batch_went_on_if_they_were_in_time_before(due_s: float, changes: float) -> None:
-    """The first stage ends after 1 s, the second after 2.4; the second part may not be cut short, and does not count."""
+    """The first stage ends after 1 s, the second after 2.4. A part that may not be cut short does not count."""
     pace = after(*[1.0] * FIRST)
     before = pace.multiple
     exits = [ExitProfile(points=(StagePoint(1, 1.0, 1.0), StagePoint(2, 1.0, 1.0)))] * 3
