@@ -122,10 +122,8 @@ def measured(place: Workspace, count: int) -> list[Aim]:
                 break
     of_all = together([each.requests for each in run_rounds])
     others, interrupted = np.mean([(each.others_frac, each.interrupted_frac) for each in run_rounds], axis=0)
-    print(
-        f"{len(quiet)} of {len(run_rounds)} rounds were quiet; in the mean of all, others took {others:.1%} of the cores,"
-    )
-    print(f"and {interrupted:.2%} of the stages took over twice their median")
+    print(f"{len(quiet)} of {len(run_rounds)} rounds were quiet; in all of them, in the mean, others took")
+    print(f"{others:.1%} of the cores, and {interrupted:.2%} of the stages took over twice their median")
     print(f"all rounds: {of_all.within_percent:.2f} % in time, possible {of_all.possible_percent:.2f} %")
     enough = Aim("quiet rounds", len(quiet), wanted, "", is_most=False)
     print(aim_line(enough))
