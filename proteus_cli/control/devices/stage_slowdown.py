@@ -1,6 +1,6 @@
 """How long multi-exit models take on a worker now, for deadlines that only their first exits can keep."""
 
-from proteus_cli.domain.stages.pace import StagePace
+from proteus_cli.domain.stages.pace import MIN_MULTIPLE, StagePace
 
 FRESH = 8
 """Requests in a row that are given up before what was measured is doubted: batches between them show how it is."""
@@ -11,12 +11,12 @@ class StageSlowdown:
 
     It goes by the pace of the batches that ran (`StagePace`), so it may also be below 1: a profile that was measured
     while others had the core expects too much. Whole batches count, by the stages of the rows that got there. The
-    margin follows the first exits that were late, though their requests were let in. Until enough batches ran, no less
-    is expected than was profiled.
+    margin is the least, however many first answers were late: a request that is refused is not in time either. Until
+    enough batches ran, no less is expected than was profiled.
     """
 
     def __init__(self) -> None:
-        self._pace = StagePace()
+        self._pace = StagePace(MIN_MULTIPLE)
         self._tail, self._given_up, self.factor = 1.0, 0, 1.0
         self._before_load: tuple[float, float, float] | None = None
 
@@ -25,19 +25,10 @@ class StageSlowdown:
         """What it may come down to where it is doubted: the fastest that was ever seen."""
         return self._pace.fastest / self._tail
 
-    def ran(self, *, took_s: float, mean_s: float, tail: float) -> bool:
-        """Learn from one batch, by the mean of its stages; the percentile is ``tail`` times the mean of the first.
-
-        False where it was interrupted, which nobody can predict.
-        """
+    def ran(self, *, took_s: float, mean_s: float, tail: float) -> None:
+        """Learn from one batch, by the mean of its stages; the percentile is ``tail`` times the mean of the first."""
         self._given_up, self._tail = 0, tail
-        is_usual = self._pace.ran(took_s, mean_s)
-        self._settle()
-        return is_usual
-
-    def judge(self, rows: int, late: int, attainment: float) -> None:
-        """Learn how many rows had a first answer, and how many of these were late by that alone."""
-        self._pace.went_on(rows, late, attainment)
+        self._pace.ran(took_s, mean_s)
         self._settle()
 
     def load_began(self) -> None:

@@ -384,16 +384,12 @@ class Dispatch:
             self._lost_runs.pop(request, None)
 
     def _learn_of_stages(self, worker: WorkerState, launch: Launch, took_s: float, exits: Ints) -> None:
-        """Learn what stages take on a worker from a batch of a multi-exit model, and whether first answers are late."""
+        """Learn what stages take on a worker from a batch of a multi-exit model."""
         hosted, rows, stages = launch.hosted, launch.rows, worker.stage_slowdown
         way_s = hosted.way_s(rows)
         tail = hosted.least_latency(rows) / (way_s + first_stage_s(hosted.exits, rows))
-        is_usual = stages.ran(took_s=took_s, mean_s=way_s + profiled_s(hosted.exits, exits), tail=tail)
+        stages.ran(took_s=took_s, mean_s=way_s + profiled_s(hosted.exits, exits), tail=tail)
         self._fastest_stage = min(self._fastest_stage, stages.least)
-        if is_usual and exits.max() == 1:  # what went on, the device has judged
-            end_s = launch.at_s + took_s + worker.answer_way.within_s(hosted.attainment)
-            late = sum([each.rows for each in launch.requests if self._batcher.due_s(each) < end_s])
-            stages.judge(rows, late, hosted.attainment)
 
     def _given_up(self, worker: WorkerState, hosted: Host, dropped: Sequence[Request]) -> None:
         """A worker with a free slot drops requests.

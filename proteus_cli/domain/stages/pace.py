@@ -43,8 +43,8 @@ class StagePace:
     time that a chain needs between two stages to send the answers of a part of its rows.
     """
 
-    def __init__(self) -> None:
-        self.level, self.multiple, self.out_s = 1.0, (MIN_MULTIPLE + MAX_MULTIPLE) / 2, 0.0
+    def __init__(self, multiple: float = (MIN_MULTIPLE + MAX_MULTIPLE) / 2) -> None:
+        self.level, self.multiple, self.out_s = 1.0, multiple, 0.0
         self.fastest, self.parting_s = 1.0, 0.0
         self._scatter, self._out_scatter_s, self._seen = 0.0, 0.0, 0
         self._interrupted = 0.0  # how many times its mean the last stage took, where that was interrupted

@@ -397,24 +397,18 @@ def test_what_was_never_kept_is_not_tried() -> None:
         assert isinstance(controller.decide("cpu0", 0.0), Drop)
 
 
-def test_first_answers_that_are_late_make_admission_more_careful() -> None:
-    """First stages of 10 ms scatter by a tenth, and bounds of 10.5 ms come in turns with such as all keep.
-
-    One in three of them would be late. None was close before, so they are let in at first, and fewer the more are late.
-    """
-    rng, controller, late = np.random.default_rng(1), controller_of(EXITS), list[bool]()
-
-    def let_in(time_s: float, number: int) -> None:
+@pytest.mark.parametrize(("bound_s", "least"), [(0.011, 0.35), (0.0115, 0.75), (0.012, 0.9)])
+def test_first_answers_that_are_late_do_not_keep_out_what_is_mostly_in_time(bound_s: float, least: float) -> None:
+    """First stages of 10 ms scatter by a tenth: 83, 92 and 97 % are in time for these bounds. Every other one is 1 s."""
+    rng, controller, in_time = np.random.default_rng(1), controller_of(EXITS), 0
+    for number in range(2000):
+        time_s = bound_s if number % 2 else 1.0
         controller.offer(within(time_s, number), 0.0)
         if isinstance(launch := controller.decide("cpu0", 0.0), Launch):
             took_s = float(rng.lognormal(np.log(0.01), 0.1))
             controller.finished(launch, took_s, np.array([1]))
-            late.append(took_s > time_s)
-
-    for number in range(1500):
-        let_in(1.0 if number < 1000 or number % 2 else 0.0105, number)
-    assert 0 < sum(late) < 25
-    assert not any(late[:1000])
+            in_time += number % 2 and took_s <= time_s
+    assert in_time / 1000 > least
 
 
 @pytest.mark.parametrize("seed", range(20))
