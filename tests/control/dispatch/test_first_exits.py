@@ -399,7 +399,7 @@ def test_what_was_never_kept_is_not_tried() -> None:
 
 @pytest.mark.parametrize(("bound_s", "least"), [(0.011, 0.35), (0.0115, 0.75), (0.012, 0.9)])
 def test_first_answers_that_are_late_do_not_keep_out_what_is_mostly_in_time(bound_s: float, least: float) -> None:
-    """First stages of 10 ms scatter by a tenth: 83, 92 and 97 % are in time for these bounds. Every other one is 1 s."""
+    """First stages of 10 ms scatter by a tenth: 83, 92 and 97 % are in time for these bounds, in turns with 1 s."""
     rng, controller, in_time = np.random.default_rng(1), controller_of(EXITS), 0
     for number in range(2000):
         time_s = bound_s if number % 2 else 1.0
