@@ -38,6 +38,7 @@ from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.standbys import StandbyLoader
 from proteus_cli.serving.fleet.watched_worker import WatchedWorker
 from proteus_cli.serving.fleet.worker import Clock, ResultSink, Worker
+from proteus_cli.serving.fleet.workers import Workers
 from proteus_cli.serving.logs import fields
 
 # uvloop's timers count in milliseconds. Workers round their waits up to that, as shorter ones would spin; a load in
@@ -62,6 +63,7 @@ class Fleet:
     def __init__(
         self,
         controller: Controller,
+        workers: Workers,
         devices: Iterable[str],
         open_device: OpenExecutor,
         results: ResultSink,
@@ -85,7 +87,7 @@ class Fleet:
         self.lost_by_variant: dict[str, VariantKey] = {}
         self._gives_way = SharedLook(controller.loads_give_way, clock)
         self._changing = asyncio.Lock()
-        self.workers: dict[str, Worker] = {}
+        self.workers = workers.by_device
         self.tuners: dict[str, SlotTuner] = {}
         self._tunes_slots = tunes_slots
         self.broken_engines = BrokenEngines(controller, self.loader, self.workers, clock)

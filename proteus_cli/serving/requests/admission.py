@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
 from math import inf
 from typing import Protocol
@@ -20,7 +20,7 @@ from proteus_cli.errors import (
     RequestError,
     UnknownModel,
 )
-from proteus_cli.serving.fleet.worker import Worker
+from proteus_cli.serving.fleet.workers import Workers
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog
@@ -61,7 +61,7 @@ class Admission:
         families: Families,
         controller: Controller,
         lifecycle: Lifecycle,
-        workers: Mapping[str, Worker],
+        workers: Workers,
         results: Results,
         counts: RequestCounts,
         clock: Callable[[], float],
@@ -81,9 +81,7 @@ class Admission:
         self._watch, self._arms = watch, arms
         self._ids = count()
         self._log_limiter = LogRateLimiter(clock)
-        self._to_ask: dict[str, None] = {}
         self._refused: dict[str, tuple[int, Overloaded]] = {}  # in this turn of the loop: rows, and why
-        self._last: Admitted | None = None  # whose devices are among those to ask
 
     @property
     def now_s(self) -> float:
@@ -160,9 +158,8 @@ class Admission:
         if self._watch is not None and now_s >= served.next_look_s:
             self._watch.admitted(request, served, now_s)
         self._results.expect(request)
-        if offered is not self._last:
-            self._last = offered
-            self.ask(offered.devices)
+        if offered.devices is not self._workers.last_devices:
+            self._workers.ask_soon(offered.devices)
         return request
 
     def _timeout_s(self, asked_s: float | None, slo_s: float) -> float:
@@ -170,7 +167,7 @@ class Admission:
 
     def _withdraw(self, request: InFlightRequest, now_s: float) -> None:
         self._refused.clear()  # there is room again
-        self.ask(self._controller.dispatch.withdraw(request, now_s).ask)
+        self._workers.ask_soon(self._controller.dispatch.withdraw(request, now_s).ask)
 
     def probe(self, query: Query, arrival_s: float) -> None:
         """Raise like `submit` where a request would not be admitted now."""
@@ -205,18 +202,11 @@ class Admission:
         effects = self._controller.dispatch.cancel(request)
         if effects.dropped:
             request.release_inputs()
-        self.ask(effects.ask)
+        self._workers.ask_soon(effects.ask)
 
     def count_refusal(self, error: RequestError) -> None:
         """A front end answers a request with an error, before the request was admitted or instead of that."""
         self._counts.refusals[type(error).__name__] += 1
-
-    def ask(self, devices: Iterable[str]) -> None:
-        """Have workers ask for work once all requests that have arrived by now are admitted, to share a batch."""
-        for device in devices:
-            if not self._to_ask:
-                asyncio.get_running_loop().call_soon(self._ask)
-            self._to_ask[device] = None
 
     def _refusal(
         self, query: Query, offered: Refused | TooManyRows | NeverInTime | Unfit, timeout_s: float, *, is_usual: bool
@@ -271,11 +261,6 @@ class Admission:
     def _warn(self, family: str, problem: str) -> None:
         if times := self._log_limiter.occurred((problem, family)):
             log.warning("%s: %s", family, problem, extra=fields(family=family, requests=times))
-
-    def _ask(self) -> None:
-        asked, self._to_ask, self._last = self._to_ask, {}, None
-        for device in asked:
-            self._workers[device].ask()
 
 
 def _require_finite(inputs: tuple[Buffer, ...], family: ServedFamily) -> None:

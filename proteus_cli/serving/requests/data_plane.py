@@ -11,7 +11,6 @@ import numpy as np
 
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Launch
 from proteus_cli.control.devices.drift import Drift
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import Profile
@@ -19,6 +18,7 @@ from proteus_cli.serving.devices.executor import OpenExecutor
 from proteus_cli.serving.fleet.fleet import TIMER_RESOLUTION_S, Fleet
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.worker import Clock
+from proteus_cli.serving.fleet.workers import Workers
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.admission import Admission, RequestWatch
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog
@@ -119,24 +119,17 @@ def make_data_plane(
     controller.placeable.use(profiles, models)
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
-    signatures = {family.name: family.signature for family in served}
-    computed = ComputedConfidence(served)
-
-    def ask(devices: Iterable[str]) -> None:
-        admission.ask(devices)  # which is made last
-
-    def run(check: Launch) -> None:
-        fleet.workers[check.hosted.device].run(check)
-
-    checks = Checks(controller, lifecycle, clock, run, nth=options.check_nth)
+    computed, workers = ComputedConfidence(served), Workers()
+    checks = Checks(controller, lifecycle, workers, clock, nth=options.check_nth)
     results = Results(
         counts, clock, drift=drift, refuses_non_finite=options.refuses_non_finite, is_emulated=options.is_emulated,
-        second_stages=SecondStages(controller, confidence or computed, ask, checks),
+        second_stages=SecondStages(controller, confidence or computed, workers, checks),
         min_timeout_s=controller.dispatch.min_timeout_s,
     )  # fmt: skip
     fleet = Fleet(
-        controller, devices, open_device, results, clock, models=models, profiles=profiles, signatures=signatures,
-        files=files, timer_s=options.timer_s, memory_of=memory_of, tunes_slots=options.tunes_slots,
+        controller, workers, devices, open_device, results, clock, models=models, profiles=profiles,
+        signatures={family.name: family.signature for family in served}, files=files, timer_s=options.timer_s,
+        memory_of=memory_of, tunes_slots=options.tunes_slots,
     )  # fmt: skip
     samples = _samples(sample_writer, families, computed) if sample_writer is not None else None
     answers = None
@@ -144,7 +137,7 @@ def make_data_plane(
         answers = AnswerLog(options.keep_answers_s, clock, samples.superseded if samples is not None else None)
     arms = dict[str, VersionArms]()
     admission = Admission(
-        families, controller, lifecycle, fleet.workers, results, counts, clock,
+        families, controller, lifecycle, workers, results, counts, clock,
         refuses_non_finite=options.refuses_non_finite, max_timeout_s=options.max_timeout_s,
         answers=answers, samples=samples, watch=watch, arms=arms,
     )  # fmt: skip

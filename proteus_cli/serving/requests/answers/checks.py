@@ -17,6 +17,7 @@ from proteus_cli.control.dispatch.checks import EveryNth
 from proteus_cli.control.replanning.disagreement import DisagreementWatch
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.serving.devices.executor import BatchResult
+from proteus_cli.serving.fleet.workers import Workers
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.answers.classes import class_of
@@ -36,21 +37,15 @@ class CheckInFlight(AsideInFlight, frozen=False, gc=True, eq=False, kw_only=True
 
 
 class Checks:
-    """Has every ``nth`` sure answer checked (0: none), where a device is idle; ``run`` starts a batch on its device.
+    """Has every ``nth`` sure answer checked (0: none), where a device of ``workers`` is idle.
 
     Answers that may not be checked do not count. Where the family has a check already, the next answer is taken.
     """
 
     def __init__(
-        self,
-        controller: Controller,
-        lifecycle: Lifecycle,
-        clock: Callable[[], float],
-        run: Callable[[Launch], None],
-        *,
-        nth: int,
+        self, controller: Controller, lifecycle: Lifecycle, workers: Workers, clock: Callable[[], float], *, nth: int
     ) -> None:
-        self._controller, self._lifecycle, self._clock, self._run = controller, lifecycle, clock, run
+        self._controller, self._lifecycle, self._workers, self._clock = controller, lifecycle, workers, clock
         self._due = EveryNth(nth)
         self.running: dict[str, CheckInFlight] = {}  # by family, also those about to start
 
@@ -108,7 +103,7 @@ class Checks:
         if launch is None:
             self.forget(check)
         else:
-            self._run(launch)
+            self._workers.run(launch)
 
 
 def _first_row(request: InFlightRequest) -> tuple[Buffer, ...]:

@@ -21,6 +21,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, FirstStage
 from proteus_cli.domain.request import ANY_VERSION, Bounds, Request
 from proteus_cli.domain.stages.confidence import margin, output_of
+from proteus_cli.serving.fleet.workers import Workers
 from proteus_cli.serving.requests.answers.checks import Checks
 from proteus_cli.serving.requests.families import ServedFamily, confidence_place
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Staged, nobody
@@ -152,17 +153,12 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
 
 
 class SecondStages:
-    """Has second stages asked; ``ask`` makes workers ask for work, once all that arrived with it is there.
+    """Has second stages asked, by ``workers``; sure answers go to ``checks``."""
 
-    Sure answers go to ``checks``.
-    """
-
-    def __init__(
-        self, controller: Controller, confidence: Confidence, ask: Callable[[Iterable[str]], None], checks: Checks
-    ) -> None:
+    def __init__(self, controller: Controller, confidence: Confidence, workers: Workers, checks: Checks) -> None:
         self.checks = checks
         self.routes, self.live_conditions = controller.cascades, controller.stop_when
-        self._controller, self._confidence, self._ask = controller, confidence, ask
+        self._controller, self._confidence, self._workers = controller, confidence, workers
 
     def first_answer(
         self,
@@ -205,7 +201,7 @@ class SecondStages:
         request.deferred = deferred
         left_s = self._controller.dispatch.last_moment_s(deferred) - now_s
         deferred.timer = asyncio.get_running_loop().call_later(left_s, at_last_moment, deferred)
-        self._ask(admitted.devices)
+        self._workers.ask_soon(admitted.devices)
         return None
 
     def only_answer(self, request: InFlightRequest, answer: Answered) -> Answered:
@@ -241,7 +237,7 @@ class SecondStages:
         effects = self._controller.dispatch.cancel(deferred)
         if effects.dropped:
             deferred.release_inputs()
-        self._ask(effects.ask)
+        self._workers.ask_soon(effects.ask)
 
 
 def _with_exit(staged: Staged, batch: AnsweredBatch) -> Staged:
