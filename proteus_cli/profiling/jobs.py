@@ -110,16 +110,12 @@ def measurement_jobs(
         eval_path = workspace.eval_path(family)
         model_digest = store.model_digest(model)
         engine_digest = _engine_digest(model_digest, backend, device)
-        found = known.of(family.name, variant.name) if known is not None else None
-        current = found if found is not None and found.engine_digest == engine_digest else None
-        if current is not None and eval_path is None:  # the declared accuracy holds
-            current = msgspec.structs.replace(
-                current, accuracy=variant.accuracy, eval_digest=None, estimated=variant.estimated
-            )
         eval_digest = store.digest(eval_path) if eval_path is not None else None
         answers = answered.get((family.name, variant.name, engine_digest, eval_digest, family.confidence))
         if answers is not None and eval_path is not None and not answers.are_of(eval_rows(eval_path)):
             answers = None
+        found = known.of(family.name, variant.name) if known is not None else None
+        current = _current(found, variant, engine_digest, has_eval=eval_path is not None)
         current, marked = (current, ()) if current is None or accepts_noise else without_noise(current)
         jobs.append(
             MeasurementJob(
@@ -139,6 +135,17 @@ def measurement_jobs(
             )
         )
     return jobs
+
+
+def _current(
+    found: VariantProfile | None, variant: Variant, engine_digest: str, *, has_eval: bool
+) -> VariantProfile | None:
+    """What was ``found`` of a variant, if that is its engine; without an eval split, the declared accuracy holds."""
+    if found is None or found.engine_digest != engine_digest:
+        return None
+    if has_eval:
+        return found
+    return msgspec.structs.replace(found, accuracy=variant.accuracy, eval_digest=None, estimated=variant.estimated)
 
 
 def known_answers(workspace: store.Workspace, profile: Profile) -> dict[tuple[str | None, ...], Answers]:

@@ -41,20 +41,49 @@ async def replay(
     stop: asyncio.Event | None = None,
 ) -> ReplayResult:
     """Send the trace, until ``stop`` is set. Returns when every request that was sent has ended."""
-    start_s, started_unix_s = perf_counter() + LEAD_S, time() + LEAD_S
-    lags_s = np.zeros(len(trace))
-    jobs: list[asyncio.Task[RequestRecord]] = []
+    started_unix_s, sender = time() + LEAD_S, _Sender(trace, target, slo_s)
+    is_whole = await _until(stop, sender.send_all(progress))
+    records = await asyncio.gather(*sender.sent)
+    sent = len(records)
+    lag_p99_s = float(np.percentile(sender.lags_s[:sent], 99)) if sent else 0.0
+    interrupted_s = None if is_whole else float(trace.arrival_s[sent - 1]) if sent else 0.0
+    return ReplayResult(records, lag_p99_s, started_unix_s, interrupted_s)
 
-    async def send(index: int, arrival_s: float) -> RequestRecord:
+
+class _Sender:
+    """Sends the requests of a trace, whose first moment is `LEAD_S` from now. ``lags_s``: how late each was sent."""
+
+    def __init__(self, trace: Trace, target: Target, slo_s: Mapping[str, float]) -> None:
+        self._trace, self._target, self._slo_s = trace, target, slo_s
+        self._start_s = perf_counter() + LEAD_S
+        self.lags_s = np.zeros(len(trace))
+        self.sent: list[asyncio.Task[RequestRecord]] = []
+
+    async def send_all(self, progress: Callable[[float], object]) -> None:
+        """Send each request at its time. Returns when the last one was sent."""
+        trace = self._trace
+        for index in range(len(trace)):
+            arrival_s = float(trace.arrival_s[index])
+            # Timers fire up to 0.5 ms early (uvloop rounds to whole ones): the rest is a few turns of the loop.
+            while (delay_s := self._start_s + arrival_s - perf_counter()) > 0:
+                await asyncio.sleep(delay_s)
+            self.lags_s[index] = max(0.0, perf_counter() - self._start_s - arrival_s)
+            self.sent.append(asyncio.create_task(self._send(index, arrival_s)))
+            if index % PROGRESS_EVERY == 0:
+                progress(arrival_s / max(trace.duration_s, 1e-9))
+
+    async def _send(self, index: int, arrival_s: float) -> RequestRecord:
+        """Send one request, unless it is too late for that, and wait for its end."""
+        trace = self._trace
         family, own_slo_s = trace.families[trace.family[index]], float(trace.slo_s[index])
-        allowed_s = slo_s[family] if np.isnan(own_slo_s) else own_slo_s
-        left_s = start_s + arrival_s + allowed_s - perf_counter()
+        allowed_s = self._slo_s[family] if np.isnan(own_slo_s) else own_slo_s
+        left_s = self._start_s + arrival_s + allowed_s - perf_counter()
         if left_s <= 0:  # the generator was so late that the deadline has passed
             return RequestRecord(family, arrival_s, Outcome.DROPPED)
         row = float(trace.eval_row[index])
         number = index if np.isnan(row) else int(row)
-        reply = await target.send(family, number, left_s, float(trace.min_accuracy[index]), trace.bounds(index))
-        latency_s = perf_counter() - start_s - arrival_s
+        reply = await self._target.send(family, number, left_s, float(trace.min_accuracy[index]), trace.bounds(index))
+        latency_s = perf_counter() - self._start_s - arrival_s
         is_late = reply.outcome is Outcome.SERVED and latency_s > allowed_s
         outcome = Outcome.LATE if is_late else reply.outcome
         is_answered = outcome in {Outcome.SERVED, Outcome.LATE}
@@ -72,23 +101,6 @@ async def replay(
             is_correct=reply.is_correct,
             is_cut=reply.is_cut,
         )
-
-    async def send_all() -> None:
-        for index in range(len(trace)):
-            arrival_s = float(trace.arrival_s[index])
-            # Timers fire up to 0.5 ms early (uvloop rounds to whole ones): the rest is a few turns of the loop.
-            while (delay_s := start_s + arrival_s - perf_counter()) > 0:
-                await asyncio.sleep(delay_s)
-            lags_s[index] = max(0.0, perf_counter() - start_s - arrival_s)
-            jobs.append(asyncio.create_task(send(index, arrival_s)))
-            if index % PROGRESS_EVERY == 0:
-                progress(arrival_s / max(trace.duration_s, 1e-9))
-
-    is_whole = await _until(stop, send_all())
-    records = await asyncio.gather(*jobs)
-    lag_p99_s = float(np.percentile(lags_s[: len(jobs)], 99)) if jobs else 0.0
-    interrupted_s = None if is_whole else float(trace.arrival_s[len(jobs) - 1]) if jobs else 0.0
-    return ReplayResult(records, lag_p99_s, started_unix_s, interrupted_s)
 
 
 async def _until(stop: asyncio.Event | None, work: Coroutine[Any, Any, None]) -> bool:

@@ -3,8 +3,7 @@
 It needs neither TensorRT nor a GPU.
 """
 
-from collections.abc import Callable
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -36,13 +35,12 @@ class ListedEngine(Value, frozen=True):
     record: BuiltEngine | None
 
 
-Judge = Callable[[EngineFiles], ListedEngine]
-
-
 def list_engines(place: store.Workspace) -> list[ListedEngine]:
     """All engines that are built, in order. Raises `ArtefactError` where the catalog or a model cannot be read."""
-    judge = _judge_of(place)
-    return [judge(files) for directory in _device_types(place) for files in _engines(directory) if _is_engine(files)]
+    judge = _Judge(place)
+    return [
+        judge.listed(files) for directory in _device_types(place) for files in _engines(directory) if _is_engine(files)
+    ]
 
 
 def prune(place: store.Workspace, *, dry_run: bool) -> list[ListedEngine]:
@@ -51,12 +49,12 @@ def prune(place: store.Workspace, *, dry_run: bool) -> list[ListedEngine]:
     Removes only files that this program writes, and directories that are empty then. Waits for running builds. Raises
     like `list_engines`, and `ArtefactError` where a file cannot be removed.
     """
-    judge = _judge_of(place)
+    judge = _Judge(place)
     removed: list[ListedEngine] = []
     for directory in _device_types(place):
         with file_lock(building_lock(directory)):
             for files in _engines(directory):
-                found = judge(files) if _is_engine(files) else None
+                found = judge.listed(files) if _is_engine(files) else None
                 waste = found if found is not None and found.state != "current" else None
                 if waste is not None:
                     removed.append(waste)
@@ -77,31 +75,28 @@ def prune_prepared(place: store.Workspace, *, dry_run: bool) -> tuple[int, int]:
     return len(unused), size_bytes
 
 
-def _judge_of(place: store.Workspace) -> Judge:
-    """A function that finds the state of an engine. It reads the catalog now, and each model once."""
-    catalog = place.catalog()
-    models = place.model_files()
+class _Judge:
+    """Finds the states of engines. It reads the catalog once, and each model once."""
 
-    @cache
-    def stages() -> dict[VariantKey, str]:
-        """The digest of each stage of a multi-exit model, by what its engine is called."""
-        return {
-            VariantKey(family.name, stage_name(number, digest)): digest
-            for family, variant in catalog.variants
-            if variant.exits
-            for number, digest in enumerate(place.stage_digests(family, variant), start=1)
-        }
+    def __init__(self, place: store.Workspace) -> None:
+        self._place, self._catalog, self._models = place, place.catalog(), place.model_files()
+        self._digests: dict[VariantKey, str | None] = {}
 
-    @cache
-    def digest_of(key: VariantKey) -> str | None:
-        if key not in models:
-            return stages().get(key)
-        family = catalog.family(key.family)
-        return place.loaded_digest(family, family.variant(key.variant))
+    def listed(self, files: EngineFiles) -> ListedEngine:
+        """An engine with its state. Raises `ArtefactError` where its model cannot be read."""
+        device_type, name = files.directory.parent.name, files.directory.name
+        directory = files.directory.relative_to(self._place.state or self._place.root).as_posix()
+        try:
+            record = files.read_record()
+        except ArtefactError:
+            why = "its record can't be read" if files.record.exists() else "its record is missing"
+            return ListedEngine(device_type, name, "stale", why, directory, record=None)
+        state, why = self._state(files, record)
+        return ListedEngine(device_type, f"{record.family}/{record.variant}", state, why, directory, record)
 
-    def state(files: EngineFiles, record: BuiltEngine) -> tuple[EngineState, str]:
-        key = VariantKey(record.family, record.variant)
-        digest = digest_of(key)
+    def _state(self, files: EngineFiles, record: BuiltEngine) -> tuple[EngineState, str]:
+        """The state of an engine that has this record, and why it is not current."""
+        digest = self._digest(VariantKey(record.family, record.variant))
         if digest is None:
             return "orphan", "not in the catalog"
         if not files.belong_to(record.device_type, record.family, record.variant):
@@ -111,18 +106,24 @@ def _judge_of(place: store.Workspace) -> Judge:
         damage = files.damage(record)
         return ("stale", damage) if damage else ("current", "")
 
-    def judge(files: EngineFiles) -> ListedEngine:
-        device_type, name = files.directory.parent.name, files.directory.name
-        directory = files.directory.relative_to(place.state or place.root).as_posix()
-        try:
-            record = files.read_record()
-        except ArtefactError:
-            why = "its record can't be read" if files.record.exists() else "its record is missing"
-            return ListedEngine(device_type, name, "stale", why, directory, record=None)
-        verdict, why = state(files, record)
-        return ListedEngine(device_type, f"{record.family}/{record.variant}", verdict, why, directory, record)
+    def _digest(self, key: VariantKey) -> str | None:
+        """The digest of what an engine of that name is built from; None where the catalog has nothing for it."""
+        if key not in self._models:
+            return self._stage_digests.get(key)
+        if key not in self._digests:
+            family = self._catalog.family(key.family)
+            self._digests[key] = self._place.loaded_digest(family, family.variant(key.variant))
+        return self._digests[key]
 
-    return judge
+    @cached_property
+    def _stage_digests(self) -> dict[VariantKey, str]:
+        """The digest of each stage of a multi-exit model, by what its engine is called."""
+        return {
+            VariantKey(family.name, stage_name(number, digest)): digest
+            for family, variant in self._catalog.variants
+            if variant.exits
+            for number, digest in enumerate(self._place.stage_digests(family, variant), start=1)
+        }
 
 
 def _device_types(place: store.Workspace) -> list[Path]:
