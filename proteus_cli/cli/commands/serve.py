@@ -82,7 +82,7 @@ def serve(
     once.
     """
     from proteus_cli.cli.workflows.cluster.hosts import host_list
-    from proteus_cli.cli.workflows.deployment.deployment import deployment_of
+    from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
     from proteus_cli.cli.workflows.deployment.resources import Emulation
     from proteus_cli.serving.requests.samples.writer import SampleSettings
     from proteus_cli.serving.server.deployment import ServerOptions
@@ -106,17 +106,16 @@ def serve(
         check_sample=check_sample, keep_answers_s=feedback,
         samples=SampleSettings(workspace.samples_dir, samples, int(samples_space), samples_for) if samples else None,
     )  # fmt: skip
+    served = DeploymentOptions(
+        replan, batching, Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
+        in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
+        drift_after_s=drift_after, record=record, shifts=shifts, memory=memory, attainment=attainment,
+        hosts=host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None,
+        join_budget_s=join_budget if join else None,
+        catalog_budget_s=catalog_budget, watch=watch, fixed_slots=fixed_slots,
+    )  # fmt: skip
     with workspace.only_read() if emulate else nullcontext(workspace) as place:  # plans are kept all the same
-        deployment = deployment_of(
-            plan, place, replan=replan, batching=batching,
-            emulation=Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
-            in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
-            drift_after_s=drift_after, record=record, shifts=shifts, memory=memory, attainment=attainment,
-            hosts=host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None,
-            join_budget_s=join_budget if join else None,
-            catalog_budget_s=catalog_budget, watch=watch, fixed_slots=fixed_slots,
-        )  # fmt: skip
-        run_server(deployment, server, _announce, live_view)
+        run_server(deployment_of(plan, place, served), server, _announce, live_view)
 
 
 def _require_compatible(

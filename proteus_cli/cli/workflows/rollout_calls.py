@@ -40,15 +40,18 @@ class RolloutCalls:
         self._url, self._ca = url, ca
 
     def start(self, asked: RolloutStart) -> RolloutStatus:
+        """Start a roll-out. Returns its status."""
         return asyncio.run(self._asked("", asked, RolloutStatus))
 
     def status(self) -> RolloutsStatus:
         return asyncio.run(self._asked("", None, RolloutsStatus))
 
     def promote(self, family: str, *, fully: bool) -> RolloutStatus:
+        """Go on with the roll-out of a family by one step, or ``fully``. Returns its status."""
         return asyncio.run(self._asked(f"/{family}/promote", RolloutPromotion(fully), RolloutStatus))
 
     def abort(self, family: str, reason: str) -> RolloutStatus:
+        """Have the old version of a family serve alone again, and note why. Returns its status."""
         return asyncio.run(self._asked(f"/{family}/abort", RolloutAbortion(reason), RolloutStatus))
 
     async def _asked(self, path: str, body: msgspec.Struct | None, kind: type[Told]) -> Told:

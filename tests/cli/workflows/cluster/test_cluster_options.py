@@ -13,7 +13,7 @@ from tiny import CLASSES, INPUTS, SHAPES, add_plan, add_profiles, device, make_w
 from proteus_cli.cli.command_line.memory import memory_limits
 from proteus_cli.cli.workflows.cluster.hosts import agents_of, host_list
 from proteus_cli.cli.workflows.cluster.measuring import _measured, devices_by_host
-from proteus_cli.cli.workflows.deployment.deployment import deployment_of
+from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
 from proteus_cli.domain.cluster.hosts import split_address
 from proteus_cli.domain.device import host_of
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
@@ -149,7 +149,7 @@ def test_a_plan_may_be_for_hosts_that_ray_or_kubernetes_do_not_list_yet(tmp_path
     add_profiles(made, ["b/cpu0"])
     add_plan(made, {"b/cpu0": "shapes-l"})
     hosts = host_list("kubernetes:agents", key_of(tmp_path))
-    deployment = deployment_of(Path("plan"), made.place, replan="auto", batching=None, hosts=hosts)
+    deployment = deployment_of(Path("plan"), made.place, DeploymentOptions(hosts=hosts))
     assert [device.id for device in deployment.devices] == ["b/cpu0"]
     assert deployment.hosts is hosts
 

@@ -25,7 +25,7 @@ def made(tmp_path: Path) -> Tiny:
 
 
 def opened(made: Tiny) -> tuple[PlanSource, ProfileStore]:
-    deployment = deployment_of(Path("plan"), made.place, replan="auto", batching=None)
+    deployment = deployment_of(Path("plan"), made.place)
     return deployment.source, ProfileStore(deployment.profiles)
 
 

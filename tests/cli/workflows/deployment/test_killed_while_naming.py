@@ -91,7 +91,7 @@ def test_before_the_catalog_names_the_version_all_is_undone_and_the_plan_is_curr
     killed(monkeypatch, lambda: versions.write(candidate, measured), at=at, after=after)
     assert (texts(made) == before) is (written == 1)
     with caplog.at_level(logging.WARNING, "proteus.rollouts"):
-        deployment = deployment_of(Path("plan"), made.place, replan="auto", batching=None)
+        deployment = deployment_of(Path("plan"), made.place)
     assert deployment.plan.placements
     assert (texts(made), left(made)) == (before, [])
     (line,) = [each.message for each in caplog.records if each.name == "proteus.rollouts"]
@@ -112,7 +112,7 @@ def test_until_the_version_serves_all_is_undone_and_the_plan_is_current(
     if is_killed:
         killed(monkeypatch, lambda: undo_namings(made.place), at="have_named", module=naming_intents)
     with caplog.at_level(logging.WARNING, "proteus.rollouts"):
-        assert deployment_of(Path("plan"), made.place, replan="auto", batching=None).plan.placements
+        assert deployment_of(Path("plan"), made.place).plan.placements
     assert (texts(made), left(made)) == (before, [])
     (line,) = [each.message for each in caplog.records if each.name == "proteus.rollouts"]
     assert line == (
