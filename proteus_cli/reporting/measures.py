@@ -106,6 +106,7 @@ class RequestColumns:
 
     @property
     def violating(self) -> Bools:
+        """Whether each request was late, dropped or rejected, or has failed."""
         return np.not_equal(self.outcome, _CODES[Outcome.SERVED])
 
     def of_family(self, name: str) -> "RequestColumns":

@@ -40,6 +40,7 @@ class EngineFiles:
 
     @property
     def version(self) -> Path:
+        """The directory that both files are in: the only version that there is."""
         return self.directory / "1"
 
     @property

@@ -90,6 +90,7 @@ class FamilyState:
 
     @property
     def waiting_rows(self) -> int:
+        """Rows of all admitted requests that are in no batch."""
         return self.rows - sum(self.running.values())
 
     def ran(self, host: Host, rows: int) -> None:

@@ -37,6 +37,7 @@ class Comparison:
         return (self,)
 
     def truth(self, values: Values) -> Any:
+        """Whether it holds, for each row, or for all where the value is one for all; never where that is NaN."""
         return OPERATORS[self.operator](np.asarray(values[self.metric], np.float64), self.value)
 
 
@@ -54,6 +55,7 @@ class AllOf:
         return tuple(each for part in self.parts for each in part.comparisons)
 
     def truth(self, values: Values) -> Any:
+        """Whether it holds, as `Comparison.truth`."""
         return reduce(np.logical_and, (part.truth(values) for part in self.parts))
 
 
@@ -71,6 +73,7 @@ class AnyOf:
         return tuple(each for part in self.parts for each in part.comparisons)
 
     def truth(self, values: Values) -> Any:
+        """Whether it holds, as `Comparison.truth`."""
         return reduce(np.logical_or, (part.truth(values) for part in self.parts))
 
 

@@ -48,6 +48,7 @@ class Meeting:
 
     @property
     def case(self) -> str:
+        """``"digits-s ×8 beside digits-l ×4"``."""
         return f"{self.name} beside {self.others}"
 
     @property

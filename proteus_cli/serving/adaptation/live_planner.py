@@ -26,6 +26,7 @@ class LivePlanner:
 
     @property
     def is_solving(self) -> bool:
+        """Whether the solver is at work on a plan."""
         return self._solver is not None and self._solver.state.is_busy
 
     def follow(self, plan: Plan) -> None:

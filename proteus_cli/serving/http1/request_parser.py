@@ -67,6 +67,7 @@ class RequestParser:
 
     @property
     def has_rest(self) -> bool:
+        """Whether a part of the last read waits for `read_on`."""
         return self._rest is not None
 
     def read_on(self) -> None:

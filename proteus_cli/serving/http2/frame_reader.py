@@ -57,6 +57,7 @@ class FrameReader:
 
     @property
     def has_rest(self) -> bool:
+        """Whether a part of the last read waits for `go_on`."""
         return self._rest is not None
 
     def go_on(self) -> None:

@@ -57,6 +57,7 @@ class Http2Stream:
 
     @property
     def unsent_bytes(self) -> int:
+        """Bytes of the answer that wait to be sent."""
         return 0 if self.queue is None else len(self.queue)
 
     def send(self, head: bytes, body: bytes, trailers: bytes) -> None:

@@ -92,6 +92,7 @@ class AgentSession:
 
     @property
     def bytes_sent(self) -> int:
+        """Grows with whatever goes to the agent."""
         return self.channel.bytes_sent
 
     @property
