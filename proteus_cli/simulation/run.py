@@ -29,6 +29,7 @@ from proteus_cli.control.decision import (
     WakeOthers,
 )
 from proteus_cli.control.policies import Policy
+from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
 from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, Switch
 from proteus_cli.control.topology.plan_steps import keys
@@ -316,7 +317,7 @@ class _Simulation:
                 self._saw(RequestRecord(r.family, r.arrival_s, outcome))
 
     def _tick(self, now_s: float) -> None:
-        """Ask for a plan, solve for it, and put it in force; the next tick comes after that."""
+        """Ask for a plan, and solve for it; the next tick comes once it is in force, or given up."""
         if self._arrivals_over or self._rule is None:
             return
         every_s, replanning = self._rule.every_s, self._controller.replanning
@@ -332,7 +333,12 @@ class _Simulation:
         except NoFeasiblePlan:  # what serves goes on serving, as in the live server
             replanning.failed(wanted, now_s)
             self._events.at(now_s + every_s, self._tick)
-            return
+        else:
+            self._change_to(plan, wanted, every_s, now_s)
+
+    def _change_to(self, plan: Plan, wanted: ReplanRequest, every_s: float, now_s: float) -> None:
+        """Load a plan beside what serves, and put it in force then, if it is still wanted."""
+        before, standbys = self._controller.plan, self._controller.topology.standbys
         swaps, hosted = plan.swaps_from(before, standbys), self._hosted_by(plan)
         activated = plan.swaps_from(before) - swaps
         what = hosting_text(before, plan, self._loads_s(plan, before, standbys), self._variant_labels)
@@ -340,6 +346,7 @@ class _Simulation:
         rollout, load_time_s = PlanRollout(self._controller.topology, hosted), self._conditions.load_time_s
         beside = rollout.begin(in_place=self._devices if load_time_s is not None else ())
         load_beside_s, solve_s = self._load_beside_s(beside), self._solve_s(now_s)
+        replanning = self._controller.replanning
 
         def adopt(then_s: float) -> None:
             if replanning.why_not(wanted, plan, then_s) is not None:

@@ -112,13 +112,12 @@ def replayed_against(
     After Ctrl-C no more requests are sent, and the report is on those that were. Raises `KeyboardInterrupt` after that
     report; `ServerError`; and `UsageError` for a bad ``ca``.
     """
-    arrivals = sending.arrivals
 
     async def run() -> tuple[ReplayResult, StatusReply]:
         async with server_at(url, sending.ca) as target:
             before = await sending.prepare(target)
             with console.progress(f"replaying against {before.policy}") as advance, _first_interrupt() as stop:
-                load = await replay(arrivals, target, before.slo_s, lambda done: advance("", done), stop)
+                load = await replay(sending.arrivals, target, before.slo_s, lambda done: advance("", done), stop)
             return load, await target.status()
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -128,8 +127,18 @@ def replayed_against(
             f"the load generator sent requests late (p99: {format_duration(load.lag_p99_s)}), and the latencies "
             "include that: this machine is too slow for the rate of the trace"
         )
+    yield _report(load, status, sending.arrivals, attainment, profiles)
+    if load.interrupted_s is not None:
+        console.warn(f"interrupted after {load.interrupted_s:.1f} s of the trace: the report covers these")
+        raise KeyboardInterrupt
+
+
+def _report(
+    load: ReplayResult, status: StatusReply, arrivals: Trace, attainment: float | None, profiles: Sequence[Profile]
+) -> Report:
+    """What became of the requests of a replay, with what the server says of itself after it."""
     changes = [(change.unix_s - load.started_unix_s, change) for change in status.changes]
-    yield report(
+    return report(
         load.records,
         policy=status.policy,
         mode="emulated" if status.emulated else "live",
@@ -146,9 +155,6 @@ def replayed_against(
         noisy_cells=noisy_cells(profiles) if profiles else None,
         profiled=accuracy_by_variant(profiles),
     )
-    if load.interrupted_s is not None:
-        console.warn(f"interrupted after {load.interrupted_s:.1f} s of the trace: the report covers these")
-        raise KeyboardInterrupt
 
 
 @contextmanager
