@@ -177,7 +177,7 @@ class SharedHost:
         ended = min(gpu.running, key=lambda each: each.left_s)
         gpu.running.remove(ended)
         launch = ended.launch
-        self._choosers[device].ended(ended.exposure, _LATENCY(launch.rows), launch.rows, now_s)
+        self._choosers[device].ended(ended.exposure, _LATENCY(launch.rows), now_s)
         self.latencies_s += [now_s - request.arrival_s for request in launch.requests]
         self._controller.finished(launch, now_s - ended.began_s)
         self._set_end(device, now_s)

@@ -38,9 +38,7 @@ def asked(
     batcher: Batcher, queue: DeadlineQueue, host: Host, quota: int, now_s: float, slowdown: float = 1.0
 ) -> Batching:
     """As a worker asks that has so much quota."""
-    head = queue.peek()
-    assert head is not None
-    return batcher.decide(head, min(queue.rows, quota), host, now_s, slowdown)
+    return batcher.decide(queue.head(), min(queue.rows, quota), host, now_s, slowdown)
 
 
 def decide(queue: DeadlineQueue, now_s: float, *, quota: int = 99, host: Host = HOST) -> Batching:

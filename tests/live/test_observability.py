@@ -89,7 +89,7 @@ def busy_tuner() -> SlotTuner:
     """Of a device of two slots, one of which was busy for a while."""
     tuner = SlotTuner(2, 0.0)
     for batch in range(60):
-        tuner.ended(tuner.began(batch / 60), 0.01, 1, (batch + 1) / 60)
+        tuner.ended(tuner.began(batch / 60), 0.01, (batch + 1) / 60)
         tuner.look((batch + 1) / 60)
     assert tuner.knee == 1
     return tuner

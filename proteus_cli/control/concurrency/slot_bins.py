@@ -25,7 +25,6 @@ class SlotWindow:
     batches: int
     work_s: float
     service_s: float
-    rows: int
 
     @property
     def lasted_s(self) -> float:
@@ -63,7 +62,7 @@ class SlotBins:
         self.running += 1
         return tuple(self._clock)
 
-    def ended(self, exposure: Exposure, work_s: float | None, rows: int, now_s: float) -> None:
+    def ended(self, exposure: Exposure, work_s: float | None, now_s: float) -> None:
         """A batch has ended that the profile gives ``work_s``; None: it failed, and tells nothing."""
         self._advance(now_s)
         self.running -= 1
@@ -80,7 +79,6 @@ class SlotBins:
             for other, other_s in seen:
                 row[other] += part * other_s
         self.batches += 1
-        self._rows += rows
         self._work_s += work_s
         self._service_s += took_s
 
@@ -109,7 +107,6 @@ class SlotBins:
             self.batches,
             self._work_s,
             self._service_s,
-            self._rows,
         )
         self._begin_window(now_s)
         return found
@@ -120,7 +117,7 @@ class SlotBins:
         self._products = [[0.0] * (self._levels + 1) for _ in range(self._levels + 1)]
         self._work = [0.0] * (self._levels + 1)
         self._work_s = self._service_s = 0.0
-        self.batches = self._rows = 0
+        self.batches = 0
 
     def _advance(self, now_s: float) -> None:
         self._clock[min(self.running, self._levels)] += max(0.0, now_s - self._at_s)

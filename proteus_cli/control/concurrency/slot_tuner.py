@@ -105,9 +105,9 @@ class SlotTuner:
         """A batch begins; the answer is for `ended`."""
         return self.bins.began(now_s)
 
-    def ended(self, exposure: Exposure, work_s: float | None, rows: int, now_s: float) -> None:
+    def ended(self, exposure: Exposure, work_s: float | None, now_s: float) -> None:
         """A batch has ended that the profile gives ``work_s``; None: it failed."""
-        self.bins.ended(exposure, work_s, rows, now_s)
+        self.bins.ended(exposure, work_s, now_s)
 
     def lost(self, now_s: float) -> None:
         """The device is lost: what it is when it comes back is not known."""

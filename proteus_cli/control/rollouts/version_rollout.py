@@ -23,7 +23,6 @@ on, there is no such bound: the ``note`` says what is undecided, and why.
 """
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from proteus_cli.control.rollouts.guard import Guard
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
@@ -54,12 +53,11 @@ class WantedStep:
     """What the driver brings about.
 
     ``share`` of the queries goes to the new version, the rest to the old one; ``shadow_share`` of what the old one
-    answers is compared. ``catalog``: which one it is to name. The old version is kept loaded until ``ending``.
+    answers is compared. The old version is kept loaded until ``ending``.
     ``note``: what could not be decided, and why.
     """
 
     step: Step
-    catalog: Literal["old", "new"] = "old"
     waits_for_promote: bool = False
     ending: Ending | None = None
     reason: str = ""
@@ -182,8 +180,7 @@ class VersionRollout:
     def _advance(self, now_s: float, note: str = "") -> WantedStep:
         self._place += 1
         step = self._steps[self._place]
-        catalog: Literal["old", "new"] = "new" if step.stage in {RolloutStage.PROMOTING, RolloutStage.FULL} else "old"
-        self.wanted, self.since_s = WantedStep(step, catalog, note=note), now_s
+        self.wanted, self.since_s = WantedStep(step, note=note), now_s
         if step.stage is not RolloutStage.PROMOTING:
             self.guard.begin_step(step.share)
         return self.wanted
@@ -191,7 +188,7 @@ class VersionRollout:
     def _end(self, ending: Ending, reason: str, now_s: float) -> WantedStep:
         is_done = ending is Ending.DONE
         step = Step(RolloutStage.ENDED, share=float(is_done))
-        self.wanted = WantedStep(step, "new" if is_done else "old", ending=ending, reason=reason)
+        self.wanted = WantedStep(step, ending=ending, reason=reason)
         self.since_s = now_s
         return self.wanted
 

@@ -33,4 +33,4 @@ class WatchedWorker(Worker):
         if exposure is not None:  # else taken back
             is_whole = not isinstance(result, Exception) and not result.failures
             work_s = launch.hosted.mean_latency(launch.rows) if is_whole else None
-            self._tuner.ended(exposure, work_s, launch.rows, self._ended_s)
+            self._tuner.ended(exposure, work_s, self._ended_s)

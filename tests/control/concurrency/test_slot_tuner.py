@@ -31,7 +31,7 @@ class Tuned:
     def ended(self, exposure: object, work_s: float, now_s: float) -> None:
         del work_s
         assert isinstance(exposure, tuple)
-        self.tuner.ended(exposure, WORK_S, 1, now_s)
+        self.tuner.ended(exposure, WORK_S, now_s)
 
     def look(self, now_s: float) -> int:
         slots = self.tuner.look(now_s)

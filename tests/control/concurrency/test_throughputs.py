@@ -21,7 +21,7 @@ class Recorded:
 
     def ended(self, exposure: object, work_s: float, now_s: float) -> None:
         assert isinstance(exposure, tuple)
-        self.bins.ended(exposure, work_s, 1, now_s)
+        self.bins.ended(exposure, work_s, now_s)
 
     def look(self, now_s: float) -> int:
         self.windows.append(self.bins.window(self.slots, now_s))
@@ -82,7 +82,7 @@ def test_a_window_takes_the_same_memory_whatever_runs() -> None:
 def test_time_is_counted_once_and_a_lost_device_runs_nothing() -> None:
     bins = SlotBins(2, 0.0)
     first, second = bins.began(1.0), bins.began(2.0)
-    bins.ended(first, 1.0, 1, 3.0)
+    bins.ended(first, 1.0, 3.0)
     assert bins.seconds(4.0) == [1.0, 2.0, 1.0]
     bins.lost(4.0)
     assert (bins.running, bins.seconds(5.0)) == (0, [2.0, 2.0, 1.0])
@@ -91,7 +91,7 @@ def test_time_is_counted_once_and_a_lost_device_runs_nothing() -> None:
 
 def test_a_batch_that_failed_tells_nothing() -> None:
     bins = SlotBins(2, 0.0)
-    bins.ended(bins.began(0.0), None, 1, 1.0)
+    bins.ended(bins.began(0.0), None, 1.0)
     window = bins.window(2, 1.0)
     assert window.batches == 0
     assert window.work_s == 0

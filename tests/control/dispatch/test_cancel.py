@@ -138,7 +138,7 @@ def test_a_queue_is_a_sorted_list(moves: list[tuple[str, float, int]]) -> None:
                 model = [each for each in model if each is not request]
         assert list(queue) == model
         assert (len(queue), queue.rows) == (len(model), sum(request.rows for request in model))
-        assert queue.peek() is (model[0] if model else None)
+        assert not model or queue.head() is model[0]
 
 
 HOSTS = [hosted(f"cpu{n}", latency_s={1: 0.01}, weight=weight) for n, weight in enumerate((1.0, 2.0, 0.0))]

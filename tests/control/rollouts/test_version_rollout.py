@@ -56,7 +56,7 @@ def test_with_auto_it_goes_to_the_end_by_itself_as_long_as_the_guard_passes() ->
     answers(one, 500)
     assert place(one.decide(4.0)) == (RolloutStage.CANARY, 0.5)
     answers(one, 500)
-    assert (place(one.decide(5.0)), one.wanted.catalog) == ((RolloutStage.PROMOTING, 0.5), "new")
+    assert place(one.decide(5.0)) == (RolloutStage.PROMOTING, 0.5)
     assert place(one.promoted(6.0)) == (RolloutStage.FULL, 1.0)
     assert place(one.decide(65.9)) == (RolloutStage.FULL, 1.0)
     assert one.decide(66.0) == WantedStep(one.wanted.step, "new", ending=Ending.DONE)
@@ -114,7 +114,7 @@ def test_in_the_rollback_window_the_guard_and_a_person_bring_the_old_version_bac
     by_guard.decide(4.0)
     by_person.abort(4.0, "on request")
     assert [one.wanted.ending for one in (by_guard, by_person)] == [Ending.ROLLED_BACK, Ending.ABORTED]
-    assert {(one.wanted.share, one.wanted.catalog) for one in (by_guard, by_person)} == {(0.0, "old")}
+    assert {one.wanted.share for one in (by_guard, by_person)} == {0.0}
 
 
 def test_a_step_that_stays_undecided_ends_an_automatic_roll_out_alone() -> None:
@@ -309,16 +309,9 @@ class AnyRollout(RuleBasedStateMachine):
         assert (wanted.ending is not None) == (wanted.stage is RolloutStage.ENDED) == bool(self.endings)
         if wanted.ending is not None:
             is_done = wanted.ending is Ending.DONE
-            assert (wanted.share, wanted.shadow_share, wanted.catalog) == (
-                float(is_done),
-                0.0,
-                "new" if is_done else "old",
-            )
+            assert (wanted.share, wanted.shadow_share) == (float(is_done), 0.0)
         elif wanted.stage in {RolloutStage.MEASURING, RolloutStage.SHADOW}:
             assert wanted.share == 0
-        assert (wanted.catalog == "new") == (
-            wanted.stage in {RolloutStage.PROMOTING, RolloutStage.FULL} or wanted.ending is Ending.DONE
-        )
 
 
 TestAnyRollout = AnyRollout.TestCase

@@ -36,10 +36,6 @@ class DeadlineQueue:
         deadlines_s.insert(place, deadline_s)
         self._requests.insert(place, request)
 
-    def peek(self) -> Request | None:
-        """The first request, if any."""
-        return self._requests[0] if self._requests else None
-
     def head(self) -> Request:
         """The first request. Raises `IndexError` where there is none."""
         return self._requests[0]

@@ -39,17 +39,16 @@ def test_the_first_that_is_due_in_time_is_found_and_a_batch_is_cut_out_from_ther
 
 def test_an_empty_queue_has_no_head_and_nothing_to_take() -> None:
     queue = DeadlineQueue()
-    assert queue.peek() is None
     assert (len(queue), queue.rows, list(queue)) == (0, 0, [])
+    with pytest.raises(IndexError):
+        queue.head()
     with pytest.raises(IndexError):
         queue.pop()
 
 
-def test_peek_leaves_the_request_where_it_is() -> None:
+def test_the_head_stays_where_it_is() -> None:
     queue = filled([(0.2, 3), (0.1, 2)])
-    head = queue.peek()
-    assert head is not None
-    assert (head.id, len(queue), queue.rows) == (1, 2, 5)
+    assert (queue.head().id, len(queue), queue.rows) == (1, 2, 5)
 
 
 def test_take_stops_at_the_first_that_does_not_fit() -> None:
