@@ -409,7 +409,7 @@ class _Simulation:
             self._events.at(now_s + self._load_time_s(measured), self._standby_loaded, load)
 
     def _standby_loaded(self, now_s: float, load: StandbyLoad) -> None:
-        self._controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s)
+        self._apply(self._controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s), now_s)
 
 
 def _if_any(**arguments: object) -> dict[str, Any]:

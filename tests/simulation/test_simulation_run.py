@@ -59,6 +59,11 @@ def one_device(
     return simulate(trace, plan, catalog, {"cpu0": profile}, policy, never, conditions=conditions, saw=saw)
 
 
+def always(plan: Plan) -> Callable[..., Plan]:
+    """Makes the same plan whatever it is asked for."""
+    return lambda *_, **__: plan
+
+
 def at_once(number: int) -> Trace:
     return make_trace(*[(0.0, "a")] * number)
 
@@ -374,9 +379,7 @@ def test_a_burst_of_one_family_is_answered_by_idle_devices_of_another_where_its_
     )
     few = [(i / 2, family) for i in range(19) for family in "ab"]
     trace = make_trace(*few, *[(9.75, "a")] * 100)
-
-    def kept(*_: object, **__: object) -> Plan:
-        return plan
+    kept = always(plan)
 
     def served(memory_bytes: dict[str, int]) -> Counter[str]:
         run = simulate(trace, plan, catalog, of_both, PROTEUS, kept, conditions=Conditions(memory_bytes=memory_bytes))
@@ -389,6 +392,29 @@ def test_a_burst_of_one_family_is_answered_by_idle_devices_of_another_where_its_
     assert alone == {"cpu0 good": 28, "cpu1 other": 19}
     assert helped["cpu1 other"] == 19, "the other family loses nothing"
     assert helped["cpu1 fast"] == 100 + 19 - helped["cpu0 good"]
+
+
+def test_a_device_answers_what_waits_as_soon_as_its_standby_is_loaded() -> None:
+    """The load ends at 1.25 s, while the own device runs four of nine queries until 1.3 s; four wait, due at 1.5 s."""
+    measured = (
+        make_measured("a", "good", 0.9, {1: 0.1, 4: 0.2}, memory_bytes=1000),
+        make_measured("a", "fast", 0.6, {1: 0.0025, 8: 0.02}, memory_bytes=1000),
+        make_measured("b", "other", 0.9, {1: 0.05}, memory_bytes=1000),
+    )
+    catalog = make_catalog(
+        make_family("a", {"good": 0.9, "fast": 0.6}, slo="500ms"), make_family("b", {"other": 0.9}, slo="500ms")
+    )
+    plan = make_plan(
+        make_placement("cpu0", "a", "good", capacity_qps=20.0, max_batch=4),
+        make_placement("cpu1", "b", "other", capacity_qps=20.0, max_batch=1),
+    )
+    run = simulate(
+        make_trace((0.0, "b"), *[(1.0, "a")] * 9), plan, catalog,
+        {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")}, PROTEUS, always(plan),
+        conditions=Conditions(memory_bytes={"cpu1": 2000}, load_time_s=1.15),
+    )  # fmt: skip
+    helped = [(at_s, launch.rows) for at_s, launch in run.launches if launch.hosted.variant == "fast"]
+    assert helped == [(pytest.approx(1.25), 4)]
 
 
 def test_a_published_system_has_no_standbys_whatever_memory_there_is() -> None:

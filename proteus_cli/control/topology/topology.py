@@ -74,14 +74,12 @@ class Topology:
     def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool = False) -> Effects:
         """The load of a standby has ended. Where a plan has changed meanwhile, what it loaded may be freed."""
         self.warming.ended(load, how, now_s, gave_way=gave_way)
-        self._use_standbys()
-        return Effects(keep=self.steps.keep_of(load.device))
+        return Effects(ask=self._use_standbys(), keep=self.steps.keep_of(load.device))
 
     def memory_short(self, device: str, now_s: float) -> Effects:
         """A device has too little memory: it gives up its standbys, and gets none for a while."""
         self.warming.memory_short(device, now_s)
-        self._use_standbys()
-        return Effects(keep=self.steps.keep_of(device))
+        return Effects(ask=self._use_standbys(), keep=self.steps.keep_of(device))
 
     def make_room(self, hosted: Sequence[Host]) -> None:
         """Give standbys up, so that ``hosted`` can be loaded beside what is active."""
@@ -205,12 +203,14 @@ class Topology:
         engines = frozenset(each for each in self.outages.engines if VariantKey(*each[1:]) not in keys)
         self.outages = replace(self.outages, engines=engines)
 
-    def _use_standbys(self) -> None:
-        """Standbys have changed: from now on, those that there are answer the overflow."""
+    def _use_standbys(self) -> tuple[str, ...]:
+        """Standbys have changed: from now on, those that there are answer the overflow. Returns the workers to ask."""
         now, before = (self._overflow_of(), self._foreign_of()), (self._overflow, self._foreign)
-        if _known_to_dispatch(*now) != _known_to_dispatch(*before):
-            unhosted = self._host()
-            assert not unhosted  # noqa: S101 - what is active has not changed, and it may answer all that waits
+        if _known_to_dispatch(*now) == _known_to_dispatch(*before):
+            return ()
+        unhosted = self._host()
+        assert not unhosted  # noqa: S101 - what is active has not changed, and it may answer all that waits
+        return tuple(self._workers)
 
     def _rehost(self, loads: tuple[Load, ...]) -> Effects:
         self.warming.changed()

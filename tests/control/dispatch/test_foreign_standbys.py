@@ -126,6 +126,28 @@ def test_an_idle_device_answers_in_batches_of_any_length() -> None:
     assert launched(controller, "cpu1", 0.0).rows == 8
 
 
+def test_once_one_is_loaded_its_device_is_asked_about_what_waits() -> None:
+    """After 25 ms six rows wait and four run, which is more than cpu0 makes in the 75 ms that are left."""
+    hosts = good(), other()
+    controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY, memory={"cpu1": memory()})
+    controller.adopt(plan_hosting(*hosts), hosts, 0.0)
+    load = controller.topology.next_standby(0.0)
+    assert load is not None
+    offered(controller, *range(10))
+    launched(controller, "cpu0", 0.0)
+    effects = controller.topology.standby_ended(load, StandbyEnd.LOADED, 0.025)
+    assert "cpu1" in effects.ask
+    assert launched(controller, "cpu1", 0.025).hosted.key == FAST
+
+
+def test_nobody_is_asked_where_a_load_changes_nothing() -> None:
+    controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY, memory={"cpu1": memory()})
+    controller.adopt(plan_hosting(good(), other()), (good(), other()), 0.0)
+    load = controller.topology.next_standby(0.0)
+    assert load is not None
+    assert controller.topology.standby_ended(load, StandbyEnd.FAILED, 1.0).ask == ()
+
+
 def test_what_devices_that_have_a_free_slot_or_help_already_carry_by_it_is_admitted_too() -> None:
     """In 100 ms, 100 rows more than the ten of the active variant."""
     controller = adopted(good(), other())
