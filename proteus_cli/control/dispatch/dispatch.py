@@ -103,8 +103,7 @@ class Dispatch:
         if self._admits_timely and family.rows:
             timely_rows = tier.capacity_qps * (due_s - now_s)
             if family.rows + rows > self._admitted_frac * timely_rows:
-                foreign_qps = sum([each.foreign_qps(family.helping) for each in tier.foreign])
-                timely_rows += foreign_qps * (due_s - now_s)
+                timely_rows += tier.foreign_qps(self._workers, family.helping) * (due_s - now_s)
                 limit_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
                 is_over = before_rows and before_rows + rows > limit_rows

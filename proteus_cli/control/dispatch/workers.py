@@ -162,6 +162,15 @@ class AccuracyTier:
                 return able
         return next(iter(free[-1].free.values()))
 
+    def foreign_qps(self, workers: "Mapping[str, WorkerState]", helping: Mapping[str, int]) -> float:
+        """What foreign standbys carry in slots that are free, or run one of the ``helping`` batches, by device."""
+        found = 0.0
+        for each in self.foreign:
+            if each.serving:
+                parts = [workers[host.device].part_for(helping.get(host.device, 0)) for host in each.hosts]
+                found += each.capacity_qps / each.serving * sum(parts)
+        return found
+
     def next_foreign(self, left_s: float) -> Admitted:
         """Ask one free device with a foreign standby that answers a row in that time, the most accurate, or nobody."""
         for each in self.foreign:
@@ -274,6 +283,10 @@ class WorkerState:
     def is_idle(self) -> bool:
         """Whether the worker serves, runs nothing, and has nothing to take."""
         return self.free == self.slots and not any(source.queue.rows for source in self.sources)
+
+    def part_for(self, batches: int) -> float:
+        """The part of the slots that is free, or runs so many ``batches``; 0 while the worker does not serve."""
+        return min((max(self.free, 0) + batches) / self.slots, 1.0) if self.is_serving else 0.0
 
     def take_from(self, sources: Sequence[WorkSource], foreign: Sequence[WorkSource]) -> None:
         """Take from these sources from now on."""

@@ -1,6 +1,6 @@
 """Hosts that decisions need not tell apart."""
 
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -81,11 +81,6 @@ class HostClass:
     def rows_within(self, budget_s: float) -> int:
         """The largest batch whose rows all have an answer in that time."""
         return self.host.least_latency.max_rows_within(budget_s / self.least_slowdown, self.host.max_batch)
-
-    def foreign_qps(self, helping: Collection[str]) -> float:
-        """What the hosts carry whose device has a free slot now, or is ``helping`` already."""
-        others = [device for device in helping if device in self._slowdowns and device not in self.free]
-        return self.capacity_qps / self.serving * (len(self.free) + len(others)) if self.serving else 0.0
 
     def slowdown_of(self, device: str) -> float:
         """The slowdown of a device that serves."""
