@@ -35,10 +35,11 @@ quota, that is in time for all of its requests, and of these the one with the ea
 head of the queue, faster workers can make; if they are busy too long, it is dropped, but batches and so capacity stay
 as large as planned: that is why an overload ends with its cause. A worker without quota takes over rows of busy
 workers: at once if no accuracy is lost, or if there are more than the more accurate ones can make; else those that
-these cannot make any more. A worker that can make nothing transfers its quota to a faster class (`Delegate`). A
-request that no worker can make is dropped. What all of them together cannot make is the *overflow*: a worker whose
-device has a faster standby of the family (`Host.overflow`) runs a batch of that in place of its own, and a worker for
-which nothing waits runs one of a family that its device has a *foreign* standby of (`AccuracyTier.foreign`).
+these cannot make any more. On one device, a faster variant first takes what a more accurate one passes over. A worker
+that can make nothing transfers its quota to a faster class (`Delegate`). A request that no worker can make is dropped.
+What all of them together cannot make is the *overflow*: a worker whose device has a faster standby of the family
+(`Host.overflow`) runs a batch of that in place of its own, and a worker for which nothing waits runs one of a family
+that its device has a *foreign* standby of (`AccuracyTier.foreign`).
 
 **Who is asked.** One worker at a time: a free one of the class that got the quota, else the one that may take over,
 else one with a foreign standby (`AccuracyTier.next_worker`). A worker that is full names the next one for what it

@@ -218,7 +218,7 @@ class Dispatch:
         for source in worker.sources:
             if not source.queue.rows:
                 continue
-            batching = decide_at(worker, source, now_s)
+            batching = decide_at(worker, source, now_s, best)
             # Not `match`: class patterns take twice as long, which is 4 % of a simulation.
             if isinstance(batching, Start):
                 if (

@@ -22,15 +22,22 @@ class WorkSelector:
     def __init__(self, batcher: Batcher, *, is_shared: bool) -> None:
         self._batcher, self._is_shared = batcher, is_shared
 
-    def decide(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | Delay | Drop | Delegate | None:
-        """What a free worker does at a source where requests wait; None: nothing."""
+    def decide(
+        self, worker: WorkerState, source: WorkSource, now_s: float, best: tuple[WorkSource, Start] | None
+    ) -> Start | Delay | Drop | Delegate | None:
+        """What a free worker does at a source where requests wait; None: nothing.
+
+        ``best`` is what it does by the sources before. What that passes over, a faster variant may take first.
+        """
         quota = source.host_class.quota
         if source.hosted.first_exit is not None:
             now_s = _as_if_s(worker, source.hosted, now_s)
         if not self._is_shared:
             return self._decide_alone(worker, source, now_s) if quota else None
         if quota <= 0:
-            quota, until_s = self._rows_to_take_over(worker, source, now_s)
+            passed = islice(source.queue, best[1].place) if best is not None and best[0].queue is source.queue else ()
+            passed_rows = sum([request.rows for request in passed])
+            quota, until_s = self._rows_to_take_over(worker, source, now_s, passed_rows)
             if not quota:
                 return Delay(until_s) if until_s < math.inf else None
         else:
@@ -80,7 +87,7 @@ class WorkSelector:
 
         It has all rows of the quota, or is full; None where they would not all be in time. A smaller batch is left
         undecided: the worker may be free earlier than it should be, and then a larger one is possible. So is whether
-        a faster variant takes over what is too much for this one.
+        a faster variant takes over what is too much for this one, or what it passes over.
         """
         first: WorkSource | None = None
         for source in worker.sources:
@@ -96,7 +103,12 @@ class WorkSelector:
         if first.hosted.first_exit is not None:
             start_s = _as_if_s(worker, first.hosted, start_s)
         batching = self._earliest(worker, first, rows, start_s)
-        return (first, batching) if isinstance(batching, Start) and batching.rows >= rows else None
+        if not isinstance(batching, Start) or batching.rows < rows:
+            return None
+        is_left_to_another = batching.place and any(
+            each.queue is first.queue and each is not first for each in worker.sources
+        )
+        return None if is_left_to_another else (first, batching)
 
     def gather(
         self, worker: WorkerState, source: WorkSource, start: Start, now_s: float
@@ -174,14 +186,16 @@ class WorkSelector:
                 most = more - 1
         return best
 
-    def _rows_to_take_over(self, worker: WorkerState, source: WorkSource, now_s: float) -> tuple[int, float]:
+    def _rows_to_take_over(
+        self, worker: WorkerState, source: WorkSource, now_s: float, passed_rows: int
+    ) -> tuple[int, float]:
         """How many rows a worker without quota may take for busy workers now; if none, until when it should wait.
 
         It takes rows at once where accuracy does not fall by that, and what is too much for more accurate workers. Of
         the rest of a more accurate class, it takes the rows that the class cannot make any more, and each row at its
         own last moment. A class that is reserved for a second stage takes of all others only what is too much for them.
         So does a variant of a worker that hosts a more accurate one of the family: for its free slot, that one comes
-        first.
+        first; and it takes the first ``passed_rows``, which that one passes over, as far as no other class may.
         """
         queue, own, head = source.queue, source.host_class, source.queue.head()
         due_s = self._batcher.due_s(head)
@@ -193,7 +207,7 @@ class WorkSelector:
                 continue
             if each.free:
                 if len(each.free) == 1 and worker.device in each.free and each.host.rank > rank:
-                    rows += max(min(each.quota, math.ceil(overflow)), 0)
+                    rows += max(min(each.quota, math.ceil(overflow)), passed_rows - (queue.rows - each.quota), 0)
                     overflow -= each.quota
                 continue
             if each.host.rank <= rank:

@@ -166,9 +166,8 @@ class AccuracyTier:
         """What foreign standbys carry in slots that are free, or run one of the ``helping`` batches, by device."""
         found = 0.0
         for each in self.foreign:
-            if each.serving:
-                parts = [workers[host.device].part_for(helping.get(host.device, 0)) for host in each.hosts]
-                found += each.capacity_qps / each.serving * sum(parts)
+            parts = [workers[device].part_for(helping.get(device, 0)) for device in each.free_or(helping)]
+            found += each.capacity_qps / each.serving * sum(parts) if parts else 0.0
         return found
 
     def next_foreign(self, left_s: float) -> Admitted:
@@ -285,8 +284,8 @@ class WorkerState:
         return self.free == self.slots and not any(source.queue.rows for source in self.sources)
 
     def part_for(self, batches: int) -> float:
-        """The part of the slots that is free, or runs so many ``batches``; 0 while the worker does not serve."""
-        return min((max(self.free, 0) + batches) / self.slots, 1.0) if self.is_serving else 0.0
+        """The part of the slots that is free, or runs so many ``batches``."""
+        return min((max(self.free, 0) + batches) / self.slots, 1.0)
 
     def take_from(self, sources: Sequence[WorkSource], foreign: Sequence[WorkSource]) -> None:
         """Take from these sources from now on."""

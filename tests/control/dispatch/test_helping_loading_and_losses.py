@@ -118,6 +118,44 @@ def test_a_worker_answers_with_its_accurate_variant_what_that_can_make(waiting: 
     assert launched(controller, "cpu0", 0.0).hosted.variant == "a-0.95"
 
 
+@pytest.mark.parametrize(
+    ("large_s", "dues_s", "expected"),
+    [
+        ({1: 0.040, 4: 0.048}, (0.03, 0.1), [("a-0.9", [0]), ("a-0.95", [1])]),
+        ({1: 0.020, 4: 0.030}, (0.021, 0.1, 0.1), [("a-0.9", [0]), ("a-0.95", [1, 2])]),
+        ({1: 0.020, 4: 0.030}, (0.025, 0.1, 0.1), [("a-0.95", [0, 1]), ("a-0.95", [2])]),
+    ],
+)
+def test_what_its_accurate_variant_passes_over_its_faster_one_takes_first(
+    large_s: dict[int, float], dues_s: tuple[float, ...], expected: list[tuple[str, list[int]]]
+) -> None:
+    """By its capacity, the accurate variant makes all by the time that the first is due."""
+    large = hosted("cpu0", "a", "a-0.95", latency_s=large_s, capacity_qps=200.0, accuracy=0.95)
+    controller = controller_of(large, fast("cpu0"))
+    offered(controller, *(make_request(n, slo_s=due_s) for n, due_s in enumerate(dues_s)))
+    found, now_s = list[tuple[str, list[int]]](), 0.0
+    while isinstance(launch := controller.decide("cpu0", now_s), Launch):
+        found.append((launch.hosted.variant, ids(launch)))
+        now_s += launch.hosted.latency(launch.rows)
+        controller.finished(launch, launch.hosted.latency(launch.rows))
+    assert (found, launch) == (expected, IDLE)
+
+
+def test_it_leaves_what_another_worker_can_make() -> None:
+    """The middle one, which is busy for another 12 ms, has quota for the first request, and makes it by 24 ms."""
+    large = hosted("cpu0", "a", "a-0.95", latency_s={1: 0.040, 4: 0.048}, capacity_qps=83.0, accuracy=0.95)
+    middle = hosted("cpu1", "a", "a-0.92", latency_s={1: 0.012}, max_batch=1, capacity_qps=83.0, accuracy=0.92)
+    controller = controller_of(large, fast("cpu0"), middle)
+    offered(controller, make_request(8), make_request(9))
+    controller.finished(launched(controller, "cpu0", 0.0), 0.040)
+    running = launched(controller, "cpu1", 0.0)
+    offered(controller, make_request(0, slo_s=0.03), make_request(1))
+    assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1", "cpu1"))
+    assert ids(launched(controller, "cpu0", 0.0)) == [1]
+    controller.finished(running, 0.012)
+    assert ids(launched(controller, "cpu1", 0.012)) == [0]
+
+
 # --- help: cpu0 gets all quota, cpu1 none
 
 

@@ -82,6 +82,10 @@ class HostClass:
         """The largest batch whose rows all have an answer in that time."""
         return self.host.least_latency.max_rows_within(budget_s / self.least_slowdown, self.host.max_batch)
 
+    def free_or(self, helping: Iterable[str]) -> list[str]:
+        """The devices that serve, and have a free slot or are ``helping``."""
+        return [*self.free, *(each for each in helping if each in self._slowdowns and each not in self.free)]
+
     def slowdown_of(self, device: str) -> float:
         """The slowdown of a device that serves."""
         return self._slowdowns[device][0]
