@@ -203,7 +203,10 @@ class Unfit:
 
 @dataclass(frozen=True, slots=True)
 class TooManyRows:
-    """No hosted variant answers so many rows in the request's time, even alone: ``max_rows`` would be possible."""
+    """No variant that a plan could place answers so many rows in a request's time, even alone.
+
+    Those that are hosted answer ``max_rows``.
+    """
 
     max_rows: int
 

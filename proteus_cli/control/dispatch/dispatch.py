@@ -81,8 +81,8 @@ class Dispatch:
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | TooManyRows | NeverInTime | Unfit:
         """Admit a request, or refuse it because no host keeps its bounds, or the plan cannot carry it in time.
 
-        A request that no host could answer in time even when idle does not count as demand, if it has several rows, and
-        fewer would be in time, or if no other plan could answer it either.
+        A request that no host could answer in time even when idle does not count as demand, if no other plan could
+        answer it either.
         """
         family, rows = self._families[request.family], request.rows
         is_unusual = request.priority or request.min_accuracy or request.bounds is not None
@@ -338,17 +338,19 @@ class Dispatch:
         """Why a request cannot be answered in time even by an idle device; None where one could, by some plan."""
         due_s, rows = self._batcher.due_s(request), request.rows
         max_rows = tier.max_rows_within(due_s - now_s, rows)
-        if max_rows:  # where not even one row is in time, the deadline is too short, not the request too large
-            return TooManyRows(max_rows) if max_rows < rows else None
+        if max_rows >= rows:
+            return None
         placeable_s = family.placeable_s(request)
         if placeable_s is None:
-            return None
+            return TooManyRows(max_rows) if max_rows else None
         whole_s, cut_s = placeable_s
         hosted = [each.host for each in tier.classes]
         hosted_s = [host.least_latency(rows) * (self._fastest_stage if host.cuts else 1.0) for host in hosted]
         least_s = min(whole_s, cut_s * self._fastest_stage, *hosted_s)
-        is_never = due_s - request.arrival_s < least_s < math.inf
-        return NeverInTime(least_s / (1 - self._answer_frac)) if is_never else None
+        if not due_s - request.arrival_s < least_s < math.inf:
+            return None
+        # where not even one row is in time, the deadline is too short, not the request too large
+        return TooManyRows(max_rows) if max_rows else NeverInTime(least_s / (1 - self._answer_frac))
 
     def _tier_for(self, family: FamilyState, request: Request) -> AccuracyTier | None:
         """The tier of a request with any minimum, bounds and priority, opened where needed; None: no host is fit."""

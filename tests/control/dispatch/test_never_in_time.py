@@ -86,8 +86,25 @@ def test_what_could_be_placed_is_demand_though_what_is_hosted_cannot_answer_it()
     assert demand_qps(controller) == 5.0
 
 
-def test_more_rows_than_are_in_time_are_a_matter_of_rows() -> None:
-    assert controller_of().offer(within(0.043, rows=4), 1.0) == TooManyRows(2)
+@pytest.mark.parametrize("asked", [within(0.043, rows=4, minimum=0.9), within(0.043, rows=11)])
+def test_more_rows_than_anything_could_answer_in_time_are_a_matter_of_rows(asked: Request) -> None:
+    """Four rows take the hosted variant 48 ms, and the other is not accurate enough; 11 take the other 44 ms."""
+    controller = controller_of()
+    assert controller.offer(asked, 1.0) == TooManyRows(2)
+    assert (demand_qps(controller), controller.waiting) == (0.0, 0)
+
+
+def test_so_many_rows_that_another_plan_could_answer_are_demand() -> None:
+    """Ten take the other variant 40 ms."""
+    controller = controller_of()
+    assert isinstance(controller.offer(within(0.043, rows=10), 1.0), Admitted)
+    assert demand_qps(controller) == 5.0 * 10
+    assert isinstance(controller.decide("cpu0", 1.0), Drop)
+
+
+def test_so_many_rows_that_took_long_to_arrive_had_time_enough() -> None:
+    controller = controller_of()
+    assert isinstance(controller.offer(within(0.049, rows=4, minimum=0.9), 1.005), Admitted)
 
 
 def test_what_nothing_hosted_is_accurate_enough_for_is_told_so() -> None:

@@ -76,6 +76,15 @@ def test_what_active_variants_answer_in_time_they_answer() -> None:
     assert (launch.hosted.key, ids(launch)) == (GOOD, [0, 1, 2, 3])
 
 
+def test_a_request_of_more_rows_than_active_variants_answer_in_time_a_standby_answers() -> None:
+    """20 rows take the active variant 200 ms, and the standby 20."""
+    controller = adopted(good())
+    measured = make_measured("a", "good", 0.9, {1: 0.01, 4: BATCH_S}), make_measured("a", "fast", 0.6, {1: 0.001})
+    controller.placeable.use({"cpu0": make_profile("cpu0", *measured)}, {GOOD, FAST})
+    assert isinstance(controller.offer(make_request(0, rows=20), 0.0), Admitted)
+    assert launched(controller, "cpu0", 0.0).hosted.key == FAST
+
+
 def test_of_more_a_standby_answers_as_much_as_it_can() -> None:
     controller = adopted(good())
     assert offered(controller, *range(11)) == 11
