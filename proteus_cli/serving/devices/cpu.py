@@ -8,14 +8,14 @@ from time import monotonic, perf_counter
 
 import numpy as np
 
-from proteus_cli.backends.base import Backend, NamedArrays, OutputArrays, Part, Runner, Signature, gather
-from proteus_cli.backends.exits.runner import ExitRunner, Leave
+from proteus_cli.backends.base import Backend, OutputArrays, Part, Runner, Signature, gather
+from proteus_cli.backends.exits.runner import ExitRunner
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.stages.stage_forecast import ExitBounds, Leaving
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.devices.bisection import run_with_bisection
+from proteus_cli.serving.devices.bisection import Left, leave_by, run_with_bisection
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, LeavingCallback, OnLost
 from proteus_cli.serving.devices.threaded import ThreadedExecutor
 from proteus_cli.units import counted
@@ -49,26 +49,24 @@ class CpuEngine:
         if rows > self._max_rows:
             self._reserve(rows)
 
-        leave = leaving and partial(self._leave, leaving, start_s)
-        run = self._run if bounds is None else partial(self._run, bounds=bounds, leave=leave)
-        return self._result(*run_with_bisection(parts, run, self._known_good), start_s)
+        left = leaving and partial(self._left, leaving, start_s)
+        return self._result(*run_with_bisection(parts, self._run, self._known_good, bounds, left), start_s)
 
-    def _leave(self, leaving: LeavingCallback, start_s: float, left: Leaving, given: NamedArrays) -> None:
-        leaving(left.parts, self._result(tuple(given.values()), {}, start_s))
+    def _left(self, leaving: LeavingCallback, start_s: float, places: Sequence[int], given: OutputArrays) -> None:
+        leaving(places, self._result(given, {}, start_s))
 
     def _result(self, given: OutputArrays, failures: Mapping[int, EngineError], start_s: float) -> BatchResult:
         outputs, notes = self.signature.told_apart(given)
         return BatchResult(outputs, perf_counter() - start_s, failures, notes=notes, ended_s=monotonic())
 
-    def _run(self, parts: Sequence[Part], bounds: ExitBounds | None = None, leave: Leave | None = None) -> OutputArrays:
-        """Where it runs a part of a batch that failed, bounds do not count: they are those of all rows."""
+    def _run(self, parts: Sequence[Part], bounds: ExitBounds | None = None, left: Left | None = None) -> OutputArrays:
         rows = sum([rows for rows, _ in parts])
         inputs = {}
         for which, (spec, row_bytes, view, values) in enumerate(self._inputs):
             gather(parts, which, view, row_bytes)
             inputs[spec.name] = values[:rows]
-        if isinstance(self._runner, ExitRunner) and bounds is not None and sum(bounds.rows) == rows:
-            outputs = tuple(self._runner.infer(inputs, bounds, leave=leave).values())
+        if isinstance(self._runner, ExitRunner) and bounds is not None:
+            outputs = tuple(self._runner.infer(inputs, bounds, leave=leave_by(left)).values())
         else:
             outputs = tuple(self._runner.infer(inputs).values())
         for values in outputs:

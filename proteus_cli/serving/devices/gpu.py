@@ -13,15 +13,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from proteus_cli.backends.base import NamedArrays, OutputArrays, Part, Signature
+from proteus_cli.backends.base import OutputArrays, Part, Signature
 from proteus_cli.backends.tensorrt.chain import ChainPlans, ExitSlot, LoadedChains
 from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
 from proteus_cli.backends.tensorrt.slots import EngineTensors
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.stages.stage_forecast import Leaving
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost, EngineError
-from proteus_cli.serving.devices.bisection import run_with_bisection
+from proteus_cli.serving.devices.bisection import Left, leave_by, run_with_bisection
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, LeavingCallback, OnLost
 from proteus_cli.serving.devices.threaded import ThreadedExecutor
 from proteus_cli.serving.logs import fields
@@ -167,7 +167,11 @@ class GpuExecutor(ThreadedExecutor[GpuEngine]):
             except EngineError:
                 known_good = running.engine.signature.sample_part(1, np.random.default_rng(0))
                 outputs, failures = run_with_bisection(
-                    running.batch.parts, partial(self._run, running.slot), known_good
+                    running.batch.parts,
+                    partial(self._run, running.slot),
+                    known_good,
+                    running.batch.bounds,
+                    self._left_by(running),
                 )
         except Exception as error:  # noqa: BLE001 - the batch's callback gets it
             return error
@@ -176,21 +180,24 @@ class GpuExecutor(ThreadedExecutor[GpuEngine]):
     def _outputs(self, running: GpuBatch) -> OutputArrays:
         if running.error is not None:
             raise running.error
-        slot, batch = running.slot, running.batch
-        leave = batch.leaving and partial(self._leave, running, batch.leaving)
         with self._context.current():
-            return slot.wait(batch.bounds, leave) if isinstance(slot, ExitSlot) else slot.wait()
+            return _waited(running.slot, running.batch.bounds, self._left_by(running))
 
-    def _leave(self, running: GpuBatch, leaving: LeavingCallback, left: Leaving, given: NamedArrays) -> None:
-        result = _batch_result(running, tuple(given.values()), {})
-        self._on_loop(self._part_left, running.number, leaving, left.parts, result)
+    def _left_by(self, running: GpuBatch) -> Left | None:
+        leaving = running.batch.leaving
+        return leaving and partial(self._left, running, leaving)
+
+    def _left(self, running: GpuBatch, leaving: LeavingCallback, places: Sequence[int], given: OutputArrays) -> None:
+        self._on_loop(self._part_left, running.number, leaving, places, _batch_result(running, given, {}))
 
     # --- any thread that has a slot
 
-    def _run(self, slot: GpuSlot, parts: Sequence[Part]) -> OutputArrays:
+    def _run(
+        self, slot: GpuSlot, parts: Sequence[Part], bounds: ExitBounds | None = None, left: Left | None = None
+    ) -> OutputArrays:
         with self._context.current():
             slot.submit(parts)
-            return slot.wait()
+            return _waited(slot, bounds, left)
 
     def _on_loop(self, call: Callable[..., object], *arguments: Any) -> None:
         """Have the loop make a call; after `_lose` where it is about a batch or a load that lost the device."""
@@ -198,6 +205,10 @@ class GpuExecutor(ThreadedExecutor[GpuEngine]):
         if loss is not None and isinstance(arguments[-1], DeviceLost):
             super()._on_loop(self._lose, loss)
         super()._on_loop(call, *arguments)
+
+
+def _waited(slot: GpuSlot, bounds: ExitBounds | None, left: Left | None) -> OutputArrays:
+    return slot.wait(bounds, leave_by(left)) if isinstance(slot, ExitSlot) else slot.wait()
 
 
 def _batch_result(running: GpuBatch, given: OutputArrays, failures: Mapping[int, Exception]) -> BatchResult:

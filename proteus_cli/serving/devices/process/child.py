@@ -84,16 +84,16 @@ class DeviceProcess:
         buffer = self._buffers.setdefault(command.buffer, TransferBuffer())
         inputs, layout = buffer.incoming(descriptors), self._engines.layouts[key]
         complete = partial(self._complete, command.number, layout, buffer)
+        leaving = partial(self._left, command.number, layout)
         self._running += 1
 
         def done(result: BatchResult | Exception) -> None:
             may_be_one_part = isinstance(result, EngineError) and not isinstance(result, DeviceLost | EngineBroken)
             if may_be_one_part and len(command.rows) > 1:
-                self._start(layout.read_inputs(key, command.rows, inputs), complete)
+                self._start(layout.read_inputs(key, command.rows, inputs, command.bounds, leaving), complete)
             else:
                 complete(result)
 
-        leaving = partial(self._left, command.number, layout)
         self._start(layout.read_inputs(key, [sum(command.rows)], inputs, command.bounds, leaving), done)
 
     def _start(self, batch: Batch, done: BatchCallback) -> None:

@@ -23,6 +23,7 @@ import pytest
 from agents import PATIENCE_S, until
 from batches import ran
 from builders import make_catalog, make_family, make_measured, make_profile
+from exit_nets import stages_that_fail
 from forking.program import of_proteus
 from onnx import TensorProto, helper
 from tiny import CLASSES, INPUTS, looking_up, mlp, save_model, tensor
@@ -62,6 +63,7 @@ from proteus_cli.serving.devices.process.messages import (
 )
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
+from proteus_cli.store.models.exit_chains import ExitChain, chain_file
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 KEY: VariantKey = VariantKey("f", "v")
@@ -283,6 +285,26 @@ def test_only_the_parts_fail_that_fail_by_themselves_with_the_models_error(tmp_p
             with pytest.raises(EngineError, match="the model failed"):
                 await ran(process, batch(part(99), part(98)))
             assert (await ran(process, batch(part(5)))).outputs[0][0, 0] == 5 * CLASSES
+
+    run(test)
+
+
+def test_parts_that_are_run_again_keep_the_bounds_of_their_requests(tmp_path: Path) -> None:
+    """The process joins the parts of a batch, and runs them one by one where it fails: one was late before it began."""
+
+    async def test() -> None:
+        model = chain_file(ExitChain(tuple(stages_that_fail(tmp_path)), "exit >= 3", "margin"), tmp_path)
+        exits = [ExitProfile(points=(StagePoint(1, 1.0, 1.0),))] * 3
+        left = list[tuple[Sequence[int], BatchResult]]()
+        async with opened() as process:
+            await process.load(KEY, model, 8)
+            bounds = ExitBounds([1e12, 1e12, -1e12], [1, 1, 2], exits)
+            parts = [part(1), part(99), part(2, 3)]
+            found = await ran(process, Batch(KEY, parts, 4, bounds, leaving=lambda *each: left.append(each)))
+        assert list(found.failures) == [1]
+        assert found.notes[0].tolist() == [3, 0, 1, 1]
+        assert [[*places] for places, _ in left] == [[0], [2]]
+        assert [result.notes[0].tolist() for _, result in left] == [[3], [1, 1]]
 
     run(test)
 
