@@ -14,6 +14,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import (
     BadRequest,
     BoundsUnmet,
+    DeadlineExceeded,
     NotAccurateEnough,
     NotReady,
     Overloaded,
@@ -217,6 +218,9 @@ class Admission:
                 f"the hosted variants of `{family}` answer at most {counted(offered.max_rows, 'row')} of a request "
                 f"within {1000 * timeout_s:g} ms; got {query.rows}"
             )
+        if isinstance(offered, NeverInTime) and options.is_left_of_call:
+            self._counts.by_family[family].ended(Outcome.DROPPED)
+            return DeadlineExceeded(never_in_time(query, timeout_s, offered.least_timeout_s), is_late=False)
         self._counts.by_family[family].ended(Outcome.REJECTED)
         if isinstance(offered, NeverInTime):
             return BoundsUnmet(never_in_time(query, timeout_s, offered.least_timeout_s))

@@ -14,7 +14,8 @@ from proteus_cli.domain.request import Bounds
 class RequestOptions(msgspec.Struct, frozen=True, gc=False):
     """What a request may ask for beside its tensors; None and 0 stand for the family's own.
 
-    ``client`` is a key of who asks, which keeps the version of its answers while one is rolled out.
+    ``client`` is a key of who asks, which keeps the version of its answers while one is rolled out. Where the timeout
+    ``is_left_of_call``, it is what the client's own deadline has left, and no parameter.
     """
 
     timeout_s: float | None = None
@@ -22,6 +23,7 @@ class RequestOptions(msgspec.Struct, frozen=True, gc=False):
     min_accuracy: float = 0.0
     bounds: Bounds | None = None
     client: str | None = None
+    is_left_of_call: bool = False
 
 
 DEFAULT_OPTIONS = RequestOptions()

@@ -83,12 +83,13 @@ def over_http(world: World) -> Query:
     return query
 
 
-def over_grpc(world: World) -> Query:
+def over_grpc(world: World, timeout_us: int = 5000, left_s: float | None = None) -> Query:
+    """A call with a parameter `timeout`, and so many seconds left of its own deadline."""
     request = service_pb2.ModelInferRequest(model_name="f")
     request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
     request.raw_input_contents.append(X.tobytes())
-    request.parameters["timeout"].int64_param = 5000
-    query, _ = GrpcCodec(world.plane.families).decode(request.SerializeToString(), None)
+    request.parameters["timeout"].int64_param = timeout_us
+    query, _ = GrpcCodec(world.plane.families).decode(request.SerializeToString(), left_s)
     return query
 
 
@@ -99,6 +100,30 @@ def test_both_protocols_refuse_it_alike(front_end: Any) -> None:
             world.plane.admission.submit(front_end(world), lambda: (X.tobytes(),), world.results.append)
         error: type[RequestError] = type(too_short.value)
         assert (HTTP_STATUS[error], GRPC_STATUS[error]) == (400, GrpcStatus.INVALID_ARGUMENT)
+
+    run(refused, SLOW_S)
+
+
+def test_a_deadline_that_a_call_has_used_up_is_no_bad_input() -> None:
+    async def refused(world: World) -> None:
+        with pytest.raises(DeadlineExceeded) as used_up:
+            world.plane.admission.submit(
+                over_grpc(world, 60_000_000, 0.001), lambda: (X.tobytes(),), world.results.append
+            )
+        assert used_up.value.message == f"no variant of `f` has an answer within 1 ms: {NEEDS}"
+        assert not used_up.value.is_late
+        assert GRPC_STATUS[DeadlineExceeded] is GrpcStatus.DEADLINE_EXCEEDED
+        assert world.counted == {Outcome.DROPPED: 1}
+        assert world.plane.controller.demand.rate_qps("f", 0.2, asyncio.get_running_loop().time() + 0.2) == 0.0
+
+    run(refused, SLOW_S)
+
+
+def test_a_timeout_that_can_never_be_met_stays_bad_input_however_long_its_call_has() -> None:
+    async def refused(world: World) -> None:
+        with pytest.raises(BoundsUnmet, match=NEEDS):
+            world.plane.admission.submit(over_grpc(world, 5000, 60.0), lambda: (X.tobytes(),), world.results.append)
+        assert world.counted == {Outcome.REJECTED: 1}
 
     run(refused, SLOW_S)
 
