@@ -210,7 +210,7 @@ def _problems_of_policies(given: _Checked) -> Iterator[str]:
             continue
         points = profile.points_of(alone)
         if family in energies:
-            energy_j = max_energy_of(alone.power_w or 0.0, points, placement.max_batch)
+            energy_j = max_energy_of(profile, alone, placement.max_batch)
             if energy_j > energies[family] * (1 + _REL):
                 yield f"{where} takes {energy_j:g} J of a query, and may take {energies[family]:g} J"
         if family in costs:

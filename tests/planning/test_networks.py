@@ -86,6 +86,21 @@ def test_the_way_there_makes_batches_smaller() -> None:
     assert batches == [4, 2]
 
 
+@pytest.mark.parametrize(
+    "rules", [Rules(prefer={"a": "energy"}), Rules(max_energy_j={"a": 0.08})], ids=["preferred", "limited"]
+)
+def test_the_way_there_takes_no_energy(rules: Rules) -> None:
+    """A query takes 10 ms of either device: 0.1 J here, and 0.06 J there, where it is 10 ms on its way, too."""
+    catalog = make_catalog(make_family("a", {"s": 0.7}))
+    here = make_profile("cpu0", make_measured("a", "s", 0.7, {1: 0.01}, power_w=10.0))
+    alike = make_profile("x/cpu0", make_measured("a", "s", 0.7, {1: 0.01}, power_w=6.0))
+    profiles = {"cpu0": here, "x/cpu0": reached_over(Network(0.01, 1e9, {}), alike)}
+    planned = Planner(catalog, profiles, policy_named("proteus"), headroom=1.0, inputs={}, rules=rules)({"a": 30.0})
+    assert planned.served_qps["a"] == pytest.approx(30.0)
+    assert [p.device for p in planned.placements if p.rate_qps] == ["x/cpu0"]
+    check_plan(planned, catalog, profiles)
+
+
 def test_an_explanation_says_what_the_network_costs() -> None:
     of_one = planner("x/cpu0 x/cpu1")
     prices = {price.what: price for price in explain(of_one, of_one({"a": 200.0})).prices}

@@ -198,10 +198,9 @@ def _tables(measured: VariantProfile, profile: Profile, attainment: float) -> Ta
     latency = LatencyTable(points, lambda point: point.p95_s)
     first_exit, exits = None, profile.exits_of(measured)
     if profile.has_stages(measured):  # what has time for the whole at its p95 has time for the first stage
-        network, family = profile.network, measured.family
 
         def first_exit_s(point: StagePoint) -> float:
-            way_s = 0.0 if network is None else network.transfer_s(family, point.batch)
+            way_s = profile.way_s(measured.family, point.batch)
             return min(point.within_s(attainment) + way_s, latency(point.batch))
 
         first_exit = LatencyTable(exits[0].points, first_exit_s)

@@ -50,6 +50,6 @@ def _amount(host: Host, preferred: Preference) -> float:
         case "latency":
             return host.latency(1)
         case "energy":
-            return math.inf if host.power_w is None else host.power_w * host.mean_row_s
+            return math.inf if host.power_w is None else host.energy_j(1, host.max_batch)
         case "cost" | "accuracy":
             return 0.0

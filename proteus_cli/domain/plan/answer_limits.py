@@ -30,7 +30,7 @@ def why_not_within(
     steps = rules.capacity_steps(target, points)
     if energy_j is not None and measured.power_w is not None:
         max_batch = max(step.capacity.max_batch for step in steps)
-        max_j = max_energy_of(measured.power_w, points, max_batch)
+        max_j = max_energy_of(profile, measured, max_batch)
         if max_j > energy_j:
             return f"an answer may take {max_j:.3g} J there, and {energy_j:g} J at most"
     if cost is not None and price_per_hour is not None:

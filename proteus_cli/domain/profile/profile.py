@@ -244,7 +244,7 @@ class Profile(Value, frozen=True, omit_defaults=True):
         """
         at_once_s, factors = {each.batch: each.mean_s for each in self.points_of(measured)}, dict[int, float]()
         for each in measured.points if self.slots > 1 else ():
-            way_s = 0.0 if self.network is None else self.network.transfer_s(measured.family, each.batch)
+            way_s = self.way_s(measured.family, each.batch)
             if each.batch in at_once_s and each.mean_s > way_s:
                 factors[each.batch] = (at_once_s[each.batch] - way_s) / (each.mean_s - way_s)
         if not factors:
@@ -254,6 +254,10 @@ class Profile(Value, frozen=True, omit_defaults=True):
             return max(float(np.interp(batch, list(factors), list(factors.values()))), 1.0)
 
         return tuple(slower_exit(each, factor) for each in measured.exits)
+
+    def way_s(self, family: str, rows: int) -> float:
+        """The time that a batch is on its way to the device and back; 0 on this machine."""
+        return 0.0 if self.network is None else self.network.transfer_s(family, rows)
 
     def has_stages(self, measured: VariantProfile) -> bool:
         """Whether one of its variants is served stage by stage, so that rows of it may be cut short.

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.arrays import Floats, Ints
+from proteus_cli.domain.profile.capacity import Capacity
+from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
 
 QUERIES_OF_A_COST = 1_000_000
 """Costs are told of so many queries, as those of one are tiny."""
@@ -19,16 +21,25 @@ def latency_of(points: Sequence[Point]) -> float:
     return points[0].p95_s
 
 
-def energy_of(power_w: float, qps: float) -> float:
-    """Joules of a query in full batches, of which ``qps`` keep the device busy."""
-    return power_w / qps
+def energy_of(profile: Profile, measured: VariantProfile, capacity: Capacity) -> float:
+    """Joules of a query in full batches: its part of their time on the device, without their way there and back."""
+    whole_s, device_s = _means_s(profile, measured, np.array([capacity.max_batch]))
+    return (measured.power_w or 0.0) / capacity.qps * float(device_s[0] / whole_s[0])
 
 
-def max_energy_of(power_w: float, points: Sequence[Point], max_batch: int) -> float:
-    """Joules of a query in the batch of up to ``max_batch`` rows that is worst for it."""
+def max_energy_of(profile: Profile, measured: VariantProfile, max_batch: int) -> float:
+    """Joules of a query in the batch of up to ``max_batch`` rows that is worst for it, without its way."""
     batches = np.arange(1, max_batch + 1)
-    mean_s = np.interp(batches, [point.batch for point in points], [point.mean_s for point in points])
-    return float(np.max(mean_s / batches)) * power_w / points[0].slots
+    _, device_s = _means_s(profile, measured, batches)
+    return float(np.max(device_s / batches)) * (measured.power_w or 0.0) / profile.slots
+
+
+def _means_s(profile: Profile, measured: VariantProfile, batches: Ints) -> tuple[Floats, Floats]:
+    """Seconds that batches take in the mean, and those on the device alone."""
+    points = profile.points_of(measured)
+    sizes = [point.batch for point in points]
+    whole_s: Floats = np.interp(batches, sizes, [point.mean_s for point in points])
+    return whole_s, whole_s - np.interp(batches, sizes, [profile.way_s(measured.family, size) for size in sizes])
 
 
 def cost_of(price_per_hour: float, qps: float) -> float:

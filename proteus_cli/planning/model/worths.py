@@ -43,14 +43,14 @@ def worths_of(catalog: Catalog, groups: Sequence[DeviceGroup], choices: Sequence
 
 def _amount(group: DeviceGroup, choice: Choice, of: Preference) -> float:
     """What an answer of a choice takes, in the batches that it may have with the fewest hosts."""
-    min_qps = choice.capacity_steps[0].capacity.qps
+    least = choice.capacity_steps[0].capacity
     match of:
         case "latency":
             return latency_of(group.profile.points_of(choice.measured))
         case "energy":
-            return energy_of(choice.measured.power_w or 0.0, min_qps)
+            return energy_of(group.profile, choice.measured, least)
         case "cost":
-            return cost_of(group.price_per_hour or 0.0, min_qps)
+            return cost_of(group.price_per_hour or 0.0, least.qps)
         case "accuracy":
             return 0.0
 

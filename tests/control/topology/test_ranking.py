@@ -1,5 +1,7 @@
 """Which hosts come first where a family prefers something else than accuracy, and what dispatch makes of it."""
 
+from dataclasses import replace
+
 import pytest
 from builders import controller_hosting, hosted, launched, make_request
 
@@ -7,6 +9,7 @@ from proteus_cli.control.decision import Host, WaitUntil
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology.ranking import ranked
 from proteus_cli.domain.catalog.family_policy import Preference
+from proteus_cli.domain.cluster.network import Network
 
 FAST = hosted("cpu0", variant="a-s", accuracy=0.8, latency_s={1: 0.010, 4: 0.020}, capacity_qps=200.0, power_w=9.0)
 SLOW = hosted("cpu1", variant="a-l", accuracy=0.9, latency_s={1: 0.040, 4: 0.060}, capacity_qps=66.0, power_w=1.0)
@@ -37,6 +40,13 @@ def test_hosts_that_take_nearly_as_much_as_the_first_of_their_rank_are_alike() -
 def test_of_energy_only_what_measurements_may_be_off_by_is_alike() -> None:
     hosts = [hosted(latency_s={1: 0.010, 4: 0.020}, power_w=watts) for watts in (10.0, 10.9, 11.1)]
     assert ranks(*hosts, preferred="energy") == [0.0, 0.0, -1.0]
+
+
+def test_the_way_to_a_host_takes_no_energy_of_it() -> None:
+    """Of 20 ms, 12 are the way: the device takes 80 mJ of a full batch, and the one that is here 150."""
+    there = replace(hosted(latency_s={1: 0.015, 4: 0.020}, power_w=10.0), network=Network(0.012, 1e9, {}))
+    here = hosted(latency_s={1: 0.010, 4: 0.015}, power_w=10.0)
+    assert ranks(here, there, preferred="energy") == [-1.0, 0.0]
 
 
 def test_hosts_of_unknown_power_come_last() -> None:
