@@ -2,6 +2,7 @@
 
 import csv
 import json
+import socket
 
 import pytest
 from command_line import files, proteus
@@ -59,6 +60,17 @@ def test_a_peak_that_makes_no_sense_is_refused(tiny: Tiny, given: tuple[str, ...
     add_plan(tiny, {"cpu0": "shapes-s"})
     before = files(tiny.root)
     assert problem in proteus("study", "peak", "--mode=simulated", *given, "-w", tiny.root).refused()
+    assert files(tiny.root) == before
+
+
+def test_a_server_that_is_not_there_costs_no_result(tiny: Tiny) -> None:
+    """What an earlier run has found of the server stays."""
+    with socket.create_server(("127.0.0.1", 0)) as bound:
+        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    before = files(tiny.root)
+    for given in ((), ("--budget=1s",), ("--slo=50ms",)):
+        refusal = proteus("study", "peak", "--family=shapes", "--url", url, *given, "-w", tiny.root).refused(1)
+        assert refusal.startswith(f"Can't reach the server at `{url}`")
     assert files(tiny.root) == before
 
 

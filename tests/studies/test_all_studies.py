@@ -83,6 +83,13 @@ def test_a_study_that_fails_does_not_stop_the_others(tmp_path: Path, kinds: Call
         found.require_whole()
 
 
+def test_why_a_cell_failed_is_told(tmp_path: Path, kinds: Callable[..., None]) -> None:
+    squares = Squares(broken={2})
+    kinds(lambda _: squares.draft(1, 2))
+    with pytest.raises(StudyFailed, match="squares: of 2: 2 does not run"):
+        all_studied(Workspace(tmp_path), None, force=False).require_whole()
+
+
 def test_a_damaged_file_does_not_stop_the_others(tmp_path: Path, kinds: Callable[..., None]) -> None:
     squares = Squares()
     kinds(lambda _: named(squares.draft(1), "bad"), lambda _: squares.draft(2))

@@ -61,6 +61,15 @@ def wider_than_the_screen(browser: Browser) -> list[str]:
     return found
 
 
+def tables_that_hide_their_cells(browser: Browser) -> list[str]:
+    """Those that scroll below a first column which leaves less than half of the width to the others."""
+    found: list[str] = browser.run(
+        "return [...document.querySelectorAll('.scroll')].filter((at) => at.scrollWidth > at.clientWidth"
+        " && at.querySelector('tbody th').offsetWidth > at.clientWidth / 2).map((at) => at.textContent.slice(0, 80))"
+    )
+    return found
+
+
 def test_the_page_of_studies_fits_a_desk_and_a_phone(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,4 +84,5 @@ def test_the_page_of_studies_fits_a_desk_and_a_phone(
             assert len(browser.all("section > .plots figure svg")) >= len(shown)
             assert browser.run("return document.documentElement.scrollWidth") <= width
             assert wider_than_the_screen(browser) == []
+            assert tables_that_hide_their_cells(browser) == []
             assert browser.complaints() == []

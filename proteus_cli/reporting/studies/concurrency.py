@@ -147,6 +147,7 @@ def _picture(name: str, title: str, result: ConcurrencyResult) -> Picture:
         times.set_ylim(bottom=0)
         times.set_ylabel("time of a batch (ms)")
         times.grid(visible=False)
+        times.tick_params(length=0)  # without a line of the axis, ticks look like minus signs
 
     return picture(
         name,

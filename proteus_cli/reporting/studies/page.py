@@ -1,7 +1,9 @@
 """One page about one or more studies that stands alone: no network, no scripts; importing this loads matplotlib."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 
 from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.domain.studies.telemetry import meaning
@@ -48,6 +50,10 @@ WHERE_FROM = {
 }
 
 
+_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
+_UNIT = re.compile(r"(?<=\d) (?=%|[mµ]?s\b|qps\b)")
+
+
 @dataclass(frozen=True, slots=True)
 class StudyPart:
     """A study as the page has it."""
@@ -66,8 +72,9 @@ def page(studies: Sequence[Study], sections: Mapping[str, SectionOf]) -> str:
     parts = [_part(study, sections[study.kind](study), f"study{place}") for place, study in enumerate(studies)]
     terms = TERMS | {term: text for part in parts for term, text in part.section.terms.items()}
     first = studies[0]
-    template = page_templates().get_template("study.html.jinja")
-    return template.render(
+    templates = page_templates()
+    templates.filters["unbroken"] = unbroken
+    return templates.get_template("study.html.jinja").render(
         title=parts[0].section.title if len(parts) == 1 else f"Studies on {first.machine.host}",
         parts=parts,
         is_single=len(parts) == 1,
@@ -76,6 +83,12 @@ def page(studies: Sequence[Study], sections: Mapping[str, SectionOf]) -> str:
         footer=f"Measured by proteus {first.made_by.version} on {first.made_by.host}, "
         f"{max(study.made_by.time for study in studies)}.",
     )
+
+
+def unbroken(text: str) -> str:
+    """A text as HTML in which no line ends within an option, or between a number and its unit."""
+    whole = _UNIT.sub("\N{NO-BREAK SPACE}", escape(text))
+    return _OPTION.sub(r'<span class="option">\g<0></span>', whole)
 
 
 def machine_facts(study: Study) -> dict[str, str]:
@@ -115,7 +128,7 @@ def busy_notes(study: Study) -> list[str]:
 def missing_text(study: Study) -> str:
     """The cells that are missing, some by name; empty where none is."""
     named, more = study.missing[:LISTED], len(study.missing) - LISTED
-    return ", ".join(named) + (f", and {more} more" if more > 0 else "")
+    return "; ".join(named) + (f"; and {more} more" if more > 0 else "")
 
 
 def _cells_table(cells: Sequence[Cell]) -> StudyTable:

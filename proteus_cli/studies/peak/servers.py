@@ -55,6 +55,12 @@ def served_peak(planned: Planned, rule: str, question: PeakQuestion, turn: JobTu
             return server_peak(Server(url), planned.mix, question, planned.first_qps, ends_s, turn.advance)
 
 
+def require_served(server: Server, family: str) -> None:
+    """Raise `ServerError` where there is no such server or family, `UsageError` where nobody says an SLO."""
+    with event_loop() as (runner, stack):
+        runner.run(_prepared(server, (family,), stack))
+
+
 def server_peak(
     server: Server,
     mix: Demand,

@@ -27,7 +27,8 @@ class AllStudies:
 
     def require_whole(self) -> None:
         """Raise `StudyFailed` where a study, or a cell of one, failed."""
-        failed = [f"{study.name}: {cell.key}" for study in self.studies for cell in study.cells if cell.failed]
+        cells = [(study.name, cell) for study in self.studies for cell in study.cells if cell.failed]
+        failed = [f"{name}: {cell.key}: {cell.failed}" for name, cell in cells]
         if first := [*self.failures, *failed][:1]:
             raise StudyFailed(
                 f"Not all studies are whole: {first[0]}", hint="the page has what was found; run the same command again"

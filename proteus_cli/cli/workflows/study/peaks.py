@@ -12,7 +12,7 @@ from proteus_cli.store import Workspace
 from proteus_cli.studies.draft import StudyDraft
 from proteus_cli.studies.peak.drafts import device_draft, plan_draft, url_draft
 from proteus_cli.studies.peak.question import PeakQuestion
-from proteus_cli.studies.peak.servers import Server
+from proteus_cli.studies.peak.servers import Server, require_served
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class CarrierOptions:
 
 
 def drafted(workspace: Workspace, asked: CarrierOptions, question: PeakQuestion, given: set[str]) -> StudyDraft:
-    """The draft. Raises `UsageError` where options do not go together."""
+    """The draft. Raises `UsageError` where options do not go together, `ServerError` where there is no such server."""
     name = asked.name or ""
     if question.jitter and question.jitter not in JITTERS:
         raise UsageError(f"No jitter `{question.jitter}`.", hint=f"there are: {', '.join(JITTERS)}, none")
@@ -38,6 +38,7 @@ def drafted(workspace: Workspace, asked: CarrierOptions, question: PeakQuestion,
         _require_server_only(asked, given)
         family = _family(asked)
         server = Server(asked.url, token(), trusting(asked.ca), asked.slo_s)
+        require_served(server, family)
         return url_draft(server, family, question, name)
     if asked.slo_s is not None or asked.ca is not None:
         option = "--slo" if asked.slo_s is not None else "--ca"
