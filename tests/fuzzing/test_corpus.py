@@ -55,13 +55,13 @@ def test_what_was_found_and_what_is_valid_is_cheap(name: str) -> None:
         target.play(next(iter(target.seeds().values())), Watch())  # what it imports is no cost of an input
         for case, content in {**target.seeds(), **found}.items():
             try:
-                require_cheap(target, content)
+                check_cheap(target, content)
             except Exception as error:
                 error.add_note(f"by the input {case}")
                 raise
 
 
-def require_cheap(target: Target, content: bytes) -> None:
+def check_cheap(target: Target, content: bytes) -> None:
     """Raises what the target raises, too."""
     watch = CountingWatch()
     tracemalloc.start()

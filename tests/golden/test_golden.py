@@ -15,7 +15,7 @@ EXAMPLE = Workspace(ROOT)
 DEMAND = "300qps"
 
 
-def _fits(path: Path, text: str, *, rewrite: bool) -> None:
+def _check_text(path: Path, text: str, *, rewrite: bool) -> None:
     if rewrite:
         path.write_text(text, encoding="utf-8")
     assert text == path.read_text(encoding="utf-8")
@@ -62,15 +62,16 @@ def test_the_example_profiles_make_the_example_plan(tmp_path: Path, rewrite: boo
         kept.parent.mkdir(exist_ok=True)
         kept.write_bytes(made.read_bytes())
     assert _steady(EXAMPLE.plan(made)) == _steady(EXAMPLE.plan(kept))
-    _fits(HERE / "plan.txt", ended.stdout, rewrite=rewrite)
+    _check_text(HERE / "plan.txt", ended.stdout, rewrite=rewrite)
 
 
 def test_the_example_plan_is_current() -> None:
-    EXAMPLE.require_current(EXAMPLE.plan(EXAMPLE.plans_dir / "plan.json").inputs)
+    inputs = EXAMPLE.plan(EXAMPLE.plans_dir / "plan.json").inputs
+    assert EXAMPLE.digests(ROOT / name for name in inputs) == inputs
 
 
 def test_the_simulated_replay_of_the_bundled_trace_reads_like_this(rewrite: bool) -> None:  # noqa: FBT001
     arguments = ("--scale-to", "1200qps", "--policy", "proteus,most-accurate", "--workspace", ROOT)
     ended = proteus("replay", ROOT / "traces" / "burst.csv", *arguments)
     assert ended.code == 0, ended.stderr
-    _fits(HERE / "replay.txt", ended.stdout, rewrite=rewrite)
+    _check_text(HERE / "replay.txt", ended.stdout, rewrite=rewrite)

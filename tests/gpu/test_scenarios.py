@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from contract.runtime.running import require_passed, run, scenarios
+from contract.runtime.running import check_passed, run, scenarios
 from gpu.here import Gpu, find
 
 GPU = find()
@@ -16,5 +16,5 @@ GPU = find()
 def test_scenario(scenario: str) -> None:
     assert isinstance(GPU, Gpu)
     environment = {**os.environ, "CONTRACT_DEVICE": "real", "CONTRACT_COMPUTE": GPU.compute}
-    figures = require_passed(run(environment, scenario))
+    figures = check_passed(run(environment, scenario))
     print(f"{scenario} on {GPU}: {figures}")  # noqa: T201 - `make test-gpu` shows what ran where

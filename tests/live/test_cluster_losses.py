@@ -230,3 +230,4 @@ def test_a_server_that_is_killed_leaves_agents_that_the_next_one_finds(
             for host in HOSTS:
                 again.until_serves(host, steady)
         again.stop()
+        assert steady.tally("shapes").get("failed", 0) == 0

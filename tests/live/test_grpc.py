@@ -120,7 +120,7 @@ def wide_request(**more: Any) -> Any:
     return request
 
 
-def require_types(result: Any) -> None:
+def check_types(result: Any) -> None:
     for name, array in VALUES.items():
         np.testing.assert_array_equal(result.as_numpy(f"out_{name}"), array)
         assert result.as_numpy(f"out_{name}").dtype == array.dtype
@@ -179,7 +179,7 @@ def test_reflection_describes_every_service(channel: grpc.Channel) -> None:
 
 
 def test_all_types_come_back_as_they_went(client: triton.InferenceServerClient) -> None:
-    require_types(client.infer("types", inputs_of(triton, VALUES), request_id="a1", priority=1, timeout=LONG_US))
+    check_types(client.infer("types", inputs_of(triton, VALUES), request_id="a1", priority=1, timeout=LONG_US))
 
 
 def test_answers_are_those_of_http(client: triton.InferenceServerClient, server: LiveServer) -> None:
@@ -275,7 +275,7 @@ def test_asyncio_clients_are_answered_side_by_side(server: LiveServer) -> None:
 
     results = asyncio.run(ask())
     assert [result.get_response().id for result in results] == [str(n) for n in range(50)]
-    require_types(results[-1])
+    check_types(results[-1])
 
 
 def test_a_client_of_another_library_is_answered(server: LiveServer) -> None:
@@ -334,7 +334,7 @@ def test_a_stream_is_answered_in_order_and_goes_on_after_errors(client: triton.I
         else:
             assert error is None
             assert result.get_response().id == str(number)
-            require_types(result)
+            check_types(result)
     client.stop_stream()
 
 

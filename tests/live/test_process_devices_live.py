@@ -77,6 +77,7 @@ def test_requests_are_answered_by_processes_that_end_with_the_server(made: Tiny)
 def test_a_server_that_is_killed_takes_its_processes_along_even_stopped_ones(made: Tiny) -> None:
     with serving(made.root, Path("plan"), *OPTIONS) as live:
         pids = children(live.process.pid)
+        assert len(pids) == 2
         os.kill(pids[0], signal.SIGSTOP)
         live.process.kill()
         until(lambda: all(map(is_gone, pids)))

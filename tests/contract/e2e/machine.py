@@ -38,7 +38,7 @@ class Machine:
         assert "PyCUDA" not in done.stdout, done.stdout  # it warns of what it can't free
         return done.stdout
 
-    def require_clean(self) -> None:
+    def check_clean(self) -> None:
         """Processes that used the driver have ended since the last time; none left anything, or misused it."""
         left = census.left_in(self.left)
         assert left

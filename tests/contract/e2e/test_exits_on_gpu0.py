@@ -55,7 +55,7 @@ def engine_names(made: Tiny) -> list[str]:
 @pytest.mark.timeout(600)  # the first one builds pycuda
 def test_its_exits_are_profiled_as_on_a_cpu(profiled: tuple[Tiny, str], machine: Machine) -> None:
     made, said = profiled
-    machine.require_clean()
+    machine.check_clean()
     profile = made.place.profile("gpu0")
     for name in STOP_WHEN:
         measured = profile.of("shapes", name)
@@ -113,7 +113,7 @@ def test_a_plan_for_it_is_served_stage_by_stage(
         log = server.log.read_text(encoding="utf-8")
         assert f"building shapes/{stale} for {TYPE}: the plan is not the one that was built" in log
         assert "PyCUDA" not in log
-    machine.require_clean()
+    machine.check_clean()
 
 
 def test_an_engine_of_a_stage_that_no_variant_has_is_removed(

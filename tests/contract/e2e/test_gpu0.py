@@ -73,7 +73,7 @@ def document(path: Path) -> Any:
 @pytest.mark.timeout(600)  # the first one builds pycuda
 def test_profiling_builds_an_engine_of_every_variant(profiled: tuple[Tiny, str], machine: Machine) -> None:
     made, said = profiled
-    machine.require_clean()
+    machine.check_clean()
     profile = document(made.place.profile_path("gpu0"))
     assert profile["device"]["name"] == DEVICE
     assert profile["backend"]["name"] == "tensorrt-double"
@@ -170,7 +170,7 @@ def test_a_plan_for_it_is_served_and_replayed(
         assert "driver 1.0 → " in log
         assert "PyCUDA" not in log
         assert "WARNING proteus.server: devices are emulated (tensorrt-double)" in log
-    machine.require_clean()
+    machine.check_clean()
     found = document(report)
     assert found["mode"] == "emulated"
     assert (found["requests"], found["failed"]) == (40, 0)
@@ -210,7 +210,7 @@ def test_the_benchmark_runs_on_doubles_and_says_that_they_are(
     calls = (tmp_path / "calls").read_text(encoding="utf-8").splitlines()
     asked = [f"--loadEngine={plan} --shapes=x:4x{INPUTS} --infStreams={n} --duration=0.1 --warmUp=500" for n in (1, 2)]
     assert calls == asked * 2
-    machine.require_clean()
+    machine.check_clean()
 
 
 # --- told to stop while an engine is built
@@ -237,7 +237,7 @@ def test_ctrl_c_while_profiling_builds_ends_the_build_and_leaves_nothing(machine
     assert "Traceback" not in ended.stderr
     assert left_of_builds(made) == [".lock"]
     assert made.place.profile_path("gpu0").read_bytes() == before
-    machine.require_clean()
+    machine.check_clean()
 
 
 @pytest.mark.parametrize(("number", "variant"), [(signal.SIGTERM, "tones-s"), (signal.SIGINT, "tones-l")])
@@ -264,7 +264,7 @@ def test_a_server_that_is_told_to_stop_while_it_builds_ends_the_build(
     assert (process.returncode, ready) == (0, "")
     assert said.rstrip().endswith("stopped before it was ready")
     assert not [path for path in made.place.built_dir.glob(f"*/tones__{variant}/**/*") if path.is_file()]
-    machine.require_clean()
+    machine.check_clean()
 
 
 def test_a_lost_context_takes_one_process_along_and_a_fresh_one_opens_the_gpu_again(

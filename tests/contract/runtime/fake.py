@@ -41,7 +41,7 @@ def is_back(before: Census) -> bool:
     return census() == before
 
 
-def require_clean(_before: Census) -> None:
+def check_clean(_before: Census) -> None:
     """Nothing is left of what this process made, and it did nothing that should not be done."""
     left = census()
     assert left == CLEAN, f"left over or done wrong: {left}"

@@ -198,7 +198,7 @@ async def opened(*, slots: int = 2, leaves_nothing: bool = True) -> AsyncIterato
         finally:
             executor.close()
     if leaves_nothing:
-        driver.require_clean(before)
+        driver.check_clean(before)
 
 
 async def _use_once(models: Models) -> None:

@@ -31,7 +31,7 @@ def is_back(before: Census) -> bool:
     return census().device_bytes <= before.device_bytes + KEPT_BYTES
 
 
-def require_clean(before: Census) -> None:
+def check_clean(before: Census) -> None:
     """What was made since is gone."""
     now = census()
     assert is_back(before), f"left over: {(now.device_bytes - before.device_bytes) / 2**20:.0f} MiB"

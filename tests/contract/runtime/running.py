@@ -33,7 +33,7 @@ def run(environment: Mapping[str, str], *arguments: str) -> "subprocess.Complete
     )
 
 
-def require_passed(found: "subprocess.CompletedProcess[str]") -> Any:
+def check_passed(found: "subprocess.CompletedProcess[str]") -> Any:
     """The figures of a scenario, which must do what it should."""
     assert found.returncode == 0, found.stdout
     assert "PyCUDA" not in found.stdout, found.stdout  # it warns of what it can't free

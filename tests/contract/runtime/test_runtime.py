@@ -13,7 +13,7 @@ from contract.figures import ContractPart
 from contract.runtime import toolchain
 from contract.runtime.arithmetic import Network
 from contract.runtime.forked import Forked, forking
-from contract.runtime.running import ROOT, require_passed, run, scenarios
+from contract.runtime.running import ROOT, check_passed, run, scenarios
 from contract.runtime.wrong_adapters import WRONG_ADAPTERS
 from tiny import INPUTS, mlp
 
@@ -56,7 +56,7 @@ def test_the_driver_describes_the_gpu_that_engines_are_built_for(environment: di
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_scenario(forked: Forked, scenario: str) -> None:
-    made = require_passed(forked.run(scenario))
+    made = check_passed(forked.run(scenario))
     figures.tell(ContractPart.RUN, "scenarios", scenario, of=len(SCENARIOS))
     figures.tell(ContractPart.RUN, "slots run", scenario, each=made["slots"])
     figures.tell(ContractPart.RUN, "batches run", scenario, each=made["batches"])
@@ -78,7 +78,7 @@ def test_scenarios_for_a_real_gpu_run_on_the_fake_driver(environment: dict[str, 
     """With memory as the one thing that a real driver counts, and without its delays."""
     assert scenario in scenarios(REAL)
     found = run(environment | {"CONTRACT_DEVICE": REAL, "CONTRACT_COMPUTE": HOST}, scenario)
-    assert require_passed(found)["batches"] > (0 if scenario == "leaving" else 100)
+    assert check_passed(found)["batches"] > (0 if scenario == "leaving" else 100)
 
 
 def test_the_tests_for_a_gpu_do_not_take_the_fake_driver_for_one(environment: dict[str, str]) -> None:

@@ -48,7 +48,7 @@ def parsed(content: bytes, most: int = sys.maxsize) -> tuple[list[Frame], bytes]
     return found, content[at:]
 
 
-def require_well_formed(writes: Sequence[bytes]) -> None:
+def check_well_formed(writes: Sequence[bytes]) -> None:
     """Raise where what the server sent is not whole frames, or where a frame follows the end of its stream."""
     sent, rest = parsed(b"".join(writes))
     assert not rest, f"a frame is cut off: {rest[:50]!r}"

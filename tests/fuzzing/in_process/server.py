@@ -94,7 +94,7 @@ class _AnyPlan:
 
 
 class Server:
-    """A server that is ready; `settle`, `require_settled` and `reset` it after each conversation."""
+    """A server that is ready; `settle`, `check_settled` and `reset` it after each conversation."""
 
     def __init__(self, plane: DataPlane, connections: Connections, protocols: Protocols) -> None:
         self.plane, self.connections, self.protocols = plane, connections, protocols
@@ -123,7 +123,7 @@ class Server:
         while self.plane.results.in_flight_count and loop.time() < until_s:
             await asyncio.sleep(_STEP_S)
 
-    def require_settled(self) -> None:
+    def check_settled(self) -> None:
         """All that must hold once all clients have gone: every request has ended once, and nothing is held."""
         if self.bugs.found:
             bugs, self.bugs.found = self.bugs.found, []

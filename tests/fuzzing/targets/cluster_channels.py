@@ -153,7 +153,7 @@ class Cluster(Target):
         is_kept = not wire.is_closing()
         wire.end()
         await asyncio.sleep(SETTLES_S)
-        works.require_ended()
+        works.check_ended()
         return is_kept
 
     # --- both
@@ -171,7 +171,7 @@ class Cluster(Target):
         await asyncio.sleep(SETTLES_S)
         near.end()
         await asyncio.sleep(SETTLES_S)
-        works.require_ended()
+        works.check_ended()
         assert works.told == ["BatchResult"] * BATCHES, works.told
         assert works.left == [0], works.left
         agent.close()
@@ -226,7 +226,7 @@ class Works:
     def _on_lost(self, _: DeviceLost) -> None:
         self.lost += 1
 
-    def require_ended(self) -> None:
+    def check_ended(self) -> None:
         if self._session is None:
             return
         assert self._session.has_ended.is_set(), "a session outlives its connection"

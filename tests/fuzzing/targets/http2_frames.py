@@ -6,7 +6,7 @@ The client waits for its answers, unless the last byte, behind all frames, is CA
 from collections.abc import Callable, Iterable, Mapping
 from random import Random
 
-from fuzzing.in_process.http2_messages import INFER, START, STREAM_INFER, Calls, infer_message, require_well_formed
+from fuzzing.in_process.http2_messages import INFER, START, STREAM_INFER, Calls, check_well_formed, infer_message
 from fuzzing.in_process.pieces import pieces
 from fuzzing.in_process.server import MAX_ROWS, Client, Server
 from fuzzing.mutations.frames import FrameMutations
@@ -31,7 +31,7 @@ class GrpcTarget(WireTarget):
             await server.settle()
         client.close()
         await server.settle()
-        require_well_formed(client.writes)
+        check_well_formed(client.writes)
 
 
 class Http2Frames(GrpcTarget):

@@ -66,7 +66,7 @@ class WireTarget(Target):
         for server in self._servers:
             await self.converse(server.opened, content)
             await server.opened.settle()
-            server.opened.require_settled()
+            server.opened.check_settled()
             server.opened.reset()
             if not server.opened.has_first_plan:
                 await server.close()

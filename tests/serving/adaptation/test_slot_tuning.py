@@ -175,12 +175,14 @@ def test_without_tuning_all_slots_stay_in_use_and_nothing_is_watched() -> None:
 
 def test_fewer_slots_end_no_batch_and_lose_no_request() -> None:
     """Slots that go up and down as fast as anyone can change them."""
-    executor = SharingExecutor(knee=4)
+    executor, used = SharingExecutor(knee=4), set[int]()
 
     def change(plane: DataPlane, now_s: float) -> None:
         plane.fleet.use_slots("gpu0", 1 + int(now_s * 50) % SLOTS)
+        used.add(plane.controller.slots_of("gpu0"))
 
     served(executor, 4.0, tunes=False, during=change)
+    assert used == set(range(1, SLOTS + 1))
 
 
 def _metrics(plane: DataPlane) -> str:

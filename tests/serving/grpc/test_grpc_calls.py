@@ -51,7 +51,7 @@ def infer_message(first: float = 1.0, rows: int = 1, **more: Any) -> bytes:
     return framed(request(first, rows, **more).SerializeToString())
 
 
-def require_doubled(message: bytes, first: float = 1.0) -> None:
+def check_doubled(message: bytes, first: float = 1.0) -> None:
     answer = service_pb2.ModelInferResponse.FromString(message)
     assert np.frombuffer(answer.raw_output_contents[0], FLOAT)[0] == first * 2
 
@@ -70,7 +70,7 @@ def test_a_message_may_come_in_any_pieces(cuts: list[int], ends_at_once: bool) -
             client.peer.feed(data(stream, pieces[-1], ended=True))
         await turns()
         assert client.status(stream) is GrpcStatus.OK
-        require_doubled(client.messages(stream)[0], 5.0)
+        check_doubled(client.messages(stream)[0], 5.0)
 
     scene(play)
 
@@ -140,7 +140,7 @@ def test_a_compressed_message_is_decompressed_within_its_bound() -> None:
         client = Client()
         good = client.call(INFER, compressed(request(2.0).SerializeToString()), grpc_encoding="gzip")
         await unpacked(client)
-        require_doubled(client.messages(good)[0], 2.0)
+        check_doubled(client.messages(good)[0], 2.0)
         packed = gzip.compress(b"x")
         cut = b"\x01" + (len(packed) - 4).to_bytes(4, "big") + packed[:-4]
         garbage = b"\x01\0\0\0\x04what"
@@ -307,7 +307,7 @@ def test_a_stream_answers_in_order_and_survives_what_is_wrong() -> None:
         answers = [service_pb2.ModelStreamInferResponse.FromString(m) for m in client.messages(stream)]
         assert [answer.error_message for answer in answers] == ["", "no model `nobody`", "it failed", ""]
         assert [answer.infer_response.id for answer in answers] == ["a", "", "c", "d"]
-        require_doubled(answers[3].infer_response.SerializeToString(), 4)
+        check_doubled(answers[3].infer_response.SerializeToString(), 4)
 
     scene(play)
 

@@ -29,7 +29,7 @@ def blocks() -> "HeaderBlocks[Any]":
     return HeaderBlocks(LIMITS, lambda fields: fields, Turn())
 
 
-def require_alike(ours: "HeaderBlocks[Any]", theirs: Decoder, block: bytes) -> bool:
+def check_alike(ours: "HeaderBlocks[Any]", theirs: Decoder, block: bytes) -> bool:
     """Both read the block alike; False where both refuse it."""
     try:
         expected = [(bytes(name), bytes(value)) for name, value in theirs.decode(block, raw=True)]
@@ -49,7 +49,7 @@ def test_blocks_of_an_encoder_are_decoded(lists: FieldLists, sizes: list[int], h
     for number, fields in enumerate(lists):
         if number < len(sizes):
             encoder.header_table_size = sizes[number]
-        if not require_alike(ours, theirs, encoder.encode(fields, huffman=huffman)):
+        if not check_alike(ours, theirs, encoder.encode(fields, huffman=huffman)):
             return
 
 
@@ -65,7 +65,7 @@ def test_broken_blocks_are_refused_as_hpack_does(
         for place, value in mistakes:
             if block:
                 block[place % len(block)] = value
-        if not require_alike(ours, theirs, bytes(block)):
+        if not check_alike(ours, theirs, bytes(block)):
             return
 
 
@@ -73,7 +73,7 @@ def test_broken_blocks_are_refused_as_hpack_does(
 def test_garbage_is_refused_as_hpack_does(garbage: list[bytes]) -> None:
     ours, theirs = blocks(), Decoder(LIMITS.header_list_bytes)
     for block in garbage:
-        if not require_alike(ours, theirs, block):
+        if not check_alike(ours, theirs, block):
             return
 
 

@@ -32,7 +32,7 @@ async def begin(server: Rolled, family: str = "f") -> None:
     assert (server.at(family), server.hosted(family)) == (("canary", None), {"good", NEW})
 
 
-async def require_old_alone(server: Rolled) -> None:
+async def check_old_alone(server: Rolled) -> None:
     """The old version serves, and nothing is left of the new one."""
     await asyncio.sleep(GONE_S + STEPPED_S)
     assert (server.hosted(), server.catalog.known) == ({"good"}, {"good", "fast"})
@@ -57,7 +57,7 @@ def test_clients_may_ask_for_a_version_while_it_is_rolled_out(monkeypatch: pytes
         assert server.catalog.asked_versions[NEW] == server.catalog.asked_versions["22222222"] == {NEW}
         assert {each.variant for each in server.world.controller.hosting_version("f", {NEW})} == {NEW}
         server.abort()
-        await require_old_alone(server)
+        await check_old_alone(server)
         assert NEW not in server.catalog.asked_versions
         assert told == [True, False]
 
@@ -76,7 +76,7 @@ def test_a_version_that_is_aborted_while_it_is_promoted_goes_back(
         with pytest.raises(Conflict, match=r"is being taken back$"):
             await server.start("good@33333333")
         assert (server.at()[1], server.rollouts.all["f"].note) == ("aborted", PUTTING_BACK)
-        await require_old_alone(server)
+        await check_old_alone(server)
         assert (server.at()[1], server.rollouts.all["f"].note) == ("aborted", "")
 
     rolled(story, monkeypatch)
@@ -111,7 +111,7 @@ def test_a_promotion_that_takes_long_is_ended_at_once_by_a_person_and_by_the_gua
         ending = "aborted" if by == "person" else "rolled back"
         assert (server.at(), server.is_over()) == (("ended", ending), True)
         assert server.hosted() == {"good"}
-        await require_old_alone(server)
+        await check_old_alone(server)
 
     rolled(story, monkeypatch)
     assert "can't go back" not in caplog.text
@@ -136,7 +136,7 @@ def test_what_fails_while_measuring_after_an_abort_is_waited_for_and_logged(
         server.abort()
         await asyncio.sleep(STEPPED_S)
         assert (server.at(), server.is_over()) == (("ended", "aborted"), True)
-        await require_old_alone(server)
+        await check_old_alone(server)
 
     rolled(story, monkeypatch)
     assert caplog.text.count(f"measuring {NEW} failed, after its roll-out has ended: Can't remove the copy.") == 1
@@ -159,7 +159,7 @@ def test_a_shadow_that_goes_on_undecided_is_told_by_the_reason_of_the_plan_and_t
         assert server.rollouts.all["f"].note == note
         assert f"{NEW} answers 50.0 % of f in place of good; {note}" in reasons
         server.abort()
-        await require_old_alone(server)
+        await check_old_alone(server)
 
     rolled(story, monkeypatch)
 
@@ -187,7 +187,7 @@ def test_what_is_read_of_the_same_catalog_leaves_a_rollout_alone(monkeypatch: py
         await asyncio.sleep(PLANNED_S)
         assert (server.at(), server.hosted()) == (("canary", None), {"good", NEW})
         server.abort()
-        await require_old_alone(server)
+        await check_old_alone(server)
 
     rolled(story, monkeypatch)
 
@@ -353,7 +353,8 @@ def test_a_family_with_a_policy_has_its_new_version_beside_the_old_one_only_wher
 def test_what_ends_at_once_with_a_call_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(server: Rolled) -> None:
         await begin(server)
-        server.abort()  # the server stops in the same turn of the loop, which `rolled` waits for
+        ending = server.abort().ending  # the server stops in the same turn of the loop, which `rolled` waits for
+        assert ending == "aborted"
 
     rolled(story, monkeypatch)
 
@@ -383,7 +384,7 @@ def test_what_cannot_be_undone_is_tried_again_ever_more_rarely(
             assert (server.is_over(), server.hosted()) == (False, {NEW})
             assert server.rollouts.all["f"].note == f"{PUTTING_BACK}: Can't write: no space."
         await asyncio.sleep(LONGEST_PAUSE_S)
-        await require_old_alone(server)
+        await check_old_alone(server)
 
     rolled(story, monkeypatch, qps=2.0)
     assert 5 <= tries <= 8

@@ -77,7 +77,7 @@ def with_binary(*tensors: tuple[Json, bytes], **more: Any) -> tuple[bytes, int]:
 XS, KS = np.array([[1, 2.5, -3, 4e5]], FLOAT), np.array([[7, -8]], LONG)
 
 
-def require_xk(request: Seen) -> None:
+def check_xk(request: Seen) -> None:
     np.testing.assert_array_equal(request.inputs["x"], XS)
     np.testing.assert_array_equal(request.inputs["k"], KS)
     assert (request.inputs["x"].dtype, request.inputs["k"].dtype) == (FLOAT, LONG)
@@ -88,25 +88,25 @@ def require_xk(request: Seen) -> None:
 
 @pytest.mark.parametrize("data", [[1, 2.5, -3, 4e5], [[1, 2.5, -3, 4e5]], [[[1], [2.5]], [[-3], [4e5]]]])
 def test_data_may_be_flat_or_nested(data: Any) -> None:
-    require_xk(decoded({**X, "data": data}, K))
+    check_xk(decoded({**X, "data": data}, K))
 
 
 def test_inputs_may_come_in_any_order() -> None:
     request = decoded(K, X)
-    require_xk(request)
+    check_xk(request)
     assert list(request.inputs) == ["x", "k"]
 
 
 def test_tensors_may_follow_in_binary_in_the_order_of_the_request() -> None:
     content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()))
-    require_xk(decode(content, length, TWO))
+    check_xk(decode(content, length, TWO))
 
 
 def test_json_and_binary_tensors_may_be_mixed() -> None:
     binary = {**X, "parameters": {"binary_data_size": 16}}
     del binary["data"]
     head = body(K, binary)
-    require_xk(decode(head + XS.tobytes(), len(head), TWO))
+    check_xk(decode(head + XS.tobytes(), len(head), TWO))
 
 
 def test_several_rows_stay_in_order() -> None:
@@ -124,7 +124,7 @@ def test_id_and_parameters_come_through() -> None:
 
 
 def test_fields_that_the_protocol_may_get_one_day_are_passed_over() -> None:
-    require_xk(decoded({**X, "new": {"a": [1]}}, K, model_version="1", new=None))
+    check_xk(decoded({**X, "new": {"a": [1]}}, K, model_version="1", new=None))
 
 
 @pytest.mark.parametrize(
