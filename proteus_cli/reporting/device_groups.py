@@ -7,6 +7,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import by_host
 from proteus_cli.domain.fleet import base_name
 from proteus_cli.domain.report import DeviceSummary, Report
+from proteus_cli.reporting.timeline import summed_answers, weighted_mean
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,10 @@ class SimilarDevices:
     def label(self) -> str:
         """``gpu0``, or of several ``10 × v100``."""
         return self.devices[0] if len(self.devices) == 1 else f"{len(self.devices)} × {self.name}"
+
+    def summary(self, report: Report) -> DeviceSummary:
+        """The answers and batches of all its devices in a run."""
+        return _sum([report.devices[device] for device in self.devices if device in report.devices])
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,3 +62,14 @@ def variant_shares(summary: DeviceSummary) -> Iterator[tuple[VariantKey, float]]
     counts = [(VariantKey(family, name), n) for family, variants in by_variant for name, n in variants.items()]
     for key, n in sorted(counts, key=lambda each: -each[1]):
         yield key, n / summary.answers
+
+
+def _sum(parts: Sequence[DeviceSummary]) -> DeviceSummary:
+    batches = [part.batches or 0 for part in parts]
+    return DeviceSummary(
+        answers=sum(part.answers for part in parts),
+        batches=sum(batches) or None,
+        mean_batch=weighted_mean([part.mean_batch for part in parts], batches),
+        relative_accuracy=weighted_mean([part.relative_accuracy for part in parts], [part.answers for part in parts]),
+        answers_by_variant=summed_answers(part.answers_by_variant for part in parts),
+    )

@@ -59,7 +59,7 @@ def test_with_auto_it_goes_to_the_end_by_itself_as_long_as_the_guard_passes() ->
     assert place(one.decide(5.0)) == (RolloutStage.PROMOTING, 0.5)
     assert place(one.promoted(6.0)) == (RolloutStage.FULL, 1.0)
     assert place(one.decide(65.9)) == (RolloutStage.FULL, 1.0)
-    assert one.decide(66.0) == WantedStep(one.wanted.step, "new", ending=Ending.DONE)
+    assert one.decide(66.0) == WantedStep(one.wanted.step, ending=Ending.DONE)
     assert place(one.wanted) == (RolloutStage.ENDED, 1.0)
 
 
