@@ -25,7 +25,7 @@ from proteus_cli.store import Workspace
 from proteus_cli.studies.sharing.bench.slices import Work
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of, pairs_only, qps_of
-from proteus_cli.studies.sharing.opening import OpenedBench, hardware_bench
+from proteus_cli.studies.sharing.opening import hardware_bench
 from proteus_cli.studies.sharing.rounds import SharingMeter
 
 ROOT = Path(__file__).parents[2]
@@ -90,13 +90,12 @@ def measure(is_quick: bool) -> Found:  # noqa: FBT001 - a part of the benchmark
 def _measured(
     zoo: _Zoo, cells: Iterable[SharingCell], sizes: Mapping[VariantKey, BatchSizes], *, is_quick: bool
 ) -> dict[str, SharingResult]:
-    hardware, place, results = hardware_bench(zoo.workspace, zoo.catalog, zoo.profile, sizes), OpenedBench(), {}
+    hardware, results = hardware_bench(zoo.workspace, zoo.catalog, zoo.profile, sizes), {}
     labels = {key: key.variant for key in sizes}
-    with hardware.opened(place):
-        assert place.bench is not None
+    with hardware.opened() as bench:
         for cell in cells:
             expected_s = [zoo.batch_s(work) for work in cell.works]
-            meter = SharingMeter(place.bench, cell, hardware.names, expected_s, np.random.default_rng(0))
+            meter = SharingMeter(bench, cell, hardware.names, expected_s, np.random.default_rng(0))
             results[cell.key(labels)] = meter.measure(0.1 if is_quick else CELL_S, lambda _now, _done: None)
     return results
 

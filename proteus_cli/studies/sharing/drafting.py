@@ -1,7 +1,8 @@
 """A study of sharing is drafted: its cells as jobs, and the sharing file as what they say together."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from zlib import crc32
 
@@ -18,17 +19,12 @@ from proteus_cli.store.sharing import KnownSharing, extended, read_sharing, shar
 from proteus_cli.studies.draft import Job, JobTurn, StudyDraft, keep_nothing
 from proteus_cli.studies.peak.drafts import mode_for
 from proteus_cli.studies.profiled import mean_batch_s, measured_variant
+from proteus_cli.studies.sharing.bench.bench import Bench
 from proteus_cli.studies.sharing.bench.mps import sees_mps
 from proteus_cli.studies.sharing.bench.stream import STREAM_TURN_S
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of
-from proteus_cli.studies.sharing.opening import (
-    EmulatedPair,
-    HardwareBench,
-    OpenedBench,
-    emulated_devices,
-    hardware_bench,
-)
+from proteus_cli.studies.sharing.opening import EmulatedPair, HardwareBench, emulated_devices, hardware_bench
 from proteus_cli.studies.sharing.question import SharingQuestion, usual_variants
 from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, SharingMeter, wanted_s
 
@@ -39,15 +35,21 @@ _LONGEST = 2
 """Times what is usual: a cell that stays noisy leaves time for the others."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Measuring:
-    """What the jobs of a study have in common."""
+    """What the jobs of a study have in common: they run while its bench is ``opened``."""
 
     question: SharingQuestion
     profile: Profile
     labels: Mapping[VariantKey, str]
     place: HardwareBench | EmulatedPair
-    opened: OpenedBench = field(default_factory=OpenedBench)
+    _bench: Bench | None = None
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Open the devices. Raises `DeviceUnavailable`, `EngineError`."""
+        with self.place.opened() as self._bench:
+            yield
 
     def job(self, cell: SharingCell) -> Job:
         expected_s = [mean_batch_s(self.profile, work.key, work.batch) for work in cell.works if work.key is not None]
@@ -61,9 +63,9 @@ class _Measuring:
         )
 
     def _measure(self, key: str, cell: SharingCell, expected_s: Sequence[float], turn: JobTurn) -> SharingResult:
-        assert self.opened.bench is not None  # noqa: S101 - it is open around all jobs
+        assert self._bench is not None  # noqa: S101 - it is open around all jobs
         rng = np.random.default_rng(crc32(key.encode()))
-        meter = SharingMeter(self.opened.bench, cell, self.place.names, expected_s, rng)
+        meter = SharingMeter(self._bench, cell, self.place.names, expected_s, rng)
         max_s = _LONGEST * wanted_s(cell, expected_s, STREAM_TURN_S, USUAL_ROUNDS)
         return meter.measure(min(turn.allowed_s, max_s), turn.advance)
 
@@ -90,7 +92,7 @@ def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "")
         inputs=_inputs(workspace, question, profile),
         jobs=[measuring.job(cell) for cell in cells],
         devices=[device for device in place.devices if device.kind == "gpu"],
-        opened=partial(place.opened, measuring.opened),
+        opened=measuring.opened,
         conclude=partial(_concluded, workspace, question, profile),
         keep=keep_nothing if question.emulated else partial(_save, workspace, question, profile),
         notes=() if question.emulated else _notes(workspace, profile),

@@ -30,13 +30,6 @@ MAX_NEIGHBOURS = 3
 _UNKNOWN_FREE_BYTES = 2**30
 
 
-@dataclass(slots=True)
-class OpenedBench:
-    """The bench while it is open."""
-
-    bench: Bench | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class HardwareBench:
     """The device of a profile, and neighbours that are like it, as they are on this machine."""
@@ -60,10 +53,10 @@ class HardwareBench:
         return self.devices[0].kind == "cpu"
 
     @contextmanager
-    def opened(self, place: OpenedBench) -> Iterator[None]:
-        """Open the devices, and say where. Raises `DeviceUnavailable`, `EngineError`."""
-        with opened_bench(self.openings) as place.bench:
-            yield
+    def opened(self) -> Iterator[Bench]:
+        """The devices, open. Raises `DeviceUnavailable`, `EngineError`."""
+        with opened_bench(self.openings) as bench:
+            yield bench
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +80,8 @@ class EmulatedPair:
         return ()
 
     @contextmanager
-    def opened(self, place: OpenedBench) -> Iterator[None]:
-        place.bench = EmulatedBench(self.profile, self.sharing, time.sleep)
-        yield
+    def opened(self) -> Iterator[Bench]:
+        yield EmulatedBench(self.profile, self.sharing, time.sleep)
 
 
 def emulated_devices(workspace: Workspace, profile: Profile) -> EmulatedPair:
