@@ -27,7 +27,7 @@ class Workers:
             self._to_ask[device] = None
 
     def run(self, check: Launch) -> None:
-        """Run a check on its device, which is idle, as `Dispatch.check` has decided just now."""
+        """Run a check, or a shadow, on its device, which is idle: `Dispatch.check` has decided so just now."""
         self.by_device[check.hosted.device].run(check)
 
     def _ask(self) -> None:

@@ -44,6 +44,7 @@ class DataPlane:
     families: Families
     counts: RequestCounts
     results: Results
+    workers: Workers
     fleet: Fleet
     admission: Admission
     clock: Clock
@@ -142,8 +143,8 @@ def make_data_plane(
         answers=answers, samples=samples, watch=watch, arms=arms,
     )  # fmt: skip
     return DataPlane(
-        controller, lifecycle, families, counts, results, fleet, admission, clock, options.is_emulated, samples,
-        computed, answers, checks, arms,
+        controller, lifecycle, families, counts, results, workers, fleet, admission, clock, options.is_emulated,
+        samples, computed, answers, checks, arms,
     )  # fmt: skip
 
 

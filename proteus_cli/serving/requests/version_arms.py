@@ -25,6 +25,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.errors import EngineFailed
 from proteus_cli.serving.devices.executor import BatchResult
+from proteus_cli.serving.fleet.workers import Workers
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.answers.answer_log import RolloutMark
 from proteus_cli.serving.requests.answers.classes import class_of
@@ -51,7 +52,7 @@ class _Shadowed(msgspec.Struct, gc=False):
 
 
 class VersionArms:
-    """The arms of the versions ``old`` and ``new`` of a variant; ``run`` starts a batch on its device.
+    """The arms of the versions ``old`` and ``new`` of a variant. ``workers`` run shadows.
 
     One of them has answered a query at ``reached_s``, the last time.
     """
@@ -63,11 +64,11 @@ class VersionArms:
         guard: Guard,
         controller: Controller,
         lifecycle: Lifecycle,
+        workers: Workers,
         clock: Callable[[], float],
-        run: Callable[[Launch], None],
     ) -> None:
         self._old, self._new, self._guard = old, new, guard
-        self._controller, self._lifecycle, self._clock, self._run = controller, lifecycle, clock, run
+        self._controller, self._lifecycle, self._workers, self._clock = controller, lifecycle, workers, clock
         self._canaries = CanaryArm(new.variant, 0.0)
         self._shadow_share = self._shadow_due = 0.0
         self._others_by = Arm.OLD  # who answers those that are no canaries
@@ -193,7 +194,7 @@ class VersionArms:
         if launch is None:
             self.forget(shadow)
         else:
-            self._run(launch)
+            self._workers.run(launch)
 
     def answered(self, launch: Launch, result: BatchResult) -> None:
         """The new version has an answer to a shadow."""

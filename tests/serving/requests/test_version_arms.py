@@ -97,9 +97,9 @@ class World:
 
     def begin_rollout(self, share: float, shadow_share: float = 0.0) -> None:
         """Of the new version, in place of an earlier one of it."""
-        plane, worker = self.plane, self.plane.fleet.workers["cpu0"]
+        plane = self.plane
         self.guard = Guard(RolloutSpecification("f", "v", "v@2", guard=GUARD), SLO_S)
-        self.arms = VersionArms(OLD, NEW, self.guard, plane.controller, plane.lifecycle, plane.clock, worker.run)
+        self.arms = VersionArms(OLD, NEW, self.guard, plane.controller, plane.lifecycle, plane.workers, plane.clock)
         self.arms.use(share, shadow_share)
         plane.arms["f"] = self.arms
 

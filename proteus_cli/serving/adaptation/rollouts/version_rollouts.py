@@ -32,7 +32,6 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 
-from proteus_cli.control.decision import Launch
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.rollouts.status import RolloutStatus
@@ -130,14 +129,13 @@ class VersionRollouts:
         old, new = live_catalog.name_of(plain), VariantKey(asked.family, following.names[plain])
         specification = asked.specification(old.variant, new.variant)
         self._require_idle(asked.family)
-        family, now_s = self._plane.families.require(asked.family), self._plane.clock()
+        plane = self._plane
+        family, now_s = plane.families.require(asked.family), plane.clock()
         machine = VersionRollout(specification, family.slo_s, now_s, self._accuracy_of(old))
-        arms = VersionArms(
-            old, new, machine.guard, self._plane.controller, self._plane.lifecycle, self._plane.clock, self._run_shadow
-        )
+        arms = VersionArms(old, new, machine.guard, plane.controller, plane.lifecycle, plane.workers, plane.clock)
         digest = candidate.files.content.digest(plain) or ""
         self._forget_gone()
-        self._plane.fleet.forget_losses_by(new)
+        plane.fleet.forget_losses_by(new)
         self._of[asked.family] = Running(machine, arms, candidate, old, new, digest)
         log.info("rolling out %s in place of %s", new.variant, old.variant, extra=fields(family=asked.family))
         self._begun.set()
@@ -211,9 +209,6 @@ class VersionRollouts:
             machine.fail(now_s, "a bug; the log has its traceback")
             if goes_back:
                 running.retries.failed(now_s)
-
-    def _run_shadow(self, launch: Launch) -> None:
-        self._plane.fleet.workers[launch.hosted.device].run(launch)
 
     # --- conditions
 
