@@ -17,7 +17,7 @@ from proteus_cli.arrays import Singles
 from proteus_cli.backends.base import Backend, NamedArrays, Signature
 from proteus_cli.backends.exits.runner import ExitRunner, Passed
 from proteus_cli.backends.free_memory import within_free_memory
-from proteus_cli.domain.catalog.catalog import Family, Variant
+from proteus_cli.domain.catalog.catalog import Family, Variant, VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.input_files import CATALOG, read_text
@@ -158,7 +158,8 @@ class _Splitting:
     @contextmanager
     def _runner(self, variant: Variant) -> Iterator[ExitRunner]:
         chain = ExitChain.of(variant, self._files, self._family.confidence, self._staged.preparation(self._family))
-        with self._backend.runner(chain_file(chain, self._staged.scratch)) as runner:
+        key = VariantKey(self._family.name, variant.name)
+        with self._backend.runner(chain_file(chain, self._staged.scratch), key) as runner:
             assert isinstance(runner, ExitRunner)  # noqa: S101 - it is a chain file
             yield runner
 

@@ -75,6 +75,7 @@ def test_each_stage_has_an_engine_that_is_kept(workshop: Workshop) -> None:
     assert isinstance(plans, ChainPlans)
     assert plans.stages == tuple(path.read_bytes() for path in workshop.stages)
     assert (str(plans.stop_when), plans.confidence) == ("confidence >= 1", "margin")
+    assert plans.name == "`quick` of family `f`"
     folders = sorted(path.name for path in (workshop.built / GPU.type).iterdir() if path.is_dir())
     assert folders == sorted(f"f__{name}" for name in names(workshop))
     assert [line.split(" for ")[0] for line in workshop.said] == [f"building f/{name}" for name in names(workshop)]

@@ -40,16 +40,28 @@ class WithExits:
         with ExitStack() as stack:
             with unpacked(model) as chain:
                 stages = [stack.enter_context(self._loaded(stage)) for stage in chain.stages]
-            try:
+            with naming(name_of(model, owner)):
                 runner = HostExitRunner(stages, chain.stop_when, chain.confidence)
-            except EngineError as error:
-                raise EngineError(f"`{model}`: {error.message}", hint=error.hint) from error
             yield runner
 
     def _loaded(self, stage: Path) -> AbstractContextManager[Runner]:
         """The engine of a file, which may be removed once this is entered. Raises `EngineError`."""
         key = sha256_of(stage, MODEL, hint="it was unpacked just now").hex()
         return self._stages.loaded(key, partial(self._backend.runner, stage))
+
+
+def name_of(model: Path, owner: VariantKey | None) -> str:
+    """What errors call a model: the variant that it belongs to, or else its file."""
+    return f"`{model}`" if owner is None else f"`{owner.variant}` of family `{owner.family}`"
+
+
+@contextmanager
+def naming(chain: str) -> Iterator[None]:
+    """Have each `EngineError` begin with the name of a chain, for whoever only knows its stages."""
+    try:
+        yield
+    except EngineError as error:
+        raise EngineError(f"{chain}: {error.message}", hint=error.hint) from error
 
 
 AnyEngine = TypeVar("AnyEngine")

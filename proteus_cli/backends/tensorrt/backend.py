@@ -7,6 +7,7 @@ from pathlib import Path
 
 from proteus_cli.backends.base import ANY_RUNNER_TAKES, BuildContext, OnBuildProgress, PowerMeter, Runner
 from proteus_cli.backends.discovery import describe_gpu, ordinal_of
+from proteus_cli.backends.exits.loading import name_of
 from proteus_cli.backends.nvml import nvml_device
 from proteus_cli.backends.tensorrt.bindings import tensorrt_version, trt
 from proteus_cli.backends.tensorrt.building import build, key_of
@@ -70,7 +71,7 @@ class TensorRT:
             return _read(self._find_or_build(model, owner))
         with unpacked(model) as chain:
             stages = tuple(map(_read, self._stages(chain.stages, owner)))
-            return ChainPlans(stages, chain.stop_when, chain.confidence)
+            return ChainPlans(stages, chain.stop_when, chain.confidence, name_of(model, owner))
 
     def plan_file(self, model: Path, owner: VariantKey | None = None) -> Path:
         """The file of the engine of a model that has one. Raises like `plan`."""

@@ -8,7 +8,7 @@ from functools import partial
 from time import monotonic
 
 from proteus_cli.backends.base import NamedArrays, OutputArrays, Part
-from proteus_cli.backends.exits.loading import SharedEngines
+from proteus_cli.backends.exits.loading import SharedEngines, naming
 from proteus_cli.backends.exits.runner import ExitRunner, Leave
 from proteus_cli.backends.tensorrt.chain_slots import ChainSlot, ChainTensors
 from proteus_cli.backends.tensorrt.cuda import PrimaryContext
@@ -20,11 +20,15 @@ from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
 @dataclass(frozen=True, slots=True)
 class ChainPlans:
-    """The serialized engines of a multi-exit model's stages, when queries stop, and what their confidence is."""
+    """The serialized engines of a multi-exit model's stages, when queries stop, what their confidence is, and its name.
+
+    The ``name`` is what errors call it.
+    """
 
     stages: tuple[bytes, ...]
     stop_when: Condition
     confidence: str
+    name: str
 
     @property
     def key(self) -> str:
@@ -55,7 +59,8 @@ class LoadedChain(ExitRunner):
 
     def __init__(self, stages: LoadedStages, plans: ChainPlans, context: PrimaryContext) -> None:
         """Raises `EngineError` where the stages do not fit together."""
-        super().__init__(stages.layout.signatures, plans.stop_when, plans.confidence)
+        with naming(plans.name):
+            super().__init__(stages.layout.signatures, plans.stop_when, plans.confidence)
         self._stages, self._context = stages, context
         self.close: Callable[[], None] = stages.close
 

@@ -117,9 +117,9 @@ class CpuExecutor(ThreadedExecutor[CpuEngine]):
 
         self._jobs.put(run_batch)
 
-    def _load(self, key: VariantKey, model: Path, warm_up_rows: int) -> CpuEngine:  # noqa: ARG002 - builds nothing
+    def _load(self, key: VariantKey, model: Path, warm_up_rows: int) -> CpuEngine:
         with within_free_memory(f"`{model}`"), ExitStack() as stack:
-            runner = stack.enter_context(self._backend.runner(model))
+            runner = stack.enter_context(self._backend.runner(model, key))
             rng = np.random.default_rng(0)
             for rows in sorted({1, 2, warm_up_rows}):
                 for name, values in runner.infer(runner.signature.sample(rows, rng)).items():

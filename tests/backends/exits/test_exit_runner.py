@@ -17,6 +17,7 @@ from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.backends.exits.loading import WithExits
 from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE, EXIT_NOTE, NOTES, HostExitRunner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.conditions.condition import holds
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
@@ -136,6 +137,21 @@ def test_stages_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
 
 
 # --- chain files
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(VariantKey("f", "quick"), "`quick` of family `f`"), (None, r"`.*\.exits`")]
+)
+def test_an_error_of_stages_that_do_not_fit_names_the_model(
+    tmp_path: Path, owner: VariantKey | None, name: str
+) -> None:
+    first = exit_stages(tmp_path)[0]
+    packed = chain_file(ExitChain((first, first), "exit >= 2", "margin"), tmp_path)
+    with (
+        pytest.raises(EngineError, match=f"^{name}: Stage 1 gives no `x`, what stage 2 takes"),
+        WithExits(OnnxRuntime(CPU)).runner(packed, owner),
+    ):
+        pass
 
 
 def chain(directory: Path, stop_when: str = "confidence >= 1") -> ExitChain:

@@ -82,7 +82,7 @@ class Models:
         if key not in self.conditions:
             return plan_of(model, MAX_ROWS)
         stages = tuple(plan_of(stage, MAX_ROWS) for stage in (self.handing if key == HANDING else self.stages))
-        return ChainPlans(stages, parse(self.conditions[key]), "margin")
+        return ChainPlans(stages, parse(self.conditions[key]), "margin", str(key))
 
     def answer(self, key: VariantKey, rows: Rows) -> Rows:
         return self.answers(key, rows)["scores"]

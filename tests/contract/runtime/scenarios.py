@@ -6,6 +6,7 @@ otherwise. With a wrong adapter, the code is changed to that first. `drivers` sa
 
 import asyncio
 import json
+import re
 import sys
 import threading
 from collections.abc import Callable, Coroutine, Iterator
@@ -687,7 +688,7 @@ async def exits_refused() -> str:
         plans = device.models.plan(harness.CHAIN, device.models.paths[harness.CHAIN])
         assert isinstance(plans, ChainPlans)
         device.models.replaced[harness.WHOLE] = replace(plans, stages=plans.stages[::-1])
-        with pytest.raises(EngineError, match="Stage 1 gives no"):
+        with pytest.raises(EngineError, match=re.escape(f"{harness.WHOLE}: Stage 1 gives no")):
             await device.load(harness.WHOLE)
         assert fake.census() == before, f"left over: {fake.census()}"
         return "one request of a batch, and stages in the wrong order"

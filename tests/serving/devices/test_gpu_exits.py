@@ -30,11 +30,12 @@ class World:
     """An executor with two models of the same stages, whose confidence is their answer."""
 
     def __init__(self, made: list[FakeStages]) -> None:
+        self.confidence = "output:y"
         self.made, self.events = made, list[tuple[str, Any]]()
         context: Any = FakeContext()
 
         def read(key: VariantKey, _model: Path) -> ChainPlans:
-            return ChainPlans((b"1", b"2", b"3"), parse(STOP_WHEN[key]), "output:y")
+            return ChainPlans((b"1", b"2", b"3"), parse(STOP_WHEN[key]), self.confidence, f"`{key.variant}`")
 
         self.executor = GpuExecutor(context, read, lambda loss: self.events.append(("on_lost", loss)), slots=SLOTS)
 
@@ -103,6 +104,15 @@ def test_all_stages_are_warmed_up_on_each_slot_wherever_rows_stop(monkeypatch: p
     async def test(world: World) -> None:
         for slot in world.made[0].all_slots:
             assert slot.ran == [(place, rows) for rows in (1, 2, MAX_ROWS) for place in (1, 2, 3)]
+
+    run(test, monkeypatch, keys=[QUICK])
+
+
+def test_an_error_of_the_stages_names_the_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        world.confidence = "output:sure"
+        with pytest.raises(EngineError, match=r"^`whole`: .*no stage has an output `sure`"):
+            await world.executor.load(WHOLE, Path("m.exits"), MAX_ROWS)
 
     run(test, monkeypatch, keys=[QUICK])
 

@@ -23,7 +23,7 @@ import pytest
 from agents import PATIENCE_S, until
 from batches import ran
 from builders import make_catalog, make_family, make_measured, make_profile
-from exit_nets import stages_that_fail
+from exit_nets import exit_stages, stages_that_fail
 from forking.program import of_proteus
 from onnx import TensorProto, helper
 from tiny import CLASSES, INPUTS, looking_up, mlp, save_model, tensor
@@ -305,6 +305,17 @@ def test_parts_that_are_run_again_keep_the_bounds_of_their_requests(tmp_path: Pa
         assert found.notes[0].tolist() == [3, 0, 1, 1]
         assert [[*places] for places, _ in left] == [[0], [2]]
         assert [result.notes[0].tolist() for _, result in left] == [[3], [1, 1]]
+
+    run(test)
+
+
+def test_an_error_of_stages_that_do_not_fit_names_their_variant(tmp_path: Path) -> None:
+    async def test() -> None:
+        first = exit_stages(tmp_path)[0]
+        model = chain_file(ExitChain((first, first), "exit >= 2", "margin"), tmp_path)
+        async with opened() as process:
+            with pytest.raises(EngineError, match=r"^`v` of family `f`: Stage 1 gives no `x`"):
+                await process.load(KEY, model, 4)
 
     run(test)
 
