@@ -108,6 +108,26 @@ def test_all_stages_are_warmed_up_on_each_slot_wherever_rows_stop(monkeypatch: p
     run(test, monkeypatch, keys=[QUICK])
 
 
+def test_a_model_of_stages_that_serve_is_loaded_without_their_slots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both slots are taken by batches, which end after the load; no slot is warmed up twice."""
+
+    async def test(world: World) -> None:
+        slots = world.made[0].all_slots
+        for slot in slots:
+            slot.goes_on.clear()
+        for name in ("one", "two"):
+            world.submit(name, [[6.0]])
+        await world.executor.load(WHOLE, Path("m.exits"), MAX_ROWS)
+        assert world.events == []
+        for slot in slots:
+            slot.goes_on.set()
+        await world.until(2)
+        for slot in slots:
+            assert slot.ran == [*((place, rows) for rows in (1, 2, MAX_ROWS) for place in (1, 2, 3)), (1, 1)]
+
+    run(test, monkeypatch, keys=[QUICK])
+
+
 def test_an_error_of_the_stages_names_the_variant(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: World) -> None:
         world.confidence = "output:sure"
