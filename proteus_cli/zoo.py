@@ -1,12 +1,13 @@
 """The sample models that the package contains."""
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import MODEL, read_bytes
-from proteus_cli.store import write_bytes
+from proteus_cli.store import remove, write_bytes
 
 _PACKAGE = Path(__file__).parent
 INSTALLED = _PACKAGE / "zoo_files"  # in an installed wheel
@@ -45,7 +46,10 @@ def zoo_files() -> dict[str, Path]:
 
 
 def copy_zoo(directory: Path, *, force: bool) -> list[Path]:
-    """Copy the sample models into a workspace; returns the files. Raises `ArtefactError` if one exists already."""
+    """Copy the sample models into a workspace; returns the files. Raises `ArtefactError` if one exists already.
+
+    Files that were not there before are removed again where a later one can't be written.
+    """
     files = zoo_files()
     existing = [name for name in files if os.path.exists(directory / name)]  # noqa: PTH110 - takes any name
     if existing and not force:
@@ -53,9 +57,11 @@ def copy_zoo(directory: Path, *, force: bool) -> list[Path]:
             f"`{directory / existing[0]}` exists already.",
             hint="choose an empty directory, or `--force` to overwrite the files of the sample models",
         )
-    written = []
-    for name, source in files.items():
-        content = read_bytes(source, MODEL, hint="install the package again")
-        write_bytes(directory / name, content)
-        written.append(directory / name)
-    return written
+    with ExitStack() as undoing:
+        for name, source in files.items():
+            content = read_bytes(source, MODEL, hint="install the package again")
+            write_bytes(directory / name, content)
+            if name not in existing:
+                undoing.callback(remove, directory / name)
+        undoing.pop_all()
+    return [directory / name for name in files]

@@ -67,6 +67,17 @@ def test_what_is_not_a_finite_amount_is_refused_with_a_hint(number: str, unit: s
     assert caught.value.exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("unit", "largest"),
+    [("qps", "1,000,000,000,000 qps"), ("ms", "36,500 d"), ("MiB", "1,048,576 TiB"), ("mJ", "1,000,000,000 kJ")],
+)
+def test_what_no_machine_can_have_is_refused(unit: str, largest: str) -> None:
+    with pytest.raises(UsageError, match="is too large") as caught:
+        PARSERS[unit](f"1e300{unit}")
+    assert caught.value.hint == f"the largest is {largest}"
+    assert PARSERS[unit](largest.replace(",", "")) > 0
+
+
 @pytest.mark.parametrize("unit", PARSERS)
 @pytest.mark.parametrize("text", ["5", "0", "1e3", "nan", "inf"])
 def test_a_number_without_a_unit_is_refused(text: str, unit: str) -> None:

@@ -20,6 +20,15 @@ def test_init_makes_a_workspace_that_is_the_sample_zoo(tmp_path: Path) -> None:
     assert files(tmp_path / "ws") == {name: path.read_bytes() for name, path in zoo_files().items()}
 
 
+def test_init_that_failed_midway_can_be_run_again(tmp_path: Path) -> None:
+    in_the_way = tmp_path / "traces"
+    in_the_way.touch()
+    assert "Can't write" in proteus("init", tmp_path).refused()
+    assert files(tmp_path) == {"traces": b""}
+    in_the_way.unlink()
+    assert proteus("init", tmp_path).code == 0
+
+
 def test_the_sample_zoo_is_whole(tmp_path: Path) -> None:
     assert proteus("init", tmp_path).code == 0
     place = Workspace(tmp_path)

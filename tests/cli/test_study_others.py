@@ -40,6 +40,11 @@ def test_costs_need_prices_and_a_jitter_that_there_is(tiny: Tiny, traffic: Path)
     assert "No jitter `p50`" in proteus(*call, PRICE, "--jitter=p50").refused()
 
 
+def test_devices_that_take_forever_are_no_headroom(tiny: Tiny, traffic: Path) -> None:
+    said = proteus("study", "cost", "--traffic", traffic, PRICE, "--headroom=inf", "-w", tiny.root).misused()
+    assert "Invalid value for '--headroom'" in said
+
+
 def test_starts_are_told_with_their_distribution(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes half a second here, without a process."""
     measured = partial(startup, once=lambda _subject: ProcessStart(0.1, 0.2, 0.3, 0.5), evicting=None)

@@ -33,6 +33,7 @@ Headroom = Annotated[
     Option(
         "--headroom",
         min=1.0,
+        max=1000.0,
         metavar="FACTOR",
         help="Fleets have to keep the SLO on devices whose batches take so many times as long as profiled.",
         rich_help_panel=sections.DEVICES,
