@@ -295,9 +295,10 @@ def test_conditions_are_for_simulations_only(tiny: Tiny, target: str, option: st
     assert ended.refused() == f"`{option.partition('=')[0]}` is for simulated replays."
 
 
-def test_inputs_are_for_servers_only(tiny: Tiny, trace: Path) -> None:
-    ended = proteus("replay", trace, "--inputs", "eval", "-w", tiny.root)
-    assert ended.refused() == "`--inputs` is for replays against a server."
+@pytest.mark.parametrize("option", ["--inputs=eval", "--ca=nowhere.pem"])
+def test_what_servers_are_sent_and_trusted_by_is_for_servers_only(tiny: Tiny, trace: Path, option: str) -> None:
+    ended = proteus("replay", trace, option, "-w", tiny.root)
+    assert ended.refused() == f"`{option.partition('=')[0]}` is for replays against a server."
 
 
 def test_rows_of_eval_splits_can_be_asked_for_where_all_families_have_one(tiny: Tiny, trace: Path) -> None:

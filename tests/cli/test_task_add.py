@@ -121,6 +121,8 @@ def test_what_makes_no_sense_is_refused_before_anything_is_trained(tiny: Tiny, t
     assert "class 0 has 3 rows" in refused(tiny.root, "spots", "--data", data)
     assert refused(tiny.root, "spots", "--data", data, "--models", "svm") == "There is no kind of model `svm`."
     assert refused(tiny.root, "a b", "--data", data) == "`a b` is no name for a family."
+    endless = proteus("task", "add", "spots", "--data", data, "--slo=1ms", f"--rows={10**20}", "-w", tiny.root)
+    assert "Invalid value for '--rows'" in endless.misused()
     assert "No file" in refused(tiny.root, "spots", "--data", tmp_path / "gone.npz")
     assert refused(tiny.root, "spots", "--data", data, "--device", "gpu9", code=4) == "No device `gpu9` here."
 

@@ -12,7 +12,7 @@ from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.common import DURATION, RATE
 
 HEADROOM = 1.0  # policies that re-plan have forecasts of how arrivals scatter
-LIVE_ONLY = {"--inputs"}
+LIVE_ONLY = {"--ca", "--inputs"}
 SIMULATED_ONLY = {"--batching", "--load-time", "--max-unavailable", "--memory", "--jitter", "--fail"}
 
 

@@ -69,6 +69,7 @@ Rows = Annotated[
     int,
     Option(
         min=10,
+        max=1_000_000_000,
         metavar="COUNT",
         help="Train on so many rows at most, drawn from each class alike.",
         rich_help_panel=sections.LIMITS,
