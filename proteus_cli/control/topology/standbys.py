@@ -218,9 +218,10 @@ class Standbys:
             mine, left_bytes = hosted.get(device, ()), memory.memory_bytes - _bytes(memory, resident[device])
             for family in served - {host.family for host in mine}:
                 key = self._fastest[memory.type].get(family)
-                if key is None or key in resident[device] or (device, *key) in without:
+                loadable = None if key is None else memory.loadable.get(key)
+                if key is None or loadable is None or key in resident[device] or (device, *key) in without:
                     continue
-                is_worth_it = memory.loadable[key].load_s > 0 and _bytes(memory, [key]) <= left_bytes
+                is_worth_it = loadable.load_s > 0 and loadable.memory_bytes <= left_bytes
                 if is_worth_it and self.foreign_on(device, [key], mine):
                     found.append((has[family], device, key))
         return min(found)[1:] if found else None

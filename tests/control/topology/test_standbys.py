@@ -130,6 +130,17 @@ def test_then_come_the_fastest_variants_of_other_families_those_that_fewest_devi
     assert standbys.next_foreign(active | {"cpu0": [quick]}, resident, ["cpu0"], ()) is None, "it would take too long"
 
 
+def test_a_device_that_was_measured_less_than_others_of_its_type_gets_no_standby_that_it_lacks() -> None:
+    """As where `proteus profile` was interrupted before it measured all of it."""
+    loadable = {key: Loadable(1, 1.0, 8, 100.0, hosted("", *key, latency_s={1: 0.01})) for key in (FAST, ON_B)}
+    less = {FAST: loadable[FAST]}
+    standbys = Standbys({"cpu0": DeviceMemory("cpu", 4, less), "cpu1": DeviceMemory("cpu", 4, loadable)})
+    active = {"cpu0": [host(FAST)], "cpu1": [host(ON_B, "cpu1")]}
+    resident = {"cpu0": keys(FAST), "cpu1": keys(ON_B)}
+    assert standbys.next_foreign(active, resident, ["cpu0"], ()) is None
+    assert standbys.next_foreign(active, resident, ["cpu0", "cpu1"], ()) == ("cpu1", FAST)
+
+
 def test_idle_devices_get_the_fast_variants_of_all_families_in_turn() -> None:
     standbys = Standbys(memory(limit=1))
     standbys.adopted([])
