@@ -132,21 +132,29 @@ class Program(subprocess.Popen[Any]):
         return self.pid, status
 
 
+OF_PROTEUS = (
+    "forking.commands",
+    "proteus_cli.backends.onnxruntime",
+    "proteus_cli.cli.workflows.deployment.deployment",
+    "proteus_cli.planning.planner",
+    "proteus_cli.serving.agent.agent",
+    "proteus_cli.serving.devices.process.engines",
+    "proteus_cli.serving.server.server",
+    "proteus_cli.serving.transport.certificate",
+    "cvxpy.cvxcore.python.cppbackend",
+    "encodings.ascii",
+    "encodings.idna",
+    "importlib.readers",
+    "scipy.optimize",  # behind the planner, whose solvers are fewer without it
+    "tomllib",
+)
+"""What commands, and processes of solvers and devices, import in any case: at their start, or at the first need."""
+
+
 @cache
 def of_proteus() -> Template:
     """What `proteus` is forked from."""
-    made = Template(
-        (
-            "forking.program",
-            *(module for module, _ in STARTING_CHILDREN),
-            "proteus_cli.backends.onnxruntime",
-            "proteus_cli.cli.main",
-            "proteus_cli.cli.workflows.deployment",
-            "proteus_cli.planning.planner",
-            "proteus_cli.serving.server.server",
-        ),
-        os.environ,
-    )
+    made = Template(("forking.program", *(module for module, _ in STARTING_CHILDREN), *OF_PROTEUS), os.environ)
     atexit.register(made.close)
     return made
 
