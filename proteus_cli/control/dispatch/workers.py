@@ -105,6 +105,8 @@ class AccuracyTier:
                 worker = workers[host.device]
                 if worker.free > 0:
                     each.free[host.device] = worker.ask_self
+                if host.is_foreign:
+                    each.free_parts += worker.free_part
                 self._count(host, each, worker)
         self.least_row_s = self.least_s(1)
         self._sum_up()
@@ -166,8 +168,9 @@ class AccuracyTier:
         """What foreign standbys carry in slots that are free, or run one of the ``helping`` batches, by device."""
         found = 0.0
         for each in self.foreign:
-            parts = [workers[device].part_for(helping.get(device, 0)) for device in each.free_or(helping)]
-            found += each.capacity_qps / each.serving * sum(parts) if parts else 0.0
+            if each.serving:
+                slots = [min(n / workers[device].slots, 1.0) for device, n in helping.items() if each.serves(device)]
+                found += each.capacity_qps / each.serving * (each.free_parts + sum(slots))
         return found
 
     def next_foreign(self, left_s: float) -> Admitted:
@@ -274,6 +277,8 @@ class WorkerState:
     all_sources: tuple[WorkSource, ...] = ()
     to_wake: list[str] = field(default_factory=list)
     _classes: tuple[HostClass, ...] = ()
+    _foreign: tuple[HostClass, ...] = ()  # of the classes, those of foreign standbys
+    _counted_part: float = 0.0  # what these count of the slots
 
     def __post_init__(self) -> None:
         self.ask_self, self.free, self.slots = Admitted((self.device,)), self.idle_slots, self.idle_slots
@@ -283,15 +288,17 @@ class WorkerState:
         """Whether the worker serves, runs nothing, and has nothing to take."""
         return self.free == self.slots and not any(source.queue.rows for source in self.sources)
 
-    def part_for(self, batches: int) -> float:
-        """The part of the slots that is free, or runs so many ``batches``."""
-        return min((max(self.free, 0) + batches) / self.slots, 1.0)
+    @property
+    def free_part(self) -> float:
+        """The part of the slots that is free."""
+        return max(self.free, 0) / self.slots
 
     def take_from(self, sources: Sequence[WorkSource], foreign: Sequence[WorkSource]) -> None:
         """Take from these sources from now on."""
         self.sources, self.foreign_sources, self.to_wake = tuple(sources), tuple(foreign), []
         self.all_sources = (*sources, *foreign)
         self._classes = tuple(dict.fromkeys(source.host_class for source in self.all_sources))
+        self._foreign, self._counted_part = tuple(source.host_class for source in foreign), self.free_part
 
     def slowdown_at(self, hosted: Host) -> float:
         """What deadlines go by there: a factor of its least latency."""
@@ -336,6 +343,7 @@ class WorkerState:
         if not self.free:
             for each in self._classes:
                 del each.free[self.device]
+        self._count_part()
         if self.in_flight is not None:
             self.in_flight.add(takes_s, start_s)
 
@@ -347,6 +355,7 @@ class WorkerState:
             if self.free == 1:
                 for each in self._classes:
                     each.free[self.device] = self.ask_self
+            self._count_part()
         if self.in_flight is not None:
             self.in_flight.ended()
 
@@ -356,3 +365,12 @@ class WorkerState:
             each.free.pop(self.device, None)
             if self.free > 0:
                 each.free[self.device] = self.ask_self
+        self._count_part()
+
+    def _count_part(self) -> None:
+        """Have foreign standbys count what part of the slots is free now: to sum that up when asked takes too long."""
+        if self._foreign:
+            part = self.free_part
+            for each in self._foreign:
+                each.free_parts += part - self._counted_part
+            self._counted_part = part
