@@ -9,6 +9,12 @@ LEVEL_GAIN = 1 / 4
 """The weight of one stage: of a speed that has changed, four stages show two thirds, and eight nine tenths."""
 SCATTER_GAIN = 1 / 32
 """Jacobson's timer has 1/4. Less keeps the margin of a time in which few stages deviate much."""
+SLOW_GAIN, ERROR_GAIN = 1 / 16, 1 / 128
+"""The weight of one run of a stage in how far its profile is off, which is no matter of the moment, and in the level
+that this is relative to. By the level of the moment, stages would seem slow that run only after fast ones; by one as
+slow as that, the profile of a stage would seem wrong that runs alone while the device is slow."""
+MAX_ERROR = 2.0
+"""A profile is taken to be off by no larger factor between stages, whatever a clock says."""
 FIRST = 32
 """Stages that are measured before their pace counts; in the scatter, each of them then weighs the same."""
 INTERRUPTED = 1.5
@@ -34,20 +40,24 @@ DOUBT_GAIN = 0.1
 class StagePace:
     """How long stages take, as a multiple of their profiled mean: ``factor``, the level and a margin.
 
-    The level is a running mean. The margin is ``multiple`` mean deviations, as in the timer of TCP (Jacobson 1988).
-    The multiple is raised by each row that was late as its batch went on, and lowered by each that was in time, so much
-    that as many are late as `PREDICTABLE` of what the attainment allows (adaptive conformal inference, Gibbs and
-    Candès 2021). What interrupts a stage mostly lasts for the next ones, too: until a stage is as usual again, they are
-    expected to take as many times of their mean as the last one did. ``out_s``: the time from the end of the last stage
-    until the answers are out of the chain, which has a margin of its own deviation (``max_out_s``). ``parting_s``: the
-    time that a chain needs between two stages to send the answers of a part of its rows.
+    The level is a running mean of all stages. How far the profile is off is learned of each stage, relative to the
+    level: one that was measured beside other programs is wrong by a tenth between stages. The margin is ``multiple``
+    mean deviations, as in the timer of TCP (Jacobson 1988). The multiple is raised by each row that was late as its
+    batch went on, and lowered by each that was in time, so much that as many are late as `PREDICTABLE` of what the
+    attainment allows (adaptive conformal inference, Gibbs and Candès 2021). What interrupts a stage mostly lasts for
+    the next ones, too: until a stage is as usual again, they are expected to take as many times of their mean as the
+    last one did. ``out_s``: the time from the end of the last stage until the answers are out of the chain, which has a
+    margin of its own deviation (``max_out_s``). ``parting_s``: the time that a chain needs between two stages to send
+    the answers of a part of its rows.
     """
 
     def __init__(self, multiple: float = (MIN_MULTIPLE + MAX_MULTIPLE) / 2) -> None:
         self.level, self.multiple, self.out_s = 1.0, multiple, 0.0
         self.fastest, self.parting_s = 1.0, 0.0
         self._scatter, self._out_scatter_s, self._seen = 0.0, 0.0, 0
+        self._slow_level = 1.0
         self._interrupted = 0.0  # how many times its mean the last stage took, where that was interrupted
+        self._profile_errors: dict[int, float] = {}  # by stage, what it takes of its profiled mean where the level is 1
 
     @property
     def is_known(self) -> bool:
@@ -59,28 +69,40 @@ class StagePace:
         """What stages take at most, of their profiled mean, where they are not interrupted."""
         return self._with_margin(0.0)
 
-    def next_factor(self, more: float) -> float:
-        """What the next stage takes at most, of its profiled mean, with so many mean deviations more in the margin."""
-        return max(self._with_margin(more), self._interrupted)
+    def factor_of(self, stage: int, more: float) -> float:
+        """What a next ``stage`` takes at most, of its mean, with so many mean deviations ``more`` in the margin."""
+        return max(self._with_margin(more), self._interrupted) * self._profile_errors.get(stage, 1.0)
 
     @property
     def max_out_s(self) -> float:
         """What answers take out of the chain at most, with a margin like that of stages, in seconds."""
         return self.out_s + self.multiple * self._out_scatter_s
 
-    def ran(self, took_s: float, mean_s: float) -> bool:
-        """Learn from one stage, by its profiled mean time. False where it was interrupted, which none can predict."""
-        ratio = took_s / mean_s
+    def ran(self, took_s: float, mean_s: float, stage: int = 0) -> bool:
+        """Learn from one stage, by its profiled mean time. False where it was interrupted, which none can predict.
+
+        Stages are counted from 1; 0: what ran was no single one.
+        """
+        ratio = took_s / (mean_s * self._profile_errors.get(stage, 1.0))
         if not self._seen:
             self.level = ratio
         self._seen += 1
         error, is_usual = ratio - self.level, ratio <= INTERRUPTED * self.level
         self._interrupted = 0.0 if is_usual else ratio
         if is_usual:
+            if stage:
+                self._learn_profile_error(stage, ratio)
             self._scatter += max(SCATTER_GAIN, 1 / self._seen) * (abs(error) - self._scatter)
         self.level = max(self.level + LEVEL_GAIN * min(error, (OUTLIER - 1) * self.level), MIN_LEVEL)
         self.fastest = min(self.fastest, self.level)
         return is_usual
+
+    def _learn_profile_error(self, stage: int, ratio: float) -> None:
+        if self.is_known:
+            known = self._profile_errors.get(stage, 1.0) * (1 + ERROR_GAIN * (ratio / self._slow_level - 1))
+            self._profile_errors[stage] = min(max(known, 1 / MAX_ERROR), MAX_ERROR)
+        slow_level = self._slow_level + max(SLOW_GAIN, 1 / self._seen) * (ratio - self._slow_level)
+        self._slow_level = max(slow_level, MIN_LEVEL)
 
     def _with_margin(self, more: float) -> float:
         return self.level + max((self.multiple + more) * self._scatter, MIN_MARGIN * self.level)

@@ -216,7 +216,7 @@ class StageForecast:
         """
         if not self._may_cut:
             return is_enough
-        is_usual = self._pace.ran(now_s - self._since_s, self._means[stage - 1].of(len(rows)))
+        is_usual = self._pace.ran(now_s - self._since_s, self._means[stage - 1].of(len(rows)), stage)
         self._since_s, self.leaving = now_s, None
         stops = is_enough if self._limits is None else self._limits.behind(stage, rows, is_enough)
         left = len(rows) - int(np.count_nonzero(stops))
@@ -281,7 +281,7 @@ class StageForecast:
     def _predicted(self, stage: int) -> tuple[float, StageTimes, float]:
         """A factor, times by rows, and what answers take out of the chain where the times leave that out."""
         if self._pace.is_known:
-            factor = self._pace.next_factor(self._chain.extra_deviations[stage - 2])
+            factor = self._pace.factor_of(stage, self._chain.extra_deviations[stage - 2])
             return factor, self._means[stage - 1], self._pace.max_out_s
         points = tuple(self._bounds.exits[stage - 1].points)
         return self._bounds.slowdown, _within(points, self._bounds.attainment), 0.0

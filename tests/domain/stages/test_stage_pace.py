@@ -9,6 +9,7 @@ from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import (
     FIRST,
     INTERRUPTED,
+    MAX_ERROR,
     MAX_MULTIPLE,
     MIN_LEVEL,
     MIN_MARGIN,
@@ -60,10 +61,13 @@ def test_it_is_never_below_the_level_and_within_bounds(seed: int) -> None:
 
 
 def test_a_clock_that_stands_still_does_not_stop_it_for_good() -> None:
-    pace = after(*[0.0] * 100)
+    pace = StagePace()
+    for _ in range(1000):
+        pace.ran(0.0, 1.0, 1)
     assert pace.level == MIN_LEVEL
     for _ in range(30):
         pace.ran(1.0, 1.0)
+    assert pace.factor_of(1, 0.0) >= pace.level / MAX_ERROR
     assert pace.level == near(1.0, abs=0.01)
 
 
@@ -104,17 +108,31 @@ def test_an_interruption_is_expected_to_last_until_a_stage_is_as_usual_again() -
     pace = after(*[1.0] * 200)
     usual = pace.factor
     pace.ran(3.0, 1.0)
-    assert pace.next_factor(0.0) == 3.0
+    assert pace.factor_of(1, 0.0) == 3.0
     assert pace.factor < 1.5, "the level is not that of an interruption"
     pace.ran(1.0, 1.0)
-    assert pace.next_factor(0.0) == near(pace.factor)
+    assert pace.factor_of(1, 0.0) == near(pace.factor)
     assert pace.factor < 1.3 * usual
+
+
+def test_how_far_a_profile_is_off_is_learned_of_each_stage() -> None:
+    """By turns, one stage takes a tenth less than its profile, and one a tenth more: nothing scatters."""
+    pace = StagePace()
+    for _ in range(1000):
+        pace.ran(0.9, 1.0, 1)
+        pace.ran(1.1, 1.0, 2)
+    factors = [pace.factor_of(stage, 0.0) for stage in (1, 2, 3)]
+    assert factors[:2] == near([0.9 * (1 + MIN_MARGIN), 1.1 * (1 + MIN_MARGIN)], rel=0.01)
+    assert factors[2] == pace.factor, "of a stage that never ran, nothing is known"
+    for _ in range(8):
+        pace.ran(1.8, 1.0, 1)
+    assert pace.factor_of(2, 0.0) == near(2.2, rel=0.2), "the device is slower, not the profile of one stage"
 
 
 def test_a_margin_has_as_many_mean_deviations_more_as_are_asked_for() -> None:
     pace = after(*[0.9, 1.1] * 200)
-    assert pace.next_factor(1.0) - pace.next_factor(0.0) == near(0.11, rel=0.1)
-    assert pace.next_factor(0.0) == pace.factor
+    assert pace.factor_of(1, 1.0) - pace.factor_of(1, 0.0) == near(0.11, rel=0.1)
+    assert pace.factor_of(1, 0.0) == pace.factor
 
 
 def test_however_slow_a_device_gets_it_is_believed() -> None:
@@ -214,7 +232,7 @@ def test_of_rows_that_go_on_as_many_are_late_as_the_attainment_allows(seed: int,
     for batch in range(6000):
         level = 1.5 if is_changing and batch // 1000 % 2 else 1.0
         takes_s = scattered(rng, 2, level)
-        due_s = takes_s[0] + pace.factor + 0.001
+        due_s = takes_s[0] + pace.factor_of(2, 0.0) + 0.001
         chain = ProfiledChain(exits, [lambda _rows, each=each: each for each in takes_s])  # type: ignore[misc]
         walk = chain.walk(np.array([2]), ExitBounds([due_s], [1], exits, attainment=attainment), pace, 0.0)
         if batch >= 1000 and walk.exits[0] == 2:
