@@ -12,7 +12,7 @@ from proteus_cli.backends.exits.loading import SharedEngines, naming
 from proteus_cli.backends.exits.runner import ExitRunner, Leave
 from proteus_cli.backends.tensorrt.chain_slots import ChainSlot, ChainTensors
 from proteus_cli.backends.tensorrt.cuda import PrimaryContext
-from proteus_cli.backends.tensorrt.engine import SlottedEngines, part_of, tensors_of
+from proteus_cli.backends.tensorrt.engine import SlottedEngines, part_of, tensors_of, warm_up_parts
 from proteus_cli.backends.tensorrt.slots import EngineTensors
 from proteus_cli.domain.conditions.condition import Condition
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
@@ -124,14 +124,6 @@ class ExitSlot:
         self._rows, self._start_s = sum(rows for rows, _ in parts), monotonic()
         self.stages.submit(parts)
 
-    def pass_all(self, parts: Sequence[Part]) -> None:
-        """Run a batch through all stages, whatever the condition says. Raises `EngineError`."""
-        self.stages.submit(parts)
-        self.stages.outputs()
-        for _ in range(1, self._chain.exits):
-            self.stages.go_on(None)
-            self.stages.outputs()
-
     def wait(self, bounds: ExitBounds | None = None, leave: Leave | None = None) -> OutputArrays:
         """Run the batch to its end, on this thread: `ExitRunner.infer` says what with. Raises like that."""
         answers = self._chain.answers(self.stages, self._rows, self._start_s, bounds, monotonic, leave)
@@ -139,7 +131,7 @@ class ExitSlot:
 
 
 class LoadedChains:
-    """The multi-exit models on one device. Those of the same stages share these, which are loaded once.
+    """The multi-exit models on one device. Those of the same stages share these, which are loaded and warmed up once.
 
     ``slots`` is the number of batches that may be on the device at once.
     """
@@ -156,5 +148,22 @@ class LoadedChains:
             chain.close = stack.pop_all().close
         return chain
 
-    def _opened(self, plans: ChainPlans) -> "closing[LoadedStages]":
-        return closing(LoadedStages(plans.stages, self._context, slots=self._slots))
+    @contextmanager
+    def _opened(self, plans: ChainPlans) -> Iterator[LoadedStages]:
+        """Stages that are warmed up, on slots that no batch has yet."""
+        with closing(LoadedStages(plans.stages, self._context, slots=self._slots)) as stages:
+            parts = warm_up_parts(stages.tensors.signature, stages.tensors.max_rows)
+            for _ in range(self._slots):  # the next is always another
+                with stages.slot() as slot, self._context.current():
+                    for part in parts:
+                        _pass_all(slot, part, len(plans.stages))
+            yield stages
+
+
+def _pass_all(slot: ChainSlot, part: Part, stages: int) -> None:
+    """Run a batch through all stages. Raises `EngineError`."""
+    slot.submit([part])
+    slot.outputs()
+    for _ in range(1, stages):
+        slot.go_on(None)
+        slot.outputs()

@@ -203,6 +203,12 @@ def part_of(inputs: NamedArrays, signature: Signature) -> Part:
     return signature.part(inputs)
 
 
+def warm_up_parts(signature: Signature, max_rows: int) -> list[Part]:
+    """Batches of one part, with which each slot is to be run once: TensorRT does its late initialisation then."""
+    rng = np.random.default_rng(0)
+    return [signature.sample_part(rows, rng) for rows in sorted({1, min(2, max_rows), max_rows})]
+
+
 def tensors_of(engine: "trt.ICudaEngine") -> EngineTensors:
     """The tensors of an engine, in its order. Raises `EngineError` where they cannot be served.
 

@@ -16,7 +16,7 @@ import numpy as np
 from proteus_cli.backends.base import OutputArrays, Part, Signature
 from proteus_cli.backends.tensorrt.chain import ChainPlans, ExitSlot, LoadedChains
 from proteus_cli.backends.tensorrt.cuda import PrimaryContext
-from proteus_cli.backends.tensorrt.engine import LoadedEngine
+from proteus_cli.backends.tensorrt.engine import LoadedEngine, warm_up_parts
 from proteus_cli.backends.tensorrt.slots import EngineTensors
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
@@ -110,24 +110,19 @@ class GpuExecutor(ThreadedExecutor[GpuEngine]):
             engine = LoadedEngine(plan, self._context, slots=self._slots)
         try:
             _require_max_rows(engine, key, warm_up_rows)
-            self._warm_up(engine, warm_up_rows)
+            if not isinstance(plan, ChainPlans):  # stages were warmed up before others shared them
+                self._warm_up(engine, warm_up_rows)
         except BaseException:
             engine.close()
             raise
         return engine
 
     def _warm_up(self, engine: GpuEngine, max_rows: int) -> None:
-        """Run batches on each slot, so that TensorRT does its late initialisation now."""
-        rng = np.random.default_rng(0)
-        parts = [engine.signature.sample_part(rows, rng) for rows in sorted({1, min(2, max_rows), max_rows})]
+        parts = warm_up_parts(engine.signature, max_rows)
         for _ in range(self._slots):  # the next is always another
             with engine.slot() as slot:
                 for part in parts:
-                    if isinstance(slot, ExitSlot):
-                        with self._context.current():
-                            slot.pass_all([part])
-                    else:
-                        self._run(slot, [part])
+                    self._run(slot, [part])
 
     # --- the running thread
 
