@@ -1,5 +1,6 @@
 """The `proteus` command: its global options, and the one place where errors become exit codes."""
 
+import errno
 import os
 import sys
 from functools import cache
@@ -15,7 +16,9 @@ from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.commands import agent, demo, devices, doctor, init, profile, replay, serve
 from proteus_cli.cli.commands.groups import catalog, cluster, engines, plan, rollout, samples, study, task, trace
-from proteus_cli.errors import ProteusError
+from proteus_cli.errors import ArtefactError, ProteusError
+
+_OF_A_PATH = {errno.EACCES, errno.ENAMETOOLONG}
 
 app = typer.Typer(
     name="proteus",
@@ -78,8 +81,8 @@ def run() -> None:
     try:
         _tree()(prog_name="proteus")
     except ProteusError as error:
-        if console.loudness.debug or os.environ.get(environment("debug"), "") not in {"", "0"}:
-            raise  # the environment is read again for an error that precedes the options
+        if _wants_traceback():
+            raise
         console.report_error(error.message, error.hint)
         sys.exit(error.exit_code)
     except MemoryError:
@@ -95,3 +98,16 @@ def run() -> None:
     except BrokenPipeError:  # the reader of our stdout went away, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except OSError as error:  # of a path that was only looked for: who reads or writes a file says so
+        if error.errno not in _OF_A_PATH or error.filename is None or _wants_traceback():
+            raise
+        console.report_error(
+            f"Can't look at `{error.filename}`: {error.strerror}.",
+            "check its name, and whether this user may search its directories",
+        )
+        sys.exit(ArtefactError.exit_code)
+
+
+def _wants_traceback() -> bool:
+    """The environment is read again for an error that precedes the options."""
+    return console.loudness.debug or os.environ.get(environment("debug"), "") not in {"", "0"}

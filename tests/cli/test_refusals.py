@@ -1,5 +1,7 @@
 """What is wrong with the workspace is said in one form, with what to do, and leaves everything as it was."""
 
+import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -434,6 +436,34 @@ def test_a_trace_of_other_families_makes_no_plan(tiny: Tiny, tmp_path: Path) -> 
 
 
 # --- where errors go
+
+
+def test_a_path_that_can_not_be_looked_at_is_named(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Root may look everywhere, so that a test can't have a directory which may not be searched."""
+    long, path = "x" * 300, tiny.place.catalog_path
+    text = path.read_text()
+    path.write_text(text.replace("models/shapes/shapes-s.onnx", f"models/{long}.onnx"))
+    call = ("plan", "--demand=20qps", "-w", tiny.root)
+    assert proteus(*call).refused() == f"Can't look at `{path.parent}/models/{long}.onnx`: File name too long."
+    path.write_text(text)
+
+    monkeypatch.setattr(Path, "is_file", raising(errno.EACCES))
+    assert proteus(*call).refused().endswith("`: Permission denied.")
+    with pytest.raises(PermissionError):
+        proteus("--debug", *call)
+
+
+def test_another_error_of_the_system_keeps_its_traceback(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "is_file", raising(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        proteus("plan", "--demand=20qps", "-w", tiny.root)
+
+
+def raising(number: int) -> Callable[[Path], bool]:
+    def is_file(path: Path) -> bool:
+        raise OSError(number, os.strerror(number), str(path))
+
+    return is_file
 
 
 def test_a_traceback_is_there_for_who_asks_for_it(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

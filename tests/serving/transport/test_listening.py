@@ -4,6 +4,9 @@ import asyncio
 import socket
 from contextlib import ExitStack
 
+import pytest
+
+from proteus_cli.errors import ServerError
 from proteus_cli.serving.transport.listening import listen
 from proteus_cli.serving.transport.tls import accepting
 
@@ -20,3 +23,9 @@ def test_connections_that_come_while_the_loop_is_busy_wait_to_be_accepted() -> N
                     crowd.enter_context(socket.create_connection(listener.getsockname(), timeout=0.5))
 
     asyncio.run(run())
+
+
+@pytest.mark.parametrize("host", ["..", "a..b", "x" * 300])
+def test_what_is_no_host_name_is_refused(host: str) -> None:
+    with pytest.raises(ServerError, match="Can't listen on"):
+        listen(host, 0)
