@@ -224,6 +224,16 @@ def test_settings_that_make_no_sense_are_refused(tiny: Tiny, text: str, problem:
     assert not tiny.place.plans_dir.exists()
 
 
+@pytest.mark.parametrize("command", ["plan", "profile"])
+def test_a_value_out_of_range_is_told_as_one_of_the_settings(tiny: Tiny, command: str) -> None:
+    """One that is a group, and one that is not."""
+    name = {"plan": "headroom", "profile": "max_batch"}[command]
+    settings(tiny, f"[{command}]\n{name} = 0\n")
+    said = f"Invalid value for '{flag(name)}' (as set in proteus.toml):"
+    assert said in proteus(command, "-w", tiny.root).misused()
+    assert said not in proteus(command, flag(name), "0", "-w", tiny.root).misused()
+
+
 # --- renamed options
 
 

@@ -83,6 +83,19 @@ def test_a_study_that_fails_does_not_stop_the_others(tmp_path: Path, kinds: Call
         found.require_whole()
 
 
+def test_a_budget_that_is_too_short_for_any_cell_is_told(
+    tmp_path: Path, kinds: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command would measure nothing again, however often."""
+    squares = Squares()
+    kinds(lambda _: squares.draft(1, 2, min_s=5.0))
+    said = "squares: no missing cell is measured in less than 5.0 s; the budget was 4.0 s"
+    all_studied(Workspace(tmp_path), 4.0, force=False)
+    assert said in capsys.readouterr().err
+    all_studied(Workspace(tmp_path), 10.0, force=False)
+    assert said not in capsys.readouterr().err
+
+
 def test_why_a_cell_failed_is_told(tmp_path: Path, kinds: Callable[..., None]) -> None:
     squares = Squares(broken={2})
     kinds(lambda _: squares.draft(1, 2))

@@ -9,6 +9,7 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from proteus_cli.cli.command_line.defaults import told_as_settings
 from proteus_cli.cli.command_line.examples import EXAMPLES
 from proteus_cli.cli.command_line.names import RENAMED_COMMANDS, RENAMED_OPTIONS, environment, flag, renamed, section_of
 from proteus_cli.cli.command_line.sections import ARGUMENTS, OPTIONS, SECTIONS
@@ -52,7 +53,8 @@ class Command(_Help, TyperCommand):
         for old, new in names.items():
             if any(each.partition("=")[0] == flag(old) for each in args):
                 raise renamed(flag(old), flag(new))
-        rest = super().parse_args(ctx, args)
+        with told_as_settings(ctx):
+            rest = super().parse_args(ctx, args)
         variables = {parameter.envvar for parameter in self.params}
         for old, new in names.items():
             if environment(old) in os.environ and environment(new) in variables:
@@ -87,6 +89,11 @@ class Group(_Help, TyperGroup):
         _write_options(self, ctx, formatter)
         commands = [(name, self.commands[name].help or "") for name in self.list_commands(ctx)]
         _write_section("Commands", [(name, _first_sentence(text)) for name, text in commands], formatter)
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Say of a value from `proteus.toml` where it is from."""
+        with told_as_settings(ctx):
+            return super().parse_args(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Raises `UsageError` if a command has an old name."""

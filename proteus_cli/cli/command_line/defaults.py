@@ -1,11 +1,13 @@
 """Defaults of options from `proteus.toml`, and which options were given on the command line."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from proteus_cli.cli.command_line.names import RENAMED_OPTIONS, renamed, section_of
+from proteus_cli.cli.command_line.names import RENAMED_OPTIONS, flag, renamed, section_of
 from proteus_cli.errors import UsageError
 
 
@@ -32,6 +34,19 @@ def load_defaults(context: typer.Context, workspace_dir: Path) -> Path:
             raise _unknown(section, name, workspace_dir / "proteus.toml")
     context.default_map = {name: _as_typed(value) for name, value in defaults.items()}
     return workspace_dir
+
+
+@contextmanager
+def told_as_settings(context: typer.Context) -> Iterator[None]:
+    """Within it, an invalid value of an option that is from `proteus.toml` is told as one of that file."""
+    try:
+        yield
+    except typer.BadParameter as error:
+        name = (error.param.name if error.param is not None else None) or ""
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "DEFAULT_MAP":
+            error.param_hint = f"'{flag(name)}' (as set in proteus.toml)"
+        raise
 
 
 def _unknown(section: str, name: str, file: Path) -> UsageError:

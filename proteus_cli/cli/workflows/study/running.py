@@ -36,6 +36,10 @@ def studied(workspace: Workspace, draft: StudyDraft, budget_s: float | None, *, 
         _write_on_the_way_out(files)
         raise
     _write_beside(files)
+    needed_s = [job.min_s for job in draft.jobs if job.key in study.missing]
+    if budget_s is not None and needed_s and budget_s < min(needed_s):
+        needed, given = format_duration(min(needed_s)), format_duration(budget_s)
+        console.warn(f"{draft.name}: no missing cell is measured in less than {needed}; the budget was {given}")
     return study
 
 
