@@ -1,6 +1,8 @@
 """A lean HTTP/1.1 client, as the load generator often shares a machine with the server that it measures."""
 
 import asyncio
+import os
+import re
 import ssl
 from dataclasses import dataclass, field
 from typing import cast
@@ -116,6 +118,15 @@ class _Connection(asyncio.Protocol):
     def _fail(self, error: Exception) -> None:
         if self._future is not None and not self._future.done():
             self._future.set_exception(error)
+
+
+def why_unreachable(error: OSError) -> str:
+    """What an error of a connection says, without numbers: ``Connection refused``.
+
+    asyncio puts addresses in place of the system's words, and joins the errors of several addresses to one text.
+    """
+    numbers = dict.fromkeys(map(int, re.findall(r"\[Errno (\d+)\]", str(error))))
+    return ", ".join(map(os.strerror, numbers)) or error.strerror or str(error)
 
 
 class HttpClient:

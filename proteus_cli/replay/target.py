@@ -18,7 +18,7 @@ from proteus_cli.domain.catalog.catalog import Catalog, name_in_catalog
 from proteus_cli.domain.catalog.changes import CatalogContent, Digests
 from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import ArtefactError, ServerError
-from proteus_cli.replay.http_client import HttpClient, HttpReply
+from proteus_cli.replay.http_client import HttpClient, HttpReply, why_unreachable
 from proteus_cli.replay.inputs import NUMPY, InputMetadata, Sample, eval_samples, random_samples
 
 REPLY_TIMEOUT_S = 30.0  # after the deadline; without a reply by then, a request has failed
@@ -294,7 +294,8 @@ async def _reply(request: Awaitable[HttpReply], url: str) -> HttpReply:
         why = f"no answer within {REPLY_TIMEOUT_S:.0f} s"
         raise ServerError(f"Can't reach the server at `{url}`: {why}.", hint="is it running?") from None
     except OSError as error:
-        raise ServerError(f"Can't reach the server at `{url}`: {error}.", hint="is it running?") from error
+        why = why_unreachable(error)
+        raise ServerError(f"Can't reach the server at `{url}`: {why}.", hint="is it running?") from error
 
 
 def _decoded(reply: HttpReply, where: str, kind: type[AnsweredT], *, hint: str) -> AnsweredT:

@@ -31,7 +31,7 @@ def test_a_quantity_that_makes_no_sense_is_refused(option: str) -> None:
 def test_a_server_that_is_not_there_is_named() -> None:
     ended = proteus(*START)
     assert ended.code == 1
-    assert "Can't reach the server at `http://127.0.0.1:9`" in ended.stderr
+    assert "Can't reach the server at `http://127.0.0.1:9`: Connection refused.\n" in ended.stderr
 
 
 def test_what_waits_for_labels_says_so_and_a_shadow_counts_its_queries() -> None:

@@ -70,7 +70,7 @@ def test_a_server_that_is_not_there_costs_no_result(tiny: Tiny) -> None:
     before = files(tiny.root)
     for given in ((), ("--budget=1s",), ("--slo=50ms",)):
         refusal = proteus("study", "peak", "--family=shapes", "--url", url, *given, "-w", tiny.root).refused(1)
-        assert refusal.startswith(f"Can't reach the server at `{url}`")
+        assert refusal == f"Can't reach the server at `{url}`: Connection refused."
     assert files(tiny.root) == before
 
 

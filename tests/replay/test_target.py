@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -15,7 +16,7 @@ from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import ServerError
 from proteus_cli.replay import http_client
 from proteus_cli.replay import target as target_module
-from proteus_cli.replay.http_client import HttpReply
+from proteus_cli.replay.http_client import HttpReply, why_unreachable
 from proteus_cli.replay.target import HttpTarget, Reply, http_target
 
 METADATA = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}
@@ -257,3 +258,22 @@ def test_replies_that_come_in_take_so_much_memory_together_at_most(monkeypatch: 
         return await target.send("a", 0, 0.05, 0.9)
 
     assert played(server, many_then_one) == Reply(Outcome.FAILED)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 8000)"), "Connection refused"),
+        (
+            OSError(
+                "Multiple exceptions: [Errno 111] Connect call failed ('::1', 9, 0, 0), "
+                "[Errno 111] Connect call failed ('127.0.0.1', 9)"
+            ),
+            "Connection refused",
+        ),
+        (socket.gaierror(-2, "Name or service not known"), "Name or service not known"),
+        (ConnectionResetError("the server closed the connection"), "the server closed the connection"),
+    ],
+)
+def test_why_a_server_can_not_be_reached_is_told_in_words(error: OSError, said: str) -> None:
+    assert why_unreachable(error) == said

@@ -10,7 +10,7 @@ import msgspec
 from proteus_cli.cli.workflows.live_replay import token, trusting
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.errors import ServerError, UsageError
-from proteus_cli.replay.http_client import HttpClient, HttpReply
+from proteus_cli.replay.http_client import HttpClient, HttpReply, why_unreachable
 from proteus_cli.serving.adaptation.rollouts.requests import (
     RolloutAbortion,
     RolloutPromotion,
@@ -69,8 +69,8 @@ class RolloutCalls:
             except TimeoutError:
                 raise ServerError(f"`{self._url}` does not answer.", hint=_NOT_THERE) from None
             except OSError as error:
-                hint = _NOT_THERE
-                raise ServerError(f"Can't reach the server at `{self._url}`: {error}.", hint=hint) from error
+                why = why_unreachable(error)
+                raise ServerError(f"Can't reach the server at `{self._url}`: {why}.", hint=_NOT_THERE) from error
         return self._read(reply, kind)
 
     def _read(self, reply: HttpReply, kind: type[Told]) -> Told:
