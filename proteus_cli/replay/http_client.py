@@ -6,7 +6,7 @@ import re
 import ssl
 from dataclasses import dataclass, field
 from typing import cast
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
@@ -120,6 +120,20 @@ class _Connection(asyncio.Protocol):
             self._future.set_exception(error)
 
 
+def _parts(url: str) -> SplitResult:
+    """Raises `UsageError` where it is not the URL of a server."""
+    refusal = UsageError(f"`{url}` is not the URL of a server.", hint="write it like http://127.0.0.1:8000")
+    try:
+        parts = urlsplit(url)
+        has_host = bool((parts.hostname or "").encode("idna"))
+        _ = parts.port  # raises where it is no number, or too large
+    except ValueError:
+        raise refusal from None
+    if not has_host or parts.scheme not in {"http", "https"}:
+        raise refusal
+    return parts
+
+
 def why_unreachable(error: OSError) -> str:
     """What an error of a connection says, without numbers: ``Connection refused``.
 
@@ -137,12 +151,10 @@ class HttpClient:
     """
 
     def __init__(self, url: str, token: str | None = None, tls: ssl.SSLContext | None = None) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or parts.hostname is None:
-            raise UsageError(f"`{url}` is not the URL of a server.", hint="write it like http://127.0.0.1:8000")
+        parts = _parts(url)
         if token is not None and not (token.isascii() and token.isprintable()):
             raise UsageError("The token can't be sent: it holds other characters than ASCII.")
-        self._host, is_tls = parts.hostname, parts.scheme == "https"
+        self._host, is_tls = str(parts.hostname), parts.scheme == "https"
         self._tls = (tls or ssl.create_default_context()) if is_tls else None
         self._port = parts.port or (443 if is_tls else 80)
         self._authorization = f"Authorization: Bearer {token}\r\n" if token is not None else ""

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from proteus_cli.domain.request import Bounds, Outcome
-from proteus_cli.errors import ServerError
+from proteus_cli.errors import ServerError, UsageError
 from proteus_cli.replay import http_client
 from proteus_cli.replay import target as target_module
 from proteus_cli.replay.http_client import HttpReply, why_unreachable
@@ -277,3 +277,15 @@ def test_replies_that_come_in_take_so_much_memory_together_at_most(monkeypatch: 
 )
 def test_why_a_server_can_not_be_reached_is_told_in_words(error: OSError, said: str) -> None:
     assert why_unreachable(error) == said
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "", "127.0.0.1:8000", "ftp://h", "http://", "http://h:80000", "http://h:-1", "http://h:http", "http://[::1",
+        "http://..", "http://a..b:80", f"http://{'x' * 300}",
+    ],
+)  # fmt: skip
+def test_what_is_not_the_url_of_a_server_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="is not the URL of a server"):
+        http_client.HttpClient(url)
