@@ -15,6 +15,7 @@ from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
+from proteus_cli.control.replanning.expected_attainment import ExpectedAttainment
 from proteus_cli.control.replanning.notices import DeviceChanged
 from proteus_cli.control.replanning.replanning import Replanning
 from proteus_cli.control.topology.placeable import Placeable
@@ -35,7 +36,8 @@ class Controller:
     The package's docstring explains the parts. The driver passes the time with each call, does what it is told, and
     applies the `Effects` that a change returns. Parts are asked directly: ``topology`` what devices have loaded, and
     what stands by there; ``replanning`` which plans to ask for; ``demand`` what clients ask for; ``dispatch`` to defer,
-    cancel and check requests; ``cascades`` which of them go by a cascade once their batch has ended.
+    cancel and check requests; ``cascades`` which of them go by a cascade once their batch has ended; ``expected`` what
+    plans in force expected to be in time.
 
     ``slo_s`` by family; ``slots`` and ``memory`` by device, of those that are there at the start. Without its memory, a
     device has no standbys. ``dispatch_ahead_s`` as in `Dispatch`. At most ``max_unavailable_frac`` of a family's
@@ -56,7 +58,7 @@ class Controller:
         self.policy, self.attainment = policy, dict(attainment)
         self.stop_when: dict[str, str] = {}  # by family: live conditions, in place of those of multi-exit variants
         self.demand = DemandEstimator(slo_s)
-        self.placeable = Placeable()
+        self.placeable, self.expected = Placeable(), ExpectedAttainment()
         self._families = {name: self._new_family(name) for name in slo_s}
         self._dispatch_ahead_s = dispatch_ahead_s
         self._workers = dict[str, WorkerState]()
@@ -173,6 +175,7 @@ class Controller:
         All of it is loaded, except on the devices that load ``in_place``: the effects say when each of these starts.
         """
         self.placeable.plan_by(plan.rules, self.slo_targets)
+        self.expected.use(plan, now_s)
         return self._changed(self.topology.adopt(plan, hosted, in_place), now_s)
 
     def loaded(self, load: Load, engines: Collection[VariantKey], now_s: float) -> Effects:

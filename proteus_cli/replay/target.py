@@ -110,6 +110,19 @@ class ChangeReply(msgspec.Struct):
     what: str = ""
 
 
+class ExpectedReply(msgspec.Struct):
+    """The queries that plans expected anything of since the start, and how many of these in time."""
+
+    queries: float = 0.0
+    in_time: float = 0.0
+
+
+class FamilyReply(msgspec.Struct):
+    """The part of a family's status that a report needs; servers of older versions do not have it."""
+
+    expected: ExpectedReply = msgspec.field(default_factory=ExpectedReply)
+
+
 class StatusReply(msgspec.Struct):
     """The part of ``/v2/proteus/status`` that a report needs.
 
@@ -125,6 +138,20 @@ class StatusReply(msgspec.Struct):
     emulated: bool = False
     attainment_target: dict[str, float] = msgspec.field(default_factory=dict)
     estimated: list[str] = msgspec.field(default_factory=list)
+    families: dict[str, FamilyReply] = msgspec.field(default_factory=dict)
+
+    def expected_attainment(self, before: "StatusReply") -> dict[str, float]:
+        """By family, what the plans in force expected since a status ``before``, in the mean over their queries.
+
+        Without families of which none of these expected anything, or the server does not say.
+        """
+        found = {}
+        for family, now in self.families.items():
+            then = before.families.get(family, FamilyReply())
+            queries = now.expected.queries - then.expected.queries
+            if queries > 0:
+                found[family] = min((now.expected.in_time - then.expected.in_time) / queries, 1.0)  # but for rounding
+        return found
 
 
 class CatalogReply(msgspec.Struct):

@@ -50,7 +50,6 @@ from proteus_cli.simulation.confidences import Confidences
 from proteus_cli.simulation.eval_rows import EvalRows, RowAnswersOf
 from proteus_cli.simulation.events import Events, Timer
 from proteus_cli.simulation.exits import SimulatedExits, exit_answers
-from proteus_cli.simulation.expected import ExpectedAttainment
 from proteus_cli.simulation.fleet import SimulatedDevice, SimulatedFleet
 from proteus_cli.simulation.losses import Losses
 from proteus_cli.simulation.result import SimulationResult
@@ -169,8 +168,6 @@ class _Simulation:
         self._arrived, self._arrived_s, self._arrivals_over = 0, 0.0, False
         self._devices = {device: SimulatedDevice() for device in plan.devices}
         self._timers = {device: Timer(partial(self._ask, device)) for device in plan.devices}
-        self._expected = ExpectedAttainment()
-        self._expected.use(plan, 0.0)
         self._apply(self._controller.adopt(plan, hosted_by(plan, profiles, attainment), 0.0), 0.0)
         fleet = SimulatedFleet(
             self._devices, profiles, self._controller, self._run_s, conditions, apply=self._apply, end=self._end
@@ -195,7 +192,7 @@ class _Simulation:
         self._arrivals_over = True
         self._events.run_until(NEVER_S)
         self.result.measured = self._routes.measured(self._arrived_s)
-        self.result.expected_attainment = self._expected.mean(self._arrived_s)
+        self.result.expected_attainment = self._controller.expected.mean(self._arrived_s)
         self._end(self._controller.dispatch.forget_all(), Outcome.DROPPED, NEVER_S)
 
     def _hosted_by(self, plan: Plan) -> tuple[Host, ...]:
@@ -360,7 +357,6 @@ class _Simulation:
             switch = rollout.loaded_beside((), then_s)
             assert isinstance(switch, Switch)  # noqa: S101 - loads always succeed
             in_place = () if load_time_s == 0 else switch.in_place
-            self._expected.use(plan, then_s)
             self._apply(self._controller.adopt(plan, hosted, then_s, in_place), then_s)
             replanning.succeeded()
             self._events.at(then_s + every_s, self._tick)

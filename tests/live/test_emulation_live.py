@@ -145,6 +145,12 @@ def test_a_rise_of_demand_changes_the_plan_and_each_request_ends_once(emulated: 
     assert all(answered[f"{family}-l"] for family in ACCURACY)
 
 
+def test_what_the_plans_in_force_expected_stands_in_the_report(emulated: Any) -> None:
+    expected = [family["expected_attainment"] for family in emulated["families"].values() if family["requests"]]
+    assert expected
+    assert all(0 < share <= 1 for share in expected)
+
+
 def test_the_emulated_cluster_does_as_the_simulated_one(cluster: Workspace, trace: Path, emulated: Any) -> None:
     """Within what a busy machine may cost; `benchmarks/emulation.py` compares closely.
 

@@ -17,7 +17,7 @@ from proteus_cli.errors import ServerError, UsageError
 from proteus_cli.replay import http_client
 from proteus_cli.replay import target as target_module
 from proteus_cli.replay.http_client import HttpReply, why_unreachable
-from proteus_cli.replay.target import HttpTarget, Reply, http_target
+from proteus_cli.replay.target import HttpTarget, Reply, StatusReply, http_target
 
 METADATA = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}
 STATUS = {"policy": "proteus", "slo_s": {"a": 0.1}, "best_accuracy": {"a": 0.9}, "pace": {}, "changes": []}
@@ -289,3 +289,23 @@ def test_why_a_server_can_not_be_reached_is_told_in_words(error: OSError, said: 
 def test_what_is_not_the_url_of_a_server_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="is not the URL of a server"):
         http_client.HttpClient(url)
+
+
+def test_what_plans_expected_meanwhile_is_what_the_server_has_counted_since() -> None:
+    """Of b no plan expected anything meanwhile; of c the server did not know before."""
+
+    def said(**expected: tuple[float, float]) -> StatusReply:
+        families = {
+            name: {"expected": {"queries": queries, "in_time": in_time}}
+            for name, (queries, in_time) in expected.items()
+        }
+        return msgspec.convert({**STATUS, "families": families}, StatusReply)
+
+    before, after = said(a=(100.0, 50.0), b=(10.0, 9.0)), said(a=(300.0, 240.0), b=(10.0, 9.0), c=(10.0, 8.0))
+    assert after.expected_attainment(before) == {"a": 0.95, "c": 0.8}
+
+
+@pytest.mark.parametrize("families", [{}, {"families": {"a": {"expected_attainment": 0.9}}}])
+def test_a_server_of_an_older_version_says_nothing_of_that(families: dict[str, Any]) -> None:
+    found = msgspec.convert({**STATUS, **families}, StatusReply)
+    assert found.expected_attainment(found) == {}

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 from tempfile import TemporaryDirectory
 
 import uvloop
@@ -88,6 +89,7 @@ def replayed_on_local_servers(
     """A report for each of the comma-separated policies, from a server that starts with ``given`` or its own plan."""
     from proteus_cli.cli.workflows.simulated_replay import starting_plan  # the planner, which takes a second to import
     from proteus_cli.control.policies import live_policy_named
+    from proteus_cli.planning.analysis.expectation import expecting
     from proteus_cli.planning.from_workspace import planner_settings
 
     profiles = with_sharing(workspace, workspace.profiles_of(given))
@@ -96,7 +98,7 @@ def replayed_on_local_servers(
         plan = starting_plan(planner, policy, given, sending.arrivals)
         with TemporaryDirectory() as directory:
             path = Path(directory) / "plan.json"
-            write_json(path, plan)
+            write_json(path, expecting(plan, planner.catalog, planner.profiles))
             console.say(f"starting a server with the policy {policy.name} …")
             with local_server(path, workspace.root, emulate=emulate) as url:
                 yield from replayed_against(url, sending, profiles=tuple(profiles.values()))
@@ -113,30 +115,37 @@ def replayed_against(
     report; `ServerError`; and `UsageError` for a bad ``ca``.
     """
 
-    async def run() -> tuple[ReplayResult, StatusReply]:
+    async def run() -> _Replayed:
         async with server_at(url, sending.ca) as target:
             before = await sending.prepare(target)
             with console.progress(f"replaying against {before.policy}") as advance, _first_interrupt() as stop:
                 load = await replay(sending.arrivals, target, before.slo_s, lambda done: advance("", done), stop)
-            return load, await target.status()
+            return _Replayed(load, before, await target.status())
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        load, status = runner.run(run())
+        replayed = runner.run(run())
+    load = replayed.load
     if load.lag_p99_s > LAG_WARN_S:
         console.warn(
             f"the load generator sent requests late (p99: {format_duration(load.lag_p99_s)}), and the latencies "
             "include that: this machine is too slow for the rate of the trace"
         )
-    yield _report(load, status, sending.arrivals, attainment, profiles)
+    yield _report(replayed, sending.arrivals, attainment, profiles)
     if load.interrupted_s is not None:
         console.warn(f"interrupted after {load.interrupted_s:.1f} s of the trace: the report covers these")
         raise KeyboardInterrupt
 
 
-def _report(
-    load: ReplayResult, status: StatusReply, arrivals: Trace, attainment: float | None, profiles: Sequence[Profile]
-) -> Report:
-    """What became of the requests of a replay, with what the server says of itself after it."""
+class _Replayed(NamedTuple):
+    """What became of the requests of a replay, and what the server said of itself before and after it."""
+
+    load: ReplayResult
+    before: StatusReply
+    after: StatusReply
+
+
+def _report(replayed: _Replayed, arrivals: Trace, attainment: float | None, profiles: Sequence[Profile]) -> Report:
+    load, before, status = replayed
     changes = [(change.unix_s - load.started_unix_s, change) for change in status.changes]
     return report(
         load.records,
@@ -154,6 +163,7 @@ def _report(
         interrupted=load.interrupted_s is not None,
         noisy_cells=noisy_cells(profiles) if profiles else None,
         profiled=accuracy_by_variant(profiles),
+        expected_attainment=status.expected_attainment(before),
     )
 
 

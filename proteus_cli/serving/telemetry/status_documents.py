@@ -37,6 +37,13 @@ class FamilyShifts(Struct, frozen=True):
     confidence: Annotated[Mapping[str, ShiftStatus], Meta(description="By variant, of its whole plain answers.")]
 
 
+class ExpectedQueries(Struct, frozen=True):
+    """The queries that plans were made for, in the time in which each was in force; of those that expect anything."""
+
+    queries: Annotated[float, Meta(ge=0)]
+    in_time: Annotated[float, Meta(ge=0, description="How many of these were expected to be in time.")]
+
+
 class FamilyStatus(Struct, frozen=True):
     """A family. Violations, effective accuracy and p99 are of the last 10 s, and null where nothing ended in them."""
 
@@ -58,6 +65,7 @@ class FamilyStatus(Struct, frozen=True):
         Fraction | None,
         Meta(description="With what the plan hosts, if arrivals stay as they were. Null: it expects nothing."),
     ]
+    expected: Annotated[ExpectedQueries, Meta(description="Since the start.")]
     waiting: Annotated[Count, Meta(description="Requests in the queues.")]
     loaded: Annotated[bool, Meta(description="False: it was unloaded, or leaves, and takes no requests.")]
     cascades: Annotated[Sequence[CascadeStatus], Meta(description="Of the plan in force.")]

@@ -26,6 +26,7 @@ from proteus_cli.serving.telemetry.history.sample_ring import SAMPLES
 from proteus_cli.serving.telemetry.history.sampler import EVERY_S, MAX_NUMBERS, MetricsSampler
 from proteus_cli.serving.telemetry.history.snapshot import ServerEvent, ServerEventKind
 from proteus_cli.serving.telemetry.status import StatusSources, status
+from proteus_cli.serving.telemetry.status_documents import ExpectedQueries
 
 NOW_S = 1_800_000_000.0
 COLUMNS = 14  # of one family, of one device, and of two variants
@@ -267,6 +268,22 @@ def test_status_and_page_tell_which_attainment_the_plan_in_force_expects() -> No
         assert history.now.families["f"].expected_attainment is None  # as of the last sample
         history.sample()
         assert history.now.families["f"].expected_attainment == 0.97
+
+    watched(test)
+
+
+def test_status_counts_what_plans_expected_of_the_queries_that_they_were_for() -> None:
+    """The plan is for 10 queries per second, and expects something of them for 20 s, after 5 s in which it did not."""
+
+    async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
+        plane = world.plane
+        control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock)
+        sources = StatusSources(plane, control_loop, {"cpu0": make_profile("cpu0")}, history, "off")
+        await asyncio.sleep(5.0)
+        assert status(sources).families["f"].expected == ExpectedQueries(0.0, 0.0)
+        await world.fleet.deploy(msgspec.structs.replace(world.plan, expected_attainment={"f": 0.97}))
+        await asyncio.sleep(20.0)
+        assert status(sources).families["f"].expected == ExpectedQueries(near(200.0), near(194.0))
 
     watched(test)
 

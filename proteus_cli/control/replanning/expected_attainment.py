@@ -6,7 +6,7 @@ from proteus_cli.domain.plan.plan import Plan
 
 
 class ExpectedAttainment:
-    """The mean of what plans expect of each family, over the queries that these are for while they are in force."""
+    """What plans expect of each family, counted over the queries that these are for while they are in force."""
 
     def __init__(self) -> None:
         self._plan: Plan | None = None
@@ -22,6 +22,11 @@ class ExpectedAttainment:
         """By family, up to then; without those of which no plan expected anything."""
         self._count(until_s)
         return {family: self._in_time[family] / queries for family, queries in self._queries.items() if queries > 0}
+
+    def counts(self, family: str, now_s: float) -> tuple[float, float]:
+        """The queries of a family that plans expected anything of up to now, and how many of these in time."""
+        self._count(now_s)
+        return self._queries.get(family, 0.0), self._in_time.get(family, 0.0)
 
     def _count(self, until_s: float) -> None:
         if self._plan is not None:

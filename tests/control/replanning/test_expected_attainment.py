@@ -4,8 +4,8 @@ import msgspec
 from builders import make_placement, make_plan, near
 from msgspec import UNSET, UnsetType
 
+from proteus_cli.control.replanning.expected_attainment import ExpectedAttainment
 from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.simulation.expected import ExpectedAttainment
 
 
 def plan_for(qps: float, share: float | UnsetType) -> Plan:
@@ -20,6 +20,8 @@ def test_plans_count_by_the_queries_that_they_were_for() -> None:
     expected.use(plan_for(70.0, UNSET), 10.0)
     expected.use(plan_for(40.0, 0.9), 15.0)
     assert expected.mean(35.0) == {"a": near((100 * 1.0 + 800 * 0.9) / 900)}
+    assert expected.counts("a", 40.0) == (near(1100.0), near(100 * 1.0 + 1000 * 0.9))
+    assert expected.counts("b", 40.0) == (0.0, 0.0)
 
 
 def test_nothing_is_expected_without_a_plan_or_time() -> None:
