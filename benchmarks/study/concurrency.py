@@ -34,7 +34,7 @@ class Fixed:
     def began(self, now_s: float) -> Exposure:
         return (now_s,)
 
-    def ended(self, exposure: Exposure, work_s: float | None, rows: int, now_s: float) -> None: ...
+    def ended(self, exposure: Exposure, work_s: float | None, now_s: float) -> None: ...
     def lost(self, now_s: float) -> None: ...
     def begin_anew(self, now_s: float, around: Hashable = None) -> None: ...
 
@@ -54,8 +54,7 @@ class Aimd:
     def began(self, now_s: float) -> Exposure:
         return (now_s,)
 
-    def ended(self, exposure: Exposure, work_s: float | None, rows: int, now_s: float) -> None:
-        del rows
+    def ended(self, exposure: Exposure, work_s: float | None, now_s: float) -> None:
         assert work_s is not None
         self._stretch.append((now_s - exposure[0]) / work_s)
 

@@ -15,6 +15,9 @@ from proteus_cli.serving.devices.remote.channel.messages import OpenDevice
 class OpenedExecutor(Executor, Protocol):
     """The executor of a device that is being opened, or is open."""
 
+    @property
+    def is_lost(self) -> bool: ...
+
     async def opened(self) -> str:
         """Wait until the device is open; returns the name of its backend. Raises `DeviceUnavailable`, `DeviceLost`."""
         ...
