@@ -42,6 +42,15 @@ class BatchCounts:
     given_up: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _SentBatch:
+    """A batch that came at ``arrived_s``, by the monotonic clock, and how its tensors lie."""
+
+    command: RunBatch
+    layout: BatchLayout
+    arrived_s: float
+
+
 class OpenedDevice:
     """One opening of a device for one server; its batches take ``turns``. ``on_closed`` is called when it is over."""
 
@@ -103,52 +112,48 @@ class OpenedDevice:
         if layout is None:
             self._batch_failed(command.number, EngineError(f"`{command.key.variant}` is not loaded."))
             return
-        arrived_s = time.monotonic()
         self._running += 1
+        self._turns.submit(partial(self._start, _SentBatch(command, layout, time.monotonic()), inputs))
 
-        def start(turn: DeviceTurn) -> None:
-            def ended(result: BatchResult | Exception) -> None:
-                turn.end()
-                self._running -= 1
-                if isinstance(result, Exception):
-                    self._batch_failed(command.number, result)
-                else:
-                    self._answer(command, layout, result, arrived_s, turn.waited_s)
-                self._end_if_idle()
+    def _start(self, sent: _SentBatch, inputs: memoryview, turn: DeviceTurn) -> None:
+        """It is the turn of a batch."""
+        command, bounds, leaving = sent.command, sent.command.bounds, None
+        if bounds is not None:
+            bounds, leaving = bounds.by_clock(sent.arrived_s), partial(self._left, sent)
+        ended = partial(self._ended, sent, turn)
+        try:
+            self._executor.submit(sent.layout.read_inputs(command.key, command.rows, inputs, bounds, leaving), ended)
+        except Exception as error:  # noqa: BLE001 - it is sent to the server
+            ended(error)
 
-            bounds, leaving = command.bounds, None
-            if bounds is not None:
-                bounds, leaving = bounds.by_clock(arrived_s), partial(self._left, command, layout, arrived_s)
-            try:
-                self._executor.submit(layout.read_inputs(command.key, command.rows, inputs, bounds, leaving), ended)
-            except Exception as error:  # noqa: BLE001 - it is sent to the server
-                ended(error)
+    def _ended(self, sent: _SentBatch, turn: DeviceTurn, result: BatchResult | Exception) -> None:
+        turn.end()
+        self._running -= 1
+        if isinstance(result, Exception):
+            self._batch_failed(sent.command.number, result)
+        else:
+            self._answer(sent, result, turn.waited_s)
+        self._end_if_idle()
 
-        self._turns.submit(start)
-
-    def _answer(
-        self, command: RunBatch, layout: BatchLayout, result: BatchResult, arrived_s: float, waited_s: float
-    ) -> None:
-        elapsed_s = time.monotonic() - arrived_s
-        ended_s = result.ended_s - arrived_s if result.ended_s else elapsed_s
+    def _answer(self, sent: _SentBatch, result: BatchResult, waited_s: float) -> None:
+        number, elapsed_s = sent.command.number, time.monotonic() - sent.arrived_s
+        ended_s = result.ended_s - sent.arrived_s if result.ended_s else elapsed_s
         failures = {part: device_messages.SentError.of(error) for part, error in result.failures.items()}
         shapes = [values.shape for values in result.given]
-        ran = BatchRan(self._opening, command.number, result.compute_s, elapsed_s, ended_s, waited_s, shapes, failures)
+        ran = BatchRan(self._opening, number, result.compute_s, elapsed_s, ended_s, waited_s, shapes, failures)
         try:
-            self._channel.send(ran, layout.output_pieces(result.given))
+            self._channel.send(ran, sent.layout.output_pieces(result.given))
         except (TypeError, UnreadableFrame) as error:
-            self._batch_failed(command.number, EngineError(f"the outputs can't be sent: {error}"))
+            self._batch_failed(number, EngineError(f"the outputs can't be sent: {error}"))
         else:
             self._counts.answered += 1
 
-    def _left(
-        self, command: RunBatch, layout: BatchLayout, arrived_s: float, parts: Sequence[int], result: BatchResult
-    ) -> None:
+    def _left(self, sent: _SentBatch, parts: Sequence[int], result: BatchResult) -> None:
         """Send what leaves a batch. Where that fails, it is in the result of the whole, as all is."""
-        shapes, ended_s = [values.shape for values in result.given], result.ended_s - arrived_s
-        left = BatchLeft(self._opening, command.number, parts, result.compute_s, ended_s, shapes)
+        shapes, ended_s = [values.shape for values in result.given], result.ended_s - sent.arrived_s
+        left = BatchLeft(self._opening, sent.command.number, parts, result.compute_s, ended_s, shapes)
         try:
-            self._channel.send(left, layout.output_pieces(result.given))
+            self._channel.send(left, sent.layout.output_pieces(result.given))
         except (TypeError, UnreadableFrame) as error:
             log.warning("answers that leave a batch wait for its end: %s", error)
 
