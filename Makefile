@@ -61,7 +61,9 @@ SKIPPING := $(if $(NOTHING_SKIPPED),--nothing-skipped)
 # wanted, these are enough. tests/conftest.py sees to it that a marker stands in the file whose tests have it.
 MARKED = $(shell grep -rl --include='test_*.py' 'pytest\.mark\.$(1)\b' tests | sort)
 
+# A first run has to compile all tests. One process does, else each of the workers would, at the same time.
 unit: setup  ## the tests on all cores, then one by one those that need the machine for themselves
+	@test -d tests/__pycache__ || $(BIN)/pytest --collect-only tests | tail -n 1
 	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) $(BY_FILE) $(SKIPPING) --ignore tests/contract --ignore tests/gpu
 	$(BIN)/pytest -m "not extended and alone and not gpu" $(SKIPPING) $(call MARKED,alone)
 

@@ -38,6 +38,8 @@ FIRST = (
 """Files that take longest, so that no worker is left with one at the end. The first one compiles pycuda; …"""
 LAST = ("contract/api/test_pycuda.py", "contract/e2e/test_gpu0.py", "contract/runtime/test_devices.py")
 """… and these wait for that."""
+COLLECTED_AFTER = 10_000
+"""Objects that are made and not gone."""
 FOUND_BY_TEXT = ("alone", "extended", "hosts", "ray", "torch")
 SET_IN_NAME = re.compile(r"\{\([^{}:]*\)\}|\{'[^{}:]*'\}|frozenset\(")
 
@@ -97,12 +99,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Iterator[None]:
-    """What is imported and collected stays until the end: no garbage collection visits it, neither now nor later."""
+    """What is imported and collected stays until the end: no garbage collection visits it, neither now nor later.
+
+    Later ones are rarer than by default, where they take a twentieth of the time of tests that draw or solve much.
+    """
     gc.disable()
     try:
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(COLLECTED_AFTER)
         gc.enable()
 
 
