@@ -269,7 +269,8 @@ def test_sighup_reads_the_catalog(emulated: Watched) -> None:
     emulated.write_catalog(FAMILY.variants[0])
     emulated.live.process.send_signal(signal.SIGHUP)
     emulated.until_hosted(lambda hosted: hosted == {"shapes-s"})
-    assert [each["name"] for each in emulated.catalog()["catalog"]["family"][0]["variant"]] == ["shapes-s"]
+    followed = emulated.until(lambda each: len(each["catalog"]["family"][0]["variant"]) == 1)
+    assert followed["catalog"]["family"][0]["variant"][0]["name"] == "shapes-s"
 
 
 @pytest.mark.parametrize(
