@@ -77,11 +77,7 @@ def claiming(shape: str) -> bytes:
     return file.getvalue()
 
 
-PLAN, PROFILE, SIMULATE = (
-    ("plan", "--demand", "20qps"),
-    ("profile", "--budget", "0s"),
-    ("replay", "t.csv", "--plan", "plan"),
-)
+PLAN, PROFILE, SIMULATE = ("plan", "--demand", "20qps"), ("profile",), ("replay", "t.csv", "--plan", "plan")
 EVAL, CATALOG = "engines/models/shapes/eval.npz", "engines/catalog.toml"
 
 
