@@ -7,7 +7,7 @@ that is slower yet. At any one moment, stages scatter far less.
 
 LEVEL_GAIN = 1 / 4
 """The weight of one stage: of a speed that has changed, four stages show two thirds, and eight nine tenths."""
-SCATTER_GAIN = 1 / 32
+SCATTER_GAIN = 1 / 64
 """Jacobson's timer has 1/4. Less keeps the margin of a time in which few stages deviate much."""
 SLOW_GAIN, ERROR_GAIN = 1 / 16, 1 / 128
 """The weight of one run of a stage in how far its profile is off, which is no matter of the moment, and in the level
@@ -18,9 +18,7 @@ MAX_ERROR = 2.0
 FIRST = 32
 """Stages that are measured before their pace counts; in the scatter, each of them then weighs the same."""
 INTERRUPTED = 1.5
-"""Times the level: a stage that took longer was interrupted, which is no scatter."""
-OUTLIER = 2.0
-"""Times the level: what took longer counts as if it took just that."""
+"""Times the level: a stage that took longer was interrupted. It counts as if it took just that, and is no scatter."""
 MIN_LEVEL = 0.1
 """A stage is not expected to take less of the profile, whatever a clock says."""
 MIN_MARGIN = 0.02
@@ -93,7 +91,7 @@ class StagePace:
             if stage:
                 self._learn_profile_error(stage, ratio)
             self._scatter += max(SCATTER_GAIN, 1 / self._seen) * (abs(error) - self._scatter)
-        self.level = max(self.level + LEVEL_GAIN * min(error, (OUTLIER - 1) * self.level), MIN_LEVEL)
+        self.level = max(self.level + LEVEL_GAIN * min(error, (INTERRUPTED - 1) * self.level), MIN_LEVEL)
         self.fastest = min(self.fastest, self.level)
         return is_usual
 
@@ -123,7 +121,7 @@ class StagePace:
 
     def came_out(self, took_s: float) -> None:
         """Learn how long answers take out of the chain."""
-        if self.out_s and took_s <= OUTLIER * self.out_s:
+        if self.out_s and took_s <= INTERRUPTED * self.out_s:
             self._out_scatter_s += SCATTER_GAIN * (abs(took_s - self.out_s) - self._out_scatter_s)
         self.out_s = _averaged(self.out_s, took_s)
 
@@ -138,6 +136,6 @@ class StagePace:
 
 
 def _averaged(known_s: float, took_s: float) -> float:
-    """A running mean with one more time; the first is taken as it is, and interruptions count as outliers."""
+    """A running mean with one more time; the first is taken as it is, and interruptions count as `INTERRUPTED`."""
     known_s = known_s or took_s
-    return known_s + LEVEL_GAIN * (min(took_s, OUTLIER * known_s) - known_s)
+    return known_s + LEVEL_GAIN * (min(took_s, INTERRUPTED * known_s) - known_s)

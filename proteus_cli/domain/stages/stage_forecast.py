@@ -191,7 +191,7 @@ class StageForecast:
 
     def __init__(self, bounds: ExitBounds, pace: StagePace, start_s: float) -> None:
         self._bounds, self._pace, self._since_s = bounds, pace, start_s
-        self._first_due_s, self._first_end_s = min(bounds.due_s), start_s
+        self._first_due_s, self._last_due_s, self._first_end_s = min(bounds.due_s), max(bounds.due_s), start_s
         self._may_cut, self._is_judged = self._first_due_s < math.inf, False
         self._have_left: set[int] = set()
         self.leaving: Leaving | None = None
@@ -220,16 +220,25 @@ class StageForecast:
         self._since_s, self.leaving = now_s, None
         stops = is_enough if self._limits is None else self._limits.behind(stage, rows, is_enough)
         left = len(rows) - int(np.count_nonzero(stops))
-        if left and not self._are_all_in_time(stage + 1, left, now_s):
-            stops, going = stops.copy(), ~stops
-            in_time, end_s = self.in_time(stage + 1, rows[going], now_s)
-            stops[going] = ~in_time
-            if self._limits is not None:  # of fewer rows, each takes more
-                stops = self._limits.stopping(stage + 1, rows, stops)
-            self._let_leave(now_s, end_s)
+        if left:
+            factor, times_s, out_s = self._predicted(stage + 1)
+            if self._first_due_s - now_s < factor * times_s.of(left) + out_s:
+                # A row whose time is short waits for this decision: to look at arrays takes half as long as a stage.
+                is_any_in_time = self._last_due_s - now_s >= factor * times_s.of(1) + out_s
+                stops = self._cut_short(stage, rows, stops, now_s) if is_any_in_time else np.ones(len(rows), np.bool_)
         self._is_judged = stage > 1 and is_usual and bool(stops.all())
         if stage == 1:
             self._first_end_s = now_s
+        return stops
+
+    def _cut_short(self, stage: int, rows: Ints, stops: Bools, now_s: float) -> Bools:
+        """Which of ``rows`` stop behind a ``stage``, where not all go on that would."""
+        stops, going = stops.copy(), ~stops
+        in_time, end_s = self.in_time(stage + 1, rows[going], now_s)
+        stops[going] = ~in_time
+        if self._limits is not None:  # of fewer rows, each takes more
+            stops = self._limits.stopping(stage + 1, rows, stops)
+        self._let_leave(now_s, end_s)
         return stops
 
     def left(self, now_s: float) -> None:
@@ -272,11 +281,6 @@ class StageForecast:
             self._have_left.update(self.leaving.parts)
             due_s[leaves] = math.inf
             self._first_due_s = float(due_s.min())
-
-    def _are_all_in_time(self, stage: int, rows: int, now_s: float) -> bool:
-        """So many rows may enter a stage now, whichever they are, and none of the batch has to leave for that."""
-        factor, times_s, out_s = self._predicted(stage)
-        return self._first_due_s - now_s >= factor * times_s.of(rows) + out_s
 
     def _predicted(self, stage: int) -> tuple[float, StageTimes, float]:
         """A factor, times by rows, and what answers take out of the chain where the times leave that out."""
