@@ -65,10 +65,6 @@ class EmulatedChain:
     def clock(self) -> float:
         return self._now_s
 
-    @property
-    def answered_s(self) -> float:
-        return self._now_s
-
     def arrives(self, sample: int) -> None:
         self._now_s += BETWEEN_S
         self._sample = sample

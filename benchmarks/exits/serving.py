@@ -45,11 +45,6 @@ class Chain(Protocol):
         """Run it, and return the exit that answered."""
         ...
 
-    @property
-    def answered_s(self) -> float:
-        """When the chain had that answer, by its clock."""
-        ...
-
     def ends_s(self) -> Floats:
         """When each exit would have answered, had the batch gone through all stages, in seconds from its start."""
         ...
@@ -66,7 +61,6 @@ class EngineChain:
         never = tuple(ExitProfile(points=(StagePoint(1, 1.0, 1.0),)) for _ in range(exits))
         self._all = ExitBounds((math.inf,), (1,), never, stop_when=f"exit >= {exits}")
         self._passed_s: list[float] = []
-        self.answered_s = 0.0
 
     def clock(self) -> float:
         return monotonic()
@@ -95,7 +89,7 @@ class EngineChain:
 
         start_s = monotonic()
         exit_ = int(self._runner.infer(self._inputs, bounds, noting)[EXIT_NOTE][0])
-        out_s, self.answered_s = monotonic() - moments_s[-2], moments_s[-1]
+        out_s = monotonic() - moments_s[-2]
         return exit_, [moment_s - start_s + out_s for moment_s in moments_s[1:-1]]
 
 
@@ -141,7 +135,6 @@ class OneDevice:
         exit_ = self.chain.run(bounds)
         end_s = clock()
         self._controller.finished(launch, end_s - begun_s, np.array([exit_]))
-        self._controller.answer_came(host.device, end_s - self.chain.answered_s)
         return Answer(begun_s - start_s, end_s - start_s, exit_)
 
     def ends_s(self) -> Floats:
@@ -178,13 +171,10 @@ def run(device: OneDevice, sample: Ints, bound_s: Floats) -> Requests:
 
 
 def kept_s(device: OneDevice, count: int, share: float) -> tuple[float, float]:
-    """Within what times that share of requests has the answers of the first and the last exit, of so many, now.
-
-    Without bounds: of requests that are always in time, the device would learn that it may be late with others.
-    """
+    """Within what times that share of requests has the answers of the first and the last exit, of so many, now."""
     found = []
     for sample in range(count):
-        begun_s, whole_s = device.serve(sample, math.inf).begun_s, device.ends_s()
+        begun_s, whole_s = device.serve(sample, 1.0).begun_s, device.ends_s()
         found.append((begun_s + whole_s[0], begun_s + whole_s[-1]))
     first_s, last_s = np.percentile(found, 100 * share, axis=0)
     return float(first_s), float(last_s)
