@@ -287,9 +287,9 @@ def ids(launch: Launch) -> list[int]:
 
 
 def make_request(
-    number: int = 0, *, family: str = "a", at_s: float = 0.0, slo_s: float = 0.1, rows: int = 1
+    number: int = 0, *, family: str = "a", at_s: float = 0.0, slo_s: float = 0.1, rows: int = 1, priority: int = 0
 ) -> Request:
-    return Request(number, family, at_s, at_s + slo_s, rows)
+    return Request(number, family, at_s, at_s + slo_s, rows, priority=priority)
 
 
 def make_trace(*arrivals: tuple[float, str], families: Iterable[str] = (), slo_s: Sequence[float] = ()) -> Trace:

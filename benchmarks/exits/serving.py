@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Protocol
 
 import numpy as np
+from msgspec.structs import replace
 
 from benchmarks.exits.judging import Requests
 from benchmarks.planner_instances import NOBODY
@@ -132,6 +133,8 @@ class OneDevice:
             return Answer(0.0, math.inf, 0)
         bounds, begun_s = self._controller.exit_bounds(launch), clock()
         assert bounds is not None
+        if math.isinf(bound_s):  # it may not be cut short
+            bounds = replace(bounds, due_s=(math.inf,))
         exit_ = self.chain.run(bounds)
         end_s = clock()
         self._controller.finished(launch, end_s - begun_s, np.array([exit_]))

@@ -152,6 +152,7 @@ class LoadedChains:
     def _opened(self, plans: ChainPlans) -> Iterator[LoadedStages]:
         """Stages that are warmed up, on slots that no batch has yet."""
         with closing(LoadedStages(plans.stages, self._context, slots=self._slots)) as stages:
+            LoadedChain(stages, plans, self._context)  # raises where they do not fit together: none of them runs then
             parts = warm_up_parts(stages.tensors.signature, stages.tensors.max_rows)
             for _ in range(self._slots):  # the next is always another
                 with stages.slot() as slot, self._context.current():

@@ -1,7 +1,7 @@
 """Whether a batch of a multi-exit model may keep its device longer than the first of its rows has time."""
 
-from proteus_cli.domain.stages.pace import PREDICTABLE
-
+GIVEN_UP = 0.5
+"""Of the rows that the attainment allows to fail, those that may be given up. Others are for what nobody predicts."""
 MAX_SAVED, MAX_OWED = 1.0, 8.0
 """Rows: what was long ago does not count."""
 
@@ -23,7 +23,7 @@ class Patience:
 
     def answered(self, rows: int, attainment: float) -> None:
         """Count so many answered rows: their share of the rows that may fail is added."""
-        self._left_rows = min(self._left_rows + PREDICTABLE * (1 - attainment) * rows, MAX_SAVED)
+        self._left_rows = min(self._left_rows + GIVEN_UP * (1 - attainment) * rows, MAX_SAVED)
 
     def gave_up(self, rows: int) -> None:
         """Count rows that get no answer at all, though an idle device would have had the time for one."""

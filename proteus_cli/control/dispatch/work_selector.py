@@ -207,7 +207,8 @@ class WorkSelector:
                 continue
             if each.free:
                 if len(each.free) == 1 and worker.device in each.free and each.host.rank > rank:
-                    rows += max(min(each.quota, math.ceil(overflow)), passed_rows - (queue.rows - each.quota), 0)
+                    others = sum([other.quota for other in source.tier.classes if other is not each])
+                    rows += max(min(each.quota, math.ceil(overflow)), passed_rows - others, 0)
                     overflow -= each.quota
                 continue
             if each.host.rank <= rank:

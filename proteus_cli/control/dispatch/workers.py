@@ -298,7 +298,8 @@ class WorkerState:
         self.sources, self.foreign_sources, self.to_wake = tuple(sources), tuple(foreign), []
         self.all_sources = (*sources, *foreign)
         self._classes = tuple(dict.fromkeys(source.host_class for source in self.all_sources))
-        self._foreign, self._counted_part = tuple(source.host_class for source in foreign), self.free_part
+        self._foreign = tuple(dict.fromkeys(source.host_class for source in foreign))
+        self._counted_part = self.free_part
 
     def slowdown_at(self, hosted: Host) -> float:
         """What deadlines go by there: a factor of its least latency."""

@@ -29,10 +29,10 @@ class ExpectedAttainment:
         return self._queries.get(family, 0.0), self._in_time.get(family, 0.0)
 
     def _count(self, until_s: float) -> None:
-        if self._plan is not None:
+        if self._plan is not None and until_s > self._since_s:
             for family, qps in self._plan.demand_qps.items():
-                share, queries = self._plan.expected_attainment_of(family), qps * max(until_s - self._since_s, 0.0)
+                share, queries = self._plan.expected_attainment_of(family), qps * (until_s - self._since_s)
                 if share is not None:
                     self._queries[family] += queries
                     self._in_time[family] += share * queries
-            self._since_s = max(until_s, self._since_s)
+            self._since_s = until_s

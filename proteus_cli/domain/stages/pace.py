@@ -28,9 +28,9 @@ MIN_MULTIPLE, MAX_MULTIPLE = 1.0, 4.0
 late, however many others are in time; TCP has the most."""
 STEP = 0.5
 """What one late row adds to the multiple: six lead from the least to the most."""
-PREDICTABLE = 0.5
+PREDICTABLE = 0.2
 """Of the late rows that the attainment allows, those that are risked. The others are for interruptions, which no margin
-prevents."""
+prevents, and for the way of answers out of the chain."""
 DOUBT_GAIN = 0.1
 """Of what is expected beyond the fastest level, so much is given up each time that it is doubted."""
 
@@ -87,9 +87,9 @@ class StagePace:
         self._seen += 1
         error, is_usual = ratio - self.level, ratio <= INTERRUPTED * self.level
         self._interrupted = 0.0 if is_usual else ratio
+        if stage:
+            self._learn_profile_error(stage, min(ratio, INTERRUPTED * self.level))
         if is_usual:
-            if stage:
-                self._learn_profile_error(stage, ratio)
             self._scatter += max(SCATTER_GAIN, 1 / self._seen) * (abs(error) - self._scatter)
         self.level = max(self.level + LEVEL_GAIN * min(error, (INTERRUPTED - 1) * self.level), MIN_LEVEL)
         self.fastest = min(self.fastest, self.level)

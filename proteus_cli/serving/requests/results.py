@@ -91,15 +91,18 @@ class Results:
             first.of.answered(launch, result)
             return
         self._ran(launch, started_s, result, is_second=first.is_deferred)
-        if first.is_deferred:  # so are all: they come from one queue
-            self._second_answered(launch, started_s, result)
-        else:
-            self._answered(launch, started_s, result)
+        self._answer(launch, started_s, result)
 
     def left(self, launch: Launch, started_s: float, parts: Sequence[int], result: BatchResult) -> None:
         """Some requests of a batch that may be cut short have their answers before it is done."""
         leaving = tuple([launch.requests[place] for place in parts])
-        self._answered(replace(launch, requests=leaving), started_s, result)
+        self._answer(replace(launch, requests=leaving), started_s, result)
+
+    def _answer(self, launch: Launch, started_s: float, result: BatchResult) -> None:
+        if launch.requests[0].is_deferred:  # so are all: they come from one queue
+            self._second_answered(launch, started_s, result)
+        else:
+            self._answered(launch, started_s, result)
 
     def _ran(self, launch: Launch, started_s: float, result: BatchResult, *, is_second: bool) -> None:
         """Count a batch that is done, and let drift learn from it."""

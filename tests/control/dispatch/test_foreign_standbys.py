@@ -183,6 +183,24 @@ def test_of_a_device_of_two_slots_what_free_ones_carry_is_admitted(busy_slots: i
     assert offered(controller, *range(1, 200)) == admitted
 
 
+@pytest.mark.parametrize("priority", [0, 1])
+def test_a_level_of_priority_changes_nothing_of_what_is_admitted(priority: int) -> None:
+    """It opens a queue of its own while a batch of the other device runs; the request that asked for it is gone then.
+
+    Once that batch has ended, both devices make 109 rows in 100 ms, beside the one that runs.
+    """
+    controller = adopted(good(), other())
+    offered(controller, 0)
+    launched(controller, "cpu0", 0.0)
+    offered(controller, 1000, family="b")
+    own = launched(controller, "cpu1", 0.0)
+    asked = make_request(2000, priority=priority)
+    assert isinstance(controller.offer(asked, 0.0), Admitted)
+    controller.dispatch.cancel(asked)
+    controller.finished(own, 0.0)
+    assert offered(controller, *range(1, 300)) == 109
+
+
 def test_what_runs_on_other_devices_is_not_made_by_the_familys_own() -> None:
     """Eight rows wait, of which the own device makes nine in time; 24 that run elsewhere are none of its."""
     others = [f"cpu{place}" for place in range(1, 5)]

@@ -141,6 +141,17 @@ def test_what_its_accurate_variant_passes_over_its_faster_one_takes_first(
     assert (found, launch) == (expected, IDLE)
 
 
+@pytest.mark.parametrize("others", [0, 4])
+def test_what_is_passed_over_is_counted_in_its_level_of_priority(others: int) -> None:
+    """Rows of a lower priority are no reason for the faster variant to take more of what the accurate one makes."""
+    large = hosted("cpu0", "a", "a-0.95", latency_s={1: 0.020, 4: 0.030}, capacity_qps=200.0, accuracy=0.95)
+    controller = controller_of(large, fast("cpu0"))
+    lax = [make_request(number) for number in range(1, 5)]
+    lower = [make_request(10 + number, priority=5) for number in range(others)]
+    offered(controller, make_request(0, slo_s=0.019), *lax, *lower)
+    assert ids(launched(controller, "cpu0", 0.0)) == [0, 1]
+
+
 def test_it_leaves_what_another_worker_can_make() -> None:
     """The middle one, which is busy for another 12 ms, has quota for the first request, and makes it by 24 ms."""
     large = hosted("cpu0", "a", "a-0.95", latency_s={1: 0.040, 4: 0.048}, capacity_qps=83.0, accuracy=0.95)

@@ -2,8 +2,7 @@
 
 import pytest
 
-from proteus_cli.control.dispatch.patience import MAX_OWED, MAX_SAVED, Patience
-from proteus_cli.domain.stages.pace import PREDICTABLE
+from proteus_cli.control.dispatch.patience import GIVEN_UP, MAX_OWED, MAX_SAVED, Patience
 
 
 @pytest.mark.parametrize("attainment", [0.9, 0.995])
@@ -16,7 +15,7 @@ def test_as_many_are_given_up_in_the_long_run_as_are_allowed(attainment: float) 
             given_up += 1
         else:
             patience.answered(1, attainment)
-    assert given_up == pytest.approx(20_000 * PREDICTABLE * (1 - attainment), rel=0.05, abs=1 + MAX_SAVED)
+    assert given_up == pytest.approx(20_000 * GIVEN_UP * (1 - attainment), rel=0.05, abs=1 + MAX_SAVED)
 
 
 def test_at_first_batches_go_on_and_one_row_too_much_ends_that() -> None:
@@ -33,5 +32,5 @@ def test_at_first_batches_go_on_and_one_row_too_much_ends_that() -> None:
 def test_an_overload_is_forgotten() -> None:
     patience = Patience()
     patience.gave_up(1_000_000)
-    patience.answered(int(MAX_OWED / (PREDICTABLE * 0.1)) + 1, 0.9)
+    patience.answered(int(MAX_OWED / (GIVEN_UP * 0.1)) + 1, 0.9)
     assert patience.is_left

@@ -128,6 +128,17 @@ def test_how_far_a_profile_is_off_is_learned_of_each_stage() -> None:
     assert pace.factor_of(2, 0.0) == near(2.2, rel=0.2), "the device is slower, not the profile of one stage"
 
 
+@pytest.mark.parametrize("off", [0.6, 1.6, 1.9])
+def test_also_a_stage_that_takes_nearly_twice_its_profile_is_no_interruption_for_good(off: float) -> None:
+    pace = StagePace()
+    for _ in range(2000):
+        for stage in (1, 2, 3):
+            pace.ran(1.0, 1.0, stage)
+        pace.ran(off, 1.0, 4)
+    assert pace.ran(off, 1.0, 4)
+    assert pace.factor_of(4, 0.0) / pace.factor_of(1, 0.0) == near(off, rel=0.02)
+
+
 def test_a_margin_has_as_many_mean_deviations_more_as_are_asked_for() -> None:
     pace = after(*[0.9, 1.1] * 200)
     assert pace.factor_of(1, 1.0) - pace.factor_of(1, 0.0) == near(0.11, rel=0.1)

@@ -137,6 +137,20 @@ def test_an_error_of_the_stages_names_the_variant(monkeypatch: pytest.MonkeyPatc
     run(test, monkeypatch, keys=[QUICK])
 
 
+def test_stages_that_do_not_fit_are_refused_before_any_of_them_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a stage does not give would be read from elsewhere on the device."""
+
+    async def test(world: World) -> None:
+        world.confidence = "output:sure"
+        with pytest.raises(EngineError, match="no stage has an output `sure`"):
+            await world.executor.load(WHOLE, Path("m.exits"), MAX_ROWS)
+        (stages,) = world.made
+        assert [slot.ran for slot in stages.all_slots] == [[], []]
+        assert stages.is_closed
+
+    run(test, monkeypatch, keys=[])
+
+
 def test_models_of_the_same_stages_share_them(monkeypatch: pytest.MonkeyPatch) -> None:
     async def test(world: World) -> None:
         world.submit("quick", [[6.0]])

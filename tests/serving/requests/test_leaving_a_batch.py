@@ -11,11 +11,12 @@ from two_stages import run as run_cascade
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.executor import BatchResult
+from proteus_cli.serving.requests.in_flight import Answered, Result
 
 
-def leave(world: World | TwoStages, parts: tuple[int, ...], *rows: tuple[float, float]) -> None:
-    """These parts leave the batch that runs on `cpu0`, with those outputs."""
-    ((launch, started_s),) = world.plane.fleet.workers["cpu0"].running.values()
+def leave(world: World | TwoStages, parts: tuple[int, ...], *rows: tuple[float, float], device: str = "cpu0") -> None:
+    """These parts leave the batch that runs on a device, with those outputs."""
+    ((launch, started_s),) = world.plane.fleet.workers[device].running.values()
     world.plane.results.left(launch, started_s, parts, BatchResult((np.array(rows, FLOAT),), 0.0005))
 
 
@@ -87,6 +88,28 @@ def test_what_leaves_the_first_stage_of_a_cascade_is_deferred_once() -> None:
         assert world.counted == ({("cpu1", "served"): 1}, 1, 0)
 
     run_cascade(deferred)
+
+
+def test_what_leaves_a_batch_of_a_second_stage_has_its_answer_once() -> None:
+    """So do the requests of a half that succeeds, where such a batch fails as a whole."""
+
+    async def leaving(world: TwoStages) -> None:
+        ended: list[Result] = []
+        world.results = ended
+        world.submit(UNSURE)
+        world.submit(UNSURE)
+        await asyncio.sleep(0.01)
+        world.first.release()
+        await asyncio.sleep(0.001)
+        assert [batch.rows for batch, _ in world.second.held] == [2]
+        leave(world, (0,), (50.0, 90.0), device="cpu1")
+        assert [isinstance(result, Answered) for result in ended] == [True]
+        world.second.release()
+        assert [isinstance(result, Answered) for result in ended] == [True, True]
+        assert world.counted == ({("cpu1", "served"): 2}, 2, 0)
+        world.results = []
+
+    run_cascade(leaving)
 
 
 def test_what_is_deferred_when_its_first_device_is_lost_and_nothing_hosts_its_family_ends_once() -> None:
