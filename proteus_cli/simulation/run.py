@@ -34,7 +34,6 @@ from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots
 from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, Switch
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.control.topology.warming import ASK_S
 from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey, variant_labels
 from proteus_cli.domain.plan.plan import Plan
@@ -167,7 +166,6 @@ class _Simulation:
         self._shared_run_s = SharedTimes(profiles, conditions, rng)
         self._load_time_s = load_time_s(conditions)
         self._arrived, self._arrived_s, self._arrivals_over = 0, 0.0, False
-        self._changes = 0  # plans that load beside what serves, and loads in place
         self._devices = {device: SimulatedDevice() for device in plan.devices}
         self._timers = {device: Timer(partial(self._ask, device)) for device in plan.devices}
         self._apply(self._controller.adopt(plan, hosted_by(plan, profiles, attainment), 0.0), 0.0)
@@ -177,8 +175,6 @@ class _Simulation:
         self.losses = Losses(conditions.failures, self._events, fleet, self._open_requests)
         if self._rule is not None:  # after the losses, so that a decision knows what is found out at its moment
             self._events.at(self._rule.every_s, self._tick)
-        if memory:
-            self._events.at(ASK_S, self._load_standbys)
 
     def arrive(self, request: Request) -> None:
         now_s = request.arrival_s
@@ -209,7 +205,6 @@ class _Simulation:
     def _apply(self, effects: Effects, now_s: float) -> None:
         """Do what a change of the controller's state asks for."""
         self._end(effects.dropped, Outcome.DROPPED, now_s)
-        self._changes += len(effects.load)
         for load in effects.load:
             self._events.at(
                 max(now_s, self._devices[load.device].busy_until_s) + self._load_s(load), self._loaded, load
@@ -325,6 +320,7 @@ class _Simulation:
         every_s, replanning = self._rule.every_s, self._controller.replanning
         wanted = replanning.decide(now_s)
         if wanted is None:
+            self._load_standbys(now_s)
             self._events.at(now_s + every_s, self._tick)
             return
         before, standbys = self._controller.plan, self._controller.topology.standbys
@@ -334,26 +330,24 @@ class _Simulation:
         except NoFeasiblePlan:  # what serves goes on serving, as in the live server
             replanning.failed(wanted, now_s)
             self._events.at(now_s + every_s, self._tick)
-            return
-        solve_s = self._solve_s(now_s)
-        self._events.at(now_s + solve_s, self._deploy, wanted, plan, solve_s, every_s)
+        else:
+            self._change_to(plan, wanted, every_s, now_s)
 
-    def _deploy(self, now_s: float, wanted: ReplanRequest, plan: Plan, solve_s: float, every_s: float) -> None:
-        """Load what a plan needs beside what serves, and put it in force; the next tick comes after that."""
-        self._changes += 1
-        replanning, before = self._controller.replanning, self._controller.plan
-        standbys = self._controller.topology.standbys
+    def _change_to(self, plan: Plan, wanted: ReplanRequest, every_s: float, now_s: float) -> None:
+        """Load a plan beside what serves, and put it in force then, if it is still wanted."""
+        before, standbys = self._controller.plan, self._controller.topology.standbys
         swaps, hosted = plan.swaps_from(before, standbys), self._hosted_by(plan)
         activated = plan.swaps_from(before) - swaps
         what = hosting_text(before, plan, self._loads_s(plan, before, standbys), self._variant_labels)
         # With `load_time_s`, nothing loads beside what serves; a load that takes no time takes no device away either.
         rollout, load_time_s = PlanRollout(self._controller.topology, hosted), self._conditions.load_time_s
         beside = rollout.begin(in_place=self._devices if load_time_s is not None else ())
+        load_beside_s, solve_s = self._load_beside_s(beside), self._solve_s(now_s)
+        replanning = self._controller.replanning
 
         def adopt(then_s: float) -> None:
-            self._changes -= 1
-            self._events.at(then_s + every_s, self._tick)
             if replanning.why_not(wanted, plan, then_s) is not None:
+                self._events.at(then_s + every_s, self._tick)
                 return
             change = Replan(then_s, wanted.reason, solve_s, swaps, activated, what)
             self.result.replans.append(change)
@@ -365,8 +359,9 @@ class _Simulation:
             in_place = () if load_time_s == 0 else switch.in_place
             self._apply(self._controller.adopt(plan, hosted, then_s, in_place), then_s)
             replanning.succeeded()
+            self._events.at(then_s + every_s, self._tick)
 
-        self._events.at(now_s + self._load_beside_s(beside), adopt)
+        self._events.at(now_s + solve_s + load_beside_s, adopt)
 
     def _solve_s(self, now_s: float) -> float:
         """Seconds until a plan that is asked for now is there."""
@@ -399,15 +394,12 @@ class _Simulation:
         return max((self._load_time_s(variant) for variant in measured if variant is not None), default=0.0)
 
     def _loaded(self, now_s: float, load: Load) -> None:
-        self._changes -= 1
         self._apply(self._controller.loaded(load, keys(load.hosts) | load.keeps, now_s), now_s)
+        self._load_standbys(now_s)
 
     def _load_standbys(self, now_s: float) -> None:
-        """Start the loads of standbys that are worth it now, unless a plan is being put in force; again and again."""
-        if self._arrivals_over:
-            return
-        self._events.at(now_s + ASK_S, self._load_standbys)
-        while not self._changes and (load := self._controller.topology.next_standby(now_s)) is not None:
+        """Start the loads of standbys that are worth it now."""
+        while (load := self._controller.topology.next_standby(now_s)) is not None:
             measured = self._profiles[load.device].of(*load.key)
             assert measured is not None  # noqa: S101 - only what was profiled stands by
             self._events.at(now_s + self._load_time_s(measured), self._standby_loaded, load)

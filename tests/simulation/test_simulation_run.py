@@ -414,19 +414,7 @@ def test_a_device_answers_what_waits_as_soon_as_its_standby_is_loaded() -> None:
         conditions=Conditions(memory_bytes={"cpu1": 2000}, load_time_s=1.15),
     )  # fmt: skip
     helped = [(at_s, launch.rows) for at_s, launch in run.launches if launch.hosted.variant == "fast"]
-    assert helped == [(near(1.25), 4)]
-
-
-def test_standbys_load_though_each_decision_wants_another_plan() -> None:
-    """As in a live server, which has a solver in another process; a plan that needs no load is in force at once."""
-    rule = PeriodicRule(every_s=0.1, period_s=0.05)
-    plan = make_plan(make_placement("cpu0", "a", "large", capacity_qps=LARGE_QPS, max_batch=1))
-    run = simulate(
-        make_trace(*((i / 10, "a") for i in range(40)), *[(4.0, "a")] * 10), plan, CATALOG, profiles(),
-        replace(PROTEUS, replanning=rule), always(plan), conditions=Conditions(load_time_s=1.0, memory_bytes=TWO),
-    )  # fmt: skip
-    assert len(run.replans) > 20
-    assert variants(run, 4.0, 5.0) == {"large", "small"}
+    assert helped == [(pytest.approx(1.25), 4)]
 
 
 def test_a_published_system_has_no_standbys_whatever_memory_there_is() -> None:

@@ -15,9 +15,6 @@ MAX_LOADING_FRAC = 0.1
 GIVING_WAY_FRAC = 0.1
 """Of a core that batches keep busy, which a load gets that gives way; what it takes of an idle core, nobody misses."""
 
-ASK_S = 0.1
-"""So often a driver asks for a standby to load, while no plan is being put in force."""
-
 LOOK_S = 1.0  # s between two looks for a device that is free, as a look takes a millisecond on 40 devices
 
 RETRY_S = 60.0

@@ -8,7 +8,6 @@ from functools import partial
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.decision import Effects, StandbyEnd, StandbyLoad
 from proteus_cli.control.topology.topology import Topology
-from proteus_cli.control.topology.warming import ASK_S
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile.profile import Profile
@@ -16,6 +15,8 @@ from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.serving.fleet.loading import GivesWay, Loader
 from proteus_cli.serving.fleet.worker import Clock, Worker
 from proteus_cli.serving.logs import fields
+
+EVERY_S = 0.1  # s between two looks for what to load
 
 log = logging.getLogger("proteus.standbys")
 
@@ -49,7 +50,7 @@ class StandbyLoader:
         """Keep standbys loaded until cancelled."""
         try:
             while True:
-                await asyncio.sleep(ASK_S)
+                await asyncio.sleep(EVERY_S)
                 if not self._is_changing():
                     self.check()
         finally:

@@ -7,15 +7,15 @@ from builders import make_measured
 from failing import LOAD_S, VARIANTS, World, played
 
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.control.topology.warming import ASK_S
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
+from proteus_cli.serving.fleet.standbys import EVERY_S
 
 GOOD, FAST = VariantKey("f", "good"), VariantKey("f", "fast")
 BOTH = {"cpu0": "good", "cpu1": "good"}
 BOTH_FIT = 1100
-WARM_S = 2 * (LOAD_S + 2 * ASK_S)  # one standby after the other
+WARM_S = 2 * (LOAD_S + 2 * EVERY_S)  # one standby after the other
 
 
 def deployed(world: World, hosts: dict[str, str]) -> Awaitable[dict[tuple[str, str], float | None]]:
@@ -70,7 +70,7 @@ def test_without_memory_for_it_nothing_stands_by() -> None:
 
 def test_a_plan_waits_for_a_standby_that_it_wants_and_cancels_any_other() -> None:
     async def change(world: World) -> None:
-        await asyncio.sleep(ASK_S + LOAD_S / 2)
+        await asyncio.sleep(EVERY_S + LOAD_S / 2)
         assert (world.executor("cpu0").loads, world.executor("cpu1").loads) == ([GOOD, FAST], [GOOD])
         changed = await deployed(world, {"cpu0": "fast", "cpu1": "good"})
         assert changed == {("cpu0", "fast"): None}
@@ -78,7 +78,7 @@ def test_a_plan_waits_for_a_standby_that_it_wants_and_cancels_any_other() -> Non
         await asyncio.sleep(WARM_S)
 
     async def cancel(world: World) -> None:
-        await asyncio.sleep(ASK_S + LOAD_S / 2)
+        await asyncio.sleep(EVERY_S + LOAD_S / 2)
         before_s = world.loop.time()
         assert await deployed(world, BOTH) == {}
         assert world.loop.time() == before_s
@@ -143,7 +143,7 @@ def test_a_machine_without_memory_gives_all_standbys_up() -> None:
         await asyncio.sleep(WARM_S)
         assert set(world.controller.topology.standbys) == set(BOTH)
         world.memory[""] = HostMemory(0, is_short=True)
-        await asyncio.sleep(2 * ASK_S)
+        await asyncio.sleep(2 * EVERY_S)
         assert world.controller.topology.standbys == {}
         assert all(world.fleet.loader.loaded(device) == {GOOD} for device in BOTH)
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
@@ -153,7 +153,7 @@ def test_a_machine_without_memory_gives_all_standbys_up() -> None:
 
 def test_a_device_that_is_lost_loses_its_standbys_also_while_one_loads() -> None:
     async def lose(world: World) -> None:
-        await asyncio.sleep(ASK_S + LOAD_S / 2)
+        await asyncio.sleep(EVERY_S + LOAD_S / 2)
         world.executor("cpu0").die()
         await asyncio.sleep(WARM_S)
         assert "cpu0" not in world.controller.topology.standbys or world.hosts["cpu0"] == {"good"}
@@ -190,7 +190,7 @@ def test_a_standby_that_is_freed_in_a_burst_ends_its_batch_first() -> None:
         while not any(batch.key == FAST for device in BOTH for batch in world.executor(device).batches):
             await asyncio.sleep(0.001)
         world.memory[""] = HostMemory(0, is_short=True)
-        await asyncio.sleep(2 * ASK_S)
+        await asyncio.sleep(2 * EVERY_S)
         assert world.controller.topology.standbys == {}
         assert all(world.fleet.loader.loaded(device) == {GOOD} for device in BOTH)
         await asyncio.sleep(0.2)
