@@ -9,8 +9,8 @@ LEVEL_GAIN = 1 / 4
 """The weight of one stage: of a speed that has changed, four stages show two thirds, and eight nine tenths."""
 SCATTER_GAIN = 1 / 64
 """Jacobson's timer has 1/4. Less keeps the margin of a time in which few stages deviate much."""
-SLOW_GAIN, ERROR_GAIN = 1 / 16, 1 / 128
-"""The weight of one run of a stage in how far its profile is off, which is no matter of the moment, and in the level
+ERROR_GAIN, SLOW_GAIN = 1 / 128, 1 / 16
+"""The weight of one run of a stage in how far its profile is off, which is no matter of the moment; and in the level
 that this is relative to. By the level of the moment, stages would seem slow that run only after fast ones; by one as
 slow as that, the profile of a stage would seem wrong that runs alone while the device is slow."""
 MAX_ERROR = 2.0
