@@ -9,11 +9,12 @@ from proteus_cli.domain.conditions.condition import OPERATORS, AllOf, AnyOf, Com
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import DEEPEST, MAX_COMPARISONS, parse
 from proteus_cli.domain.conditions.reading import LONGEST_TEXT, ConditionError
+from proteus_cli.units import MAX_DURATION_S
 
 POSITIVE = st.floats(0, allow_infinity=False)
 FRACTIONS = st.floats(0, 1)
 VALUES = {
-    Metric.LATENCY: POSITIVE,
+    Metric.LATENCY: st.floats(0, MAX_DURATION_S),
     Metric.CONFIDENCE: st.floats(allow_nan=False, allow_infinity=False),
     Metric.ACCURACY: FRACTIONS,
     Metric.ENERGY: POSITIVE,

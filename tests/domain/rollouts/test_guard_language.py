@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.domain.conditions.reading import LONGEST_TEXT, ConditionError
 from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, QUANTILES, GuardMetric, Term, guard_text, parse_guard
+from proteus_cli.units import MAX_DURATION_S
 
 PARTS = st.floats(0, 1, exclude_min=True, exclude_max=True)
 ADDED = st.floats(-1, 1, exclude_min=True, exclude_max=True).map(lambda value: value + 0.0)  # -0.0 is 0
@@ -17,7 +18,7 @@ TERMS = st.one_of(
     st.builds(Term, st.just(GuardMetric.ERRORS), st.just("number"), st.floats(0, 1, exclude_max=True)),
     st.builds(Term, st.sampled_from(list(QUANTILES)), st.just("slo")),
     st.builds(
-        Term, st.sampled_from(list(QUANTILES)), st.just("number"), st.floats(0, exclude_min=True, allow_infinity=False)
+        Term, st.sampled_from(list(QUANTILES)), st.just("number"), st.floats(0, MAX_DURATION_S, exclude_min=True)
     ),
 )
 GUARDS = st.lists(TERMS, min_size=1, unique_by=lambda term: term.metric).map(tuple)
