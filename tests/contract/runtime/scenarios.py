@@ -685,7 +685,7 @@ async def exits_refused() -> str:
         wanted = device.models.answer(harness.CHAIN, rows)
         assert harness.same(result.outputs[0][[0, 1, 3, 4]], wanted)
         before = fake.census()
-        plans = device.models.plan(harness.CHAIN, device.models.paths[harness.CHAIN])
+        plans = device.models.plan(harness.WHOLE, device.models.paths[harness.WHOLE])
         assert isinstance(plans, ChainPlans)
         device.models.replaced[harness.WHOLE] = replace(plans, stages=plans.stages[::-1])
         with pytest.raises(EngineError, match=re.escape(f"{harness.WHOLE}: Stage 1 gives no")):

@@ -51,8 +51,8 @@ WRONG_ADAPTERS = {
         [
             Edit(
                 GPU,
-                "        with self._context.current():\n            return slot.wait(batch.bounds",
-                "        if True:\n            return slot.wait(batch.bounds",
+                "        with self._context.current():\n            return _waited(running.slot",
+                "        if True:\n            return _waited(running.slot",
             )
         ],
         "answers",
