@@ -28,7 +28,7 @@ MIN_MULTIPLE, MAX_MULTIPLE = 1.0, 4.0
 late, however many others are in time; TCP has the most."""
 STEP = 0.5
 """What one late row adds to the multiple: six lead from the least to the most."""
-PREDICTABLE = 0.2
+PREDICTABLE = 1 / 6
 """Of the late rows that the attainment allows, those that are risked. The others are for interruptions, which no margin
 prevents, and for the way of answers out of the chain."""
 DOUBT_GAIN = 0.1
