@@ -1,6 +1,7 @@
 """A running server under load: what it refuses, what a bad request costs the others, and how it stops."""
 
 import gzip
+import os
 import signal
 import threading
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from injecting import until
+from injecting import pid_of, until
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import TONES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_up, make_workspace
 
@@ -142,12 +143,22 @@ def test_stopping_under_full_load_loses_no_request_that_came_in(tmp_path: Path) 
 
 
 def test_of_three_times_what_can_be_carried_some_is_refused_and_the_rest_answered_in_time(tmp_path: Path) -> None:
-    """A batch takes a second by its profile, one row at a time: five can be answered within the SLO, and 15 ask."""
-    made = workspace(tmp_path / "ws", "5s", first_s=1.0, row_s=1.0)
-    with serving(made.root, Path("plan"), "--replan=off") as live:
+    """A batch takes 10 s by its profile, one row at a time: of 15, five could be answered within the SLO.
+
+    A tenth of what could be is held back, so four are let in. The device stands still until the others are refused.
+    """
+    made = workspace(tmp_path / "ws", "50s", first_s=10.0, row_s=10.0)
+    with serving(made.root, Path("plan"), "--replan=off", "--executor", "process") as live:
+        pid = pid_of(live, "cpu0")
+        os.kill(pid, signal.SIGSTOP)
         with ThreadPoolExecutor(15) as pool:
-            replies = list(pool.map(lambda _: live.infer("shapes", body()), range(15)))
+            asked = [pool.submit(live.infer, "shapes", body()) for _ in range(15)]
+            try:
+                live.until(lambda status: status["outcomes"]["shapes"]["rejected"] == 11)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+        replies = [future.result() for future in asked]
         assert live.stop() == 0
     refused = [reply for reply in replies if reply.status == 429]
-    assert {reply.status for reply in replies} == {200, 429}
+    assert Counter(reply.status for reply in replies) == {200: 4, 429: 11}
     assert all(int(reply.headers["retry-after"]) >= 1 for reply in refused)
