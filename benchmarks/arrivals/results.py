@@ -66,6 +66,11 @@ class Limits(Value, frozen=True):
     drop: float | None = None
     loads: float | None = None
 
+    @property
+    def accuracy_on_time(self) -> float | None:
+        """The accuracy on time, as a fraction, of who just keeps both limits, of violations and of accuracy."""
+        return None if self.accuracy is None else self.accuracy / 100 * (1 - self.violations / 100)
+
     def aims(self, name: str, ours: Runs) -> tuple[Aim, ...]:
         """One for each limit that is set."""
         return (
@@ -81,12 +86,13 @@ def _aim(what: str, measured: float, limit: float | None, unit: str, *, is_most:
 
 
 class Found(Value, frozen=True):
-    """A row: our policy first, then what it is compared with."""
+    """A row: our policy first, then what it is compared with; ``needed`` is `Limits.accuracy_on_time`."""
 
     name: str
     title: str
     policies: tuple[Runs, ...]
     aims: tuple[Aim, ...] = ()
+    needed: float | None = None
     remarks: tuple[str, ...] = ()
 
 

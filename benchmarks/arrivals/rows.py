@@ -111,7 +111,8 @@ class Replayed:
             f"{name}: of {100 * ours.violations:.2f} % violations, {100 * ours.worst_window:.2f} points are in the one "
             "window of 10 s with the most."
         )
-        return Found(name, self.title, policies, aims, (worst, _scatter(name, traces)))
+        needed = self.limits.accuracy_on_time if self.limits else None
+        return Found(name, self.title, policies, aims, needed, (worst, _scatter(name, traces)))
 
     def _run(self, site: Site, cluster: Cluster, policy: str, trace: Trace) -> Figures:
         site.progress(f"{self.title}: {policy}")
@@ -143,7 +144,7 @@ class MadeUp:
         aim = Aim(f"{name}: ahead of every other policy", ahead, len(runs), "traces", is_most=False)
         counts = ", ".join(f"{other} on {generality.ahead(runs, other)}" for other in others)
         remarks = f"{name}: ahead of {counts}.", f"{name}: {generality.remark(runs, self.title)}"
-        return Found(name, self.title, policies, (aim,), remarks)
+        return Found(name, self.title, policies, (aim,), remarks=remarks)
 
 
 Row = Replayed | MadeUp

@@ -194,10 +194,27 @@ def test_the_same_seed_finds_the_same(site: Site) -> None:
 
 def test_the_table_has_a_line_for_each_policy_and_each_aim() -> None:
     runs = tuple(Runs(policy, (figures(100, 0.01, 0.99),)) for policy in ("proteus", "oracle"))
-    row = Found("row", "some arrivals", runs, Limits(0.5).aims("row", runs[0]), ("row: a remark.",))
+    row = Found("row", "some arrivals", runs, Limits(0.5).aims("row", runs[0]), remarks=("row: a remark.",))
     done = Benchmark(MadeBy("0", "h", "2026-01-02T00:00:00"), "cmd", "m", "tuning", 1.0, (row,), ("Skipped x.",))
     console = Console(record=True, width=150, file=io.StringIO())
     console.print(pages.shown(done))
     text = console.export_text()
     for part in ("some arrivals", "proteus", "oracle", "1.00 %", "✗ row: violations", "a remark", "Skipped x."):
         assert part in text
+    assert "needed" not in text
+
+
+def test_what_both_limits_need_stands_beside_what_is_reached() -> None:
+    """99.4 % as accurate and 1 % lost is 98.41 % on time; without a limit of accuracy there is nothing to reach."""
+    limits = Limits(1.0, 99.4)
+    runs = (Runs("proteus", (figures(100, 0.02, 0.99),)), Runs("oracle", (figures(100, 0.0, 1.0),)))
+    rows = (
+        Found("a", "some arrivals", runs, needed=limits.accuracy_on_time),
+        Found("b", "others", runs, needed=Limits(1.0).accuracy_on_time),
+    )
+    done = Benchmark(MadeBy("0", "h", "2026-01-02T00:00:00"), "cmd", "m", "tuning", 1.0, rows, ())
+    console = Console(record=True, width=150, file=io.StringIO())
+    console.print(pages.shown(done))
+    _, _, needed = console.export_text().partition("beside what the limits need")
+    [line] = [line for line in needed.splitlines() if "%" in line and "On time" not in line]
+    assert line.split() == ["some", "arrivals", "98.41", "%", "97.02", "%", "100.00", "%"]
