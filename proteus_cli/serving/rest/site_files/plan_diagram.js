@@ -1,12 +1,12 @@
 // The plan as a flow diagram: families → variants → devices → hosts, with bands as wide as their rates. Hosts are a
-// column where there are several; then many devices share a node with all of their type, and many hosts share one, too.
+// column where there are several. Many devices share a node with all of their type, and many hosts share one, too.
 
 import * as format from "./format.js";
 import {hostOf} from "./hosts.js";
 import {BREAKERS, svgElement} from "./tables.js";
 
 const COLOURS = 7, NODE_WIDTH = 10, GAP = 8, MIN_HEIGHT = 17, MIN_BAND = 0.5, BANDS_HEIGHT = 260;
-const MAX_DEVICES = 24, MAX_HOSTS = 16;  // with a node each, where there are hosts
+const MAX_DEVICES = 24, MAX_HOSTS = 16;  // with a node each
 const NARROW = 560;
 
 // Nodes and bands, without coordinates. Devices come in the order of the families that they serve, on hosts by host.
@@ -50,13 +50,16 @@ function join(bands, from, to, rate, colour) {
 }
 
 // What stands for a device in the columns behind the variants: itself or its type, and where there are several, its host.
+// Without a host that could stand for it, a device that is not well has a node of its own.
 function placing(devices, hosts, isNarrow) {
-  const ids = Object.keys(devices), areTyped = ids.length > MAX_DEVICES;
-  const ofDevice = (id) => ({key: `device ${id}`, label: id, host: hostOf(id), ...state(devices[id]?.breaker, id)});
-  const machines = new Set([...ids.map(hostOf), ...Object.keys(hosts)]);
-  if (machines.size < 2) return {columns: [0, 1, 2], nodes: (id) => [ofDevice(id)], hosts: null};
+  const ids = Object.keys(devices), machines = new Set([...ids.map(hostOf), ...Object.keys(hosts)]), isAlone = machines.size < 2;
+  const isGrouped = (id) => ids.length > MAX_DEVICES && devices[id] && !(isAlone && devices[id].breaker !== "closed");
   const counts = new Map();
-  for (const {type} of Object.values(devices)) counts.set(type, (counts.get(type) ?? 0) + 1);
+  for (const {type} of ids.filter(isGrouped).map((id) => devices[id])) counts.set(type, (counts.get(type) ?? 0) + 1);
+  const ofType = (type) => ({key: `type ${type}`, label: `${format.count(counts.get(type))} × ${type}`});
+  const ofDevice = (id) => ({key: `device ${id}`, label: id, host: hostOf(id), ...state(devices[id]?.breaker, id)});
+  const ofId = (id) => (isGrouped(id) ? ofType(devices[id].type) : ofDevice(id));
+  if (isAlone) return {columns: [0, 1, 2], nodes: (id) => [ofId(id)], hosts: null};
   const there = [...machines].filter((name) => hosts[name]?.state !== "lost");
   const all = {key: "hosts", label: format.counted(there.length, "host")};
   const ofHost = (name) => {
@@ -64,8 +67,6 @@ function placing(devices, hosts, isNarrow) {
     if (!isLost && machines.size > MAX_HOSTS) return all;
     return {key: `host ${name}`, host: name, label, ...state(isLost ? "open" : "closed", label)};
   };
-  const ofType = (type) => ({key: `type ${type}`, label: `${format.count(counts.get(type))} × ${type}`});
-  const ofId = (id) => (areTyped && devices[id] ? ofType(devices[id].type) : ofDevice(id));
   return {
     columns: isNarrow ? [0, 1, 2] : [0, 1, 2, 3],
     nodes: (id) => (isNarrow ? [ofHost(hostOf(id))] : [ofId(id), ofHost(hostOf(id))]),

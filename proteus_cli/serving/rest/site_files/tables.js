@@ -20,8 +20,11 @@ export function svgElement(name, attributes = {}, ...inside) {
 }
 
 export function setText(cell, text) {
-  if (cell.textContent !== text) cell.textContent = text;
+  if (cell.textContent !== text) cell.replaceChildren(...whole(text));
 }
+
+// A text in which no line ends at the hyphen of a name.
+const whole = (text) => text.split(/(\S*-\S*)/).map((part, at) => (at % 2 ? element("span", {class: "whole"}, part) : part));
 
 // rows: [{key, className, cells: [{text, className, bar, toggle}]}]; the first cell heads its row.
 function fill(table, rows) {
@@ -247,5 +250,5 @@ export function events(list, of) {
     element("li", {class: kind},
       element("time", {datetime: new Date(unix_s * 1000).toISOString()}, format.clock(unix_s)),
       element("span", {class: "kind"}, kind),
-      element("span", {}, label, ...(reason ? [element("span", {class: "why"}, reason)] : [])))));
+      element("span", {}, ...whole(label), ...(reason ? [element("span", {class: "why"}, ...whole(reason))] : [])))));
 }
