@@ -155,7 +155,7 @@ def _in_columns(reports: Sequence[Report]) -> Table:
 
 
 def _in_rows(reports: Sequence[Report], measures: Sequence[ReportRow]) -> Table:
-    columns = (number(row.short, row.unit) if row.unit else number("", row.short) for row in measures)
+    columns = (number(row.short, row.unit) if row.unit else number(*["", *row.short.split()][-2:]) for row in measures)
     rows = table(text("", "policy"), *columns, is_dense=True)
     for run, *cells in zip(run_names(reports), *(_starred(row, row.plain, "*") for row in measures), strict=True):
         rows.add_row(Text(run), *cells)

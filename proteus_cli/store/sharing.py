@@ -116,8 +116,8 @@ def sharing_gaps(
         names = variant_labels(studied)
         sets = [among for among in wanted if _PAIR < len(among) <= 1 + MAX_BESIDE]
         yield (
-            f"{', '.join(names[key] for key in studied)} on a {kind}: {_gap(known, model, free)}: "
-            f"`{renewal(measured_on, studied, sets)}`"
+            f"{', '.join(names[key] for key in studied)} on a {kind}: {_gap(known, model, free)}; "
+            f"measure it with `{renewal(measured_on, studied, sets)}`"
         )
 
 

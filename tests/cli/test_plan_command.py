@@ -432,6 +432,7 @@ def test_the_difference_of_two_plans_is_shown_device_by_device(tiny: Tiny) -> No
     assert any(line[:6] == ["cpu0", "=", "shapes-s", "50.0", "%", "→"] for line in lines), shown.stdout
     assert any(line[:3] == ["cpu1", "+", "tones-l"] for line in lines)
     assert any(line[:2] == ["−", "shapes-l"] for line in lines)
+    assert "demand, served, capacity: queries per second" in shown.stdout
     assert "1 load;" in shown.stderr
     document = proteus("plan", "diff", "a", "000001-20260101T000000Z", "--json", "-w", tiny.root).document()
     assert document["swaps"] == 1
@@ -507,7 +508,9 @@ def test_a_plan_says_which_variants_the_profile_of_a_device_lacks(tiny: Tiny) ->
 def test_what_sharing_is_taken_to_cost_is_said_of_a_plan_and_of_a_sweep(workspace: Path) -> None:
     """Where devices are shared, and nobody has measured what that costs."""
     one = ("--demand", "a=50qps,b=10qps", "--fleet", "small:1")
-    free = "a-s, b-s on a small: taken to cost each other no time, as not all of it was measured: `proteus study share"
+    free = (
+        "a-s, b-s on a small: taken to cost each other no time, as not all of it was measured; measure it with `proteus"
+    )
     assert "taken to cost" not in plan(workspace, *one, "--residency", "1").stderr
     assert free in plan(workspace, *one, "--residency", "2").stderr
     swept = plan(workspace, *one, "--residency", "2", "--sweep", "60qps:70qps:10qps", "--json")

@@ -86,8 +86,9 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] in ("td", "th"):
-            self.rows[-1][-1] += data
+        """Words that are kept on one line are elements within a cell."""
+        if {"td", "th"} & set(self.open):
+            self.rows[-1][-1] += data.replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_the_page_loads_nothing(html: str) -> None:

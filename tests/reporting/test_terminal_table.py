@@ -27,6 +27,8 @@ MANY = tuple(
     )
 )  # fmt: skip
 
+NOISY = tuple(replace(each, noisy_cells=54) for each in MANY)
+
 
 def printed(table: RenderableType, width: int = 80) -> list[str]:
     """The lines as they arrive in a pipe."""
@@ -80,7 +82,7 @@ def test_the_marks_are_explained_only_where_a_cell_has_them() -> None:
     assert any("* best of the column" in line for line in printed(comparison_table(MANY)))
 
 
-@pytest.mark.parametrize("reports", [PAIR[:1], PAIR, MANY[:3], MANY[:4], MANY])
+@pytest.mark.parametrize("reports", [PAIR[:1], PAIR, MANY[:3], MANY[:4], MANY, NOISY])
 def test_tables_fit_eighty_columns_with_every_number_whole(reports: tuple[Report, ...]) -> None:
     for table in (comparison_table(reports), attainment_table(reports), timeline_table(reports)):
         lines = printed(table)

@@ -98,7 +98,9 @@ def test_what_a_plan_takes_to_be_free_is_said_with_the_command_that_measures_it(
 
     (unknown,) = gaps(PROFILE)
     assert unknown.startswith("large, small on a cpu: taken to cost each other no time")
-    assert unknown.endswith("`proteus study share --device cpu0 --variants large,small --where device --load 100%`")
+    assert unknown.endswith(
+        "; measure it with `proteus study share --device cpu0 --variants large,small --where device --load 100%`"
+    )
     assert gaps(PROFILE, frozenset({SMALL.key})) == []
     assert gaps(PROFILE, frozenset({VariantKey("f", "small@2"), SMALL.key})) == [], "two versions of one variant"
     write_sharing(workspace, "cpu0", interference())
@@ -115,7 +117,10 @@ def test_costs_of_an_emulated_device_are_told_to_be_no_measurement(tmp_path: Pat
     write_sharing(workspace, "cpu0", replace(interference(emulated=True), costs=(COST, other)))
     profiles = with_sharing(workspace, {"cpu0": PROFILE})
     (made_up,) = sharing_gaps(workspace, profiles, {"cpu0": {SMALL.key, LARGE.key}})
-    assert "that of an emulated device, and was not measured: `proteus study share --device cpu0" in made_up
+    assert (
+        "that of an emulated device, and was not measured; measure it with `proteus study share --device cpu0"
+        in made_up
+    )
     assert list(sharing_gaps(workspace, profiles, {"cpu0": {SMALL.key}})) == []
 
 

@@ -13,7 +13,7 @@ from proteus_cli.domain.studies.study import Study
 from proteus_cli.domain.studies.telemetry import MEASURES, Telemetry
 from proteus_cli.errors import ServerError
 from proteus_cli.reporting.studies.load_pictures import load_pictures
-from proteus_cli.reporting.studies.page import busy_notes, missing_text, page, unbroken
+from proteus_cli.reporting.studies.page import busy_notes, missing_text, page
 from proteus_cli.reporting.studies.section import Section, StudyTable
 
 
@@ -92,14 +92,6 @@ def test_an_error_and_its_hint_are_two_sentences() -> None:
 def test_only_some_missing_cells_are_named(tmp_path: Path) -> None:
     study = msgspec.structs.replace(studied(tmp_path, Squares().draft(1)), missing=tuple(f"c{n}" for n in range(11)))
     assert missing_text(study) == "c0; c1; c2; c3; c4; c5; c6; c7; and 3 more"
-
-
-def test_no_line_ends_within_an_option_or_before_a_unit() -> None:
-    text = "53.8 % of <b> in 8.1 s; a longer --budget, with --max-violations, tells load--1 apart"
-    assert unbroken(text) == (
-        "53.8\N{NO-BREAK SPACE}% of &lt;b&gt; in 8.1\N{NO-BREAK SPACE}s; a longer "
-        '<span class="option">--budget</span>, with <span class="option">--max-violations</span>, tells load--1 apart'
-    )
 
 
 def test_the_load_is_drawn_with_what_the_system_says(tmp_path: Path) -> None:

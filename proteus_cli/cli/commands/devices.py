@@ -74,7 +74,7 @@ def _show_table(devices: "Sequence[Device]", workspace_dir: "Path") -> None:
     from proteus_cli.tables import table, text
     from proteus_cli.units import UNKNOWN, format_size
 
-    rows = table(*map(text, ("device", "type", "cores", "memory", "profiled", "name")))
+    rows = table(*map(text, ("device", "type", "core ids", "memory", "profiled", "name")))
     for device in devices:
         rows.add_row(
             device.id,

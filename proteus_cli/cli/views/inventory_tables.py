@@ -35,7 +35,8 @@ def _devices(
 ) -> RenderableType:
     is_shared = any(host.inventory.shared for host in hosts.values())
     servers = [number("servers")] if is_shared else []
-    rows = table(*map(text, ("host", "device", "type", "cores", "memory", "profiled")), *servers, text("name"))
+    cores = "core ids" if is_small else "cores"
+    rows = table(*map(text, ("host", "device", "type", cores, "memory", "profiled")), *servers, text("name"))
 
     def cells(host: str, device: "Device") -> tuple[str, ...]:
         shared = [str(hosts[host].inventory.shared.get(device.id, UNKNOWN))] if is_shared else []

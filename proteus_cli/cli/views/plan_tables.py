@@ -282,7 +282,7 @@ def _changed_families(found: "PlanDifference") -> RenderableType:
         shares = [changed(pair, lambda share: f"{100 * share:.2f} %")] if has_expected else []
         rows.add_row(family.family, *(changed(rate, format_qps) for rate in rates), *shares)
     notes = ["expected: attainment, if queries arrive as when the plan was made"] if has_expected else []
-    return described(rows, *notes)
+    return described(rows, "demand, served, capacity: queries per second", *notes)
 
 
 def _changed_devices(found: "PlanDifference") -> RenderableType:

@@ -100,7 +100,7 @@ def _warn(planner: Planner, made: Plan) -> None:
         console.warn(f"the solver reached its time limit: {proven(made.solver)}")
     if noisy := noisy_placements(planner.profiles, made):
         listed = ", ".join(noisy)
-        console.warn(f"noisy cells ({listed}): its rates may be too low; `proteus profile` measures them again")
+        console.warn(f"noisy cells ({listed}): the plan's rates may be too low; `proteus profile` measures them again")
     if has_shortfall(made):
         multiple = largest_multiple(planner, made.demand_qps)
         least = "at least " if multiple.is_lower_bound else ""

@@ -1,9 +1,7 @@
 """One page about one or more studies that stands alone: no network, no scripts; importing this loads matplotlib."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 
 from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.domain.studies.telemetry import meaning
@@ -50,10 +48,6 @@ WHERE_FROM = {
 }
 
 
-_OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
-_UNIT = re.compile(r"(?<=\d) (?=%|[mµ]?s\b|qps\b)")
-
-
 @dataclass(frozen=True, slots=True)
 class StudyPart:
     """A study as the page has it."""
@@ -72,23 +66,19 @@ def page(studies: Sequence[Study], sections: Mapping[str, SectionOf]) -> str:
     parts = [_part(study, sections[study.kind](study), f"study{place}") for place, study in enumerate(studies)]
     terms = TERMS | {term: text for part in parts for term, text in part.section.terms.items()}
     first = studies[0]
-    templates = page_templates()
-    templates.filters["unbroken"] = unbroken
-    return templates.get_template("study.html.jinja").render(
-        title=parts[0].section.title if len(parts) == 1 else f"Studies on {first.machine.host}",
-        parts=parts,
-        is_single=len(parts) == 1,
-        machine=machine_facts(first),
-        terms=terms,
-        footer=f"Measured by proteus {first.made_by.version} on {first.made_by.host}, "
-        f"{max(study.made_by.time for study in studies)}.",
+    return (
+        page_templates()
+        .get_template("study.html.jinja")
+        .render(
+            title=parts[0].section.title if len(parts) == 1 else f"Studies on {first.machine.host}",
+            parts=parts,
+            is_single=len(parts) == 1,
+            machine=machine_facts(first),
+            terms=terms,
+            footer=f"Measured by proteus {first.made_by.version} on {first.made_by.host}, "
+            f"{max(study.made_by.time for study in studies)}.",
+        )
     )
-
-
-def unbroken(text: str) -> str:
-    """A text as HTML in which no line ends within an option, or between a number and its unit."""
-    whole = _UNIT.sub("\N{NO-BREAK SPACE}", escape(text))
-    return _OPTION.sub(r'<span class="option">\g<0></span>', whole)
 
 
 def machine_facts(study: Study) -> dict[str, str]:

@@ -13,8 +13,9 @@ pytestmark = pytest.mark.browser
 
 DEVICES = """
 const devices = (count, lost = []) => Object.fromEntries([...Array(count).keys()].map((at) => [`cpu-${at}`, {
-  type: at % 2 ? "cpu-1c" : "cpu-2c", breaker: lost.includes(at) ? "open" : "closed", reason: "", retry_s: null, broken: {},
-  variants: ["digits-xxl"], warm: ["digits-s", "signals-xl", "digits-m"], cold: 3, load: 0.5, servers: 1, mean_batch: 2}]));
+  type: at % 2 ? "cpu-1c" : "cpu-2c", breaker: lost.includes(at) ? "open" : "closed", reason: "", retry_s: null,
+  broken: {}, variants: ["digits-xxl"], warm: ["digits-s", "signals-xl", "digits-m"], cold: 3, load: 0.5, servers: 1,
+  mean_batch: 2}]));
 """
 
 
@@ -23,7 +24,7 @@ class PageFiles(BaseHTTPRequestHandler):
 
     site = Site()
 
-    def do_GET(self) -> None:  # noqa: N802 - the name is the base class's
+    def do_GET(self) -> None:
         if self.path not in TARGETS:
             self.send_error(404)
             return
@@ -33,7 +34,7 @@ class PageFiles(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(file.body)
 
-    def log_message(self, format: str, *_: object) -> None:
+    def log_message(self, format: str, *_: object) -> None:  # noqa: A002 - the name is the base class's
         """Print nothing."""
 
 
@@ -64,9 +65,10 @@ def test_no_line_ends_at_the_hyphen_of_a_name(bare_browser: Browser, files_port:
         byId("main").hidden = false;
         tables.devices(byId("devices"), devices(3), {}, () => true, () => {});
         const change = "cpu-0: digits-xl → digits-xxl (was warm); cpu-1: signals-l → signals-xxl (loaded in 80 ms)";
-        tables.events(byId("events"), [...Array(60).keys()].map((at) => (
-          {unix_s: at, kind: "plan", text: "x".repeat(at % 30) + ` ${change}`, reason: `${"y".repeat(at % 30)} better for digits-xl`})));
-        const texts = document.createTreeWalker(document.querySelector(".side-by-side"), NodeFilter.SHOW_TEXT), found = [];
+        tables.events(byId("events"), [...Array(60).keys()].map((at) => ({unix_s: at, kind: "plan",
+          text: "x".repeat(at % 30) + ` ${change}`, reason: `${"y".repeat(at % 30)} better for digits-xl`})));
+        const texts = document.createTreeWalker(document.querySelector(".side-by-side"), NodeFilter.SHOW_TEXT);
+        const found = [];
         while (texts.nextNode()) {
           const range = document.createRange(), {data} = texts.currentNode;
           for (const {0: name, index} of data.matchAll(/[a-z]+-\\w+/g)) {
@@ -120,7 +122,8 @@ def test_many_devices_of_one_machine_are_shown_by_type_but_for_lost_ones(
         const {graph} = await import("/ui/plan_diagram.js");
         const shown = (of) => {
           const device = Object.keys(of), all = (value) => device.map(() => value);
-          const flows = {device, family: all("f"), variant: all("v"), accuracy: all(0.9), planned_qps: all(2), answered_qps: all(1)};
+          const flows = {device, family: all("f"), variant: all("v"), accuracy: all(0.9), planned_qps: all(2),
+            answered_qps: all(1)};
           return graph({devices: of, hosts: {}, flows, families: {f: {}}}, "answered_qps").columns.at(-1)
             .map(({label, rate}) => `${label}: ${rate}`);
         };

@@ -96,4 +96,6 @@ def _say_what_is_missing(study: Study) -> None:
     for note in busy_notes(study):
         console.warn(f"{study.name}: {note}")
     if study.missing:
-        console.say(f"{study.name}: still to be measured: {missing_text(study)}; the same command goes on there")
+        console.say(
+            f"{study.name}: still to be measured: {missing_text(study)}; run the same command again to measure them"
+        )
