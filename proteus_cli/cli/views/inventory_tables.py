@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 
 from proteus_cli.tables import name, number, table, text
 from proteus_cli.units import UNKNOWN, format_duration, format_size
@@ -22,17 +23,16 @@ Shown = TypeVar("Shown", bound=Hashable)
 def inventory_tables(
     hosts: Mapping[str, "ReachedHost"], profiled: Callable[[str, "Device"], str], unknown: Sequence[str]
 ) -> RenderableType:
-    """The devices of each host, then a row for each host; those of ``unknown`` can't be reached.
+    """The devices of each host, if any, then a row for each host; those of ``unknown`` can't be reached.
 
     ``profiled`` says of an id like ``b/cpu0``, and the device, whether it is.
     """
     is_small = sum(len(host.inventory.devices) for host in hosts.values()) <= _EACH_UP_TO
-    return Group(_devices(hosts, profiled, is_small=is_small), "", _hosts(hosts, unknown, is_small=is_small))
+    devices = _devices(hosts, profiled, is_small=is_small)
+    return Group(*([devices, ""] if devices.row_count else []), _hosts(hosts, unknown, is_small=is_small))
 
 
-def _devices(
-    hosts: Mapping[str, "ReachedHost"], profiled: Callable[[str, "Device"], str], *, is_small: bool
-) -> RenderableType:
+def _devices(hosts: Mapping[str, "ReachedHost"], profiled: Callable[[str, "Device"], str], *, is_small: bool) -> Table:
     is_shared = any(host.inventory.shared for host in hosts.values())
     servers = [number("servers")] if is_shared else []
     cores = "core ids" if is_small else "cores"

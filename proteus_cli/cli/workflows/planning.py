@@ -91,15 +91,15 @@ def why_families_lack_devices(plan: Plan) -> str:
 
 
 def noisy_placements(profiles: Mapping[str, Profile], plan: Plan) -> list[str]:
-    """The placements, as `variant on device`, whose batches up to the largest have noisy cells in their profile."""
-    found: list[str] = []
+    """What is placed, as `variant on type of device`, whose batches up to the largest have noisy cells in a profile."""
+    found: dict[str, None] = {}
     for placement in plan.placements:
         profile = profiles[placement.device]
         measured = profile.of(placement.family, placement.variant)
         points = profile.points_of(measured) if measured is not None else ()
         if any(point.noise_frac for point in points if point.batch <= placement.max_batch):
-            found.append(f"{placement.variant} on {placement.device}")
-    return found
+            found[f"{placement.variant} on {profile.device.type}"] = None
+    return list(found)
 
 
 def why_no_cascade(profiles: Mapping[str, Profile], plan: Plan) -> str:

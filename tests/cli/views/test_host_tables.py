@@ -80,6 +80,13 @@ def test_each_device_of_a_few_hosts_has_a_row_below_its_host() -> None:
     ]
 
 
+def test_hosts_that_emulate_devices_have_no_table_of_devices() -> None:
+    """Their devices are those of their server."""
+    head, host = shown(inventory_tables({"a": inventory(0)}, lambda *_: "no", []))
+    assert (head[0], host[0]) == ("host", "a")
+    assert "memory free" in head
+
+
 def test_how_many_servers_share_a_device_is_a_column_where_any_is_shared() -> None:
     hosts = {"a": inventory(2, servers=("10.0.0.1:1", "10.0.0.2:1"), shared={"gpu1": 2}), "b": inventory(1)}
     head, *rows = shown(inventory_tables(hosts, lambda *_: "yes", []))[:4]
