@@ -29,7 +29,8 @@ def inventory_tables(
     """
     is_small = sum(len(host.inventory.devices) for host in hosts.values()) <= _EACH_UP_TO
     devices = _devices(hosts, profiled, is_small=is_small)
-    return Group(*([devices, ""] if devices.row_count else []), _hosts(hosts, unknown, is_small=is_small))
+    below = _hosts(hosts, unknown, is_small=is_small)
+    return Group(devices, "", below) if devices.row_count else below
 
 
 def _devices(hosts: Mapping[str, "ReachedHost"], profiled: Callable[[str, "Device"], str], *, is_small: bool) -> Table:

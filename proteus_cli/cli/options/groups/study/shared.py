@@ -19,7 +19,7 @@ Budget = Annotated[
         **DURATION,
         envvar=environment("budget"),
         show_default="as long as it takes",
-        help="The time to measure in, such as `60s`. What is not measured then is, by the same command again.",
+        help="The time to measure in, such as `60s`. The same command, run again, measures what is left.",
     ),
 ]
 Force = Annotated[bool, Option("--force", help="Measure again what is measured already.")]
