@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from proteus_cli.planning.analysis.explain import Explanation, Price
 
 _BAR = 20
+_ROUNDING_QPS = 1e-6  # what the solver leaves of a demand that is served
 
 
 def plan_table(plan: "Plan") -> RenderableType:
@@ -149,8 +150,9 @@ def explanation_tables(
 
 
 def _families_table(explanation: "Explanation", estimated: Collection[str]) -> RenderableType:
-    numbers = ("demand", "unserved", "capacity", "accuracy", "of best")
-    rows = table(folded_name("family"), *map(number, numbers), folded_name("hosts"))
+    is_short = any(family.unserved_qps > _ROUNDING_QPS for family in explanation.families)
+    rates = ("demand", *(["unserved"] if is_short else []), "capacity")
+    rows = table(folded_name("family"), *map(number, (*rates, "accuracy", "of best")), folded_name("hosts"))
     for family in explanation.families:
         variants = "\n".join(f"{count} × {variant}" for variant, count in family.variants.items()) or UNKNOWN
         accuracy, relative = family.effective_accuracy, family.relative_accuracy
@@ -158,13 +160,13 @@ def _families_table(explanation: "Explanation", estimated: Collection[str]) -> R
         rows.add_row(
             family.family,
             format_qps(family.demand_qps),
-            format_qps(family.unserved_qps) if family.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
+            *([_unserved(family.unserved_qps, format_qps)] if is_short else []),
             format_qps(family.capacity_qps),
             UNKNOWN if accuracy is None else format_accuracy(accuracy, estimated=is_estimate),
             UNKNOWN if relative is None else mark_estimate(format_percent(relative), estimated=is_estimate),
             variants,
         )
-    return described(rows, "demand, unserved, capacity: queries per second")
+    return described(rows, f"{', '.join(rates)}: queries per second")
 
 
 def _devices_table(explanation: "Explanation") -> RenderableType:
@@ -251,7 +253,7 @@ def frontier_table(points: "Sequence[FrontierPoint]", *, estimated: bool) -> Tab
         relative, accuracy = point.relative_accuracy, point.effective_accuracy
         rows.add_row(
             format_rate(point.demand_qps),
-            format_rate(point.unserved_qps) if point.unserved_qps > 1e-6 else UNKNOWN,  # noqa: PLR2004 - rounding
+            _unserved(point.unserved_qps, format_rate),
             format_accuracy(accuracy, estimated=estimated) if accuracy is not None else UNKNOWN,
             _of_best(relative, estimated=estimated),
             format_bar(0.1 + 0.9 * min(relative - least, span) / span, _BAR) if relative is not None else "",
@@ -259,6 +261,10 @@ def frontier_table(points: "Sequence[FrontierPoint]", *, estimated: bool) -> Tab
             str(point.devices_used),
         )
     return rows
+
+
+def _unserved(qps: float, written: Callable[[float], str]) -> str:
+    return written(qps) if qps > _ROUNDING_QPS else UNKNOWN
 
 
 def _of_best(relative: float | None, *, estimated: bool) -> str:

@@ -7,7 +7,8 @@ import pytest
 from builders import make_cascade, make_placement, make_plan
 from rich.console import Console
 
-from proteus_cli.cli.views.plan_tables import plan_table
+from proteus_cli.cli.views.plan_tables import explanation_tables, plan_table
+from proteus_cli.planning.analysis.explain import Explanation, FamilyExplanation
 
 FIRST, SECOND = "digits-exits-accurate", "digits-exits-balanced"
 
@@ -27,3 +28,17 @@ def test_names_are_wrapped_before_a_digit_is_cut(width: int) -> None:
     assert "1,000" in table
     assert [row.split()[-1] for row in rows if "215" in row] == ["215"]
     assert all(len(line) <= width for line in table.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("unserved_qps", "heads"), [(0.0, ["demand", "capacity"]), (7.0, ["demand", "unserved", "capacity"])]
+)
+def test_what_is_unserved_is_a_column_where_anything_is(unserved_qps: float, heads: list[str]) -> None:
+    """Without it, the longest name of the sample models has room in 80 columns."""
+    family = FamilyExplanation("digits-exits", 100.0, 100 - unserved_qps, unserved_qps, 93.0, {FIRST: 1}, 0.9, 1.0, 0.9)
+    shown = StringIO()
+    Console(file=shown, width=80).print(explanation_tables(Explanation((family,), (), (), 1.0, False), spent_on=None))
+    header, _, first, *_ = shown.getvalue().splitlines()
+    assert header.split() == ["family", *heads, "accuracy", "of", "best", "hosts"]
+    assert f"{', '.join(heads)}: queries per second" in shown.getvalue()
+    assert (f"1 × {FIRST}" in first) is (unserved_qps == 0)
