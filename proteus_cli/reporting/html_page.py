@@ -226,7 +226,7 @@ def page(reports: Sequence[Report]) -> str:
             key for report in reports for device in report.devices.values() for key, _ in variant_shares(device)
         ),
         max_devices=MAX_DEVICES,
-        footer=f"Measured by {made}, {max(report.made_by.time for report in reports)}.",
+        footer=f"Made by {made}, {max(report.made_by.time for report in reports)}.",
     )
 
 

@@ -116,6 +116,11 @@ def test_ids_are_unique_and_every_reference_leads_somewhere(html: str) -> None:
     assert referred <= set(ids)
 
 
+def test_simulated_runs_are_not_said_to_be_measured(html: str) -> None:
+    assert "<dd>simulated</dd>" in html
+    assert "<footer>Made by proteus " in html
+
+
 def test_tables_hold_the_numbers(html: str) -> None:
     """In the burst, 10 s see 600 queries: `most-accurate` answers half of them, 30 qps, and drops 300."""
     rows = Reader(html).rows

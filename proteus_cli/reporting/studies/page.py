@@ -75,7 +75,7 @@ def page(studies: Sequence[Study], sections: Mapping[str, SectionOf]) -> str:
             is_single=len(parts) == 1,
             machine=machine_facts(first),
             terms=terms,
-            footer=f"Measured by proteus {first.made_by.version} on {first.made_by.host}, "
+            footer=f"Made by proteus {first.made_by.version} on {first.made_by.host}, "
             f"{max(study.made_by.time for study in studies)}.",
         )
     )
