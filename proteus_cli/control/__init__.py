@@ -16,9 +16,9 @@ an effect or `Admitted` names it, when its batch has ended and when its timer fi
 answer is `Idle` or `WaitUntil`. To ask once too often is harmless, and so a driver never has to prove that it must
 ask.
 
-**Life of a request.** `offer` refuses it (`Refused`: the rows before it and its own exceed what the workers carry
-until its deadline; `Unfit`: nothing is accurate enough; `TooManyRows`, `NeverInTime`: even an idle device needs
-longer, so it is no demand) or lets it wait (`Admitted`). A request waits in the queue of
+**Life of a request.** `offer` refuses it (`Refused`: the rows before it and its own exceed what the workers carry until
+its deadline; `Unfit`: nothing is accurate enough; `TooManyRows`, `NeverInTime`: even an idle device needs longer, so it
+is no demand; `OtherPlanNeeded`: one of this plan does) or lets it wait (`Admitted`). A request waits in the queue of
 its family, in the `AccuracyTier` of its minimum accuracy, at the level of its priority, in order of deadlines. It
 leaves the queue into a `Launch`, a `Drop`, or by `cancel`. A launched request ends with its batch; if the device is
 lost first, it waits again with its old deadline.

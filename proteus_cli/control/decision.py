@@ -205,10 +205,11 @@ class Unfit:
 class TooManyRows:
     """No variant that a plan could place answers so many rows in a request's time, even alone.
 
-    Those that are hosted answer ``max_rows``.
+    Those that are hosted answer ``max_rows``. For all rows, ``least_timeout_s`` would do.
     """
 
     max_rows: int
+    least_timeout_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,6 +217,20 @@ class NeverInTime:
     """No variant that a plan could place answers a request in its time, even alone: ``least_timeout_s`` would do."""
 
     least_timeout_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class OtherPlanNeeded:
+    """What is hosted cannot answer a request in its time, even alone: ``least_timeout_s`` would do. Another plan could.
+
+    Another try after ``retry_after_s`` may succeed.
+    """
+
+    least_timeout_s: float
+    retry_after_s: float
+
+
+BeyondHosts = TooManyRows | NeverInTime | OtherPlanNeeded
 
 
 class Launch(msgspec.Struct, frozen=True, gc=False):

@@ -149,7 +149,7 @@ def test_bounds_below_the_whole_chain_are_held() -> None:
     assert {each.accuracy for each in answered if each.is_cut} == {0.7, 0.75}
 
 
-@pytest.mark.parametrize(("slo_s", "outcome"), [(0.0085, Outcome.SERVED), (0.006, Outcome.DROPPED)])
+@pytest.mark.parametrize(("slo_s", "outcome"), [(0.0085, Outcome.SERVED), (0.006, Outcome.REJECTED)])
 def test_on_another_host_a_query_needs_the_time_of_the_way_and_its_first_stage(slo_s: float, outcome: Outcome) -> None:
     """The way takes 3.5 ms, and the first stage 2.5, at the p95 a tenth more. A second one would take 5 ms."""
     catalog, profiles = world()

@@ -13,12 +13,14 @@ from proteus_cli.control.decision import (
     IDLE,
     NO_EFFECTS,
     Admitted,
+    BeyondHosts,
     Decision,
     Drop,
     Effects,
     Host,
     Launch,
     NeverInTime,
+    OtherPlanNeeded,
     Refused,
     TooManyRows,
     Unfit,
@@ -30,7 +32,7 @@ from proteus_cli.control.dispatch.checks import idle_source
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
-from proteus_cli.control.dispatch.work_selector import WorkSelector
+from proteus_cli.control.dispatch.work_selector import WorkSelector, takes_standby
 from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WorkerState, WorkSource, sources_of
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
@@ -78,7 +80,7 @@ class Dispatch:
         self._answer_frac = self._batcher.answer_frac
         self._fastest_stage = 1.0  # the least `StageSlowdown.least` ever
 
-    def offer(self, request: Request, now_s: float) -> Admitted | Refused | TooManyRows | NeverInTime | Unfit:
+    def offer(self, request: Request, now_s: float) -> Admitted | Refused | BeyondHosts | Unfit:
         """Admit a request, or refuse it because no host keeps its bounds, or the plan cannot carry it in time.
 
         A request that no host could answer in time even when idle does not count as demand, if no other plan could
@@ -92,7 +94,7 @@ class Dispatch:
         # `Batcher.due_s`, without a call for each request
         due_s = request.deadline_s - self._answer_frac * (request.deadline_s - request.arrival_s)
         if self._admits_timely and (rows > 1 or due_s - request.arrival_s < tier.least_row_s):
-            refused = self._no_demand(family, tier, request, now_s)
+            refused = self._beyond_hosts(family, tier, request, now_s)
             if refused is not None:
                 return refused
         family.counts.arrived(rows, now_s)
@@ -332,25 +334,32 @@ class Dispatch:
         for source in worker.all_sources:
             source.tier.count(source.hosted, source.host_class, worker)
 
-    def _no_demand(
+    def _beyond_hosts(
         self, family: FamilyState, tier: AccuracyTier, request: Request, now_s: float
-    ) -> TooManyRows | NeverInTime | None:
-        """Why a request cannot be answered in time even by an idle device; None where one could, by some plan."""
+    ) -> BeyondHosts | None:
+        """Why no host could answer a request in time, even when idle; None where one could, or none is there."""
         due_s, rows = self._batcher.due_s(request), request.rows
         max_rows = tier.max_rows_within(due_s - now_s, rows)
         if max_rows >= rows:
             return None
-        placeable_s = family.placeable_s(request)
-        if placeable_s is None:
-            return TooManyRows(max_rows) if max_rows else None
-        whole_s, cut_s = placeable_s
         hosted = [each.host for each in tier.classes]
         hosted_s = [host.least_latency(rows) * (self._fastest_stage if host.cuts else 1.0) for host in hosted]
-        least_s = min(whole_s, cut_s * self._fastest_stage, *hosted_s)
-        if not due_s - request.arrival_s < least_s < math.inf:
+        of_hosts_s, answered_frac = min(hosted_s, default=math.inf), 1 - self._answer_frac
+        placeable_s = family.placeable_s(request)
+        if placeable_s is None:
+            return TooManyRows(max_rows, of_hosts_s / answered_frac) if max_rows else None
+        whole_s, cut_s = placeable_s
+        least_s, time_s = min(whole_s, cut_s * self._fastest_stage, of_hosts_s), due_s - request.arrival_s
+        if time_s < least_s < math.inf:
+            # where not even one row is in time, the deadline is too short, not the request too large
+            least_s /= answered_frac
+            return TooManyRows(max_rows, least_s) if max_rows else NeverInTime(least_s)
+        if not time_s < of_hosts_s < math.inf or tier.is_lost:
             return None
-        # where not even one row is in time, the deadline is too short, not the request too large
-        return TooManyRows(max_rows) if max_rows else NeverInTime(least_s / (1 - self._answer_frac))
+        if any(takes_standby(request, each) and each.latency(rows) <= time_s for each in tier.standbys):
+            return None
+        family.counts.arrived(rows, now_s)  # it is demand
+        return OtherPlanNeeded(of_hosts_s / answered_frac, RETRY_WITHOUT_CAPACITY_S)
 
     def _tier_for(self, family: FamilyState, request: Request) -> AccuracyTier | None:
         """The tier of a request with any minimum, bounds and priority, opened where needed; None: no host is fit."""

@@ -155,7 +155,7 @@ class WorkSelector:
         if not isinstance(start, Start) or (before is not None and start.place >= before):
             return None
         asking = chain.from_iterable(islice(each, start.place + start.rows) for each in queues)
-        if any(not _takes_standby(request, own.hosted) for request in asking):
+        if any(not takes_standby(request, own.hosted) for request in asking):
             return None
         return Start(start.rows, start.place, by_standby=True)
 
@@ -302,7 +302,7 @@ def _overflow(source: WorkSource, left_s: float) -> float:
     return source.queue.rows - timely
 
 
-def _takes_standby(request: Request, standby: Host) -> bool:
+def takes_standby(request: Request, standby: Host) -> bool:
     """Whether a standby for the overflow keeps what a request asks for; canaries ask for nothing by being that."""
     asks_more = request.bounds is not None and request.bounds != ANY_CANARY
     return not asks_more and request.min_accuracy <= standby.accuracy

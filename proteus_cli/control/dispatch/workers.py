@@ -62,8 +62,9 @@ class AccuracyTier:
     ``batch_rows`` together, and ``usual_qps`` at their slowdowns as they are; ``slowdown`` is their mean, weighted by
     capacity. ``least_row_s`` is what the fastest host takes to answer one row, as profiled; infinite where there is
     none. Where the tier ``has_overflow``, the capacity is that with the standbys for it on these devices; classes
-    of ``foreign`` ones answer it, too. A tier ``is_lost`` where all of its devices are lost. ``running`` counts
-    rows in batches of a tier that not all hosts of the family belong to, on its ``placements`` (device and variant).
+    of ``foreign`` ones answer it, too; ``standbys`` has one of each kind of both. A tier ``is_lost`` where all of its
+    devices are lost. ``running`` counts rows in batches of a tier that not all hosts of the family belong to, on its
+    ``placements`` (device and variant).
     Deferred requests have tiers of their own, each ``is_of_deferred``. A tier ``is_of_canaries`` where the new version
     of `Twins` takes from it.
     What is counted here is kept up to date in steps: a decision never looks at all workers.
@@ -77,6 +78,7 @@ class AccuracyTier:
     placements: frozenset[tuple[str, str]] = frozenset()
     has_reserved: bool = False
     foreign: tuple[HostClass, ...] = ()
+    standbys: tuple[Host, ...] = ()
     running: int = 0
     capacity_qps: float = 0.0
     usual_qps: float = 0.0
@@ -97,6 +99,8 @@ class AccuracyTier:
         self.placements = frozenset((host.device, host.variant) for host in self.queue.hosts)
         self.running = sum(rows for host, rows in running.items() if (host.device, host.variant) in self.placements)
         self.has_reserved = any(each.is_reserved for each in self.classes)
+        own = [host.overflow for host in self.queue.hosts if host.overflow is not None] if self.has_overflow else []
+        self.standbys = tuple({(each.variant, id(each.latency)): each for each in (*own, *foreign)}.values())
         spared = spared_qps(self.queue.hosts, {host.device: workers[host.device].slots for host in self.queue.hosts})
         for each in self.classes:
             each.spared_qps = sum([spared.get(host, 0.0) for host in each.hosts])

@@ -252,7 +252,7 @@ def _with_deadline(options: RequestOptions, timeout_s: float | None) -> RequestO
     """The options with the deadline of the call, if it comes first."""
     if timeout_s is None or (options.timeout_s is not None and options.timeout_s <= timeout_s):
         return options
-    return replace(options, timeout_s=timeout_s, is_left_of_call=True)
+    return replace(options, timeout_s=timeout_s, is_left_of_call=True, asked_timeout_s=options.timeout_s)
 
 
 def _row_bytes(spec: TensorSpec) -> int:

@@ -9,7 +9,15 @@ from typing import Protocol
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, NeverInTime, Refused, TooManyRows, Unfit
+from proteus_cli.control.decision import (
+    Admitted,
+    BeyondHosts,
+    NeverInTime,
+    OtherPlanNeeded,
+    Refused,
+    TooManyRows,
+    Unfit,
+)
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import (
     BadRequest,
@@ -210,20 +218,20 @@ class Admission:
         self._counts.refusals[type(error).__name__] += 1
 
     def _refusal(
-        self, query: Query, offered: Refused | TooManyRows | NeverInTime | Unfit, timeout_s: float, *, is_usual: bool
+        self, query: Query, offered: Refused | BeyondHosts | Unfit, timeout_s: float, *, is_usual: bool
     ) -> RequestError:
         family, options = query.family, query.options
+        if isinstance(offered, BeyondHosts) and self._is_for_call(query, offered):
+            self._counts.by_family[family].ended(Outcome.DROPPED)
+            return DeadlineExceeded(never_in_time(query, timeout_s, offered), is_late=False)
         if isinstance(offered, TooManyRows):
             return BadRequest(
                 f"the hosted variants of `{family}` answer at most {counted(offered.max_rows, 'row')} of a request "
                 f"within {1000 * timeout_s:g} ms; got {query.rows}"
             )
-        if isinstance(offered, NeverInTime) and options.is_left_of_call:
-            self._counts.by_family[family].ended(Outcome.DROPPED)
-            return DeadlineExceeded(never_in_time(query, timeout_s, offered.least_timeout_s), is_late=False)
         self._counts.by_family[family].ended(Outcome.REJECTED)
         if isinstance(offered, NeverInTime):
-            return BoundsUnmet(never_in_time(query, timeout_s, offered.least_timeout_s))
+            return BoundsUnmet(never_in_time(query, timeout_s, offered))
         if isinstance(offered, Unfit) and options.bounds is not None:
             return BoundsUnmet(unmet(query, options.bounds, offered))
         if isinstance(offered, Unfit):
@@ -232,6 +240,9 @@ class Admission:
                 f"no variant of `{family}` that is planned has an accuracy of {options.min_accuracy:g} or more; "
                 f"available: {available or 'none'}"
             )
+        if isinstance(offered, OtherPlanNeeded):
+            self._warn(family, "queries that only another plan could answer in time are refused")
+            return Overloaded(never_in_time(query, timeout_s, offered), retry_after_s=offered.retry_after_s)
         if offered.is_lost:
             self._warn(family, "no device that hosts it is available, its queries are refused")
             version = options.bounds and options.bounds.version
@@ -247,6 +258,13 @@ class Admission:
                 asyncio.get_running_loop().call_soon(self._refused.clear)
             self._refused[family] = query.rows, refusal
         return refusal
+
+    def _is_for_call(self, query: Query, offered: BeyondHosts) -> bool:
+        """Whether only the deadline of its call leaves a request too little time, not its rows or what it asks for."""
+        options = query.options
+        without_call_s = self._timeout_s(options.asked_timeout_s, self._families[query.family].slo_s)
+        is_time_enough = isinstance(offered, NeverInTime) or offered.least_timeout_s <= without_call_s
+        return options.is_left_of_call and is_time_enough
 
     def _refuse_alike(self, query: Query, now_s: float) -> None:
         """If a request of the family with no more rows was refused in this turn of the loop, raise the same refusal.

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Host, Unfit
+from proteus_cli.control.decision import BeyondHosts, Host, OtherPlanNeeded, Unfit
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Bounds
 from proteus_cli.serving.requests.query import Query
@@ -20,12 +20,15 @@ def unmet(query: Query, bounds: Bounds, unfit: Unfit) -> str:
     return f"nothing of `{query.family}` that is planned has {asked}; available: {available or 'none'}"
 
 
-def never_in_time(query: Query, timeout_s: float, least_timeout_s: float) -> str:
-    """What was asked within which time, and in what time an idle device of some plan answers that."""
+def never_in_time(query: Query, timeout_s: float, offered: BeyondHosts) -> str:
+    """What was asked within which time, and in what time an idle device answers that: of some plan, or of this one."""
     asked = " and ".join(_asked(query, query.options.bounds or Bounds()))
     rows = f" to {counted(query.rows, 'row')}" if query.rows > 1 else ""
     what = f"an answer{rows}{asked and f' with {asked}'} within {1000 * timeout_s:g} ms"
-    return f"no variant of `{query.family}` has {what}: even an idle device needs {format_least_ms(least_timeout_s)}"
+    needs = f"has {what}: even an idle device needs {format_least_ms(offered.least_timeout_s)}"
+    if isinstance(offered, OtherPlanNeeded):
+        return f"no variant of `{query.family}` that is hosted now {needs}; another plan could host a faster one"
+    return f"no variant of `{query.family}` {needs}"
 
 
 def format_least_ms(timeout_s: float) -> str:

@@ -15,7 +15,7 @@ class RequestOptions(msgspec.Struct, frozen=True, gc=False):
     """What a request may ask for beside its tensors; None and 0 stand for the family's own.
 
     ``client`` is a key of who asks, which keeps the version of its answers while one is rolled out. Where the timeout
-    ``is_left_of_call``, it is what the client's own deadline has left, and no parameter.
+    ``is_left_of_call``, it is what the client's own deadline has left, and no parameter; that was ``asked_timeout_s``.
     """
 
     timeout_s: float | None = None
@@ -24,6 +24,7 @@ class RequestOptions(msgspec.Struct, frozen=True, gc=False):
     bounds: Bounds | None = None
     client: str | None = None
     is_left_of_call: bool = False
+    asked_timeout_s: float | None = None
 
 
 DEFAULT_OPTIONS = RequestOptions()

@@ -74,7 +74,9 @@ def test_a_deadline_is_met_at_the_p95_of_a_device_as_slow_as_measured() -> None:
     assert isinstance(controller.decide("cpu0", 0.0), Launch)
 
 
-@pytest.mark.parametrize(("slo_s", "answer"), [(0.100, TooManyRows(10)), (0.320, Admitted(("cpu0",)))])
+@pytest.mark.parametrize(
+    ("slo_s", "answer"), [(0.100, TooManyRows(10, 32 * 0.0097 / 0.98)), (0.320, Admitted(("cpu0",)))]
+)
 def test_a_request_whose_rows_alone_take_longer_than_its_time_is_refused_and_no_demand(
     slo_s: float, answer: object
 ) -> None:

@@ -151,8 +151,8 @@ def test_a_batch_waits_for_company_as_long_as_the_whole_has_time() -> None:
 
 
 def test_rows_that_no_first_exit_is_in_time_for_are_too_many() -> None:
-    assert controller_of(EXITS).offer(within(0.0171, rows=8), 0.0) == TooManyRows(3)
-    assert controller_of(CHAIN).offer(within(0.0401, rows=8), 0.0) == TooManyRows(2)
+    assert controller_of(EXITS).offer(within(0.0171, rows=8), 0.0) == TooManyRows(3, 0.04)
+    assert controller_of(CHAIN).offer(within(0.0401, rows=8), 0.0) == TooManyRows(2, 0.12)
     assert controller_of(EXITS).dispatch.max_rows([EXITS], 0.0171, at_most=100) == 3
 
 

@@ -1,6 +1,7 @@
 """What no plan could answer in its time is refused at once, with the time that would do, and is no demand."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -8,7 +9,8 @@ from builders import controller_hosting, hosted, make_cascade_point, make_measur
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Drop, Host, NeverInTime, TooManyRows, Unfit
+from proteus_cli.control.decision import Admitted, Host, Launch, NeverInTime, OtherPlanNeeded, TooManyRows, Unfit
+from proteus_cli.control.dispatch.dispatch import RETRY_WITHOUT_CAPACITY_S
 from proteus_cli.control.dispatch.fitness import MAX_KEPT, Fitness
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -69,37 +71,64 @@ def test_what_nothing_could_answer_in_time_is_refused_at_once_and_no_demand(aske
     assert (demand_qps(controller), controller.waiting) == (0.0, 0)
 
 
-@pytest.mark.parametrize(
-    "asked", [within(0.0101), within(0.0161, rows=4), within(0.0401, minimum=0.9), within(0.0101, max_energy_j=0.5)]
-)
-def test_what_something_could_answer_in_time_is_demand(asked: Request) -> None:
+@pytest.mark.parametrize("asked", [within(0.0401), within(0.0481, rows=4), within(0.0401, minimum=0.9)])
+def test_what_something_hosted_could_answer_in_time_is_let_in(asked: Request) -> None:
     controller = controller_of()
     assert isinstance(controller.offer(asked, 1.0), Admitted)
     assert demand_qps(controller) == 5.0 * asked.rows
 
 
-def test_what_could_be_placed_is_demand_though_what_is_hosted_cannot_answer_it() -> None:
-    """It is given up at once, and counts: another plan would have answered it."""
+@pytest.mark.parametrize("is_busy", [True, False])
+@pytest.mark.parametrize(
+    ("asked", "least_s"),
+    [
+        (within(0.0101), 0.040),
+        (within(0.0161, rows=4), 0.048),
+        (within(0.043, rows=10), 0.120),
+        (within(0.0101, max_energy_j=0.5), 0.040),
+    ],
+)
+def test_what_only_another_plan_could_answer_is_refused_at_once_as_overload_is_and_is_demand(
+    asked: Request, least_s: float, *, is_busy: bool
+) -> None:
+    """Whether or not the device is free. Of the small variant, which is not hosted, ten rows take 40 ms."""
     controller = controller_of()
-    assert isinstance(controller.offer(within(0.020), 1.0), Admitted)
-    assert isinstance(controller.decide("cpu0", 1.0), Drop)
-    assert demand_qps(controller) == 5.0
+    if is_busy:
+        controller.offer(Request(9, "a", 0.0, 9.0), 0.0)
+        assert isinstance(controller.decide("cpu0", 0.0), Launch)
+    refused = controller.offer(asked, 1.0)
+    assert isinstance(refused, OtherPlanNeeded)
+    assert refused.least_timeout_s == pytest.approx(least_s)
+    assert refused.retry_after_s == RETRY_WITHOUT_CAPACITY_S
+    assert demand_qps(controller) == 5.0 * asked.rows
+    assert controller.waiting == 0
 
 
-@pytest.mark.parametrize("asked", [within(0.043, rows=4, minimum=0.9), within(0.043, rows=11)])
-def test_more_rows_than_anything_could_answer_in_time_are_a_matter_of_rows(asked: Request) -> None:
+@pytest.mark.parametrize(("time_s", "expected"), [(0.0501, Admitted), (0.0499, OtherPlanNeeded)])
+@pytest.mark.parametrize("is_foreign", [True, False])
+def test_what_a_standby_for_the_overflow_may_answer_waits(
+    time_s: float, expected: type[object], *, is_foreign: bool
+) -> None:
+    """Ten rows take the hosted variant 120 ms, its standby 50 ms, and the fastest that a plan could place 40 ms."""
+    device = "cpu1" if is_foreign else "cpu0"
+    standby = hosted(device, "a", "a-s", latency_s={1: 0.010, 4: 0.020}, accuracy=0.8, power_w=10.0)
+    standby = replace(standby, is_standby=True, is_foreign=is_foreign)
+    controller = controller_of()
+    controller.dispatch.host([LARGE if is_foreign else replace(LARGE, overflow=standby)], [standby] * is_foreign)
+    assert isinstance(controller.offer(within(time_s, rows=10), 1.0), expected)
+
+
+@pytest.mark.parametrize(
+    ("asked", "least_s"), [(within(0.043, rows=4, minimum=0.9), 0.048), (within(0.043, rows=11), 0.044)]
+)
+def test_more_rows_than_anything_could_answer_in_time_are_a_matter_of_rows(asked: Request, least_s: float) -> None:
     """Four rows take the hosted variant 48 ms, and the other is not accurate enough; 11 take the other 44 ms."""
     controller = controller_of()
-    assert controller.offer(asked, 1.0) == TooManyRows(2)
+    refused = controller.offer(asked, 1.0)
+    assert isinstance(refused, TooManyRows)
+    assert refused.max_rows == 2
+    assert refused.least_timeout_s == pytest.approx(least_s)
     assert (demand_qps(controller), controller.waiting) == (0.0, 0)
-
-
-def test_so_many_rows_that_another_plan_could_answer_are_demand() -> None:
-    """Ten take the other variant 40 ms."""
-    controller = controller_of()
-    assert isinstance(controller.offer(within(0.043, rows=10), 1.0), Admitted)
-    assert demand_qps(controller) == 5.0 * 10
-    assert isinstance(controller.decide("cpu0", 1.0), Drop)
 
 
 def test_so_many_rows_that_took_long_to_arrive_had_time_enough() -> None:
@@ -117,7 +146,7 @@ def test_the_time_that_would_do_has_that_of_the_answers_way() -> None:
     refused = controller.offer(within(0.0101), 1.0)
     assert isinstance(refused, NeverInTime)
     assert refused.least_timeout_s == pytest.approx(0.010 / 0.98)
-    assert isinstance(controller.offer(within(refused.least_timeout_s + 1e-9), 1.0), Admitted)
+    assert isinstance(controller.offer(within(refused.least_timeout_s + 1e-9), 1.0), OtherPlanNeeded)
 
 
 def test_a_request_that_took_long_to_arrive_had_time_enough() -> None:
@@ -142,7 +171,8 @@ def test_only_what_plans_may_place_counts(rules: Rules, time_s: float) -> None:
     """With a tenth of the SLO, none but the small variant has a batch that a plan counts on."""
     controller = controller_of(rules=rules)
     assert isinstance(controller.offer(within(time_s), 1.0), NeverInTime)
-    assert isinstance(controller.offer(within(time_s + 0.002), 1.0), Admitted)
+    is_hosted = time_s > 0.03
+    assert isinstance(controller.offer(within(time_s + 0.002), 1.0), Admitted if is_hosted else OtherPlanNeeded)
 
 
 def test_what_the_catalog_does_not_have_counts_for_nothing() -> None:
@@ -157,13 +187,13 @@ def test_a_device_that_joins_may_be_faster() -> None:
     assert isinstance(controller.offer(within(0.005), 1.0), NeverInTime)
     profiles["gpu0"] = make_profile("gpu0", make_measured("a", "a-s", 0.8, {1: 0.004, 4: 0.005}), device_type="gpu")
     controller.add_device("gpu0", 1)
-    assert isinstance(controller.offer(within(0.005), 1.0), Admitted)
+    assert isinstance(controller.offer(within(0.005), 1.0), OtherPlanNeeded)
 
 
 def test_times_that_are_corrected_while_serving_count() -> None:
     profiles = dict(PROFILES)
     controller = controller_of(profiles)
-    assert isinstance(controller.offer(within(0.011), 1.0), Admitted)
+    assert isinstance(controller.offer(within(0.011), 1.0), OtherPlanNeeded)
     slower = {rows: 2 * time_s for rows, time_s in SMALL_S.items()}
     profiles |= {device: make_profile(device, make_measured("a", "a-s", 0.8, slower)) for device in profiles}
     controller.use_profiles(profiles)

@@ -364,7 +364,9 @@ def test_options_are_read() -> None:
     request.parameters["min_accuracy"].double_param = 0.5
     message = request.SerializeToString()
     assert decoded(message).options == RequestOptions(0.25, 1, 0.5)
-    assert decoded(message, timeout_s=0.1).options == RequestOptions(0.1, 1, 0.5, is_left_of_call=True)
+    assert decoded(message, timeout_s=0.1).options == RequestOptions(
+        0.1, 1, 0.5, is_left_of_call=True, asked_timeout_s=0.25
+    )
     assert decoded(message, timeout_s=9).options == RequestOptions(0.25, 1, 0.5)
     assert decoded(good_request().SerializeToString(), timeout_s=9).options == RequestOptions(9, is_left_of_call=True)
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Outcome
-from proteus_cli.errors import BoundsUnmet, DeadlineExceeded, RequestError
+from proteus_cli.errors import BadRequest, BoundsUnmet, DeadlineExceeded, Overloaded, RequestError
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.oip.codes import GRPC_STATUS, HTTP_STATUS, GrpcStatus
 from proteus_cli.serving.requests.in_flight import Answered
@@ -21,6 +21,11 @@ from proteus_cli.serving.requests.query import Query, RequestOptions
 from proteus_cli.serving.rest.codec.codec import RestCodec
 
 X = np.array([[1, 2]], FLOAT)
+
+
+def unread() -> NoReturn:
+    pytest.fail("the tensors of a refused request were read")
+
 
 NEEDS = "even an idle device needs 10.21 ms"
 """A row takes 10 ms, and 2 % of the time are for the answer."""
@@ -60,35 +65,26 @@ def test_a_time_in_which_nothing_answers_is_refused_at_once_with_the_least_that_
     run(too_short, SLOW_S)
 
 
-def test_where_another_variant_would_have_time_what_is_hosted_gives_it_up_and_says_what_it_needs() -> None:
-    async def too_short(world: World) -> None:
-        world.plane.controller.placeable.use(
-            {"cpu0": make_profile("cpu0", make_measured("f", "fast", 0.8, {1: 0.001}))}, {VariantKey("f", "fast")}
-        )
-        result = await ended(world, 0.0102)
-        assert isinstance(result, DeadlineExceeded)
-        assert result.message == f"no variant that is loaded could answer by the deadline: {NEEDS}"
-        assert not result.is_late
-
-    run(too_short, SLOW_S)
+FAST = {"cpu0": make_profile("cpu0", make_measured("f", "fast", 0.8, {1: 0.001}))}
 
 
-def over_http(world: World) -> Query:
+def over_http(world: World, timeout_us: int = 5000, rows: int = 1) -> Query:
     body = {
-        "inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 2], "data": [1, 2]}],
-        "parameters": {"timeout": 5000},
+        "inputs": [{"name": "x", "datatype": "FP32", "shape": [rows, 2], "data": [1, 2] * rows}],
+        "parameters": {"timeout": timeout_us},
     }
     codec = RestCodec("f", world.plane.families.by_name["f"].signature, 8)
     query, _ = at_once(codec.decode(json.dumps(body).encode(), None))
     return query
 
 
-def over_grpc(world: World, timeout_us: int = 5000, left_s: float | None = None) -> Query:
+def over_grpc(world: World, timeout_us: int | None = 5000, rows: int = 1, left_s: float | None = None) -> Query:
     """A call with a parameter `timeout`, and so many seconds left of its own deadline."""
     request = service_pb2.ModelInferRequest(model_name="f")
-    request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
-    request.raw_input_contents.append(X.tobytes())
-    request.parameters["timeout"].int64_param = timeout_us
+    request.inputs.add(name="x", datatype="FP32", shape=[rows, 2])
+    request.raw_input_contents.append(X.tobytes() * rows)
+    if timeout_us is not None:
+        request.parameters["timeout"].int64_param = timeout_us
     query, _ = GrpcCodec(world.plane.families).decode(request.SerializeToString(), left_s)
     return query
 
@@ -108,7 +104,7 @@ def test_a_deadline_that_a_call_has_used_up_is_no_bad_input() -> None:
     async def refused(world: World) -> None:
         with pytest.raises(DeadlineExceeded) as used_up:
             world.plane.admission.submit(
-                over_grpc(world, 60_000_000, 0.001), lambda: (X.tobytes(),), world.results.append
+                over_grpc(world, 60_000_000, left_s=0.001), lambda: (X.tobytes(),), world.results.append
             )
         assert used_up.value.message == f"no variant of `f` has an answer within 1 ms: {NEEDS}"
         assert not used_up.value.is_late
@@ -122,10 +118,75 @@ def test_a_deadline_that_a_call_has_used_up_is_no_bad_input() -> None:
 def test_a_timeout_that_can_never_be_met_stays_bad_input_however_long_its_call_has() -> None:
     async def refused(world: World) -> None:
         with pytest.raises(BoundsUnmet, match=NEEDS):
-            world.plane.admission.submit(over_grpc(world, 5000, 60.0), lambda: (X.tobytes(),), world.results.append)
+            world.plane.admission.submit(
+                over_grpc(world, 5000, left_s=60.0), lambda: (X.tobytes(),), world.results.append
+            )
         assert world.counted == {Outcome.REJECTED: 1}
 
     run(refused, SLOW_S)
+
+
+@pytest.mark.parametrize("front_end", [over_http, over_grpc])
+@pytest.mark.parametrize(("rows", "timeout_us", "least"), [(1, 10_000, "11.23 ms"), (8, 60_000, "82.66 ms")])
+def test_what_only_another_plan_could_answer_is_told_at_once_that_and_when_to_try_again(
+    front_end: Any, rows: int, timeout_us: int, least: str
+) -> None:
+    """The device is busy. A variant that is not hosted would take 1 ms for a row, and 8 ms for eight."""
+
+    async def refused(world: World) -> None:
+        world.plane.controller.placeable.use(FAST, {VariantKey("f", "fast")})
+        world.submit(1, 2)
+        await asyncio.sleep(0)
+        asked = world.plane.controller.demand.counts_of("f").total
+        with pytest.raises(Overloaded, match=f"needs {least}; another plan could host a faster one") as beyond:
+            world.plane.admission.submit(front_end(world, timeout_us, rows), unread, world.results.append)
+        assert beyond.value.retry_after_s == 1.0
+        assert (HTTP_STATUS[Overloaded], GRPC_STATUS[Overloaded]) == (429, GrpcStatus.RESOURCE_EXHAUSTED)
+        assert world.counted == {Outcome.REJECTED: 1}
+        assert world.plane.controller.demand.counts_of("f").total == asked + rows
+        world.executor.release()
+
+    run(refused, 0.001, row_s=SLOW_S)
+
+
+@pytest.mark.parametrize(
+    ("timeout_us", "left_s", "error"),
+    [
+        (None, 0.05, DeadlineExceeded),  # 8 rows take 82 ms, and the SLO is 100 ms
+        (95_000, 0.05, DeadlineExceeded),
+        (60_000, 0.05, BadRequest),  # as it would be however long the call had
+        (60_000, 60.0, BadRequest),
+        (60_000, None, BadRequest),
+    ],
+)
+def test_rows_that_only_the_deadline_of_their_call_makes_too_many_are_no_bad_input(
+    timeout_us: int | None, left_s: float | None, error: type[RequestError]
+) -> None:
+    async def refused(world: World) -> None:
+        query = over_grpc(world, timeout_us, 8, left_s)
+        with pytest.raises(error) as too_many:
+            world.plane.admission.submit(query, unread, world.results.append)
+        if isinstance(too_many.value, DeadlineExceeded):
+            told = "no variant of `f` has an answer to 8 rows within 50 ms: even an idle device needs 82.66 ms"
+            assert (too_many.value.message, too_many.value.is_late) == (told, False)
+        assert world.counted == ({Outcome.DROPPED: 1} if error is DeadlineExceeded else {})
+
+    run(refused, 0.001, row_s=SLOW_S)
+
+
+@pytest.mark.parametrize(("left_s", "error"), [(0.06, DeadlineExceeded), (None, Overloaded)])
+def test_a_deadline_of_a_call_in_which_only_another_plan_could_answer_is_too_short(
+    left_s: float | None, error: type[RequestError]
+) -> None:
+    """What is hosted would answer within the SLO."""
+
+    async def refused(world: World) -> None:
+        world.plane.controller.placeable.use(FAST, {VariantKey("f", "fast")})
+        query = over_grpc(world, None if left_s else 60_000, 8, left_s)
+        with pytest.raises(error, match="another plan could host a faster one"):
+            world.plane.admission.submit(query, unread, world.results.append)
+
+    run(refused, 0.001, row_s=SLOW_S)
 
 
 def test_that_time_will_do() -> None:
