@@ -3,19 +3,23 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 from builders import make_key
 from exit_nets import exit_stages
 
-from proteus_cli.backends.base import BuildContext, OnBuildProgress
+from proteus_cli.backends.base import BuildContext, OnBuildProgress, Signature, TensorSpec
 from proteus_cli.backends.tensorrt import backend as backend_module
 from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.backends.tensorrt.cache import stage_name
-from proteus_cli.backends.tensorrt.chain import ChainPlans
+from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChain
 from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
+from proteus_cli.domain.stages.pace import SharedStagePace, StagePace
 from proteus_cli.errors import BuildCancelled, EngineError
 from proteus_cli.store.digests import model_digest
 from proteus_cli.store.models.exit_chains import ExitChain, chain_file
@@ -134,3 +138,14 @@ def test_a_build_that_is_cancelled_keeps_the_stages_before(workshop: Workshop) -
 def test_stages_of_no_variant_are_refused(workshop: Workshop) -> None:
     with pytest.raises(EngineError, match="belongs to no variant of the catalog"):
         workshop.backend.prepare(workshop.chain("confidence >= 1.0"))
+
+
+@pytest.mark.parametrize(("slots", "pace"), [(1, StagePace), (2, SharedStagePace)])
+def test_threads_that_wait_for_several_slots_share_a_pace(slots: int, pace: type[StagePace]) -> None:
+    """One thread alone learns without a lock."""
+    spec = TensorSpec("y", np.dtype(np.float32), (2,))
+    layout = SimpleNamespace(signatures=[Signature((spec,), (spec,))] * 2)
+    stages: Any = SimpleNamespace(layout=layout, slots=slots, close=lambda: None)
+    context: Any = SimpleNamespace()
+    plans = ChainPlans((), parse("confidence >= 1.0"), "margin", "a model")
+    assert type(LoadedChain(stages, plans, context)._pace) is pace

@@ -73,7 +73,7 @@ class ExitRunner(ABC):
 
     def __init__(self, signatures: Sequence[Signature], stop_when: Condition, confidence: str) -> None:
         self.exits = len(signatures)
-        self._stop_when, self._pace = stop_when, StagePace()
+        self._stop_when, self._pace = stop_when, StagePace()  # of one thread
         first, last = signatures[0], signatures[-1]
         for place, (stage, after) in enumerate(pairwise(signatures), start=1):
             _require_fitting(place, stage, after, last)

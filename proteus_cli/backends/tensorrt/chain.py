@@ -15,6 +15,7 @@ from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.engine import SlottedEngines, part_of, tensors_of, warm_up_parts
 from proteus_cli.backends.tensorrt.slots import EngineTensors
 from proteus_cli.domain.conditions.condition import Condition
+from proteus_cli.domain.stages.pace import SharedStagePace
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
 
@@ -53,8 +54,7 @@ class LoadedStages(SlottedEngines[ChainSlot]):
 class LoadedChain(ExitRunner):
     """A multi-exit model whose stages are loaded. It is also a `SlottedRunner`.
 
-    Batches in several slots learn the pace of stages at once, and one of them may be forgotten by that. To ``close`` it
-    frees the stages, unless other models have them.
+    To ``close`` it frees the stages, unless other models have them.
     """
 
     def __init__(self, stages: LoadedStages, plans: ChainPlans, context: PrimaryContext) -> None:
@@ -62,6 +62,8 @@ class LoadedChain(ExitRunner):
         with naming(plans.name):
             super().__init__(stages.layout.signatures, plans.stop_when, plans.confidence)
         self._stages, self._context = stages, context
+        if stages.slots > 1:  # for each, a thread waits
+            self._pace = SharedStagePace()
         self.close: Callable[[], None] = stages.close
 
     @property

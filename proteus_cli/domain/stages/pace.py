@@ -5,6 +5,8 @@ percentile of a profile then holds the slow times alone: too much while the devi
 that is slower yet. At any one moment, stages scatter far less.
 """
 
+from threading import Lock
+
 LEVEL_GAIN = 1 / 4
 """The weight of one stage: of a speed that has changed, four stages show two thirds, and eight nine tenths."""
 SCATTER_GAIN = 1 / 64
@@ -133,6 +135,33 @@ class StagePace:
         """So many rows have their answers now whose batch went on; some of them are late."""
         multiple = self.multiple + STEP * (late - PREDICTABLE * (1 - attainment) * rows)
         self.multiple = min(max(multiple, MIN_MULTIPLE), MAX_MULTIPLE)
+
+
+class SharedStagePace(StagePace):
+    """A pace that several threads learn at once: to learn is to read and to write, and no thread comes in between.
+
+    Where batches run one after another, a `StagePace` is enough, which needs no lock.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = Lock()
+
+    def ran(self, took_s: float, mean_s: float, stage: int = 0) -> bool:
+        with self._lock:
+            return super().ran(took_s, mean_s, stage)
+
+    def came_out(self, took_s: float) -> None:
+        with self._lock:
+            super().came_out(took_s)
+
+    def parted(self, took_s: float) -> None:
+        with self._lock:
+            super().parted(took_s)
+
+    def went_on(self, rows: int, late: int, attainment: float) -> None:
+        with self._lock:
+            super().went_on(rows, late, attainment)
 
 
 def _averaged(known_s: float, took_s: float) -> float:
