@@ -92,6 +92,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true", help=f"{QUICK} requests, to see that it works")
     parser.add_argument("--emulated", action="store_true", help="in virtual time, on emulated cores")
+    parser.add_argument("--seed", type=int, default=SEED, help="of rows, bounds and emulated times")
     parser.add_argument("--joining", action="store_true", help="what it could bring if batches joined between exits")
     options = parser.parse_args()
     count = QUICK if options.quick else REQUESTS
@@ -102,11 +103,11 @@ def main() -> int:
             _proteus("profile", "-w", str(place.root), "--device", "cpu0", "--accept-noise")
             print(*table_lines(joining.table(place.profile("cpu0"))), sep="\n")
             return 0
-        found = emulated(place, count) if options.emulated else measured(place, count)
+        found = emulated(place, count, options.seed) if options.emulated else measured(place, count, options.seed)
     return 0 if all(aim.is_reached for aim in found) else 1
 
 
-def measured(place: Workspace, count: int) -> list[Aim]:
+def measured(place: Workspace, count: int, seed: int) -> list[Aim]:
     """On the first core."""
     _proteus("profile", "-w", str(place.root), "--max-batch", "1", "--accept-noise")
     with runner_of(place) as runner:
@@ -115,7 +116,7 @@ def measured(place: Workspace, count: int) -> list[Aim]:
         device = OneDevice(KEY, place.profile("cpu0"), place.catalog(), chain)
         samples, wanted = samples_of(runner, rows, labels), count // PER_ROUND
         run_rounds, quiet = list[Round](), list[Round]()
-        for each in islice(rounds(device, samples, others_core_s), MAX_TIMES * wanted):
+        for each in islice(rounds(device, samples, others_core_s, seed), MAX_TIMES * wanted):
             run_rounds.append(each)
             quiet += [each] if each.is_quiet else []
             if len(quiet) == wanted:
@@ -130,23 +131,23 @@ def measured(place: Workspace, count: int) -> list[Aim]:
     return [enough, *(reported(device.host, samples, quiet) if quiet else ())]
 
 
-def emulated(place: Workspace, count: int) -> list[Aim]:
+def emulated(place: Workspace, count: int, seed: int) -> list[Aim]:
     """On emulated cores; the aims are those of the first."""
     with runner_of(place) as runner:
         samples = samples_of(runner, *labelled_rows(place.root / EXIT_SAMPLE.eval, runner.signature.inputs))
     found = []
     for core in CORES:
         print(f"\na {core.name} core:")
-        chain = EmulatedChain(core, samples.stops_at, np.random.default_rng(SEED))
+        chain = EmulatedChain(core, samples.stops_at, np.random.default_rng(seed))
         device = OneDevice(KEY, profile_of(chain, KEY), place.catalog(), chain)
-        run_rounds = islice(rounds(device, samples, lambda: 0.0), count // PER_ROUND)
+        run_rounds = islice(rounds(device, samples, lambda: 0.0, seed), count // PER_ROUND)
         found.append(reported(device.host, samples, list(run_rounds)))
     return found[0]
 
 
-def rounds(served: OneDevice, samples: Samples, others_s: Callable[[], float]) -> Iterator[Round]:
+def rounds(served: OneDevice, samples: Samples, others_s: Callable[[], float], seed: int) -> Iterator[Round]:
     """Serve rounds without end; ``others_s``: seconds that others have had of all cores, until now."""
-    rng, few = np.random.default_rng(SEED), PER_ROUND // 10
+    rng, few = np.random.default_rng(seed), PER_ROUND // 10
     while True:
         before_s, begun_s = others_s(), perf_counter()
         lowest_s, whole_s = kept_s(served, WARM_UP, served.host.attainment)

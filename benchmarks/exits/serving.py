@@ -32,7 +32,12 @@ AT_ONCE = Policy("at once", "all", GreedyBatcher(answer_frac=0.0), None)
 
 
 class Chain(Protocol):
-    """What runs batches of one row, by its own clock: an engine, or an emulation."""
+    """What runs batches of one row, by its own clock: an engine, or an emulation.
+
+    ``way_s``: how long the last answer was on its way to the server.
+    """
+
+    way_s: float
 
     def clock(self) -> float:
         """Now, in seconds."""
@@ -59,6 +64,7 @@ class EngineChain:
 
     def __init__(self, runner: ExitRunner, rows: NamedArrays, exits: int) -> None:
         self._runner, self._rows, self._inputs = runner, rows, rows
+        self.way_s = 0.0  # in one thread
         never = tuple(ExitProfile(points=(StagePoint(1, 1.0, 1.0),)) for _ in range(exits))
         self._all = ExitBounds((math.inf,), (1,), never, stop_when=f"exit >= {exits}")
         self._passed_s: list[float] = []
@@ -136,8 +142,10 @@ class OneDevice:
         if math.isinf(bound_s):  # it may not be cut short
             bounds = replace(bounds, due_s=(math.inf,))
         exit_ = self.chain.run(bounds)
-        end_s = clock()
-        self._controller.finished(launch, end_s - begun_s, np.array([exit_]))
+        end_s, way_s = clock(), self.chain.way_s
+        exits = np.array([exit_])
+        self._controller.dispatch.answers_came(launch, exits, way_s, end_s)
+        self._controller.finished(launch, end_s - way_s - begun_s, exits)
         return Answer(begun_s - start_s, end_s - start_s, exit_)
 
     def ends_s(self) -> Floats:

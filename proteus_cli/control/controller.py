@@ -155,17 +155,10 @@ class Controller:
     def exit_bounds(self, launch: Launch) -> ExitBounds | None:
         """When a multi-exit model must have answered each request of a batch; None for other variants."""
         worker = self._workers[launch.hosted.device]
-        way_s = launch.hosted.way_s(launch.rows) + worker.answer_way.within_s(launch.hosted.attainment)
+        way_s = launch.hosted.way_s(launch.rows) + worker.answer_way.within_s
         slowdown = worker.stage_slowdown.factor
         dispatch, may_leave = self.dispatch, self.dispatch.may_leave(launch)
         return exit_bounds(launch, dispatch.last_moment_s, way_s, slowdown, self.stop_when, may_leave=may_leave)
-
-    def answer_came(self, device: str, way_s: float) -> None:
-        """The result of a batch that may be cut short was on its way for so long, from the end of its last stage.
-
-        Of a batch of another machine, beyond `Host.way_s`.
-        """
-        self._workers[device].answer_way.saw(way_s)
 
     # --- plans, devices and engines
 

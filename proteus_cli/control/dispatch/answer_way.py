@@ -1,39 +1,46 @@
 """How long the results of a device are on their way to the driver."""
 
-import math
-from bisect import bisect_left, insort
-from collections import deque
-
-SEEN = 1000
-"""Results that are remembered: enough that five of them are slower than 99.5 %."""
+from proteus_cli.control.devices.stage_slowdown import FRESH
+from proteus_cli.domain.stages.pace import MAX_MULTIPLE, MIN_MULTIPLE, WayTime, multiple_after
 
 
 class AnswerWay:
     """Times from the end of a last stage to the driver: of copies, pipes, threads and a loop that has other work.
 
     They are measured as they are, since they depend on the machine and on what else it does. Those of another machine
-    are beyond what was profiled of the network.
+    are beyond what was profiled of the network. The margin is as that of stages (`StagePace`): mean deviations of ways
+    that were not interrupted, the more of them the more rows were late by their way alone.
     """
 
     def __init__(self) -> None:
-        self._recent: deque[float] = deque()
-        self._sorted: list[float] = []
+        self._way, self._multiple, self._given_up = WayTime(), (MIN_MULTIPLE + MAX_MULTIPLE) / 2, 0
 
-    def saw(self, took_s: float) -> None:
-        """One more result."""
-        if len(self._recent) == SEEN:
-            self._forget(self._recent.popleft())
-        self._recent.append(took_s)
-        insort(self._sorted, took_s)
+    @property
+    def mean_s(self) -> float:
+        """How long it takes in the mean; 0 where none is known."""
+        return self._way.mean_s
 
-    def within_s(self, share: float) -> float:
-        """How long that share of them took at most; 0 where none is known."""
-        return self._sorted[math.ceil(share * len(self._sorted)) - 1] if self._sorted else 0.0
+    @property
+    def within_s(self) -> float:
+        """How long it takes at most, where it is not interrupted: what rows that go on leave for it."""
+        return self._way.within_s(self._multiple)
+
+    @property
+    def mostly_s(self) -> float:
+        """The same with the least margin, for first answers: what is not begun for its way is not in time either."""
+        return self._way.within_s(MIN_MULTIPLE)
+
+    def took(self, took_s: float) -> bool:
+        """One more result. False where it was interrupted, which none can predict."""
+        self._given_up = 0
+        return self._way.took(took_s)
+
+    def went_on(self, rows: int, late: int, attainment: float) -> None:
+        """So many rows have their answers; some that went on are late, and would not be by a usual way."""
+        self._multiple = multiple_after(self._multiple, rows, late, attainment)
 
     def doubt(self) -> None:
-        """Expect less, as nothing runs any more that could show it: forget the slowest."""
-        if self._sorted:
-            self._recent.remove(self._sorted.pop())
-
-    def _forget(self, took_s: float) -> None:
-        del self._sorted[bisect_left(self._sorted, took_s)]
+        """A request was given up that the mean way would not be too long for: after `FRESH` in a row, expect less."""
+        self._given_up += 1
+        if self._given_up > FRESH:
+            self._way.doubt()

@@ -31,7 +31,7 @@ class WorkSelector:
         """
         quota = source.host_class.quota
         if source.hosted.first_exit is not None:
-            now_s = _as_if_s(worker, source.hosted, now_s)
+            now_s = _as_if_s(worker, now_s)
         if not self._is_shared:
             return self._decide_alone(worker, source, now_s) if quota else None
         if quota <= 0:
@@ -101,7 +101,7 @@ class WorkSelector:
             return None
         rows = min(first.host_class.quota, first.hosted.max_batch)
         if first.hosted.first_exit is not None:
-            start_s = _as_if_s(worker, first.hosted, start_s)
+            start_s = _as_if_s(worker, start_s)
         batching = self._earliest(worker, first, rows, start_s)
         if not isinstance(batching, Start) or batching.rows < rows:
             return None
@@ -277,9 +277,9 @@ class WorkSelector:
         return max_rows if isinstance(batching, Delay) else 0
 
 
-def _as_if_s(worker: WorkerState, hosted: Host, now_s: float) -> float:
+def _as_if_s(worker: WorkerState, now_s: float) -> float:
     """What is cut short ends just in time, so the way of its answer is missing: as if it were later by that."""
-    return now_s + worker.answer_way.within_s(hosted.attainment)
+    return now_s + worker.answer_way.mostly_s
 
 
 def _overflow(source: WorkSource, left_s: float) -> float:

@@ -5,6 +5,7 @@ percentile of a profile then holds the slow times alone: too much while the devi
 that is slower yet. At any one moment, stages scatter far less.
 """
 
+from dataclasses import dataclass
 from threading import Lock
 
 LEVEL_GAIN = 1 / 4
@@ -37,6 +38,36 @@ DOUBT_GAIN = 0.1
 """Of what is expected beyond the fastest level, so much is given up each time that it is doubted."""
 
 
+@dataclass(slots=True)
+class WayTime:
+    """How long answers take on a way: a running mean, in seconds, and the mean deviation, for a margin.
+
+    Some ways scatter more than stages do. So one that was interrupted is told by both: it took more than `INTERRUPTED`
+    times the mean, and more than is expected with the greatest margin.
+    """
+
+    mean_s: float = 0.0
+    _deviation_s: float = 0.0
+
+    def within_s(self, multiple: float) -> float:
+        """What it takes at most, with a margin of so many mean deviations."""
+        return self.mean_s + multiple * self._deviation_s
+
+    def took(self, took_s: float) -> bool:
+        """Learn from one answer; the first is taken as it is. False where it was interrupted: it counts as the most."""
+        mean_s = self.mean_s or took_s
+        most_s = max(INTERRUPTED * mean_s, self.within_s(MAX_MULTIPLE))
+        if is_usual := took_s <= most_s:
+            self._deviation_s += SCATTER_GAIN * (abs(took_s - mean_s) - self._deviation_s)
+        self.mean_s = mean_s + LEVEL_GAIN * (min(took_s, most_s) - mean_s)
+        return is_usual
+
+    def doubt(self) -> None:
+        """Expect less, as nothing is answered any more that could show it."""
+        self.mean_s -= DOUBT_GAIN * self.mean_s
+        self._deviation_s -= DOUBT_GAIN * self._deviation_s
+
+
 class StagePace:
     """How long stages take, as a multiple of their profiled mean: ``factor``, the level and a margin.
 
@@ -46,15 +77,13 @@ class StagePace:
     batch went on, and lowered by each that was in time, so much that as many are late as `PREDICTABLE` of what the
     attainment allows (adaptive conformal inference, Gibbs and Candès 2021). What interrupts a stage mostly lasts for
     the next ones, too: until a stage is as usual again, they are expected to take as many times of their mean as the
-    last one did. ``out_s``: the time from the end of the last stage until the answers are out of the chain, which has a
-    margin of its own deviation (``max_out_s``). ``parting_s``: the time that a chain needs between two stages to send
-    the answers of a part of its rows.
+    last one did. The way of answers out of the chain has a margin of its own deviation.
     """
 
     def __init__(self, multiple: float = (MIN_MULTIPLE + MAX_MULTIPLE) / 2) -> None:
-        self.level, self.multiple, self.out_s = 1.0, multiple, 0.0
-        self.fastest, self.parting_s = 1.0, 0.0
-        self._scatter, self._out_scatter_s, self._seen = 0.0, 0.0, 0
+        self.level, self.multiple, self.fastest = 1.0, multiple, 1.0
+        self._out, self._parting = WayTime(), WayTime()
+        self._scatter, self._seen = 0.0, 0
         self._slow_level = 1.0
         self._interrupted = 0.0  # how many times its mean the last stage took, where that was interrupted
         self._profile_errors: dict[int, float] = {}  # by stage, what it takes of its profiled mean where the level is 1
@@ -74,9 +103,19 @@ class StagePace:
         return max(self._with_margin(more), self._interrupted) * self._profile_errors.get(stage, 1.0)
 
     @property
+    def out_s(self) -> float:
+        """What answers take out of the chain in the mean, in seconds."""
+        return self._out.mean_s
+
+    @property
     def max_out_s(self) -> float:
-        """What answers take out of the chain at most, with a margin like that of stages, in seconds."""
-        return self.out_s + self.multiple * self._out_scatter_s
+        """What they take at most, with a margin like that of stages."""
+        return self._out.within_s(self.multiple)
+
+    @property
+    def parting_s(self) -> float:
+        """What a chain needs between two stages to send the answers of a part of its rows, in seconds."""
+        return self._parting.mean_s
 
     def ran(self, took_s: float, mean_s: float, stage: int = 0) -> bool:
         """Learn from one stage, by its profiled mean time. False where it was interrupted, which none can predict.
@@ -123,18 +162,15 @@ class StagePace:
 
     def came_out(self, took_s: float) -> None:
         """Learn how long answers take out of the chain."""
-        if self.out_s and took_s <= INTERRUPTED * self.out_s:
-            self._out_scatter_s += SCATTER_GAIN * (abs(took_s - self.out_s) - self._out_scatter_s)
-        self.out_s = _averaged(self.out_s, took_s)
+        self._out.took(took_s)
 
     def parted(self, took_s: float) -> None:
         """Learn how long it takes to send a part of the answers between two stages."""
-        self.parting_s = _averaged(self.parting_s, took_s)
+        self._parting.took(took_s)
 
     def went_on(self, rows: int, late: int, attainment: float) -> None:
         """So many rows have their answers now whose batch went on; some of them are late."""
-        multiple = self.multiple + STEP * (late - PREDICTABLE * (1 - attainment) * rows)
-        self.multiple = min(max(multiple, MIN_MULTIPLE), MAX_MULTIPLE)
+        self.multiple = multiple_after(self.multiple, rows, late, attainment)
 
 
 class SharedStagePace(StagePace):
@@ -164,7 +200,6 @@ class SharedStagePace(StagePace):
             super().went_on(rows, late, attainment)
 
 
-def _averaged(known_s: float, took_s: float) -> float:
-    """A running mean with one more time; the first is taken as it is, and interruptions count as `INTERRUPTED`."""
-    known_s = known_s or took_s
-    return known_s + LEVEL_GAIN * (min(took_s, INTERRUPTED * known_s) - known_s)
+def multiple_after(multiple: float, rows: int, late: int, attainment: float) -> float:
+    """How many mean deviations a margin has after so many more rows, of which some were late by what it is for."""
+    return min(max(multiple + STEP * (late - PREDICTABLE * (1 - attainment) * rows), MIN_MULTIPLE), MAX_MULTIPLE)

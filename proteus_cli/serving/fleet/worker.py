@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from proteus_cli.backends.base import Part
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Delegate, Drop, Effects, Idle, Launch, WaitUntil, WakeOthers
@@ -195,17 +197,19 @@ class Worker:
         """Parts have left a batch, which may have been taken back."""
         running = self.running.get(id(launch))
         if running is not None:
-            self._came(launch, result)
+            self._came(replace(launch, requests=tuple([launch.requests[place] for place in parts])), result)
             self._results.left(launch, self._begun_s(launch, running[1]), parts, result)
 
     def _begun_s(self, launch: Launch, submitted_s: float) -> float:
         return max(self._ended_s, submitted_s) if launch.is_ahead else submitted_s
 
     def _came(self, launch: Launch, result: BatchResult) -> None:
-        """The result of a batch that may be cut short is here."""
+        """The answers to requests of a batch that may be cut short are here."""
         if result.ended_s:
-            way_s = self._clock() - result.ended_s - launch.hosted.way_s(launch.rows)
-            self._controller.answer_came(self.device, max(0.0, way_s))
+            now_s = self._clock()
+            way_s = max(0.0, now_s - result.ended_s - launch.hosted.way_s(launch.rows))
+            exits = result.notes[0]  # in the order of `exits.runner.NOTES`
+            self._controller.dispatch.answers_came(launch, exits, way_s, now_s)
 
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception, ahead_s: float = 0.0) -> None:
         """A batch is over, which was submitted ``ahead_s`` before its start."""

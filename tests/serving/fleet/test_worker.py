@@ -14,6 +14,7 @@ from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import IDLE, Decision, Delegate, Launch, WaitUntil, WakeOthers
 from proteus_cli.control.devices.breaker import LONGEST_TURN_S, hang_timeout_s
 from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
@@ -171,13 +172,15 @@ class CuttingController(ScriptedController):
 
     def __init__(self, script: Sequence[Decision]) -> None:
         super().__init__(script)
-        self.ways_s, self.exits = list[float](), list[list[int] | None]()
+        self.ways_s, self.exits, self.dispatch = list[float](), list[list[int] | None](), self
+        self.came = list[tuple[tuple[Request, ...], list[int], float]]()
 
     def exit_bounds(self, launch: Launch) -> None:
         return None
 
-    def answer_came(self, device: str, way_s: float) -> None:
+    def answers_came(self, launch: Launch, exits: Ints, way_s: float, now_s: float) -> None:
         self.ways_s.append(way_s)
+        self.came.append((launch.requests, exits.tolist(), now_s))
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
         super().finished(launch, took_s)
@@ -217,6 +220,7 @@ def test_of_a_batch_that_may_be_cut_short_the_way_of_the_result_is_measured(
 
     controller = asyncio.run(run())
     assert controller.ways_s == ways_s
+    assert [(exits, now_s) for _, exits, now_s in controller.came] == [([1, 2], 1.010)] * len(ways_s)
     assert controller.exits == [[1, 2]]
 
 
@@ -252,7 +256,9 @@ def test_of_a_batch_that_was_submitted_ahead_the_way_counts_that_it_was_on_while
 def test_what_leaves_a_batch_is_told_with_its_start_unless_the_batch_was_taken_back() -> None:
     """The second batch begins when the first has ended, at 1.010 s. What leaves the chain at 1.014 is back at 1.015."""
     host, bounds = replace(hosted(latency_s={2: 0.01}), exits=(ExitProfile(),)), ExitBounds([1.0], [1], [])
-    launches = [Launch(host, (make_request(),), 1, 1.0), Launch(host, (make_request(),), 1, 1.01, is_ahead=True)]
+    two = make_request(0), make_request(1)
+    launches = [Launch(host, (make_request(),), 1, 1.0), Launch(host, two, 2, 1.01, is_ahead=True)]
+    notes = np.array([1], np.uint8), np.zeros(1, np.float32), np.zeros(1, np.bool_)
 
     async def run() -> tuple[CuttingController, Results]:
         clock, results, batches = Clock(), Results(), list[tuple[Batch, BatchCallback]]()
@@ -266,14 +272,15 @@ def test_what_leaves_a_batch_is_told_with_its_start_unless_the_batch_was_taken_b
         clock.now_s = 1.015
         leaving = batches[1][0].leaving
         assert leaving is not None
-        leaving([0], BatchResult((), 0.001, ended_s=1.014))
+        leaving([1], BatchResult((), 0.001, notes=notes, ended_s=1.014))
         worker.take_back()
-        leaving([1], BatchResult((), 0.001, ended_s=1.014))
+        leaving([0], BatchResult((), 0.001, notes=notes, ended_s=1.014))
         return controller, results
 
     controller, results = asyncio.run(run())
-    assert results.left_parts == [(1.010, [0])]
+    assert results.left_parts == [(1.010, [1])]
     assert controller.ways_s == [near(0.001)]
+    assert controller.came == [(two[1:], [1], 1.015)]
 
 
 def test_nothing_starts_before_it_was_launched() -> None:
