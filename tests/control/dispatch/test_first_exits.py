@@ -141,6 +141,73 @@ def test_a_deferred_request_that_is_given_up_has_an_answer_and_uses_up_no_patien
     assert bounds.may_leave
 
 
+OTHER = hosted("cpu0", "b", "b-s", latency_s={1: 0.05})
+"""Of another family, on the same device: 50 ms."""
+
+
+def shared(*hosts: Host, ahead_s: float = 0.0, slots: int = 1) -> Controller:
+    """The device runs a batch of the other family, since 0 s."""
+    policy = Policy("test", "all", EXACT, None)
+    by_device = dict.fromkeys((host.device for host in hosts), slots)
+    controller = controller_hosting(*hosts, policy=policy, slots=by_device, dispatch_ahead_s=ahead_s)
+    for number in range(slots):
+        controller.offer(Request(100 + number, "b", 0.0, 9.0), 0.0)
+        assert launched(controller, "cpu0", 0.0).hosted.family == "b"
+    return controller
+
+
+@pytest.mark.parametrize("ahead_s", [0.0, 0.001])
+@pytest.mark.parametrize(
+    ("at_s", "time_s", "is_let_in"),
+    [(0.0, 0.0599, False), (0.0, 0.0601, True), (0.03, 0.0299, False), (0.03, 0.0301, True), (0.07, 0.0101, True)],
+)
+def test_a_first_exit_is_in_time_behind_the_batch_of_another_family(
+    at_s: float, time_s: float, ahead_s: float, *, is_let_in: bool
+) -> None:
+    """That ends at 50 ms; what takes longer than it should may end at any moment."""
+    controller = shared(EXITS, OTHER, ahead_s=ahead_s)
+    answer = controller.offer(Request(0, "a", at_s, at_s + time_s), at_s)
+    assert answer == (Admitted(()) if is_let_in else Refused(1.0))
+    assert controller.rows_of("a") == is_let_in
+
+
+def test_another_device_may_be_free_or_run_a_batch_of_the_same_family() -> None:
+    controller = shared(EXITS, OTHER, replace(EXITS, device="cpu1"))
+    for number in range(2):
+        assert isinstance(controller.offer(within(0.0599, number), 0.0), Admitted)
+    launched(controller, "cpu1", 0.0)
+    assert isinstance(controller.offer(within(0.0599, 3), 0.0), Admitted)
+
+
+def test_what_a_device_had_no_time_for_without_that_batch_is_left_to_workers() -> None:
+    assert isinstance(shared(EXITS, OTHER).offer(within(0.0099), 0.0), Admitted)
+
+
+def test_a_device_as_fast_as_it_ever_was_may_be_in_time_behind_that_batch() -> None:
+    """Stages took 7 ms once, and take 20 now: only a batch can show that this is over."""
+    controller = controller_hosting(EXITS, OTHER, policy=Policy("test", "all", EXACT, None), slots={"cpu0": 1})
+    served(controller, 0.1, 0.007)
+    served(controller, 0.1, 0.02)
+    controller.offer(Request(400, "b", 0.0, 9.0), 0.0)
+    launched(controller, "cpu0", 0.0)
+    assert isinstance(controller.offer(within(0.056, 300), 0.0), Refused)
+    assert isinstance(controller.offer(within(0.058, 301), 0.0), Admitted)
+
+
+@pytest.mark.parametrize("is_foreign", [True, False])
+def test_a_standby_for_the_overflow_may_be_in_time(*, is_foreign: bool) -> None:
+    standby = hosted("cpu1" if is_foreign else "cpu0", "a", "a-f", latency_s={1: 0.005}, accuracy=0.5)
+    standby = replace(standby, is_standby=True, is_foreign=is_foreign)
+    controller = shared(EXITS, OTHER, replace(OTHER, device="cpu1"))
+    exits = EXITS if is_foreign else replace(EXITS, overflow=standby)
+    controller.dispatch.host([exits, OTHER], [standby] * is_foreign)
+    assert isinstance(controller.offer(within(0.0551), 0.0), Admitted)
+
+
+def test_when_one_of_several_slots_is_free_is_not_known() -> None:
+    assert isinstance(shared(EXITS, OTHER, slots=2).offer(within(0.0599), 0.0), Admitted)
+
+
 def test_a_batch_waits_for_company_as_long_as_the_whole_has_time() -> None:
     """With a second row, all takes 40 ms: the row waits until 60 ms, though the first exit could do so until 87."""
     controller = controller_of(EXITS, batcher=ProactiveBatcher(answer_frac=0.0, margin_frac=0.0))
