@@ -18,7 +18,7 @@ is no network, and no other query. Behind each request, its batch goes through t
 the last exit in time of that very batch. Where even the first was too late, no policy keeps the bound: "possible" is
 without these. A line for each aim; exits with 1 where one is missed.
 
-`--emulated`: in virtual time, with the answers of the same model, on cores of three kinds, and with the times of the
+`--emulated`: in virtual time, with the answers of the same model, on cores of four kinds, and with the times of the
 very batch for the oracle. Nothing there depends on the machine; the aims are judged on the quiet core.
 
 `--joining`: no requests; what it could bring, by the profile, if rows of several batches joined between exits.

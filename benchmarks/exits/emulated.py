@@ -25,9 +25,9 @@ STAGES_S = (73e-6, 177e-6, 108e-6, 154e-6)
 """Mean times of the four stages of the sample zoo, as `proteus profile` found them on a core without other programs."""
 BEFORE_S, BEHIND_S, BETWEEN_S = 15e-6, 5e-6, 0.7e-3
 """From the arrival of a request to its first stage, from the last to the answer, and to the next request."""
-WAY_S, WAY_SCATTER, WAY_INTERRUPTED = 50e-6, 0.3, 0.01
-"""From the chain to the server: the mean, how much its logarithm scatters, and the part of all ways that is interrupted
-for as long as stages are: of the stages of live runs, 1 to 3 % took over twice their median."""
+WAY_SCATTER, WAY_INTERRUPTED = 0.3, 0.01
+"""From the chain to a server: how much the logarithm of the time scatters, and the part of ways that is interrupted,
+for as long as a stage; of the stages of live runs, 1 to 3 % took over twice their median."""
 PROFILED = 2000
 """Runs of the profile."""
 DRIFT_S, FAST_S, SLOW_S = 1.0, 20.0, 5.0
@@ -37,7 +37,8 @@ DRIFT_S, FAST_S, SLOW_S = 1.0, 20.0, 5.0
 @dataclass(frozen=True, slots=True)
 class Core:
     """How a core behaves: standard deviations of the logarithms of its level and of a stage; how many times longer a
-    stage takes in a slow time; how often a second of work is interrupted, and for how long in the mean.
+    stage takes in a slow time; how often a second of work is interrupted, and for how long in the mean; and how long
+    answers are on their way to a server.
     """
 
     name: str
@@ -46,12 +47,14 @@ class Core:
     slow: float
     interruptions: float
     interrupted_s: float
+    way_s: float = 0.0
 
 
 CORES = (
     Core("quiet", 0.05, 0.05, 1.2, 1.0, 0.3e-3),
     Core("shared", 0.10, 0.08, 1.5, 3.0, 1e-3),
     Core("busy", 0.15, 0.12, 2.0, 20.0, 4e-3),
+    Core("served", 0.05, 0.05, 1.2, 1.0, 0.3e-3, way_s=50e-6),
 )
 
 
@@ -97,9 +100,10 @@ class EmulatedChain:
         for place, count in enumerate(rng.poisson(core.interruptions * times_s)):
             times_s[place] += rng.exponential(core.interrupted_s, count).sum()
         self._stages_s = times_s
-        self.way_s = level * WAY_S * math.exp(rng.normal(0.0, WAY_SCATTER))
-        if rng.random() < WAY_INTERRUPTED:
-            self.way_s += rng.exponential(core.interrupted_s)
+        if core.way_s:
+            self.way_s = level * core.way_s * math.exp(rng.normal(0.0, WAY_SCATTER))
+            if rng.random() < WAY_INTERRUPTED:
+                self.way_s += rng.exponential(core.interrupted_s)
 
     def _profiled(self, shares: Floats) -> tuple[ExitProfile, ...]:
         measured_s = np.array([self._measure() for _ in range(PROFILED)])
