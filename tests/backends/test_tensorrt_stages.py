@@ -1,9 +1,11 @@
 """Engines of multi-exit models: one for each stage, built where none is current, shared by variants with the same."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
+from threading import Event, Lock, Thread
+from types import SimpleNamespace, TracebackType
+from typing import Any, Self
 
 import numpy as np
 import pytest
@@ -14,12 +16,12 @@ from proteus_cli.backends.base import BuildContext, OnBuildProgress, Signature, 
 from proteus_cli.backends.tensorrt import backend as backend_module
 from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.backends.tensorrt.cache import stage_name
-from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChain
+from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChain, SharedStagePace
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
-from proteus_cli.domain.stages.pace import SharedStagePace, StagePace
+from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.errors import BuildCancelled, EngineError
 from proteus_cli.store.digests import model_digest
 from proteus_cli.store.models.exit_chains import ExitChain, chain_file
@@ -149,3 +151,67 @@ def test_threads_that_wait_for_several_slots_share_a_pace(slots: int, pace: type
     context: Any = SimpleNamespace()
     plans = ChainPlans((), parse("confidence >= 1.0"), "margin", "a model")
     assert type(LoadedChain(stages, plans, context)._pace) is pace
+
+
+class HalfLearned(float):
+    """Seconds of a stage. When they have been read, and not yet written, something else happens."""
+
+    def __new__(cls, value: float, meanwhile: Callable[[], object]) -> Self:
+        made = super().__new__(cls, value)
+        made.meanwhile = meanwhile
+        return made
+
+    meanwhile: Callable[[], object]
+
+    def __truediv__(self, other: float) -> "HalfLearned":
+        return HalfLearned(float(self) / other, self.meanwhile)
+
+    def __sub__(self, other: float) -> "HalfLearned":
+        return HalfLearned(float(self) - other, self.meanwhile)
+
+    def __gt__(self, other: float) -> bool:
+        self.meanwhile()
+        return float(self) > other
+
+
+class WatchedLock:
+    """A lock that tells when a thread waits for it."""
+
+    def __init__(self, is_waited_for: Event) -> None:
+        self._lock, self._is_waited_for = Lock(), is_waited_for
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self._is_waited_for.set()
+            self._lock.acquire()
+
+    def __exit__(self, _type: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize(("shared", "learned"), [(True, 2), (False, 1)])
+def test_of_threads_that_learn_at_once_each_is_learned_from_where_they_share_a_pace(
+    *, shared: bool, learned: int
+) -> None:
+    """A stage of another thread ends while one is half learned. Without a lock, that one is lost."""
+    pace, is_further = SharedStagePace() if shared else StagePace(), Event()
+    if isinstance(pace, SharedStagePace):
+        pace._lock = WatchedLock(is_further)  # type: ignore[assignment]
+    pace.ran(1.0, 1.0)
+
+    def ran() -> None:
+        pace.ran(1.4, 1.0)
+        is_further.set()
+
+    other = Thread(target=ran)
+
+    def meanwhile() -> None:
+        other.start()
+        assert is_further.wait(60)
+
+    pace.ran(HalfLearned(1.4, meanwhile), 1.0)
+    other.join()
+    one_by_one = StagePace()
+    for took_s in (1.0, *[1.4] * learned):
+        one_by_one.ran(took_s, 1.0)
+    assert pace.level == pytest.approx(one_by_one.level)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from threading import Lock
 from time import monotonic
 
 from proteus_cli.backends.base import NamedArrays, OutputArrays, Part
@@ -15,7 +16,7 @@ from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.engine import SlottedEngines, part_of, tensors_of, warm_up_parts
 from proteus_cli.backends.tensorrt.slots import EngineTensors
 from proteus_cli.domain.conditions.condition import Condition
-from proteus_cli.domain.stages.pace import SharedStagePace
+from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
 
@@ -49,6 +50,33 @@ class LoadedStages(SlottedEngines[ChainSlot]):
 
     def _make_slot(self) -> ChainSlot:
         return ChainSlot(self._engines, self.layout)
+
+
+class SharedStagePace(StagePace):
+    """A pace that several threads learn at once: to learn is to read and to write, and no thread comes in between.
+
+    Where batches run one after another, a `StagePace` is enough, which needs no lock.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = Lock()
+
+    def ran(self, took_s: float, mean_s: float, stage: int = 0) -> bool:
+        with self._lock:
+            return super().ran(took_s, mean_s, stage)
+
+    def came_out(self, took_s: float) -> None:
+        with self._lock:
+            super().came_out(took_s)
+
+    def parted(self, took_s: float) -> None:
+        with self._lock:
+            super().parted(took_s)
+
+    def went_on(self, rows: int, late: int, attainment: float) -> None:
+        with self._lock:
+            super().went_on(rows, late, attainment)
 
 
 class LoadedChain(ExitRunner):

@@ -6,7 +6,6 @@ that is slower yet. At any one moment, stages scatter far less.
 """
 
 from dataclasses import dataclass
-from threading import Lock
 
 LEVEL_GAIN = 1 / 4
 """The weight of one stage: of a speed that has changed, four stages show two thirds, and eight nine tenths."""
@@ -171,33 +170,6 @@ class StagePace:
     def went_on(self, rows: int, late: int, attainment: float) -> None:
         """So many rows have their answers now whose batch went on; some of them are late."""
         self.multiple = multiple_after(self.multiple, rows, late, attainment)
-
-
-class SharedStagePace(StagePace):
-    """A pace that several threads learn at once: to learn is to read and to write, and no thread comes in between.
-
-    Where batches run one after another, a `StagePace` is enough, which needs no lock.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._lock = Lock()
-
-    def ran(self, took_s: float, mean_s: float, stage: int = 0) -> bool:
-        with self._lock:
-            return super().ran(took_s, mean_s, stage)
-
-    def came_out(self, took_s: float) -> None:
-        with self._lock:
-            super().came_out(took_s)
-
-    def parted(self, took_s: float) -> None:
-        with self._lock:
-            super().parted(took_s)
-
-    def went_on(self, rows: int, late: int, attainment: float) -> None:
-        with self._lock:
-            super().went_on(rows, late, attainment)
 
 
 def multiple_after(multiple: float, rows: int, late: int, attainment: float) -> float:

@@ -1,10 +1,6 @@
 """What stages take now: followed in a few batches, careful at first, and late as often as is allowed."""
 
 import math
-from collections.abc import Callable
-from threading import Event, Lock, Thread
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import pytest
@@ -20,7 +16,6 @@ from proteus_cli.domain.stages.pace import (
     MIN_MULTIPLE,
     PREDICTABLE,
     STEP,
-    SharedStagePace,
     StagePace,
 )
 from proteus_cli.domain.stages.stage_forecast import ExitBounds, StageForecast
@@ -256,65 +251,3 @@ def test_of_rows_that_go_on_as_many_are_late_as_the_attainment_allows(seed: int,
             went_on, late = went_on + 1, late + (walk.took_s > due_s)
     assert went_on > 2000
     assert late / went_on == near(PREDICTABLE * (1 - attainment), abs=0.004)
-
-
-class HalfLearned(float):
-    """Seconds of a stage. When they have been read, and not yet written, something else happens."""
-
-    def __new__(cls, value: float, meanwhile: Callable[[], object]) -> Self:
-        made = super().__new__(cls, value)
-        made.meanwhile = meanwhile
-        return made
-
-    meanwhile: Callable[[], object]
-
-    def __truediv__(self, other: float) -> "HalfLearned":
-        return HalfLearned(float(self) / other, self.meanwhile)
-
-    def __sub__(self, other: float) -> "HalfLearned":
-        return HalfLearned(float(self) - other, self.meanwhile)
-
-    def __gt__(self, other: float) -> bool:
-        self.meanwhile()
-        return float(self) > other
-
-
-class WatchedLock:
-    """A lock that tells when a thread waits for it."""
-
-    def __init__(self, is_waited_for: Event) -> None:
-        self._lock, self._is_waited_for = Lock(), is_waited_for
-
-    def __enter__(self) -> None:
-        if not self._lock.acquire(blocking=False):
-            self._is_waited_for.set()
-            self._lock.acquire()
-
-    def __exit__(self, _type: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
-        self._lock.release()
-
-
-@pytest.mark.parametrize(("shared", "learned"), [(True, 2), (False, 1)])
-def test_of_threads_that_learn_at_once_each_is_learned_from_where_they_share_a_pace(
-    *, shared: bool, learned: int
-) -> None:
-    """A stage of another thread ends while one is half learned. Without a lock, that one is lost."""
-    pace, is_further = SharedStagePace() if shared else StagePace(), Event()
-    if isinstance(pace, SharedStagePace):
-        pace._lock = WatchedLock(is_further)  # type: ignore[assignment]
-    pace.ran(1.0, 1.0)
-
-    def ran() -> None:
-        pace.ran(1.4, 1.0)
-        is_further.set()
-
-    other = Thread(target=ran)
-
-    def meanwhile() -> None:
-        other.start()
-        assert is_further.wait(60)
-
-    pace.ran(HalfLearned(1.4, meanwhile), 1.0)
-    other.join()
-    one_by_one = after(1.0, *[1.4] * learned)
-    assert pace.level == near(one_by_one.level)
