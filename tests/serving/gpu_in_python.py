@@ -130,7 +130,7 @@ class FakeStages:
 
     def __init__(self, plans: Sequence[bytes], context: Any, *, slots: int) -> None:
         assert len(plans) == EXITS
-        self.is_closed = False
+        self.is_closed, self.slots = False, slots
         self.layout = ChainTensors(STAGES, MAX_ROWS)
         self.tensors = self.layout.whole
         self.all_slots = [FakeChainSlot(context) for _ in range(slots)]
