@@ -6,11 +6,11 @@ import re
 import ssl
 from dataclasses import dataclass, field
 from typing import cast
-from urllib.parse import SplitResult, urlsplit
 
 import httptools
 
 from proteus_cli.errors import UsageError
+from proteus_cli.urls import split_url
 
 CLOSE_TIMEOUT_S = 2.0
 _HEADER_BYTES = 200  # what a header takes in memory besides its text
@@ -120,20 +120,6 @@ class _Connection(asyncio.Protocol):
             self._future.set_exception(error)
 
 
-def _parts(url: str) -> SplitResult:
-    """Raises `UsageError` where it is not the URL of a server."""
-    refusal = UsageError(f"`{url}` is not the URL of a server.", hint="write it like http://127.0.0.1:8000")
-    try:
-        parts = urlsplit(url)
-        has_host = bool((parts.hostname or "").encode("idna"))
-        _ = parts.port  # raises where it is no number, or too large
-    except ValueError:
-        raise refusal from None
-    if not has_host or parts.scheme not in {"http", "https"}:
-        raise refusal
-    return parts
-
-
 def why_unreachable(error: OSError) -> str:
     """What an error of a connection says, without numbers: ``Connection refused``.
 
@@ -151,7 +137,7 @@ class HttpClient:
     """
 
     def __init__(self, url: str, token: str | None = None, tls: ssl.SSLContext | None = None) -> None:
-        parts = _parts(url)
+        parts = split_url(url, of="server", hint="write it like http://127.0.0.1:8000")
         if token is not None and not (token.isascii() and token.isprintable()):
             raise UsageError("The token can't be sent: it holds other characters than ASCII.")
         self._host, is_tls = str(parts.hostname), parts.scheme == "https"

@@ -257,6 +257,7 @@ def test_without_what_sends_traces_a_server_ends(untraced: Path) -> None:
     assert "pip install 'proteus-serving[otlp]'" in done.stderr
 
 
-def test_what_is_no_url_of_a_collector_is_refused(untraced: Path) -> None:
-    ended = proteus("serve", "plan", "--port", "0", "-w", untraced, "--otlp", "127.0.0.1:4318")
-    assert "is no URL of a collector" in ended.refused()
+@pytest.mark.parametrize("url", ["127.0.0.1:4318", "http://[::1", "http://h:80000", "http://a..b", "http://", ""])
+def test_what_is_no_url_of_a_collector_is_refused(untraced: Path, url: str) -> None:
+    ended = proteus("serve", "plan", "--port", "0", "-w", untraced, "--otlp", url)
+    assert ended.refused() == f"`{url}` is not the URL of a collector."

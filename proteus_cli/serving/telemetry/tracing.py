@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -41,9 +40,9 @@ from proteus_cli.errors import (
     NotReady,
     Overloaded,
     RequestError,
-    UsageError,
 )
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Result, ResultCallback
+from proteus_cli.urls import split_url
 
 PATH = "/v1/traces"
 EXPORT_S = 5.0  # sending may take so long, also at the end
@@ -73,9 +72,7 @@ def tracing_to(url: str, share: float) -> Iterator["Tracing"]:
 
 
 def _endpoint(url: str) -> str:
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise UsageError(f"`{url}` is no URL of a collector.", hint="like `--otlp http://127.0.0.1:4318`")
+    parts = split_url(url, of="collector", hint="like `--otlp http://127.0.0.1:4318`")
     return url if parts.path.endswith(PATH) else url.rstrip("/") + PATH
 
 

@@ -1,0 +1,22 @@
+"""URLs of servers, as people write them."""
+
+from urllib.parse import SplitResult, urlsplit
+
+from proteus_cli.errors import UsageError
+
+
+def split_url(url: str, *, of: str, hint: str) -> SplitResult:
+    """``"http://127.0.0.1:8000"`` → its parts: http or https, with a host that a resolver may be asked for.
+
+    Raises `UsageError` where it is no such URL ``of`` a server, a collector, ….
+    """
+    refusal = UsageError(f"`{url}` is not the URL of a {of}.", hint=hint)
+    try:
+        parts = urlsplit(url)
+        has_host = bool((parts.hostname or "").encode("idna"))
+        _ = parts.port  # raises where it is no number, or too large
+    except ValueError:
+        raise refusal from None
+    if not has_host or parts.scheme not in {"http", "https"}:
+        raise refusal
+    return parts
