@@ -21,32 +21,35 @@ _DURATIONS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 6
 _SIZES = {
     "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30, "TiB": 2.0**40,
 }  # fmt: skip
-MAX_DURATION_S = 36525 * _DURATIONS["d"]
-"""A century: sums and products of durations stay far from what solvers take for infinity."""
 _ENERGIES = {"uJ": 1e-6, "µJ": 1e-6, "mJ": 1e-3, "J": 1.0, "kJ": 1e3}
+
+# The largest of each: sums and products of quantities stay far from what solvers take for infinity.
+MAX_RATE_QPS = 1e12
+MAX_DURATION_S = 36525 * _DURATIONS["d"]
+MAX_SIZE_BYTES = 2**60
+MAX_ENERGY_J = 1e12
 
 
 def parse_rate(text: str) -> float:
     """``"1200qps"`` → 1200.0 queries per second. Raises `UsageError`."""
-    return _parse(text, _RATES, what="rate", example="1200qps")
+    return _parse(
+        text, _RATES, what="rate", example="1200qps", most=(MAX_RATE_QPS, "more than 10¹² queries per second")
+    )
 
 
 def parse_duration(text: str) -> float:
     """``"50ms"`` → 0.05 seconds; zero needs its unit too. Raises `UsageError`."""
-    seconds = _parse(text, _DURATIONS, what="duration", example="50ms")
-    if seconds > MAX_DURATION_S:
-        raise UsageError(f"The duration `{text}` is longer than a century.", hint="write a shorter one")
-    return seconds
+    return _parse(text, _DURATIONS, what="duration", example="50ms", most=(MAX_DURATION_S, "longer than a century"))
 
 
 def parse_size(text: str) -> int:
     """``"4GiB"`` → 4294967296 bytes. Raises `UsageError`."""
-    return round(_parse(text, _SIZES, what="size", example="4GiB"))
+    return round(_parse(text, _SIZES, what="size", example="4GiB", most=(MAX_SIZE_BYTES, "more than 2²⁰ TiB")))
 
 
 def parse_energy(text: str) -> float:
     """``"20mJ"`` → 0.02 joules; zero needs its unit too. Raises `UsageError`."""
-    return _parse(text, _ENERGIES, what="energy", example="20mJ")
+    return _parse(text, _ENERGIES, what="energy", example="20mJ", most=(MAX_ENERGY_J, "more than 10¹² J"))
 
 
 def parse_share(text: str) -> float:
@@ -72,7 +75,7 @@ def parse_assignments(text: str, what: str, separator: str = "=") -> dict[str, s
     return values
 
 
-def _parse(text: str, units: Mapping[str, float], *, what: str, example: str) -> float:
+def _parse(text: str, units: Mapping[str, float], *, what: str, example: str, most: tuple[float, str]) -> float:
     match = _QUANTITY.fullmatch(text)
     hint = f"write a {what} with its unit, like `{example}`; units: {', '.join(units)}"
     if match is None:
@@ -87,6 +90,8 @@ def _parse(text: str, units: Mapping[str, float], *, what: str, example: str) ->
         raise UsageError(f"`{text}` is not a {what}.", hint=hint) from None
     if not math.isfinite(value) or value < 0:
         raise UsageError(f"The {what} `{text}` must be a finite number that is not negative.", hint=hint)
+    if value > most[0]:
+        raise UsageError(f"The {what} `{text}` is {most[1]}.", hint="write what a machine can have")
     return value
 
 

@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -7,6 +8,9 @@ from hypothesis import strategies as st
 from proteus_cli.errors import UsageError
 from proteus_cli.units import (
     MAX_DURATION_S,
+    MAX_ENERGY_J,
+    MAX_RATE_QPS,
+    MAX_SIZE_BYTES,
     counted,
     format_duration,
     format_percent,
@@ -68,11 +72,22 @@ def test_what_is_not_a_finite_amount_is_refused_with_a_hint(number: str, unit: s
     assert caught.value.exit_code == 2
 
 
-@pytest.mark.parametrize("text", ["1e308s", "1e6d", "36525.1d"])
-def test_no_duration_is_longer_than_a_century(text: str) -> None:
-    with pytest.raises(UsageError, match="is longer than a century"):
-        parse_duration(text)
-    assert parse_duration("36525d") == MAX_DURATION_S
+@pytest.mark.parametrize(
+    ("parse", "largest", "value", "larger", "problem"),
+    [
+        (parse_rate, "1e12qps", MAX_RATE_QPS, ("1e308qps", "1.1e9kqps"), "is more than 10¹² queries per second"),
+        (parse_duration, "36525d", MAX_DURATION_S, ("1e308s", "1e6d", "36525.1d"), "is longer than a century"),
+        (parse_size, "1048576TiB", MAX_SIZE_BYTES, ("1e308B", "1048577TiB"), "is more than 2²⁰ TiB"),
+        (parse_energy, "1e9kJ", MAX_ENERGY_J, ("1e308J", "1.1e9kJ"), "is more than 10¹² J"),
+    ],
+)
+def test_what_no_machine_can_have_is_refused(
+    parse: Callable[[str], float], largest: str, value: float, larger: tuple[str, ...], problem: str
+) -> None:
+    assert parse(largest) == value
+    for text in larger:
+        with pytest.raises(UsageError, match=f"`{text}` {problem}"):
+            parse(text)
 
 
 @pytest.mark.parametrize("unit", PARSERS)
