@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from proteus_cli.errors import UsageError
 from proteus_cli.units import (
     MAX_DURATION_S,
-    MAX_ENERGY_J,
     MAX_RATE_QPS,
     MAX_SIZE_BYTES,
     counted,
@@ -78,7 +77,6 @@ def test_what_is_not_a_finite_amount_is_refused_with_a_hint(number: str, unit: s
         (parse_rate, "1e12qps", MAX_RATE_QPS, ("1e308qps", "1.1e9kqps"), "is more than 10¹² queries per second"),
         (parse_duration, "36525d", MAX_DURATION_S, ("1e308s", "1e6d", "36525.1d"), "is longer than a century"),
         (parse_size, "1048576TiB", MAX_SIZE_BYTES, ("1e308B", "1048577TiB"), "is more than 2²⁰ TiB"),
-        (parse_energy, "1e9kJ", MAX_ENERGY_J, ("1e308J", "1.1e9kJ"), "is more than 10¹² J"),
     ],
 )
 def test_what_no_machine_can_have_is_refused(

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from builders import make_cascade_point, make_plan, near
 from command_line import Ended, proteus
-from tiny import DEVICES, Tiny, add_plan, change_json
+from tiny import DEVICES, Tiny, add_plan, add_profiles, change_json
 
 from proteus_cli.cli.workflows.planning import short_families
 from proteus_cli.control.policies import policy_named
@@ -281,6 +281,21 @@ def test_a_plan_says_what_it_expects_beside_the_target(workspace: Path) -> None:
         shown = plan(workspace, "--demand", "a=10qps", "--attainment", "99%", *explained).stdout
         lines = [line.split() for line in shown.partition("attainment\n")[2].splitlines()]
         assert ["a", "99", f"{100 * full['expected_attainment']['a']:.2f}"] in lines, shown
+
+
+def test_a_plan_marks_what_it_expects_to_miss_its_target(tiny: Tiny) -> None:
+    """Of shapes nearly all that a device carries is asked."""
+    add_profiles(tiny)
+    asked = ("--demand", "shapes=725qps,tones=100qps", "--headroom", "1", "-w", tiny.root)
+    missing = proteus("plan", *asked)
+    rows = [line.split() for line in missing.stdout.partition("attainment\n")[2].splitlines()]
+    assert ["tones", "99.5", "100.00"] in rows
+    assert ["shapes", "99.5", "98.29!"] in rows
+    assert missing.stdout.endswith(" · !: below the target\n")
+    assert "expected to miss the target: shapes\n" in missing.stderr
+    within = proteus("plan", *asked, "--attainment", "98%")
+    assert "!" not in within.stdout
+    assert "expected to miss" not in within.stderr
 
 
 def test_a_sweep_is_a_table_a_document_and_a_picture(workspace: Path) -> None:

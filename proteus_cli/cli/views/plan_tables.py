@@ -91,12 +91,15 @@ def cascades_table(cascades: "Sequence[PlannedCascade]") -> Table:
 
 
 def attainment_table(plan: "Plan", targets: "Mapping[str, float]") -> RenderableType:
-    """What a plan expects of each family, beside its target: fractions by family."""
+    """What a plan expects of each family, beside its target: fractions by family. What is below it is marked."""
     rows = table(folded_name("family"), number("target", "%"), number("expected", "%"))
+    missing = plan.expected_to_miss(targets)
     for family in plan.demand_qps:
         if (share := plan.expected_attainment_of(family)) is not None:
-            rows.add_row(family, f"{100 * targets[family]:.10g}", f"{100 * share:.2f}")
-    return described(rows, "expected: share of requests in time, of Poisson arrivals", title="attainment")
+            mark = "!" if family in missing else ""
+            rows.add_row(family, f"{100 * targets[family]:.10g}", f"{100 * share:.2f}{mark}")
+    below = " · !: below the target" if missing else ""
+    return described(rows, f"expected: share of requests in time, of Poisson arrivals{below}", title="attainment")
 
 
 class _Whereabouts(NamedTuple):

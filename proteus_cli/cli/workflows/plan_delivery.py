@@ -81,7 +81,10 @@ def _show(planner: Planner, made: Plan, explanation: Explanation | None) -> None
         if made.cascades:
             console.show(cascades_table(made.cascades))
     if made.expected_attainment:
-        console.show(attainment_table(made, planner.rules.attainment_targets(planner.catalog)))
+        targets = planner.rules.attainment_targets(planner.catalog)
+        console.show(attainment_table(made, targets))
+        if missing := made.expected_to_miss(targets):
+            console.say(f"expected to miss the target: {', '.join(missing)}")
     if made.effective_accuracy is not None and made.relative_accuracy is not None:
         is_estimate = bool(made.estimated)
         console.say(

@@ -137,6 +137,11 @@ class Plan(Value, frozen=True, omit_defaults=True):
         """The share of a family's queries that the plan expects in time; None where it expects nothing."""
         return None if self.expected_attainment is UNSET else self.expected_attainment.get(family)
 
+    def expected_to_miss(self, targets: Mapping[str, float]) -> tuple[str, ...]:
+        """The families of which the plan expects less in time than their target, a fraction of their queries."""
+        expected = {family: self.expected_attainment_of(family) for family in self.demand_qps}
+        return tuple(family for family, share in expected.items() if share is not None and share < targets[family])
+
     @property
     def devices(self) -> tuple[str, ...]:
         """All device ids that the plan may use."""
