@@ -2,7 +2,8 @@
 
 What has no effect here but has one in other servers, as `sequence_id` and `shared_memory_region` do, is refused: a
 client that asks for it would otherwise get another answer than it expects. The three parameters that say where tensors
-are in the body of an HTTP request or answer are taken over gRPC as well, where they change nothing.
+are in the body of an HTTP request or answer are taken over gRPC as well, where they change nothing. One that is null is
+as one that is absent.
 """
 
 import math
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import Meta, Struct
 
 from proteus_cli.domain.request import MAX_CONFIDENCE, AskedVersion, Bounds
 from proteus_cli.errors import BadRequest
@@ -36,9 +37,10 @@ class RequestParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_
     ] = None
     priority: Annotated[
         Annotated[int, Meta(ge=0, le=LOWEST_PRIORITY)]
-        | Annotated[float, Meta(ge=0, le=LOWEST_PRIORITY, multiple_of=1)],
-        Meta(description="1 is the highest, larger is lower; 0 means 2."),
-    ] = 0
+        | Annotated[float, Meta(ge=0, le=LOWEST_PRIORITY, multiple_of=1)]
+        | None,
+        Meta(description="1 is the highest, larger is lower; 0 or null means 2."),
+    ] = None
     min_accuracy: Annotated[
         Annotated[float, Meta(ge=0, le=1)] | None, Meta(description="Only variants at least this accurate may answer.")
     ] = None
@@ -58,12 +60,12 @@ class RequestParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_
         Annotated[str, Meta(max_length=LONGEST_CLIENT_KEY)] | None,
         Meta(description="Who asks: requests with one key have answers of one version while a new one is rolled out."),
     ] = None
-    binary_data_output: Annotated[bool, Meta(description="All outputs as binary tensors.")] = False
+    binary_data_output: Annotated[bool | None, Meta(description="All outputs as binary tensors.")] = None
 
     def options(self, version: AskedVersion | None = None) -> RequestOptions:
         """The same, as the data plane takes it, and the version. A timeout of 0 is Triton's way to say "none"."""
         timeout_s, bounds = self.timeout / _US_PER_S if self.timeout else None, self._bounds(version)
-        return RequestOptions(timeout_s, int(self.priority), self.min_accuracy or 0.0, bounds, self.client_key)
+        return RequestOptions(timeout_s, int(self.priority or 0), self.min_accuracy or 0.0, bounds, self.client_key)
 
     def _bounds(self, version: AskedVersion | None) -> Bounds | None:
         confidence, expected, energy_j = self.min_confidence, self.min_expected_accuracy, self.max_energy_j
@@ -89,8 +91,8 @@ class OutputParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_f
     """How an output is wanted."""
 
     binary_data: Annotated[
-        bool | UnsetType, Meta(description="As a binary tensor; without it, as `binary_data_output` says.")
-    ] = UNSET
+        bool | None, Meta(description="As a binary tensor; without it, as `binary_data_output` says.")
+    ] = None
     classification: Annotated[
         Annotated[int, Meta(ge=1, le=MAX_CLASSES)] | None,
         Meta(description="Only so many classes with the highest values, as BYTES `value:index:label`."),
@@ -98,7 +100,7 @@ class OutputParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 
     def form(self, *, binary_by_default: bool) -> Form:
         """The same, as the data plane takes it."""
-        as_binary = binary_by_default if self.binary_data is UNSET else self.binary_data
+        as_binary = binary_by_default if self.binary_data is None else self.binary_data
         return as_binary if self.classification is None else Classes(self.classification, as_binary)
 
 

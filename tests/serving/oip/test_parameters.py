@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import tritonclient.grpc
@@ -15,6 +16,7 @@ from tritonclient.grpc import service_pb2
 from proteus_cli.domain.request import Bounds
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters
 from proteus_cli.serving.requests.query import Classes, Query, RequestOptions
 from proteus_cli.serving.rest.codec.codec import RestCodec
 
@@ -104,6 +106,14 @@ def test_what_is_supported_is_read(decode: Decode) -> None:
     query = decode(asked, {}, {"binary_data": True})
     assert query.options == RequestOptions(0.25, 1, 0.5)
     assert query.outputs == ((0, True),)
+
+
+@pytest.mark.parametrize(("place", "kind"), [*enumerate((RequestParameters, InputParameters, OutputParameters))])
+def test_a_parameter_that_is_null_is_as_one_that_is_absent(place: int, kind: type[msgspec.Struct]) -> None:
+    given: list[Parameters] = [{}, {}, {}]
+    given[place] = dict.fromkeys(kind.__struct_fields__)
+    query = over_rest(*given)
+    assert (query.options, query.outputs) == (RequestOptions(), ((0, False),))
 
 
 @by_each_protocol

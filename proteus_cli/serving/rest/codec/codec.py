@@ -265,7 +265,7 @@ class RestCodec:
         return _Layout(in_order, binary_bytes, query, has_id, has_images)
 
     def _outputs(self, request: InferRequest) -> tuple[tuple[int, Form], ...]:
-        by_default = request.parameters is not None and request.parameters.binary_data_output
+        by_default = request.parameters is not None and bool(request.parameters.binary_data_output)
         if not request.outputs:
             return tuple((index, by_default) for index, _ in self._all_outputs)
         wanted = ((output.name, output.parameters or OutputParameters()) for output in request.outputs)
