@@ -31,7 +31,10 @@
 Any other exception is a bug of the program and keeps its traceback.
 """
 
+import errno
 from typing import ClassVar
+
+_OF_A_PATH = {errno.EACCES, errno.ENAMETOOLONG}
 
 
 def printable(text: str) -> str:
@@ -64,6 +67,19 @@ class UsageError(ProteusError):
 
 class ArtefactError(UsageError):
     """A file is missing, invalid or stale, or cannot be written."""
+
+
+def unsearchable(error: OSError) -> ArtefactError | None:
+    """What a user is told where a path could not be looked at, by its name or its directories; None: other errors.
+
+    Whoever reads or writes a file says so.
+    """
+    if error.errno not in _OF_A_PATH or error.filename is None:
+        return None
+    return ArtefactError(
+        f"Can't look at `{error.filename}`: {error.strerror}.",
+        hint="check its name, and whether this user may search its directories",
+    )
 
 
 class NoFeasiblePlan(ProteusError):

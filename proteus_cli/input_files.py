@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeVar, cast
 
 import msgspec
 
-from proteus_cli.errors import ArtefactError
+from proteus_cli.errors import ArtefactError, unsearchable
 from proteus_cli.units import format_size
 
 T = TypeVar("T")
@@ -56,6 +56,31 @@ _KINDS: Mapping[Callable[[int], bool], str] = {
     stat.S_ISBLK: "a device",
     stat.S_ISSOCK: "a socket",
 }
+
+
+# --- paths
+
+
+@contextmanager
+def looking() -> Iterator[None]:
+    """Raises `ArtefactError` where a path can't be looked at within it."""
+    try:
+        yield
+    except OSError as error:
+        if (problem := unsearchable(error)) is None:
+            raise
+        raise problem from error
+
+
+def found_in(directory: Path, *patterns: str) -> list[Path]:
+    """What a directory has by these patterns, in order; nothing where there is none.
+
+    Raises `PermissionError` where it may not be read: `Path.glob` passes over it.
+    """
+    if not directory.is_dir():
+        return []
+    next(directory.iterdir(), None)
+    return sorted(path for pattern in patterns for path in directory.glob(pattern))
 
 
 # --- bytes

@@ -1,6 +1,5 @@
 """The `proteus` command: its global options, and the one place where errors become exit codes."""
 
-import errno
 import os
 import sys
 from functools import cache
@@ -16,9 +15,7 @@ from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.commands import agent, demo, devices, doctor, init, profile, replay, serve
 from proteus_cli.cli.commands.groups import catalog, cluster, engines, plan, rollout, samples, study, task, trace
-from proteus_cli.errors import ArtefactError, ProteusError
-
-_OF_A_PATH = {errno.EACCES, errno.ENAMETOOLONG}
+from proteus_cli.errors import ProteusError, unsearchable
 
 app = typer.Typer(
     name="proteus",
@@ -98,14 +95,12 @@ def run() -> None:
     except BrokenPipeError:  # the reader of our stdout went away, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
-    except OSError as error:  # of a path that was only looked for: who reads or writes a file says so
-        if error.errno not in _OF_A_PATH or error.filename is None or _wants_traceback():
+    except OSError as error:
+        problem = unsearchable(error)
+        if problem is None or _wants_traceback():
             raise
-        console.report_error(
-            f"Can't look at `{error.filename}`: {error.strerror}.",
-            "check its name, and whether this user may search its directories",
-        )
-        sys.exit(ArtefactError.exit_code)
+        console.report_error(problem.message, problem.hint)
+        sys.exit(problem.exit_code)
 
 
 def _wants_traceback() -> bool:

@@ -14,7 +14,7 @@ from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_count, require
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import ANSWERS, read_bytes
-from proteus_cli.store.files import made_by, write_bytes
+from proteus_cli.store.files import made_by, remove, write_bytes
 from proteus_cli.store.npz_arrays import NOT_NPZ, array_in
 
 MAX_ROWS = 50_000
@@ -79,7 +79,7 @@ def write_answers(path: Path, answers: Mapping[VariantKey, Answers]) -> None:
     Raises `ArtefactError`.
     """
     if not answers:
-        path.unlink(missing_ok=True)
+        remove(path)
         return
     entries = [
         _StoredAnswers(*key, each.engine_digest, each.eval_digest, each.confidence, len(each.correct))

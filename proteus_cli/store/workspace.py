@@ -14,7 +14,7 @@ from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.stages.confidence import discriminator_of
 from proteus_cli.errors import ArtefactError
-from proteus_cli.input_files import ARTEFACT, CATALOG, read_bytes, sha256_of
+from proteus_cli.input_files import ARTEFACT, CATALOG, found_in, read_bytes, sha256_of
 from proteus_cli.store.catalog_files import parse_catalog, read_labels
 from proteus_cli.store.digests import content_digest, model_digest
 from proteus_cli.store.files import read_json
@@ -308,7 +308,7 @@ class Workspace:
 
     def _profiled(self) -> list[str]:
         """The ids of devices with a profile; those of a host of a cluster are in a directory of its name."""
-        paths = (path for pattern in ("*.json", "*/*.json") for path in self.profiles_dir.glob(pattern))
+        paths = found_in(self.profiles_dir, "*.json", "*/*.json")
         profiles = (path for path in paths if not path.name.endswith(_SHARING))
         return [path.relative_to(self.profiles_dir).with_suffix("").as_posix() for path in profiles]
 

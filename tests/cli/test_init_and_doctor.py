@@ -1,9 +1,13 @@
 """A workspace from the sample zoo, and what `doctor` and `devices` say of it."""
 
+import errno
 import json
+import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Ended, files, proteus
@@ -218,6 +222,39 @@ def test_names_in_brackets_are_printed_as_they_are(tiny: Tiny, monkeypatch: pyte
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(diagnosis, "OPTIONAL", {"no_such_package": "pip install 'proteus-serving[tensorrt]'"})
     assert "'proteus-serving[tensorrt]'" in proteus("doctor", "-w", tiny.root).stdout
+
+
+@pytest.mark.parametrize(
+    ("closed", "found"),
+    [
+        ("engines/models/shapes", {"models", "profiles"}),
+        ("profiles", {"profiles", "plan.json"}),
+        ("plans", {"plans"}),
+    ],
+)
+def test_doctor_goes_on_where_a_directory_may_not_be_searched(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, closed: str, found: set[str]
+) -> None:
+    add_plan(tiny, {"cpu0": "shapes-s"})
+
+    def guarded(method: Callable[[Path], Any]) -> Callable[[Path], Any]:
+        """Root may search everywhere, so that a test can't have a directory which may not be searched."""
+
+        def looks(path: Path) -> Any:
+            if tiny.root / closed in (path, *path.parents):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+            return method(path)
+
+        return looks
+
+    for name in ("is_file", "iterdir"):
+        monkeypatch.setattr(Path, name, guarded(getattr(Path, name)))
+    ended = proteus("doctor", "--json", "-w", tiny.root)
+    assert ended.code == (1 if "models" in found else 0), ended
+    findings = json.loads(ended.stdout)
+    about = {each["what"] for each in findings if each["found"].startswith(f"Can't look at `{tiny.root / closed}")}
+    assert about == found
+    assert {"catalog", "profiles"} <= {each["what"] for each in findings}
 
 
 def test_doctor_fails_where_something_that_is_needed_is_missing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:

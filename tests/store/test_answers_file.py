@@ -20,6 +20,12 @@ def answers(rows: int, engine: str = "1" * 64) -> Answers:
     return Answers(engine, "e" * 64, "margin", rng.random(rows).astype(np.float32), right, classes)
 
 
+def test_answers_that_can_not_be_removed_are_told_as_what_can_not_be_written(tmp_path: Path) -> None:
+    (tmp_path / "cpu0.answers.npz").mkdir()
+    with pytest.raises(ArtefactError, match=r"Can't write `.*cpu0\.answers\.npz`: Is a directory"):
+        write_answers(tmp_path / "cpu0.answers.npz", {})
+
+
 def test_answers_are_read_as_they_were_written(tmp_path: Path) -> None:
     written = {SMALL: answers(300), LARGE: answers(70, engine="2" * 64)}
     write_answers(tmp_path / "cpu0.answers.npz", written)

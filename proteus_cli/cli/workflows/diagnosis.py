@@ -20,6 +20,7 @@ from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import ProteusError, printable
+from proteus_cli.input_files import found_in, looking
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, require_current_models
 from proteus_cli.units import counted, format_size
@@ -134,23 +135,40 @@ def _workspace(workspace_dir: Path, devices: Sequence[Device]) -> Iterator[Findi
         yield Finding("workspace", "optional", error.message, error.hint)
         return
     yield Finding("catalog", "ok", f"{counted(len(catalog.families), 'family', 'families')}, {workspace.catalog_path}")
-    missing = {key: [path for path in files if not path.is_file()] for key, files in workspace.model_files().items()}
-    absent = {key: paths for key, paths in missing.items() if paths}
+    absent: Mapping[VariantKey, Sequence[Path]] = {}
     profiles: Mapping[str, Profile] = {}
+    plans: Sequence[Path] = ()
+    try:
+        absent = _absent_models(workspace)
+    except ProteusError as error:
+        yield Finding("models", "missing", error.message, error.hint)
     finding: Finding
     try:
-        profiles = workspace.profiles()
-        for profile in profiles.values():
-            here = tuple(measured for measured in profile.variants if measured.key not in absent)
-            require_current_models(catalog, msgspec.structs.replace(profile, variants=here), workspace)
+        with looking():
+            profiles = workspace.profiles()
+            for profile in profiles.values():
+                here = tuple(measured for measured in profile.variants if measured.key not in absent)
+                require_current_models(catalog, msgspec.structs.replace(profile, variants=here), workspace)
         _require_measured_here(profiles, devices)
         finding = Finding("profiles", "ok", ", ".join(profiles))
     except ProteusError as error:
         finding = Finding("profiles", "optional", error.message, error.hint)
     yield from _models(catalog, absent, profiles)
     yield finding
-    for path in sorted(workspace.plans_dir.glob("*.json")):
+    try:
+        with looking():
+            plans = found_in(workspace.plans_dir, "*.json")
+    except ProteusError as error:
+        yield Finding("plans", "optional", error.message, error.hint)
+    for path in plans:
         yield _plan(workspace, path, devices)
+
+
+@looking()
+def _absent_models(workspace: Workspace) -> dict[VariantKey, list[Path]]:
+    """The files that are not there, by variant. Raises `ArtefactError` where one can't be looked at."""
+    missing = {key: [path for path in files if not path.is_file()] for key, files in workspace.model_files().items()}
+    return {key: paths for key, paths in missing.items() if paths}
 
 
 def _models(
@@ -184,9 +202,10 @@ def _require_measured_here(profiles: Mapping[str, Profile], devices: Sequence[De
 
 def _plan(workspace: Workspace, path: Path, devices: Sequence[Device]) -> Finding:
     try:
-        plan = workspace.plan(path)
-        workspace.require_current(plan.inputs)
-        _require_measured_here(workspace.profiles_of(plan), devices, then=", then `proteus plan` again")
+        with looking():
+            plan = workspace.plan(path)
+            workspace.require_current(plan.inputs)
+            _require_measured_here(workspace.profiles_of(plan), devices, then=", then `proteus plan` again")
     except ProteusError as error:
         return Finding(path.name, "optional", error.message, error.hint)
     return Finding(path.name, "ok", "plan is current")
