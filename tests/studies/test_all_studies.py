@@ -89,11 +89,21 @@ def test_a_budget_that_is_too_short_for_any_cell_is_told(
     """The same command would measure nothing again, however often."""
     squares = Squares()
     kinds(lambda _: squares.draft(1, 2, min_s=5.0))
-    said = "squares: no missing cell is measured in less than 5.0 s; the budget was 4.0 s"
+    said = "squares: no missing cell is measured in less than 5.0 s; the study had 4.0 s"
     all_studied(Workspace(tmp_path), 4.0, force=False)
     assert said in capsys.readouterr().err
     all_studied(Workspace(tmp_path), 10.0, force=False)
     assert said not in capsys.readouterr().err
+
+
+def test_a_part_of_the_budget_is_not_told_as_the_budget(
+    tmp_path: Path, kinds: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    kinds(lambda _: named(Squares().draft(1, 2, min_s=5.0), "first"), lambda _: Squares().draft(1, 2, min_s=5.0))
+    all_studied(Workspace(tmp_path), 8.0, force=False)
+    said = capsys.readouterr().err
+    assert "first: no missing cell is measured in less than 5.0 s; the study had 4.0 s\n" in said
+    assert "the budget was" not in said
 
 
 def test_why_a_cell_failed_is_told(tmp_path: Path, kinds: Callable[..., None]) -> None:

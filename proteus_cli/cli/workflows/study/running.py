@@ -39,7 +39,7 @@ def studied(workspace: Workspace, draft: StudyDraft, budget_s: float | None, *, 
     needed_s = [job.min_s for job in draft.jobs if job.key in study.missing]
     if budget_s is not None and needed_s and budget_s < min(needed_s):
         needed, given = format_duration(min(needed_s)), format_duration(budget_s)
-        console.warn(f"{draft.name}: no missing cell is measured in less than {needed}; the budget was {given}")
+        console.warn(f"{draft.name}: no missing cell is measured in less than {needed}; the study had {given}")
     return study
 
 
