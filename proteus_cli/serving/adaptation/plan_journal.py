@@ -96,6 +96,7 @@ class PlanJournal:
         self._queued = 0
         self._claimed: Base | None = None
         self._lock: int | None = None
+        self._directory_lock: int | None = None
         self.written = self.failed = 0
         self.problem: str | None = None
 
@@ -172,14 +173,27 @@ class PlanJournal:
     def _save(self, record: PlanRecord, plan: Plan) -> None:
         """In the writer's thread."""
         if record.effect is None and self._claimed != record.base:
+            is_first = self._claimed is None
             self._release()
             self._lock, self._claimed = claim(self.directory, record.base), record.base
+            if is_first:
+                self._look_for_others()
         path, contents = self.directory / f"{record.plan}.json", {}
         if not path.exists():  # a new plan, or one that the disk had no space for when it came into force
             contents[path] = store.to_json(plan)
         contents[self.directory / f"{record.plan}{RECORD}"] = store.to_json(record)
         store.write_in_order(contents)
         forget_all_but(self.directory, self._keep)
+
+    def _look_for_others(self) -> None:
+        """Warn where another server that runs has the directory: `plans/history/` is for one."""
+        self._directory_lock = _locked(self.directory / ".lock")
+        if self._directory_lock is None:
+            log.warning(
+                "another server writes to `%s`, too: they overwrite each other's records, and may resume each other's "
+                "plans. Give each a `--state` of its own",
+                self.directory,
+            )
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -265,7 +279,12 @@ def claim(directory: Path, base: Base) -> int | None:
     None: this process, or another server that runs, has claimed it. Raises `OSError` where no lock file can be made.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    handle = os.open(directory / f".{base.sha256[:16]}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    return _locked(directory / f".{base.sha256[:16]}.lock")
+
+
+def _locked(path: Path) -> int | None:
+    """The descriptor that holds the lock of a file, until it is closed; None where another one does."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:

@@ -167,6 +167,22 @@ def test_one_server_at_a_time_may_go_on_from_a_plan(tmp_path: Path) -> None:
             os.close(handle)
 
 
+def test_a_second_server_on_a_history_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever plan it has. In one second, both would write the same record."""
+    journals = [history(tmp_path / name, base=base) for name, base in (("a", BASE), ("b", BASE), ("a", OTHER))]
+    warned = []
+    for journal in journals:
+        journal.began(adopted())
+        journal.began(adopted())
+        journal.stopped()
+        warned.append([record.message for record in caplog.records])
+        caplog.clear()
+    assert warned[:2] == [[], []]
+    (said,) = warned[2]
+    assert said.startswith(f"another server writes to `{tmp_path / 'a'}`, too")
+    assert "--state" in said
+
+
 def test_a_journal_holds_the_lock_of_the_last_plan_file_alone(tmp_path: Path) -> None:
     """Each plan file that SIGHUP puts in force has one; else a server would run out of descriptors."""
     bases = [Base("plan.json", f"{number:016x}" * 4) for number in range(20)]
