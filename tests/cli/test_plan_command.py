@@ -409,6 +409,7 @@ def test_a_sweep_with_cascades_compares_with_plans_without(workspace: Path) -> N
         (("--max-share", "0"), "The rules are not valid: max_share of `a` must be above 0 and at most 1"),
         (("--residency", "0"), "`0` is not a residency."),
         (("--residency", "2", "--survive", "1"), "The rules are not valid: survive takes one variant per device"),
+        (("--fairness", "\udc80"), "The rules are not valid: 'utf-8' codec can't encode"),
         (("--fairness", "none"), "The rules are not valid: Invalid enum value 'none'"),
         (("--slo-fraction", "0"), "The rules are not valid: slo_fraction must be above 0 and at most 1"),
         (("--budget-w", "-1"), "The rules are not valid: a budget must not be negative"),

@@ -58,7 +58,7 @@ def plan_rules(
         )
     try:
         return msgspec.convert(fields, Rules)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # an argument may be bytes that are no text
         raise UsageError(f"The rules are not valid: {error}.", hint="`proteus plan --help` describes them") from None
 
 
