@@ -238,7 +238,7 @@ def spoken(*messages: msgspec.Struct) -> bytes:
     return b"".join(bytes(piece) for message in messages for piece in pieces_of(ENCODER.encode(message)))
 
 
-HELLO = Hello(1, __version__, "s", 1)
+HELLO = Hello(PROTOCOL, __version__, "s", 1)
 NONSENSE = [
     b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc", b"\0" * 8, b"\xff" * 100,
     spoken(Ping(0.0)), spoken(HELLO, HELLO), spoken(HELLO)[:-3] + b"\xc1\xc1\xc1", spoken(HELLO) + b"\xff" * 8,
@@ -265,13 +265,20 @@ def closes(agent: RunningAgent, said: bytes) -> bytes:
         return answer
 
 
+async def check_only_the_next_server_is_served(agent: RunningAgent) -> None:
+    await until(lambda: not agent.agent.sessions)
+    session = await connect(agent.address, "other", 1)
+    assert len(agent.agent.sessions) == 1
+    session.close()
+
+
 @pytest.mark.parametrize("said", NONSENSE)
 def test_nonsense_ends_its_connection_and_nothing_else(tmp_path: Path, said: bytes) -> None:
     async def test() -> None:
         async with plain_agent(tmp_path) as agent:
-            await asyncio.to_thread(closes, agent, said)
-            await until(lambda: not agent.agent.sessions)
-            (await connect(agent.address, "other", 1)).close()
+            answer = await asyncio.to_thread(closes, agent, said)
+            assert (b"Welcome" in answer) == said.startswith(spoken(HELLO))
+            await check_only_the_next_server_is_served(agent)
 
     run(test)
 
@@ -285,8 +292,7 @@ def test_no_bytes_leave_an_agent_that_serves_nobody_any_more(
         async with plain_agent(tmp_path) as agent:
             framed = b"".join(bytes(piece) for each in said for piece in pieces_of(each))
             await asyncio.to_thread(closes, agent, (spoken(HELLO) if greets else b"") + framed + b"\xff" * 8)
-            await until(lambda: not agent.agent.sessions)
-            (await connect(agent.address, "other", 1)).close()
+            await check_only_the_next_server_is_served(agent)
 
     run(test)
 
@@ -448,6 +454,7 @@ def test_a_server_knows_how_much_memory_is_free_on_its_hosts(tmp_path: Path, mon
             for memory in (now[0], HostMemory(2**20, is_short=True), HostMemory(None)):
                 now.append(memory)
                 await until(lambda: link.session is not None and link.session.memory == now[-1])
+                assert getattr(link.session, "memory", None) == memory
 
     run(test)
 

@@ -39,6 +39,7 @@ def test_a_keeper_that_is_gone_already_is_no_keeper() -> None:
         stop = asyncio.Event()
         async with ends_with(keeper.pid, stop, is_serving=lambda: False, alone_s=ALONE_S):
             await asyncio.wait_for(stop.wait(), PATIENCE_S)
+        assert stop.is_set()
 
     run(test)
 

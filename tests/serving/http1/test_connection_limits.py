@@ -254,6 +254,7 @@ def test_a_last_response_that_nobody_reads_is_given_up() -> None:
             + b"GET /large HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"
         )
         await until(lambda: len(world.connections) == 0)
+        assert world.parrot.handled > 0
         client.close()
 
     run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(request_s=0.2))
@@ -334,7 +335,7 @@ def test_a_request_that_waits_for_its_answer_is_not_idle() -> None:
         await client.send(post(b"/later", b""))
         await asyncio.sleep(1.0)
         world.parrot.release()
-        await client.until_has(b"/later")
+        assert [status for status, _ in answers(await client.until_has(b"/later"))] == [200]
         client.close()
 
     run(
@@ -406,7 +407,10 @@ def test_a_request_whose_client_goes_is_abandoned_once(leave: str, sent: bytes, 
 def test_an_answer_to_a_client_that_has_just_gone_is_dropped() -> None:
     """It is answered before the server has read that the client is gone, or after."""
 
+    answered = 0
+
     async def conversation(world: World) -> None:
+        nonlocal answered
         for pause_s in (0.0, 0.0005, 0.001, 0.002):
             for _ in range(20):
                 client = await world.connect()
@@ -419,9 +423,11 @@ def test_an_answer_to_a_client_that_has_just_gone_is_dropped() -> None:
                     if exchange in world.parrot.waiting:
                         world.parrot.waiting.remove(exchange)
                         world.parrot.answer(exchange)
+                        answered += 1
                 await until(lambda: len(world.connections) == 0)
 
-    run(conversation)
+    parrot = run(conversation).parrot
+    assert answered + len(parrot.abandoned_targets) == parrot.handled == 4 * 20 * 2
 
 
 # --- how many there may be

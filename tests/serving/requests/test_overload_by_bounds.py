@@ -75,8 +75,9 @@ def test_who_lowers_the_bound_is_answered() -> None:
         with contextlib.suppress(Overloaded):
             while True:
                 admitted.append(world.submit((1.0, 2.0), options=asks))
-        admitted.append(world.submit((1.0, 2.0), options=RequestOptions(min_accuracy=0.8)))
-        for each in admitted:
+        lower = world.submit((1.0, 2.0), options=RequestOptions(min_accuracy=0.8))
+        assert (lower.min_accuracy, lower.has_ended) == (0.8, False)
+        for each in (*admitted, lower):
             world.plane.admission.cancel(each)
 
     run(lowered, ALONE)

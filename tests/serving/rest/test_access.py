@@ -169,6 +169,14 @@ def test_a_server_with_tokens_needs_neither_check_as_no_browser_adds_a_token() -
 # --- the type of content
 
 
+def is_taken(content_type: bytes | None, body: bytes) -> bool:
+    try:
+        require_json({} if content_type is None else {b"content-type": content_type}, body)
+    except UnsupportedMediaType:
+        return False
+    return True
+
+
 @pytest.mark.parametrize(
     ("content_type", "body"),
     [
@@ -179,7 +187,7 @@ def test_a_server_with_tokens_needs_neither_check_as_no_browser_adds_a_token() -
     ],
 )  # fmt: skip
 def test_json_is_taken_by_whatever_name_common_clients_give_it(content_type: bytes | None, body: bytes) -> None:
-    require_json({} if content_type is None else {b"content-type": content_type}, body)
+    assert is_taken(content_type, body)
 
 
 @pytest.mark.parametrize(
@@ -194,8 +202,7 @@ def test_json_is_taken_by_whatever_name_common_clients_give_it(content_type: byt
     ],
 )
 def test_what_a_form_can_send_is_not_taken_for_json(content_type: bytes, body: bytes) -> None:
-    with pytest.raises(UnsupportedMediaType):
-        require_json({b"content-type": content_type}, body)
+    assert not is_taken(content_type, body)
 
 
 def test_hosts_are_compared_without_case_port_and_the_dot_of_the_root() -> None:

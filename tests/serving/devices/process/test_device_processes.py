@@ -680,6 +680,7 @@ def test_opening_and_closing_many_times_leaves_nothing(times: int) -> None:
                 await executor.opened()
             (executor.abandon if number % 2 else executor.close)()
         await until(lambda: not any(map(exists, pids)))
+        assert not any(map(exists, pids))
 
     run(test)
 

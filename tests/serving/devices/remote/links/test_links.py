@@ -113,6 +113,8 @@ def test_a_host_that_moves_is_connected_to_at_its_new_address_once_the_old_conne
             end_session(links)
             await until(lambda: new.agent.sessions)
             await until(connected(links))
+            await until(lambda: not old.agent.sessions)
+            assert len(new.agent.sessions) == 1
 
     for name in ("old", "new"):
         (tmp_path / name).mkdir()
