@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 _QUANTITY = re.compile(r"\s*([+-]?[0-9.]+(?:[eE][+-]?[0-9]+)?|[+-]?nan|[+-]?inf)\s*([A-Za-zµ/]*)\s*", re.IGNORECASE)
 
-_SHARE = re.compile(r"\s*([0-9]+\.?[0-9]*|\.[0-9]+)\s*(%?)\s*", re.ASCII)
+_SHARE = re.compile(r"\s*([0-9]+(?:\.[0-9]*)?|\.[0-9]+)\s*(%?)\s*", re.ASCII)
 
 _RATES = {"qps": 1.0, "kqps": 1e3, "/s": 1.0, "qpm": 1 / 60}
 _DURATIONS = {"us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "min": 60.0, "m": 60.0, "h": 3600.0, "d": 86400.0}

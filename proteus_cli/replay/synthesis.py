@@ -192,7 +192,7 @@ def _share(name: str, text: str | None) -> float | None:
         share = float(text) if text is not None else None
     except ValueError:
         share = math.nan
-    if not name or not (share is None or is_amount(share)):
+    if not name or not name.isprintable() or not (share is None or is_amount(share)):
         hint = "write families like `digits=0.7,signals=0.3` or `digits,signals`"
         raise UsageError(f"`{name}={text or ''}` is not a family with its share.", hint=hint)
     return share

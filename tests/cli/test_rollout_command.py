@@ -28,6 +28,15 @@ def test_a_quantity_that_makes_no_sense_is_refused(option: str) -> None:
     assert proteus(*START, option).refused()
 
 
+@pytest.mark.parametrize(
+    "call",
+    [("start", "digits\udc80", "digits-l@2"), ("promote", "digits\udc80"), ("abort", "digits", "--reason", "\udc80")],
+    ids=lambda call: call[0],
+)
+def test_what_is_no_text_is_not_asked(call: tuple[str, ...]) -> None:
+    assert proteus("rollout", *call, "--url", "http://127.0.0.1:9").refused().startswith("That can't be asked: ")
+
+
 def test_a_server_that_is_not_there_is_named() -> None:
     ended = proteus(*START)
     assert ended.code == 1

@@ -109,7 +109,7 @@ def test_shares_are_read_as_numbers_names_or_by_zipfs_law() -> None:
     assert zipf_shares(("a", "b"), 2.0) == {"a": 1.0, "b": 1 / 4}
 
 
-@pytest.mark.parametrize("text", ["", "a,", "=1", "a=x", "a=nan", "a=-1", "a=", "a,a", "a=1,b"])
+@pytest.mark.parametrize("text", ["a\udc80", "", "a,", "=1", "a=x", "a=nan", "a=-1", "a=", "a,a", "a=1,b"])
 def test_shares_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_shares(text)

@@ -68,6 +68,8 @@ class RolloutCalls:
                         )
             except TimeoutError:
                 raise ServerError(f"`{self._url}` does not answer.", hint=_NOT_THERE) from None
+            except UnicodeEncodeError as error:  # an argument may be bytes that are no text
+                raise UsageError(f"That can't be asked: {error}.", hint="write it in letters") from None
             except OSError as error:
                 why = why_unreachable(error)
                 raise ServerError(f"Can't reach the server at `{self._url}`: {why}.", hint=_NOT_THERE) from error
