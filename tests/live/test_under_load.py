@@ -43,7 +43,7 @@ def body(value: float = 1.0, **more: Any) -> bytes:
 
 
 def test_a_poisoned_request_hurts_nobody_else_of_its_batch(tmp_path: Path) -> None:
-    made = workspace(tmp_path / "ws", "3s")
+    made = workspace(tmp_path / "ws", "60s")
     options = ("--replan=off", "--batching", "proactive")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda value: live.infer("shapes", body(value)), [1.0, 2.0, POISON, *[3.0] * 5]))
