@@ -29,6 +29,16 @@ def kill_at_work(pid: int) -> None:
 
 
 @contextmanager
+def standing_still(pid: int) -> Iterator[None]:
+    """A process that does nothing until the block ends."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
 def slowed_down(pid: int, *, runs_s: float, stands_s: float) -> Iterator[None]:
     """A process that runs only for a part of the time."""
     is_over = threading.Event()

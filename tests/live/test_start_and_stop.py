@@ -14,23 +14,45 @@ from typing import Any
 
 import pytest
 from command_line import WITHIN_S, Ended, command, proteus, proteus_process
+from injecting import pid_of, standing_still
 from live_server import ANSWER_WITHIN_S, LiveServer, Reply, serving
 from onnx import helper
-from tiny import SHAPES, TONES, Tiny, TinyFamily, add_plan, add_profiles, make_workspace, mlp, save_model, tensor
+from tiny import (
+    SHAPES,
+    TONES,
+    Tiny,
+    TinyFamily,
+    TinyVariant,
+    add_plan,
+    add_profiles,
+    make_workspace,
+    mlp,
+    save_model,
+    tensor,
+)
 
 pytestmark = pytest.mark.live
 
 X: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1, 0.2, 0.3, 0.4]}
-# Batched so, a request waits for others until shortly before the SLO: time to do something meanwhile.
+# Batched so, a request waits for others until shortly before the SLO: for longer than anything here takes.
 WAITING = ("--replan=off", "--batching", "proactive")
-PATIENT = TinyFamily("shapes", SHAPES.variants, slo="3s")
-# With a deadline this far away, the batch that then starts is in time on a busy machine, too.
-WITHIN_LONG = {"parameters": {"timeout": 60_000_000}}
+PATIENT = TinyFamily("shapes", SHAPES.variants, slo="60s")
+# A batch takes 10 s by its profile, so that a device that stands still is not taken for one that hangs.
+SLOW = TinyFamily("shapes", (TinyVariant("shapes-s", 0.7, hidden=4, first_s=10.0, row_s=0.1),), slo="50s")
 
 
 @pytest.fixture
 def made(tmp_path: Path) -> Tiny:
-    tiny = make_workspace(tmp_path / "ws", (PATIENT, TONES))
+    return planned(tmp_path / "ws", PATIENT)
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Tiny:
+    return planned(tmp_path / "slow", SLOW)
+
+
+def planned(root: Path, family: TinyFamily) -> Tiny:
+    tiny = make_workspace(root, (family, TONES))
     add_profiles(tiny)
     add_plan(tiny, {"cpu0": "shapes-s"})
     return tiny
@@ -56,28 +78,30 @@ def start(run: Start, made: Tiny) -> Ended:
     return run("serve", "plan", "--port", "0", "--replan=off", "--log-level", "warning", "-w", made.root)
 
 
-def send(pool: ThreadPoolExecutor, live: LiveServer, **more: Any) -> "Future[Reply]":
-    return pool.submit(live.infer, "shapes", {"inputs": [X], **more})
+def send(pool: ThreadPoolExecutor, live: LiveServer) -> "Future[Reply]":
+    return pool.submit(live.infer, "shapes", {"inputs": [X]})
 
 
 # --- stopping
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_requests_in_flight_are_answered_before_the_server_stops(made: Tiny, number: int) -> None:
-    with serving(made.root, Path("plan"), *WAITING) as live, ThreadPoolExecutor(3) as pool:
-        inside = [send(pool, live, **WITHIN_LONG) for _ in range(3)]
-        live.until(lambda status: status["inside"] == 3)
+def test_requests_in_flight_are_answered_before_the_server_stops(slow: Tiny, number: int) -> None:
+    options = ("--replan=off", "--executor", "process")
+    with serving(slow.root, Path("plan"), *options) as live, ThreadPoolExecutor(3) as pool:
+        with standing_still(pid_of(live, "cpu0")):
+            inside = [send(pool, live) for _ in range(3)]
+            live.until(lambda status: status["inside"] == 3)
 
-        live.process.send_signal(number)
-        status = live.until(lambda status: status["state"] == "draining")
-        assert status["inside"] == 3
-        refused = live.infer("shapes", {"inputs": [X]})
-        assert (refused.status, refused.headers["retry-after"]) == (503, "1")
-        ready = live.get("/v2/health/ready")
-        assert (ready.status, ready.document()) == (503, {"ready": False})
-        assert live.get("/v2/models/shapes/ready").status == 503
-        assert live.get("/v2/health/live").status == 200
+            live.process.send_signal(number)
+            status = live.until(lambda status: status["state"] == "draining")
+            assert status["inside"] == 3
+            refused = live.infer("shapes", {"inputs": [X]})
+            assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+            ready = live.get("/v2/health/ready")
+            assert (ready.status, ready.document()) == (503, {"ready": False})
+            assert live.get("/v2/models/shapes/ready").status == 503
+            assert live.get("/v2/health/live").status == 200
 
         assert [future.result().status for future in inside] == [200, 200, 200]
         assert live.process.wait(ANSWER_WITHIN_S) == 0
@@ -86,14 +110,14 @@ def test_requests_in_flight_are_answered_before_the_server_stops(made: Tiny, num
 
 @pytest.mark.from_nothing
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_to_the_process_group_stops_the_server_and_ends_no_child_early(made: Tiny, number: int) -> None:
+def test_a_signal_to_the_process_group_stops_the_server_and_ends_no_child_early(slow: Tiny, number: int) -> None:
     """As Ctrl-C in a terminal and service managers send it: devices and the solver have work to do until the end."""
-    options = ("--executor", "process", "--batching", "proactive")
-    with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(3) as pool:
+    with serving(slow.root, Path("plan"), "--executor", "process") as live, ThreadPoolExecutor(3) as pool:
         live.until(lambda status: bool(status["solver"]["is_warm"]))
-        inside = [send(pool, live, **WITHIN_LONG) for _ in range(3)]
-        live.until(lambda status: status["inside"] == 3)
-        os.killpg(live.process.pid, number)
+        with standing_still(pid_of(live, "cpu0")):
+            inside = [send(pool, live) for _ in range(3)]
+            live.until(lambda status: status["inside"] == 3)
+            os.killpg(live.process.pid, number)
         assert [future.result().status for future in inside] == [200, 200, 200]
         assert live.process.wait(ANSWER_WITHIN_S) == 0
         log = live.log.read_text()
@@ -104,7 +128,7 @@ def test_a_signal_to_the_process_group_stops_the_server_and_ends_no_child_early(
 def test_requests_that_outlast_the_drain_timeout_are_dropped_with_an_answer(made: Tiny) -> None:
     options = (*WAITING, "--drain-timeout", "200ms")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(1) as pool:
-        inside = send(pool, live, **WITHIN_LONG)
+        inside = send(pool, live)
         live.until(lambda status: status["inside"] == 1)
         assert live.stop() == 0
         assert (inside.result().status, inside.result().headers["proteus-outcome"]) == (504, "dropped")
@@ -114,7 +138,7 @@ def test_requests_that_outlast_the_drain_timeout_are_dropped_with_an_answer(made
 def test_a_second_signal_ends_at_once(made: Tiny, first: int, second: int) -> None:
     options = (*WAITING, "--drain-timeout", "60s")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(1) as pool:
-        inside = send(pool, live, **WITHIN_LONG)
+        inside = send(pool, live)
         live.until(lambda status: status["inside"] == 1)
         live.process.send_signal(first)
         live.until(lambda status: status["state"] == "draining")

@@ -1,7 +1,6 @@
 """A running server under load: what it refuses, what a bad request costs the others, and how it stops."""
 
 import gzip
-import os
 import signal
 import threading
 from collections import Counter
@@ -13,7 +12,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from injecting import pid_of, until
+from injecting import pid_of, standing_still, until
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import TONES, Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, looking_up, make_workspace
 
@@ -149,14 +148,9 @@ def test_of_three_times_what_can_be_carried_some_is_refused_and_the_rest_answere
     """
     made = workspace(tmp_path / "ws", "50s", first_s=10.0, row_s=10.0)
     with serving(made.root, Path("plan"), "--replan=off", "--executor", "process") as live:
-        pid = pid_of(live, "cpu0")
-        os.kill(pid, signal.SIGSTOP)
-        with ThreadPoolExecutor(15) as pool:
+        with ThreadPoolExecutor(15) as pool, standing_still(pid_of(live, "cpu0")):
             asked = [pool.submit(live.infer, "shapes", body()) for _ in range(15)]
-            try:
-                live.until(lambda status: status["outcomes"]["shapes"]["rejected"] == 11)
-            finally:
-                os.kill(pid, signal.SIGCONT)
+            live.until(lambda status: status["outcomes"]["shapes"]["rejected"] == 11)
         replies = [future.result() for future in asked]
         assert live.stop() == 0
     refused = [reply for reply in replies if reply.status == 429]
