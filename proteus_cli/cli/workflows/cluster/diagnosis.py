@@ -7,6 +7,7 @@ from proteus_cli.cli.workflows.cluster.hosts import ReachedHost, agents_of, reac
 from proteus_cli.cli.workflows.diagnosis import Finding, printable_finding
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ProteusError
+from proteus_cli.input_files import looking
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
 from proteus_cli.serving.devices.remote.links.host_list import HostList
@@ -64,7 +65,9 @@ def _device(name: str, inventory: Inventory, workspace: Workspace) -> Finding:
     return Finding(name, "ok", f"{found}; measured")
 
 
+@looking()
 def _profile_of(device: str, workspace: Workspace) -> Profile | None:
+    """None where it has none. Raises `ArtefactError`."""
     return workspace.profile(device) if workspace.profile_path(device).is_file() else None
 
 

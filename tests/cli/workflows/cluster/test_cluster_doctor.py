@@ -1,7 +1,9 @@
 """What `proteus doctor --cluster` says of hosts: reached or not, and which of their devices are measured."""
 
 import asyncio
+import errno
 import json
+import os
 from pathlib import Path
 
 import msgspec
@@ -57,6 +59,25 @@ def test_hosts_their_versions_and_devices(made: Tiny, monkeypatch: pytest.Monkey
         assert "the profile is of another one: another CPU" in found["a/cpu1"].found
         assert "no profile" in found["a/cpu2"].found
         assert "b (127.0.0.1:1) can't be reached" in found["host b"].found
+
+    run(test)
+
+
+def test_profiles_that_may_not_be_looked_at_are_findings(made: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a directory may not be searched; root may search all."""
+    is_file = Path.is_file
+
+    def guarded(path: Path) -> bool:
+        if made.place.profiles_dir in path.parents:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return is_file(path)
+
+    async def test() -> None:
+        async with running_agent(made.root, DEVICES[:1], has_key=False) as agent:
+            monkeypatch.setattr(Path, "is_file", guarded)
+            found = await asyncio.to_thread(diagnosed, made, f"127.0.0.1:{agent.address.port}")
+        assert found["host a"].state == "ok"
+        assert "Can't look at `" in found["a/cpu0"].found
 
     run(test)
 
