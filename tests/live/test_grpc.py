@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError
+from injecting import pid_of, standing_still
 from installed import needs
 from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from onnx import helper
@@ -38,6 +40,8 @@ WIDTH = 3 * 224 * 224  # an image: 602 KB
 TYPES = TinyFamily("types", (TinyVariant("types-s", 0.5, hidden=1),), slo="60s")
 WIDE = TinyFamily("wide", (TinyVariant("wide-s", 0.5, hidden=1),), slo="60s")
 PATIENT = TinyFamily("shapes", SHAPES.variants, slo="3s")
+# A batch takes 10 s by its profile, so that a device that stands still is not taken for one that hangs.
+SLOW = TinyFamily("shapes", (TinyVariant("shapes-s", 0.7, hidden=4, first_s=10.0, row_s=0.1),), slo="50s")
 LONG_US = 60_000_000
 MAX_BODY = 2**20
 ROWS = 3
@@ -427,13 +431,25 @@ def test_what_is_no_call_is_answered_in_http(server: LiveServer) -> None:
 @pytest.fixture
 def patient(tmp_path: Path) -> Iterator[tuple[LiveServer, Any]]:
     """A server whose requests wait for others until shortly before their deadline."""
-    made: Tiny = make_workspace(tmp_path / "ws", (PATIENT, TYPES))
+    with serving_over_grpc(tmp_path, PATIENT, "--batching", "proactive") as served:
+        yield served
+
+
+@pytest.fixture
+def slow(tmp_path: Path) -> Iterator[tuple[LiveServer, Any]]:
+    """A server whose device may stand still for a while."""
+    with serving_over_grpc(tmp_path, SLOW, "--executor", "process") as served:
+        yield served
+
+
+@contextmanager
+def serving_over_grpc(tmp_path: Path, family: TinyFamily, *options: str) -> Iterator[tuple[LiveServer, Any]]:
+    made: Tiny = make_workspace(tmp_path / "ws", (family, TYPES))
     identity_of_all_types(made.model("types-s"))
     add_profiles(made)
     plan = add_plan(made, {"cpu0": "shapes-s"})
-    options = ("--replan=off", "--batching", "proactive", "--grpc-port", "0", "--drain-timeout", "30s")
     with (
-        serving(made.root, plan, *options) as live,
+        serving(made.root, plan, "--replan=off", "--grpc-port", "0", "--drain-timeout", "30s", *options) as live,
         grpc.insecure_channel(f"127.0.0.1:{live.grpc_port}") as channel,
     ):
         yield live, channel
@@ -501,21 +517,20 @@ def test_a_client_that_cancels_leaves_the_queue(patient: tuple[LiveServer, grpc.
     assert outcomes(live)["dropped"] == 1
 
 
-def test_what_is_inside_is_answered_before_the_server_stops(patient: tuple[LiveServer, grpc.Channel]) -> None:
-    live, channel = patient
+def test_what_is_inside_is_answered_before_the_server_stops(slow: tuple[LiveServer, grpc.Channel]) -> None:
+    live, channel = slow
     stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
     watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service="shapes"))
     assert next(watch).status == health_pb2.HealthCheckResponse.SERVING
     with ThreadPoolExecutor(3) as pool:
-        requests = [shapes_request(id=str(number)) for number in range(3)]
-        for request in requests:
-            request.parameters["timeout"].int64_param = 8_000_000
-        inside: list[Future[Any]] = [pool.submit(stub.ModelInfer, request) for request in requests]
-        live.until(lambda status: status["inside"] == 3)
-        live.process.send_signal(signal.SIGTERM)
-        assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
-        error: Any = refused(stub.ModelInfer, shapes_request())
-        assert error.code() is grpc.StatusCode.UNAVAILABLE
+        with standing_still(pid_of(live, "cpu0")):
+            requests = [shapes_request(id=str(number)) for number in range(3)]
+            inside: list[Future[Any]] = [pool.submit(stub.ModelInfer, request) for request in requests]
+            live.until(lambda status: status["inside"] == 3)
+            live.process.send_signal(signal.SIGTERM)
+            assert next(watch).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            error: Any = refused(stub.ModelInfer, shapes_request())
+            assert error.code() is grpc.StatusCode.UNAVAILABLE
         assert [future.result().id for future in inside] == ["0", "1", "2"]
     assert live.process.wait(ANSWER_WITHIN_S) == 0
 
