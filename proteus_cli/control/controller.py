@@ -179,10 +179,10 @@ class Controller:
         """Whether loads for plans, beside what serves, must use only the time that batches leave."""
         return not self.replanning.loses_requests(now_s)
 
-    def use_profiles(self, profiles: Mapping[str, Profile]) -> None:
+    def use_profiles(self, profiles: Mapping[str, Profile]) -> Effects:
         """Replace the times and accuracies by which standbys are chosen. Memory limits and placeable variants stay."""
         self.placeable.changed()
-        self.topology.use_profiles(profiles, self.slo_targets, self.plan.rules)
+        return self.topology.use_profiles(profiles, self.slo_targets, self.plan.rules)
 
     def add_device(self, device: str, slots: int, memory: DeviceMemory | None = None) -> None:
         """Add a device. It counts as lost until it has passed its probation, when the driver calls `device_recovered`.
@@ -219,10 +219,10 @@ class Controller:
         self._joining.discard(device)
         return self._changed(self.topology.device_recovered(device, hosted), now_s)
 
-    def engine_failed(self, device: str, key: VariantKey) -> None:
+    def engine_failed(self, device: str, key: VariantKey) -> Effects:
         """An engine cannot be loaded on a device, or fails on every batch: plans do without it until it recovers."""
         self.replanning.notice(f"{key.variant} is broken on {device}")
-        self.topology.engine_failed(device, key)
+        return self.topology.engine_failed(device, key)
 
     def engine_recovered(self, device: str, key: VariantKey) -> None:
         """Plans may try an engine again that failed."""

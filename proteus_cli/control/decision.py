@@ -318,7 +318,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StandbyLoad:
-    """Free all that ``device`` has but what it ``keeps``, and load a variant beside it, for up to ``max_batch`` rows.
+    """Load a variant beside what ``device`` keeps, for up to ``max_batch`` rows.
 
     The device serves meanwhile. The driver reports the end of the load, which began at ``start_s``.
     """
@@ -326,7 +326,6 @@ class StandbyLoad:
     device: str
     key: VariantKey
     max_batch: int
-    keeps: frozenset[VariantKey]
     start_s: float
 
 
@@ -346,7 +345,7 @@ class Effects:
     ``dropped``: requests that are given up, as nothing that is hosted may answer them. ``failed``: requests that were
     running on `MAX_RUNS` devices as these were lost, and checks that ran. ``requeued``: requests that were running on a
     lost device, and wait again. ``keep``: what devices have loaded beyond that is to be freed. ``load``: loads to
-    start. ``ask``: workers to ask for a decision, after the rest is done.
+    start; ``standby``: one beside what serves. ``ask``: workers to ask for a decision, after the rest is done.
     """
 
     ask: tuple[str, ...] = ()
@@ -355,6 +354,7 @@ class Effects:
     requeued: tuple[Request, ...] = ()
     keep: tuple[Keep, ...] = ()
     load: tuple[Load, ...] = ()
+    standby: StandbyLoad | None = None
 
 
 NO_EFFECTS = Effects()

@@ -342,6 +342,8 @@ class _Simulation:
         # With `load_time_s`, nothing loads beside what serves; a load that takes no time takes no device away either.
         rollout, load_time_s = PlanRollout(self._controller.topology, hosted), self._conditions.load_time_s
         beside = rollout.begin(in_place=self._devices if load_time_s is not None else ())
+        for device in beside.ask:
+            self._ask(device, now_s)
         load_beside_s, solve_s = self._load_beside_s(beside), self._solve_s(now_s)
         replanning = self._controller.replanning
 
@@ -399,10 +401,11 @@ class _Simulation:
 
     def _load_standbys(self, now_s: float) -> None:
         """Start the loads of standbys that are worth it now."""
-        while (load := self._controller.topology.next_standby(now_s)) is not None:
+        while (load := (effects := self._controller.topology.next_standby(now_s)).standby) is not None:
             measured = self._profiles[load.device].of(*load.key)
             assert measured is not None  # noqa: S101 - only what was profiled stands by
             self._events.at(now_s + self._load_time_s(measured), self._standby_loaded, load)
+            self._apply(effects, now_s)
 
     def _standby_loaded(self, now_s: float, load: StandbyLoad) -> None:
         self._apply(self._controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s), now_s)

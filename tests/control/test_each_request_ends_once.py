@@ -156,16 +156,21 @@ class Driver:
                 self._apply(self.controller.device_recovered(device, now_s), now_s)
             case UseSlots(device=device, slots=slots):
                 self.slots[device] = slots
-                for each in self.controller.use_slots(device, slots, now_s).ask:
-                    self._ask(each, now_s)
+                self._ask_those_of(self.controller.use_slots(device, slots, now_s), now_s)
                 self._check_nobody_idles(now_s)
             case StandBy():
-                load = self.controller.topology.next_standby(now_s)
-                if load is not None:
-                    self.controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s)
+                effects = self.controller.topology.next_standby(now_s)
+                self._ask_those_of(effects, now_s)
+                if effects.standby is not None:
+                    ended = self.controller.topology.standby_ended(effects.standby, StandbyEnd.LOADED, now_s)
+                    self._ask_those_of(ended, now_s)
             case MemoryShort(device=device):
-                self.controller.topology.memory_short(device, now_s)
+                self._ask_those_of(self.controller.topology.memory_short(device, now_s), now_s)
         self._check_quota()
+
+    def _ask_those_of(self, effects: Effects, now_s: float) -> None:
+        for each in effects.ask:
+            self._ask(each, now_s)
 
     def _apply(self, effects: Effects, now_s: float) -> None:
         assert {*effects.ask} == {*DEVICES}

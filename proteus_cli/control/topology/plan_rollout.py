@@ -15,10 +15,11 @@ from proteus_cli.errors import OutOfDeviceMemory
 
 @dataclass(frozen=True, slots=True)
 class LoadBeside:
-    """Free what devices do not ``keep``, then load ``hosts`` beside what serves, and report what failed."""
+    """Free what devices do not ``keep``, ask workers, load ``hosts`` beside what serves, and report what failed."""
 
     hosts: tuple[Host, ...]
     keep: tuple[Keep, ...]
+    ask: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +69,13 @@ class PlanRollout:
         Memory is what ``profiles`` by device say, and ``free_bytes`` by host, where they are known.
         """
         hosted = [host for host in self._hosted if host.device not in in_place]
-        if hosted:
-            self._topology.make_room(hosted)
+        ask = self._topology.make_room(hosted).ask if hosted else ()
         wanted = {device: keys(self._on(device)) for device in dict.fromkeys(host.device for host in hosted)}
         resident = {device: self._topology.steps.resident_on(device) for device in wanted}
         full = without_room_beside(wanted, resident, profiles, free_bytes)
         self._in_place = frozenset(in_place) | full
         beside = self._topology.steps.usable - full
-        return LoadBeside(tuple(host for host in hosted if host.device in beside), self.keep)
+        return LoadBeside(tuple(host for host in hosted if host.device in beside), self.keep, ask)
 
     def loaded_beside(self, failures: Iterable[FailedLoad], now_s: float) -> LoadBeside | Switch | RolloutEnd:
         """The loads beside what serves have ended."""
@@ -105,11 +105,11 @@ class PlanRollout:
     def _again_without_standbys(self, crowded: Collection[str], now_s: float) -> LoadBeside:
         self._tried_again = True
         self._failures = [failed for failed in self._failures if failed.device not in crowded]
-        keep = []
+        keep, ask = list[Keep](), dict[str, None]()
         for device in crowded:
-            self._topology.memory_short(device, now_s)
+            ask |= dict.fromkeys(self._topology.memory_short(device, now_s).ask)
             keep.append(Keep(device, self._topology.steps.resident_on(device) | keys(self._on(device))))
-        return LoadBeside(tuple(host for device in crowded for host in self._on(device)), tuple(keep))
+        return LoadBeside(tuple(host for device in crowded for host in self._on(device)), tuple(keep), tuple(ask))
 
     def _on(self, device: str) -> list[Host]:
         return [host for host in self._hosted if host.device == device]

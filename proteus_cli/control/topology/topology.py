@@ -64,12 +64,12 @@ class Topology:
         """What a device has active; during a load in place, what it had before."""
         return self.steps.hosted_on(device)
 
-    def next_standby(self, now_s: float) -> StandbyLoad | None:
+    def next_standby(self, now_s: float) -> Effects:
         """A standby to load now, if any; to be asked for when the driver has nothing else to load, again and again."""
         found = self.warming.next(now_s, self.outages.engines)
-        if found is not None:
-            self._use_standbys()
-        return found
+        if found is None:
+            return NO_EFFECTS
+        return Effects(ask=self._use_standbys(), keep=self.steps.keep_of(found.device), standby=found)
 
     def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool = False) -> Effects:
         """The load of a standby has ended. Where a plan has changed meanwhile, what it loaded may be freed."""
@@ -81,10 +81,10 @@ class Topology:
         self.warming.memory_short(device, now_s)
         return Effects(ask=self._use_standbys(), keep=self.steps.keep_of(device))
 
-    def make_room(self, hosted: Sequence[Host]) -> None:
+    def make_room(self, hosted: Sequence[Host]) -> Effects:
         """Give standbys up, so that ``hosted`` can be loaded beside what is active."""
         self.steps.make_room(hosted)
-        self._use_standbys()
+        return Effects(ask=self._use_standbys())
 
     def loads_began(self, devices: Iterable[str]) -> None:
         """Engines are being loaded on devices, whose batches may take longer until `loads_ended`."""
@@ -107,7 +107,7 @@ class Topology:
         """What variants may take of each device that may have standbys, in bytes."""
         return self._standbys.limits
 
-    def use_memory(self, memory: Mapping[str, DeviceMemory]) -> None:
+    def use_memory(self, memory: Mapping[str, DeviceMemory]) -> Effects:
         """Replace what the devices that may have standbys can load, and in how many bytes, by device.
 
         On a device that ``memory`` leaves out, no standby may be loaded. Standbys that may not be loaded any more are
@@ -115,12 +115,12 @@ class Topology:
         """
         self._standbys.use(memory)
         self.warming.changed()
-        self._use_standbys()
+        return Effects(ask=self._use_standbys())
 
-    def use_profiles(self, profiles: Mapping[str, Profile], targets: Mapping[str, SloTarget], rules: Rules) -> None:
+    def use_profiles(self, profiles: Mapping[str, Profile], targets: Mapping[str, SloTarget], rules: Rules) -> Effects:
         known, placeable = self._standbys.known, self._standbys.placeable
         memory = device_memory(self.memory_limits, profiles, targets, rules, known)
-        self.use_memory({device: each.placing_only(placeable) for device, each in memory.items()})
+        return self.use_memory({device: each.placing_only(placeable) for device, each in memory.items()})
 
     def pin_standbys(self, keys: Collection[VariantKey]) -> None:
         """Keep these variants where they stand by: no other standby replaces them."""
@@ -166,10 +166,10 @@ class Topology:
         effects = self._rehost(self.steps.device_recovered(device, hosted))
         return replace(effects, keep=self.steps.keep_of(device))
 
-    def engine_failed(self, device: str, key: VariantKey) -> None:
+    def engine_failed(self, device: str, key: VariantKey) -> Effects:
         self.outages = replace(self.outages, engines=self.outages.engines | {(device, *key)})
         self.warming.engine_failed(device, key)
-        self._use_standbys()
+        return Effects(ask=self._use_standbys())
 
     def engine_recovered(self, device: str, key: VariantKey) -> None:
         self.outages = replace(self.outages, engines=self.outages.engines - {(device, *key)})

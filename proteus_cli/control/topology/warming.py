@@ -55,7 +55,7 @@ class Warming:
         device, key = found
         self._steps.trim(device, also_needed={key})
         max_batch = self._standbys.loadable(device, key).max_batch
-        self._loads[device] = StandbyLoad(device, key, max_batch, self._steps.resident_on(device), now_s)
+        self._loads[device] = StandbyLoad(device, key, max_batch, now_s)
         return self._loads[device]
 
     def _next(

@@ -11,6 +11,7 @@ from functools import partial
 import msgspec
 
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Effects
 from proteus_cli.control.devices.drift import Correction, Drift, rerated
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.errors import ProteusError
@@ -40,7 +41,7 @@ class AppliedCorrection:
 class Recalibration:
     """Puts corrections in force: in the profiles, for the workers, in the plan and in the solver.
 
-    ``is_recording``: corrected profiles are written back to the workspace.
+    ``apply`` does what the controller asks for. ``is_recording``: corrected profiles are written back to the workspace.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class Recalibration:
         drift: Drift,
         profiles: ProfileStore,
         controller: Controller,
+        apply: Callable[[Effects], None],
         control_loop: ControlLoop,
         planner: LivePlanner,
         source: PlanSource,
@@ -56,7 +58,8 @@ class Recalibration:
         is_recording: bool,
     ) -> None:
         self.drift, self.is_recording = drift, is_recording
-        self._profiles, self._controller, self._control_loop = profiles, controller, control_loop
+        self._profiles, self._controller, self._apply = profiles, controller, apply
+        self._control_loop = control_loop
         self._planner, self._source, self._clock = planner, source, clock
         self._unwritten: set[str] = set()
         self.made: deque[AppliedCorrection] = deque(maxlen=MAX_SHOWN)
@@ -97,7 +100,7 @@ class Recalibration:
         """Correct profiles, write them, and then put plans in force that are made from what was written."""
         for device in dict.fromkeys(correction.device for correction in corrections):
             self._correct_device(device, [each for each in corrections if each.device == device])
-        self._controller.use_profiles(self._profiles)
+        self._apply(self._controller.use_profiles(self._profiles))
         await asyncio.to_thread(self.write)
         reason = "; ".join(map(_description, corrections))
         await self._put_in_force(corrections, reason)

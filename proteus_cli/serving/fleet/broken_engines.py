@@ -1,10 +1,10 @@
 """Engines that failed on a device: plans do without them for a while, and then they are tried again."""
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import FailedLoad, Host
+from proteus_cli.control.decision import Effects, FailedLoad, Host
 from proteus_cli.control.devices.breaker import (
     FIRST_ENGINE_RETRY_S,
     Breaker,
@@ -22,11 +22,22 @@ log = logging.getLogger("proteus.fleet")
 
 
 class BrokenEngines:
-    """``breakers`` has one for each engine that ever failed on a device."""
+    """``breakers`` has one for each engine that ever failed on a device.
 
-    def __init__(self, controller: Controller, loader: Loader, workers: Mapping[str, Worker], clock: Clock) -> None:
+    ``apply`` does what the controller asks for.
+    """
+
+    def __init__(
+        self,
+        controller: Controller,
+        loader: Loader,
+        workers: Mapping[str, Worker],
+        clock: Clock,
+        apply: Callable[[Effects], None],
+    ) -> None:
         self.breakers: dict[tuple[str, VariantKey], Breaker] = {}
         self._controller, self._loader, self._workers, self._clock = controller, loader, workers, clock
+        self._apply = apply
 
     def failed(self, failed: FailedLoad) -> None:
         """An engine cannot be loaded, or fails on every batch: plans do without it for a while.
@@ -41,7 +52,7 @@ class BrokenEngines:
             breaker = self.breakers.setdefault((device, key), Breaker(FIRST_ENGINE_RETRY_S))
             if breaker.state is not BreakerState.OPEN:
                 breaker.on(BreakerEvent.BROKE, now_s, failed.error.message)
-                self._controller.engine_failed(device, key)
+                self._apply(self._controller.engine_failed(device, key))
         log.error(
             "%s is broken%s: %s", self._loader.labels[key],
             "" if len(broken) == len(self._workers) else f" on {failed.device}", failed.error.message,

@@ -90,7 +90,7 @@ class Fleet:
         self.workers = workers.by_device
         self.tuners: dict[str, SlotTuner] = {}
         self._tunes_slots = tunes_slots
-        self.broken_engines = BrokenEngines(controller, self.loader, self.workers, clock)
+        self.broken_engines = BrokenEngines(controller, self.loader, self.workers, clock, self.apply)
         for device in devices:
             self._add(device, self.open_device(device))
         self.standbys = StandbyLoader(
@@ -101,7 +101,7 @@ class Fleet:
             clock,
             self._changing.locked,
             memory_of,
-            self._apply,
+            self.apply,
         )
 
     def add_device(self, device: str, memory: DeviceMemory | None = None) -> None:
@@ -157,7 +157,7 @@ class Fleet:
 
     def use_slots(self, device: str, slots: int) -> None:
         """Have a device run at most so many batches at once; those that run are not ended."""
-        self._apply(self._controller.use_slots(device, slots, self._clock()))
+        self.apply(self._controller.use_slots(device, slots, self._clock()))
 
     async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         """Put a plan in force: load its engines, switch, free the others. Returns the engines that came to each device.
@@ -215,6 +215,7 @@ class Fleet:
         step: LoadBeside | Switch | RolloutEnd = rollout.begin(self._profiles, self._free_bytes())
         while isinstance(step, LoadBeside):
             self._free(step.keep)
+            self._ask(step.ask)
             step = rollout.loaded_beside(await self._load(step.hosts, self._gives_way), self._clock())
         if isinstance(step, Switch):
             try:
@@ -250,11 +251,12 @@ class Fleet:
 
     async def _follow(self, effects: Effects) -> list[FailedLoad]:
         """Apply effects, and do the loads in place that they start, until there are no more; returns what failed."""
-        self._apply(effects)
+        self.apply(effects)
         self.broken_engines.passed(chain.from_iterable(map(self._controller.topology.hosted_on, self._usable())))
         return list(chain.from_iterable(await asyncio.gather(*map(self._load_in_place, effects.load))))
 
-    def _apply(self, effects: Effects) -> None:
+    def apply(self, effects: Effects) -> None:
+        """Do what a change of the controller's state asks for, but for loads."""
         self._free(effects.keep)
         self._results.dropped(effects.dropped)
         self._ask(effects.ask)

@@ -60,7 +60,9 @@ class StandbyLoader:
         """Start to load the next standby, if there is one and none is loading; hosts without memory give theirs up."""
         self._relieve()
         if self._loading is None:
-            self._load = self._topology.next_standby(self._clock())
+            effects = self._topology.next_standby(self._clock())
+            self._load = effects.standby
+            self._apply(effects)
             if self._load is not None and self._is_short(self._load.device):
                 self._apply(self._topology.standby_ended(self._load, StandbyEnd.NO_MEMORY, self._clock()))
                 self._load = None
@@ -85,7 +87,6 @@ class StandbyLoader:
         return self._awaited_for is None or self._awaited_for()
 
     async def _run(self, load: StandbyLoad) -> None:
-        self._loader.keep_only(load.device, self._workers[load.device].executor, load.keeps)
         how = StandbyEnd.GIVEN_UP
         self._topology.loads_began([load.device])
         executor = self._workers[load.device].executor

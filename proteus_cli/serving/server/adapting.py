@@ -161,8 +161,8 @@ class _Parts:
         if drift is None:
             return None
         recalibration = Recalibration(
-            drift, self.profiles, self.plane.controller, self.planning.control_loop, self.planning.planner,
-            self.deployment.source, self.plane.clock, is_recording=self.deployment.records,
+            drift, self.profiles, self.plane.controller, self.plane.fleet.apply, self.planning.control_loop,
+            self.planning.planner, self.deployment.source, self.plane.clock, is_recording=self.deployment.records,
         )  # fmt: skip
         self.stack.callback(recalibration.write)
         await self._run(recalibration.watch())

@@ -58,7 +58,7 @@ def adopted(
 
 
 def load_standbys(controller: Controller) -> None:
-    while (load := controller.topology.next_standby(0.0)) is not None:
+    while (load := controller.topology.next_standby(0.0).standby) is not None:
         controller.topology.standby_ended(load, StandbyEnd.LOADED, 0.0)
 
 
@@ -131,7 +131,7 @@ def test_once_one_is_loaded_its_device_is_asked_about_what_waits() -> None:
     hosts = good(), other()
     controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY, memory={"cpu1": memory()})
     controller.adopt(plan_hosting(*hosts), hosts, 0.0)
-    load = controller.topology.next_standby(0.0)
+    load = controller.topology.next_standby(0.0).standby
     assert load is not None
     offered(controller, *range(10))
     launched(controller, "cpu0", 0.0)
@@ -143,7 +143,7 @@ def test_once_one_is_loaded_its_device_is_asked_about_what_waits() -> None:
 def test_nobody_is_asked_where_a_load_changes_nothing() -> None:
     controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY, memory={"cpu1": memory()})
     controller.adopt(plan_hosting(good(), other()), (good(), other()), 0.0)
-    load = controller.topology.next_standby(0.0)
+    load = controller.topology.next_standby(0.0).standby
     assert load is not None
     assert controller.topology.standby_ended(load, StandbyEnd.FAILED, 1.0).ask == ()
 

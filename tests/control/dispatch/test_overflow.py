@@ -18,21 +18,23 @@ from msgspec.structs import replace as replaced
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Admitted, Host, Launch, Refused, StandbyEnd
+from proteus_cli.control.decision import IDLE, Admitted, FailedLoad, Host, Keep, Launch, Refused, StandbyEnd
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory
-from proteus_cli.control.topology.plan_rollout import PlanRollout
+from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.errors import OutOfDeviceMemory
 
 GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
 GOOD, FAST = VariantKey("a", "good"), VariantKey("a", "fast")
 BATCH_S = 0.04  # four rows of the good variant: 100 qps
+LARGE = hosted("cpu0", "a", "large", latency_s={1: 0.02}, capacity_qps=50.0)
 STANDBY = hosted(
     "cpu9", *FAST, latency_s={1: 0.001, 8: 0.008}, max_batch=8, weight=0.0, capacity_qps=1000.0, accuracy=0.6
 )
@@ -57,7 +59,7 @@ def adopted(
     slots = dict.fromkeys(devices, 1)
     controller = Controller({"a": 0.1}, slots, GREEDY, dispatch_ahead_s=dispatch_ahead_s, memory=limits)
     controller.adopt(plan_hosting(*hosts, devices=devices), hosts, 0.0)
-    while (load := controller.topology.next_standby(0.0)) is not None:
+    while (load := controller.topology.next_standby(0.0).standby) is not None:
         controller.topology.standby_ended(load, StandbyEnd.LOADED, 0.0)
     return controller
 
@@ -158,7 +160,7 @@ def test_canaries_are_answered_by_standbys_but_for_the_version_that_others_have(
     controller.use_twins("a", Twins("good", "good@2"))
     hosts = (good("cpu0"), twins)
     controller.adopt(plan_hosting(*hosts, devices=["cpu0", "cpu1"]), hosts, 0.0)
-    while (load := controller.topology.next_standby(0.0)) is not None:
+    while (load := controller.topology.next_standby(0.0).standby) is not None:
         controller.topology.standby_ended(load, StandbyEnd.LOADED, 0.0)
     canaries = [Request(number, "a", 0.0, 0.1, 1, bounds=Bounds(is_canary=True)) for number in range(40)]
     admitted = [isinstance(controller.offer(request, 0.0), Admitted) for request in canaries]
@@ -193,7 +195,7 @@ def test_times_and_accuracies_that_are_corrected_are_those_of_standbys_too(
     targets, rules, names = {"a": SloTarget(0.1)}, Rules(), [GOOD, FAST, VariantKey("a", "held")]
     before = device_memory({"cpu0": 3}, profiled(0.001, 0.6), targets, rules, names)
     controller = adopted(good(), limits={device: each.placing_only([GOOD, FAST]) for device, each in before.items()})
-    controller.use_profiles(profiled(fast_s, accuracy))
+    assert controller.use_profiles(profiled(fast_s, accuracy)).ask == ("cpu0",)
     requests = [Request(number, "a", 0.0, 0.1, 1, min_accuracy=0.5) for number in range(20)]
     for request in requests:
         controller.offer(request, 0.0)
@@ -224,22 +226,43 @@ def test_no_batch_is_submitted_ahead_where_a_standby_may_be_needed_next() -> Non
     assert ahead(30) == IDLE
 
 
-@pytest.mark.parametrize("how", ["short of memory", "engine failed", "gone from the catalog", "room for a plan"])
-def test_once_it_is_given_up_a_standby_answers_nothing(how: str) -> None:
+@pytest.mark.parametrize(
+    "how", ["short of memory", "engine failed", "gone from the catalog", "room for a plan", "a plan ran out of memory"]
+)
+def test_once_it_is_given_up_a_standby_answers_nothing_and_workers_are_asked_for_what_it_leaves(how: str) -> None:
     controller = adopted(good())
     assert offered(controller, *range(11)) == 11
     match how:
         case "short of memory":
-            controller.topology.memory_short("cpu0", 0.0)
+            ask = controller.topology.memory_short("cpu0", 0.0).ask
         case "engine failed":
-            controller.engine_failed("cpu0", FAST)
+            ask = controller.engine_failed("cpu0", FAST).ask
         case "gone from the catalog":
-            controller.topology.use_memory({"cpu0": memory(standby=None)})
+            ask = controller.topology.use_memory({"cpu0": memory(standby=None)}).ask
+        case "room for a plan":
+            ask = PlanRollout(controller.topology, [LARGE]).begin().ask
         case _:
-            large = hosted("cpu0", "a", "large", latency_s={1: 0.02}, capacity_qps=50.0)
-            PlanRollout(controller.topology, [large]).begin()
+            rollout = PlanRollout(controller.topology, [LARGE])
+            again = rollout.loaded_beside([FailedLoad("cpu0", LARGE.key, OutOfDeviceMemory("full"))], 0.0)
+            assert isinstance(again, LoadBeside)
+            ask = again.ask
+    assert ask == ("cpu0",)
     launch = launched(controller, "cpu0", 0.0)
     assert (launch.hosted.key, ids(launch)) == (GOOD, [0, 1, 2, 3])
+
+
+def test_what_another_standby_displaces_answers_nothing_and_workers_are_asked_for_what_it_leaves() -> None:
+    """A faster variant is new in the catalog, and there is memory for one."""
+    controller = adopted(good())
+    assert controller.topology.standbys == {"cpu0": {FAST}}
+    faster = replace(STANDBY, variant="faster", capacity_qps=2000.0, is_standby=True)
+    loadable = {**memory().loadable, faster.key: Loadable(1, 1.0, 8, faster.capacity_qps, faster)}
+    controller.topology.use_memory({"cpu0": DeviceMemory("cpu", 2, loadable)})
+    controller.adopt(plan_hosting(good(), devices=("cpu0",)), [good()], 0.0)
+    effects = controller.topology.next_standby(0.0)
+    assert effects.standby is not None
+    assert effects.standby.key == faster.key
+    assert (effects.ask, effects.keep) == (("cpu0",), (Keep("cpu0", frozenset({GOOD})),))
 
 
 def test_a_standby_that_is_known_to_be_slower_than_before_is_counted_on_as_that() -> None:

@@ -136,10 +136,12 @@ class Both:
                 controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s)
             self.standby = None
             return
-        early, late = (each.topology.next_standby(now_s) for each in (self.early, self.late))
+        effects = [each.topology.next_standby(now_s) for each in (self.early, self.late)]
+        early, late = (each.standby for each in effects)
         assert (early is None) == (late is None)
         if early is not None and late is not None:
-            assert (early.device, early.key, early.keeps) == (late.device, late.key, late.keeps)
+            assert (early.device, early.key) == (late.device, late.key)
+            assert effects[0].keep == effects[1].keep
             self.standby = early, late
 
     def check(self, now_s: float) -> None:

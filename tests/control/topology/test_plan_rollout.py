@@ -107,7 +107,7 @@ def test_where_memory_proves_short_beside_what_serves_the_device_loads_in_place(
 def test_where_memory_proves_short_standbys_go_first_and_once_only() -> None:
     memory = DeviceMemory("cpu", 100, {key: Loadable(size, 0.1, 1, 100.0) for key, size in SIZES.items()})
     controller = controller_of(*NOW, memory=dict.fromkeys(DEVICES, memory))
-    load = controller.topology.next_standby(0.0)
+    load = controller.topology.next_standby(0.0).standby
     assert load is not None
     controller.topology.standby_ended(load, StandbyEnd.LOADED, 0.1)
     device, short = load.device, failed(load.device, OutOfDeviceMemory)

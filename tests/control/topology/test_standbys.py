@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Effects, Host, Launch, StandbyEnd, StandbyLoad
+from proteus_cli.control.decision import Admitted, Effects, Host, Keep, Launch, StandbyEnd, StandbyLoad
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.topology.plan_rollout import PlanRollout
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable, Standbys
@@ -49,7 +49,7 @@ class Driven:
     def load_all(self, now_s: float) -> list[StandbyLoad]:
         """Load all standbys that may load now, each for a second."""
         loads = []
-        while (load := self.controller.topology.next_standby(now_s)) is not None:
+        while (load := self.controller.topology.next_standby(now_s).standby) is not None:
             loads.append(load)
             self.controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s + 1.0)
         return loads
@@ -242,7 +242,7 @@ def with_standby(driven: Driven, device: str, key: VariantKey) -> Driven:
 def test_a_device_rests_nine_times_as_long_as_a_load_took_of_its_core(*, gave_way: bool, rests_s: float) -> None:
     driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=3)
     driven.adopt(host(OTHER))
-    load = driven.controller.topology.next_standby(10.0)
+    load = driven.controller.topology.next_standby(10.0).standby
     assert load is not None
     driven.controller.topology.standby_ended(load, StandbyEnd.LOADED, 11.0, gave_way=gave_way)
 
@@ -258,22 +258,23 @@ def test_one_standby_loads_on_a_device_at_a_time_and_then_it_rests() -> None:
     driven.adopt(host(OTHER), host(OTHER, "cpu1"))
     driven.adopt(host(SLOW), host(SLOW, "cpu1"))
     assert driven.standbys() == {OTHER}
-    first = driven.controller.topology.next_standby(10.0)
-    second = driven.controller.topology.next_standby(10.0)
+    effects = driven.controller.topology.next_standby(10.0)
+    first = effects.standby
+    second = driven.controller.topology.next_standby(10.0).standby
     assert first is not None
     assert second is not None
     assert {first.device, second.device} == {"cpu0", "cpu1"}
-    assert first.keeps == {SLOW, OTHER}
-    assert driven.controller.topology.next_standby(10.0) is None
+    assert effects.keep == (Keep(first.device, keys(SLOW, OTHER)),)
+    assert driven.controller.topology.next_standby(10.0).standby is None
     driven.controller.topology.standby_ended(first, StandbyEnd.FAILED, 11.0)
     driven.controller.topology.standby_ended(second, StandbyEnd.GIVEN_UP, 11.0)
     rests_until_s = 11.0 + 1.0 / MAX_LOADING_FRAC - 1.0
-    assert driven.controller.topology.next_standby(rests_until_s - 0.1) is None
-    again = driven.controller.topology.next_standby(rests_until_s + LOOK_S)
+    assert driven.controller.topology.next_standby(rests_until_s - 0.1).standby is None
+    again = driven.controller.topology.next_standby(rests_until_s + LOOK_S).standby
     assert again is not None
     assert again.device == second.device, "what failed is left alone for longer"
-    assert driven.controller.topology.next_standby(rests_until_s + LOOK_S) is None
-    tried = driven.controller.topology.next_standby(11.0 + RETRY_S)
+    assert driven.controller.topology.next_standby(rests_until_s + LOOK_S).standby is None
+    tried = driven.controller.topology.next_standby(11.0 + RETRY_S).standby
     assert tried is not None
     assert tried.device == first.device
 
@@ -283,7 +284,7 @@ def test_what_failed_and_what_rested_is_forgotten_once_that_is_over() -> None:
     driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=3)
     warming = driven.controller.topology.warming
     for start_s in (0.0, 2 * RETRY_S, 4 * RETRY_S):
-        load = driven.controller.topology.next_standby(start_s)
+        load = driven.controller.topology.next_standby(start_s).standby
         assert load is not None
         driven.controller.topology.standby_ended(load, StandbyEnd.FAILED, start_s + 1.0)
     assert len(warming._failed_until_s) == 1
@@ -298,14 +299,14 @@ def test_a_device_without_a_free_slot_loads_no_standby() -> None:
     driven.controller.device_lost("cpu1", [])
     driven.controller.offer(make_request(0), 0.0)
     launch = launched(driven.controller, "cpu0", 0.0)
-    assert driven.controller.topology.next_standby(0.0) is None
+    assert driven.controller.topology.next_standby(0.0).standby is None
     driven.controller.finished(launch, 0.01)
-    assert driven.controller.topology.next_standby(LOOK_S) is not None
+    assert driven.controller.topology.next_standby(LOOK_S).standby is not None
 
 
 def test_the_load_of_a_standby_is_given_up_where_the_device_must_load_for_a_plan() -> None:
     driven = Driven(host(SLOW), limit=2, in_place=("cpu0", "cpu1"))
-    load = driven.controller.topology.next_standby(0.0)
+    load = driven.controller.topology.next_standby(0.0).standby
     assert load is not None
     (step,) = driven.adopt(host(OTHER)).load
     driven.controller.topology.standby_ended(load, StandbyEnd.LOADED, 1.0)
@@ -325,7 +326,7 @@ def test_a_device_that_is_short_of_memory_gives_its_standbys_up_and_nothing_else
 
 def test_a_standby_without_memory_changes_nothing_that_is_active() -> None:
     driven = Driven(host(SLOW))
-    load = driven.controller.topology.next_standby(0.0)
+    load = driven.controller.topology.next_standby(0.0).standby
     assert load is not None
     driven.controller.topology.standby_ended(load, StandbyEnd.NO_MEMORY, 1.0)
     assert driven.controller.topology.steps.resident_on(load.device) == {SLOW} if load.device == "cpu0" else NO_VARIANTS
@@ -360,7 +361,7 @@ def test_without_memory_nothing_stands_by() -> None:
     controller = Controller({"a": 0.1}, {"cpu0": 1}, PROTEUS)
     for each in (host(SLOW), host(FAST)):
         controller.adopt(plan_hosting(each, devices=("cpu0",)), [each], 0.0)
-        assert controller.topology.next_standby(0.0) is None
+        assert controller.topology.next_standby(0.0).standby is None
         assert controller.topology.steps.resident_on("cpu0") == {each.key}
 
 
@@ -402,7 +403,7 @@ def test_what_only_the_old_variant_of_a_lost_device_could_answer_is_dropped_with
     controller = Controller({"a": 1.0}, dict.fromkeys(devices, 1), PROTEUS, memory=memory(devices=("cpu2",)))
     before, after = (of(FAST, "cpu0"), of(OTHER, "cpu1"), of(SLOW, "cpu2")), [of(SLOW, each) for each in devices]
     controller.adopt(plan_hosting(*before, demand_qps=demand_qps, devices=devices), before, 0.0)
-    standby = controller.topology.next_standby(0.0)
+    standby = controller.topology.next_standby(0.0).standby
     assert standby is not None
     (load,) = controller.adopt(
         plan_hosting(*after, demand_qps=demand_qps, devices=devices), after, 0.1, ("cpu0", "cpu1")

@@ -9,6 +9,7 @@ import pytest
 from builders import hosted, make_measured, make_placement, make_plan, make_profile, near
 
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Effects
 from proteus_cli.control.devices.drift import Correction, Estimate
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.plan.plan import Plan
@@ -56,6 +57,7 @@ class SlowFleet:
         self.goes_on = asyncio.Event()
         self.goes_on.set()
         self.fails = False
+        self.applied = list[Effects]()
 
     async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         await self.goes_on.wait()
@@ -80,8 +82,9 @@ class Scene:
         profiles = ProfileStore(PROFILES)
         planner = LivePlanner(source, profiles, solver)
         self.recalibration = Recalibration(
-            drift, profiles, self.controller, self.control_loop, planner, source, lambda: 0.0, is_recording=False
-        )
+            drift, profiles, self.controller, self.fleet.applied.append, self.control_loop, planner, source,
+            lambda: 0.0, is_recording=False,
+        )  # fmt: skip
 
 
 def test_a_plan_that_comes_into_force_meanwhile_stays_and_is_corrected() -> None:
@@ -104,6 +107,7 @@ def test_a_plan_that_comes_into_force_meanwhile_stays_and_is_corrected() -> None
         assert [change.origin for change in control_loop.changes] == ["request", "drift"]
         assert {p.device: p.capacity_qps for p in controller.plan.placements} == {"cpu0": near(50.0), "cpu1": 100.0}
         assert scene.planned_with == [controller.plan]
+        assert len(scene.fleet.applied) == 1, "what the corrected times change is done"
 
     asyncio.run(story())
 

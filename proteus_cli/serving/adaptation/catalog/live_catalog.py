@@ -333,7 +333,8 @@ class LiveCatalog:
         controller, keys = self._plane.controller, self._served.catalog.keys
         known, limits = keys | self._retiring.held.keys() | self._retiring.kept, controller.topology.memory_limits
         memory = device_memory(limits, self._profiles, controller.slo_targets, controller.plan.rules, known)
-        controller.topology.use_memory({device: each.placing_only(keys) for device, each in memory.items()})
+        placeable = {device: each.placing_only(keys) for device, each in memory.items()}
+        self._plane.fleet.apply(controller.topology.use_memory(placeable))
         controller.placeable.use(self._profiles, keys)
 
     async def _give_up_following(self) -> None:

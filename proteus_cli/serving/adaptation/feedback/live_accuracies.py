@@ -105,7 +105,7 @@ class LiveAccuracies:
         self._profiles.use_accuracies(wanted)
         self._plane.families.use(self._profiles.values())
         controller = self._plane.controller
-        controller.use_profiles(self._profiles)
+        self._plane.fleet.apply(controller.use_profiles(self._profiles))
         self._planner.follow(controller.plan)
         reason = "; ".join(_description(key, wanted, before) for key in sorted(wanted.keys() | before.keys()))
         log.warning("%s", reason)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from builders import hosted, make_cascade, make_measured, make_plan, make_profile
 
+from proteus_cli.control.decision import Effects
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
@@ -65,6 +66,7 @@ class World:
     asked: list[str] = field(default_factory=list)
     used: int = 0
     accuracies_in_control: list[float] = field(default_factory=list)
+    applied: list[Effects] = field(default_factory=list)
     source: Source | None = None
     plans: list[Plan] = field(default_factory=list)
 
@@ -76,6 +78,7 @@ class World:
         families = SimpleNamespace(by_name={"a": family}, use=self._use)
         plane: Any = SimpleNamespace(
             controller=controller,
+            fleet=SimpleNamespace(apply=self.applied.append),
             families=families,
             clock=lambda: 0.0,
             samples=None,
@@ -100,8 +103,9 @@ class World:
     def _use(self, _profiles: object) -> None:
         self.used += 1
 
-    def _use_in_control(self, profiles: ProfileStore) -> None:
+    def _use_in_control(self, profiles: ProfileStore) -> Effects:
         self.accuracies_in_control.append(profiles["cpu0"].variants[0].accuracy)
+        return Effects(ask=("cpu0",))
 
     def answered(self, number: int, *, staged: Staged | None = None) -> None:
         batch = AnsweredBatch(HOST, 1, (np.array([[1.0, 0.0]]),), 0.0, staged=staged)
@@ -152,6 +156,7 @@ def test_plans_count_on_an_accuracy_that_is_lower_until_it_is_not(monkeypatch: p
     assert len(world.reasons) <= 6
     assert (world.asked, world.used) == (world.reasons, len(world.reasons))
     assert (world.accuracies_in_control[0], world.accuracies_in_control[-1]) == (0.0, 0.9)
+    assert [each.ask for each in world.applied] == [("cpu0",)] * len(world.accuracies_in_control)
 
 
 async def written(source: Source, times: int) -> None:
