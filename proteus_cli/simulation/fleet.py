@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects, Host, Launch
+from proteus_cli.control.decision import Effects, Host, Launch, StandbyLoad
 from proteus_cli.control.devices.hangs import overdue
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.plan_steps import keys
@@ -19,6 +19,7 @@ from proteus_cli.simulation.timing import BatchTimes, load_time_s
 class SimulatedDevice:
     """What runs on a device: ``running`` batches, with their starts, the last of which ends at ``busy_until_s``.
 
+    Loads of standbys go on until ``loads_until_s``, also one that was given up; ``standby`` is one that was not.
     ``life`` counts losses of the device: an event that refers to an earlier one is void. No batch ends before
     ``stalled_until_s``; the last one ended at ``ended_s``. The queries of the ids ``answered`` have left batches that
     still run. ``tried_out`` is what is loaded during its probation.
@@ -26,6 +27,8 @@ class SimulatedDevice:
 
     running: dict[int, tuple[Launch, float]] = field(default_factory=dict)
     busy_until_s: float = 0.0
+    loads_until_s: float = 0.0
+    standby: StandbyLoad | None = None
     stalled_until_s: float = 0.0
     ended_s: float = 0.0
     life: int = 0
@@ -77,6 +80,7 @@ class SimulatedFleet:
             state = self._devices[device]
             running = tuple(launch for launch, _ in state.running.values())
             state.running, state.busy_until_s, state.stalled_until_s = {}, 0.0, 0.0
+            state.loads_until_s, state.standby = 0.0, None
             state.life += 1
             effects.append(self._controller.device_lost(device, running, state.has_answered))
             state.answered.clear()

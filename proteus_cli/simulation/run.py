@@ -34,6 +34,7 @@ from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots
 from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, Switch
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
+from proteus_cli.control.topology.warming import ASK_S
 from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey, variant_labels
 from proteus_cli.domain.plan.plan import Plan
@@ -175,6 +176,8 @@ class _Simulation:
         self.losses = Losses(conditions.failures, self._events, fleet, self._open_requests)
         if self._rule is not None:  # after the losses, so that a decision knows what is found out at its moment
             self._events.at(self._rule.every_s, self._tick)
+        if memory:
+            self._events.at(ASK_S, self._load_standbys)
 
     def arrive(self, request: Request) -> None:
         now_s = request.arrival_s
@@ -206,9 +209,9 @@ class _Simulation:
         """Do what a change of the controller's state asks for."""
         self._end(effects.dropped, Outcome.DROPPED, now_s)
         for load in effects.load:
-            self._events.at(
-                max(now_s, self._devices[load.device].busy_until_s) + self._load_s(load), self._loaded, load
-            )
+            idle_s = max(now_s, self._devices[load.device].busy_until_s)
+            missing = [host for host in load.hosts if host.key not in load.keeps]
+            self._events.at(self._loaded_s(load.device, missing, idle_s), self._loaded, load)
         for device in effects.ask:
             self._ask(device, now_s)
 
@@ -320,7 +323,6 @@ class _Simulation:
         every_s, replanning = self._rule.every_s, self._controller.replanning
         wanted = replanning.decide(now_s)
         if wanted is None:
-            self._load_standbys(now_s)
             self._events.at(now_s + every_s, self._tick)
             return
         before, standbys = self._controller.plan, self._controller.topology.standbys
@@ -331,10 +333,13 @@ class _Simulation:
             replanning.failed(wanted, now_s)
             self._events.at(now_s + every_s, self._tick)
         else:
-            self._change_to(plan, wanted, every_s, now_s)
+            solve_s = self._solve_s(now_s)
+            self._events.at(now_s + solve_s, self._deploy, wanted, plan, solve_s)
 
-    def _change_to(self, plan: Plan, wanted: ReplanRequest, every_s: float, now_s: float) -> None:
+    def _deploy(self, now_s: float, wanted: ReplanRequest, plan: Plan, solve_s: float) -> None:
         """Load a plan beside what serves, and put it in force then, if it is still wanted."""
+        assert self._rule is not None  # noqa: S101 - it wanted the plan
+        every_s, replanning = self._rule.every_s, self._controller.replanning
         before, standbys = self._controller.plan, self._controller.topology.standbys
         swaps, hosted = plan.swaps_from(before, standbys), self._hosted_by(plan)
         activated = plan.swaps_from(before) - swaps
@@ -342,12 +347,15 @@ class _Simulation:
         # With `load_time_s`, nothing loads beside what serves; a load that takes no time takes no device away either.
         rollout, load_time_s = PlanRollout(self._controller.topology, hosted), self._conditions.load_time_s
         beside = rollout.begin(in_place=self._devices if load_time_s is not None else ())
+        for standby in beside.cancel:
+            self._devices[standby.device].standby = None
+            self._apply(self._controller.topology.standby_ended(standby, StandbyEnd.GIVEN_UP, now_s), now_s)
         for device in beside.ask:
             self._ask(device, now_s)
-        load_beside_s, solve_s = self._load_beside_s(beside), self._solve_s(now_s)
-        replanning = self._controller.replanning
 
         def adopt(then_s: float) -> None:
+            switch = rollout.loaded_beside((), then_s)
+            assert isinstance(switch, Switch)  # noqa: S101 - loads always succeed
             if replanning.why_not(wanted, plan, then_s) is not None:
                 self._events.at(then_s + every_s, self._tick)
                 return
@@ -356,14 +364,12 @@ class _Simulation:
             if not (wanted.is_routine and plan.hosts_as(before)):
                 self.result.changes.append(change)
             replanning.planned(wanted)
-            switch = rollout.loaded_beside((), then_s)
-            assert isinstance(switch, Switch)  # noqa: S101 - loads always succeed
             in_place = () if load_time_s == 0 else switch.in_place
             self._apply(self._controller.adopt(plan, hosted, then_s, in_place), then_s)
             replanning.succeeded()
             self._events.at(then_s + every_s, self._tick)
 
-        self._events.at(now_s + solve_s + load_beside_s, adopt)
+        self._events.at(self._loaded_beside_s(beside, now_s), adopt)
 
     def _solve_s(self, now_s: float) -> float:
         """Seconds until a plan that is asked for now is there."""
@@ -382,33 +388,45 @@ class _Simulation:
             if (measured := self._profiles[device].of(*key)) is not None
         }
 
-    def _load_beside_s(self, step: LoadBeside) -> float:
-        """Seconds until the last device has loaded what it has not yet, beside what it hosts."""
+    def _loaded_beside_s(self, step: LoadBeside, now_s: float) -> float:
+        """When the last device has loaded what it has not yet, beside what it hosts."""
         kept = {each.device: each.keys for each in step.keep}
-        return self._slowest_load_s(host for host in step.hosts if host.key not in kept[host.device])
+        missing = dict[str, list[Host]]()
+        for host in step.hosts:
+            if host.key not in kept[host.device]:
+                missing.setdefault(host.device, []).append(host)
+        return max((self._loaded_s(device, hosts, now_s) for device, hosts in missing.items()), default=now_s)
 
-    def _load_s(self, load: Load) -> float:
-        """Seconds that a load in place takes."""
-        return self._slowest_load_s(host for host in load.hosts if host.key not in load.keeps)
-
-    def _slowest_load_s(self, hosts: Iterable[Host]) -> float:
-        measured = (self._profiles[host.device].of(host.family, host.variant) for host in hosts)
-        return max((self._load_time_s(variant) for variant in measured if variant is not None), default=0.0)
+    def _loaded_s(self, device: str, missing: Iterable[Host], from_s: float) -> float:
+        """When a device has loaded what is missing, after the load of a standby that has begun there."""
+        state = self._devices[device]
+        loading = None if state.standby is None else state.standby.key
+        measured = [self._profiles[device].of(*host.key) for host in missing if host.key != loading]
+        load_s = max((self._load_time_s(variant) for variant in measured if variant is not None), default=0.0)
+        return max(from_s, state.loads_until_s) + load_s
 
     def _loaded(self, now_s: float, load: Load) -> None:
         self._apply(self._controller.loaded(load, keys(load.hosts) | load.keeps, now_s), now_s)
-        self._load_standbys(now_s)
 
     def _load_standbys(self, now_s: float) -> None:
-        """Start the loads of standbys that are worth it now."""
+        """Start the loads of standbys that are worth it now; again and again."""
+        if self._arrivals_over:
+            return
+        self._events.at(now_s + ASK_S, self._load_standbys)
         while (load := (effects := self._controller.topology.next_standby(now_s)).standby) is not None:
             measured = self._profiles[load.device].of(*load.key)
             assert measured is not None  # noqa: S101 - only what was profiled stands by
-            self._events.at(now_s + self._load_time_s(measured), self._standby_loaded, load)
+            state = self._devices[load.device]
+            begins_s = max(now_s, state.loads_until_s)
+            state.loads_until_s, state.standby = begins_s + self._load_time_s(measured), load
+            self._events.at(state.loads_until_s, self._standby_loaded, load)
             self._apply(effects, now_s)
 
     def _standby_loaded(self, now_s: float, load: StandbyLoad) -> None:
-        self._apply(self._controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s), now_s)
+        state = self._devices[load.device]
+        if state.standby is load:  # else it was given up
+            state.standby = None
+            self._apply(self._controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s), now_s)
 
 
 def _if_any(**arguments: object) -> dict[str, Any]:

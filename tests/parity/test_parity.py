@@ -12,10 +12,11 @@ from builders import make_sharing_cost
 from parity_world import LOAD_S, VARIANTS, arrivals, make_world
 from virtual_time import LiveRun, run_live
 
-from proteus_cli.control.decision import Launch
+from proteus_cli.control.decision import Effects, Launch, StandbyEnd, StandbyLoad
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.control.topology.topology import Topology
+from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.catalog.family_policy import FamilyPolicy, Preference
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
@@ -29,6 +30,8 @@ from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.simulation.run import simulate
 
 CPUS = ("cpu0", "cpu1", "cpu2", "cpu3", "cpu4")
+StandbyOutcome = tuple[str, VariantKey, float, StandbyEnd, float]
+"""Device, variant, start, how its load ended, and when."""
 AT_ONCE = {2: 1.3, 3: 1.8}
 """How many times longer a batch takes with so many on the device."""
 
@@ -203,6 +206,44 @@ def test_they_roll_a_plan_out_in_the_same_steps_where_devices_load_in_place() ->
     assert [change.swaps > 1 for change in simulated.changes] == [True] * 3
     assert live.changes == [(change.reason, change.swaps) for change in simulated.changes]
     assert _steps(live.launches) == _steps(simulated.launches)
+
+
+@pytest.mark.parametrize(("devices", "load_s"), [(3, 0.5), (3, 3.0), (5, 1.5)])
+def test_they_load_the_same_standbys_and_cancel_those_in_the_way_of_a_plan(
+    devices: int, load_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loads go on while a plan is solved, and where one is in the way, what the plan loads comes after it."""
+    ended = list[StandbyOutcome]()
+    standby_ended = Topology.standby_ended
+
+    def note(topology: Topology, load: StandbyLoad, how: StandbyEnd, now_s: float, **gave_way: bool) -> Effects:
+        ended.append((load.device, load.key, round(load.start_s, 6), how, round(now_s, 6)))
+        return standby_ended(topology, load, how, now_s, **gave_way)
+
+    monkeypatch.setattr(Topology, "standby_ended", note)
+    catalog, profiles = make_world(CPUS[:devices])
+    profiles = with_load_time(profiles, load_s)
+    policy, trace = replace(policy_named("proteus"), replanning=PeriodicRule(period_s=2.0)), arrivals("burst")
+    planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={})
+    plan = planner(trace.demand(0.0, 4.0))
+    conditions = Conditions(memory_bytes=dict.fromkeys(profiles, 3000))
+
+    simulated = simulate(trace, plan, catalog, profiles, policy, planner, conditions=conditions)
+    of_simulated = _until(trace.duration_s, ended)
+    ended.clear()
+    live = run_live(trace, plan, catalog, profiles, policy, planner, memory_bytes=conditions.memory_bytes)
+
+    assert _until(trace.duration_s, ended) == of_simulated
+    assert {how for *_, how, _ in of_simulated} == {StandbyEnd.LOADED, StandbyEnd.GIVEN_UP}
+    assert live.changes == [(change.reason, change.swaps) for change in simulated.changes]
+    assert [_batch(launch) for _, launch in live.launches] == [_batch(launch) for _, launch in simulated.launches]
+    assert [at_s for at_s, _ in live.launches] == pytest.approx([at_s for at_s, _ in simulated.launches], abs=1e-6)
+    assert sum(change.activated for change in simulated.changes) > 0
+
+
+def _until(end_s: float, ended: Sequence[StandbyOutcome]) -> list[StandbyOutcome]:
+    """Without what is reported twice, or as the server ends."""
+    return [*dict.fromkeys(each for each in ended if each[-1] < end_s)]
 
 
 def _steps(launches: Sequence[tuple[float, Launch]]) -> dict[str, list[str]]:

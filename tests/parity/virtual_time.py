@@ -5,6 +5,7 @@ import contextlib
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from builders import NeverHurried
@@ -17,7 +18,8 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Decision, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
-from proteus_cli.control.topology.hosting import slots_of
+from proteus_cli.control.topology.hosting import device_memory, slots_of
+from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog.catalog import Catalog, VariantsByDevice
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
@@ -41,8 +43,14 @@ if TYPE_CHECKING:
 
 
 class RecordingController(Controller):
-    def __init__(self, slo_s: Mapping[str, float], slots: Mapping[str, int], policy: Policy) -> None:
-        super().__init__(slo_s, slots, policy)
+    def __init__(
+        self,
+        slo_s: Mapping[str, float],
+        slots: Mapping[str, int],
+        policy: Policy,
+        memory: Mapping[str, DeviceMemory],
+    ) -> None:
+        super().__init__(slo_s, slots, policy, memory=memory)
         self.launches: list[tuple[float, Launch]] = []
         decide = self.decide
 
@@ -78,10 +86,14 @@ def run_live(
     replan: Replanner,
     failures: Sequence[Failure] = (),
     confidence: Confidence | None = None,
+    memory_bytes: Mapping[str, int] = MappingProxyType({}),
 ) -> LiveRun:
-    """Feed a trace to data plane, fleet, workers, recovery and control loop in virtual time."""
+    """Feed a trace to data plane, fleet, workers, recovery and control loop in virtual time.
+
+    ``memory_bytes``: what variants may take of each device, standbys included.
+    """
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        return runner.run(_run(trace, plan, catalog, profiles, policy, replan, failures, confidence))
+        return runner.run(_run(trace, plan, catalog, profiles, policy, replan, failures, confidence, memory_bytes))
 
 
 def options_of(trace: Trace, index: int) -> RequestOptions:
@@ -100,13 +112,15 @@ async def _run(
     replan: Replanner,
     failures: Sequence[Failure],
     confidence: Confidence | None,
+    memory_bytes: Mapping[str, int],
 ) -> LiveRun:
     loop = asyncio.get_running_loop()
     assert isinstance(loop, VirtualLoop)
     # The first plan is there when the trace starts, as simulated.
     loop.now_s = -max(variant.load_s for profile in profiles.values() for variant in profile.variants)
     signatures = dict.fromkeys(catalog.names, STUB)
-    controller = RecordingController(catalog.slo_s(), slots_of(plan.devices, profiles), policy)
+    memory = device_memory(memory_bytes, profiles, catalog.slo_targets(), plan.rules, catalog.keys)
+    controller = RecordingController(catalog.slo_s(), slots_of(plan.devices, profiles), policy, memory)
     models: Any = {(family.name, variant.name): None for family in catalog.families for variant in family.variants}
 
     def ranks(_rows: int) -> Floats:
@@ -140,6 +154,7 @@ async def _run(
         if policy.replanning
         else None
     )
+    running.append(asyncio.create_task(plane.fleet.standbys.run()))
     results: list[asyncio.Future[Result]] = []
     for index in range(len(trace)):
         await asyncio.sleep(float(trace.arrival_s[index]) - loop.time())

@@ -24,6 +24,7 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching import ProactiveBatcher
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
+from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
@@ -416,6 +417,66 @@ def test_a_device_answers_what_waits_as_soon_as_its_standby_is_loaded() -> None:
     helped = [(at_s, launch.rows) for at_s, launch in run.launches if launch.hosted.variant == "fast"]
     assert [at_s for at_s, _ in helped] == pytest.approx([1.25])
     assert [rows for _, rows in helped] == [4]
+
+
+def changed_while_a_standby_loads(wanted: VariantKey, load_time_s: float | None = None) -> SimulationResult:
+    """The standby `best` loads on cpu1 from 0.1 to 1.1 s; a plan that has another variant there is solved by 0.35 s."""
+    measured = (
+        make_measured("a", "good", 0.9, {1: 0.05}, memory_bytes=1000, load_s=1.0),
+        make_measured("a", "fast", 0.6, {1: 0.0025, 8: 0.02}, memory_bytes=1000, load_s=1.0),
+        make_measured("b", "other", 0.9, {1: 0.05}, memory_bytes=1000, load_s=1.0),
+        make_measured("b", "best", 1.0, {1: 0.06}, memory_bytes=1000, load_s=1.0),
+    )
+    catalog = make_catalog(
+        make_family("a", {"good": 0.9, "fast": 0.6}, slo="500ms"),
+        make_family("b", {"other": 0.9, "best": 1.0}, slo="500ms"),
+    )
+    own = make_placement("cpu0", "a", "good", capacity_qps=20.0, max_batch=1)
+    before, after = (
+        make_plan(own, make_placement("cpu1", *key, capacity_qps=16.0, max_batch=1))
+        for key in (VariantKey("b", "other"), wanted)
+    )
+    return simulate(
+        make_trace(*((n / 4, family) for n in range(16) for family in "ab")), before, catalog,
+        {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")},
+        replace(PROTEUS, replanning=PeriodicRule(period_s=0.3, every_s=0.3)), always(after),
+        conditions=Conditions(memory_bytes={"cpu1": 2000}, load_time_s=load_time_s),
+    )  # fmt: skip
+
+
+def test_a_standby_loads_on_while_a_plan_is_solved_and_one_that_is_in_its_way_is_given_up() -> None:
+    """It has begun, and so runs to its end; what the plan loads on that device comes after it."""
+    fast = VariantKey("a", "fast")
+    beside, in_place = changed_while_a_standby_loads(fast), changed_while_a_standby_loads(fast, 1.0)
+    assert (beside.replans[0].at_s, beside.replans[0].swaps) == (near(2.1), 1)
+    assert in_place.replans[0].at_s == near(0.35)
+    for run in (beside, in_place):
+        first_s = {launch.hosted.variant: at_s for at_s, launch in reversed(run.launches)}
+        assert first_s["other"] == 0.0
+        assert first_s["fast"] >= 2.1
+        assert "best" not in first_s
+
+
+def test_a_plan_waits_for_a_standby_that_it_wants_and_does_not_load_it_again() -> None:
+    run = changed_while_a_standby_loads(VariantKey("b", "best"))
+    assert (run.replans[0].at_s, run.replans[0].swaps) == (near(1.1), 1)
+
+
+def test_standbys_load_also_where_each_look_asks_for_a_plan() -> None:
+    """The plan is the same, and each takes all of the time between two looks to solve."""
+    measured = (
+        make_measured("a", "good", 0.9, {1: 0.1, 4: 0.2}, memory_bytes=1000),
+        make_measured("a", "fast", 0.6, {1: 0.0025, 8: 0.02}, memory_bytes=1000),
+    )
+    catalog = make_catalog(make_family("a", {"good": 0.9, "fast": 0.6}, slo="500ms"))
+    plan = make_plan(make_placement("cpu0", "a", "good", capacity_qps=20.0, max_batch=4), demand_qps={"a": 1000.0})
+    run = simulate(
+        make_trace((0.0, "a"), *[(3.0, "a")] * 40), plan, catalog, {"cpu0": make_profile("cpu0", *measured)},
+        replace(PROTEUS, replanning=PeriodicRule(period_s=0.05, every_s=0.1)), always(plan),
+        conditions=Conditions(memory_bytes={"cpu0": 2000}, load_time_s=1.0, solve_s=0.5),
+    )  # fmt: skip
+    assert len(run.replans) > 3
+    assert any(launch.hosted.variant == "fast" for _, launch in run.launches)
 
 
 def test_a_published_system_has_no_standbys_whatever_memory_there_is() -> None:

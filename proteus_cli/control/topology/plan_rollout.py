@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from proteus_cli.control.decision import FailedLoad, Host, Keep
+from proteus_cli.control.decision import FailedLoad, Host, Keep, StandbyLoad
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.room import without_room_beside
 from proteus_cli.control.topology.topology import Topology
@@ -15,11 +15,16 @@ from proteus_cli.errors import OutOfDeviceMemory
 
 @dataclass(frozen=True, slots=True)
 class LoadBeside:
-    """Free what devices do not ``keep``, ask workers, load ``hosts`` beside what serves, and report what failed."""
+    """Load ``hosts`` beside what serves, and report what failed.
+
+    Before that, ``cancel`` loads of standbys, free what devices do not ``keep``, and ask workers. Where one of these
+    hosts is being loaded as a standby, wait for that.
+    """
 
     hosts: tuple[Host, ...]
     keep: tuple[Keep, ...]
     ask: tuple[str, ...] = ()
+    cancel: tuple[StandbyLoad, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +73,17 @@ class PlanRollout:
 
         Memory is what ``profiles`` by device say, and ``free_bytes`` by host, where they are known.
         """
+        self._topology.loads_beside = True
         hosted = [host for host in self._hosted if host.device not in in_place]
+        of_plan = {device: keys(self._on(device)) for device in dict.fromkeys(host.device for host in self._hosted)}
+        cancel = self._topology.warming.in_the_way(of_plan)
         ask = self._topology.make_room(hosted).ask if hosted else ()
-        wanted = {device: keys(self._on(device)) for device in dict.fromkeys(host.device for host in hosted)}
+        wanted = {device: of_plan[device] for device in of_plan if device not in in_place}
         resident = {device: self._topology.steps.resident_on(device) for device in wanted}
         full = without_room_beside(wanted, resident, profiles, free_bytes)
         self._in_place = frozenset(in_place) | full
         beside = self._topology.steps.usable - full
-        return LoadBeside(tuple(host for host in hosted if host.device in beside), self.keep, ask)
+        return LoadBeside(tuple(host for host in hosted if host.device in beside), self.keep, ask, cancel)
 
     def loaded_beside(self, failures: Iterable[FailedLoad], now_s: float) -> LoadBeside | Switch | RolloutEnd:
         """The loads beside what serves have ended."""
@@ -84,6 +92,7 @@ class PlanRollout:
         crowded = short & self._topology.steps.standbys.keys()
         if crowded and not self._tried_again:
             return self._again_without_standbys(crowded, now_s)
+        self._topology.loads_beside = False
         full = {device for device in short if self._topology.steps.hosted_on(device)}
         if any(failed.device not in full for failed in self._failures):
             # Before the first plan, there is nothing to plan around.

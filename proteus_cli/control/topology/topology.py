@@ -25,7 +25,8 @@ class Topology:
     """Devices and engines that come and go, and the plan changes on them.
 
     What concerns one part alone is asked of it: ``steps``, what each device hosts, and ``warming``, loads of standbys.
-    ``outages`` are the devices and engines that plans do without.
+    ``outages`` are the devices and engines that plans do without. While a plan ``loads_beside`` what serves, standbys
+    stay as they are, as it may count on them.
     Methods that `Controller` has, too, under the same name, do what it says of them.
     """
 
@@ -43,6 +44,7 @@ class Topology:
         self.warming = Warming(workers, self.steps, self._standbys)
         self.plan: Plan | None = None
         self.outages = Outages()
+        self.loads_beside = False
         self._overflow: Mapping[Host, Host] = {}
         self._foreign: Sequence[Host] = ()
 
@@ -65,8 +67,8 @@ class Topology:
         return self.steps.hosted_on(device)
 
     def next_standby(self, now_s: float) -> Effects:
-        """A standby to load now, if any; to be asked for when the driver has nothing else to load, again and again."""
-        found = self.warming.next(now_s, self.outages.engines)
+        """A standby to load now, if any; to be asked for every `ASK_S`, and again while there is one."""
+        found = None if self.loads_beside else self.warming.next(now_s, self.outages.engines)
         if found is None:
             return NO_EFFECTS
         return Effects(ask=self._use_standbys(), keep=self.steps.keep_of(found.device), standby=found)

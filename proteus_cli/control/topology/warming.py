@@ -1,19 +1,25 @@
-"""When standbys load: one at a time on a device that has nothing to do, and seldom."""
+"""When standbys load: on devices that have nothing to do, on few of a machine at a time, and seldom."""
 
 import math
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
 from proteus_cli.control.decision import Host, StandbyEnd, StandbyLoad
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.plan_steps import PlanSteps, keys
 from proteus_cli.control.topology.standbys import Standbys
-from proteus_cli.domain.catalog.catalog import VariantKey, VariantsByDevice
+from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
+from proteus_cli.domain.device import host_of
 
 MAX_LOADING_FRAC = 0.1
-"""Of the time of a device, as a load takes cores, or a part of the bandwidth, from the batches that run meanwhile."""
+"""Of the time of a device, and of the devices of a machine at a time, but one: a load takes cores, or a part of the
+bandwidth, from the batches that run meanwhile."""
 
 GIVING_WAY_FRAC = 0.1
 """Of a core that batches keep busy, which a load gets that gives way; what it takes of an idle core, nobody misses."""
+
+ASK_S = 0.1
+"""So often a driver asks for standbys to load."""
 
 LOOK_S = 1.0  # s between two looks for a device that is free, as a look takes a millisecond on 40 devices
 
@@ -24,7 +30,8 @@ RETRY_S = 60.0
 class Warming:
     """The loads of standbys: on devices that host all that the plan wants there, and have a free slot.
 
-    One that has failed on a device is not tried again there for `RETRY_S`.
+    Of the devices of a machine, a tenth load at a time, or one. As each rests after a load, that seldom holds one up;
+    but not all of them are slowed at once. One that has failed on a device is not tried again there for `RETRY_S`.
     """
 
     def __init__(self, workers: Mapping[str, WorkerState], steps: PlanSteps, standbys: Standbys) -> None:
@@ -43,7 +50,8 @@ class Warming:
         if now_s < self._looks_again_s:
             return None
         devices = self._steps.unchanging
-        free = [device for device in devices if self._may_load(device, now_s)]
+        full = self._full_hosts()
+        free = [device for device in devices if host_of(device) not in full and self._may_load(device, now_s)]
         resident = {device: self._steps.resident_on(device) for device in devices}
         hosted = {device: self._steps.hosted_on(device) for device in devices}
         self._forget_past(now_s)
@@ -77,6 +85,20 @@ class Warming:
     def _may_load(self, device: str, now_s: float) -> bool:
         is_resting = self._rests_until_s.get(device, 0.0) > now_s
         return device not in self._loads and not is_resting and self._workers[device].free > 0
+
+    def _full_hosts(self) -> set[str]:
+        """The machines of which no more devices may load now."""
+        loading, there = Counter(map(host_of, self._loads)), Counter(map(host_of, self._workers))
+        return {host for host, count in loading.items() if count >= max(1, int(MAX_LOADING_FRAC * there[host]))}
+
+    def in_the_way(self, wanted: VariantsByDevice) -> tuple[StandbyLoad, ...]:
+        """The loads on devices of which a plan has something else ``wanted`` than they host now, and than the load."""
+        return tuple(
+            load
+            for device, load in self._loads.items()
+            for of_plan in [wanted.get(device, NO_VARIANTS)]
+            if load.key not in of_plan and of_plan != keys(self._steps.hosted_on(device))
+        )
 
     def ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool) -> None:
         """A load has ended. Where the controller gave it up meanwhile, its variant does not stand by."""

@@ -1,6 +1,7 @@
 """Emulated devices: batches end when the profile says that they would, and cost next to nothing meanwhile."""
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -102,6 +103,7 @@ class EmulatedExecutor(ExecutorBase):
         self._engines: dict[VariantKey, EmulatedEngine] = {}
         self._slowed: dict[tuple[VariantKey, frozenset[VariantKey]], EmulatedEngine] = {}
         self._one_load = asyncio.Lock()
+        self._loads_until_s = -math.inf  # by the loop's clock
         self._slots_free_s = [0.0] * profile.slots  # a heap
         self._running = 0
 
@@ -121,11 +123,17 @@ class EmulatedExecutor(ExecutorBase):
         *,
         gives_way: bool = False,  # noqa: ARG002
     ) -> Signature:
-        """Take the profile's load time, once earlier loads are done. Raises `EngineError`, `DeviceLost`."""
+        """Take the profile's load time, once earlier loads are done, also one that was cancelled after it had begun.
+
+        Raises `EngineError`, `DeviceLost`.
+        """
         engine = self._engine(key)
         loop = asyncio.get_running_loop()
         async with self._one_load:
+            if (busy_s := self._loads_until_s - loop.time()) > 0:
+                await asyncio.sleep(busy_s)
             self._require_open()
+            self._loads_until_s = loop.time() + engine.load_s
             loaded: asyncio.Future[EmulatedEngine] = loop.create_future()
             loop.call_later(engine.load_s, settle, loaded, engine)
             self._engines[key] = await self._until_loaded(loaded)

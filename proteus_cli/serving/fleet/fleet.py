@@ -99,7 +99,6 @@ class Fleet:
             self.workers,
             profiles,
             clock,
-            self._changing.locked,
             memory_of,
             self.apply,
         )
@@ -166,8 +165,6 @@ class Fleet:
         has changed; if it happens in place, the earlier plan is deployed again. What ``before_switch`` raises ends the
         change, and nothing has changed.
         """
-        wanted = {(placement.device, placement.key) for placement in plan.placements}
-        await self.standbys.make_way(wanted, self._gives_way)
         async with self._changing:
             before = {device: self._controller.topology.hosted_on(device) for device in self.workers}
             loaded_before = {device: self.loader.load_times_s(device) for device in self.workers}
@@ -214,6 +211,7 @@ class Fleet:
         rollout = PlanRollout(self._controller.topology, hosted, may_go_back=may_go_back)
         step: LoadBeside | Switch | RolloutEnd = rollout.begin(self._profiles, self._free_bytes())
         while isinstance(step, LoadBeside):
+            self.standbys.cancel(step.cancel)
             self._free(step.keep)
             self._ask(step.ask)
             step = rollout.loaded_beside(await self._load(step.hosts, self._gives_way), self._clock())
@@ -300,6 +298,8 @@ class Fleet:
     ) -> list[FailedLoad]:
         """Load engines on a device, whose batches may take longer until that is done."""
         loading = {device} if any(host.key not in self.loader.loaded(device) for host in hosts) else ()
+        if loading:
+            await self.standbys.ended_on(device, gives_way)
         executors = {device: self.workers[device].executor}
         self._controller.topology.loads_began(loading)
         try:

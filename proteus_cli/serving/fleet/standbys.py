@@ -1,14 +1,14 @@
-"""Loads the standbys of a server: one at a time, while no plan changes, and out of the way of those that do."""
+"""Loads the standbys of a server, as the controller says."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.decision import Effects, StandbyEnd, StandbyLoad
 from proteus_cli.control.topology.topology import Topology
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.control.topology.warming import ASK_S
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
@@ -16,17 +16,14 @@ from proteus_cli.serving.fleet.loading import GivesWay, Loader
 from proteus_cli.serving.fleet.worker import Clock, Worker
 from proteus_cli.serving.logs import fields
 
-EVERY_S = 0.1  # s between two looks for what to load
-
 log = logging.getLogger("proteus.standbys")
 
 
 class StandbyLoader:
     """Does what the controller decides on standbys. No load of one that fails changes what is active.
 
-    Nothing is loaded while ``is_changing`` says that a plan is being deployed. While a host has too little memory
-    (``memory_of``, by its name), devices that use it (CPUs) give their standbys up, and get none. ``apply`` does what
-    the controller asks for.
+    While a host has too little memory (``memory_of``, by its name), devices that use it (CPUs) give their standbys up,
+    and get none. ``apply`` does what the controller asks for.
     """
 
     def __init__(
@@ -36,62 +33,59 @@ class StandbyLoader:
         workers: Mapping[str, Worker],
         profiles: Mapping[str, Profile],
         clock: Clock,
-        is_changing: Callable[[], bool],
         memory_of: Callable[[str], HostMemory],
         apply: Callable[[Effects], None],
     ) -> None:
         self._topology, self._loader, self._workers, self._clock = topology, loader, workers, clock
-        self._profiles, self._is_changing, self._memory_of, self._apply = profiles, is_changing, memory_of, apply
-        self._load: StandbyLoad | None = None
-        self._awaited_for: GivesWay | None = None
-        self._loading: asyncio.Task[None] | None = None
+        self._profiles, self._memory_of, self._apply = profiles, memory_of, apply
+        self._loading = dict[str, asyncio.Task[None]]()  # by device
+        self._awaited_for = dict[str, GivesWay]()
 
     async def run(self) -> None:
         """Keep standbys loaded until cancelled."""
         try:
             while True:
-                await asyncio.sleep(EVERY_S)
-                if not self._is_changing():
-                    self.check()
+                await asyncio.sleep(ASK_S)
+                self.check()
         finally:
-            await self.make_way(())
+            loading = list(self._loading.values())
+            for each in loading:
+                each.cancel()
+            await asyncio.gather(*loading, return_exceptions=True)
 
     def check(self) -> None:
-        """Start to load the next standby, if there is one and none is loading; hosts without memory give theirs up."""
-        self._relieve()
-        if self._loading is None:
-            effects = self._topology.next_standby(self._clock())
-            self._load = effects.standby
+        """Start to load the next standbys, if there are any; hosts without memory give theirs up."""
+        if not self._topology.loads_beside:
+            self._relieve()
+        while (load := (effects := self._topology.next_standby(self._clock())).standby) is not None:
             self._apply(effects)
-            if self._load is not None and self._is_short(self._load.device):
-                self._apply(self._topology.standby_ended(self._load, StandbyEnd.NO_MEMORY, self._clock()))
-                self._load = None
-            elif self._load is not None:
-                self._loading = asyncio.create_task(self._run(self._load))
-                self._loading.add_done_callback(partial(self._ended, self._load))
+            if self._is_short(load.device):
+                self._apply(self._topology.standby_ended(load, StandbyEnd.NO_MEMORY, self._clock()))
+            else:
+                loading = self._loading[load.device] = asyncio.create_task(self._run(load))
+                loading.add_done_callback(partial(self._ended, load))
 
-    async def make_way(self, wanted: Container[tuple[str, VariantKey]], gives_way: GivesWay = lambda: True) -> None:
-        """Cancel the load that goes on, or wait for its end where it is of what a plan has ``wanted`` on a device.
+    def cancel(self, loads: Iterable[StandbyLoad]) -> None:
+        """Cancel these loads, which are in the way of a plan."""
+        for load in loads:
+            self._loading[load.device].cancel()
 
-        It gives way from then on as loads for the plan do.
-        """
-        if self._loading is None or self._load is None:
-            return
-        if (self._load.device, self._load.key) in wanted:
-            self._awaited_for = gives_way
-        else:
-            self._loading.cancel()
-        await asyncio.wait([self._loading])
+    async def ended_on(self, device: str, gives_way: GivesWay) -> None:
+        """Wait until no standby loads on a device; one that does gives way as loads for a plan do, from now on."""
+        if device in self._loading:
+            self._awaited_for[device] = gives_way
+            await asyncio.wait([self._loading[device]])
 
-    def _gives_way(self) -> bool:
-        return self._awaited_for is None or self._awaited_for()
+    def _gives_way(self, device: str) -> bool:
+        return device not in self._awaited_for or self._awaited_for[device]()
 
     async def _run(self, load: StandbyLoad) -> None:
         how = StandbyEnd.GIVEN_UP
         self._topology.loads_began([load.device])
         executor = self._workers[load.device].executor
         try:
-            await self._loader.load(load.device, executor, load.key, load.max_batch, gives_way=self._gives_way)
+            gives_way = partial(self._gives_way, load.device)
+            await self._loader.load(load.device, executor, load.key, load.max_batch, gives_way=gives_way)
             how = StandbyEnd.LOADED
         except EngineError as error:
             how = StandbyEnd.NO_MEMORY if isinstance(error, OutOfDeviceMemory) else StandbyEnd.FAILED
@@ -104,7 +98,9 @@ class StandbyLoader:
             self._apply(self._topology.standby_ended(load, how, self._clock(), gave_way=executor.can_give_way))
 
     def _ended(self, load: StandbyLoad, loading: "asyncio.Task[None]") -> None:
-        self._load = self._loading = self._awaited_for = None
+        if self._loading.get(load.device) is loading:
+            del self._loading[load.device]
+            self._awaited_for.pop(load.device, None)
         if loading.cancelled():  # perhaps before it began
             self._apply(self._topology.standby_ended(load, StandbyEnd.GIVEN_UP, self._clock()))
         elif loading.exception() is not None:

@@ -6,7 +6,7 @@ import pytest
 from builders import hosted, make_measured, make_placement, make_plan, make_profile
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import FailedLoad, Host, Keep, StandbyEnd
+from proteus_cli.control.decision import NO_EFFECTS, FailedLoad, Host, Keep, StandbyEnd
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, RolloutEnd, Switch
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
@@ -118,6 +118,36 @@ def test_where_memory_proves_short_standbys_go_first_and_once_only() -> None:
     again = rollout.loaded_beside([short], 1.0)
     assert again == LoadBeside(wanted, (Keep(device, frozenset({SMALL, LARGE})),))
     assert rollout.loaded_beside([short], 2.0) == Switch(frozenset({device}))
+
+
+@pytest.mark.parametrize("failures", [(), (failed("cpu1"),)])
+def test_standbys_stay_as_they_are_until_what_loads_beside_what_serves_has_loaded(
+    failures: tuple[FailedLoad, ...],
+) -> None:
+    loadable = {key: Loadable(size, 0.1, 1, 100.0) for key, size in SIZES.items()}
+    topology = controller_of(*NOW, memory={"cpu0": DeviceMemory("cpu", 100, loadable)}).topology
+    rollout = PlanRollout(topology, NEXT)
+    rollout.begin()
+    assert topology.next_standby(0.0) == NO_EFFECTS
+    rollout.loaded_beside(failures, 1.0)
+    assert topology.next_standby(1.0).standby is not None
+
+
+@pytest.mark.parametrize("in_place", [(), DEVICES])
+def test_a_load_of_a_standby_is_cancelled_only_where_the_plan_changes_what_the_device_hosts(
+    in_place: tuple[str, ...],
+) -> None:
+    loadable = {key: Loadable(size, 0.1, 1, 100.0) for key, size in SIZES.items()}
+    memory = {"cpu0": DeviceMemory("cpu", 100, loadable)}
+    topology = controller_of(*NOW, memory=memory).topology
+    load = topology.next_standby(0.0).standby
+    assert load is not None
+    wanted, other = host("cpu0", load.key), host("cpu0", next(key for key in SIZES if key not in {SMALL, load.key}))
+    assert PlanRollout(topology, NOW).begin(in_place=in_place).cancel == (), "it changes nothing"
+    assert PlanRollout(topology, [NOW[0], NEXT[1]]).begin(in_place=in_place).cancel == (), "it changes the other"
+    assert PlanRollout(topology, [wanted]).begin(in_place=in_place).cancel == (), "it wants that very one"
+    assert PlanRollout(topology, [other]).begin(in_place=in_place).cancel == (load,)
+    assert PlanRollout(topology, NEXT[1:]).begin(in_place=in_place).cancel == (load,), "it leaves the device idle"
 
 
 @pytest.mark.parametrize("may_go_back", [True, False])

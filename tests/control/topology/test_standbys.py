@@ -1,5 +1,6 @@
 """Which variants stand by, when they load, and that plans activate them without a load."""
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -14,6 +15,7 @@ from proteus_cli.control.topology.plan_rollout import PlanRollout
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable, Standbys
 from proteus_cli.control.topology.warming import LOOK_S, MAX_LOADING_FRAC, RETRY_S
 from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.device import host_of
 from proteus_cli.domain.request import Request
 
 SLOW, FAST, OTHER, LARGE = (VariantKey("a", f"a-{v}") for v in ("slow", "fast", "other", "large"))
@@ -253,30 +255,46 @@ def test_a_device_rests_nine_times_as_long_as_a_load_took_of_its_core(*, gave_wa
     assert free_at(11.0 + rests_s + 0.01)
 
 
-def test_one_standby_loads_on_a_device_at_a_time_and_then_it_rests() -> None:
+def test_one_standby_loads_on_a_machine_at_a_time_and_then_its_device_rests() -> None:
     driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=3)
     driven.adopt(host(OTHER), host(OTHER, "cpu1"))
     driven.adopt(host(SLOW), host(SLOW, "cpu1"))
     assert driven.standbys() == {OTHER}
     effects = driven.controller.topology.next_standby(10.0)
     first = effects.standby
-    second = driven.controller.topology.next_standby(10.0).standby
     assert first is not None
-    assert second is not None
-    assert {first.device, second.device} == {"cpu0", "cpu1"}
     assert effects.keep == (Keep(first.device, keys(SLOW, OTHER)),)
     assert driven.controller.topology.next_standby(10.0).standby is None
     driven.controller.topology.standby_ended(first, StandbyEnd.FAILED, 11.0)
-    driven.controller.topology.standby_ended(second, StandbyEnd.GIVEN_UP, 11.0)
-    rests_until_s = 11.0 + 1.0 / MAX_LOADING_FRAC - 1.0
+    second = driven.controller.topology.next_standby(11.0).standby
+    assert second is not None
+    assert {first.device, second.device} == {"cpu0", "cpu1"}
+    driven.controller.topology.standby_ended(second, StandbyEnd.GIVEN_UP, 12.0)
+    rests_until_s = 12.0 + 1.0 / MAX_LOADING_FRAC - 1.0
     assert driven.controller.topology.next_standby(rests_until_s - 0.1).standby is None
     again = driven.controller.topology.next_standby(rests_until_s + LOOK_S).standby
     assert again is not None
     assert again.device == second.device, "what failed is left alone for longer"
     assert driven.controller.topology.next_standby(rests_until_s + LOOK_S).standby is None
+    driven.controller.topology.standby_ended(again, StandbyEnd.LOADED, rests_until_s + LOOK_S + 1.0)
     tried = driven.controller.topology.next_standby(11.0 + RETRY_S).standby
     assert tried is not None
     assert tried.device == first.device
+
+
+def test_of_the_devices_of_each_machine_a_tenth_load_at_a_time_or_one() -> None:
+    devices = [*(f"cpu{n}" for n in range(29)), *(f"b/cpu{n}" for n in range(5))]
+    hosts = [host(SLOW, device) for device in devices]
+    controller = Controller({"a": 0.1}, dict.fromkeys(devices, 1), PROTEUS, memory=memory(devices=tuple(devices)))
+    controller.adopt(plan_hosting(*hosts, devices=devices), hosts, 0.0)
+    loads = list[StandbyLoad]()
+    while (load := controller.topology.next_standby(0.0).standby) is not None:
+        loads.append(load)
+    assert Counter(host_of(load.device) for load in loads) == {"": 2, "b": 1}
+    controller.topology.standby_ended(loads[0], StandbyEnd.LOADED, 1.0)
+    found = controller.topology.next_standby(1.0).standby
+    assert found is not None
+    assert host_of(found.device) == host_of(loads[0].device)
 
 
 def test_what_failed_and_what_rested_is_forgotten_once_that_is_over() -> None:

@@ -9,9 +9,9 @@ from builders import make_measured
 from failing import LOAD_S, VARIANTS, World, played
 
 from proteus_cli.backends.base import Signature
+from proteus_cli.control.topology.warming import ASK_S
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE, LOOK_S, SharedLook
-from proteus_cli.serving.fleet.standbys import EVERY_S
 
 GOOD, FAST, BETTER = VariantKey("f", "good"), VariantKey("f", "fast"), VariantKey("f", "better")
 ONE, OTHER = {"cpu0": "good"}, {"cpu0": "fast"}
@@ -99,7 +99,7 @@ def test_a_core_that_is_never_idle_does_not_keep_a_plan_from_loading() -> None:
 
 def test_a_standby_gives_way_also_while_the_demand_is_too_much_until_an_urgent_plan_waits_for_it() -> None:
     async def stand_by(world: World) -> None:
-        await asyncio.sleep(EVERY_S)
+        await asyncio.sleep(ASK_S)
         asking = asyncio.create_task(world.ask(400.0, 4 * SECOND_S))
         await asyncio.sleep(2 * SECOND_S)
         assert world.executor("cpu0").gave_way == [FULL_SPEED, GIVING_WAY]

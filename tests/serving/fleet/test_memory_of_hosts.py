@@ -8,9 +8,9 @@ from failing import VARIANTS, World, played
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory
+from proteus_cli.control.topology.warming import ASK_S
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.fleet.standbys import EVERY_S
 
 BOTH = {"cpu0": "good", "cpu1": "good"}
 SIZES = {VariantKey(v.family, v.variant): v.memory_bytes for v in VARIANTS}
@@ -67,7 +67,7 @@ def test_standbys_of_a_host_without_memory_are_given_up_and_those_of_others_stay
         await asyncio.sleep(60.0)
         assert set(world.controller.topology.standbys) == {"cpu0", "cpu1", "b/cpu0"}
         world.memory["b"] = HostMemory(0, is_short=True)
-        await asyncio.sleep(2 * EVERY_S)
+        await asyncio.sleep(2 * ASK_S)
         assert set(world.controller.topology.standbys) == {"cpu0", "cpu1"}
         await asyncio.sleep(200.0)
         assert set(world.controller.topology.standbys) == {"cpu0", "cpu1"}, "nothing is loaded there meanwhile"

@@ -3,19 +3,21 @@
 import asyncio
 from collections.abc import Awaitable
 
-from builders import make_measured
+from builders import make_measured, near
 from failing import LOAD_S, VARIANTS, World, played
+from msgspec.structs import replace
 
 from proteus_cli.backends.free_memory import HostMemory
+from proteus_cli.control.topology.warming import ASK_S
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
-from proteus_cli.serving.fleet.standbys import EVERY_S
 
 GOOD, FAST = VariantKey("f", "good"), VariantKey("f", "fast")
 BOTH = {"cpu0": "good", "cpu1": "good"}
 BOTH_FIT = 1100
-WARM_S = 2 * (LOAD_S + 2 * EVERY_S)  # one standby after the other
+THIRD = make_measured("f", "third", 0.8, {1: 0.002, 2: 0.004, 4: 0.008}, load_s=LOAD_S, memory_bytes=100)
+WARM_S = 2 * (LOAD_S + 2 * ASK_S)  # one standby after the other
 
 
 def deployed(world: World, hosts: dict[str, str]) -> Awaitable[dict[tuple[str, str], float | None]]:
@@ -68,26 +70,37 @@ def test_without_memory_for_it_nothing_stands_by() -> None:
     played(wait, BOTH, resident_bytes=1000, replans=False)
 
 
-def test_a_plan_waits_for_a_standby_that_it_wants_and_cancels_any_other() -> None:
+def test_a_plan_waits_for_a_standby_that_it_wants_and_cancels_what_is_in_its_way() -> None:
     async def change(world: World) -> None:
-        await asyncio.sleep(EVERY_S + LOAD_S / 2)
+        await asyncio.sleep(ASK_S + LOAD_S / 2)
         assert (world.executor("cpu0").loads, world.executor("cpu1").loads) == ([GOOD, FAST], [GOOD])
-        changed = await deployed(world, {"cpu0": "fast", "cpu1": "good"})
-        assert changed == {("cpu0", "fast"): None}
+        before_s = world.loop.time()
+        assert await deployed(world, {"cpu0": "fast", "cpu1": "good"}) == {("cpu0", "fast"): LOAD_S}
+        assert world.loop.time() == near(before_s + LOAD_S / 2)
         assert world.executor("cpu0").loads == [GOOD, FAST]
         await asyncio.sleep(WARM_S)
 
-    async def cancel(world: World) -> None:
-        await asyncio.sleep(EVERY_S + LOAD_S / 2)
+    async def pass_by(world: World) -> None:
+        await asyncio.sleep(ASK_S + LOAD_S / 2)
         before_s = world.loop.time()
         assert await deployed(world, BOTH) == {}
         assert world.loop.time() == before_s
-        assert world.fleet.loader.loaded("cpu0") == {GOOD}
-        await asyncio.sleep(2 * WARM_S + 10 * LOAD_S)
-        assert world.controller.topology.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
+        assert await deployed(world, {"cpu0": "good", "cpu1": "third"}) == {("cpu1", "third"): LOAD_S}
+        assert world.loop.time() == near(before_s + LOAD_S)
+        assert world.controller.topology.standbys["cpu0"] == {FAST}
 
-    played(change, BOTH, resident_bytes=BOTH_FIT, replans=False)
-    played(cancel, BOTH, resident_bytes=BOTH_FIT, replans=False)
+    async def cancel(world: World) -> None:
+        """What has begun on the device runs to its end, and then its load comes."""
+        await asyncio.sleep(ASK_S + LOAD_S / 2)
+        before_s = world.loop.time()
+        assert await deployed(world, {"cpu0": "third", "cpu1": "good"}) == {("cpu0", "third"): near(LOAD_S * 3 / 2)}
+        assert world.loop.time() == near(before_s + LOAD_S * 3 / 2)
+        assert world.fleet.loader.loaded("cpu0") == {GOOD, THIRD.key}
+        await asyncio.sleep(2 * WARM_S + 10 * LOAD_S)
+        assert FAST in world.controller.topology.standbys["cpu0"]
+
+    for test in (change, pass_by, cancel):
+        played(test, BOTH, resident_bytes=1300, replans=False, variants=(*VARIANTS, THIRD))
 
 
 def test_a_standby_that_can_not_be_loaded_changes_nothing() -> None:
@@ -134,8 +147,7 @@ def test_standbys_make_room_where_a_plan_runs_out_of_memory() -> None:
         assert world.hosts["cpu0"] == {"third"}
         assert FAST not in world.fleet.loader.loaded("cpu0")
 
-    third = make_measured("f", "third", 0.8, {1: 0.002, 2: 0.004, 4: 0.008}, load_s=LOAD_S, memory_bytes=100)
-    played(fill, BOTH, resident_bytes=1300, replans=False, variants=(*VARIANTS, third))
+    played(fill, BOTH, resident_bytes=1300, replans=False, variants=(*VARIANTS, THIRD))
 
 
 def test_a_machine_without_memory_gives_all_standbys_up() -> None:
@@ -143,7 +155,7 @@ def test_a_machine_without_memory_gives_all_standbys_up() -> None:
         await asyncio.sleep(WARM_S)
         assert set(world.controller.topology.standbys) == set(BOTH)
         world.memory[""] = HostMemory(0, is_short=True)
-        await asyncio.sleep(2 * EVERY_S)
+        await asyncio.sleep(2 * ASK_S)
         assert world.controller.topology.standbys == {}
         assert all(world.fleet.loader.loaded(device) == {GOOD} for device in BOTH)
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
@@ -151,9 +163,27 @@ def test_a_machine_without_memory_gives_all_standbys_up() -> None:
     played(fill, BOTH, resident_bytes=BOTH_FIT, replans=False)
 
 
+def test_a_plan_that_loads_keeps_the_standby_that_it_wants_where_memory_gets_short_meanwhile() -> None:
+    """It is activated, and what it replaces is given up."""
+
+    async def fill(world: World) -> None:
+        await asyncio.sleep(WARM_S)
+        deploying = asyncio.ensure_future(deployed(world, {"cpu0": "third", "cpu1": "fast"}))
+        await asyncio.sleep(LOAD_S / 4)
+        world.memory[""] = HostMemory(0, is_short=True)
+        await asyncio.sleep(LOAD_S / 4 + ASK_S)
+        assert not deploying.done()
+        assert world.controller.topology.standbys["cpu1"] == {FAST}
+        assert await deploying == {("cpu0", "third"): 2 * LOAD_S, ("cpu1", "fast"): None}
+        await asyncio.sleep(2 * ASK_S)
+        assert [world.fleet.loader.loaded(device) for device in BOTH] == [{THIRD.key}, {FAST}]
+
+    played(fill, BOTH, resident_bytes=BOTH_FIT, replans=False, variants=(*VARIANTS, replace(THIRD, load_s=2 * LOAD_S)))
+
+
 def test_a_device_that_is_lost_loses_its_standbys_also_while_one_loads() -> None:
     async def lose(world: World) -> None:
-        await asyncio.sleep(EVERY_S + LOAD_S / 2)
+        await asyncio.sleep(ASK_S + LOAD_S / 2)
         world.executor("cpu0").die()
         await asyncio.sleep(WARM_S)
         assert "cpu0" not in world.controller.topology.standbys or world.hosts["cpu0"] == {"good"}
@@ -190,7 +220,7 @@ def test_a_standby_that_is_freed_in_a_burst_ends_its_batch_first() -> None:
         while not any(batch.key == FAST for device in BOTH for batch in world.executor(device).batches):
             await asyncio.sleep(0.001)
         world.memory[""] = HostMemory(0, is_short=True)
-        await asyncio.sleep(2 * EVERY_S)
+        await asyncio.sleep(2 * ASK_S)
         assert world.controller.topology.standbys == {}
         assert all(world.fleet.loader.loaded(device) == {GOOD} for device in BOTH)
         await asyncio.sleep(0.2)
