@@ -106,6 +106,11 @@ class PlanRollout:
             return RolloutEnd(self.keep)
         return RolloutEnd(self.keep, tuple(failures), failures[0], self._back_to)
 
+    def given_up(self) -> tuple[Keep, ...]:
+        """The driver gives up before the switch, and nothing has changed; returns what devices keep."""
+        self._topology.loads_beside = False
+        return self.keep
+
     @property
     def keep(self) -> tuple[Keep, ...]:
         """What devices keep; where the plan is not wanted any more, they free the rest."""

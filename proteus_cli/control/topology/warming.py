@@ -92,7 +92,7 @@ class Warming:
         return {host for host, count in loading.items() if count >= max(1, int(MAX_LOADING_FRAC * there[host]))}
 
     def in_the_way(self, wanted: VariantsByDevice) -> tuple[StandbyLoad, ...]:
-        """The loads on devices of which a plan has something else ``wanted`` than they host now, and than the load."""
+        """The loads on devices where a plan changes what is active, but for those of what is ``wanted`` there."""
         return tuple(
             load
             for device, load in self._loads.items()

@@ -210,17 +210,18 @@ class Fleet:
         hosted = hosted_by(plan, self._profiles, self._controller.attainment)
         rollout = PlanRollout(self._controller.topology, hosted, may_go_back=may_go_back)
         step: LoadBeside | Switch | RolloutEnd = rollout.begin(self._profiles, self._free_bytes())
-        while isinstance(step, LoadBeside):
-            self.standbys.cancel(step.cancel)
-            self._free(step.keep)
-            self._ask(step.ask)
-            step = rollout.loaded_beside(await self._load(step.hosts, self._gives_way), self._clock())
-        if isinstance(step, Switch):
-            try:
+        try:
+            while isinstance(step, LoadBeside):
+                self.standbys.cancel(step.cancel)
+                self._free(step.keep)
+                self._ask(step.ask)
+                step = rollout.loaded_beside(await self._load(step.hosts, self._gives_way), self._clock())
+            if isinstance(step, Switch):
                 before_switch()
-            except BaseException:
-                self._free(rollout.keep)
-                raise
+        except BaseException:
+            self._free(rollout.given_up())
+            raise
+        if isinstance(step, Switch):
             effects = self._controller.adopt(plan, hosted, self._clock(), step.in_place)
             step = rollout.loaded_in_place(await self._follow(effects))
         if step.back_to is None:

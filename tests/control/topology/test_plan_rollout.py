@@ -174,4 +174,4 @@ def test_the_first_plan_has_none_to_go_back_to() -> None:
 def test_what_is_wanted_no_more_after_its_loads_is_freed() -> None:
     rollout = PlanRollout(controller_of(*NOW).topology, NEXT)
     rollout.begin()
-    assert rollout.keep == RESIDENT
+    assert rollout.given_up() == RESIDENT

@@ -181,6 +181,19 @@ def test_a_plan_that_loads_keeps_the_standby_that_it_wants_where_memory_gets_sho
     played(fill, BOTH, resident_bytes=BOTH_FIT, replans=False, variants=(*VARIANTS, replace(THIRD, load_s=2 * LOAD_S)))
 
 
+def test_standbys_load_again_once_a_change_of_plan_is_cancelled_while_it_loads() -> None:
+    async def cancel(world: World) -> None:
+        deploying = asyncio.ensure_future(deployed(world, {"cpu0": "third", "cpu1": "good"}))
+        await asyncio.sleep(LOAD_S / 2)
+        deploying.cancel()
+        await asyncio.wait([deploying])
+        await asyncio.sleep(WARM_S + LOAD_S)
+        assert world.controller.topology.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
+        assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
+
+    played(cancel, BOTH, resident_bytes=BOTH_FIT, replans=False, variants=(*VARIANTS, THIRD))
+
+
 def test_a_device_that_is_lost_loses_its_standbys_also_while_one_loads() -> None:
     async def lose(world: World) -> None:
         await asyncio.sleep(ASK_S + LOAD_S / 2)
