@@ -237,9 +237,9 @@ class Controller:
     def use_slots(self, device: str, slots: int, now_s: float) -> Effects:
         """Run at most so many batches at once on a device, from now on; those that run end as they would.
 
-        Raises `ValueError` without a slot, and for a device of one slot where that may run a batch ahead.
+        Raises `ValueError` without a slot, and for a device of one slot, which may run a batch ahead.
         """
-        if slots < 1 or (self._dispatch_ahead_s and self._workers[device].in_flight is not None):
+        if slots < 1 or self._workers[device].in_flight is not None:
             raise ValueError(f"{device} cannot use {slots} slots")
         return self.dispatch.use_slots(device, slots, now_s)
 
@@ -252,7 +252,7 @@ class Controller:
         return FamilyState(self.demand.counts_of(name), new_queue, placeable)
 
     def _worker(self, device: str, slots: int) -> WorkerState:
-        return WorkerState(device, slots, InFlightBatches() if slots == 1 else None)
+        return WorkerState(device, slots, InFlightBatches() if self._dispatch_ahead_s and slots == 1 else None)
 
     def _changed(self, effects: Effects, now_s: float) -> Effects:
         if effects is not NO_EFFECTS:

@@ -102,13 +102,16 @@ class Dispatch:
             return Refused(RETRY_WITHOUT_CAPACITY_S, is_lost=tier.is_lost or family.was_lost)
         # With nothing before it, a request can be too late only for its own deadline. That is not overload, so it is
         # admitted and the workers decide.
-        left_s = due_s - now_s
-        is_full = family.rows and family.rows + rows > self._admitted_frac * (tier.capacity_qps * left_s)
-        if self._admits_timely and (is_full or tier.cuts):
-            wait_s = self._too_long_s(family, tier, request, left_s, now_s)
-            if wait_s:
-                _count_given_up(family, tier, rows, left_s)
-                return Refused(wait_s)
+        if self._admits_timely and family.rows:
+            timely_rows = tier.capacity_qps * (due_s - now_s)
+            if family.rows + rows > self._admitted_frac * timely_rows:
+                timely_rows += tier.foreign_qps(self._workers, family.helping) * (due_s - now_s)
+                limit_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
+                before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
+                is_over = before_rows and before_rows + rows > limit_rows
+                if is_over and family.waiting_rows + rows > tier.rows_at_once(due_s - now_s):
+                    _count_given_up(family, tier, rows, due_s - now_s)
+                    return Refused(retry_after_s(before_rows, tier.capacity_qps))
         family.rows += rows
         owner = tier.queue.push(request)
         for ask_it in owner.free.values():
@@ -372,46 +375,6 @@ class Dispatch:
         family.counts.arrived(rows, now_s)  # it is demand
         return OtherPlanNeeded(of_hosts_s / answered_frac, RETRY_WITHOUT_CAPACITY_S)
 
-    def _too_long_s(
-        self, family: FamilyState, tier: AccuracyTier, request: Request, left_s: float, now_s: float
-    ) -> float:
-        """Seconds to wait for what is before a request, where that leaves it no time; 0 where it may be in time."""
-        rows, timely_rows = request.rows, tier.capacity_qps * left_s
-        if family.rows and family.rows + rows > self._admitted_frac * timely_rows:
-            timely_rows += tier.foreign_qps(self._workers, family.helping) * left_s
-            limit_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
-            before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
-            is_over = before_rows and before_rows + rows > limit_rows
-            if is_over and family.waiting_rows + rows > tier.rows_at_once(left_s):
-                return retry_after_s(before_rows, tier.capacity_qps)
-        return float(math.ceil(self._wait_for_others_s(family, tier, rows, left_s, now_s))) if tier.cuts else 0.0
-
-    def _wait_for_others_s(
-        self, family: FamilyState, tier: AccuracyTier, rows: int, left_s: float, now_s: float
-    ) -> float:
-        """How long batches of other families keep each host from a first answer in time, which it would have idle.
-
-        That is until the first of them ends; 0 where some host may be in time. Hosts count at their fastest: what is
-        slower than that is given up, and doubted, once a device is free. Batches of the own family count by the
-        capacity. Of devices with several slots, it is not known when one is free.
-        """
-        if tier.foreign or any(each.free for each in tier.classes):
-            return 0.0
-        least_s = math.inf
-        for host in chain.from_iterable(each.hosts for each in tier.classes):
-            worker, standby = self._workers[host.device], host.overflow if tier.has_overflow else None
-            takes_s = worker.least_at(host) * host.least_latency(rows)
-            if standby is not None:
-                takes_s = min(takes_s, standby.latency(rows))
-            if worker.is_serving and takes_s <= left_s:
-                if worker.in_flight is None or family.running.get(host):
-                    return 0.0
-                wait_s = worker.in_flight.ends_s(now_s) - now_s
-                if wait_s + takes_s <= left_s:
-                    return 0.0
-                least_s = min(least_s, wait_s)
-        return least_s if least_s < math.inf else 0.0
-
     def _tier_for(self, family: FamilyState, request: Request) -> AccuracyTier | None:
         """The tier of a request with any minimum, bounds and priority, opened where needed; None: no host is fit."""
         if request.bounds is not None:
@@ -474,7 +437,7 @@ class Dispatch:
         if worker.to_wake:
             devices, worker.to_wake = tuple(worker.to_wake), []
             return WakeOthers(devices)
-        if not self._dispatch_ahead_s or worker.in_flight is None or not worker.is_serving:
+        if worker.in_flight is None or not worker.is_serving:
             return IDLE
         return self._decide_ahead(worker, worker.in_flight, now_s)
 

@@ -62,9 +62,9 @@ class AccuracyTier:
     ``batch_rows`` together, and ``usual_qps`` at their slowdowns as they are; ``slowdown`` is their mean, weighted by
     capacity. ``least_row_s`` is what the fastest host takes to answer one row, as profiled; infinite where there is
     none. Where the tier ``has_overflow``, the capacity is that with the standbys for it on these devices; classes
-    of ``foreign`` ones answer it, too; ``standbys`` has one of each kind of both. A tier ``cuts`` where some of its
-    hosts cut rows short, and ``is_lost`` where all of its devices are lost. ``running`` counts rows in batches of a
-    tier that not all hosts of the family belong to, on its ``placements`` (device and variant).
+    of ``foreign`` ones answer it, too; ``standbys`` has one of each kind of both. A tier ``is_lost`` where all of its
+    devices are lost. ``running`` counts rows in batches of a tier that not all hosts of the family belong to, on its
+    ``placements`` (device and variant).
     Deferred requests have tiers of their own, each ``is_of_deferred``. A tier ``is_of_canaries`` where the new version
     of `Twins` takes from it.
     What is counted here is kept up to date in steps: a decision never looks at all workers.
@@ -75,7 +75,6 @@ class AccuracyTier:
     is_of_deferred: bool = False
     is_of_canaries: bool = False
     has_overflow: bool = False
-    cuts: bool = False
     placements: frozenset[tuple[str, str]] = frozenset()
     has_reserved: bool = False
     foreign: tuple[HostClass, ...] = ()
@@ -100,7 +99,6 @@ class AccuracyTier:
         self.placements = frozenset((host.device, host.variant) for host in self.queue.hosts)
         self.running = sum(rows for host, rows in running.items() if (host.device, host.variant) in self.placements)
         self.has_reserved = any(each.is_reserved for each in self.classes)
-        self.cuts = any(each.host.cuts for each in self.classes)
         own = [host.overflow for host in self.queue.hosts if host.overflow is not None] if self.has_overflow else []
         self.standbys = tuple({(each.variant, id(each.latency)): each for each in (*own, *foreign)}.values())
         spared = spared_qps(self.queue.hosts, {host.device: workers[host.device].slots for host in self.queue.hosts})
@@ -257,7 +255,7 @@ class WorkerState:
     device was opened with. ``idle_slots`` of these run no batch; a batch that is submitted ahead makes them negative,
     and so do fewer slots than batches. ``free`` slots may take a batch: the idle ones while the worker serves, else
     none; the classes of its hosts know whether there are any. ``to_wake``: devices that this worker leaves work to.
-    ``in_flight`` is None where several slots run batches. ``ask_self`` is the answer that names this worker.
+    ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker.
     Of ``sources`` it takes first; of ``foreign_sources``, for foreign standbys on its device, only where these are
     empty.
 
@@ -342,8 +340,6 @@ class WorkerState:
         """Use so many slots from now on. Where more run batches, none starts until enough of them have ended."""
         self.idle_slots += slots - self.slots
         self.slots = slots
-        if slots > 1:
-            self.in_flight = None
         self._recount_free()
 
     def launched(self, takes_s: float, start_s: float) -> None:
