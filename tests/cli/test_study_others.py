@@ -69,7 +69,7 @@ def test_all_studies_have_costs_where_the_traffic_is_given(tiny: Tiny, traffic: 
     (study,) = proteus("study", "all", *given, "-o", page, "--json", "-w", tiny.root).document()
     assert study["kind"] == "cost"
     assert study["missing"] == []
-    assert "cpu-1c, dedicated" in page.read_text(encoding="utf-8")
+    assert '<span class="whole">cpu-1c</span>, dedicated' in page.read_text(encoding="utf-8")
     alone = proteus("study", "cost", *given, "--json", "-w", tiny.root).document()
     assert alone["cells"] == study["cells"], "it is the same study, so that nothing is measured again"
 

@@ -130,14 +130,20 @@ class EmulatedExecutor(ExecutorBase):
         engine = self._engine(key)
         loop = asyncio.get_running_loop()
         async with self._one_load:
-            if (busy_s := self._loads_until_s - loop.time()) > 0:
-                await asyncio.sleep(busy_s)
             self._require_open()
+            if (busy_s := self._loads_until_s - loop.time()) > 0:
+                await self._passed(busy_s)
             self._loads_until_s = loop.time() + engine.load_s
-            loaded: asyncio.Future[EmulatedEngine] = loop.create_future()
-            loop.call_later(engine.load_s, settle, loaded, engine)
-            self._engines[key] = await self._until_loaded(loaded)
+            await self._passed(engine.load_s)
+            self._engines[key] = engine
         return engine.signature
+
+    async def _passed(self, seconds: float) -> None:
+        """Wait for a part of a load. Raises `DeviceLost` when the device is lost meanwhile."""
+        loop = asyncio.get_running_loop()
+        passed: asyncio.Future[None] = loop.create_future()
+        loop.call_later(seconds, settle, passed, None)
+        await self._until_loaded(passed)
 
     def _engine(self, key: VariantKey, others: frozenset[VariantKey] = frozenset()) -> EmulatedEngine:
         """The engine of a variant, with the times that it has while others are active on the device."""

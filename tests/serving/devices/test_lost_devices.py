@@ -247,6 +247,22 @@ def test_loads_of_an_abandoned_emulated_device_fail_at_once() -> None:
     run(test)
 
 
+def test_a_load_that_waits_for_a_cancelled_one_on_an_abandoned_emulated_device_fails_at_once() -> None:
+    async def test() -> None:
+        executor, _ = emulated(load_s=3600.0)
+        cancelled = asyncio.create_task(executor.load(KEY, Path(), 1))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await asyncio.wait([cancelled])
+        waiting = asyncio.create_task(executor.load(KEY, Path(), 1))
+        await asyncio.sleep(0)
+        executor.abandon()
+        with pytest.raises(DeviceLost):
+            await asyncio.wait_for(waiting, PATIENCE_S)
+
+    run(test)
+
+
 def test_devices_in_this_process_have_no_pid(tmp_path: Path) -> None:
     async def test() -> None:
         with TimerThread() as timer, contextlib.ExitStack() as stack:
