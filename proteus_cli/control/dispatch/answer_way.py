@@ -30,10 +30,10 @@ class AnswerWay:
         """The same with the least margin, for first answers: what is not begun for its way is not in time either."""
         return self._way.within_s(MIN_MULTIPLE)
 
-    def took(self, took_s: float) -> bool:
-        """One more result. False where it was interrupted, which none can predict."""
+    def took(self, took_s: float, profiled_s: float = 0.0) -> bool:
+        """One more result, beyond what was profiled of the way. False where it was interrupted: none can predict that."""
         self._given_up = 0
-        return self._way.took(took_s)
+        return self._way.took(took_s, profiled_s)
 
     def went_on(self, rows: int, late: int, attainment: float) -> None:
         """So many rows have their answers; some that went on are late, and would not be by a usual way."""

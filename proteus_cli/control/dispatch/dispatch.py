@@ -271,7 +271,7 @@ class Dispatch:
         """
         way, due_s = self._workers[launch.hosted.device].answer_way, self._batcher.due_s
         in_time_s = now_s - way_s + way.mean_s  # what was due before that was late by its stages
-        if way.took(way_s):
+        if way.took(way_s, launch.hosted.way_s(launch.rows)):
             late = 0
             if in_time_s < now_s and exits.max() > 1:
                 late = sum([each.rows for each in launch.requests if in_time_s <= due_s(each) < now_s])

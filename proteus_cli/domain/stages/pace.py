@@ -41,8 +41,9 @@ DOUBT_GAIN = 0.1
 class WayTime:
     """How long answers take on a way: a running mean, in seconds, and the mean deviation, for a margin.
 
-    Some ways scatter more than stages do. So one that was interrupted is told by both: it took more than `INTERRUPTED`
-    times the mean, and more than is expected with the greatest margin.
+    It may be the part of a way beyond what was profiled of it. Some ways scatter more than stages do. So one that was
+    interrupted is told by both: it took more than `INTERRUPTED` times the mean, and more than is expected with the
+    greatest margin.
     """
 
     mean_s: float = 0.0
@@ -52,10 +53,13 @@ class WayTime:
         """What it takes at most, with a margin of so many mean deviations."""
         return self.mean_s + multiple * self._deviation_s
 
-    def took(self, took_s: float) -> bool:
-        """Learn from one answer; the first is taken as it is. False where it was interrupted: it counts as the most."""
+    def took(self, took_s: float, profiled_s: float = 0.0) -> bool:
+        """Learn from one answer; the first is taken as it is. False where it was interrupted: it counts as the most.
+
+        The way took ``took_s`` and what was profiled of it, where any was.
+        """
         mean_s = self.mean_s or took_s
-        most_s = max(INTERRUPTED * mean_s, self.within_s(MAX_MULTIPLE))
+        most_s = max(INTERRUPTED * (mean_s + profiled_s) - profiled_s, self.within_s(MAX_MULTIPLE))
         if is_usual := took_s <= most_s:
             self._deviation_s += SCATTER_GAIN * (abs(took_s - mean_s) - self._deviation_s)
         self.mean_s = mean_s + LEVEL_GAIN * (min(took_s, most_s) - mean_s)

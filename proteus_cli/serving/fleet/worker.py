@@ -2,10 +2,12 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import compress
 from typing import Protocol
 
+import numpy as np
 from msgspec.structs import replace
 
 from proteus_cli.backends.base import Part
@@ -92,6 +94,7 @@ class Worker:
         self.batches = self.rows = 0  # of batches with results
         self.waited_s = 0.0  # for turns of other servers, on their agent
         self.running: dict[int, tuple[Launch, float]] = {}  # batches with their start, in order
+        self._gone: dict[int, set[int]] = {}  # of these, the places of requests that have left
         self._ended_s = self._counted_s = 0.0
         self._timer_s = timer_s
         self._controller, self._results, self._clock, self._others = controller, results, clock, others
@@ -158,6 +161,7 @@ class Worker:
         """Return the running batches; their ends mean nothing from now on."""
         launches = [launch for launch, _ in self.running.values()]
         self.running.clear()
+        self._gone.clear()
         return launches
 
     def _wake_in(self, delay_s: float) -> None:
@@ -197,22 +201,29 @@ class Worker:
         """Parts have left a batch, which may have been taken back."""
         running = self.running.get(id(launch))
         if running is not None:
+            self._gone.setdefault(id(launch), set()).update(parts)
             self._came(replace(launch, requests=tuple([launch.requests[place] for place in parts])), result)
             self._results.left(launch, self._begun_s(launch, running[1]), parts, result)
 
     def _begun_s(self, launch: Launch, submitted_s: float) -> float:
         return max(self._ended_s, submitted_s) if launch.is_ahead else submitted_s
 
-    def _came(self, launch: Launch, result: BatchResult) -> None:
-        """The answers to requests of a batch that may be cut short are here."""
-        if result.ended_s:
-            now_s = self._clock()
-            way_s = max(0.0, now_s - result.ended_s - launch.hosted.way_s(launch.rows))
-            exits = result.notes[0]  # in the order of `exits.runner.NOTES`
-            self._controller.dispatch.answers_came(launch, exits, way_s, now_s)
+    def _came(self, launch: Launch, result: BatchResult, gone: Collection[int] = ()) -> None:
+        """The answers to requests of a batch that may be cut short are here, but for those that came before."""
+        if not result.ended_s or len(gone) == len(launch.requests):
+            return
+        exits = result.notes[0]  # in the order of `exits.runner.NOTES`
+        if gone:
+            is_here = [place not in gone for place in range(len(launch.requests))]
+            exits = exits[np.repeat(is_here, [request.rows for request in launch.requests])]
+            launch = replace(launch, requests=tuple(compress(launch.requests, is_here)))
+        now_s = self._clock()
+        way_s = max(0.0, now_s - result.ended_s - launch.hosted.way_s(launch.rows))
+        self._controller.dispatch.answers_came(launch, exits, way_s, now_s)
 
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception, ahead_s: float = 0.0) -> None:
         """A batch is over, which was submitted ``ahead_s`` before its start."""
+        gone = self._gone.pop(id(launch), ())
         failure = _DEVICE_FAILURES.get(type(result)) if isinstance(result, Exception) else None
         if failure is not None:
             self.running[id(launch)] = launch, started_s
@@ -234,7 +245,7 @@ class Worker:
             service_s = _service_s(launch, took_s + on_way_s, result, self.servers)
             if may_be_cut:
                 exits = result.notes[0]  # in the order of `exits.runner.NOTES`
-                self._came(launch, result)
+                self._came(launch, result, gone)
                 self._controller.finished(launch, service_s, exits)
             else:
                 self._controller.finished(launch, service_s)

@@ -78,6 +78,24 @@ def test_a_way_that_stays_longer_is_believed() -> None:
     assert after(*[0.001] * 200, *[0.01] * 30).mean_s == pytest.approx(0.01, rel=0.01)
 
 
+@pytest.mark.parametrize("count", [50, 1000, 20000])
+def test_a_way_that_mostly_takes_no_more_than_was_profiled_is_believed_once_it_does(count: int) -> None:
+    """Of a network of 2 ms; then it takes 5 ms more."""
+    way = AnswerWay()
+    for _ in range(count):
+        way.took(0.0, 0.002)
+    for _ in range(20):
+        way.took(0.005, 0.002)
+    assert way.mean_s > 0.0045
+
+
+def test_ways_that_take_a_little_more_than_was_profiled_now_and_then_are_no_interruptions() -> None:
+    """One in ten takes 0.8 ms more than the 2 ms that were profiled: that is scatter."""
+    way = AnswerWay()
+    assert all(way.took(0.0008 if number % 10 == 9 else 0.0, 0.002) for number in range(1000))
+    assert way.within_s > 0.0002
+
+
 def controller_of(*ways_s: float, host: Host = HOST) -> Controller:
     policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
     controller = controller_hosting(host, policy=policy, families=("a",), slots={"cpu0": 1})

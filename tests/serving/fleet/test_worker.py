@@ -283,6 +283,46 @@ def test_what_leaves_a_batch_is_told_with_its_start_unless_the_batch_was_taken_b
     assert controller.came == [(two[1:], [1], 1.015)]
 
 
+@pytest.mark.parametrize(
+    ("left", "came"),
+    [
+        ([], [((0, 1, 2), [1, 2, 2, 4])]),
+        ([1], [((1,), [1, 1]), ((0, 2), [1, 4])]),
+        ([0, 1, 2], [((0, 1, 2), [1, 1, 1, 1])]),
+    ],
+)
+def test_answers_that_left_a_batch_came_once(left: list[int], came: list[tuple[tuple[int, ...], list[int]]]) -> None:
+    """Three requests, of 1, 2 and 1 rows, of which some leave at 1.005 s. The batch is back at 1.010 s."""
+    host, bounds = replace(hosted(latency_s={4: 0.01}), exits=(ExitProfile(),)), ExitBounds([1.0] * 3, [1, 2, 1], [])
+    host = replace(host, first_exit=make_table({4: 0.005}))
+    requests = tuple(Request(number, "a", 0.0, 9.0, rows=rows) for number, rows in enumerate((1, 2, 1)))
+
+    def notes(*exits: int) -> tuple[Any, ...]:
+        return np.array(exits, np.uint8), np.zeros(len(exits), np.float32), np.zeros(len(exits), np.bool_)
+
+    async def run() -> CuttingController:
+        clock, batches = Clock(), list[tuple[Batch, BatchCallback]]()
+        controller, executor = CuttingController([Launch(host, requests, 4, 1.0)]), SlowExecutor()
+        controller.exit_bounds = lambda _launch: bounds  # type: ignore[method-assign, assignment]
+        executor.submit = lambda *each: batches.append(each)  # type: ignore[method-assign]
+        worker = Worker(
+            "cpu0", double(controller), double(executor), double(Results()), clock, {}, double(None), 3600.0
+        )
+        clock.now_s = 1.0
+        worker.ask()
+        [(batch, done)] = batches
+        if left:
+            assert batch.leaving is not None
+            clock.now_s = 1.005
+            batch.leaving(left, BatchResult((), 0.004, notes=notes(*[1] * len(came[0][1])), ended_s=1.0049))
+        clock.now_s = 1.010
+        done(BatchResult((), 0.009, notes=notes(1, 2, 2, 4), ended_s=1.0099))
+        return controller
+
+    found = asyncio.run(run()).came
+    assert [(tuple(each.id for each in asked), list(exits)) for asked, exits, _ in found] == came
+
+
 def test_nothing_starts_before_it_was_launched() -> None:
     """Woken for 5 s at 5.3 s: what has come meanwhile would else have waited for less than no time.
 
