@@ -31,7 +31,7 @@ class AnswerWay:
         return self._way.within_s(MIN_MULTIPLE)
 
     def took(self, took_s: float, profiled_s: float = 0.0) -> bool:
-        """One more result, beyond what was profiled of the way. False where it was interrupted: none can predict that."""
+        """One more result, beyond what was profiled of the way. False where it was interrupted."""
         self._given_up = 0
         return self._way.took(took_s, profiled_s)
 

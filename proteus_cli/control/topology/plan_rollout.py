@@ -79,7 +79,8 @@ class PlanRollout:
         cancel = self._topology.warming.in_the_way(of_plan)
         ask = self._topology.make_room(hosted).ask if hosted else ()
         wanted = {device: of_plan[device] for device in of_plan if device not in in_place}
-        resident = {device: self._topology.steps.resident_on(device) for device in wanted}
+        loading_on, steps = self._topology.warming.loading_on, self._topology.steps
+        resident = {device: steps.resident_on(device) | (loading_on(device) & wanted[device]) for device in wanted}
         full = without_room_beside(wanted, resident, profiles, free_bytes)
         self._in_place = frozenset(in_place) | full
         beside = self._topology.steps.usable - full

@@ -86,6 +86,7 @@ class Topology:
     def make_room(self, hosted: Sequence[Host]) -> Effects:
         """Give standbys up, so that ``hosted`` can be loaded beside what is active."""
         self.steps.make_room(hosted)
+        self.warming.changed()
         return Effects(ask=self._use_standbys())
 
     def loads_began(self, devices: Iterable[str]) -> None:

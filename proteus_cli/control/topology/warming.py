@@ -52,7 +52,7 @@ class Warming:
         devices = self._steps.unchanging
         full = self._full_hosts()
         free = [device for device in devices if host_of(device) not in full and self._may_load(device, now_s)]
-        resident = {device: self._steps.resident_on(device) for device in devices}
+        resident = {device: self._steps.resident_on(device) | self.loading_on(device) for device in devices}
         hosted = {device: self._steps.hosted_on(device) for device in devices}
         self._forget_past(now_s)
         found = self._next(hosted, resident, free, self._failed_until_s.keys() | set(broken))
@@ -91,6 +91,10 @@ class Warming:
         loading, there = Counter(map(host_of, self._loads)), Counter(map(host_of, self._workers))
         return {host for host, count in loading.items() if count >= max(1, int(MAX_LOADING_FRAC * there[host]))}
 
+    def loading_on(self, device: str) -> frozenset[VariantKey]:
+        """The standby that a device loads."""
+        return frozenset({self._loads[device].key}) if device in self._loads else NO_VARIANTS
+
     def in_the_way(self, wanted: VariantsByDevice) -> tuple[StandbyLoad, ...]:
         """The loads on devices where a plan changes what is active, but for those of what is ``wanted`` there."""
         return tuple(
@@ -122,6 +126,7 @@ class Warming:
     def give_up(self, device: str) -> None:
         """The load on a device, if any, means nothing any more."""
         self._loads.pop(device, None)
+        self.changed()
 
     def memory_short(self, device: str, now_s: float) -> None:
         """A device gives its standbys up, and gets no others for a while."""

@@ -107,9 +107,11 @@ class StandbyLoader:
             log.critical("a bug while loading a standby", exc_info=loading.exception())
 
     def _relieve(self) -> None:
-        for device in self._topology.standbys:
+        for device in {**self._topology.standbys, **self._loading}:
             if self._is_short(device):
                 log.warning("%s gives its standbys up: its machine has too little memory", device)
+                if device in self._loading:
+                    self._loading[device].cancel()
                 self._apply(self._topology.memory_short(device, self._clock()))
 
     def _is_short(self, device: str) -> bool:

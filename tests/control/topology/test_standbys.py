@@ -297,6 +297,43 @@ def test_of_the_devices_of_each_machine_a_tenth_load_at_a_time_or_one() -> None:
     assert host_of(found.device) == host_of(loads[0].device)
 
 
+@pytest.mark.parametrize("devices", [("m0/cpu0", "m1/cpu0"), ("m0/cpu0", "m0/cpu1")])
+def test_what_another_machine_loads_counts_as_there(devices: tuple[str, str]) -> None:
+    """Each plan wanted one of two variants once, and both devices have room for one: they get one each."""
+    slots, room = dict.fromkeys(devices, 1), {device: DeviceMemory("cpu", 2, LOADABLE) for device in devices}
+    controller = Controller({"a": 0.1}, slots, PROTEUS, memory=room)
+    for pair in ((OTHER, SLOW), (FAST, FAST)):
+        hosts = [host(key, device) for key, device in zip(pair, devices, strict=True)]
+        controller.adopt(plan_hosting(*hosts, devices=devices), hosts, 0.0)
+    for device in devices:  # what stood by goes
+        controller.topology.memory_short(device, 0.0)
+    loading, loaded = list[StandbyLoad](), list[VariantKey]()
+    for now_s in (RETRY_S + number * LOOK_S for number in range(1, 60)):
+        for load in loading:
+            controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s)
+        loading = []
+        while (begun := controller.topology.next_standby(now_s).standby) is not None:
+            loading.append(begun)
+        loaded += [load.key for load in loading]
+    assert sorted(loaded) == sorted([OTHER, SLOW])
+
+
+@pytest.mark.parametrize("in_place", [(), ("cpu0", "cpu1")])
+def test_standbys_that_made_room_for_a_plan_that_was_given_up_load_again(in_place: tuple[str, ...]) -> None:
+    driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=2)
+    for number in range(100):
+        driven.load_all(number * 10.0)
+    standbys = dict(driven.controller.topology.standbys)
+    assert set(standbys) == {"cpu0", "cpu1"}
+    rollout = PlanRollout(driven.controller.topology, [host(OTHER), host(SLOW, "cpu1")])
+    rollout.begin(in_place=in_place)
+    rollout.loaded_beside((), 1000.0)
+    rollout.given_up()
+    for number in range(100):
+        driven.load_all(1000.0 + number * 10.0)
+    assert driven.controller.topology.standbys.keys() == standbys.keys()
+
+
 def test_what_failed_and_what_rested_is_forgotten_once_that_is_over() -> None:
     """Else names of versions, and devices that come and go, would pile up for as long as a server runs."""
     driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=3)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 
+import pytest
 from builders import make_measured, near
 from failing import LOAD_S, VARIANTS, World, played
 from msgspec.structs import replace
@@ -181,13 +182,52 @@ def test_a_plan_that_loads_keeps_the_standby_that_it_wants_where_memory_gets_sho
     played(fill, BOTH, resident_bytes=BOTH_FIT, replans=False, variants=(*VARIANTS, replace(THIRD, load_s=2 * LOAD_S)))
 
 
-def test_standbys_load_again_once_a_change_of_plan_is_cancelled_while_it_loads() -> None:
+def test_a_plan_does_not_wait_for_the_load_of_a_standby_that_was_given_up_for_want_of_memory() -> None:
+    """The load of a second one gives way, and would take 20 s. A machine without memory ends it, as a plan would."""
+    fourth = make_measured("f", "fourth", 0.6, {1: 0.004, 2: 0.008, 4: 0.016}, load_s=LOAD_S, memory_bytes=900)
+
+    async def relieve(world: World) -> None:
+        await asyncio.sleep(ASK_S + 2 * LOAD_S)
+        world.executor("cpu0").give_way(20.0)
+        while len(world.executor("cpu0").loads) < 3:
+            await asyncio.sleep(ASK_S)
+        assert world.controller.topology.standbys["cpu0"]
+        world.memory[""] = HostMemory(0, is_short=True)
+        await asyncio.sleep(1.5 * ASK_S)
+        world.memory[""] = HostMemory()
+        world.executor("cpu0").can_give_way = False  # as a load that is urgent
+        before_s = world.loop.time()
+        await deployed(world, {"cpu0": "fourth", "cpu1": "good"})
+        assert world.loop.time() == near(before_s + LOAD_S)
+
+    played(relieve, BOTH, resident_bytes=1200, replans=False, variants=(*VARIANTS, THIRD, fourth))
+
+
+def test_the_memory_of_a_standby_that_a_plan_waits_for_counts_once() -> None:
+    """Of 1000 bytes that were free, the load that has almost ended has taken 500: the device need not stop for it."""
+
+    async def wait(world: World) -> None:
+        await asyncio.sleep(ASK_S + 0.9 * LOAD_S)
+        assert world.executor("cpu0").loads == [GOOD, FAST]
+        world.memory[""] = HostMemory(500)
+        deploying = asyncio.ensure_future(deployed(world, {"cpu0": "fast", "cpu1": "good"}))
+        await asyncio.sleep(0.05 * LOAD_S)
+        assert world.hosts["cpu0"] == {"good"}
+        await deploying
+        assert world.hosts["cpu0"] == {"fast"}
+
+    played(wait, BOTH, resident_bytes=1300, replans=False)
+
+
+@pytest.mark.parametrize("begun_s", [0.0, 100 * WARM_S], ids=["none is loaded", "all are loaded"])
+def test_standbys_load_again_once_a_change_of_plan_is_cancelled_while_it_loads(begun_s: float) -> None:
     async def cancel(world: World) -> None:
+        await asyncio.sleep(begun_s)
         deploying = asyncio.ensure_future(deployed(world, {"cpu0": "third", "cpu1": "good"}))
         await asyncio.sleep(LOAD_S / 2)
         deploying.cancel()
         await asyncio.wait([deploying])
-        await asyncio.sleep(WARM_S + LOAD_S)
+        await asyncio.sleep(WARM_S + 10 * LOAD_S)  # a device rests nine times as long as its load took
         assert world.controller.topology.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
 
