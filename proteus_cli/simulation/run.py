@@ -402,7 +402,7 @@ class _Simulation:
         state = self._devices[device]
         loading = None if state.standby is None else state.standby.key
         measured = [self._profiles[device].of(*host.key) for host in missing if host.key != loading]
-        load_s = max((self._load_time_s(variant) for variant in measured if variant is not None), default=0.0)
+        load_s = sum([self._load_time_s(variant) for variant in measured if variant is not None])
         return max(from_s, state.loads_until_s) + load_s
 
     def _loaded(self, now_s: float, load: Load) -> None:

@@ -149,7 +149,7 @@ class PlanJournal:
         if ended is not None:
             self._write(*ended)
         self._open = None
-        last = self.written_by_now()
+        last = self._writer.submit(self._release_all)
         with contextlib.suppress(TimeoutError):
             last.result(LAST_WRITE_S)
         self._writer.shutdown(wait=False, cancel_futures=True)
@@ -187,18 +187,27 @@ class PlanJournal:
 
     def _look_for_others(self) -> None:
         """Warn where another server that runs has the directory: `plans/history/` is for one."""
-        self._directory_lock = _locked(self.directory / ".lock")
-        if self._directory_lock is None:
+        try:
+            self._directory_lock = _locked(self.directory / ".lock")
+        except BlockingIOError:
             log.warning(
                 "another server writes to `%s`, too: they overwrite each other's records, and may resume each other's "
                 "plans. Give each a `--state` of its own",
                 self.directory,
             )
+        except OSError as error:
+            log.warning("whether another server writes to `%s` is not known: %s", self.directory, error)
 
     def _release(self) -> None:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+
+    def _release_all(self) -> None:
+        self._release()
+        if self._directory_lock is not None:
+            os.close(self._directory_lock)
+            self._directory_lock = None
 
     def _saved(self, job: "Future[None]") -> None:
         """In the writer's thread; for writes that are given up at the end, in the caller's."""
@@ -279,15 +288,23 @@ def claim(directory: Path, base: Base) -> int | None:
     None: this process, or another server that runs, has claimed it. Raises `OSError` where no lock file can be made.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    return _locked(directory / f".{base.sha256[:16]}.lock")
+    try:
+        return _locked(directory / f".{base.sha256[:16]}.lock")
+    except BlockingIOError:
+        return None
 
 
 def _locked(path: Path) -> int | None:
-    """The descriptor that holds the lock of a file, until it is closed; None where another one does."""
+    """The descriptor that holds the lock of a file, until it is closed; None where the file system has no locks.
+
+    Raises `BlockingIOError` where another descriptor holds it, and `OSError` where the file can't be opened.
+    """
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(handle)
+        if isinstance(error, BlockingIOError):
+            raise
         return None
     return handle

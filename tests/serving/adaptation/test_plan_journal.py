@@ -168,19 +168,37 @@ def test_one_server_at_a_time_may_go_on_from_a_plan(tmp_path: Path) -> None:
 
 
 def test_a_second_server_on_a_history_is_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever plan it has. In one second, both would write the same record."""
-    journals = [history(tmp_path / name, base=base) for name, base in (("a", BASE), ("b", BASE), ("a", OTHER))]
-    warned = []
-    for journal in journals:
+    """Whatever plan it has. In one second, both would write the same record. Who has stopped is no other server."""
+    running, warned = list[PlanJournal](), list[list[str]]()
+    for name, base in (("a", BASE), ("b", BASE), ("a", OTHER), ("a", BASE)):
+        journal = history(tmp_path / name, base=base)
         journal.began(adopted())
         journal.began(adopted())
-        journal.stopped()
+        journal.written_by_now().result()
+        running.append(journal)
         warned.append([record.message for record in caplog.records])
         caplog.clear()
-    assert warned[:2] == [[], []]
-    (said,) = warned[2]
+        if len(running) == 3:
+            for each in running:
+                each.stopped()
+    running[-1].stopped()
+    assert [len(each) for each in warned] == [0, 0, 1, 0]
+    [said] = warned[2]
     assert said.startswith(f"another server writes to `{tmp_path / 'a'}`, too")
     assert "--state" in said
+
+
+def test_where_other_servers_can_not_be_seen_records_are_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / ".lock").mkdir()
+    journal = history(tmp_path)
+    journal.began(adopted())
+    journal.stopped()
+    assert (journal.written, journal.failed) == (2, 0)
+    assert [record.message.partition(" is not known")[0] for record in caplog.records] == [
+        f"whether another server writes to `{tmp_path}`"
+    ]
 
 
 def test_a_journal_holds_the_lock_of_the_last_plan_file_alone(tmp_path: Path) -> None:
@@ -189,9 +207,16 @@ def test_a_journal_holds_the_lock_of_the_last_plan_file_alone(tmp_path: Path) ->
     written = history(tmp_path)
     for base in bases:
         written.began(replace(adopted(), base=base))
+    written.written_by_now().result()
+    assert held_of(tmp_path, bases) == bases[-1:]
     written.stopped()
-    handles = [claim(tmp_path, base) for base in bases]
-    assert [base for base, handle in zip(bases, handles, strict=True) if handle is None] == bases[-1:]
+    assert held_of(tmp_path, bases) == []
+
+
+def held_of(directory: Path, bases: list[Base]) -> list[Base]:
+    """Those that somebody has claimed."""
+    handles = [claim(directory, base) for base in bases]
     for handle in handles:
         if handle is not None:
             os.close(handle)
+    return [base for base, handle in zip(bases, handles, strict=True) if handle is None]
