@@ -345,6 +345,7 @@ class Fleet:
         log.log(level, "%s %s: %s", device, event, reason, extra=told)
         worker.executor.abandon()
         self.loader.forget(device)
+        self.standbys.cancel_on(device)
         effects = self._controller.device_lost(device, worker.take_back(), self._results.has_ended)
         self._results.device_lost(effects)
         asyncio.get_running_loop().call_soon(self._ask, effects.ask)  # a worker may be carrying decisions out now

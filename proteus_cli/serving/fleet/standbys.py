@@ -68,7 +68,12 @@ class StandbyLoader:
     def cancel(self, loads: Iterable[StandbyLoad]) -> None:
         """Cancel these loads, which are in the way of a plan."""
         for load in loads:
-            self._loading[load.device].cancel()
+            self.cancel_on(load.device)
+
+    def cancel_on(self, device: str) -> None:
+        """Cancel the load of a standby on a device, if any: the device is lost, or gives its standbys up."""
+        if device in self._loading:
+            self._loading[device].cancel()
 
     async def ended_on(self, device: str, gives_way: GivesWay) -> None:
         """Wait until no standby loads on a device; one that does gives way as loads for a plan do, from now on."""
@@ -110,8 +115,7 @@ class StandbyLoader:
         for device in {**self._topology.standbys, **self._loading}:
             if self._is_short(device):
                 log.warning("%s gives its standbys up: its machine has too little memory", device)
-                if device in self._loading:
-                    self._loading[device].cancel()
+                self.cancel_on(device)
                 self._apply(self._topology.memory_short(device, self._clock()))
 
     def _is_short(self, device: str) -> bool:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from typing import Any
 
 import pytest
 from builders import make_measured, near
@@ -232,6 +233,28 @@ def test_standbys_load_again_once_a_change_of_plan_is_cancelled_while_it_loads(b
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
 
     played(cancel, BOTH, resident_bytes=BOTH_FIT, replans=False, variants=(*VARIANTS, THIRD))
+
+
+def test_the_load_of_a_standby_ends_with_its_device_also_before_it_has_begun_there() -> None:
+    """Before it begins, files are looked at. What ends later could free what the device has by then."""
+
+    async def lose(world: World) -> None:
+        ended_s = list[float]()
+
+        async def look_at_files(*_: Any, **__: Any) -> None:
+            try:
+                await asyncio.sleep(3600.0)
+            finally:
+                ended_s.append(world.loop.time())
+
+        world.fleet.loader.load = look_at_files  # type: ignore[method-assign]
+        await asyncio.sleep(2 * ASK_S)
+        lost_s = world.loop.time()
+        world.executor("cpu0").die()
+        await asyncio.sleep(ASK_S)
+        assert ended_s == [near(lost_s)]
+
+    played(lose, BOTH, resident_bytes=BOTH_FIT, replans=False)
 
 
 def test_a_device_that_is_lost_loses_its_standbys_also_while_one_loads() -> None:
