@@ -64,7 +64,7 @@ class EngineChain:
 
     def __init__(self, runner: ExitRunner, rows: NamedArrays, exits: int) -> None:
         self._runner, self._rows, self._inputs = runner, rows, rows
-        self.way_s = 0.0  # in one thread
+        self.way_s = 0.0
         never = tuple(ExitProfile(points=(StagePoint(1, 1.0, 1.0),)) for _ in range(exits))
         self._all = ExitBounds((math.inf,), (1,), never, stop_when=f"exit >= {exits}")
         self._passed_s: list[float] = []
@@ -77,17 +77,20 @@ class EngineChain:
         self._passed_s = []
 
     def run(self, bounds: ExitBounds) -> int:
-        exit_, self._passed_s = self._timed(bounds)
+        exit_, self._passed_s, self.way_s = self._timed(bounds)
         return exit_
 
     def ends_s(self) -> Floats:
-        _, all_s = self._timed(self._all)
+        _, all_s, _ = self._timed(self._all)
         passed = len(self._passed_s)
         later_s = np.array(all_s[passed:]) + (self._passed_s[-1] - all_s[passed - 1] if passed else 0.0)
         return np.array([*self._passed_s, *later_s])
 
-    def _timed(self, bounds: ExitBounds) -> tuple[int, list[float]]:
-        """The exit that answered, and when each exit up to that would have, in seconds from the start."""
+    def _timed(self, bounds: ExitBounds) -> tuple[int, list[float], float]:
+        """The exit that answered, and when each exit up to that would have, in seconds from the start.
+
+        Then how long the answer was on its way, as servers tell it: from the last moment that the chain looks at.
+        """
         moments_s: list[float] = []
 
         def noting() -> float:
@@ -96,8 +99,9 @@ class EngineChain:
 
         start_s = monotonic()
         exit_ = int(self._runner.infer(self._inputs, bounds, noting)[EXIT_NOTE][0])
-        out_s = monotonic() - moments_s[-2]
-        return exit_, [moment_s - start_s + out_s for moment_s in moments_s[1:-1]]
+        end_s = monotonic()
+        out_s = end_s - moments_s[-2]
+        return exit_, [moment_s - start_s + out_s for moment_s in moments_s[1:-1]], end_s - moments_s[-1]
 
 
 @dataclass(frozen=True, slots=True)

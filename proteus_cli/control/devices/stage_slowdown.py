@@ -1,6 +1,6 @@
 """How long multi-exit models take on a worker now, for deadlines that only their first exits can keep."""
 
-from proteus_cli.domain.stages.pace import MIN_MULTIPLE, StagePace
+from proteus_cli.domain.stages.pace import FIRST_EXIT_MULTIPLE, StagePace
 
 FRESH = 8
 """Requests in a row that are given up before what was measured is doubted: batches between them show how it is."""
@@ -11,12 +11,12 @@ class StageSlowdown:
 
     It goes by the pace of the batches that ran (`StagePace`), so it may also be below 1: a profile that was measured
     while others had the core expects too much. Whole batches count, by the stages of the rows that got there. The
-    margin is the least, however many first answers were late: a request that is refused is not in time either. Until
+    margin stays the same, however many first answers were late: a request that is refused is not in time either. Until
     enough batches ran, no less is expected than was profiled.
     """
 
     def __init__(self) -> None:
-        self._pace = StagePace(MIN_MULTIPLE)
+        self._pace = StagePace(FIRST_EXIT_MULTIPLE)
         self._tail, self._given_up, self.factor = 1.0, 0, 1.0
         self._before_load: tuple[float, float, float] | None = None
 

@@ -1,7 +1,7 @@
 """How long the results of a device are on their way to the driver."""
 
 from proteus_cli.control.devices.stage_slowdown import FRESH
-from proteus_cli.domain.stages.pace import MAX_MULTIPLE, MIN_MULTIPLE, WayTime, multiple_after
+from proteus_cli.domain.stages.pace import FIRST_EXIT_MULTIPLE, MAX_MULTIPLE, MIN_MULTIPLE, WayTime, multiple_after
 
 
 class AnswerWay:
@@ -27,8 +27,8 @@ class AnswerWay:
 
     @property
     def mostly_s(self) -> float:
-        """The same with the least margin, for first answers: what is not begun for its way is not in time either."""
-        return self._way.within_s(MIN_MULTIPLE)
+        """The same with the margin of first exits: what is not begun for its way is not in time either."""
+        return self._way.within_s(FIRST_EXIT_MULTIPLE)
 
     def took(self, took_s: float, profiled_s: float = 0.0) -> bool:
         """One more result, beyond what was profiled of the way. False where it was interrupted."""

@@ -25,14 +25,16 @@ MIN_LEVEL = 0.1
 """A stage is not expected to take less of the profile, whatever a clock says."""
 MIN_MARGIN = 0.02
 """Of the level: the device, not scatter, is what is trusted where nothing scatters, as in an emulation."""
-MIN_MULTIPLE, MAX_MULTIPLE = 1.0, 4.0
-"""Mean deviations in the margin; it begins in the middle. By the least, few of the rows whose deadline is close are
-late, however many others are in time; TCP has the most."""
+MIN_MULTIPLE, MAX_MULTIPLE = 0.5, 4.0
+"""Mean deviations in the margin; it begins in the middle. By the least, most of the rows whose deadline is close are in
+time, however many others are; TCP has the most."""
+FIRST_EXIT_MULTIPLE = 1.0
+"""Mean deviations in the margin of first exits, by which requests are let in."""
 STEP = 0.5
-"""What one late row adds to the multiple: six lead from the least to the most."""
-PREDICTABLE = 1 / 6
-"""Of the late rows that the attainment allows, those that are risked. The others are for interruptions, which no margin
-prevents, and for the way of answers out of the chain."""
+"""What one late row adds to the multiple: seven lead from the least to the most."""
+PREDICTABLE = 1 / 4
+"""Of the late rows that the attainment allows, those that stages risk, and as many the way of answers to a server. The
+others are for interruptions, which no margin prevents."""
 DOUBT_GAIN = 0.1
 """Of what is expected beyond the fastest level, so much is given up each time that it is doubted."""
 

@@ -16,7 +16,7 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.domain.stages.pace import FIRST, MAX_MULTIPLE, MIN_MARGIN, MIN_MULTIPLE
+from proteus_cli.domain.stages.pace import FIRST, FIRST_EXIT_MULTIPLE, MAX_MULTIPLE, MIN_MARGIN, MIN_MULTIPLE
 
 EXIT = ExitProfile(points=(StagePoint(1, 0.01, 0.01),))
 WHOLE = hosted("cpu0", latency_s={1: 0.03, 4: 0.06})
@@ -35,15 +35,14 @@ def test_nothing_is_kept_back_before_any_was_seen() -> None:
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_it_is_the_mean_and_a_margin_which_is_least_for_first_answers(seed: int) -> None:
+def test_it_is_the_mean_and_a_margin_which_stays_the_same_for_first_exits(seed: int) -> None:
     rng, way = np.random.default_rng(seed), AnswerWay()
     for way_s in rng.lognormal(math.log(0.001), rng.uniform(0, 2), 500):
         way.took(float(way_s))
         way.went_on(int(rng.integers(1, 9)), int(rng.integers(0, 2)), 0.995)
-        assert 0 < way.mean_s <= way.mostly_s <= way.within_s
-    assert (
-        MIN_MULTIPLE <= (way.within_s - way.mean_s) / (way.mostly_s - way.mean_s) * MIN_MULTIPLE <= MAX_MULTIPLE + 1e-9
-    )
+        assert 0 < way.mean_s <= min(way.mostly_s, way.within_s)
+    deviation_s = (way.mostly_s - way.mean_s) / FIRST_EXIT_MULTIPLE
+    assert MIN_MULTIPLE <= (way.within_s - way.mean_s) / deviation_s <= MAX_MULTIPLE + 1e-9
 
 
 @pytest.mark.parametrize("seed", range(20))
