@@ -209,8 +209,8 @@ class Fleet:
         """As `deploy`, step by step of the controller's roll-out."""
         hosted = hosted_by(plan, self._profiles, self._controller.attainment)
         rollout = PlanRollout(self._controller.topology, hosted, may_go_back=may_go_back)
-        step: LoadBeside | Switch | RolloutEnd = rollout.begin(self._profiles, self._free_bytes())
         try:
+            step: LoadBeside | Switch | RolloutEnd = rollout.begin(self._profiles, self._free_bytes())
             while isinstance(step, LoadBeside):
                 self.standbys.cancel(step.cancel)
                 self._free(step.keep)

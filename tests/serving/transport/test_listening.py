@@ -19,8 +19,9 @@ def test_connections_that_come_while_the_loop_is_busy_wait_to_be_accepted() -> N
     async def run() -> None:
         with listen("127.0.0.1", 0) as listener, ExitStack() as crowd:
             async with accepting(listener, asyncio.Protocol):
-                for _ in range(AT_ONCE):
-                    crowd.enter_context(socket.create_connection(listener.getsockname(), timeout=0.5))
+                at = listener.getsockname()
+                connected = [crowd.enter_context(socket.create_connection(at, timeout=0.5)) for _ in range(AT_ONCE)]
+                assert all(each.getpeername() == at for each in connected)
 
     asyncio.run(run())
 

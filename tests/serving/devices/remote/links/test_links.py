@@ -131,6 +131,7 @@ def test_each_list_that_comes_is_followed(tmp_path: Path) -> None:
 
             await links.follow(changes())
             await until(connected(links))
+            assert set(links) == {"a"}
 
     run(test)
 
