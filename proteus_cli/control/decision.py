@@ -72,16 +72,14 @@ class Host:
     is_standby: bool = False
     is_foreign: bool = False
     network: Network | None = None
+    key: VariantKey = field(init=False)
     least_latency: LatencyTable = field(init=False)
     rank: float = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "key", VariantKey(self.family, self.variant))
         object.__setattr__(self, "rank", self.accuracy if self.preference_rank is None else self.preference_rank)
         object.__setattr__(self, "least_latency", self.latency if self.first_exit is None else self.first_exit)
-
-    @property
-    def key(self) -> VariantKey:
-        return VariantKey(self.family, self.variant)
 
     @property
     def mean_row_s(self) -> float:

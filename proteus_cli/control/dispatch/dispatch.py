@@ -239,7 +239,9 @@ class Dispatch:
             return self._launch(
                 worker, *self._selector.or_overflow(worker, *best, self._rows_of(best[0]), now_s), now_s
             )
-        return WaitUntil(wake_s) if wake_s < math.inf else self._decide_foreign(worker, now_s)
+        if wake_s < math.inf:
+            return WaitUntil(wake_s)
+        return self._decide_foreign(worker, now_s) if worker.foreign_sources else IDLE
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
         """A batch has ended after ``took_s``, or failed (None): a slot of its worker is idle again.
@@ -474,7 +476,7 @@ class Dispatch:
     def _next_worker(self, family: FamilyState, tier: AccuracyTier, queue: DeadlineQueue, now_s: float) -> Admitted:
         """Ask one free worker about a queue in which requests wait; one with a foreign standby about the overflow."""
         asked = tier.next_worker(queue, self._batcher.due_s, now_s)
-        if tier.foreign and asked is NOBODY:
+        if asked is NOBODY and tier.foreign:
             queues, own_rows = tier.queue.queues_of(tier.classes[0]), family.rows - family.foreign_rows
             left_s = self._selector.left_s_of_overflow(tier, queues.values(), own_rows, now_s)
             return tier.next_foreign(left_s) if left_s > 0 else NOBODY

@@ -98,9 +98,10 @@ class FamilyState:
         self.running[host] += rows
         if host.is_foreign:
             self._ran_foreign(host.device, rows)
-        for tier in self.tiers[1:]:
-            if (host.device, host.variant) in tier.placements:
-                tier.running += rows
+        if len(self.tiers) > 1:
+            for tier in self.tiers[1:]:
+                if (host.device, host.variant) in tier.placements:
+                    tier.running += rows
 
     def _ran_foreign(self, device: str, rows: int) -> None:
         self.foreign_rows += rows

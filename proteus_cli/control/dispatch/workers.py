@@ -348,7 +348,8 @@ class WorkerState:
         if not self.free:
             for each in self._classes:
                 del each.free[self.device]
-        self._count_part()
+        if self._foreign:
+            self._count_part()
         if self.in_flight is not None:
             self.in_flight.add(takes_s, start_s)
 
@@ -360,7 +361,8 @@ class WorkerState:
             if self.free == 1:
                 for each in self._classes:
                     each.free[self.device] = self.ask_self
-            self._count_part()
+            if self._foreign:
+                self._count_part()
         if self.in_flight is not None:
             self.in_flight.ended()
 

@@ -44,9 +44,7 @@ class DemandEstimator:
 
     def arrivals(self, family: str, over_s: float, now_s: float) -> list[int]:
         """Rows in each of the last buckets, without the running one, the latest last."""
-        running, number = int(now_s / self.bucket_s), round(over_s / self.bucket_s)
-        before = self._counts[family].before_each(range(running - number, running + 1))
-        return [late - early for early, late in pairwise(before)]
+        return [late - early for early, late in pairwise(self._marks(family, over_s, now_s))]
 
     def is_silent(self, family: str, now_s: float) -> bool:
         """Nothing has arrived for as long as anything is known."""
@@ -71,38 +69,48 @@ class DemandEstimator:
         are left out.
         """
         known_s = [window_s for window_s in WINDOWS_S if window_s <= served_s] or [WINDOWS_S[0]]
-        arrivals = self.arrivals(family, known_s[-1], now_s)
-        rates_qps = [sum(arrivals[-round(window_s / self.bucket_s) :]) / window_s for window_s in known_s]
-        scatter = [dispersion(arrivals, max(1, round(window_s / self.bucket_s / PARTS))) for window_s in known_s]
+        marks = self._marks(family, known_s[-1], now_s)
+        rates_qps = [(marks[-1] - marks[-1 - round(window_s / self.bucket_s)]) / window_s for window_s in known_s]
+        widths = [max(1, round(window_s / self.bucket_s / PARTS)) for window_s in known_s]
+        by_width = {width: dispersion(marks, width) for width in dict.fromkeys(widths)}
+        scatter = [by_width[width] for width in widths]
         found = 0
         for place in range(1, len(known_s)):
             bound = AGREEMENT_SIGMAS**2 * rates_qps[place]
-            if any((rates_qps[place] - rates_qps[i]) ** 2 * known_s[i] > bound * scatter[i] for i in range(place)):
+            if any([(rates_qps[place] - rates_qps[i]) ** 2 * known_s[i] > bound * scatter[i] for i in range(place)]):
                 break
-            growth_qps = _growth_qps(arrivals, known_s[place], self.bucket_s) if known_s[place] >= TREND_S else 0.0
+            growth_qps = _growth_qps(marks, known_s[place], self.bucket_s) if known_s[place] >= TREND_S else 0.0
             if growth_qps**2 * known_s[place] > 4 * bound * scatter[place]:
                 break
             found = place
         return Rate(rates_qps[found], math.sqrt(rates_qps[found] * scatter[found] / known_s[found]))
 
+    def _marks(self, family: str, over_s: float, now_s: float) -> list[int]:
+        """Rows before each of the last buckets, and before the running one: one more than there are buckets."""
+        running, number = int(now_s / self.bucket_s), round(over_s / self.bucket_s)
+        return self._counts[family].before_each(range(running - number, running + 1))
 
-def _growth_qps(arrivals: Sequence[int], window_s: float, bucket_s: float) -> float:
+
+def _growth_qps(marks: Sequence[int], window_s: float, bucket_s: float) -> float:
     """The rate in the later half of a window less that in the earlier, whose variance is four times the mean's."""
     half = round(window_s / bucket_s / 2)
-    return (sum(arrivals[-half:]) - sum(arrivals[-2 * half : -half])) / (half * bucket_s)
+    return (marks[-1] - 2 * marks[-1 - half] + marks[-1 - 2 * half]) / (half * bucket_s)
 
 
-def dispersion(arrivals: Sequence[int], width: int) -> float:
+def dispersion(marks: Sequence[int], width: int) -> float:
     """Variance over mean of the arrivals in windows of ``width`` buckets; 1 is Poisson.
 
-    Counted from the differences of neighbouring windows (Allan's variance), so that a trend is no scatter, and without
-    the largest of them, which may be a step. At least 1: arrivals that look regular for seconds need not stay so.
+    ``marks``: the arrivals before the start of each bucket, and before the end of the last. Counted from the differences
+    of neighbouring windows (Allan's variance), so that a trend is no scatter, and without the largest of them, which may
+    be a step. At least 1: arrivals that look regular for seconds need not stay so.
     """
-    totals = [sum(arrivals[end - width : end]) for end in range(len(arrivals), width - 1, -width)]
-    squares = sorted((late - early) ** 2 for early, late in pairwise(totals))
-    if len(squares) < 2 or not sum(totals):  # noqa: PLR2004 - nothing beside the largest
+    of_windows = marks[::-width]
+    totals = [late - early for late, early in pairwise(of_windows)]
+    squares = [(late - early) ** 2 for late, early in pairwise(totals)]
+    arrived = of_windows[0] - of_windows[-1]
+    if len(squares) < 2 or not arrived:  # noqa: PLR2004 - nothing beside the largest
         return 1.0
-    return max(1.0, sum(squares[:-1]) / (2 * (len(squares) - 1)) / (sum(totals) / len(totals)))
+    return max(1.0, (sum(squares) - max(squares)) / (2 * (len(squares) - 1)) / (arrived / len(totals)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +143,15 @@ class Counts:
         bucket = max(bucket, self._oldest)
         return self._before[bucket % len(self._before)]
 
-    def before_each(self, buckets: range) -> Sequence[int]:
+    def before_each(self, buckets: range) -> list[int]:
         """Rows before the start of each of these consecutive buckets."""
-        ring, size, oldest = self._before, len(self._before), self._oldest
-        known = range(buckets.start, min(buckets.stop, self.last + 1))
-        counts = [ring[max(bucket, oldest) % size] for bucket in known]
-        return counts + [self.total] * (len(buckets) - len(counts))
+        ring, size = self._before, len(self._before)
+        first, stop = max(buckets.start, self._oldest), min(buckets.stop, self.last + 1)
+        if first >= stop:
+            return [self.before(bucket) for bucket in buckets]
+        start, end = first % size, (stop - 1) % size + 1
+        known = ring[start:end] if start < end else ring[start:] + ring[:end]
+        return [known[0]] * (first - buckets.start) + known + [self.total] * (buckets.stop - stop)
 
     def _advance(self, bucket: int) -> None:
         if bucket <= self.last:

@@ -328,4 +328,4 @@ def _lost_qps(device: ChangingDevice) -> dict[str, float]:
 
 def keys(hosted: Iterable[Host]) -> frozenset[VariantKey]:
     """Which variants these are."""
-    return frozenset(host.key for host in hosted)
+    return frozenset([host.key for host in hosted])

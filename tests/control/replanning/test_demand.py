@@ -1,9 +1,11 @@
+from itertools import accumulate
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.replanning.demand import DemandEstimator, dispersion
+from proteus_cli.control.replanning.demand import Counts, DemandEstimator, dispersion
 
 
 def seen(*seconds: float, rows: int = 1) -> DemandEstimator:
@@ -89,15 +91,32 @@ def test_windows_that_began_before_the_server_are_left_out() -> None:
     assert seen(*(0.05 + i / 10 for i in range(30))).estimate("a", served_s=3.0, now_s=3.01).qps == pytest.approx(10.0)
 
 
+@given(st.lists(st.tuples(st.integers(0, 15), st.integers(1, 5)), max_size=40), st.integers(0, 30), st.integers(0, 30))
+def test_rows_before_consecutive_buckets_are_those_before_each(
+    arrivals: list[tuple[int, int]], start: int, number: int
+) -> None:
+    """Also of buckets that are forgotten, or still to come."""
+    counts = Counts(size=6, bucket_s=1.0)
+    for bucket, rows in sorted(arrivals):
+        counts.arrived(rows, bucket + 0.5)
+    buckets = range(start, start + number)
+    assert counts.before_each(buckets) == [counts.before(bucket) for bucket in buckets]
+
+
+def _marks(arrivals: list[int]) -> list[int]:
+    """The arrivals before each bucket, and before the end of the last."""
+    return [0, *accumulate(arrivals)]
+
+
 @given(st.lists(st.integers(0, 1000), max_size=200), st.integers(1, 20))
 def test_dispersion_is_that_of_poisson_arrivals_or_more(arrivals: list[int], width: int) -> None:
-    assert 1.0 <= dispersion(arrivals, width) < float("inf")
+    assert 1.0 <= dispersion(_marks(arrivals), width) < float("inf")
 
 
 def test_one_step_is_no_dispersion_and_clumps_are() -> None:
-    assert dispersion([1] * 50 + [10] * 50, 1) == 1.0
-    assert dispersion([100, *[0] * 9] * 10, 1) > 50
-    assert dispersion([100, *[0] * 9] * 10, 10) == 1.0
+    assert dispersion(_marks([1] * 50 + [10] * 50), 1) == 1.0
+    assert dispersion(_marks([100, *[0] * 9] * 10), 1) > 50
+    assert dispersion(_marks([100, *[0] * 9] * 10), 10) == 1.0
 
 
 @given(st.lists(st.integers(0, 60), min_size=5, max_size=220), st.floats(0.0, 300.0), st.floats(0.5, 40.0))

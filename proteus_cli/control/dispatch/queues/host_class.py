@@ -94,7 +94,10 @@ class HostClass:
     def free_within(self, budget_s: float) -> Admitted | None:
         """The longest free device that has an answer to one row in that time; one may be slower than the mean."""
         one_row_s, stages, whole = self.host.least_latency(1), self._stage_slowdowns, self._slowdowns
-        return next((it for d, it in self.free.items() if stages.get(d, whole[d][0]) * one_row_s <= budget_s), None)
+        for device, ask_it in self.free.items():
+            if (stages[device] if device in stages else whole[device][0]) * one_row_s <= budget_s:
+                return ask_it
+        return None
 
     def count(self, host: Host, slowdown: SlowdownEstimator | None, stages: StageSlowdown | None = None) -> None:
         """Count one host, in place of what was counted for it before; None: its worker does not serve.
