@@ -239,9 +239,7 @@ class Dispatch:
             return self._launch(
                 worker, *self._selector.or_overflow(worker, *best, self._rows_of(best[0]), now_s), now_s
             )
-        if wake_s < math.inf:
-            return WaitUntil(wake_s)
-        return self._decide_foreign(worker, now_s) if worker.foreign_sources else IDLE
+        return WaitUntil(wake_s) if wake_s < math.inf else self._decide_foreign(worker, now_s)
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
         """A batch has ended after ``took_s``, or failed (None): a slot of its worker is idle again.

@@ -77,7 +77,7 @@ class DemandEstimator:
         found = 0
         for place in range(1, len(known_s)):
             bound = AGREEMENT_SIGMAS**2 * rates_qps[place]
-            if any([(rates_qps[place] - rates_qps[i]) ** 2 * known_s[i] > bound * scatter[i] for i in range(place)]):
+            if any((rates_qps[place] - rates_qps[i]) ** 2 * known_s[i] > bound * scatter[i] for i in range(place)):
                 break
             growth_qps = _growth_qps(marks, known_s[place], self.bucket_s) if known_s[place] >= TREND_S else 0.0
             if growth_qps**2 * known_s[place] > 4 * bound * scatter[place]:
@@ -100,9 +100,9 @@ def _growth_qps(marks: Sequence[int], window_s: float, bucket_s: float) -> float
 def dispersion(marks: Sequence[int], width: int) -> float:
     """Variance over mean of the arrivals in windows of ``width`` buckets; 1 is Poisson.
 
-    ``marks``: the arrivals before the start of each bucket, and before the end of the last. Counted from the differences
-    of neighbouring windows (Allan's variance), so that a trend is no scatter, and without the largest of them, which may
-    be a step. At least 1: arrivals that look regular for seconds need not stay so.
+    ``marks``: the arrivals before the start of each bucket, and before the end of the last. Counted from the
+    differences of neighbouring windows (Allan's variance), so that a trend is no scatter, and without the largest of
+    them, which may be a step. At least 1: arrivals that look regular for seconds need not stay so.
     """
     of_windows = marks[::-width]
     totals = [late - early for late, early in pairwise(of_windows)]
