@@ -89,13 +89,17 @@ class Connections:
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(every_s)
-            self.now_s = loop.time()
-            for connection in [*self._admitted, *self._refused]:
-                try:
-                    connection.check_timeouts(self.now_s)
-                except Exception:
-                    log.exception("a bug in a connection, which is closed")
-                    connection.abort()
+            self.check_timeouts(loop.time())
+
+    def check_timeouts(self, now_s: float) -> None:
+        """Have each connection close whose client takes too long, as of ``now_s`` of the loop's time."""
+        self.now_s = now_s
+        for connection in [*self._admitted, *self._refused]:
+            try:
+                connection.check_timeouts(now_s)
+            except Exception:
+                log.exception("a bug in a connection, which is closed")
+                connection.abort()
 
     def begin_drain(self) -> None:
         """Have each connection close with the last response that it owes."""

@@ -110,6 +110,17 @@ class World:
         client.close()
         return answer
 
+    def later(self, after_s: float) -> None:
+        """Let so much time pass for the connections: their clock stands still otherwise."""
+        self.connections.check_timeouts(self.connections.now_s + after_s)
+
+    async def is_given_up(self) -> None:
+        """Let time pass until no connection is left."""
+        async with asyncio.timeout(WITHIN_S):
+            while len(self.connections):
+                self.later(TIMEOUTS.request_s)
+                await asyncio.sleep(0.001)
+
     async def is_empty(self) -> None:
         """Until nothing is left of any conversation."""
         await until(lambda: len(self.connections) == 0 and self.connections.body_bytes == 0)
@@ -184,13 +195,12 @@ async def until(holds: Callable[[], bool]) -> None:
 async def world(
     limits: HttpLimits = LIMITS,
     *,
-    timeouts: HttpTimeouts = TIMEOUTS,
     most: int = 100,
     max_body_bytes: int = 2**22,
     parrot: Parrot | None = None,
     contexts: tuple[ssl.SSLContext, ssl.SSLContext] | None = None,
 ) -> AsyncIterator[World]:
-    """A server; its connections are looked at every 20 ms."""
+    """A server whose connections have `TIMEOUTS`."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     connections = Connections(max_connections=most, max_body_bytes=max_body_bytes)
     known_heads = KnownHeads()
@@ -198,15 +208,13 @@ async def world(
     here = World(parrot or Parrot(), connections, listener.getsockname()[1], client_tls)
 
     def factory() -> Counting:
-        here.made.append(Counting(here.parrot, connections, known_heads, limits, timeouts))
+        here.made.append(Counting(here.parrot, connections, known_heads, limits, TIMEOUTS))
         return here.made[-1]
 
-    watch = asyncio.create_task(connections.watch_timeouts(0.02))
     async with accepting(listener, factory, server_tls):
         try:
             yield here
         finally:
-            watch.cancel()
             await connections.close(0.0)
 
 

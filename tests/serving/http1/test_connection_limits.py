@@ -10,6 +10,8 @@ from http_world import (
     BYE,
     LIMITS,
     SAID_BYE,
+    TIMEOUTS,
+    WITHIN_S,
     Parrot,
     World,
     answers,
@@ -22,7 +24,8 @@ from http_world import (
     until,
 )
 
-from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits, HttpTimeouts
+from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits
+from proteus_cli.serving.http1.states import LINGERING, READING
 
 # --- what is too large
 
@@ -185,8 +188,12 @@ def test_a_client_has_no_more_requests_in_flight_than_the_limit() -> None:
         client = await world.connect()
         await client.send(b"".join(post(b"/later/%d" % number, b"") for number in range(3 * LIMITS.unanswered)))
         await until(lambda: len(world.parrot.waiting) == LIMITS.unanswered)
+        connection = world.made[-1]
+        read_bytes = connection.read_bytes
         sending = asyncio.create_task(client.send(bytes(2**24)))  # more than the system takes for us
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0)
+        assert answers(await world.talk(BYE)) == [SAID_BYE]  # what was sent before would have been read by now
+        assert connection.read_bytes == read_bytes
         assert not sending.done()
         sending.cancel()
         for number in range(3 * LIMITS.unanswered):
@@ -238,12 +245,11 @@ def test_a_client_that_reads_no_responses_is_read_no_more_and_then_closed() -> N
         client = await world.connect()
         await client.send(b"GET /large HTTP/1.1\r\nhost: here\r\n\r\n" * 30)
         await until(lambda: world.parrot.handled > 0)
-        await asyncio.sleep(0.05)
+        await world.is_given_up()
         assert world.parrot.handled < 10  # answers of 1 MiB; what the system buffers is read by nobody
-        await until(lambda: len(world.connections) == 0)
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(request_s=0.2))
+    run(conversation)
 
 
 def test_a_last_response_that_nobody_reads_is_given_up() -> None:
@@ -253,11 +259,11 @@ def test_a_last_response_that_nobody_reads_is_given_up() -> None:
             b"GET /large HTTP/1.1\r\nhost: here\r\n\r\n" * 9
             + b"GET /large HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\r\n"
         )
-        await until(lambda: len(world.connections) == 0)
-        assert world.parrot.handled > 0
+        await until(lambda: world.parrot.handled > 0)
+        await world.is_given_up()
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(request_s=0.2))
+    run(conversation)
 
 
 # --- too slow
@@ -279,82 +285,100 @@ def test_a_request_that_is_never_complete_is_refused(sent: bytes, contexts: obje
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(sent)
-        async with asyncio.timeout(5.0):  # however much was announced
-            assert [status for status, _ in answers(await client.until_has(b"}"))] == [408]
+        await until(lambda: world.made[-1].read_bytes == len(sent))
+        world.later(TIMEOUTS.request_s)
+        assert world.made[-1].state in READING
+        world.later(0.1)  # however much was announced
+        assert [status for status, _ in answers(await client.until_has(b"}"))] == [408]
         assert world.connections.body_bytes == 0
         client.close()
 
-    run(conversation, timeouts=HttpTimeouts(request_s=0.2), contexts=contexts)
+    run(conversation, contexts=contexts)
 
 
 def test_a_request_that_comes_byte_by_byte_is_refused() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
-        listening = asyncio.create_task(client.rest())
-        await client.send(b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 900000\r\n\r\n")
-        while not listening.done():
+        head = b"POST / HTTP/1.1\r\nhost: here\r\ncontent-length: 900000\r\n\r\n"
+        await client.send(head)
+        await until(lambda: world.made[-1].read_bytes == len(head))
+        for elapsed_s in count(1):
             await client.send(b"x")
-            await asyncio.sleep(0.01)
-        assert [status for status, _ in answers(await listening)] == [408]
+            await until(lambda: world.made[-1].read_bytes == len(head) + elapsed_s)  # noqa: B023 - it is awaited
+            world.later(1.0)
+            if world.made[-1].state not in READING:
+                break
+        assert elapsed_s == TIMEOUTS.request_s + 1
+        assert [status for status, _ in answers(await client.rest())] == [408]
         client.close()
 
-    run(conversation, timeouts=HttpTimeouts(request_s=0.3))
+    run(conversation)
 
 
 def test_a_large_body_may_take_longer_as_long_as_it_keeps_coming() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         content = bytes(800_000)
-        await client.send(post(b"/a", content)[: -len(content)])
+        head = post(b"/a", content)[: -len(content)]
+        await client.send(head)
         for at in range(0, len(content), 100_000):
-            await client.send(content[at : at + 100_000])
-            await asyncio.sleep(0.2)
+            world.later(5.0)  # in all 40 s
+            sent = at + 100_000
+            await client.send(content[at:sent])
+            await until(lambda: world.made[-1].read_bytes == len(head) + sent)  # noqa: B023 - it is awaited
         assert answers(await client.until_has(b"/a")) == [(200, said(b"POST", b"/a", content))]
         client.close()
 
-    run(conversation, timeouts=HttpTimeouts(request_s=1.5))  # in all 1.6 s, and no stall may add 1.3 s to a pause
+    run(conversation)
 
 
 @plain_and_tls
 def test_a_connection_that_nobody_uses_is_closed(contexts: object) -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
+        await until(lambda: len(world.connections) == 1)
+        world.later(TIMEOUTS.keep_alive_s + 1.0)
         assert await client.rest() == b""
         client.close()
+        await world.is_empty()
         client = await world.connect()
-        await client.send(post(b"/a", b""))
-        assert [status for status, _ in answers(await client.rest())] == [200]
+        await until(lambda: len(world.connections) == 1)
+        for _ in range(2):
+            world.later(TIMEOUTS.keep_alive_s)
+            await client.send(post(b"/a", b""))
+            assert [status for status, _ in answers(await client.until_has(b"/a"))] == [200]
+        world.later(TIMEOUTS.keep_alive_s + 1.0)
+        assert await client.rest() == b""
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(keep_alive_s=0.5), contexts=contexts)
+    run(conversation, contexts=contexts)
 
 
 def test_a_request_that_waits_for_its_answer_is_not_idle() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
         await client.send(post(b"/later", b""))
-        await asyncio.sleep(1.0)
+        await until(lambda: bool(world.parrot.waiting))
+        world.later(10 * TIMEOUTS.keep_alive_s)
         world.parrot.release()
         assert [status for status, _ in answers(await client.until_has(b"/later"))] == [200]
         client.close()
 
-    run(
-        conversation,
-        limits=HttpLimits(body_bytes=10),
-        timeouts=HttpTimeouts(request_s=0.5, keep_alive_s=0.5, linger_s=0.1),
-    )
+    run(conversation)
 
 
 def test_a_request_before_garbage_is_answered_however_long_that_takes() -> None:
     async def conversation(world: World) -> None:
         client = await world.connect()
-        await client.send(post(b"/later", b"") + b"nonsense\r\n\r\n")
-        await asyncio.sleep(0.3)
+        sent = post(b"/later", b"") + b"nonsense\r\n\r\n"
+        await client.send(sent)
+        await until(lambda: world.made[-1].read_bytes == len(sent))
+        world.later(10 * TIMEOUTS.keep_alive_s)
         world.parrot.release()
         assert [status for status, _ in answers(await client.rest())] == [200, 400]
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(linger_s=0.1))
+    run(conversation)
 
 
 def test_a_client_that_does_not_close_is_closed_after_a_while() -> None:
@@ -362,10 +386,15 @@ def test_a_client_that_does_not_close_is_closed_after_a_while() -> None:
         client = await world.connect()
         await client.send(b"nonsense\r\n\r\n")
         assert [status for status, _ in answers(await client.rest())] == [400]
+        connection = world.made[-1]
+        world.later(TIMEOUTS.linger_s)
+        assert answers(await world.talk(BYE)) == [SAID_BYE]  # by now the other one would have been closed
+        assert connection.state is LINGERING
+        world.later(0.1)
         await until(lambda: len(world.connections) == 0)
         client.close()
 
-    run(conversation, limits=HttpLimits(body_bytes=10), timeouts=HttpTimeouts(linger_s=0.1))
+    run(conversation)
 
 
 # --- clients that go
@@ -411,14 +440,15 @@ def test_an_answer_to_a_client_that_has_just_gone_is_dropped() -> None:
 
     async def conversation(world: World) -> None:
         nonlocal answered
-        for pause_s in (0.0, 0.0005, 0.001, 0.002):
+        for turns in (0, 1, 2, 5):  # of the loop
             for _ in range(20):
                 client = await world.connect()
                 await client.send(post(b"/later", b"") * 2)
                 await until(lambda: len(world.parrot.waiting) == 2)
                 exchanges = list(world.parrot.waiting)
                 client.reset()
-                await asyncio.sleep(pause_s)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
                 for exchange in exchanges:
                     if exchange in world.parrot.waiting:
                         world.parrot.waiting.remove(exchange)
@@ -502,11 +532,11 @@ def test_a_draining_server_answers_requests_in_flight_and_closes_idle_connection
         idle, asking, late = [await world.connect() for _ in range(3)]
         await asking.send(post(b"/later", b"") * 2)
         await until(lambda: len(world.parrot.waiting) == 2 and len(world.connections) == 3)
-        closing = asyncio.create_task(world.connections.close(5.0))
-        await until(lambda: world.connections.is_draining)
+        world.connections.begin_drain()
         await late.send(post(b"/a", b""))  # on its way while the server begins to close
         content = await late.until_has(b"/a")
         assert b"connection: close\r\n" in content
+        closing = asyncio.create_task(world.connections.close(3600.0))
         assert await idle.rest() == b""
         idle.close()
         late.close()
@@ -515,6 +545,6 @@ def test_a_draining_server_answers_requests_in_flight_and_closes_idle_connection
         content = await asking.until_has(b"/later", 2)
         assert content.count(b"connection: close") == 1
         asking.close()
-        await asyncio.wait_for(closing, 2.0)
+        await asyncio.wait_for(closing, WITHIN_S)
 
     run(conversation, contexts=contexts)

@@ -1,0 +1,80 @@
+"""When connections are checked, drained and aborted, on a clock that jumps."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from virtual_loop import VirtualLoop
+
+from proteus_cli.serving.transport.connections import CHECK_EVERY_S, GRACE_S, Connections
+
+
+class NotedConnection:
+    """Notes what it is asked for, and when; it is ``gone_s`` after it was told to drain, or else stays."""
+
+    def __init__(self, connections: Connections, gone_s: float | None = None, *, is_broken: bool = False) -> None:
+        self._connections, self._gone_s, self._is_broken = connections, gone_s, is_broken
+        self.checked_s, self.drained_s, self.aborted_s = list[float](), list[float](), list[float]()
+        assert connections.admit(self)
+
+    def check_timeouts(self, now_s: float) -> None:
+        self.checked_s.append(now_s)
+        if self._is_broken:
+            raise ZeroDivisionError
+
+    def drain(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.drained_s.append(loop.time())
+        if self._gone_s is not None:
+            loop.call_later(self._gone_s, self._connections.remove, self)
+
+    def abort(self) -> None:
+        self.aborted_s.append(asyncio.get_running_loop().time())
+        self._connections.remove(self)
+
+
+def run(story: Callable[[Connections], Awaitable[None]]) -> None:
+    async def in_loop() -> None:
+        await story(Connections(max_connections=10, max_body_bytes=0))
+
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(in_loop())
+
+
+def test_all_connections_are_checked_each_second_and_a_broken_one_is_aborted() -> None:
+    async def story(connections: Connections) -> None:
+        broken, sound = NotedConnection(connections, is_broken=True), NotedConnection(connections)
+        watching = asyncio.create_task(connections.watch_timeouts())
+        await asyncio.sleep(2.5 * CHECK_EVERY_S)
+        watching.cancel()
+        assert sound.checked_s == [CHECK_EVERY_S, 2 * CHECK_EVERY_S]
+        assert connections.now_s == 2 * CHECK_EVERY_S
+        assert broken.checked_s == broken.aborted_s == [CHECK_EVERY_S]
+        assert sound.aborted_s == []
+
+    run(story)
+
+
+def test_connections_are_drained_after_a_grace_and_the_end_comes_with_the_last() -> None:
+    async def story(connections: Connections) -> None:
+        quick, slow = NotedConnection(connections, 0.0), NotedConnection(connections, 3.0)
+        closing = asyncio.create_task(connections.close(5.0))
+        await asyncio.sleep(0.99 * GRACE_S)
+        assert connections.is_draining
+        assert quick.drained_s == slow.drained_s == []
+        await closing
+        assert quick.drained_s == slow.drained_s == [GRACE_S]
+        assert quick.aborted_s == slow.aborted_s == []
+        assert GRACE_S + 3.0 <= asyncio.get_running_loop().time() < GRACE_S + 3.02
+
+    run(story)
+
+
+def test_a_connection_that_does_not_end_in_time_is_aborted() -> None:
+    async def story(connections: Connections) -> None:
+        stays = NotedConnection(connections)
+        await connections.close(5.0)
+        (aborted_s,) = stays.aborted_s
+        assert 5.0 <= aborted_s < 5.02
+        assert len(connections) == 0
+
+    run(story)
