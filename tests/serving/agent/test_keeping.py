@@ -20,7 +20,11 @@ def test_an_agent_without_its_keeper_ends_once_it_serves_nobody(caplog: pytest.L
             return looks[-1]
 
         async with ends_with(keeper.pid, stop, is_serving=is_serving, alone_s=ALONE_S):
-            await asyncio.sleep(4 * ALONE_S)
+            with subprocess.Popen(["true"]) as another:
+                another.wait()
+            ended = asyncio.Event()
+            async with ends_with(another.pid, ended, is_serving=lambda: False, alone_s=2 * ALONE_S):
+                await asyncio.wait_for(ended.wait(), PATIENCE_S)
             assert not looks, "its keeper is there"
             keeper.kill()
             await asyncio.wait_for(stop.wait(), PATIENCE_S)
@@ -46,9 +50,9 @@ def test_a_keeper_that_is_gone_already_is_no_keeper() -> None:
 
 def test_an_agent_that_nobody_keeps_stays() -> None:
     async def test() -> None:
-        stop = asyncio.Event()
+        stop, here = asyncio.Event(), asyncio.all_tasks()
         async with ends_with(None, stop, is_serving=lambda: False, alone_s=0.0):
-            await asyncio.sleep(2 * ALONE_S)
-        assert not stop.is_set()
+            assert asyncio.all_tasks() == here, "nothing waits to stop it"
+            assert not stop.is_set()
 
     run(test)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from agents import remote_device, run, running_agent, until
+from agents import RunningAgent, remote_device, run, running_agent, until
 
 from proteus_cli.domain.cluster.connection import LONGEST_PAUSE_S
 from proteus_cli.errors import DeviceLost
@@ -30,6 +30,21 @@ def connected(links: AgentLinks, host: str = "a") -> Callable[[], bool]:
     return lambda: host in links and links[host].is_connected
 
 
+@asynccontextmanager
+async def two_agents(directory: Path) -> AsyncIterator[tuple[RunningAgent, RunningAgent]]:
+    """At other addresses, both under the name `a`."""
+    for name in "ab":
+        (directory / name).mkdir()
+    async with running_agent(directory / "a") as first, running_agent(directory / "b") as second:
+        yield first, second
+
+
+async def connect_another(links: AgentLinks, another: RunningAgent) -> None:
+    """List this host alone, as `b`: once it is connected, what the list ends or begins has ended or begun, too."""
+    links.use({"b": replace(another.address, name="b")})
+    await until(connected(links, "b"))
+
+
 def end_session(links: AgentLinks, host: str = "a") -> None:
     session = links[host].session
     assert session is not None
@@ -38,7 +53,7 @@ def end_session(links: AgentLinks, host: str = "a") -> None:
 
 def test_a_host_that_is_listed_later_is_connected_to(tmp_path: Path) -> None:
     async def test() -> None:
-        async with running_agent(tmp_path / "a") as first, running_agent(tmp_path / "b") as other, opened() as links:
+        async with two_agents(tmp_path) as (first, other), opened() as links:
             links.use({"a": first.address})
             await until(connected(links))
             session = links["a"].session
@@ -46,22 +61,21 @@ def test_a_host_that_is_listed_later_is_connected_to(tmp_path: Path) -> None:
             await until(connected(links, "b"))
             assert links["a"].session is session
 
-    for name in "ab":
-        (tmp_path / name).mkdir()
     run(test)
 
 
 def test_a_list_that_is_empty_for_a_while_ends_nothing(tmp_path: Path) -> None:
     async def test() -> None:
         lost = list[DeviceLost]()
-        async with running_agent(tmp_path) as agent, opened() as links:
+        async with two_agents(tmp_path) as (agent, another), opened() as links:
             links.use({"a": agent.address})
             await until(connected(links))
             remote_device(links["a"], lost.append)
             links.use({})
-            await asyncio.sleep(0.3)
+            await connect_another(links, another)
             assert connected(links)()
             assert not links["a"].state.is_listed
+            assert lost == []
             links.use({"a": agent.address})
             assert links["a"].state.is_listed
             end_session(links)
@@ -73,14 +87,15 @@ def test_a_list_that_is_empty_for_a_while_ends_nothing(tmp_path: Path) -> None:
 
 def test_a_host_that_is_not_listed_any_more_is_left_alone_once_its_connection_ends(tmp_path: Path) -> None:
     async def test() -> None:
-        async with running_agent(tmp_path) as agent, opened() as links:
+        async with two_agents(tmp_path) as (agent, another), opened() as links:
             links.use({"a": agent.address})
             await until(connected(links))
             links.use({})
             end_session(links)
             await until(lambda: not links)
             await until(lambda: not agent.agent.sessions)
-            await asyncio.sleep(0.3)
+            await connect_another(links, another)
+            assert set(links) == {"b"}
             assert not agent.agent.sessions, "nobody connects again"
             links.use({"a": agent.address})
             await until(connected(links))
@@ -104,20 +119,19 @@ def test_a_host_that_is_not_there_is_not_tried_any_longer_than_it_is_listed(tmp_
 
 def test_a_host_that_moves_is_connected_to_at_its_new_address_once_the_old_connection_ends(tmp_path: Path) -> None:
     async def test() -> None:
-        async with running_agent(tmp_path / "old") as old, running_agent(tmp_path / "new") as new, opened() as links:
+        async with two_agents(tmp_path) as (old, new), running_agent(tmp_path) as another, opened() as links:
             links.use({"a": old.address})
             await until(connected(links))
-            links.use({"a": new.address})
-            await asyncio.sleep(0.3)
+            links.use({"a": new.address, "b": replace(another.address, name="b")})
+            await until(connected(links, "b"))
             assert old.agent.sessions
+            assert not new.agent.sessions
             end_session(links)
             await until(lambda: new.agent.sessions)
             await until(connected(links))
             await until(lambda: not old.agent.sessions)
             assert len(new.agent.sessions) == 1
 
-    for name in ("old", "new"):
-        (tmp_path / name).mkdir()
     run(test)
 
 
