@@ -33,10 +33,11 @@ class TimerThread:
     """One thread that has the running loop make calls at given times, for all emulated devices.
 
     uvloop's own timers count whole milliseconds, and many batches take less. Leaving waits for all calls that are set.
+    ``clock`` tells the time in seconds, as ``at`` has it.
     """
 
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._loop, self._clock = asyncio.get_running_loop(), clock
         self._set: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
         self._is_closing = False
@@ -56,7 +57,7 @@ class TimerThread:
         self._thread.join()
 
     def at(self, due_s: float, call: Callable[[], None]) -> None:
-        """Have the loop make a call at a time of `time.monotonic`, or soon after; calls of one time in order."""
+        """Have the loop make a call at a time of the clock, or soon after; calls of one time in order."""
         entry = (due_s, next(self._numbers), call)
         with self._changed:
             heappush(self._set, entry)
@@ -71,7 +72,7 @@ class TimerThread:
         """Wait until a call is due, and take it; None once closing, when no call is left."""
         with self._changed:
             while self._set or not self._is_closing:
-                wait_s = self._set[0][0] - time.monotonic() if self._set else None
+                wait_s = self._set[0][0] - self._clock() if self._set else None
                 if wait_s is not None and wait_s <= 0:
                     return heappop(self._set)[2]
                 self._changed.wait(wait_s)

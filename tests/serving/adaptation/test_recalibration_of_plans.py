@@ -1,7 +1,7 @@
 """Corrected capacities come to the plan that is in force when they do, not to the one of before."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -87,18 +87,25 @@ class Scene:
         )  # fmt: skip
 
 
-def test_a_plan_that_comes_into_force_meanwhile_stays_and_is_corrected() -> None:
+def test_a_plan_that_comes_into_force_meanwhile_stays_and_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         scene = Scene()
         controller, control_loop, recalibration = scene.controller, scene.control_loop, scene.recalibration
+        is_asked, redeploy = asyncio.Event(), control_loop.redeploy
+
+        def redeploy_and_tell(*given: Any) -> Awaitable[Any]:
+            is_asked.set()
+            return redeploy(*given)
+
+        monkeypatch.setattr(control_loop, "redeploy", redeploy_and_tell)
         await control_loop.start(FIRST, "start", "the first")
         scene.fleet.goes_on.clear()
         by_hand = asyncio.create_task(control_loop.apply(BY_HAND, "request", "by hand"))
         watching = asyncio.create_task(recalibration.watch())
         async with asyncio.timeout(20):
-            while not recalibration.corrections:
-                await asyncio.sleep(0.001)
-            await asyncio.sleep(0.05)  # the correction waits for the plan by hand, or, wrongly, has its own by now
+            await is_asked.wait()
+            for _ in range(20):  # turns: the correction waits for the plan by hand, or, wrongly, has its own by now
+                await asyncio.sleep(0)
             scene.fleet.goes_on.set()
             await by_hand
             while len(control_loop.changes) < 2:

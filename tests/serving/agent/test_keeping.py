@@ -11,6 +11,12 @@ from proteus_cli.serving.agent.keeping import ends_with
 ALONE_S = 0.05
 
 
+def process_that_has_ended() -> int:
+    with subprocess.Popen(["true"]) as process:
+        process.wait()
+    return process.pid
+
+
 def test_an_agent_without_its_keeper_ends_once_it_serves_nobody(caplog: pytest.LogCaptureFixture) -> None:
     async def test(keeper: "subprocess.Popen[bytes]") -> None:
         stop, looks = asyncio.Event(), list[bool]()
@@ -20,28 +26,26 @@ def test_an_agent_without_its_keeper_ends_once_it_serves_nobody(caplog: pytest.L
             return looks[-1]
 
         async with ends_with(keeper.pid, stop, is_serving=is_serving, alone_s=ALONE_S):
-            with subprocess.Popen(["true"]) as another:
-                another.wait()
             ended = asyncio.Event()
-            async with ends_with(another.pid, ended, is_serving=lambda: False, alone_s=2 * ALONE_S):
+            async with ends_with(gone, ended, is_serving=lambda: False, alone_s=2 * ALONE_S):
                 await asyncio.wait_for(ended.wait(), PATIENCE_S)
             assert not looks, "its keeper is there"
             keeper.kill()
             await asyncio.wait_for(stop.wait(), PATIENCE_S)
         assert looks[:6] == [True] * 5 + [False]
 
+    gone = process_that_has_ended()
     with subprocess.Popen(["sleep", "600"]) as keeper:
         run(lambda: test(keeper))
     assert "the process that keeps this agent has ended" in caplog.text
 
 
 def test_a_keeper_that_is_gone_already_is_no_keeper() -> None:
-    with subprocess.Popen(["true"]) as keeper:
-        keeper.wait()
+    gone = process_that_has_ended()
 
     async def test() -> None:
         stop = asyncio.Event()
-        async with ends_with(keeper.pid, stop, is_serving=lambda: False, alone_s=ALONE_S):
+        async with ends_with(gone, stop, is_serving=lambda: False, alone_s=ALONE_S):
             await asyncio.wait_for(stop.wait(), PATIENCE_S)
         assert stop.is_set()
 

@@ -92,6 +92,10 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 # --- threads
 
 
+def threads_of_cpu0() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name.startswith("cpu0-")]
+
+
 def test_no_callback_is_called_for_a_thread_that_hung_when_its_device_was_abandoned(tmp_path: Path) -> None:
     async def test() -> None:
         told: list[Any] = []
@@ -111,7 +115,7 @@ def test_no_callback_is_called_for_a_thread_that_hung_when_its_device_was_abando
             executor.unload(KEY)
             executor.close()
             backend.may_go_on.set()
-            await until(lambda: not any(thread.name.startswith("cpu0-") for thread in threading.enumerate()))
+            await until(lambda: not threads_of_cpu0())
             await until(lambda: backend.open == 0)
             assert told == []
 
@@ -179,7 +183,8 @@ def test_no_batch_fails_if_on_lost_abandons_the_device(tmp_path: Path) -> None:
             backend.ends_thread = True
             executor.submit(BATCH, told.append)
             await until(lambda: executor.is_lost)
-            await asyncio.sleep(0.01)
+            await until(lambda: not threads_of_cpu0())
+            await asyncio.sleep(0)  # what they had for the loop is done
             assert told == []
 
     run(test)
@@ -191,10 +196,9 @@ def test_an_engine_is_closed_when_its_load_or_device_ends_just_as_it_is_loaded(w
         async with on_a_thread(tmp_path) as (executor, backend):
             loading = asyncio.create_task(executor.load(VariantKey("f", "other"), tmp_path / "m.onnx", 4))
             await asyncio.sleep(0)
-            stop_s = time.monotonic() + PATIENCE_S
-            while backend.open < 2 and time.monotonic() < stop_s:
-                time.sleep(0.002)  # noqa: ASYNC251 - the loop must not hear of it yet
-            time.sleep(0.05)  # noqa: ASYNC251 - so that it is warm, too
+            is_loaded = threading.Event()
+            executor._after_batches(is_loaded.set)
+            assert is_loaded.wait(PATIENCE_S)  # the loop must not hear of it yet
             await asyncio.sleep(0)  # now the loop has the engine, and whoever waits for it hasn't
             if what == "load":
                 loading.cancel()

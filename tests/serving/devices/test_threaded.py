@@ -18,7 +18,7 @@ from proteus_cli.serving.devices.process.engines import CommandedEngines
 from proteus_cli.serving.devices.threaded import ThreadedExecutor
 
 OLD, NEW = VariantKey("f", "old"), VariantKey("f", "new")
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 class NotedEngine:
@@ -53,6 +53,14 @@ class NotedExecutor(ThreadedExecutor[NotedEngine]):
         goes_on = threading.Event()
         self._jobs.put(lambda: self.notes.append("batch" if goes_on.wait(WITHIN_S) else "stuck"))
         return goes_on
+
+    async def has_loaded(self) -> None:
+        """Until the threads that load have done all that they may do by now."""
+        await asyncio.sleep(0)  # whoever has begun to wait for a load has asked for it
+        for jobs in (self._loads, self._giving_way) if self.can_give_way else (self._loads,):
+            done = threading.Event()
+            jobs.put(done.set)
+            assert done.wait(WITHIN_S)
 
     def submit(self, *_: object) -> None:
         raise AssertionError("nobody submits batches here")
@@ -98,7 +106,7 @@ def test_an_engine_is_freed_before_the_next_is_loaded() -> None:
         goes_on = executor.hold_batches()
         executor.unload(OLD)
         loading = asyncio.create_task(executor.load(NEW, Path(), 1))
-        await asyncio.sleep(0.01)
+        await executor.has_loaded()
         goes_on.set()
         await asyncio.wait_for(loading, WITHIN_S)
         executor.close()
@@ -176,7 +184,7 @@ def test_a_load_that_gives_way_comes_after_what_was_freed_before() -> None:
         goes_on = executor.hold_batches()
         executor.unload(OLD)
         loading = asyncio.create_task(executor.load(NEW, Path(), 1, gives_way=True))
-        await asyncio.sleep(0.01)
+        await executor.has_loaded()
         goes_on.set()
         await asyncio.wait_for(loading, WITHIN_S)
         executor.close()

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.from_nothing
 PLAN = make_plan(make_placement("cpu0", "a", "a-s"), demand_qps={"a": 1.0}, devices=("cpu0",))
 ASKED = ReplanRequest({"a": 1.0}, "asked")
 SOON_S = 20.0
-LIMIT_S = 2.0
+LIMIT_S = 30.0
 
 
 def answer(demand: Demand, current: Plan, without: Outages, standbys: VariantsByDevice, measured: object = ()) -> Plan:

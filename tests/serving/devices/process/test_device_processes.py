@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -408,7 +409,7 @@ def test_an_engine_whose_load_was_cancelled_is_not_kept(tmp_path: Path) -> None:
             loading = asyncio.create_task(process.load(KEY, model, 4))
             while not process._loads:  # until the process was told, and no longer: a fast one is done in a millisecond
                 await asyncio.sleep(0)
-            time.sleep(0.3)  # noqa: ASYNC251 - the process has it, and this one hasn't heard of that
+            assert select.select([process._channel], [], [], PATIENCE_S)[0]  # the engine is announced, and not heard
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
             await ran(process, batch(key=OTHER))
@@ -437,7 +438,7 @@ def test_when_the_process_is_killed_on_lost_is_called_first_and_the_device_can_b
             for name in ("first", "second"):
                 process.submit(batch(), lambda result, name=name: told.append((name, result)))  # type: ignore[misc]
             loading = asyncio.create_task(process.load(OTHER, model, 4))
-            await asyncio.sleep(0.01)
+            await until(lambda: process._loads)
             assert told == []
             os.kill(process.pid, signal.SIGKILL)
             with pytest.raises(DeviceLost, match=f"its process {process.pid} has ended"):
@@ -469,7 +470,7 @@ def test_no_batch_of_a_killed_process_fails_if_on_lost_abandons_the_device(tmp_p
             os.kill(process.pid, signal.SIGKILL)
             await until(lambda: not exists(process.pid))
             await until(lambda: process.is_lost)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)  # what its end has the loop do is done
             assert told == []
 
     run(test)
@@ -485,7 +486,7 @@ def test_a_stopped_process_is_abandoned_at_once_and_leaves_no_zombie(tmp_path: P
             os.kill(process.pid, signal.SIGSTOP)
             process.submit(batch(), told.append)
             loading = asyncio.create_task(process.load(OTHER, model, 4))
-            await asyncio.sleep(0.01)
+            await until(lambda: process._loads)
             process.abandon()
             with pytest.raises(DeviceLost, match="was given up"):
                 await loading
@@ -640,7 +641,7 @@ def test_closing_does_not_wait_for_loads(tmp_path: Path) -> None:
         told: list[Any] = []
         async with opened(on_lost=told.append) as process:
             loading = asyncio.create_task(process.load(KEY, tmp_path / "slow.onnx", 4))
-            await asyncio.sleep(0.01)
+            await until(lambda: process._loads)
         with pytest.raises(DeviceLost, match="cpu0 was closed"):
             await loading
         assert told == []
