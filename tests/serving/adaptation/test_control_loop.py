@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from builders import hosted, make_placement, make_plan, make_request
+from virtual_loop import VirtualLoop
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
@@ -122,7 +123,8 @@ def run(world: World, story: Callable[[World], "asyncio.Future[None]"] | Callabl
             loop.cancel()
             await asyncio.gather(loop, return_exceptions=True)
 
-    asyncio.run(scene())
+    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        runner.run(scene())
 
 
 def test_a_higher_demand_is_planned_for_during_the_pause_after_a_failure() -> None:
