@@ -11,7 +11,7 @@ import pytest
 from builders import make_key
 
 from proteus_cli import store
-from proteus_cli.backends.base import OnBuildProgress
+from proteus_cli.backends.base import OnBuildProgress, WatchBuild, unwatched
 from proteus_cli.backends.tensorrt.cache import CachedEngine, EngineRequest, files_of, find_or_build, why_stale
 from proteus_cli.backends.tensorrt.file_lock import file_lock
 from proteus_cli.domain.engine import EngineKey
@@ -19,6 +19,7 @@ from proteus_cli.errors import ArtefactError, BuildCancelled, EngineError, Usage
 
 KEY = make_key()
 OTHER_DIGEST = "f" * 64
+WITHIN_S = 30.0
 
 
 @dataclass
@@ -34,9 +35,15 @@ class Builder:
         return b"plan %d" % self.plans
 
     def find_or_build(
-        self, key: EngineKey = KEY, build: Callable[[OnBuildProgress], bytes] | None = None, *, variant: str = "a-s"
+        self,
+        key: EngineKey = KEY,
+        build: Callable[[OnBuildProgress], bytes] | None = None,
+        *,
+        variant: str = "a-s",
+        watch: WatchBuild = unwatched,
     ) -> CachedEngine:
-        return find_or_build(self.built, EngineRequest("tesla-t4", "a", variant, key), build or self, self.said.append)
+        wanted = EngineRequest("tesla-t4", "a", variant, key)
+        return find_or_build(self.built, wanted, build or self, self.said.append, watch)
 
     def builds(self, key: EngineKey = KEY, *, variant: str = "a-s") -> bool:
         """Whether `find_or_build` builds an engine."""
@@ -185,22 +192,29 @@ def test_a_plan_without_its_new_record_is_stale(builder: Builder) -> None:
 
 def test_a_process_that_waited_for_the_same_build_takes_its_engine(builder: Builder) -> None:
     """Two that want one engine: the second finds it current when its turn has come."""
-    may_end, second = threading.Event(), Builder(builder.built)
+    is_building, is_waiting, may_end = (threading.Event() for _ in range(3))
 
     def slow(_progress: OnBuildProgress) -> bytes:
         is_building.set()
-        assert may_end.wait(10)
+        assert may_end.wait(WITHIN_S)
         return b"plan"
 
-    is_building = threading.Event()
+    @contextmanager
+    def watch(_name: str) -> Iterator[OnBuildProgress]:
+        def follow(_now: str, _done_frac: float) -> bool:
+            is_waiting.set()
+            return True
+
+        yield follow
+
     found: list[CachedEngine] = []
+    second = Builder(builder.built)
     first_thread = threading.Thread(target=lambda: found.append(builder.find_or_build(build=slow)))
-    second_thread = threading.Thread(target=lambda: found.append(second.find_or_build()))
+    second_thread = threading.Thread(target=lambda: found.append(second.find_or_build(watch=watch)))
     first_thread.start()
-    assert is_building.wait(10)
+    assert is_building.wait(WITHIN_S)
     second_thread.start()
-    second_thread.join(0.2)
-    assert second_thread.is_alive()
+    assert is_waiting.wait(WITHIN_S)
     may_end.set()
     first_thread.join()
     second_thread.join()
