@@ -94,8 +94,8 @@ class _Timely:
 class ProactiveBatcher(_Timely):
     """The paper's batching: proactive and non-work-conserving.
 
-    A full batch starts at once. A smaller one waits for one more query until the last moment at which a batch with
-    that query would still meet the deadline of the most urgent request; then it starts as it is.
+    A full batch starts at once. A smaller one waits for one more query. It starts as it is at the last moment at which
+    a batch with that query would still meet the deadline of the most urgent request.
 
     ``margin_frac`` of a request's time is kept back from waiting, for timers and threads.
     """

@@ -189,9 +189,9 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
 class Unfit:
     """Nothing that is hosted answers as asked; ``available`` has the accuracy of each variant, highest first.
 
-    Only where the request has bounds, ``expected`` has the expected accuracy of each hosted cascade, as "first →
-    second", and ``energy_j`` the least limit with which each variant answers the request, on the device where that is
-    least; variants of unknown power are left out.
+    ``expected`` and ``energy_j`` are empty unless the request has bounds. ``expected`` has the expected accuracy of
+    each hosted cascade, as "first → second". ``energy_j`` has the least limit, in joules, with which each variant
+    answers the request, on the device where that is least. Variants of unknown power are left out.
     """
 
     available: Mapping[str, float]

@@ -5,21 +5,21 @@ It goes through its steps one by one, or ends::
     measuring → shadow → canary 1 → … → canary n → promoting → full → done
         └──────────┴─────────┴─── aborted, rolled back, failed ──┴───┘
 
-Its driver tells it that the new version is ready (measured and loaded), that the catalog names it, that it cannot go
-on, and what a person says. What the guard is to know, the driver tells `guard`. Each call returns the `WantedStep` from
-now on; `decide` is to be called every second or so. What is wanted twice is harmless.
+Its driver tells it four things: the new version is ready (measured and loaded), the catalog names it, it cannot go on,
+or what a person says. What the guard is to know, the driver tells `guard`. Each call returns the `WantedStep` from now
+on; `decide` is to be called every second or so. A `WantedStep` that is returned twice is harmless.
 
 **Invariants.** The share of the new version grows only with a step, and a step is left only where the guard passes,
 with ``is_auto``, or a person says so. After the end nothing is asked of the new version, unless it is done. There is
 one end.
 
-**When a step is passed.** A canary step, once the new version has answered `MIN_QUERIES` in it and all terms pass.
-The shadow, once so many were compared, and all terms pass that it can tell of; as nobody sees its answers, also once
-`MAX_SHADOWED` were compared, or after `LONGEST_SHADOW_S`, and the guard does not fail: the first canary step goes on
-from what was learned, and its ``note`` says that the shadow is undecided. A canary step that was not passed after
-``most_queries`` ends the roll-out: the version may be good, but that could not be told. So does a step after
-`MAX_UNLABELLED` queries where no label has come, and the guard cannot pass without. Where a person decides when to go
-on, there is no such bound: the ``note`` says what is undecided, and why.
+**When a step is passed.** A canary step is passed once the new version has answered `MIN_QUERIES` in it and all terms
+pass. The shadow is passed once so many were compared, and all terms pass that it can tell of. As nobody sees its
+answers, it is passed also once `MAX_SHADOWED` were compared, or after `LONGEST_SHADOW_S`, if the guard does not fail.
+The first canary step goes on from what was learned then, and its ``note`` says that the shadow is undecided. A canary
+step that was not passed after ``most_queries`` ends the roll-out: the version may be good, but that could not be told.
+So does a step after `MAX_UNLABELLED` queries where no label has come, and the guard cannot pass without. Where a person
+decides when to go on, there is no such bound: the ``note`` says what is undecided, and why.
 """
 
 from dataclasses import dataclass, replace

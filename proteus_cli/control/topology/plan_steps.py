@@ -159,8 +159,8 @@ class PlanSteps:
     def loaded(self, load: Load, engines: Collection[VariantKey]) -> tuple[Load, ...] | None:
         """A load has ended and left ``engines`` on the device; returns the next loads.
 
-        Where the load was given up, as its device is lost or a later plan wants other engines, nothing changes on this
-        device; loads that waited for it may start, else None is returned.
+        A load may have been given up, as its device is lost or a later plan wants other engines. Then nothing changes
+        on this device: the loads that waited for it are returned, or None where there are none.
         """
         each = self._devices[load.device]
         if each.load is not load:

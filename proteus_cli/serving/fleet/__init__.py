@@ -13,10 +13,10 @@ adopts the plan, and all workers switch at one instant. Devices without memory f
 plan change after another (`Effects.load`). At the end, what is no longer hosted is freed. If an engine cannot be
 loaded, the earlier plan stays or is deployed again, and the engine's breaker opens.
 
-**Losses** (`Fleet.lose`). A device is lost when its executor says so (it died), when every batch fails (an engine or
-driver broke), or when a batch or a load takes far longer than profiled (it hangs; `recovery.Recovery` looks for
-that). The executor is abandoned, the requests of its batches wait again, and the controller asks for a plan without
-the device.
+**Losses** (`Fleet.lose`). A device is lost when its executor says so (it died) or when every batch fails (an engine or
+driver broke). It is also lost when a batch or a load takes far longer than profiled (it hangs), which
+`recovery.Recovery` looks for. The executor is abandoned, the requests of its batches wait again, and the controller
+asks for a plan without the device.
 
 **Recoveries** (`recovery.Recovery`). An open breaker is retried after a pause that doubles: the device is opened
 anew, loads what it hosted before, runs one batch of each engine, and serves again once that works. A broken engine

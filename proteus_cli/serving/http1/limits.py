@@ -28,8 +28,8 @@ class HttpLimits:
 class HttpTimeouts:
     """How long a connection waits for its client.
 
-    ``request_s`` for a request to come in or a response to be read, longer where much is moved; ``keep_alive_s`` for
-    the next request; ``linger_s`` for the client to close once the last response is sent.
+    ``request_s``: for a request to come in, or for the client to read a response; longer where much is moved.
+    ``keep_alive_s``: for the next request. ``linger_s``: for the client to close after the last response.
     """
 
     request_s: float = 30.0

@@ -34,8 +34,8 @@ class Http2Limits:
 class Http2Timeouts:
     """How long a connection waits for its client.
 
-    ``request_s`` for the rest of a frame, header block or message that has begun, and for a piece of a response to be
-    read; ``idle_s`` for the next request; ``linger_s`` for the client to close once a GOAWAY has ended the connection.
+    ``request_s``: for the rest of a frame, header block or message that has begun, and for the client to read a piece
+    of a response. ``idle_s``: for the next request. ``linger_s``: for the client to close after a GOAWAY.
     """
 
     request_s: float = 30.0

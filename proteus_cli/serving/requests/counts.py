@@ -85,14 +85,14 @@ class Executions:
 class FamilyCounts:
     """One family's numbers since the start; times in seconds.
 
-    ``latency`` and ``queue`` are of requests that a batch answered, in time or not; ``compute`` and ``batch`` (rows)
-    are of batches; ``answered_rows`` are those of batches without second stages, whose rows were counted before.
-    ``outcomes`` are by (variant, device, outcome). ``cancelled`` requests, whose clients have gone, are
-    among the dropped. ``retried`` ones ran on a device that was lost, and were queued again. Of those that were
-    answered, first stages ``deferred`` some, and ``fallbacks`` of these got the first answer all the same; of those
-    served, ``cut`` were cut short, by variant and the last exit of their rows, and ``overflow`` were answered by
-    standbys. The sums from ``rows`` to ``accuracy`` are of served requests; ``failed_s`` is the time of admitted ones
-    that were not served. ``executions`` are by rows of the batch; the last batch ended at ``last_s`` (None: none yet).
+    ``latency`` and ``queue`` are of requests that a batch answered, in time or not. ``compute`` and ``batch`` (rows)
+    are of batches. ``answered_rows`` leaves out batches of second stages, whose rows were counted before. ``outcomes``
+    are by (variant, device, outcome). ``cancelled`` requests, whose clients have gone, are among the dropped.
+    ``retried`` ones ran on a device that was lost, and were queued again. Of the answered requests, first stages
+    ``deferred`` some, and ``fallbacks`` of these got the first answer all the same. Of the served ones, ``cut`` were
+    cut short, by variant and the last exit of their rows, and ``overflow`` were answered by standbys. The sums from
+    ``rows`` to ``accuracy`` are of served requests; ``failed_s`` is the time of admitted ones that were not served.
+    ``executions`` are by rows of the batch; the last batch ended at ``last_s`` (None: none yet).
     """
 
     latency: Histogram

@@ -22,12 +22,13 @@ _SMALL_BYTES = 16 * 1024
 class Staged(msgspec.Struct, frozen=True):
     """How an answer of a cascade or a multi-exit model came about, and what ``accuracy`` is to be expected of it.
 
-    A cascade took so many ``stages``, and a multi-exit model gave it from ``exit``, the highest of all rows, and in
-    a cascade of those of its last stage; of a request with bounds both may be None. ``confidence`` is that of a
-    cascade's first stage; or, with an exit or with `min_confidence`, of the answer: the lowest of all rows; None
-    where it is unknown. The answer ``is_fallback`` where the first stage was not sure of it, and it is sent all the
-    same. ``energy_j``, only of a request that limits it: what all stages took, the power of the profile × the
-    request's share of the batches' time; of a multi-exit model that may cut it short, that of the profile's times.
+    ``stages``: how many stages of a cascade ran. ``exit``: of a multi-exit model, the highest exit of all rows; in a
+    cascade, of the rows of its last stage. Of a request with bounds both may be None. ``confidence``: that of a
+    cascade's first stage; with an exit or with `min_confidence`, that of the answer: the lowest of all rows. It is None
+    where it is unknown. ``is_fallback``: the first stage was not sure of the answer, which is sent all the same.
+    ``energy_j`` is in joules, and only of a request that limits it: what all stages took, the power of the profile ×
+    the request's share of the batches' time. Of a multi-exit model that may cut the request short, it is by the
+    profile's times.
     """
 
     stages: int | None
@@ -43,9 +44,9 @@ class AnsweredBatch:
     """A batch that ran: the variant and its device, the outputs of all rows, and the seconds that it took.
 
     Outputs and seconds are made up if it ``is_emulated``. In ``memo`` front ends keep what the answers of all its
-    requests have in common, to make it once. A request that went by a cascade, or to a multi-exit model, has a batch of
-    its own, which says how the answer was ``staged`` and has the outputs of its rows; ``rows`` are those of the batch
-    that ran. So has one that asked for a ``version``, by that name.
+    requests have in common, to make it once. A request that went by a cascade, or to a multi-exit model, has an object
+    of its own. That says how the answer was ``staged``, and has the outputs of the request's rows; ``rows`` still
+    counts those of the batch that ran. A request that asked for a ``version`` has one, too, with that name.
     """
 
     __slots__ = ("compute_s", "hosted", "is_emulated", "memo", "outputs", "rows", "staged", "version")

@@ -32,8 +32,8 @@ class ServerOptions:
 
     ``grpc_port``: None is no gRPC. ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
     No request waits longer than ``max_timeout_s``, or than its family's SLO where that is longer.
-    With ``tls``, nothing else is spoken; with ``tokens``, all but health checks and the files of the page need one;
-    without, HTTP requests must be sent to this machine by an address, or to one of the ``allowed_hosts``.
+    With ``tls``, nothing else is spoken. With ``tokens``, all requests but health checks and those for the files of the
+    page need one. Without, HTTP requests must name this machine by an address, or name one of the ``allowed_hosts``.
     Traces go to the URL ``otlp``, of ``otlp_sample`` (a fraction) of the requests that bring no decision about it. Of
     the sure answers of first stages, ``check_sample`` (a fraction) is checked at most. Answers to requests with an id
     are kept for ``keep_answers_s``, for feedback; 0: none are. Some requests are captured as ``samples`` say.

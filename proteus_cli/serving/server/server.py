@@ -66,8 +66,8 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT.
 
-    Once requests are taken, ``announce`` is called with the URLs, HTTP first, and the word ``emulated`` where no time
-    of a device is a measurement; ``view`` shows what happens until all requests have ended.
+    Once requests are taken, ``announce`` is called with the URLs, HTTP first. It gets the word ``emulated``, too, where
+    no time of a device is a measurement. ``view`` shows what happens until all requests have ended.
 
     Raises `ServerError` where a port can't be had, `EngineError` where a model can't be loaded, `BackendUnavailable`
     where traces are wanted without OpenTelemetry.

@@ -1,11 +1,11 @@
 """The values of a tensor in JSON, flat or evenly nested, as the bytes of its datatype.
 
 Leaves are decoded by their datatype: a number for floats, a whole number within range for integers, true or false for
-booleans; nothing else. A long array is decoded in slices of about `SLICE_BYTES`, so that a decode takes no more memory
-than its result and what one slice needs, and others can be served between two slices.
+booleans; nothing else. A long array is decoded in slices of about `SLICE_BYTES`. So a decode takes no more memory than
+its result and what one slice needs, and others can be served between two slices.
 
-A slice ends before a comma. With as many opening brackets before it as lists are open there, and as many closing ones
-behind it as are open then, it is an array by itself, nested as deep as the whole one.
+A slice ends before a comma. It gets an opening bracket in front for each list that is open where it begins, and a
+closing one behind for each that is open where it ends. So it is an array by itself, nested as deep as the whole one.
 """
 
 import math

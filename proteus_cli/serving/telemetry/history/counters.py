@@ -17,12 +17,12 @@ _OUTCOMES = (Outcome.LATE, Outcome.DROPPED, Outcome.REJECTED, Outcome.FAILED, Ou
 class Counters:
     """All counters at ``at_s``, with a row for each family or device.
 
-    ``families``: rows that arrived, that batches answered, and that were in time, requests by outcome (late, dropped,
-    rejected, failed, served), the sum of the accuracies of those served, and answered requests that first stages of
-    cascades deferred, fallbacks among them, and answers that were cut short. ``latencies``: the buckets of each family.
-    ``devices``: seconds in which batches ran, batches, their rows. ``answers``: requests answered in time, by (family,
-    variant, device). ``counts`` are what families were read from, by name: other ones, where a family has gone, and has
-    come back.
+    ``families`` has these columns: rows that arrived, that batches answered, and that were in time; requests by outcome
+    (late, dropped, rejected, failed, served); the sum of the accuracies of those served; answered requests that first
+    stages deferred; fallbacks among them; answers that were cut short. ``latencies`` has the buckets of each family,
+    ``devices`` the seconds in which batches ran, batches, and their rows. ``answers`` counts requests answered in time,
+    by (family, variant, device). ``counts`` are what the families were read from, by name. A family that has gone and
+    come back has other counts.
     """
 
     at_s: float

@@ -74,8 +74,8 @@ class MetricsSampler:
     With hundreds of devices a snapshot takes longer than all else here. So it is made when it is asked for, except
     where a thread shows snapshots.
 
-    ``unix_s`` gives the time of day, ``links`` how the hosts of a cluster are reached, ``rollouts`` how far
-    versions are rolled out, ``is_shifted`` whether requests of a family are no longer like its eval split.
+    ``unix_s`` gives the time of day. ``links`` tells how the hosts of a cluster are reached, ``rollouts`` how far
+    versions are rolled out, and ``is_shifted`` whether requests of a family are no longer like its eval split.
     """
 
     def __init__(

@@ -1,9 +1,9 @@
 """When a server looks at its connections and pings agents: in groups, so that a host costs it few wake-ups.
 
 A wake-up of the event loop costs more than the sign of life that it is for. So a group is looked at in one turn of the
-loop, and its agents give their signs of life together: an agent counts the beats from the last thing that it sent
-(`serving/agent/beats.py`), which is the answer to a ping where nothing else is asked of it, and a group is pinged at
-the same moment of a beat, a tenth of it in each::
+loop, and its agents give their signs of life together. An agent counts beats from the last frame that it sent
+(`serving/agent/beats.py`). Where nothing else is asked of it, that is the answer to a ping. All pings of a group go out
+at the same moment of a beat, to a tenth of the group in each beat::
 
     beat of the group     |-----------------|-----------------|-----------------|
     looks at all          ^                 ^                 ^
@@ -11,8 +11,8 @@ the same moment of a beat, a tenth of it in each::
     signs of life of all            ^                 ^                 ^
 
 Signs of life come half a beat before a look, so none is early in one beat and late in the next. A group is small, as
-requests wait while its signs of life are read; and few hosts are pinged at once, as answers that come together seem to
-take longer than they do.
+requests wait while its signs of life are read. Few hosts are pinged at once, as answers that come together seem to take
+longer than they do.
 """
 
 import asyncio
