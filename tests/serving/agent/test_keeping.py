@@ -36,7 +36,10 @@ def test_an_agent_without_its_keeper_ends_once_it_serves_nobody(caplog: pytest.L
 
     gone = process_that_has_ended()
     with subprocess.Popen(["sleep", "600"]) as keeper:
-        run(lambda: test(keeper))
+        try:
+            run(lambda: test(keeper))
+        finally:
+            keeper.kill()
     assert "the process that keeps this agent has ended" in caplog.text
 
 
