@@ -442,7 +442,7 @@ def test_when_the_process_is_killed_on_lost_is_called_first_and_the_device_can_b
             assert told == []
             os.kill(process.pid, signal.SIGKILL)
             with pytest.raises(DeviceLost, match=f"its process {process.pid} has ended"):
-                await loading
+                await asyncio.wait_for(loading, PATIENCE_S)
             assert [who for who, _ in told] == ["owner", "first", "second"]
             assert all(isinstance(result, DeviceLost) for _, result in told)
             with pytest.raises(DeviceLost):
@@ -489,7 +489,7 @@ def test_a_stopped_process_is_abandoned_at_once_and_leaves_no_zombie(tmp_path: P
             await until(lambda: process._loads)
             process.abandon()
             with pytest.raises(DeviceLost, match="was given up"):
-                await loading
+                await asyncio.wait_for(loading, PATIENCE_S)
             with pytest.raises(DeviceLost):
                 process.submit(batch(), told.append)
             process.unload(KEY)
@@ -643,7 +643,7 @@ def test_closing_does_not_wait_for_loads(tmp_path: Path) -> None:
             loading = asyncio.create_task(process.load(KEY, tmp_path / "slow.onnx", 4))
             await until(lambda: process._loads)
         with pytest.raises(DeviceLost, match="cpu0 was closed"):
-            await loading
+            await asyncio.wait_for(loading, PATIENCE_S)
         assert told == []
 
     run(test)
