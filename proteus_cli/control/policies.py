@@ -1,5 +1,6 @@
 """Policies: how plans are made × how queries are assigned × how batches form × when to re-plan."""
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -137,6 +138,9 @@ def policies_named(names: str) -> tuple[Policy, ...]:
     return tuple(policy_named(name.strip()) for name in names.split(","))
 
 
+_STATIC = re.compile(r"static-([1-9][0-9]{0,5})")
+
+
 def batcher_named(name: str) -> Batcher:
     """``proactive`` (the paper's rule), ``aimd``, ``nexus``, ``greedy`` or ``static-N``. Raises `UsageError`."""
     rules: dict[str, Batcher] = {
@@ -147,9 +151,9 @@ def batcher_named(name: str) -> Batcher:
     }
     if name in rules:
         return rules[name]
-    kind, _, rows = name.partition("-")
-    if kind == "static" and rows.isdecimal() and int(rows) > 0:
-        return StaticBatcher(rows=int(rows))
+    static = _STATIC.fullmatch(name)
+    if static is not None:
+        return StaticBatcher(rows=int(static[1]))
     if name == "proteus":
         raise UsageError("No batching `proteus`.", hint="the paper's rule is now `proactive`")
     raise UsageError(f"No batching `{name}`.", hint=f"there are: {', '.join(rules)}, and static-N for batches of N")

@@ -260,6 +260,12 @@ class Workspace:
     def profile(self, device: str) -> Profile:
         """The profile of one device. Raises `ArtefactError`."""
         path = self.profile_path(device)
+        if not path.exists():
+            known = ", ".join(sorted(self._profiled())) or "none"
+            raise ArtefactError(
+                f"No profile of `{device}` in `{self.profiles_dir}`.",
+                hint=f"there are: {known}; `proteus profile --device ID` measures others",
+            )
         profile = read_json(path, Profile, hint=f"run `proteus profile --device {device}` to measure it anew")
         if profile.device.id != device:
             raise ArtefactError(

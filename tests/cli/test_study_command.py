@@ -43,16 +43,22 @@ def test_a_peak_is_measured_once_and_joined_in_a_page(tiny: Tiny) -> None:
         ((), "Which family"),
         (("--family=nobody",), "No family `nobody`"),
         (("--family=shapes", "--variant=shapes-x"), "`shapes-x` of `shapes` has no profile"),
-        (("--family=shapes", "--device=cpu7"), "No file"),
+        (("--family=shapes", "--variant=shapes-s,shapes-l"), "`shapes-s,shapes-l` is a list"),
+        (("--family=shapes", "--device=cpu7"), "No profile of `cpu7`"),
+        (("--family=shapes", "--device="), "No profile of ``"),
         (("--family=shapes", "--slo=5ms"), "`--slo` is for servers"),
         (("--family=shapes", "--url=http://127.0.0.1:9", "--device=cpu0"), "`--device` makes no sense with `--url`"),
         (("--family=shapes", "--batching=eager"), "No batching `eager`"),
+        (("--family=shapes", "--batching=static-٣"), "No batching `static-٣`"),
         (("--family=shapes", "--jitter=p50"), "No jitter `p50`"),
+        (("--family=shapes", "--jitter="), "No jitter ``"),
         (("--family=shapes", "--name=../x"), "`../x` is no name"),
         (("plan", "--device=cpu0"), "`--device` makes no sense with a plan"),
         (("plan", "--family=tones"), "The plan serves no `tones`"),
         (("--family=shapes", "--percentile=99"), "`99` is no percentile"),
         (("--family=shapes", "--percentile=p99.99999999999999"), "is no percentile"),
+        (("--family=shapes", "--percentile=p1_0"), "`p1_0` is no percentile"),
+        (("--family=shapes", "--percentile=p 99"), "`p 99` is no percentile"),
     ],
     ids=str,
 )
@@ -61,6 +67,17 @@ def test_a_peak_that_makes_no_sense_is_refused(tiny: Tiny, given: tuple[str, ...
     before = files(tiny.root)
     assert problem in proteus("study", "peak", "--mode=simulated", *given, "-w", tiny.root).refused()
     assert files(tiny.root) == before
+
+
+def test_a_variant_that_is_named_twice_is_the_same_study_as_named_once(tiny: Tiny) -> None:
+    study = proteus(*PEAK, "--variant=shapes-l", *QUICK, "--json", "-w", tiny.root).document()
+    assert study["name"] == NAME
+
+
+def test_a_device_without_a_profile_is_told_which_have_one(tiny: Tiny) -> None:
+    ended = proteus("study", "concurrency", "--device=cpu7", "-w", tiny.root)
+    assert ended.refused() == f"No profile of `cpu7` in `{tiny.place.profiles_dir}`."
+    assert "there are: cpu0, cpu1; `proteus profile --device ID` measures others" in ended.stderr
 
 
 def test_a_server_that_is_not_there_costs_no_result(tiny: Tiny) -> None:

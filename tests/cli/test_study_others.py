@@ -55,6 +55,9 @@ def test_starts_are_told_with_their_distribution(tiny: Tiny, monkeypatch: pytest
     assert (cell["result"]["warm"]["p50_s"], cell["result"]["cold"]) == (0.5, None)
     assert "shapes-s on cpu0" in proteus(*call).stdout
     assert "No variant `shapes-x`" in proteus("study", "startup", "--variant=shapes-x", "-w", tiny.root).refused()
+    for option in ("--variant=shapes-s,shapes-l", "--family=shapes,tones"):
+        said = proteus("study", "startup", option, "-w", tiny.root).refused()
+        assert said == f"`{option.partition('=')[2]}` is a list, and this option takes one name."
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ def test_a_study_is_one_document_and_three_files(tiny: Tiny, monkeypatch: pytest
         (("--variants", "shapes-s"), "2 to 24 variants"),
         (("--variants", "shapes-s,shapes-x"), "No variant `shapes-x`"),
         (("--variants", "shapes-s,shapes-l", "--sets", "shapes-s+shapes-l+tones-l"), "`--sets` names `tones-l`"),
+        (("--variants", "shapes-s,shapes-l", "--sets", ""), "No variant ``"),
+        (("--variants", "shapes-s,shapes-l,tones-l", "--sets", "shapes-s+shapes-l+tones-l,"), "No variant ``"),
     ],
 )
 def test_what_makes_no_sense_is_refused(tiny: Tiny, options: tuple[str, ...], problem: str) -> None:

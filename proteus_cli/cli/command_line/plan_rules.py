@@ -1,5 +1,6 @@
 """The rules of a plan, from the options of `proteus plan`."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,7 @@ def plan_rules(
         )
     try:
         return msgspec.convert(fields, Rules)
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # an argument may be bytes that are no text
+    except msgspec.ValidationError as error:
         raise UsageError(f"The rules are not valid: {error}.", hint="`proteus plan --help` describes them") from None
 
 
@@ -124,11 +125,14 @@ def _reserved(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, 
     return tuple(reserved)
 
 
+_COUNT = re.compile(r"[1-9][0-9]{0,8}")
+
+
 def _residency(text: str) -> "int | str":
     """``"2"`` or ``"memory"``. Raises `UsageError`."""
     if text == "memory":
         return text
-    if text.isdecimal() and int(text) >= 1:
+    if _COUNT.fullmatch(text):
         return int(text)
     raise UsageError(f"`{text}` is not a residency.", hint="give how many variants a device may hold, or `memory`")
 
@@ -163,4 +167,4 @@ def _require_device(name: str, profiles: "Mapping[str, Profile]") -> None:
 
 
 def _items(texts: Iterable[str]) -> Sequence[str]:
-    return [part.strip() for text in texts for part in text.split(",") if part.strip()]
+    return [part.strip() for text in texts for part in text.split(",")]

@@ -129,7 +129,7 @@ class Rules(Value, frozen=True):
             for family, bound in bounds.items():
                 require(is_amount(bound) and bound > 0, f"{what} of `{family}` must be above zero")
         for budget in (self.budget_w, self.budget_cost):
-            require(budget is None or is_amount(budget), "a budget must not be negative")
+            require(budget is None or is_amount(budget), "a budget must be a finite number that is not negative")
         # With several variants per device a loss takes capacity from all of them, and each loss asks for another plan.
         require(not self.survive or self.residency == 1, "survive takes one variant per device (residency 1)")
 

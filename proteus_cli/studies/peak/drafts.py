@@ -69,7 +69,7 @@ def device_draft(
     subject = {"family": family.name, "device": f"{device} ({profile.device.name})", **question.words()}
     subject["SLO"] = format_duration(catalog.slo_s()[family.name])
     options = {**question.options(), "family": family.name, "device": device}
-    own_name = default_name(KIND, family.name, device, *variants, mode=question.mode)
+    own_name = default_name(KIND, family.name, device, *dict.fromkeys(variants), mode=question.mode)
     return StudyDraft(KIND, name or own_name, subject, options, inputs, jobs, devices=devices)
 
 

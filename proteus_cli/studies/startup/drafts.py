@@ -48,7 +48,7 @@ def startup_draft(
         "devices": ", ".join(f"{on.id} ({on.name})" for on in devices),
         "starts of each": f"up to {runs} with the file cache cold, {runs} warm",
     }
-    own_name = default_name(KIND, *families, *variants)
+    own_name = default_name(KIND, *dict.fromkeys(families), *dict.fromkeys(variants))
     return StudyDraft(KIND, name or own_name, subject, {"runs": runs, "devices": ids}, digests, jobs, devices=devices)
 
 

@@ -149,7 +149,11 @@ def test_batching_rules_are_found_by_name(name: str, batcher: Batcher) -> None:
     assert batcher_named(name) == batcher
 
 
-@pytest.mark.parametrize("name", ["", "static", "static-0", "static--1", "static-x", "clever"])
+@pytest.mark.parametrize(
+    "name",
+    ["", "static", "static-0", "static--1", "static-x", "static-٣", f"static-{'9' * 5000}", "clever"],
+    ids=lambda name: name[:12],
+)
 def test_a_batching_rule_that_does_not_exist_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="No batching") as caught:
         batcher_named(name)

@@ -2,17 +2,30 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.common import DURATION
+from proteus_cli.errors import UsageError
 
 _device = partial(Option, rich_help_panel=sections.DEVICES)
 _objective = partial(Option, rich_help_panel=sections.OBJECTIVES)
 _limit = partial(Option, rich_help_panel=sections.LIMITS)
+
+
+def _one_of(option: str, *names: str) -> dict[str, Any]:
+    """What an option is that takes one of these names. Any other is a `UsageError`."""
+
+    def parse(text: str) -> str:
+        if text not in names:
+            raise UsageError(f"`{option}` can't be `{text}`.", hint=f"there are: {', '.join(names)}")
+        return text
+
+    return {"metavar": "|".join(names), "autocompletion": completion.one_of(*names), "parser": parse}
+
 
 Demand = Annotated[
     str | None,
@@ -60,8 +73,7 @@ Pin = Annotated[
 Capacity = Annotated[
     str,
     _device(
-        metavar="p50|p95|p99|mean",
-        autocompletion=completion.one_of("p50", "p95", "p99", "mean"),
+        **_one_of("--capacity", "p50", "p95", "p99", "mean"),
         help="Which of a batch's measured latencies capacities are computed from.",
     ),
 ]
@@ -80,8 +92,7 @@ SloFraction = Annotated[
 Fairness = Annotated[
     str,
     _objective(
-        metavar="total|maxmin",
-        autocompletion=completion.one_of("total", "maxmin"),
+        **_one_of("--fairness", "total", "maxmin"),
         help="If not all demand can be served: serve the most queries (total), or first serve the worst-served family "
         "as well as possible (maxmin).",
     ),
@@ -89,16 +100,14 @@ Fairness = Annotated[
 Objective = Annotated[
     str,
     _objective(
-        metavar="mean|min-family",
-        autocompletion=completion.one_of("mean", "min-family"),
+        **_one_of("--objective", "mean", "min-family"),
         help="Then maximize the mean accuracy of all queries, or first that of the family with the lowest.",
     ),
 ]
 Minimize = Annotated[
     str | None,
     _objective(
-        metavar="cost|power",
-        autocompletion=completion.one_of("cost", "power"),
+        **_one_of("--minimize", "cost", "power"),
         help="Serve all demand at the lowest cost or power, instead of at the highest accuracy.",
     ),
 ]

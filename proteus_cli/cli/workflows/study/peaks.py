@@ -7,7 +7,6 @@ from pathlib import Path
 from proteus_cli.cli.options.groups.study.peak import OF_NO_SERVER
 from proteus_cli.cli.workflows.live_replay import token, trusting
 from proteus_cli.errors import UsageError
-from proteus_cli.simulation.conditions import JITTERS
 from proteus_cli.store import Workspace
 from proteus_cli.studies.draft import StudyDraft
 from proteus_cli.studies.peak.drafts import device_draft, plan_draft, url_draft
@@ -32,8 +31,6 @@ class CarrierOptions:
 def drafted(workspace: Workspace, asked: CarrierOptions, question: PeakQuestion, given: set[str]) -> StudyDraft:
     """The draft. Raises `UsageError` where options do not go together, `ServerError` where there is no such server."""
     name = asked.name or ""
-    if question.jitter and question.jitter not in JITTERS:
-        raise UsageError(f"No jitter `{question.jitter}`.", hint=f"there are: {', '.join(JITTERS)}, none")
     if asked.url is not None:
         _require_server_only(asked, given)
         family = _family(asked)
@@ -49,7 +46,7 @@ def drafted(workspace: Workspace, asked: CarrierOptions, question: PeakQuestion,
         if strange := sorted(given & {"--device", "--variant"}):
             raise UsageError(f"`{strange[0]}` makes no sense with a plan.", hint="the plan says what is where")
         return plan_draft(workspace, asked.plan, asked.family, question, name)
-    device = asked.device or next(iter(workspace.profiles()))
+    device = next(iter(workspace.profiles())) if asked.device is None else asked.device
     return device_draft(workspace, _family(asked), asked.variants or (), device, question, name)
 
 

@@ -28,7 +28,7 @@ def asked(
     """
     catalog = workspace.catalog()
     keys = _keys(catalog, variants, ",") if variants is not None else usual_variants(catalog, workspace.profile(device))
-    chosen = tuple(_keys(catalog, each, "+") for each in (sets or "").split(",") if each.strip())
+    chosen = tuple(_keys(catalog, each, "+") for each in sets.split(",")) if sets is not None else ()
     places = tuple(each for each in WAYS if where in {each, "both"})
     return SharingQuestion(device, keys, tuple(sorted(loads)), chosen, places, emulated)
 

@@ -46,6 +46,7 @@ def peak(
     the time is over: the budget, else a minute for each cell (200 times the SLO where that is longer). Simulated cells
     have no such limit.
     """
+    from proteus_cli.cli.workflows.study.costs import jitter_named
     from proteus_cli.cli.workflows.study.peaks import CarrierOptions, drafted
     from proteus_cli.cli.workflows.study.running import show, studied
     from proteus_cli.store import Workspace
@@ -54,7 +55,7 @@ def peak(
     asked = CarrierOptions(plan, family, variant, device, url, slo, ca, name)
     rules = _rules(percentile, max_violations, precision)
     rule_names = list(dict.fromkeys(each.strip() for each in batching.split(",")))
-    question = PeakQuestion(rules, mode.value, rule_names, "" if jitter == "none" else jitter, seed)
+    question = PeakQuestion(rules, mode.value, rule_names, jitter_named(jitter), seed)
     workspace = Workspace(workspace_dir, state)
     draft = drafted(workspace, asked, question, flags(context))
     show(studied(workspace, draft, budget, force=force or url is not None), json=json)

@@ -9,6 +9,7 @@ from typer import Argument, Option
 
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.options.common import DURATION
+from proteus_cli.cli.options.groups.study.shared import NAMES
 from proteus_cli.units import parse_share
 
 _measuring = partial(Option, rich_help_panel=sections.MEASURING)
@@ -40,7 +41,10 @@ Family = Annotated[
 Variants = Annotated[
     list[str] | None,
     Option(
-        metavar="VARIANT", show_default="all that fit the SLO", help="A variant to measure on the device. Repeatable."
+        **NAMES,
+        metavar="VARIANT",
+        show_default="all that fit the SLO",
+        help="A variant to measure on the device. Repeatable.",
     ),
 ]
 Device = Annotated[

@@ -1,8 +1,9 @@
 """Options that several studies have."""
 
+import re
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -12,6 +13,18 @@ from proteus_cli.cli.options.common import DURATION
 from proteus_cli.errors import UsageError
 
 _measuring = partial(Option, rich_help_panel=sections.MEASURING)
+
+
+def parse_name(text: str) -> str:
+    """One name of an option that may be given several times. Raises `UsageError` for a list."""
+    if "," in text:
+        raise UsageError(
+            f"`{text}` is a list, and this option takes one name.", hint="give the option again for each name"
+        )
+    return text
+
+
+NAMES: dict[str, Any] = {"parser": parse_name}
 
 Budget = Annotated[
     float | None,
@@ -49,14 +62,14 @@ Emulate = Annotated[
 ]
 
 
+_PERCENTILE = re.compile(r"p([0-9]+(?:\.[0-9]+)?)")
+
+
 def parse_percentile(text: str) -> float:
     """``"p99.9"`` → 0.999. Raises `UsageError`."""
-    try:
-        percent = float(text.removeprefix("p"))
-    except ValueError:
-        percent = 0.0
-    part = round(percent / 100, 12)
-    if not text.startswith("p") or not 0 < part < 1:
+    match = _PERCENTILE.fullmatch(text)
+    part = round(float(match[1]) / 100, 12) if match else 0.0
+    if not 0 < part < 1:
         raise UsageError(f"`{text}` is no percentile.", hint="write it like `p99` or `p99.9`")
     return part
 

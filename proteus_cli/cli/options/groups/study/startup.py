@@ -6,17 +6,21 @@ from typing import Annotated
 from typer import Option
 
 from proteus_cli.cli.command_line import completion, sections
+from proteus_cli.cli.options.groups.study.shared import NAMES
 
 _measuring = partial(Option, rich_help_panel=sections.MEASURING)
 
 Families = Annotated[
     list[str] | None,
-    Option(metavar="FAMILY", show_default="all", help="A family whose variants are started. Repeatable."),
+    Option(**NAMES, metavar="FAMILY", show_default="all", help="A family whose variants are started. Repeatable."),
 ]
 Variants = Annotated[
     list[str] | None,
     Option(
-        metavar="VARIANT", show_default="all with a model", help="A variant to start, or FAMILY/VARIANT. Repeatable."
+        **NAMES,
+        metavar="VARIANT",
+        show_default="all with a model",
+        help="A variant to start, or FAMILY/VARIANT. Repeatable.",
     ),
 ]
 Device = Annotated[
