@@ -508,6 +508,27 @@ def test_a_family_that_nobody_hosts_is_overloaded_and_says_when_to_try_again(
     assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
 
 
+def test_both_protocols_refuse_for_good_what_only_another_plan_could_answer_where_none_follows(tmp_path: Path) -> None:
+    """A row takes the hosted variant 20 ms, and the fastest one 4 ms."""
+    tiny = make_workspace(tmp_path, (SHAPES,))
+    add_profiles(tiny)
+    plan = add_plan(tiny, {"cpu0": "shapes-l"})
+    with serving(tiny.root, plan, "--emulate", "--replan=off", "--grpc-port", "0") as live:
+        body = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 1, 1, 1]}]}
+        reply = live.infer("shapes", {**body, "parameters": {"timeout": 10_000}})
+        assert (reply.status, reply.headers["proteus-outcome"]) == (400, "rejected")
+        assert "retry-after" not in reply.headers
+        assert "this server keeps its plan" in reply.document()["error"]
+        request = shapes_request()
+        request.parameters["timeout"].int64_param = 10_000
+        with grpc.insecure_channel(f"127.0.0.1:{live.grpc_port}") as channel:
+            error: Any = refused(service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer, request)
+        assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert error.details() == reply.document()["error"]
+        assert "grpc-retry-pushback-ms" not in dict(error.trailing_metadata())
+        assert outcomes(live)["rejected"] == 2
+
+
 def test_a_client_that_cancels_leaves_the_queue(patient: tuple[LiveServer, grpc.Channel]) -> None:
     live, channel = patient
     call = service_pb2_grpc.GRPCInferenceServiceStub(channel).ModelInfer.future(shapes_request(), timeout=60)

@@ -11,7 +11,7 @@ from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.policies import live_policy_named
+from proteus_cli.control.policies import live_policy_named, with_replanning
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
@@ -73,7 +73,7 @@ class HeldExecutor:
 class World:
     """A plane with one device, whose batches take ``latency_s`` by its profile, and ``row_s`` more for each row.
 
-    It hosts ``v``, and could host what is ``cold`` as well.
+    It hosts ``v``, and could host what is ``cold`` as well. One that does not ``replan`` keeps its plan.
     """
 
     def __init__(
@@ -90,13 +90,14 @@ class World:
         keep_answers_s: float = 0.0,
         cold: tuple[str, ...] = (),
         watch: RequestWatch | None = None,
+        replan: str = "auto",
     ) -> None:
         times_s = {rows: latency_s + row_s * rows for rows in (1, 2, 4, 8)}
         profile = make_profile(device, *(make_measured("f", variant, 0.9, times_s) for variant in ("v", *cold)))
         self.plan = make_plan(make_placement(device, "f", "v", max_batch=8, rate_qps=10, capacity_qps=8 / latency_s))
         self.profiles = {device: profile}
         clock = asyncio.get_running_loop().time
-        controller = Controller({"f": SLO_S}, {device: 1}, live_policy_named("proteus"))
+        controller = Controller({"f": SLO_S}, {device: 1}, with_replanning(live_policy_named("proteus"), replan))
         self.executor = HeldExecutor(dtype)
         models: Any = {("f", variant): None for variant in ("v", *cold)}
         variants = {"v": 0.9, "never": 0.5}

@@ -221,9 +221,10 @@ class Admission:
         self, query: Query, offered: Refused | BeyondHosts | Unfit, timeout_s: float, *, is_usual: bool
     ) -> RequestError:
         family, options = query.family, query.options
+        keeps_plan = self._controller.policy.replanning is None
         if isinstance(offered, BeyondHosts) and self._is_for_call(query, offered):
             self._counts.by_family[family].ended(Outcome.DROPPED)
-            return DeadlineExceeded(never_in_time(query, timeout_s, offered), is_late=False)
+            return DeadlineExceeded(never_in_time(query, timeout_s, offered, keeps_plan=keeps_plan), is_late=False)
         if isinstance(offered, TooManyRows):
             return BadRequest(
                 f"the hosted variants of `{family}` answer at most {counted(offered.max_rows, 'row')} of a request "
@@ -231,7 +232,7 @@ class Admission:
             )
         self._counts.by_family[family].ended(Outcome.REJECTED)
         if isinstance(offered, NeverInTime):
-            return BoundsUnmet(never_in_time(query, timeout_s, offered))
+            return BoundsUnmet(never_in_time(query, timeout_s, offered, keeps_plan=keeps_plan))
         if isinstance(offered, Unfit) and options.bounds is not None:
             return BoundsUnmet(unmet(query, options.bounds, offered))
         if isinstance(offered, Unfit):
@@ -242,7 +243,8 @@ class Admission:
             )
         if isinstance(offered, OtherPlanNeeded):
             self._warn(family, "queries that only another plan could answer in time are refused")
-            return Overloaded(never_in_time(query, timeout_s, offered), retry_after_s=offered.retry_after_s)
+            told = never_in_time(query, timeout_s, offered, keeps_plan=keeps_plan)
+            return BoundsUnmet(told) if keeps_plan else Overloaded(told, retry_after_s=offered.retry_after_s)
         if offered.is_lost:
             self._warn(family, "no device that hosts it is available, its queries are refused")
             version = options.bounds and options.bounds.version

@@ -149,6 +149,23 @@ def test_what_only_another_plan_could_answer_is_told_at_once_that_and_when_to_tr
     run(refused, 0.001, row_s=SLOW_S)
 
 
+@pytest.mark.parametrize("front_end", [over_http, over_grpc])
+@pytest.mark.parametrize(("rows", "timeout_us", "least"), [(1, 10_000, "11.23 ms"), (8, 60_000, "82.66 ms")])
+def test_what_only_another_plan_could_answer_is_refused_for_good_where_no_other_follows(
+    front_end: Any, rows: int, timeout_us: int, least: str
+) -> None:
+    async def refused(world: World) -> None:
+        world.plane.controller.placeable.use(FAST, {VariantKey("f", "fast")})
+        with pytest.raises(BoundsUnmet, match=f"needs {least}; this server keeps its plan") as beyond:
+            world.plane.admission.submit(front_end(world, timeout_us, rows), unread, world.results.append)
+        error: type[RequestError] = type(beyond.value)
+        assert (HTTP_STATUS[error], GRPC_STATUS[error]) == (400, GrpcStatus.INVALID_ARGUMENT)
+        assert world.counted == {Outcome.REJECTED: 1}
+        assert world.plane.controller.demand.counts_of("f").total == rows  # for whoever makes another plan by hand
+
+    run(refused, 0.001, row_s=SLOW_S, replan="off")
+
+
 @pytest.mark.parametrize(
     ("timeout_us", "left_s", "error"),
     [
@@ -174,19 +191,26 @@ def test_rows_that_only_the_deadline_of_their_call_makes_too_many_are_no_bad_inp
     run(refused, 0.001, row_s=SLOW_S)
 
 
-@pytest.mark.parametrize(("left_s", "error"), [(0.06, DeadlineExceeded), (None, Overloaded)])
+@pytest.mark.parametrize(
+    ("replan", "left_s", "error", "told"),
+    [
+        ("auto", 0.06, DeadlineExceeded, "another plan could host a faster one"),
+        ("auto", None, Overloaded, "another plan could host a faster one"),
+        ("off", 0.06, DeadlineExceeded, "this server keeps its plan"),
+    ],
+)
 def test_a_deadline_of_a_call_in_which_only_another_plan_could_answer_is_too_short(
-    left_s: float | None, error: type[RequestError]
+    replan: str, left_s: float | None, error: type[RequestError], told: str
 ) -> None:
     """What is hosted would answer within the SLO."""
 
     async def refused(world: World) -> None:
         world.plane.controller.placeable.use(FAST, {VariantKey("f", "fast")})
         query = over_grpc(world, None if left_s else 60_000, 8, left_s)
-        with pytest.raises(error, match="another plan could host a faster one"):
+        with pytest.raises(error, match=told):
             world.plane.admission.submit(query, unread, world.results.append)
 
-    run(refused, 0.001, row_s=SLOW_S)
+    run(refused, 0.001, row_s=SLOW_S, replan=replan)
 
 
 def test_that_time_will_do() -> None:
