@@ -40,12 +40,26 @@ def test_samples_are_listed_exported_and_removed(tiny: Tiny) -> None:
     assert not (tiny.root / "samples").exists()
 
 
+def test_a_family_without_samples_is_refused_with_those_that_have_some(tiny: Tiny) -> None:
+    for family in ("shapes", "tones"):
+        capture(tiny.root / "samples", family)
+    capture(tiny.root / "others", "notes")
+    before = files(tiny.root)
+    for name in ("shape", "", "../others/notes"):
+        for arguments in (("clear", name), ("export", name, "-o", tiny.root / "new.npz")):
+            ended = proteus("samples", *arguments, "-w", tiny.root)
+            assert ended.refused() == f"There are no samples of `{name}`."
+            assert "hint: there are samples of: shapes, tones" in ended.stderr
+    assert files(tiny.root) == before
+
+
 def test_there_is_nothing_to_export(tiny: Tiny) -> None:
     before = files(tiny.root)
     out = tiny.root / "new.npz"
     assert "no samples" in proteus("samples", "list", "-w", tiny.root).stderr
     told = proteus("samples", "export", "shapes", "-o", out, "-w", tiny.root).refused()
     assert "There are no samples of `shapes`" in told
+    assert proteus("samples", "clear", "shapes", "-w", tiny.root).refused() == told
     assert files(tiny.root) == before
 
 

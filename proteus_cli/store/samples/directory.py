@@ -36,13 +36,27 @@ class SampleFile:
 
 
 def sample_files(root: Path, family: str | None = None) -> list[SampleFile]:
-    """The files of a family, or of all, the oldest first. Files of other names are left out. Raises `ArtefactError`."""
+    """The files of a family, or of all, the oldest first. Files of other names are left out.
+
+    Raises `ArtefactError` where they can't be read, or the family has none.
+    """
     try:
-        return sorted(_found(root, family), key=lambda each: each.path.name)
+        found = sorted(_found(root), key=lambda each: each.path.name)
     except OSError as error:
         raise ArtefactError(
             f"Can't read `{root}`: {error.strerror or error}.", hint="only who runs the server may read its samples"
         ) from error
+    files = [each for each in found if family in {None, each.family}]
+    if family is not None and not files:
+        raise no_samples(family, {each.family for each in found})
+    return files
+
+
+def no_samples(family: str, others: Iterable[str] = ()) -> ArtefactError:
+    """What is said where a family has no samples, and ``others`` do."""
+    known = ", ".join(sorted(others))
+    hint = f"there are samples of: {known}" if known else "`proteus serve --samples 1%` captures some of the requests"
+    return ArtefactError(f"There are no samples of `{family}`.", hint=hint)
 
 
 def write_samples(
@@ -110,9 +124,9 @@ def remove(root: Path, files: Iterable[SampleFile]) -> None:
         ) from error
 
 
-def _found(root: Path, family: str | None) -> Iterator[SampleFile]:
+def _found(root: Path) -> Iterator[SampleFile]:
     try:
-        names = [family] if family is not None else sorted(each.name for each in root.iterdir())
+        names = sorted(each.name for each in root.iterdir())
     except FileNotFoundError:
         return
     for name in names:

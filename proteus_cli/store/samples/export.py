@@ -15,7 +15,7 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import EVAL_SPLIT
 from proteus_cli.store.files import writing
 from proteus_cli.store.samples.chunk import Chunk, SampledTensor, read_chunk, read_labels, write_arrays
-from proteus_cli.store.samples.directory import sample_files
+from proteus_cli.store.samples.directory import no_samples, sample_files
 from proteus_cli.units import format_size
 
 NO_LABEL = -1
@@ -118,9 +118,7 @@ def _none(family: str, since_unix_s: float, older_unix_s: Sequence[float], *, ar
             f" {_time(max(older_unix_s))}.",
             hint="export from an earlier time on, by a longer `--since`",
         )
-    return ArtefactError(
-        f"There are no samples of `{family}`.", hint="`proteus serve --samples 1%` captures some of the requests"
-    )
+    return no_samples(family)
 
 
 def _time(unix_s: float) -> str:
