@@ -2,10 +2,10 @@
 
 import csv
 import json
-import socket
 
 import pytest
 from command_line import files, proteus
+from ports import held_port
 from tiny import Tiny, add_plan
 
 PEAK = ("study", "peak", "--family=shapes", "--variant=shapes-l", "--mode=simulated", "--jitter=none")
@@ -82,12 +82,12 @@ def test_a_device_without_a_profile_is_told_which_have_one(tiny: Tiny) -> None:
 
 def test_a_server_that_is_not_there_costs_no_result(tiny: Tiny) -> None:
     """What an earlier run has found of the server stays."""
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        url = f"http://127.0.0.1:{bound.getsockname()[1]}"
     before = files(tiny.root)
-    for given in ((), ("--budget=1s",), ("--slo=50ms",)):
-        refusal = proteus("study", "peak", "--family=shapes", "--url", url, *given, "-w", tiny.root).refused(1)
-        assert refusal == f"Can't reach the server at `{url}`: Connection refused."
+    with held_port() as port:
+        url = f"http://127.0.0.1:{port}"
+        for given in ((), ("--budget=1s",), ("--slo=50ms",)):
+            refusal = proteus("study", "peak", "--family=shapes", "--url", url, *given, "-w", tiny.root).refused(1)
+            assert refusal == f"Can't reach the server at `{url}`: Connection refused."
     assert files(tiny.root) == before
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from select import select
@@ -13,6 +13,7 @@ import msgspec
 from forking.program import start_proteus
 from injecting import descendants, is_gone, until
 from live_server import ANSWER_WITHIN_S, READY_WITHIN_S
+from ports import held_port
 from tiny import Tiny, add_profiles
 
 from proteus_cli.backends.affinity import usable_cores
@@ -93,17 +94,21 @@ def make_agent(root: Path, name: str, key: Path | None = None, cores: int = 1, *
 def agents(root: Path, names: str, key: Path | None = None, *, emulate: bool = False) -> Iterator[dict[str, LiveAgent]]:
     """An agent for each letter, and a `hosts.toml` in ``root``; whatever happens, they are gone afterwards."""
     started: dict[str, LiveAgent] = {}
-    try:
+    with ExitStack() as stack:
+        stack.callback(_kill, started)
         for name in names:
             started[name] = make_agent(root, name, key, emulates=emulate)
+            started[name].port = stack.enter_context(held_port())
             started[name].start()
         write_hosts(root, {name: agent.port for name, agent in started.items()}, key)
         yield started
-    finally:
-        for agent in started.values():
-            if agent.process is not None:
-                os.kill(agent.pid, signal.SIGCONT)
-                agent.kill()
+
+
+def _kill(started: Mapping[str, LiveAgent]) -> None:
+    for agent in started.values():
+        if agent.process is not None:
+            os.kill(agent.pid, signal.SIGCONT)
+            agent.kill()
 
 
 def write_hosts(root: Path, ports: Mapping[str, int], key: Path | None = None) -> Path:

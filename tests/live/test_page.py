@@ -17,6 +17,7 @@ from browser import DESK, PHONE, Browser, browsing
 from clusters import ACCURACY, make_cluster
 from forking.program import start_proteus
 from live_server import LiveServer, serving
+from ports import held_port
 from selenium.webdriver.common.keys import Keys
 from tiny import Tiny, add_plan
 
@@ -521,11 +522,17 @@ def test_what_is_lost_is_said_by_host(browser: Browser, server: LiveServer) -> N
     ) == ["1 host", "1 host, 1 device", "1", "", ["host h1", "cpu0"], ["h0/gpu0", "h0/gpu1"]]
 
 
+@pytest.fixture
+def own_port() -> Iterator[int]:
+    with held_port() as port:
+        yield port
+
+
 def test_a_server_that_drains_and_goes_is_told_and_one_that_comes_back_is_shown(
-    browser: Browser, server: LiveServer, tmp_path: Path
+    browser: Browser, server: LiveServer, tmp_path: Path, own_port: int
 ) -> None:
     root = Path(shutil.copytree(server.log.parent, tmp_path / "ws"))
-    plain = ("--emulate", "--replan", "off", "--drain-timeout", "60s")
+    plain = ("--emulate", "--replan", "off", "--drain-timeout", "60s", "--port", str(own_port))
     with serving(root, Path("plan"), *plain) as live:
         browser.open(live.port)
         browser.until(lambda: browser.text("#state") == "ready")
@@ -537,8 +544,7 @@ def test_a_server_that_drains_and_goes_is_told_and_one_that_comes_back_is_shown(
         assert browser.find("#news").get_attribute("textContent") == "The server doesn't answer."
         assert browser.text("#state") == "not reachable"
         live.process.wait(20)
-    again = ("--port", str(live.port))
-    with serving(root, Path("plan"), *plain, *again) as live:
+    with serving(root, Path("plan"), *plain) as live:
         browser.until(lambda: browser.text("#state") == "ready")
         assert browser.text("#banner") == ""
         assert browser.find("#news").get_attribute("textContent") == "The server answers again."

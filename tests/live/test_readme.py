@@ -2,13 +2,13 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from ports import held_port
 
 ROOT = Path(__file__).parents[2]
 SHORTER = {"--budget 60s": "--budget 6s", "--duration 30s": "--duration 6s"}  # the same commands in a test's time
@@ -38,29 +38,22 @@ def _in_background(block: str) -> str:
     )
 
 
-def _unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def _said(script: str, place: Path, *, last: str) -> str:
     """What the script of a tour prints, whose ``last`` command is there; it must end well."""
-    script = script.replace("8000", str(_unused_port())).replace("8001", str(_unused_port()))
     assert "proteus profile" in script
     assert last in script
     here = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{here}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(
-        ["bash", "-c", script],
-        cwd=place,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=PATIENCE_S - 10,
-    )
+    with held_port() as http, held_port() as grpc:
+        done = subprocess.run(
+            ["bash", "-c", script.replace("8000", str(http)).replace("8001", str(grpc))],
+            cwd=place,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S - 10,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -9,6 +9,7 @@ import struct
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import pytest
 from agents import CPU, PATIENCE_S, RunningAgent, key_of, linked, remote_device, run, running_agent, until
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from ports import held_port
 from tiny import INPUTS, mlp
 
 from proteus_cli import __version__
@@ -526,8 +528,8 @@ def test_servers_and_agents_that_emulate_keep_to_each_other(tmp_path: Path) -> N
 
 
 def test_a_host_that_is_not_there_has_lost_devices_until_it_is(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with running_agent(tmp_path) as agent:
+    async def test(port: int) -> None:
+        async with running_agent(tmp_path, port=port) as agent:
             address = agent.address
         link = AgentLink(address)
         running = asyncio.create_task(link.run())
@@ -538,7 +540,7 @@ def test_a_host_that_is_not_there_has_lost_devices_until_it_is(tmp_path: Path) -
         with pytest.raises(HostLost):
             absent.submit(BATCH, print)
         absent.close()
-        async with running_agent(tmp_path, port=address.port):
+        async with running_agent(tmp_path, port=port):
             await until(lambda: link.session is not None)
             executor = remote_device(link)
             await executor.load(KEY, mlp(tmp_path / "m.onnx"), 4)
@@ -549,7 +551,8 @@ def test_a_host_that_is_not_there_has_lost_devices_until_it_is(tmp_path: Path) -
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
 
-    run(test)
+    with held_port() as port:
+        run(partial(test, port))
 
 
 def test_a_link_says_how_its_host_is_reached(tmp_path: Path) -> None:
