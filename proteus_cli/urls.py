@@ -1,6 +1,6 @@
 """URLs of servers, as people write them."""
 
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from proteus_cli.errors import UsageError
 
@@ -20,3 +20,11 @@ def split_url(url: str, *, of: str, hint: str) -> SplitResult:
     if not has_host or parts.scheme not in {"http", "https"}:
         raise refusal
     return parts
+
+
+def path_segment(name: str) -> str:
+    """A name as one segment of a path, whatever is in it. Raises `UsageError` where it is no text."""
+    try:
+        return quote(name, safe="")
+    except UnicodeEncodeError as error:  # an argument may be bytes that are no text
+        raise UsageError(f"That can't be asked: {error}.", hint="write it in letters") from None

@@ -14,6 +14,7 @@ from proteus_cli.errors import ServerError
 from proteus_cli.replay.http_client import HttpClient
 from proteus_cli.replay.inputs import InputMetadata, PlainBody, plain_bodies
 from proteus_cli.replay.target import OF_STATUS, OK, REPLY_TIMEOUT_S, Reply, get_json
+from proteus_cli.urls import path_segment
 
 BINARY = "binary_tensor_data"
 
@@ -33,15 +34,15 @@ class PlainTarget:
     def __init__(self, url: str, client: HttpClient, model: str) -> None:
         self._url, self._client, self._model = url.rstrip("/"), client, model
         self._bodies: list[PlainBody] = []
-        self._head = client.head("POST", f"/v2/models/{model}/infer")
+        self._path = f"/v2/models/{path_segment(model)}"
+        self._head = client.head("POST", f"{self._path}/infer")
 
     async def prepare(self) -> str:
         """Make sample requests; returns the name of the server's software. Raises `ServerError`."""
         server = await get_json(self._client, self._url, "/v2", _ServerMetadata, hint="is it a server of the protocol?")
-        path = f"/v2/models/{self._model}"
-        inputs = await get_json(self._client, self._url, path, _ModelMetadata, hint="does it serve that model?")
+        inputs = await get_json(self._client, self._url, self._path, _ModelMetadata, hint="does it serve that model?")
         self._bodies = plain_bodies(
-            inputs.inputs, f"{self._url}{path}", np.random.default_rng(0), is_binary=BINARY in server.extensions
+            inputs.inputs, f"{self._url}{self._path}", np.random.default_rng(0), is_binary=BINARY in server.extensions
         )
         return server.name
 

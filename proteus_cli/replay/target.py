@@ -20,6 +20,7 @@ from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import ArtefactError, ServerError
 from proteus_cli.replay.http_client import HttpClient, HttpReply, why_unreachable
 from proteus_cli.replay.inputs import NUMPY, InputMetadata, Sample, eval_samples, random_samples
+from proteus_cli.urls import path_segment
 
 REPLY_TIMEOUT_S = 30.0  # after the deadline; without a reply by then, a request has failed
 OK = 200
@@ -207,7 +208,7 @@ class HttpTarget:
         rng = np.random.default_rng(0)
         status = await self.status()
         for family in families:
-            path = f"/v2/models/{family}"
+            path = f"/v2/models/{path_segment(family)}"
             inputs = (await self._get(path, _Metadata)).inputs
             self._heads[family] = self._client.head("POST", f"{path}/infer")
             split = None if status.emulated else eval_splits.get(family)
@@ -293,7 +294,7 @@ class HttpTarget:
         )
 
     async def _get(
-        self, path: str, kind: type[AnsweredT], *, hint: str = "does the server serve the families of the trace?"
+        self, path: str, kind: type[AnsweredT], *, hint: str = "does the server serve all families that are asked for?"
     ) -> AnsweredT:
         return await self._answer(self._client.get(path), path, kind, hint=hint)
 

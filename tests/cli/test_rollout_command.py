@@ -1,6 +1,8 @@
 """`proteus rollout`: what is asked wrongly is refused before any server is, and what a server says is shown."""
 
 import io
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import msgspec
 import pytest
@@ -35,6 +37,34 @@ def test_a_quantity_that_makes_no_sense_is_refused(option: str) -> None:
 )
 def test_what_is_no_text_is_not_asked(call: tuple[str, ...]) -> None:
     assert proteus("rollout", *call, "--url", "http://127.0.0.1:9").refused().startswith("That can't be asked: ")
+
+
+@pytest.mark.parametrize("call", [("promote",), ("abort", "--reason=late")], ids=lambda call: call[0])
+def test_a_family_is_one_segment_of_the_path_whatever_is_in_it(call: tuple[str, ...]) -> None:
+    asked: list[str] = []
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            body = b'{"error": "no version of it is rolled out"}'
+            self.send_response(404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Refusing) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            ended = proteus("rollout", *call, "../ä b?\n", "--url", f"http://127.0.0.1:{server.server_port}")
+        finally:
+            server.shutdown()
+            serving.join()
+    assert "no version of it is rolled out" in ended.stderr
+    assert asked == [f"/v2/proteus/rollouts/..%2F%C3%A4%20b%3F%0A/{call[0]}"]
 
 
 def test_a_server_that_is_not_there_is_named() -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from proteus_cli.domain.base import Fraction
-from proteus_cli.domain.catalog.catalog import VERSION_MARK, VariantKey
+from proteus_cli.domain.catalog.catalog import VERSION_MARK, VariantKey, is_name
 from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, guard_text, parse_guard
 from proteus_cli.domain.rollouts.specification import (
     DEFAULT_CANARY,
@@ -39,7 +39,7 @@ class RolloutStart(Struct, frozen=True, forbid_unknown_fields=True):
     def plain_and_version(self) -> tuple[VariantKey, str]:
         """The variant of the catalog, and the name of its version. Raises `BadRequest`."""
         name, mark, version = self.variant.partition(VERSION_MARK)
-        if not mark or not name or not version:
+        if not mark or not name or not is_name(version):
             raise BadRequest(f"`{self.variant}` names no version of a variant: write `{name or 'NAME'}{VERSION_MARK}2`")
         return VariantKey(self.family, name), version
 
