@@ -11,7 +11,7 @@ _UNIT = re.compile(r"(?<=\d) (?=%|[mµ]?s\b|qps\b)")
 
 
 def page_templates() -> Environment:
-    """The templates of ``templates/``, with the filter `unbroken`; filters and globals may be added."""
+    """The templates of ``templates/``, with the filters of this module; filters and globals may be added."""
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
@@ -19,7 +19,7 @@ def page_templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    templates.filters["unbroken"] = unbroken
+    templates.filters |= {"unbroken": unbroken, "in_two_lines": in_two_lines}
     return templates
 
 
@@ -27,3 +27,11 @@ def unbroken(text: str) -> str:
     """A text as HTML in which no line ends within an option or a name, or between a number and its unit."""
     joined = _UNIT.sub("\N{NO-BREAK SPACE}", escape(text))
     return _WHOLE.sub(r'<span class="whole">\g<0></span>', joined)
+
+
+def in_two_lines(text: str) -> str:
+    """The head of a column as HTML, which breaks once on phones: where the longer of both lines is shortest."""
+    words = text.split(" ")
+    cuts = ((" ".join(words[:place]), " ".join(words[place:])) for place in range(len(words) - 1, 0, -1))
+    lines = min(cuts, key=lambda lines: max(map(len, lines)), default=(text,))
+    return " ".join(f'<span class="line">{escape(line)}</span>' for line in lines)

@@ -105,6 +105,16 @@ class Browser:
         return self.find(selector).is_displayed()
 
 
+def heads_of_more_than_two_lines(browser: Browser) -> list[str]:
+    """The heads of columns of all tables that take three lines or more."""
+    found: list[str] = browser.run(
+        "const lines = (at) => { const range = document.createRange(); range.selectNodeContents(at);"
+        " return new Set([...range.getClientRects()].map((line) => Math.round(line.top))).size; };"
+        "return [...document.querySelectorAll('thead th')].filter((at) => lines(at) > 2).map((at) => at.textContent)"
+    )
+    return found
+
+
 @contextmanager
 def browsing() -> Iterator[Browser]:
     """A browser. Fail the test where there is none."""

@@ -7,7 +7,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 import numpy as np
 import pytest
-from browser import browsing
+from browser import browsing, heads_of_more_than_two_lines
 from matplotlib.figure import Figure
 from synthetic_runs import MADE_BY, answer, burst, cascading, reported
 
@@ -229,6 +229,17 @@ def test_no_table_is_cut_on_a_desk(pair: tuple[Report, ...], html: str, tmp_path
                 "return [...document.querySelectorAll('.scroll')].filter((at) => at.scrollWidth > at.clientWidth)"
                 ".map((at) => at.getAttribute('aria-label'))"
             ) == []  # fmt: skip
+
+
+@pytest.mark.browser
+def test_heads_take_two_lines_at_most_on_a_phone(pair: tuple[Report, ...], html: str, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    with browsing() as browser:
+        browser.look(width=390)
+        for text in (page(pair[:1]), html):
+            path.write_text(text, encoding="utf-8")
+            browser.driver.get(path.as_uri())
+            assert heads_of_more_than_two_lines(browser) == []
 
 
 @pytest.mark.usefixtures("no_pictures")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from browser import Browser, browsing
+from browser import Browser, browsing, heads_of_more_than_two_lines
 from studies.cost.test_cost_drafts import LITTLE, question
 from studies.fake_study import Squares
 from studies.peak.test_peak_drafts import SIMULATED
@@ -85,4 +85,5 @@ def test_the_page_of_studies_fits_a_desk_and_a_phone(
             assert browser.run("return document.documentElement.scrollWidth") <= width
             assert wider_than_the_screen(browser) == []
             assert tables_that_hide_their_cells(browser) == []
+            assert heads_of_more_than_two_lines(browser) == []
             assert browser.complaints() == []
