@@ -138,7 +138,7 @@ def policies_named(names: str) -> tuple[Policy, ...]:
     return tuple(policy_named(name.strip()) for name in names.split(","))
 
 
-_STATIC = re.compile(r"static-([1-9][0-9]{0,5})")
+_STATIC_ROWS = re.compile(r"static-([1-9][0-9]{0,5})")
 
 
 def batcher_named(name: str) -> Batcher:
@@ -151,7 +151,7 @@ def batcher_named(name: str) -> Batcher:
     }
     if name in rules:
         return rules[name]
-    static = _STATIC.fullmatch(name)
+    static = _STATIC_ROWS.fullmatch(name)
     if static is not None:
         return StaticBatcher(rows=int(static[1]))
     if name == "proteus":

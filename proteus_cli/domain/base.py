@@ -8,6 +8,8 @@ import msgspec
 FORMAT = 1
 LARGEST_COUNT = 2**53
 """Whole numbers up to here are exact as floats."""
+LARGEST_PRICE = 1e9
+"""Of a device per hour, in any currency: sums of prices stay far from what solvers take for infinity."""
 LARGEST_BATCH = 65_536
 """Tables of latencies have an entry for each row of the largest batch."""
 SHORTEST_S, LONGEST_S = 1e-9, 1e7

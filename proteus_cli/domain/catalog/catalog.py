@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget, is_attainment_target
-from proteus_cli.domain.base import FORMAT, Value, is_amount, require
+from proteus_cli.domain.base import FORMAT, LARGEST_PRICE, Value, is_amount, require
 from proteus_cli.domain.catalog.family_policy import DEFAULT_POLICY, FamilyPolicy
 from proteus_cli.domain.catalog.task import Task
 from proteus_cli.domain.conditions.stopping import require_stop_condition
@@ -231,7 +231,7 @@ class Catalog(Value, frozen=True):
 
     def __post_init__(self) -> None:
         for device, price in self.price_per_hour.items():
-            require(is_amount(price), f"price_per_hour of `{device}` must be a number that is not negative")
+            require(0 <= price <= LARGEST_PRICE, f"price_per_hour of `{device}` must be a number from 0 to a billion")
         require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
         require(bool(self.families), "it needs at least one [[family]]")
         _require_unique([f.name for f in self.families], "family")

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 
 import msgspec
 
+from proteus_cli.domain.base import LARGEST_PRICE
 from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_assignments
 
 PER_HOUR = "/h"
-_HINT = "write `--price cpu-1c=0.03/h,gpu0=0.35/h`, in any one currency"
+_HINT = "write `--price cpu-1c=0.03/h,gpu0=0.35/h`, in any one currency, with a billion at most"
 
 
 def parse_prices(text: str) -> dict[str, float]:
@@ -23,7 +24,7 @@ def _price(name: str, text: str) -> float:
         price = float(text.removesuffix(PER_HOUR)) if text.endswith(PER_HOUR) else -1.0
     except ValueError:
         price = -1.0
-    if not 0 <= price < float("inf"):
+    if not 0 <= price <= LARGEST_PRICE:
         raise UsageError(f"`{text}` of `{name}` is no price per hour.", hint=_HINT)
     return price
 

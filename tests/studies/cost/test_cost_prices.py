@@ -20,7 +20,9 @@ def test_prices_are_of_the_catalog_unless_others_are_given() -> None:
     assert priced(CATALOG, PROFILES, given).price_per_hour == {"cpu": 0.03, "v100": 0.0}
 
 
-@pytest.mark.parametrize("text", ["cpu", "cpu=", "cpu=0.03", "cpu=x/h", "cpu=-1/h", "cpu=nan/h", "cpu=inf/h"])
+@pytest.mark.parametrize(
+    "text", ["cpu", "cpu=", "cpu=0.03", "cpu=x/h", "cpu=-1/h", "cpu=nan/h", "cpu=inf/h", "cpu=1.1e9/h"]
+)
 def test_what_is_no_price_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_prices(text)
@@ -45,3 +47,10 @@ def test_two_prices_of_a_type_in_the_catalog_are_refused_unless_one_is_given() -
     with pytest.raises(UsageError, match="two prices for `cpu`"):
         priced(catalog, profiles, {})
     assert priced(catalog, profiles, {"cpu": 2.0}).price_per_hour == {"cpu": 2.0}
+
+
+@pytest.mark.parametrize("price", [-1.0, float("nan"), 1.1e9])
+def test_prices_of_the_catalog_are_bounded_alike(price: float) -> None:
+    with pytest.raises(ValueError, match="price_per_hour of `cpu` must be a number from 0 to a billion"):
+        msgspec.structs.replace(CATALOG, price_per_hour={"cpu": price})
+    assert msgspec.structs.replace(CATALOG, price_per_hour={"cpu": 1e9}).price_per_hour == parse_prices("cpu=1e9/h")
