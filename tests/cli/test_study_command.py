@@ -91,5 +91,10 @@ def test_a_server_that_is_not_there_costs_no_result(tiny: Tiny) -> None:
     assert files(tiny.root) == before
 
 
+def test_no_answer_can_be_within_an_slo_of_no_time(tiny: Tiny) -> None:
+    asked = ("study", "peak", "--family=shapes", "--url=http://127.0.0.1:9", "--slo=0s")
+    assert proteus(*asked, "-w", tiny.root).refused() == "An SLO is longer than `--slo 0s`."
+
+
 def test_there_is_nothing_to_report_before_anything_was_measured(tiny: Tiny) -> None:
     assert proteus("study", "report", "-w", tiny.root).refused().startswith("No studies in")

@@ -44,7 +44,7 @@ class RolloutSpecification(Value, frozen=True):
         within = MIN_CONFIDENCE <= self.confidence <= MAX_CONFIDENCE
         require(within, f"the confidence must be from {MIN_CONFIDENCE} to {MAX_CONFIDENCE}")
         require(is_amount(self.rollback_window_s), "rollback_window_s must not be negative")
-        require(is_count(self.most_queries, 1), "most_queries must be 1 or more")
+        require(is_count(self.most_queries, 1), "most_queries must be a whole number from 1 to 2^53")
         parse_guard(self.guard)
 
     @property

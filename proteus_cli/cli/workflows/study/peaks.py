@@ -31,6 +31,8 @@ class CarrierOptions:
 def drafted(workspace: Workspace, asked: CarrierOptions, question: PeakQuestion, given: set[str]) -> StudyDraft:
     """The draft. Raises `UsageError` where options do not go together, `ServerError` where there is no such server."""
     name = asked.name or ""
+    if asked.slo_s == 0:
+        raise UsageError("An SLO is longer than `--slo 0s`.", hint="give the latency target: `--slo 50ms`")
     if asked.url is not None:
         _require_server_only(asked, given)
         family = _family(asked)

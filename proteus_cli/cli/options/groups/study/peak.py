@@ -80,7 +80,9 @@ MaxViolations = Annotated[
 Slo = Annotated[
     float | None,
     _measuring(
-        **DURATION, show_default="as the server says", help="With --url: the latency target, if the server says none."
+        **DURATION,
+        show_default="as the server says",
+        help="With --url: the latency target, instead of what the server says; needed where it says none.",
     ),
 ]
 Precision = Annotated[
