@@ -92,6 +92,16 @@ def test_several_policies_come_in_the_order_in_which_they_were_asked_for(tiny: T
     assert [report["policy"] for report in reports] == ["clipper-ht", "proteus-paper", "oracle"]
 
 
+@pytest.mark.parametrize(("option", "kind"), [("-o", "directory"), ("--report", "directory"), ("--png", "file")])
+def test_what_cannot_be_written_is_refused_before_anything_is_replayed(
+    tiny: Tiny, trace: Path, option: str, kind: str
+) -> None:
+    where = {"directory": tiny.root, "file": tiny.place.catalog_path}[kind]
+    said = proteus("replay", trace, option, where, "-w", tiny.root).misused()
+    assert f"is a {kind}." in said
+    assert "simulat" not in said
+
+
 def test_an_unknown_policy_among_others_is_refused(tiny: Tiny, trace: Path) -> None:
     for names in ("proteus,clipper", "all,proteus", "proteus,", ""):
         ended = proteus("replay", trace, "--policy", names, "-w", tiny.root)

@@ -85,3 +85,10 @@ def test_without_a_traffic_costs_are_left_out_and_prices_make_no_sense(tiny: Tin
     assert "`--price` is for the costs" in proteus("study", "all", PRICE, "-w", tiny.root).refused()
     no_price = proteus("study", "all", "--traffic", traffic, "-w", tiny.root)
     assert no_price.refused().startswith("No price per hour is known of `cpu-1c`")
+
+
+@pytest.mark.usefixtures("only_costs")
+def test_nothing_is_measured_for_a_page_that_cannot_be_one(tiny: Tiny, traffic: Path) -> None:
+    given = ("--traffic", traffic, PRICE, "-w", tiny.root)
+    assert "is a directory" in proteus("study", "all", *given, "-o", tiny.root).misused()
+    assert proteus("study", "report", "-w", tiny.root).refused().startswith("No studies in")

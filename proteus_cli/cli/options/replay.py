@@ -122,7 +122,8 @@ FailOn = Annotated[
     Option(metavar="GATE", help="Exit with code 5 if this holds, such as `slo_violation_ratio>0.01`. Repeatable."),
 ]
 Output = Annotated[
-    Path | None, Option("--output", "-o", metavar="FILE", help="Write the report as JSON; `-` is stdout.")
+    Path | None,
+    Option("--output", "-o", metavar="FILE", dir_okay=False, help="Write the report as JSON; `-` is stdout."),
 ]
-Report = Annotated[Path | None, Option(metavar="HTML", help="Write the report as a page with plots.")]
-Png = Annotated[Path | None, Option(metavar="DIR", help="Write the plots as PNG files.")]
+Report = Annotated[Path | None, Option(metavar="HTML", dir_okay=False, help="Write the report as a page with plots.")]
+Png = Annotated[Path | None, Option(metavar="DIR", file_okay=False, help="Write the plots as PNG files.")]

@@ -45,7 +45,9 @@ Name = Annotated[
 Names = Annotated[
     list[str] | None, Argument(metavar="NAME", help="Studies of the workspace.", show_default="all of them")
 ]
-Page = Annotated[Path, Option("--output", "-o", metavar="HTML", help="The page to write; `-` is stdout.")]
+Page = Annotated[
+    Path, Option("--output", "-o", metavar="HTML", dir_okay=False, help="The page to write; `-` is stdout.")
+]
 Device = Annotated[
     str,
     Option(
