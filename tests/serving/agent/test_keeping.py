@@ -30,6 +30,7 @@ def test_an_agent_without_its_keeper_ends_once_it_serves_nobody(caplog: pytest.L
             async with ends_with(gone, ended, is_serving=lambda: False, alone_s=2 * ALONE_S):
                 await asyncio.wait_for(ended.wait(), PATIENCE_S)
             assert not looks, "its keeper is there"
+            caplog.clear()  # of the other one
             keeper.kill()
             await asyncio.wait_for(stop.wait(), PATIENCE_S)
         assert looks[:6] == [True] * 5 + [False]

@@ -20,7 +20,7 @@ from proteus_cli.serving.http1.connection import HttpConnection
 from proteus_cli.serving.http1.exchange import Answer, Exchange, Refusal
 from proteus_cli.serving.http1.known_heads import KnownHeads
 from proteus_cli.serving.http1.limits import HttpLimits, HttpTimeouts
-from proteus_cli.serving.transport.connections import Connections
+from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections
 from proteus_cli.serving.transport.tls import accepting
 
 WITHIN_S = 20.0
@@ -69,9 +69,14 @@ def said(method: bytes, target: bytes, body: bytes | bytearray = b"") -> bytes:
 
 
 class Counting(HttpConnection):
-    """Tells how many bytes it was given."""
+    """Tells how many bytes it was given, and how long its client did nothing when it was last checked and open."""
 
-    read_bytes = 0
+    read_bytes, rested_s = 0, 0.0
+
+    def check_timeouts(self, now_s: float) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self.rested_s = now_s - self._activity_since_s
+        super().check_timeouts(now_s)
 
     def buffer_updated(self, nbytes: int) -> None:
         self.read_bytes += nbytes
@@ -115,11 +120,14 @@ class World:
         self.connections.check_timeouts(self.connections.now_s + after_s)
 
     async def is_given_up(self) -> None:
-        """Let time pass until no connection is left."""
+        """Let time pass until the last connection is aborted, as nobody reads what it has to send."""
+        connection = self.made[-1]
         async with asyncio.timeout(WITHIN_S):
             while len(self.connections):
-                self.later(TIMEOUTS.request_s)
+                self.later(1.0)
                 await asyncio.sleep(0.001)
+        least_s = TIMEOUTS.request_s + connection._max_unsent_bytes / MIN_BYTES_PER_S
+        assert TIMEOUTS.request_s < least_s < connection.rested_s <= least_s + 1.0
 
     async def is_empty(self) -> None:
         """Until nothing is left of any conversation."""

@@ -7,6 +7,8 @@ from virtual_loop import VirtualLoop
 
 from proteus_cli.serving.transport.connections import CHECK_EVERY_S, GRACE_S, Connections
 
+MOST = 3
+
 
 class NotedConnection:
     """Notes what it is asked for, and when; it is ``gone_s`` after it was told to drain, or else stays."""
@@ -14,7 +16,7 @@ class NotedConnection:
     def __init__(self, connections: Connections, gone_s: float | None = None, *, is_broken: bool = False) -> None:
         self._connections, self._gone_s, self._is_broken = connections, gone_s, is_broken
         self.checked_s, self.drained_s, self.aborted_s = list[float](), list[float](), list[float]()
-        assert connections.admit(self)
+        self.is_admitted = connections.admit(self)
 
     def check_timeouts(self, now_s: float) -> None:
         self.checked_s.append(now_s)
@@ -34,7 +36,7 @@ class NotedConnection:
 
 def run(story: Callable[[Connections], Awaitable[None]]) -> None:
     async def in_loop() -> None:
-        await story(Connections(max_connections=10, max_body_bytes=0))
+        await story(Connections(max_connections=MOST, max_body_bytes=0))
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(in_loop())
@@ -50,6 +52,20 @@ def test_all_connections_are_checked_each_second_and_a_broken_one_is_aborted() -
         assert connections.now_s == 2 * CHECK_EVERY_S
         assert broken.checked_s == broken.aborted_s == [CHECK_EVERY_S]
         assert sound.aborted_s == []
+
+    run(story)
+
+
+def test_a_connection_that_is_refused_is_checked_until_it_has_gone() -> None:
+    async def story(connections: Connections) -> None:
+        others = [NotedConnection(connections) for _ in range(MOST)]
+        refused = NotedConnection(connections)
+        assert ([each.is_admitted for each in others], refused.is_admitted) == ([True] * MOST, False)
+        connections.check_timeouts(1.0)
+        connections.remove(refused)
+        connections.check_timeouts(2.0)
+        assert refused.checked_s == [1.0]
+        assert others[0].checked_s == [1.0, 2.0]
 
     run(story)
 

@@ -40,9 +40,16 @@ async def two_agents(directory: Path) -> AsyncIterator[tuple[RunningAgent, Runni
 
 
 async def connect_another(links: AgentLinks, another: RunningAgent) -> None:
-    """List this host alone, as `b`: once it is connected, what the list ends or begins has ended or begun, too."""
+    """List this host alone, as `b`, until it is connected again after its session has ended.
+
+    Whatever another host would do by this list, or after its pause, it has done by then: that of `b` began later.
+    """
+    await asyncio.sleep(0)
     links.use({"b": replace(another.address, name="b")})
     await until(connected(links, "b"))
+    first = links["b"].session
+    end_session(links, "b")
+    await until(lambda: links["b"].session is not first and connected(links, "b")())
 
 
 def end_session(links: AgentLinks, host: str = "a") -> None:
