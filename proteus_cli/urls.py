@@ -22,9 +22,14 @@ def split_url(url: str, *, of: str, hint: str) -> SplitResult:
     return parts
 
 
-def path_segment(name: str) -> str:
-    """A name as one segment of a path, whatever is in it. Raises `UsageError` where it is no text."""
+def path_of(name: str) -> str:
+    """A name as a part of a path, of several segments where it has slashes, as `m/versions/2`.
+
+    Raises `UsageError` where it is no text, or a segment would not stay as it is.
+    """
+    if {"", ".", ".."} & set(name.split("/")):
+        raise UsageError(f"`{name}` is no name.", hint="write the name of a model")
     try:
-        return quote(name, safe="")
+        return quote(name)
     except UnicodeEncodeError as error:  # an argument may be bytes that are no text
         raise UsageError(f"That can't be asked: {error}.", hint="write it in letters") from None

@@ -221,7 +221,7 @@ class NeverInTime:
 class OtherPlanNeeded:
     """What is hosted cannot answer a request in its time, even alone: ``least_timeout_s`` would do. Another plan could.
 
-    Another try after ``retry_after_s`` may succeed.
+    Another try after ``retry_after_s`` may succeed, where plans are made.
     """
 
     least_timeout_s: float

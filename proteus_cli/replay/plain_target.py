@@ -14,7 +14,7 @@ from proteus_cli.errors import ServerError
 from proteus_cli.replay.http_client import HttpClient
 from proteus_cli.replay.inputs import InputMetadata, PlainBody, plain_bodies
 from proteus_cli.replay.target import OF_STATUS, OK, REPLY_TIMEOUT_S, Reply, get_json
-from proteus_cli.urls import path_segment
+from proteus_cli.urls import path_of
 
 BINARY = "binary_tensor_data"
 
@@ -34,7 +34,7 @@ class PlainTarget:
     def __init__(self, url: str, client: HttpClient, model: str) -> None:
         self._url, self._client, self._model = url.rstrip("/"), client, model
         self._bodies: list[PlainBody] = []
-        self._path = f"/v2/models/{path_segment(model)}"
+        self._path = f"/v2/models/{path_of(model)}"
         self._head = client.head("POST", f"{self._path}/infer")
 
     async def prepare(self) -> str:

@@ -20,7 +20,7 @@ from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import ArtefactError, ServerError
 from proteus_cli.replay.http_client import HttpClient, HttpReply, why_unreachable
 from proteus_cli.replay.inputs import NUMPY, InputMetadata, Sample, eval_samples, random_samples
-from proteus_cli.urls import path_segment
+from proteus_cli.urls import path_of
 
 REPLY_TIMEOUT_S = 30.0  # after the deadline; without a reply by then, a request has failed
 OK = 200
@@ -208,7 +208,7 @@ class HttpTarget:
         rng = np.random.default_rng(0)
         status = await self.status()
         for family in families:
-            path = f"/v2/models/{path_segment(family)}"
+            path = f"/v2/models/{path_of(family)}"
             inputs = (await self._get(path, _Metadata)).inputs
             self._heads[family] = self._client.head("POST", f"{path}/infer")
             split = None if status.emulated else eval_splits.get(family)

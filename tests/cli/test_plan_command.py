@@ -401,9 +401,9 @@ def test_a_sweep_with_cascades_compares_with_plans_without(workspace: Path) -> N
     [
         (("--pin", "nowhere:a-s"), "No device and no device type `nowhere`."),
         (("--pin", "small"), "`small` names no variant on a device."),
-        (("--pin", ""), "`` names no variant on a device."),
-        (("--ban", "small:a-s,"), "`` names no variant on a device."),
-        (("--reserve", ""), "No device and no device type ``."),
+        (("--pin", ""), "`` has an empty item."),
+        (("--ban", "small:a-s,"), "`small:a-s,` has an empty item."),
+        (("--reserve", ""), "`` has an empty item."),
         (("--ban", "small:zzz"), "No variant `zzz` in the catalog."),
         (("--reserve", "small=zzz"), "No family `zzz` in the catalog."),
         (("--min-accuracy", "1.1"), "`1.1` is not a fraction."),

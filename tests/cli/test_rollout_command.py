@@ -40,7 +40,7 @@ def test_what_is_no_text_is_not_asked(call: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("call", [("promote",), ("abort", "--reason=late")], ids=lambda call: call[0])
-def test_a_family_is_one_segment_of_the_path_whatever_is_in_it(call: tuple[str, ...]) -> None:
+def test_a_family_is_quoted_in_the_path_whatever_is_in_it(call: tuple[str, ...]) -> None:
     asked: list[str] = []
 
     class Refusing(BaseHTTPRequestHandler):
@@ -59,12 +59,17 @@ def test_a_family_is_one_segment_of_the_path_whatever_is_in_it(call: tuple[str, 
         serving = threading.Thread(target=server.serve_forever)
         serving.start()
         try:
-            ended = proteus("rollout", *call, "../ä b?\n", "--url", f"http://127.0.0.1:{server.server_port}")
+            ended = proteus("rollout", *call, "ä b?\n", "--url", f"http://127.0.0.1:{server.server_port}")
         finally:
             server.shutdown()
             serving.join()
     assert "no version of it is rolled out" in ended.stderr
-    assert asked == [f"/v2/proteus/rollouts/..%2F%C3%A4%20b%3F%0A/{call[0]}"]
+    assert asked == [f"/v2/proteus/rollouts/%C3%A4%20b%3F%0A/{call[0]}"]
+
+
+@pytest.mark.parametrize("family", ["", "..", "../status", "digits/"])
+def test_no_family_leads_to_another_path(family: str) -> None:
+    assert proteus("rollout", "promote", family, "--url", "http://127.0.0.1:9").refused() == f"`{family}` is no name."
 
 
 def test_a_server_that_is_not_there_is_named() -> None:

@@ -518,7 +518,7 @@ def test_both_protocols_refuse_for_good_what_only_another_plan_could_answer_wher
         reply = live.infer("shapes", {**body, "parameters": {"timeout": 10_000}})
         assert (reply.status, reply.headers["proteus-outcome"]) == (400, "rejected")
         assert "retry-after" not in reply.headers
-        assert "this server keeps its plan" in reply.document()["error"]
+        assert "this server makes no other plan by itself" in reply.document()["error"]
         request = shapes_request()
         request.parameters["timeout"].int64_param = 10_000
         with grpc.insecure_channel(f"127.0.0.1:{live.grpc_port}") as channel:

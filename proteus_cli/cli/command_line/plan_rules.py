@@ -167,4 +167,8 @@ def _require_device(name: str, profiles: "Mapping[str, Profile]") -> None:
 
 
 def _items(texts: Iterable[str]) -> Sequence[str]:
-    return [part.strip() for text in texts for part in text.split(",")]
+    """What stands between commas. Raises `UsageError` where that is nothing."""
+    found = [part.strip() for text in texts for part in text.split(",")]
+    if "" in found:
+        raise UsageError(f"`{','.join(texts)}` has an empty item.", hint="write a comma only between two items")
+    return found

@@ -17,7 +17,7 @@ from proteus_cli.serving.adaptation.rollouts.requests import (
     RolloutsStatus,
     RolloutStart,
 )
-from proteus_cli.urls import path_segment
+from proteus_cli.urls import path_of
 
 PATH = "/v2/proteus/rollouts"
 REPLY_WITHIN_S = 60.0
@@ -49,11 +49,11 @@ class RolloutCalls:
 
     def promote(self, family: str, *, fully: bool) -> RolloutStatus:
         """Go on with the roll-out of a family by one step, or ``fully``. Returns its status."""
-        return asyncio.run(self._asked(f"/{path_segment(family)}/promote", RolloutPromotion(fully), RolloutStatus))
+        return asyncio.run(self._asked(f"/{path_of(family)}/promote", RolloutPromotion(fully), RolloutStatus))
 
     def abort(self, family: str, reason: str) -> RolloutStatus:
         """Have the old version of a family serve alone again, and note why. Returns its status."""
-        return asyncio.run(self._asked(f"/{path_segment(family)}/abort", RolloutAbortion(reason), RolloutStatus))
+        return asyncio.run(self._asked(f"/{path_of(family)}/abort", RolloutAbortion(reason), RolloutStatus))
 
     async def _asked(self, path: str, body: msgspec.Struct | None, kind: type[Told]) -> Told:
         """``body``: None is GET."""

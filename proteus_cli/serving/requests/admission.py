@@ -243,8 +243,10 @@ class Admission:
             )
         if isinstance(offered, OtherPlanNeeded):
             self._warn(family, "queries that only another plan could answer in time are refused")
-            told = never_in_time(query, timeout_s, offered, keeps_plan=keeps_plan)
-            return BoundsUnmet(told) if keeps_plan else Overloaded(told, retry_after_s=offered.retry_after_s)
+            told, is_final = never_in_time(query, timeout_s, offered, keeps_plan=keeps_plan), options.asks_for_more
+            return (
+                BoundsUnmet(told) if keeps_plan and is_final else Overloaded(told, retry_after_s=offered.retry_after_s)
+            )
         if offered.is_lost:
             self._warn(family, "no device that hosts it is available, its queries are refused")
             version = options.bounds and options.bounds.version

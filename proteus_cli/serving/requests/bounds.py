@@ -23,14 +23,14 @@ def unmet(query: Query, bounds: Bounds, unfit: Unfit) -> str:
 def never_in_time(query: Query, timeout_s: float, offered: BeyondHosts, *, keeps_plan: bool) -> str:
     """What was asked within which time, and in what time an idle device answers that: of some plan, or of this one.
 
-    A server that ``keeps_plan`` makes no other one.
+    A server that ``keeps_plan`` makes no other one by itself.
     """
     asked = " and ".join(_asked(query, query.options.bounds or Bounds()))
     rows = f" to {counted(query.rows, 'row')}" if query.rows > 1 else ""
     what = f"an answer{rows}{asked and f' with {asked}'} within {1000 * timeout_s:g} ms"
     needs = f"has {what}: even an idle device needs {format_least_ms(offered.least_timeout_s)}"
     if isinstance(offered, OtherPlanNeeded):
-        why = "this server keeps its plan" if keeps_plan else "another plan could host a faster one"
+        why = "this server makes no other plan by itself" if keeps_plan else "another plan could host a faster one"
         return f"no variant of `{query.family}` that is hosted now {needs}; {why}"
     return f"no variant of `{query.family}` {needs}"
 

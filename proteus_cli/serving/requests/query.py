@@ -26,6 +26,12 @@ class RequestOptions(msgspec.Struct, frozen=True, gc=False):
     is_left_of_call: bool = False
     asked_timeout_s: float | None = None
 
+    @property
+    def asks_for_more(self) -> bool:
+        """Whether the client asks for more than the SLO of the family: by a timeout of its own, or by bounds."""
+        timeout_s = self.asked_timeout_s if self.is_left_of_call else self.timeout_s
+        return timeout_s is not None or bool(self.min_accuracy) or self.bounds is not None
+
 
 DEFAULT_OPTIONS = RequestOptions()
 

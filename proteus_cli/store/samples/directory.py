@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from pathlib import Path
 
 from proteus_cli.errors import ArtefactError
@@ -41,15 +42,16 @@ def sample_files(root: Path, family: str | None = None) -> list[SampleFile]:
     Raises `ArtefactError` where they can't be read, or the family has none.
     """
     try:
-        found = sorted(_found(root), key=lambda each: each.path.name)
+        families = _families(root)
+        wanted = [each for each in families if family in {None, each}]
+        found = sorted(chain.from_iterable(_found(root, each) for each in wanted), key=lambda each: each.path.name)
     except OSError as error:
         raise ArtefactError(
             f"Can't read `{root}`: {error.strerror or error}.", hint="only who runs the server may read its samples"
         ) from error
-    files = [each for each in found if family in {None, each.family}]
-    if family is not None and not files:
-        raise no_samples(family, {each.family for each in found})
-    return files
+    if family is not None and not found:
+        raise no_samples(family, [each for each in families if _has_readable(root, each)])
+    return found
 
 
 def no_samples(family: str, others: Iterable[str] = ()) -> ArtefactError:
@@ -124,23 +126,34 @@ def remove(root: Path, files: Iterable[SampleFile]) -> None:
         ) from error
 
 
-def _found(root: Path) -> Iterator[SampleFile]:
+def _families(root: Path) -> list[str]:
+    """The families that may have samples, by the names in the directory."""
     try:
-        names = sorted(each.name for each in root.iterdir())
+        return sorted(each.name for each in root.iterdir())
     except FileNotFoundError:
+        return []
+
+
+def _has_readable(root: Path, family: str) -> bool:
+    """Whether there are samples of a family that the user may read."""
+    try:
+        return next(_found(root, family), None) is not None
+    except OSError:
+        return False
+
+
+def _found(root: Path, family: str) -> Iterator[SampleFile]:
+    try:
+        with os.scandir(root / family) as entries:
+            for entry in entries:
+                match = _NAME.fullmatch(entry.name)
+                if match is None or not entry.is_file(follow_symlinks=False):
+                    continue
+                with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
+                    size = entry.stat(follow_symlinks=False).st_size
+                    yield SampleFile(Path(entry.path), family, _unix_s(match[1]), size)
+    except (FileNotFoundError, NotADirectoryError):
         return
-    for name in names:
-        try:
-            with os.scandir(root / name) as entries:
-                for entry in entries:
-                    match = _NAME.fullmatch(entry.name)
-                    if match is None or not entry.is_file(follow_symlinks=False):
-                        continue
-                    with contextlib.suppress(FileNotFoundError):  # it was removed meanwhile
-                        size = entry.stat(follow_symlinks=False).st_size
-                        yield SampleFile(Path(entry.path), name, _unix_s(match[1]), size)
-        except (FileNotFoundError, NotADirectoryError):
-            continue
 
 
 def _unix_s(stamp: str) -> float:

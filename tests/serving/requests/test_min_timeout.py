@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from builders import make_measured, make_profile
-from one_device import FLOAT, SLOW_S, World, run
+from one_device import FLOAT, SLO_S, SLOW_S, World, run
 from reading import at_once
 from tritonclient.grpc import service_pb2
 
@@ -156,7 +156,7 @@ def test_what_only_another_plan_could_answer_is_refused_for_good_where_no_other_
 ) -> None:
     async def refused(world: World) -> None:
         world.plane.controller.placeable.use(FAST, {VariantKey("f", "fast")})
-        with pytest.raises(BoundsUnmet, match=f"needs {least}; this server keeps its plan") as beyond:
+        with pytest.raises(BoundsUnmet, match=f"needs {least}; this server makes no other plan by itself") as beyond:
             world.plane.admission.submit(front_end(world, timeout_us, rows), unread, world.results.append)
         error: type[RequestError] = type(beyond.value)
         assert (HTTP_STATUS[error], GRPC_STATUS[error]) == (400, GrpcStatus.INVALID_ARGUMENT)
@@ -164,6 +164,18 @@ def test_what_only_another_plan_could_answer_is_refused_for_good_where_no_other_
         assert world.plane.controller.demand.counts_of("f").total == rows  # for whoever makes another plan by hand
 
     run(refused, 0.001, row_s=SLOW_S, replan="off")
+
+
+def test_who_asks_for_nothing_of_its_own_is_told_to_come_again_even_where_no_plan_follows_by_itself() -> None:
+    """As after the SLO was lowered: the same request is answered once a person has made another plan."""
+
+    async def refused(world: World) -> None:
+        world.plane.controller.placeable.use(FAST, {VariantKey("f", "fast")})
+        with pytest.raises(Overloaded, match="this server makes no other plan by itself") as beyond:
+            world.submit(1, 2)
+        assert beyond.value.retry_after_s == 1.0
+
+    run(refused, 2 * SLO_S, replan="off")
 
 
 @pytest.mark.parametrize(
@@ -196,7 +208,7 @@ def test_rows_that_only_the_deadline_of_their_call_makes_too_many_are_no_bad_inp
     [
         ("auto", 0.06, DeadlineExceeded, "another plan could host a faster one"),
         ("auto", None, Overloaded, "another plan could host a faster one"),
-        ("off", 0.06, DeadlineExceeded, "this server keeps its plan"),
+        ("off", 0.06, DeadlineExceeded, "this server makes no other plan by itself"),
     ],
 )
 def test_a_deadline_of_a_call_in_which_only_another_plan_could_answer_is_too_short(

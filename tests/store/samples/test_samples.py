@@ -1,5 +1,7 @@
 """Files of samples: read as they were written, bounded in space and time, for their owner alone, exported."""
 
+import errno
+import os
 import re
 import stat
 from pathlib import Path
@@ -69,6 +71,26 @@ def test_only_the_owner_may_read_samples(tmp_path: Path) -> None:
     modes = [stat.S_IMODE(each.stat().st_mode) for each in (file.path, file.path.parent, file.path.parent.parent)]
     assert modes == [0o600, 0o700, 0o700]
     assert [each.name for each in file.path.parent.iterdir()] == [file.path.name]
+
+
+def test_what_others_may_not_read_beside_a_family_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scanned(path: Path) -> Any:
+        if path.name == "lost+found":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        return scandir(path)
+
+    write(tmp_path, 1, encoded_chunk(chunk(0, 1)))
+    (tmp_path / "lost+found").mkdir()
+    scandir = os.scandir
+    monkeypatch.setattr("proteus_cli.store.samples.directory.os.scandir", scanned)
+    assert len(sample_files(tmp_path, "a")) == 1
+    with pytest.raises(ArtefactError, match="no samples of `b`") as refused:
+        sample_files(tmp_path, "b")
+    assert refused.value.hint == "there are samples of: a"
+    with pytest.raises(ArtefactError, match="Permission denied"):
+        sample_files(tmp_path)
 
 
 def test_the_oldest_make_room_and_what_is_too_old_goes(tmp_path: Path) -> None:
