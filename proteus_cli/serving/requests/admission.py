@@ -222,6 +222,7 @@ class Admission:
     ) -> RequestError:
         family, options = query.family, query.options
         keeps_plan = self._controller.policy.replanning is None
+        is_final = keeps_plan and options.asks_for_more
         if isinstance(offered, BeyondHosts) and self._is_for_call(query, offered):
             self._counts.by_family[family].ended(Outcome.DROPPED)
             return DeadlineExceeded(never_in_time(query, timeout_s, offered, keeps_plan=keeps_plan), is_late=False)
@@ -243,10 +244,8 @@ class Admission:
             )
         if isinstance(offered, OtherPlanNeeded):
             self._warn(family, "queries that only another plan could answer in time are refused")
-            told, is_final = never_in_time(query, timeout_s, offered, keeps_plan=keeps_plan), options.asks_for_more
-            return (
-                BoundsUnmet(told) if keeps_plan and is_final else Overloaded(told, retry_after_s=offered.retry_after_s)
-            )
+            told = never_in_time(query, timeout_s, offered, keeps_plan=keeps_plan)
+            return BoundsUnmet(told) if is_final else Overloaded(told, retry_after_s=offered.retry_after_s)
         if offered.is_lost:
             self._warn(family, "no device that hosts it is available, its queries are refused")
             version = options.bounds and options.bounds.version
