@@ -119,15 +119,18 @@ class World:
         """Let so much time pass for the connections: their clock stands still otherwise."""
         self.connections.check_timeouts(self.connections.now_s + after_s)
 
-    async def is_given_up(self) -> None:
-        """Let time pass until the last connection is aborted, as nobody reads what it has to send."""
+    async def given_up_late_s(self) -> float:
+        """Let time pass by the second until the last connection is aborted, as nobody reads what it has to send.
+
+        Returns how much later that was than it might have been.
+        """
         connection = self.made[-1]
         async with asyncio.timeout(WITHIN_S):
             while len(self.connections):
                 self.later(1.0)
                 await asyncio.sleep(0.001)
-        least_s = TIMEOUTS.request_s + connection._max_unsent_bytes / MIN_BYTES_PER_S
-        assert TIMEOUTS.request_s < least_s < connection.rested_s <= least_s + 1.0
+        assert connection._max_unsent_bytes > 0
+        return connection.rested_s - TIMEOUTS.request_s - connection._max_unsent_bytes / MIN_BYTES_PER_S
 
     async def is_empty(self) -> None:
         """Until nothing is left of any conversation."""
