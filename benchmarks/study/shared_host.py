@@ -16,7 +16,7 @@ import numpy as np
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.concurrency.slot_bins import Exposure
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Delegate, Drop, Effects, Host, Launch, WaitUntil, WakeOthers
+from proteus_cli.control.decision import Delegate, Drop, Effects, Host, Launch, WaitUntil
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.base import MadeBy
 from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
@@ -137,8 +137,7 @@ class SharedHost:
             match self._controller.decide(device, now_s):
                 case Launch() as launch:
                     self._launch(device, launch, now_s)
-                case WakeOthers(devices=others):
-                    for other in others:
+                    for other in launch.wake:
                         self._ask(other, now_s)
                 case Delegate(to=other):
                     self._ask(other, now_s)

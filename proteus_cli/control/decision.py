@@ -235,7 +235,8 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
     """Run these requests, ``rows`` together, as one batch; the batch starts at ``at_s``.
 
     Requests are ordered by priority, then by deadline. A batch that ``is_ahead`` is submitted while another runs, and
-    starts when that ends. Where ``is_more_to_do``, the worker asks again at once; else when something changes.
+    starts when that ends. A worker that is full leaves work to the devices of ``wake``, which have free slots: they are
+    asked next. Where ``is_more_to_do``, the worker asks again after that; else when something changes.
     """
 
     hosted: Host
@@ -244,6 +245,7 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
     at_s: float
     is_more_to_do: bool = False
     is_ahead: bool = False
+    wake: tuple[str, ...] = ()
 
 
 class WaitUntil(msgspec.Struct, frozen=True, gc=False):
@@ -257,13 +259,6 @@ class Drop:
     """Give these requests up: no loaded variant can answer them in time. Then ask again."""
 
     requests: tuple[Request, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WakeOthers:
-    """This worker is full, and ``devices`` have free slots and may take what it leaves: ask them. Then ask again."""
-
-    devices: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +276,7 @@ class Idle:
     """Nothing to do until something changes."""
 
 
-Decision = Launch | WaitUntil | Drop | WakeOthers | Delegate | Idle
+Decision = Launch | WaitUntil | Drop | Delegate | Idle
 IDLE = Idle()
 
 

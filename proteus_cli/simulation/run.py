@@ -7,7 +7,7 @@ run. Devices that are lost, stages of cascades and exits, and the times of batch
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import count, repeat
+from itertools import count, islice, repeat
 from types import MappingProxyType
 from typing import Any
 
@@ -26,7 +26,6 @@ from proteus_cli.control.decision import (
     StandbyEnd,
     StandbyLoad,
     WaitUntil,
-    WakeOthers,
 )
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
@@ -98,15 +97,15 @@ def simulate(
     confidences = Confidences(trace, (rng or np.random.default_rng(0)).spawn(1)[0])
     eval_rows = EvalRows(trace, answers)
     simulation = _Simulation(plan, catalog, profiles, policy, replan, conditions, confidences, eval_rows, rng, saw)
-    request: Request | None = None
+    requests, arrive = _requests(trace, catalog.slo_s()), simulation.arrive
     try:
-        for request in _requests(trace, catalog.slo_s()):
-            simulation.arrive(request)
-            if request.id % PROGRESS_EVERY == 0:
-                progress(request.id / len(trace))
+        for done in range(0, len(trace), PROGRESS_EVERY):
+            progress(done / len(trace))
+            for request in islice(requests, PROGRESS_EVERY):
+                arrive(request)
         simulation.finish()
     except KeyboardInterrupt:
-        simulation.result.interrupted_s = request.arrival_s if request is not None else 0.0
+        simulation.result.interrupted_s = simulation.arrived_s
     simulation.result.losses = simulation.losses.found
     return simulation.result
 
@@ -166,7 +165,8 @@ class _Simulation:
         self._run_s, self._slow = batch_times(profiles, conditions, rng), conditions.slow
         self._shared_run_s = SharedTimes(profiles, conditions, rng)
         self._load_time_s = load_time_s(conditions)
-        self._arrived, self._arrived_s, self._arrivals_over = 0, 0.0, False
+        self._last: Request | None = None  # that has arrived
+        self._arrivals_over = False
         self._devices = {device: SimulatedDevice() for device in plan.devices}
         self._timers = {device: Timer(partial(self._ask, device)) for device in plan.devices}
         self._apply(self._controller.adopt(plan, hosted_by(plan, profiles, attainment), 0.0), 0.0)
@@ -179,10 +179,15 @@ class _Simulation:
         if memory:
             self._events.at(ASK_S, self._load_standbys)
 
+    @property
+    def arrived_s(self) -> float:
+        """When the last request arrived; 0 before the first."""
+        return 0.0 if self._last is None else self._last.arrival_s
+
     def arrive(self, request: Request) -> None:
         now_s = request.arrival_s
         self._events.run_until(now_s)
-        self._arrived, self._arrived_s = self._arrived + 1, now_s
+        self._last = request
         answer = self._controller.offer(request, now_s)
         if isinstance(answer, Admitted):
             for device in answer.devices:
@@ -194,8 +199,8 @@ class _Simulation:
         """Run all events; drop the requests that no worker ever takes."""
         self._arrivals_over = True
         self._events.run_until(NEVER_S)
-        self.result.measured = self._routes.measured(self._arrived_s)
-        self.result.expected_attainment = self._controller.expected.mean(self._arrived_s)
+        self.result.measured = self._routes.measured(self.arrived_s)
+        self.result.expected_attainment = self._controller.expected.mean(self.arrived_s)
         self._end(self._controller.dispatch.forget_all(), Outcome.DROPPED, NEVER_S)
 
     def _hosted_by(self, plan: Plan) -> tuple[Host, ...]:
@@ -203,7 +208,8 @@ class _Simulation:
 
     def _open_requests(self) -> float:
         """How many requests have not ended; infinite while more may come."""
-        return self._arrived - len(self.result.ended) if self._arrivals_over else math.inf
+        arrived = 0 if self._last is None else self._last.id + 1
+        return arrived - len(self.result.ended) if self._arrivals_over else math.inf
 
     def _apply(self, effects: Effects, now_s: float) -> None:
         """Do what a change of the controller's state asks for."""
@@ -227,13 +233,10 @@ class _Simulation:
             elif isinstance(decision, Launch):
                 self._launch(decision, now_s)
                 if decision.is_more_to_do:
-                    continue
+                    to_ask.append(device)
+                to_ask += decision.wake[::-1]
             elif isinstance(decision, WaitUntil):
                 self._events.set_timer(self._timers[device], decision.at_s)
-            elif isinstance(decision, WakeOthers):
-                to_ask += (device, *decision.devices[:0:-1])
-                device = decision.devices[0]
-                continue
             elif isinstance(decision, Delegate):
                 to_ask.append(device)
                 device = decision.to

@@ -3,7 +3,7 @@ from builders import controller_hosting, hosted, launched, make_request, near, p
 
 from proteus_cli.control.batching import ProactiveBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Admitted, Delegate, Drop, Host, Launch, Refused, WaitUntil, WakeOthers
+from proteus_cli.control.decision import IDLE, Admitted, Delegate, Drop, Host, Launch, Refused, WaitUntil
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import ForecastRule, ReplanRequest
 
@@ -175,7 +175,7 @@ def test_a_request_of_many_rows_does_not_wait_for_a_worker_in_debt() -> None:
     controller.offer(make_request(1, rows=3), 0.0)
     launches = [launched(controller, "cpu0", 0.0)]
     assert [request.id for request in launches[0].requests] == [1]
-    assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1",))
+    assert launches[0].wake == ("cpu1",)
     launches.append(launched(controller, "cpu1", 0.19))
     for launch in launches:
         controller.finished(launch, None)

@@ -37,7 +37,6 @@ from proteus_cli.control.decision import (
     StandbyEnd,
     Unfit,
     WaitUntil,
-    WakeOthers,
 )
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.plan_steps import keys
@@ -127,6 +126,8 @@ class Driver:
     ahead: int = 0
     deferred: int = 0
     second_answers: int = 0
+    unasked: int = 0
+    _wakes_s: dict[str, float] = field(default_factory=dict)
     _fallen_back: set[int] = field(default_factory=set)
     _lost_runs: Counter[Request] = field(default_factory=Counter)
     _busy_until_s: dict[str, float] = field(default_factory=dict)
@@ -230,6 +231,8 @@ class Driver:
         self.waiting[request.id] = request
         self._check_quota()
         devices = answer.devices
+        if not devices:
+            self._check_unasked(request, now_s)
         if is_malformed:
             devices = self.controller.dispatch.withdraw(request, now_s).ask
             self._end(request)
@@ -237,6 +240,19 @@ class Driver:
         for device in devices:
             self._ask(device, now_s)
         self._check_nobody_idles(now_s)
+
+    def _check_unasked(self, request: Request, now_s: float) -> None:
+        """A worker that an arrival does not ask, as it waits anyway, would wait until the same moment."""
+        tier = self.controller._families[request.family].tier_of(request)
+        assert tier is not None
+        before = tier.asked, tier.waiting
+        if before[1] is None:
+            return  # nobody could take anything
+        (device,) = tier.next_worker(before[1].queue, self.controller.policy.batching.due_s, now_s).devices
+        assert self.controller.decide(device, now_s) == WaitUntil(self._wakes_s[device])
+        assert tier.asked is before[0]
+        tier.waiting = before[1]
+        self.unasked += 1
 
     def cancel_at(self, request: Request, time_s: float) -> None:
         """Its client vanishes then, or its deadline passes."""
@@ -270,19 +286,18 @@ class Driver:
             self._ask(device, now_s)
         self._check_nobody_idles(now_s)
 
-    def _ask(self, device: str, now_s: float) -> None:  # noqa: C901 - one case for each decision
+    def _ask(self, device: str, now_s: float) -> None:
         while True:
             decision = self.controller.decide(device, now_s)
             match decision:
                 case Launch():
                     self._launch(device, decision, now_s)
+                    assert device not in decision.wake
+                    for other in decision.wake:
+                        self._ask(other, now_s)
                 case Drop(requests=requests):
                     for request in requests:
                         self._end(request)
-                case WakeOthers(devices=others):
-                    assert device not in others
-                    for other in others:
-                        self._ask(other, now_s)
                 case Delegate(to=other):
                     assert other != device
                     self._ask(other, now_s)
@@ -296,6 +311,7 @@ class Driver:
                 return
 
     def _wake(self, device: str, at_s: float) -> None:
+        self._wakes_s[device] = at_s
         self._timer[device] += 1
         setting = self._timer[device]
         self._at(at_s, lambda now_s: self._ask(device, now_s) if self._timer[device] == setting else None)
@@ -747,6 +763,63 @@ def test_no_worker_idles_while_requests_wait_that_it_should_take(
     assert driver.controller.waiting == 0
 
 
+@st.composite
+def one_family(draw: st.DrawFn) -> Adopt:
+    """A variant on each device: an accurate one that has quota on the first, on others also one with less or none."""
+    kinds = {
+        0.95: ({1: 0.25, 4: 0.3}, 0.0),
+        0.9: ({1: 0.09, 4: 0.13}, 1.0),
+        0.8: ({1: 0.05, 4: 0.06}, draw(st.sampled_from([0.0, 0.2, 1.0]))),
+        0.7: ({1: 0.015, 4: 0.02}, draw(st.sampled_from([0.0, 0.0, 0.2]))),
+    }
+    found = []
+    for device in DEVICES:
+        accuracy = 0.9 if device == DEVICES[0] else draw(st.sampled_from(sorted(kinds)))
+        latency_s, weight = kinds[accuracy]
+        found.append(
+            hosted(
+                device, "a", f"a-{accuracy}", latency_s=latency_s, max_batch=4, weight=weight,
+                capacity_qps=4 / latency_s[4], accuracy=accuracy,
+            )
+        )  # fmt: skip
+    return Adopt(found)
+
+
+ONE_FAMILY = one_family()
+FEW_CHANGES = st.lists(
+    ONE_FAMILY
+    | st.builds(Lose, st.sampled_from(DEVICES))
+    | st.builds(Return, st.sampled_from(DEVICES))
+    | st.builds(UseSlots, st.sampled_from(DEVICES), st.integers(1, 2)),
+    max_size=3,
+)
+CLOSE = st.builds(
+    Query,
+    gap_s=st.sampled_from([0.001, 0.003, 0.01, 0.02, 0.04]),
+    family=st.just("a"),
+    slo_s=st.sampled_from([0.3, 0.3, 0.3, 0.4, 0.2]),
+    rows=st.sampled_from([1, 1, 1, 2]),
+    min_accuracy=st.sampled_from([*[0.0] * 19, 0.9]),
+    cancelled_after_s=st.sampled_from([*[None] * 9, 0.01]),
+)
+
+
+@given(
+    st.lists(CLOSE, min_size=30, max_size=60),
+    ONE_FAMILY,
+    FEW_CHANGES,
+    st.sampled_from([[1.0], [1.0, 1.3, 0.9]]),
+    st.sampled_from([GREEDY, proactive(0.1)]),
+)
+@examples(150, fuzzed=2000)
+def test_workers_that_arrivals_leave_waiting_would_wait_all_the_same(
+    load: list[Query], first: Adopt, changes: list[Change], slowdowns: list[float], policy: Policy
+) -> None:
+    slots = dict.fromkeys(DEVICES, 1)
+    driver = play(load, [first, *changes], slots, in_turn(slowdowns), policy, measured=len(slowdowns) > 1)
+    assert driver.ended == Counter(range(len(load)))
+
+
 CASCADING = cascading()
 CASCADING_CHANGES = st.lists(
     CASCADING | st.builds(Lose, st.sampled_from(DEVICES)) | st.builds(Return, st.sampled_from(DEVICES)), max_size=6
@@ -900,6 +973,16 @@ def test_the_rules_are_tested_on_runs_that_launch_and_change_plans() -> None:
     driver = play(load, plans, dict.fromkeys(DEVICES, 1), lambda: 1.0, proactive(0.0))
     assert driver.launches >= 10
     assert driver.ended == Counter(range(40))
+
+
+def test_the_rules_are_tested_on_runs_in_which_arrivals_leave_workers_waiting() -> None:
+    """A spare waits until the accurate device, which is busy, could not make the first of those that wait."""
+    accurate = hosted("cpu0", "a", "a-0.9", latency_s={1: 0.1}, max_batch=1, capacity_qps=10.0, accuracy=0.9)
+    spare = hosted("cpu1", "a", "a-0.7", latency_s={1: 0.01}, max_batch=1, capacity_qps=100.0, weight=0.0, accuracy=0.7)
+    load = [Query(0.01, "a", 1.0, 1)] * 9
+    driver = play(load, [Adopt([accurate, spare])], dict.fromkeys(DEVICES, 1), lambda: 1.0, GREEDY)
+    assert driver.unasked >= 5
+    assert driver.ended == Counter(range(9))
 
 
 def test_the_rules_are_tested_on_runs_that_launch_ahead() -> None:

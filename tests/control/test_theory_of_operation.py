@@ -3,7 +3,7 @@
 from builders import controller_hosting, hosted, ids, launched, make_request
 
 from proteus_cli.control.batching import GreedyBatcher
-from proteus_cli.control.decision import IDLE, Admitted, WakeOthers
+from proteus_cli.control.decision import IDLE, Admitted
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 
@@ -18,8 +18,7 @@ def test_the_worked_example() -> None:
     controller = controller_hosting(fast, spare, policy=POLICY)
     assert [controller.offer(make_request(n), 0.0) for n in range(5)] == [Admitted(("cpu0",))] * 5
     first = launched(controller, "cpu0", 0.0)
-    assert (first.rows, first.is_more_to_do) == (3, True)
-    assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1",))
+    assert (first.rows, first.wake, first.is_more_to_do) == (3, ("cpu1",), False)
     assert controller.decide("cpu0", 0.0) == IDLE
     second = launched(controller, "cpu1", 0.0)
     assert ids(second) == [3, 4]

@@ -25,7 +25,6 @@ from proteus_cli.control.decision import (
     TooManyRows,
     Unfit,
     WaitUntil,
-    WakeOthers,
 )
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.checks import idle_source
@@ -114,9 +113,9 @@ class Dispatch:
                     return Refused(retry_after_s(before_rows, tier.capacity_qps))
         family.rows += rows
         owner = tier.queue.push(request)
-        for ask_it in owner.free.values():
-            return ask_it
-        if not self._is_shared:
+        if owner.free:
+            return next(iter(owner.free.values()))
+        if not self._is_shared or (tier.waiting is not None and tier.waiting.goes_on(request, owner, now_s)):
             return NOBODY
         return self._next_worker(family, tier, tier.queue.queues_of(owner)[request.level], now_s)
 
@@ -213,7 +212,7 @@ class Dispatch:
     def decide(self, device: str, now_s: float) -> Decision:
         """What the worker of ``device`` does now. To ask once too often is harmless."""
         worker = self._workers[device]
-        if worker.free <= 0 or worker.to_wake:
+        if worker.free <= 0:
             return self._decide_busy(worker, now_s)
         best: tuple[WorkSource, Start] | None = None
         wake_s, decide_at = math.inf, self._selector.decide
@@ -236,9 +235,7 @@ class Dispatch:
                     self._given_up(worker, source.hosted, batching.requests)
                 return batching
         if best is not None:
-            return self._launch(
-                worker, *self._selector.or_overflow(worker, *best, self._rows_of(best[0]), now_s), now_s
-            )
+            return self._launch(worker, *best, now_s)
         return WaitUntil(wake_s) if wake_s < math.inf else self._decide_foreign(worker, now_s)
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
@@ -433,10 +430,7 @@ class Dispatch:
                 worker.answer_way.doubt()
 
     def _decide_busy(self, worker: WorkerState, now_s: float) -> Decision:
-        """Leave work to others, or submit a batch ahead."""
-        if worker.to_wake:
-            devices, worker.to_wake = tuple(worker.to_wake), []
-            return WakeOthers(devices)
+        """Submit a batch ahead, or nothing."""
         if worker.in_flight is None or not worker.is_serving:
             return IDLE
         return self._decide_ahead(worker, worker.in_flight, now_s)
@@ -488,6 +482,8 @@ class Dispatch:
     def _launch(
         self, worker: WorkerState, source: WorkSource, start: Start, start_s: float, *, is_ahead: bool = False
     ) -> Launch:
+        if source.overflow is not None:
+            source, start = self._selector.or_overflow(worker, source, start, self._rows_of(source), start_s)
         hosted = source.hosted
         if source.is_only:
             requests, rows = source.family_queue.take(source.host_class, start.rows, source.level, start.place)
@@ -496,13 +492,13 @@ class Dispatch:
         self._families[hosted.family].ran(hosted, rows)
         has_slots = worker.in_flight is not None  # only then is the end of each batch estimated
         worker.launched(hosted.latency(rows) * worker.slowdown.factor if has_slots else 0.0, start_s)
+        wake: tuple[str, ...] = ()
         if self._is_shared and worker.free == 0:
             for each in worker.all_sources:
                 if each.queue.rows:
                     family = self._families[each.hosted.family]
-                    worker.to_wake += self._next_worker(family, each.tier, each.queue, start_s).devices
-        is_more_to_do = worker.free > 0 or bool(worker.to_wake)
-        return Launch(hosted, requests, rows, start_s, is_more_to_do=is_more_to_do, is_ahead=is_ahead)
+                    wake += self._next_worker(family, each.tier, each.queue, start_s).devices
+        return Launch(hosted, requests, rows, start_s, is_more_to_do=worker.free > 0, is_ahead=is_ahead, wake=wake)
 
 
 def _count_given_up(family: FamilyState, tier: AccuracyTier, rows: int, left_s: float) -> None:

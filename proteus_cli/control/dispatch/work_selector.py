@@ -7,7 +7,7 @@ from itertools import chain, islice
 from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
 from proteus_cli.control.decision import Delegate, Drop, Host
 from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
-from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WorkerState, WorkSource
+from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WaitingWorker, WorkerState, WorkSource
 from proteus_cli.domain.request import ANY_CANARY, Request
 
 
@@ -37,9 +37,10 @@ class WorkSelector:
         if quota <= 0:
             passed = islice(source.queue, best[1].place) if best is not None and best[0].queue is source.queue else ()
             passed_rows = sum([request.rows for request in passed])
-            quota, until_s = self._rows_to_take_over(worker, source, now_s, passed_rows)
-            if not quota:
-                return Delay(until_s) if until_s < math.inf else None
+            taken_over = self._rows_to_take_over(worker, source, now_s, passed_rows)
+            if not isinstance(taken_over, int):
+                return taken_over
+            quota = taken_over
         else:
             quota = -(-quota // len(source.host_class.free))  # all free workers of the class are there for it
         batching = self._earliest(worker, source, quota, now_s)
@@ -188,8 +189,8 @@ class WorkSelector:
 
     def _rows_to_take_over(
         self, worker: WorkerState, source: WorkSource, now_s: float, passed_rows: int
-    ) -> tuple[int, float]:
-        """How many rows a worker without quota may take for busy workers now; if none, until when it should wait.
+    ) -> int | Delay | None:
+        """How many rows a worker without quota may take for busy workers now; if none, until when it waits.
 
         It takes rows at once where accuracy does not fall by that, and what is too much for more accurate workers. Of
         the rest of a more accurate class, it takes the rows that the class cannot make any more, and each row at its
@@ -197,10 +198,11 @@ class WorkSelector:
         So does a variant of a worker that hosts a more accurate one of the family: for its free slot, that one comes
         first; and it takes the first ``passed_rows``, which that one passes over, as far as no other class may.
         """
-        queue, own, head = source.queue, source.host_class, source.queue.head()
+        queue, own, tier, head = source.queue, source.host_class, source.tier, source.queue.head()
         due_s = self._batcher.due_s(head)
         own_s = worker.slowdown.factor * own.host.latency(head.rows)
-        rows, until_s, overflow = 0, math.inf, _overflow(source, due_s - now_s)
+        rows, wait_s = 0, 0.0
+        overflow = at_first = tier.overflow(own, worker.device, queue.rows, due_s - now_s)
         rank = -math.inf if own.is_reserved else own.host.rank
         for each in source.tier.classes:
             if not each.quota:
@@ -219,18 +221,25 @@ class WorkSelector:
                 overflow -= each.quota
                 continue
             left_s = max(own_s, each.row_s)
-            moment_s = _last_moment_s(due_s, left_s)
-            if moment_s > now_s:
-                until_s = min(until_s, moment_s)
+            if _last_moment_s(due_s, left_s) > now_s:
+                wait_s = max(wait_s, left_s)
             else:
                 rows += min(each.quota, max(1, queue.place_after(now_s + left_s, self._batcher.due_s)))
-        return rows, until_s
+        if rows or not wait_s:
+            return rows or None
+        until_s = _last_moment_s(due_s, wait_s)
+        if tier.asked is worker.ask_self and worker.has_one_queue and not own.host.cuts and not own.spared_qps:
+            room_rows = 1 - at_first + queue.rows + tier.usual_qps * now_s
+            able_until_s = min(until_s, due_s - own.least_row_s)
+            tier.waiting = WaitingWorker(queue, head, queue.rows, able_until_s, room_rows, tier.usual_qps)
+        return Delay(until_s)
 
     def relieves(self, source: WorkSource, other: WorkSource, at_s: float) -> bool:
         """Whether more waits in the queue of both than the other's more accurate variant makes, on the same worker."""
         if source.queue is not other.queue:
             return False
-        return _overflow(source, self._batcher.due_s(source.queue.head()) - at_s) > 0
+        left_s = self._batcher.due_s(source.queue.head()) - at_s
+        return source.tier.overflow(source.host_class, source.hosted.device, source.queue.rows, left_s) > 0
 
     def _delegate(self, worker: WorkerState, source: WorkSource, now_s: float) -> Delegate | None:
         """What a worker does that can make none of the requests: it transfers its quota to a faster class.
@@ -254,6 +263,7 @@ class WorkSelector:
         moved = min(own.quota, queue.rows)
         own.quota -= moved
         target.quota += moved
+        tier.changed()
         next_worker = tier.next_worker(queue, self._batcher.due_s, now_s)
         if next_worker in {NOBODY, worker.ask_self}:
             return Delegate(worker.device) if worker.device in target.free else None
@@ -280,26 +290,6 @@ class WorkSelector:
 def _as_if_s(worker: WorkerState, now_s: float) -> float:
     """What is cut short ends just in time, so the way of its answer is missing: as if it were later by that."""
     return now_s + worker.answer_way.mostly_s
-
-
-def _overflow(source: WorkSource, left_s: float) -> float:
-    """How many of the rows that wait are more than what more accurate workers can make while the first is in time.
-
-    These are busy, and in the mean free after half a batch; from then on they carry their capacity. The worker itself,
-    where it hosts a more accurate variant, too, is free, and that may have all of their family's time: so of several,
-    the most accurate that makes all goes on. For a class that is reserved, all other workers count.
-    """
-    own, own_device = source.host_class, source.hosted.device
-    timely = own.spared_qps / source.tier.slowdown * max(left_s, 0.0) if own.spared_qps else 0.0
-    rank = -math.inf if own.is_reserved else own.host.rank
-    for each in source.tier.classes:
-        if each.host.rank <= rank:  # the classes come in order
-            break
-        if each is own:
-            continue
-        if each.serving:
-            timely += each.usual_qps * max(left_s if own_device in each.free else left_s - each.half_full_s, 0.0)
-    return source.queue.rows - timely
 
 
 def takes_standby(request: Request, standby: Host) -> bool:

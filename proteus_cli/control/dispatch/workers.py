@@ -55,6 +55,34 @@ _IS_RESERVED = attrgetter("is_reserved")
 
 
 @dataclass(slots=True, eq=False)
+class WaitingWorker:
+    """A free worker without quota waits: it will take the ``head`` of its queue ``until_s``, if nobody else has.
+
+    It is the one that `AccuracyTier.next_worker` names for that queue, in which ``rows`` wait. It would take some at
+    once if there were ``room_rows`` of them, or fewer by ``qps`` for each second from 0 on: busy workers could not make
+    as many.
+    """
+
+    queue: DeadlineQueue
+    head: Request
+    rows: int
+    until_s: float
+    room_rows: float
+    qps: float
+
+    def goes_on(self, request: Request, owner: HostClass, now_s: float) -> bool:
+        """An arrival, whose quota is now of ``owner``, changes nothing for the worker: it need not be asked again.
+
+        Nothing else but such arrivals has happened since it was asked.
+        """
+        queue, rows = self.queue, request.rows
+        if queue.rows != self.rows + rows or owner.quota == rows or queue.head() is not self.head:
+            return False
+        self.rows = queue.rows
+        return now_s < self.until_s and self.rows + self.qps * now_s < self.room_rows
+
+
+@dataclass(slots=True, eq=False)
 class AccuracyTier:
     """A queue, and the classes of the hosts that take from it, the most accurate first.
 
@@ -65,6 +93,8 @@ class AccuracyTier:
     of ``foreign`` ones answer it, too; ``standbys`` has one of each kind of both. A tier ``is_lost`` where all of its
     devices are lost. ``running`` counts rows in batches of a tier that not all hosts of the family belong to, on its
     ``placements`` (device and variant).
+    ``asked`` is whom `next_worker` named last, and ``waiting``, if that one waits, for how long no arrival matters to
+    it; both are None where a worker has changed since.
     Deferred requests have tiers of their own, each ``is_of_deferred``. A tier ``is_of_canaries`` where the new version
     of `Twins` takes from it.
     What is counted here is kept up to date in steps: a decision never looks at all workers.
@@ -86,6 +116,8 @@ class AccuracyTier:
     slowdown: float = 1.0
     least_row_s: float = math.inf
     is_lost: bool = False
+    asked: Admitted | None = None
+    waiting: WaitingWorker | None = None
     _lost: set[Host] = field(default_factory=set)
 
     def use(
@@ -101,6 +133,7 @@ class AccuracyTier:
         self.has_reserved = any(each.is_reserved for each in self.classes)
         own = [host.overflow for host in self.queue.hosts if host.overflow is not None] if self.has_overflow else []
         self.standbys = tuple({(each.variant, id(each.latency)): each for each in (*own, *foreign)}.values())
+        self.changed()
         spared = spared_qps(self.queue.hosts, {host.device: workers[host.device].slots for host in self.queue.hosts})
         for each in self.classes:
             each.spared_qps = sum([spared.get(host, 0.0) for host in each.hosts])
@@ -120,6 +153,10 @@ class AccuracyTier:
         self._count(host, host_class, worker)
         if not host.is_foreign:
             self._sum_up()
+
+    def changed(self) -> None:
+        """A worker of the tier or a quota has changed otherwise than by an arrival: no answer from before holds."""
+        self.asked = self.waiting = None
 
     def max_rows_within(self, budget_s: float, at_most: int) -> int:
         """The most rows, up to ``at_most``, that a batch of one of the hosts answers in that time, as profiled."""
@@ -148,6 +185,7 @@ class AccuracyTier:
         lost: the most accurate that can make any request. Else the most accurate that can make the first one. Those
         that are reserved for second stages come last.
         """
+        self.asked = self.waiting = None
         free: list[HostClass] = []  # `list[HostClass]()` would take 0.6 µs
         least = math.inf
         for each in self.classes:
@@ -159,14 +197,35 @@ class AccuracyTier:
                 least = each.host.rank  # the classes come in order
         if not free or least == math.inf:
             return NOBODY
+        is_any_taken_over = free[0].host.rank >= least
         if self.has_reserved:
             free.sort(key=_IS_RESERVED)
         last_left_s, left_s = due_s(queue.last()) - now_s, due_s(queue.head()) - now_s
         for each in free:
             within_s = last_left_s if each.host.rank >= least else left_s
             if each.least_row_s <= within_s and (able := each.free_within(within_s)) is not None:
+                self.asked = None if is_any_taken_over else able  # then it does not depend on the last request
                 return able
         return next(iter(free[-1].free.values()))
+
+    def overflow(self, own: HostClass, device: str, rows: int, left_s: float) -> float:
+        """How many of so many rows that wait are more than what workers more accurate than a class can make.
+
+        They have ``left_s``, until the first is due. They are busy, and in the mean free after half a batch; from then
+        on they carry their capacity. The ``device`` that asks, where it hosts a more accurate variant, too, is free,
+        and that may have all of their family's time: so of several, the most accurate that makes all goes on. For a
+        class that is reserved, all other workers count.
+        """
+        timely = own.spared_qps / self.slowdown * max(left_s, 0.0) if own.spared_qps else 0.0
+        rank = -math.inf if own.is_reserved else own.host.rank
+        for each in self.classes:
+            if each.host.rank <= rank:  # the classes come in order
+                break
+            if each is own:
+                continue
+            if each.serving:
+                timely += each.usual_qps * max(left_s if device in each.free else left_s - each.half_full_s, 0.0)
+        return rows - timely
 
     def foreign_qps(self, workers: "Mapping[str, WorkerState]", helping: Mapping[str, int]) -> float:
         """What foreign standbys carry in slots that are free, or run one of the ``helping`` batches, by device."""
@@ -185,6 +244,7 @@ class AccuracyTier:
         return NOBODY
 
     def _count(self, host: Host, host_class: HostClass, worker: "WorkerState") -> None:
+        self.changed()
         host_class.count(host, worker.slowdown if worker.is_serving else None, worker.stage_slowdown)
         if host.is_foreign:  # it does not keep the tier from being lost
             return
@@ -254,7 +314,7 @@ class WorkerState:
     ``is_serving`` is that phase as a flag, as looking up enum members is slow. It uses ``slots`` of those that its
     device was opened with. ``idle_slots`` of these run no batch; a batch that is submitted ahead makes them negative,
     and so do fewer slots than batches. ``free`` slots may take a batch: the idle ones while the worker serves, else
-    none; the classes of its hosts know whether there are any. ``to_wake``: devices that this worker leaves work to.
+    none; the classes of its hosts know whether there are any.
     ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker.
     Of ``sources`` it takes first; of ``foreign_sources``, for foreign standbys on its device, only where these are
     empty.
@@ -279,8 +339,9 @@ class WorkerState:
     sources: tuple[WorkSource, ...] = ()
     foreign_sources: tuple[WorkSource, ...] = ()
     all_sources: tuple[WorkSource, ...] = ()
-    to_wake: list[str] = field(default_factory=list)
+    has_one_queue: bool = False
     _classes: tuple[HostClass, ...] = ()
+    _tiers: tuple[AccuracyTier, ...] = ()
     _foreign: tuple[HostClass, ...] = ()  # of the classes, those of foreign standbys
     _counted_part: float = 0.0  # what these count of the slots
 
@@ -299,9 +360,11 @@ class WorkerState:
 
     def take_from(self, sources: Sequence[WorkSource], foreign: Sequence[WorkSource]) -> None:
         """Take from these sources from now on."""
-        self.sources, self.foreign_sources, self.to_wake = tuple(sources), tuple(foreign), []
+        self.sources, self.foreign_sources = tuple(sources), tuple(foreign)
         self.all_sources = (*sources, *foreign)
+        self.has_one_queue = [each.is_only for each in self.all_sources] == [True]
         self._classes = tuple(dict.fromkeys(source.host_class for source in self.all_sources))
+        self._tiers = tuple(dict.fromkeys(source.tier for source in self.all_sources))
         self._foreign = tuple(dict.fromkeys(source.host_class for source in foreign))
         self._counted_part = self.free_part
 
@@ -348,6 +411,8 @@ class WorkerState:
         if not self.free:
             for each in self._classes:
                 del each.free[self.device]
+        for tier in self._tiers:
+            tier.changed()
         if self._foreign:
             self._count_part()
         if self.in_flight is not None:
@@ -356,6 +421,8 @@ class WorkerState:
     def finished(self) -> None:
         """A batch has left its slot."""
         self.idle_slots += 1
+        for tier in self._tiers:
+            tier.changed()
         if self.is_serving:
             self.free = self.idle_slots
             if self.free == 1:
@@ -368,6 +435,8 @@ class WorkerState:
 
     def _recount_free(self) -> None:
         self.free = self.idle_slots if self.is_serving else 0
+        for tier in self._tiers:
+            tier.changed()
         for each in self._classes:
             each.free.pop(self.device, None)
             if self.free > 0:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from proteus_cli.backends.base import Part
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Delegate, Drop, Effects, Idle, Launch, WaitUntil, WakeOthers
+from proteus_cli.control.decision import Delegate, Drop, Effects, Idle, Launch, WaitUntil
 from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.control.devices.hangs import overdue
 from proteus_cli.control.devices.sharing import counted_s
@@ -130,10 +130,9 @@ class Worker:
             match self._controller.decide(self.device, now_s):
                 case Launch() as launch:
                     self._launch(launch, self._clock())
+                    yield from [self._others[other] for other in launch.wake]
                 case Drop(requests=requests):
                     self._results.dropped(requests)
-                case WakeOthers(devices=others):
-                    yield from [self._others[other] for other in others]
                 case Delegate(to=other):
                     yield self._others[other]
                 case WaitUntil(at_s=at_s):

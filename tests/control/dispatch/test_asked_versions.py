@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Host, Launch, Refused, Unfit, WakeOthers
+from proteus_cli.control.decision import Admitted, Host, Launch, Refused, Unfit
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import AskedVersion, Bounds, DeferredRequest, Request
@@ -56,8 +56,6 @@ def answers(controller: Controller, requests: list[Request]) -> dict[int, str]:
             while controller.waiting:
                 for device in ("cpu0", "cpu1"):
                     decision = controller.decide(device, 0.0)
-                    while isinstance(decision, WakeOthers):
-                        decision = controller.decide(device, 0.0)
                     if isinstance(decision, Launch):
                         found |= dict.fromkeys(ids(decision), decision.hosted.variant)
                         controller.finished(decision, 0.01)

@@ -8,7 +8,7 @@ from builders import hosted, ids, launched, make_request, plan_hosting
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Admitted, Host, Launch, Refused, StandbyEnd, WakeOthers
+from proteus_cli.control.decision import IDLE, Admitted, Host, Launch, Refused, StandbyEnd
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Assignment, Policy
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
@@ -69,10 +69,8 @@ def offered(controller: Controller, *numbers: int, family: str = "a", at_s: floa
 
 
 def decided(controller: Controller, device: str) -> Launch | None:
-    """What a device runs now, if anything; it may first name others for what it left."""
+    """What a device runs now, if anything."""
     decision = controller.decide(device, 0.0)
-    while isinstance(decision, WakeOthers):
-        decision = controller.decide(device, 0.0)
     return decision if isinstance(decision, Launch) else None
 
 
@@ -81,8 +79,8 @@ def test_a_device_of_another_family_answers_what_active_variants_cannot() -> Non
     controller = adopted(good(), other())
     assert controller.topology.standbys == {"cpu1": {FAST}}
     assert offered(controller, *range(19)) == 19
-    assert launched(controller, "cpu0", 0.0).hosted.key == GOOD
-    assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1",))
+    first = launched(controller, "cpu0", 0.0)
+    assert (first.hosted.key, first.wake) == (GOOD, ("cpu1",))
     launch = launched(controller, "cpu1", 0.0)
     assert (launch.hosted.key, ids(launch)) == (FAST, list(range(4, 12)))
     controller.finished(launch, 0.008)

@@ -16,7 +16,6 @@ from proteus_cli.control.decision import (
     Load,
     Refused,
     WaitUntil,
-    WakeOthers,
 )
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
@@ -161,8 +160,8 @@ def test_it_leaves_what_another_worker_can_make() -> None:
     controller.finished(launched(controller, "cpu0", 0.0), 0.040)
     running = launched(controller, "cpu1", 0.0)
     offered(controller, make_request(0, slo_s=0.03), make_request(1))
-    assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1", "cpu1"))
-    assert ids(launched(controller, "cpu0", 0.0)) == [1]
+    launch = launched(controller, "cpu0", 0.0)
+    assert (ids(launch), launch.wake) == ([1], ())
     controller.finished(running, 0.012)
     assert ids(launched(controller, "cpu1", 0.012)) == [0]
 
@@ -331,8 +330,8 @@ def test_a_worker_that_launches_wakes_a_free_one_for_the_quota_that_it_leaves() 
     """Five wait for cpu0, which takes four: it says that cpu1 should be asked, once; cpu1 takes the fifth."""
     controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1", accuracy=0.95))
     offered(controller, *(make_request(n) for n in range(5)))
-    assert ids(launched(controller, "cpu0", 0.0)) == [0, 1, 2, 3]
-    assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1",))
+    launch = launched(controller, "cpu0", 0.0)
+    assert (ids(launch), launch.wake) == ([0, 1, 2, 3], ("cpu1",))
     assert controller.decide("cpu0", 0.0) == IDLE
     assert ids(launched(controller, "cpu1", 0.0)) == [4]
 
@@ -348,8 +347,8 @@ def test_free_workers_that_are_alike_share_their_quota() -> None:
     """Five wait for cpu0 and cpu1, which need not be told apart, though the plan sends cpu1 nothing: three and two."""
     controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1"))
     offered(controller, *(make_request(n) for n in range(5)))
-    assert ids(launched(controller, "cpu0", 0.0)) == [0, 1, 2]
-    assert controller.decide("cpu0", 0.0) == WakeOthers(("cpu1",))
+    launch = launched(controller, "cpu0", 0.0)
+    assert (ids(launch), launch.wake) == ([0, 1, 2], ("cpu1",))
     assert ids(launched(controller, "cpu1", 0.0)) == [3, 4]
 
 

@@ -5,7 +5,7 @@ from builders import controller_hosting, hosted, ids, launched, plan_hosting
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Host, Refused, Unfit, WakeOthers
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Host, Refused, Unfit
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
 
@@ -77,8 +77,7 @@ def test_a_worker_takes_first_what_is_most_urgent_of_all_that_it_may() -> None:
     controller.offer(asking(1, 0.0, slo_s=0.2), 0.0)  # quota goes to cpu0 and cpu2
     controller.offer(asking(2, 0.9), 0.0)
     launch = launched(controller, "cpu2", 0.0)
-    assert ids(launch) == [2]
-    assert controller.decide("cpu2", 0.0) == WakeOthers(("cpu0",))  # which may help with what is left
+    assert (ids(launch), launch.wake) == ([2], ("cpu0",)), "which may help with what is left"
     controller.finished(launch, None)
     assert ids(launched(controller, "cpu2", 0.0)) == [0]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Host, Launch, WakeOthers
+from proteus_cli.control.decision import Admitted, Host, Launch
 from proteus_cli.control.dispatch.twins import CanaryArm, Twins, standing_for_both
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -59,8 +59,6 @@ def answers(controller: Controller, requests: list[Request], *, now_s: float = 0
     while controller.waiting:
         for device in {each.device for each in controller.placements}:
             decision = controller.decide(device, now_s)
-            while isinstance(decision, WakeOthers):
-                decision = controller.decide(device, now_s)
             if isinstance(decision, Launch):
                 found |= dict.fromkeys(ids(decision), decision.hosted.variant)
                 controller.finished(decision, 0.01)

@@ -11,7 +11,7 @@ from builders import hosted, make_request, make_table, near
 
 from proteus_cli.arrays import Ints
 from proteus_cli.backends.base import Part
-from proteus_cli.control.decision import IDLE, Decision, Delegate, Launch, WaitUntil, WakeOthers
+from proteus_cli.control.decision import IDLE, Decision, Delegate, Launch, WaitUntil
 from proteus_cli.control.devices.breaker import LONGEST_TURN_S, hang_timeout_s
 from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.request import Request
@@ -86,7 +86,7 @@ class ChainController:
         self.asked.append(number)
         if self.asked.count(number) > 1 or number == self.devices - 1:
             return Delegate("0") if len(self.asked) == self.devices else IDLE
-        return WakeOthers((str(number + 1),))
+        return Delegate(str(number + 1))
 
 
 def test_thousands_of_workers_may_wake_each_other() -> None:
