@@ -42,10 +42,11 @@ What all of them together cannot make is the *overflow*: a worker whose device h
 that its device has a *foreign* standby of (`AccuracyTier.foreign`).
 
 **Who is asked.** One worker at a time: a free one of the class that got the quota, else the one that may take over,
-else one with a foreign standby (`AccuracyTier.next_worker`). A worker that is full names the next one for what it
-leaves (`Launch.wake`). What classes and tiers know of their workers is counted when it changes, so the steps of a
-decision grow with classes, not with workers: O(classes + log(requests)). With dispatch ahead, a full batch is submitted
-shortly before the running one ends.
+else one with a foreign standby (`AccuracyTier.next_worker`). An arrival that changes nothing for a worker that waits to
+take over asks nobody (`WaitingWorker.goes_on`). A worker that is full names the next one for what it leaves
+(`Launch.wake`). What classes and tiers know of their workers is counted when it changes, so the steps of a decision
+grow with classes, not with workers: O(classes + log(requests)). With dispatch ahead, a full batch is submitted shortly
+before the running one ends.
 
 **Cascades.** When a batch of newcomers has ended, `dispatch.cascades.Cascades` says which of its requests go by which
 cascade of the plan, and the driver whether the first stage was sure of them. Those that it was not sure of come back
@@ -86,8 +87,7 @@ cpu0 hosts ``fast`` (10 ms for one row, 16 ms for four) and gets all of family `
 and is a spare; the SLO is 100 ms. At 0 ms five requests arrive: each `offer` returns ``Admitted(("cpu0",))``, and the
 quota of their class is 5. ``decide("cpu0")`` returns a `Launch` of three rows, as two free workers share the quota,
 that says to ``wake`` cpu1: the quota left is 2. Asked again, it returns `Idle`. ``decide("cpu1")`` launches the other
-two. At 5 ms cpu0 is lost:
-``device_lost("cpu0", [launch])`` lets its three requests wait again and asks all workers; cpu1 launches them at 12 ms,
-when its batch has ended, and they end at 26 ms. The next ``replanning.decide`` asks for a plan without cpu0, because
-"cpu0 was lost".
+two. At 5 ms cpu0 is lost: ``device_lost("cpu0", [launch])`` lets its three requests wait again and asks all workers;
+cpu1 launches them at 12 ms, when its batch has ended, and they end at 26 ms. The next ``replanning.decide`` asks for a
+plan without cpu0, because "cpu0 was lost".
 """

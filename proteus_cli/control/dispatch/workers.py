@@ -58,9 +58,8 @@ _IS_RESERVED = attrgetter("is_reserved")
 class WaitingWorker:
     """A free worker without quota waits: it will take the ``head`` of its queue ``until_s``, if nobody else has.
 
-    It is the one that `AccuracyTier.next_worker` names for that queue, in which ``rows`` wait. It would take some at
-    once if there were ``room_rows`` of them, or fewer by ``qps`` for each second from 0 on: busy workers could not make
-    as many.
+    It is the one that `AccuracyTier.next_worker` names for that queue, in which ``rows`` wait. While ``rows`` and
+    ``qps`` × the time in seconds are below ``room_rows``, busy workers make all of them, so it takes none at once.
     """
 
     queue: DeadlineQueue
