@@ -56,7 +56,7 @@ from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.store.eval_splits import labelled_rows
 from proteus_cli.studies.telemetry.cores import totals_and_levels
-from proteus_cli.zoo import EXIT_SAMPLE
+from proteus_cli.variants.zoo import EXIT_SAMPLE
 
 REQUESTS, QUICK, SEED = 10_000, 500, 2026
 WARM_UP, PER_ROUND = 400, 500

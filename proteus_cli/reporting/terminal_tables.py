@@ -25,8 +25,8 @@ from proteus_cli.reporting.comparison import (
     run_names,
     run_subject,
 )
+from proteus_cli.reporting.tables import bars, described, name, number, table, text
 from proteus_cli.reporting.timeline import merge_windows, violation_frac, window_width_s
-from proteus_cli.tables import bars, described, name, number, table, text
 from proteus_cli.units import UNKNOWN, counted, format_bar, or_unknown
 
 _MAX_ROWS = 12

@@ -15,7 +15,7 @@ from tiny import Tiny, add_plan, change_json, mlp
 
 from proteus_cli.cli.workflows import diagnosis
 from proteus_cli.store import Workspace
-from proteus_cli.zoo import zoo_files
+from proteus_cli.variants.zoo import zoo_files
 
 
 def test_init_makes_a_workspace_that_is_the_sample_zoo(tmp_path: Path) -> None:

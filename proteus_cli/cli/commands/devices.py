@@ -71,7 +71,7 @@ def _show_cluster(workspace_dir: "Path", hosts: "HostList", *, json: bool) -> No
 
 
 def _show_table(devices: "Sequence[Device]", workspace_dir: "Path") -> None:
-    from proteus_cli.tables import table, text
+    from proteus_cli.reporting.tables import table, text
     from proteus_cli.units import UNKNOWN, format_size
 
     rows = table(*map(text, ("device", "type", "core ids", "memory", "profiled", "name")))

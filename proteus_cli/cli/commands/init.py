@@ -23,7 +23,7 @@ def init(directory: Directory = Path(), *, exits: Exits = False, force: Force = 
     from proteus_cli.cli.commands.groups.catalog import split
     from proteus_cli.store import remove
     from proteus_cli.store.models.onnx_files import onnx_package
-    from proteus_cli.zoo import EXIT_SAMPLE, copy_zoo
+    from proteus_cli.variants.zoo import EXIT_SAMPLE, copy_zoo
 
     if exits:  # where it is missing, there is no half of a workspace
         onnx_package("cut a model into stages", extra="derive")

@@ -8,7 +8,7 @@ from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.profiling.cascades.options import Option, frontier, options_of, substitute
 from proteus_cli.profiling.cascades.pairs import FoundCascades
-from proteus_cli.tables import number, table, text
+from proteus_cli.reporting.tables import number, table, text
 from proteus_cli.units import UNKNOWN, counted
 
 

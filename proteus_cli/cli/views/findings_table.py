@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from rich.console import RenderableType
 
 from proteus_cli.cli.workflows.diagnosis import Finding
-from proteus_cli.tables import table, text
+from proteus_cli.reporting.tables import table, text
 
 MARKS = {"ok": "ok", "missing": "MISSING", "optional": "optional"}
 

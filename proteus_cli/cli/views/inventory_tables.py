@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from proteus_cli.tables import name, number, table, text
+from proteus_cli.reporting.tables import name, number, table, text
 from proteus_cli.units import UNKNOWN, format_duration, format_size
 
 if TYPE_CHECKING:

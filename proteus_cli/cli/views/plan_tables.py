@@ -9,7 +9,7 @@ from rich.table import Column, Table
 
 from proteus_cli.domain.cluster.host_text import whereabouts
 from proteus_cli.domain.device import by_host
-from proteus_cli.tables import bars, described, folded_name, number, table, text
+from proteus_cli.reporting.tables import bars, described, folded_name, number, table, text
 from proteus_cli.units import (
     ESTIMATED,
     UNKNOWN,

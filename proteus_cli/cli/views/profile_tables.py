@@ -11,7 +11,7 @@ from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
 from proteus_cli.profiling.estimate import JobEstimate
 from proteus_cli.profiling.slots import points_of_batch
-from proteus_cli.tables import described, number, table, text
+from proteus_cli.reporting.tables import described, number, table, text
 from proteus_cli.units import ESTIMATED, UNKNOWN, counted, format_accuracy, format_duration
 
 NOISY = "~"

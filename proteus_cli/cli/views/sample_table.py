@@ -5,8 +5,8 @@ from datetime import UTC, datetime
 
 from rich.table import Table
 
+from proteus_cli.reporting.tables import name, number, table, text
 from proteus_cli.store.samples.summary import SampleSummary
-from proteus_cli.tables import name, number, table, text
 from proteus_cli.units import format_size
 
 

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from proteus_cli.reporting.studies.section import Section, StudyTable
-from proteus_cli.tables import described, folded_name, name, number, table
+from proteus_cli.reporting.tables import described, folded_name, name, number, table
 
 
 def finding_lines(section: Section) -> Iterator[RenderableType]:

@@ -10,7 +10,7 @@ from proteus_cli.cli.views.catalog_lines import wrote_catalog
 from proteus_cli.cli.workflows.retrained_rollout import RetrainedRollout
 from proteus_cli.cli.workflows.rollout_options import RolloutOptions
 from proteus_cli.errors import GateFailed
-from proteus_cli.tables import described, name, number, table, text
+from proteus_cli.reporting.tables import described, name, number, table, text
 from proteus_cli.units import UNKNOWN, counted, format_size
 from proteus_cli.variants.training.adding import AddedTask
 from proteus_cli.variants.training.registered import RegisteredTask

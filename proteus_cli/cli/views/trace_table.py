@@ -5,7 +5,7 @@ from rich.console import Group, RenderableType
 
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.trace import TraceSummary
-from proteus_cli.tables import name, number, table, text
+from proteus_cli.reporting.tables import name, number, table, text
 from proteus_cli.units import UNKNOWN, format_duration, format_percent, format_rate
 
 _BARS = "▁▂▃▄▅▆▇█"

@@ -16,7 +16,6 @@ from msgspec.structs import replace
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BadRequest
-from proteus_cli.memo import remember
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.protobuf_wire import (
     SLICE_BYTES,
@@ -48,6 +47,7 @@ from proteus_cli.serving.requests.query import (
     Stepwise,
     drained,
 )
+from proteus_cli.serving.transport.memo import remember
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
 _MAX_KNOWN = 1024  # heads and starts of requests, and heads of answers

@@ -1,7 +1,7 @@
 """A cache of parsed heads of requests: clients repeat themselves."""
 
-from proteus_cli.memo import remember
 from proteus_cli.serving.http1.exchange import Head
+from proteus_cli.serving.transport.memo import remember
 
 _MAX_HEADS = 1024
 MAX_HEAD_BYTES = 2048

@@ -8,9 +8,9 @@ from hpack.exceptions import HPACKDecodingError
 from hpack.huffman_table import decode_huffman
 from hpack.table import HeaderTable
 
-from proteus_cli.memo import remember
 from proteus_cli.serving.http2.frames import ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
+from proteus_cli.serving.transport.memo import remember
 from proteus_cli.serving.transport.turns import Turn
 
 Fields = dict[bytes, bytes]

@@ -86,7 +86,7 @@ def prune(
 
 
 def _show(engines: "Sequence[ListedEngine]", *, json: bool) -> None:
-    from proteus_cli.tables import table, text
+    from proteus_cli.reporting.tables import table, text
     from proteus_cli.units import UNKNOWN, format_size
 
     if json:

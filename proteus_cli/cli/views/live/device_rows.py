@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rich.table import Column
 
-from proteus_cli import tables
 from proteus_cli.domain.device import by_host
+from proteus_cli.reporting import tables
 from proteus_cli.units import UNKNOWN, counted, format_duration
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from rich.console import Group, RenderableType
 from rich.table import Column, Table
 from rich.text import Text
 
-from proteus_cli import tables
 from proteus_cli.cli.views.live.device_rows import FrameRow, device_columns, device_rows, wanted_rows
 from proteus_cli.domain.device import host_of
+from proteus_cli.reporting import tables
 from proteus_cli.units import UNKNOWN, counted, format_duration, mark_estimate
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog.catalog import ImageInput
 from proteus_cli.domain.request import AskedVersion
 from proteus_cli.errors import BadRequest, BodyTooLarge
-from proteus_cli.memo import remember
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.images import image_rows, max_bytes, may_be_encoded, read_images
 from proteus_cli.serving.oip.parameters import OutputParameters, problem, request_options
@@ -47,6 +46,7 @@ from proteus_cli.serving.rest.codec.outline import (
     decoded_id,
     require_unique_names,
 )
+from proteus_cli.serving.transport.memo import remember
 
 _MAX_KNOWN = 256  # outlines, by family
 _LONGEST_KNOWN = 2048

@@ -9,7 +9,7 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import MODEL, read_bytes
 from proteus_cli.store import remove, write_bytes
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 INSTALLED = _PACKAGE / "zoo_files"  # in an installed wheel
 CHECKOUT = _PACKAGE.parent  # in the repository
 
