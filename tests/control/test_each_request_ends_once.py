@@ -768,6 +768,7 @@ def one_family(draw: st.DrawFn) -> Adopt:
     """A variant on each device: an accurate one that has quota on the first, on others also one with less or none."""
     kinds = {
         0.95: ({1: 0.25, 4: 0.3}, 0.0),
+        0.85: ({1: 0.25, 4: 0.3}, 0.0),
         0.9: ({1: 0.09, 4: 0.13}, 1.0),
         0.8: ({1: 0.05, 4: 0.06}, draw(st.sampled_from([0.0, 0.2, 1.0]))),
         0.7: ({1: 0.015, 4: 0.02}, draw(st.sampled_from([0.0, 0.0, 0.2]))),

@@ -385,6 +385,7 @@ class Dispatch:
         own, foreign = (dict[str, list[WorkSource]]((device, []) for device in self._workers) for _ in range(2))
         for family in self._families.values():
             for tier in family.tiers:
+                tier.changed()
                 for sources, classes in ((own, tier.classes), (foreign, tier.foreign)):
                     for host_class in classes:
                         for host in host_class.hosts:

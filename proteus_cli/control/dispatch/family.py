@@ -123,7 +123,10 @@ class FamilyState:
     def remove(self, request: Request) -> bool:
         """Remove a request that waits; False where it does not wait."""
         tier = self.tier_of(request)
-        return tier is not None and tier.queue.remove(request)
+        if tier is None or not tier.queue.remove(request):
+            return False
+        tier.changed()
+        return True
 
     def drain(self) -> list[Request]:
         """Remove and return all requests that wait."""

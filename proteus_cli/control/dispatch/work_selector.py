@@ -230,8 +230,7 @@ class WorkSelector:
         until_s = _last_moment_s(due_s, wait_s)
         if tier.asked is worker.ask_self and worker.has_one_queue and not own.host.cuts and not own.spared_qps:
             room_rows = 1 - at_first + queue.rows + tier.usual_qps * now_s
-            able_until_s = min(until_s, due_s - own.least_row_s)
-            tier.waiting = WaitingWorker(queue, head, queue.rows, able_until_s, room_rows, tier.usual_qps)
+            tier.waiting = WaitingWorker(queue, head, until_s, room_rows, tier.usual_qps)
         return Delay(until_s)
 
     def relieves(self, source: WorkSource, other: WorkSource, at_s: float) -> bool:
@@ -299,6 +298,7 @@ def takes_standby(request: Request, standby: Host) -> bool:
 
 
 def _drop(source: WorkSource, count: int) -> Drop:
+    source.tier.changed()
     return Drop(source.family_queue.drop(source.host_class, count, source.level))
 
 

@@ -58,13 +58,12 @@ _IS_RESERVED = attrgetter("is_reserved")
 class WaitingWorker:
     """A free worker without quota waits: it will take the ``head`` of its queue ``until_s``, if nobody else has.
 
-    It is the one that `AccuracyTier.next_worker` names for that queue, in which ``rows`` wait. While ``rows`` and
-    ``qps`` × the time in seconds are below ``room_rows``, busy workers make all of them, so it takes none at once.
+    It is the one that `AccuracyTier.next_worker` names for that queue. While the rows that wait and ``qps`` × the time
+    in seconds are below ``room_rows``, busy workers make all of them, so it takes none at once.
     """
 
     queue: DeadlineQueue
     head: Request
-    rows: int
     until_s: float
     room_rows: float
     qps: float
@@ -72,13 +71,16 @@ class WaitingWorker:
     def goes_on(self, request: Request, owner: HostClass, now_s: float) -> bool:
         """An arrival, whose quota is now of ``owner``, changes nothing for the worker: it need not be asked again.
 
-        Nothing else but such arrivals has happened since it was asked.
+        The request is not due before the head, its class had quota before, and busy workers make all that waits.
+        Anything but an arrival ends this (`AccuracyTier.changed`).
         """
-        queue, rows = self.queue, request.rows
-        if queue.rows != self.rows + rows or owner.quota == rows or queue.head() is not self.head:
-            return False
-        self.rows = queue.rows
-        return now_s < self.until_s and self.rows + self.qps * now_s < self.room_rows
+        queue = self.queue
+        return (
+            queue.head() is self.head
+            and owner.quota > request.rows
+            and now_s < self.until_s
+            and queue.rows + self.qps * now_s < self.room_rows
+        )
 
 
 @dataclass(slots=True, eq=False)
@@ -154,7 +156,7 @@ class AccuracyTier:
             self._sum_up()
 
     def changed(self) -> None:
-        """A worker of the tier or a quota has changed otherwise than by an arrival: no answer from before holds."""
+        """The queue, a quota or a worker has changed otherwise than by an arrival: no answer from before holds."""
         self.asked = self.waiting = None
 
     def max_rows_within(self, budget_s: float, at_most: int) -> int:

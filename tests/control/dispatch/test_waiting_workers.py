@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from builders import controller_hosting, hosted, ids, launched, make_request, near
+from msgspec.structs import replace as replaced
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
@@ -146,3 +147,57 @@ def test_a_worker_that_takes_from_other_queues_too_is_always_asked() -> None:
     for number in range(3):
         assert controller.offer(later(number, 0.0), 0.0) == WAITS
         assert controller.decide("spare", 0.0) == WaitUntil(near(0.9))
+
+
+def test_after_another_tier_was_opened_arrivals_ask() -> None:
+    """What has a minimum waits in a queue of its own, from which the spare takes, too."""
+    slow = replace(accurate("slow", accuracy=0.6, weight=0.0), capacity_qps=1.0)
+    controller, _ = waiting(accurate(), spare(), slow)
+    assert controller.offer(later(1, 0.0), 0.0) == FULL
+    controller.offer(replaced(later(2, 0.0), min_accuracy=0.7), 0.0)
+    assert controller.offer(later(3, 0.0), 0.0) == WAITS
+    assert controller.decide("spare", 0.0) == WaitUntil(near(0.9))
+    assert controller.offer(later(4, 0.0), 0.0) == WAITS, "time alone may change what it takes of the other"
+
+
+def test_a_worker_that_would_no_more_be_asked_does_not_stand_for_the_one_that_would_be() -> None:
+    """The first request leaves a slow spare, which is more accurate, too little time; that waits for the next one."""
+    slow = accurate("slow", accuracy=0.8, row_s=0.5, weight=0.0)
+    controller = controller_of(accurate(), slow, spare())
+    controller.offer(make_request(100), 0.0)
+    launched(controller, "best", 0.0)
+    first = make_request(0, slo_s=0.4)
+    assert controller.offer(first, 0.0) == WAITS
+    assert controller.decide("spare", 0.0) == WaitUntil(near(0.3))
+    assert controller.offer(later(1, 0.0, slo_s=2.0), 0.0) == FULL
+    assert controller.dispatch.cancel(first).dropped == (first,)
+    assert controller.decide("spare", 0.0) == WaitUntil(near(1.9))
+    assert controller.offer(later(2, 0.0, slo_s=2.0), 0.0) == Admitted(("slow",))
+
+
+def test_nor_does_one_that_has_just_taken_the_first_request() -> None:
+    """It has another slot, and waits for the next one, as does a more accurate spare."""
+    slow = accurate("slow", accuracy=0.8, row_s=0.5, weight=0.0)
+    hosts, slots = (accurate(), slow, spare()), {"best": 1, "slow": 1, "spare": 2}
+    controller = controller_hosting(*hosts, policy=GREEDY, slots=slots)
+    controller.offer(make_request(100), 0.0)
+    launched(controller, "best", 0.0)
+    assert controller.offer(make_request(0, slo_s=0.4), 0.0) == WAITS
+    assert controller.decide("spare", 0.0) == WaitUntil(near(0.3))
+    assert controller.offer(later(1, 0.0, slo_s=2.0), 0.0) == FULL
+    assert ids(launched(controller, "spare", 0.3)) == [0]
+    assert controller.decide("spare", 0.3) == WaitUntil(near(1.9))
+    assert controller.offer(later(2, 0.3, slo_s=2.0), 0.3) == Admitted(("slow",))
+
+
+def test_after_a_device_has_got_another_slot_an_arrival_asks_it() -> None:
+    """It is more accurate than the spare, and busy with one batch."""
+    middle = accurate("middle", accuracy=0.8, weight=0.4)
+    controller = controller_of(accurate(), middle, spare())
+    for number, device in ((100, "best"), (101, "middle")):
+        assert controller.offer(make_request(number), 0.0) == Admitted((device,))
+        launched(controller, device, 0.0)
+    assert controller.offer(make_request(0, slo_s=1.0), 0.0) == WAITS
+    assert controller.decide("spare", 0.0) == WaitUntil(near(0.9))
+    assert controller.use_slots("middle", 2, 0.0).ask == ("middle",)
+    assert controller.offer(later(1, 0.0), 0.0) == Admitted(("middle",))
