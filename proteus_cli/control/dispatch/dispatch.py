@@ -115,7 +115,8 @@ class Dispatch:
         owner = tier.queue.push(request)
         if owner.free:
             return next(iter(owner.free.values()))
-        if not self._is_shared or (tier.waiting is not None and tier.waiting.goes_on(request, owner, now_s)):
+        waiting = tier.waiting
+        if not self._is_shared or tier.is_full or (waiting is not None and waiting.goes_on(request, owner, now_s)):
             return NOBODY
         return self._next_worker(family, tier, tier.queue.queues_of(owner)[request.level], now_s)
 

@@ -95,7 +95,7 @@ class AccuracyTier:
     devices are lost. ``running`` counts rows in batches of a tier that not all hosts of the family belong to, on its
     ``placements`` (device and variant).
     ``asked`` is whom `next_worker` named last, and ``waiting``, if that one waits, for how long no arrival matters to
-    it; both are None where a worker has changed since.
+    it; ``is_full`` where it found nobody free, not even with a foreign standby. All hold until something has `changed`.
     Deferred requests have tiers of their own, each ``is_of_deferred``. A tier ``is_of_canaries`` where the new version
     of `Twins` takes from it.
     What is counted here is kept up to date in steps: a decision never looks at all workers.
@@ -119,6 +119,7 @@ class AccuracyTier:
     is_lost: bool = False
     asked: Admitted | None = None
     waiting: WaitingWorker | None = None
+    is_full: bool = False
     _lost: set[Host] = field(default_factory=set)
 
     def use(
@@ -158,6 +159,7 @@ class AccuracyTier:
     def changed(self) -> None:
         """The queue, a quota or a worker has changed otherwise than by an arrival: no answer from before holds."""
         self.asked = self.waiting = None
+        self.is_full = False
 
     def max_rows_within(self, budget_s: float, at_most: int) -> int:
         """The most rows, up to ``at_most``, that a batch of one of the hosts answers in that time, as profiled."""
@@ -197,6 +199,7 @@ class AccuracyTier:
             elif each.quota:
                 least = each.host.rank  # the classes come in order
         if not free or least == math.inf:
+            self.is_full = not free and not self.foreign
             return NOBODY
         is_any_taken_over = free[0].host.rank >= least
         if self.has_reserved:
