@@ -228,6 +228,7 @@ class WorkSelector:
         if rows or not wait_s:
             return rows or None
         until_s = _last_moment_s(due_s, wait_s)
+        # Other queues, ways of answers, and what is spared may change the answer with time.
         if tier.asked is worker.ask_self and worker.has_one_queue and not own.host.cuts and not own.spared_qps:
             room_rows = 1 - at_first + queue.rows + tier.usual_qps * now_s
             tier.waiting = WaitingWorker(queue, head, until_s, room_rows, tier.usual_qps)

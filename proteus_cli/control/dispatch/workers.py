@@ -321,7 +321,7 @@ class WorkerState:
     none; the classes of its hosts know whether there are any.
     ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker.
     Of ``sources`` it takes first; of ``foreign_sources``, for foreign standbys on its device, only where these are
-    empty.
+    empty. It ``has_one_queue`` where both together are one source, of the only level.
 
     Capacity goes by ``slowdown``: what batches take in place of what any of their size takes. Of multi-exit models,
     that also depends on how hard their rows are, and falls where rows are cut short. So their deadlines go by
