@@ -62,7 +62,7 @@ says whether the confidence drifts (`replanning.disagreement`).
 **A device that joins** (`Controller.add_device`) counts as lost until its driver has tried it out. From then on a
 controller decides as one that had the device from the start.
 
-**Phases of a worker** (`dispatch.workers.TRANSITIONS`)::
+**Phases of a worker** (`devices.worker_phase.TRANSITIONS`)::
 
     serving ──load started──► loading ──load ended──► serving
        └───── device lost ──► lost ◄── device lost ──┘

@@ -7,7 +7,8 @@ from itertools import chain, islice
 from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
 from proteus_cli.control.decision import Delegate, Drop, Host
 from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
-from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WaitingWorker, WorkerState, WorkSource
+from proteus_cli.control.dispatch.queues.waiting_worker import WaitingWorker
+from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WorkerState, WorkSource
 from proteus_cli.domain.request import ANY_CANARY, Request
 
 

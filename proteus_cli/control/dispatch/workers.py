@@ -3,84 +3,22 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from operator import attrgetter
 
 from proteus_cli.control.decision import Admitted, Host
 from proteus_cli.control.devices.slowdown import SlowdownEstimator
 from proteus_cli.control.devices.stage_slowdown import StageSlowdown
+from proteus_cli.control.devices.worker_phase import TRANSITIONS, WorkerEvent, WorkerPhase
 from proteus_cli.control.dispatch.answer_way import AnswerWay
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue
 from proteus_cli.control.dispatch.queues.host_class import HostClass, classes_of, spared_qps
+from proteus_cli.control.dispatch.queues.waiting_worker import WaitingWorker
 from proteus_cli.domain.request import Request
-
-
-class WorkerPhase(StrEnum):
-    """Whether a worker takes requests: only while it is serving."""
-
-    SERVING = "serving"
-    LOADING = "loading"
-    LOST = "lost"
-
-
-class WorkerEvent(StrEnum):
-    """What moves a worker from one phase to another."""
-
-    LOAD_STARTED = "load started"
-    LOAD_ENDED = "load ended"  # also where it was given up
-    DEVICE_LOST = "device lost"
-    DEVICE_RECOVERED = "device recovered"
-
-
-TRANSITIONS: dict[WorkerPhase, dict[WorkerEvent, WorkerPhase]] = {
-    WorkerPhase.SERVING: {
-        WorkerEvent.LOAD_STARTED: WorkerPhase.LOADING,
-        WorkerEvent.DEVICE_LOST: WorkerPhase.LOST,
-    },
-    WorkerPhase.LOADING: {
-        WorkerEvent.LOAD_ENDED: WorkerPhase.SERVING,
-        WorkerEvent.DEVICE_LOST: WorkerPhase.LOST,
-    },
-    WorkerPhase.LOST: {
-        WorkerEvent.DEVICE_LOST: WorkerPhase.LOST,
-        WorkerEvent.DEVICE_RECOVERED: WorkerPhase.SERVING,
-    },
-}
-
 
 NOBODY = Admitted(())
 _IS_RESERVED = attrgetter("is_reserved")
-
-
-@dataclass(slots=True, eq=False)
-class WaitingWorker:
-    """A free worker without quota waits: it will take the ``head`` of its queue ``until_s``, if nobody else has.
-
-    It is the one that `AccuracyTier.next_worker` names for that queue. While the rows that wait and ``qps`` × the time
-    in seconds are below ``room_rows``, busy workers make all of them, so it takes none at once.
-    """
-
-    queue: DeadlineQueue
-    head: Request
-    until_s: float
-    room_rows: float
-    qps: float
-
-    def goes_on(self, request: Request, owner: HostClass, now_s: float) -> bool:
-        """An arrival, whose quota is now of ``owner``, changes nothing for the worker: it need not be asked again.
-
-        The request is not due before the head, its class had quota before, and busy workers make all that waits.
-        Anything but an arrival ends this (`AccuracyTier.changed`).
-        """
-        queue = self.queue
-        return (
-            queue.head() is self.head
-            and owner.quota > request.rows
-            and now_s < self.until_s
-            and queue.rows + self.qps * now_s < self.room_rows
-        )
 
 
 @dataclass(slots=True, eq=False)

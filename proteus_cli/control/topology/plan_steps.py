@@ -7,7 +7,8 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from proteus_cli.control.decision import Host, Keep, Load
-from proteus_cli.control.dispatch.workers import WorkerEvent, WorkerPhase, WorkerState
+from proteus_cli.control.devices.worker_phase import WorkerEvent, WorkerPhase
+from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.standbys import Replica, Standbys
 from proteus_cli.domain.catalog.catalog import VariantKey
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from proteus_cli.control.dispatch.workers import TRANSITIONS, WorkerEvent, WorkerPhase, WorkerState
+from proteus_cli.control.devices.worker_phase import TRANSITIONS, WorkerEvent, WorkerPhase
+from proteus_cli.control.dispatch.workers import WorkerState
 
 PATHS = {
     WorkerPhase.SERVING: (),
