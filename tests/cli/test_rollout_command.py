@@ -47,7 +47,7 @@ def test_a_family_is_quoted_in_the_path_whatever_is_in_it(call: tuple[str, ...])
         def do_POST(self) -> None:
             asked.append(self.path)
             body = b'{"error": "no version of it is rolled out"}'
-            self.send_response(404)
+            self.send_response(409)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
@@ -63,7 +63,8 @@ def test_a_family_is_quoted_in_the_path_whatever_is_in_it(call: tuple[str, ...])
         finally:
             server.shutdown()
             serving.join()
-    assert "no version of it is rolled out" in ended.stderr
+    assert ended.refused(1) == "The server refuses: no version of it is rolled out."
+    assert ended.stderr.endswith("hint: `proteus rollout status` lists the roll-outs and their steps\n")
     assert asked == [f"/v2/proteus/rollouts/%C3%A4%20b%3F%0A/{call[0]}"]
 
 

@@ -22,7 +22,12 @@ from proteus_cli.urls import path_of
 PATH = "/v2/proteus/rollouts"
 REPLY_WITHIN_S = 60.0
 _NOT_THERE = "is it running? `--url` names another server"
-_OK, _UNAUTHORIZED, _BAD_REQUESTS = 200, 401, {400, 422}
+_OK, _BAD_REQUESTS = 200, {400, 422}
+_HINTS = {
+    401: "set PROTEUS_TOKEN to a token that the server takes",
+    409: "`proteus rollout status` lists the roll-outs and their steps",
+}
+"""By status of an answer."""
 
 Told = TypeVar("Told", RolloutStatus, RolloutsStatus)
 
@@ -88,5 +93,4 @@ class RolloutCalls:
             ) from None
         if reply.status in _BAD_REQUESTS:
             raise UsageError(f"The server refuses: {why.rstrip('.')}.")
-        hint = "set PROTEUS_TOKEN to a token that the server takes" if reply.status == _UNAUTHORIZED else ""
-        raise ServerError(f"The server refuses: {why.rstrip('.')}.", hint=hint)
+        raise ServerError(f"The server refuses: {why.rstrip('.')}.", hint=_HINTS.get(reply.status, ""))
