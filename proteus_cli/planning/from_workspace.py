@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from proteus_cli.control.policies import Policy
+from proteus_cli.control.policies import PlanRule, Policy
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, for_catalog
 from proteus_cli.domain.device import Outages
@@ -43,8 +43,14 @@ class PlannerSettings:
         from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner  # noqa: PLC0415 - as said above
         from proteus_cli.planning.planner import Planner  # noqa: PLC0415
 
-        kind = {"infaas": InfaasPlanner, "sommelier": SommelierPlanner}.get(self.policy.plans, Planner)
-        return kind(
+        planners: dict[PlanRule, type[Planner]] = {
+            "optimal": Planner,
+            "frozen": Planner,
+            "oracle": Planner,
+            "infaas": InfaasPlanner,
+            "sommelier": SommelierPlanner,
+        }
+        return planners[self.policy.plans](
             self.catalog,
             self.profiles,
             self.policy,

@@ -9,6 +9,7 @@ import pytest
 from command_line import proteus
 from typer.main import get_command
 
+from proteus_cli.cli.command_line.command import Group
 from proteus_cli.cli.command_line.examples import EXAMPLES
 from proteus_cli.cli.command_line.sections import SECTIONS
 from proteus_cli.cli.main import app
@@ -95,3 +96,9 @@ def test_long_names_of_options_have_a_line_of_their_own() -> None:
     lines = told("proteus serve").splitlines()
     place = lines.index("  --log-level <debug|info|warning|error>")
     assert lines[place + 1].strip().startswith("What to log")
+
+
+def test_each_command_has_its_place_in_the_help() -> None:
+    listed = re.findall(r"^  (\w+)  ", told("proteus").partition("Commands:")[2], re.MULTILINE)
+    assert listed == list(Group.ORDER)
+    assert sorted(listed) == sorted(path.split()[1] for path in COMMANDS if path.count(" ") == 1)

@@ -22,7 +22,7 @@ def exit_bounds(
     """The bounds of a batch on a device of that slowdown; None where the host is of no multi-exit model.
 
     ``due_s`` says when the answer to a request must be sent, to which it comes in ``way_s`` from the end of a stage;
-    where rows may not be cut short, it is due at no time, and its energy is that of whole answers. ``stop_when`` has
+    where rows may not be cut short, it is never due, and its energy is that of whole answers. ``stop_when`` has
     live conditions by family. What a request is promised was measured with that of the catalog, so
     none counts where it asks for an accuracy, or limits its energy.
     """

@@ -143,7 +143,7 @@ class Worker:
                     return
 
     def run(self, launch: Launch) -> None:
-        """Run a check on this device, which is idle: `Controller.check` has decided so just now."""
+        """Run a check on this device, which is idle: `Dispatch.check` has decided so just now."""
         self._launch(launch, self._clock())
 
     def overdue(self, now_s: float) -> Launch | None:

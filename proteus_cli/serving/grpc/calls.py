@@ -138,7 +138,7 @@ class UnaryCall(GrpcCall):
         self._only: Buffer | None = None
 
     def received(self, content: Buffer, *, ended: bool) -> None:
-        if not (ended and self._only is None and self._is_frame(content)):
+        if not (ended and self._only is None and self._is_one_small_message(content)):
             super().received(content, ended=ended)
             return
         self.stream.connection.flood_budget.message_received()

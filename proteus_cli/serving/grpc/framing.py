@@ -78,8 +78,8 @@ class MessageReader:
         """Have `read_on` called in this turn of the connection, which is a new one."""
         raise NotImplementedError
 
-    def _is_frame(self, content: Buffer) -> bool:
-        """Whether this is all that the client sends: one small message, which is not compressed."""
+    def _is_one_small_message(self, content: Buffer) -> bool:
+        """Whether ``content`` is one whole message, small and not compressed, and nothing of the stream is kept."""
         size = len(content) - PREFIX_BYTES
         return (
             0 <= size <= UNCOUNTED_BYTES

@@ -243,7 +243,7 @@ class Http2Connection(asyncio.Protocol):
             self.reset(fault.stream_id, fault.code)
 
     def _check(self, kind: int, stream_id: int, size: int) -> None:
-        """Check what holds for all frames of a kind that is neither DATA nor HEADERS, and ask for nothing."""
+        """Check the size and the stream of a frame that is neither DATA nor HEADERS, and charge the flood budget."""
         if kind != frames.WINDOW_UPDATE:
             self.flood_budget.charge()
         if (kind in _CONNECTION_KINDS) != (stream_id == 0) and kind < frames.WINDOW_UPDATE:
