@@ -51,8 +51,8 @@ class Batcher(Protocol):
         """When the batch of a request must have ended."""
         ...
 
-    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
-        """What ``hosted`` does with the ``waiting`` rows that it may take; ``head`` is the most urgent request.
+    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+        """What ``hosted`` does with the ``waiting_rows`` that it may take; ``head`` is the most urgent request.
 
         Batches take ``slowdown`` times what was profiled.
         """
@@ -82,11 +82,11 @@ class _Timely:
     def ran(self, launch: Launch, took_s: float) -> None:
         """Nothing is learned."""
 
-    def _start(self, hosted: Host, head: Request, waiting: int, budget_s: float) -> Start:
+    def _start(self, hosted: Host, head: Request, waiting_rows: int, budget_s: float) -> Start:
         """As many waiting rows as fit a batch whose rows all have an answer within ``budget_s``."""
-        if waiting <= head.rows or hosted.max_batch <= head.rows:
+        if waiting_rows <= head.rows or hosted.max_batch <= head.rows:
             return Start(head.rows)
-        max_rows = min(waiting, hosted.max_batch)
+        max_rows = min(waiting_rows, hosted.max_batch)
         return Start(max(hosted.least_latency.max_rows_within(budget_s, max_rows), head.rows))
 
 
@@ -107,29 +107,29 @@ class ProactiveBatcher(_Timely):
         given_s = request.deadline_s - request.arrival_s
         return request.arrival_s + (1 - self.margin_frac) * min(given_s, request.slo_s)
 
-    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         budget_s = self.due_s(head) - now_s
         if slowdown * hosted.least_latency(head.rows) > budget_s:
             return CANNOT_MEET_DEADLINE
-        waiting = max(waiting, head.rows)
-        if waiting < hosted.max_batch:
-            last_moment_s = self.wanted_s(head) - slowdown * hosted.latency(waiting + 1)
+        waiting_rows = max(waiting_rows, head.rows)
+        if waiting_rows < hosted.max_batch:
+            last_moment_s = self.wanted_s(head) - slowdown * hosted.latency(waiting_rows + 1)
             if hosted.second_s and not head.is_deferred:
                 last_moment_s -= hosted.second_s
             if last_moment_s > now_s:
                 return Delay(until_s=last_moment_s)
-        return self._start(hosted, head, waiting, budget_s / slowdown)
+        return self._start(hosted, head, waiting_rows, budget_s / slowdown)
 
 
 @dataclass(frozen=True, slots=True)
 class GreedyBatcher(_Timely):
     """Work-conserving: a free worker takes at once what waits, as far as the most urgent request has time for."""
 
-    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         budget_s = self.due_s(head) - now_s
         if slowdown * hosted.least_latency(head.rows) > budget_s:
             return CANNOT_MEET_DEADLINE
-        return self._start(hosted, head, waiting, budget_s / slowdown)
+        return self._start(hosted, head, waiting_rows, budget_s / slowdown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,17 +138,17 @@ class StaticBatcher(_Timely):
 
     rows: int = 1
 
-    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         due_s, max_rows = self.due_s(head), min(self.rows, hosted.max_batch)
         if slowdown * hosted.least_latency(head.rows) > due_s - now_s:
             return CANNOT_MEET_DEADLINE
-        waiting = max(waiting, head.rows)
+        waiting_rows = max(waiting_rows, head.rows)
         last_moment_s = due_s - slowdown * hosted.latency(max_rows)
         if hosted.second_s and not head.is_deferred:
             last_moment_s -= hosted.second_s
-        if waiting < max_rows and last_moment_s > now_s:
+        if waiting_rows < max_rows and last_moment_s > now_s:
             return Delay(until_s=last_moment_s)
-        return self._start(hosted, head, min(waiting, max_rows), (due_s - now_s) / slowdown)
+        return self._start(hosted, head, min(waiting_rows, max_rows), (due_s - now_s) / slowdown)
 
 
 AIMD_STEP = 1.0  # rows
@@ -173,15 +173,15 @@ class AimdBatcher:
     def due_s(self, request: Request) -> float:
         return request.deadline_s
 
-    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
         del slowdown  # the size adapts to it
         if now_s > head.deadline_s:
             return CANNOT_MEET_DEADLINE
         max_rows = min(int(self._size.get(_key(hosted), 1.0)), hosted.max_batch)
-        waiting = max(waiting, head.rows)
-        if waiting < max_rows and head.arrival_s + self.timeout_s > now_s:
+        waiting_rows = max(waiting_rows, head.rows)
+        if waiting_rows < max_rows and head.arrival_s + self.timeout_s > now_s:
             return Delay(until_s=head.arrival_s + self.timeout_s)
-        return Start(rows=max(min(waiting, max_rows), head.rows))
+        return Start(rows=max(min(waiting_rows, max_rows), head.rows))
 
     def ran(self, launch: Launch, took_s: float) -> None:
         hosted, end_s = launch.hosted, launch.at_s + took_s
@@ -207,8 +207,8 @@ class NexusBatcher(_Timely):
 
     answer_frac: float = 0.0
 
-    def decide(self, head: Request, waiting: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
-        rows = max(min(waiting, hosted.max_batch), head.rows)
+    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+        rows = max(min(waiting_rows, hosted.max_batch), head.rows)
         if now_s + slowdown * hosted.least_latency(rows) > head.deadline_s:
             return CANNOT_MEET_DEADLINE
         return Start(rows)

@@ -108,7 +108,7 @@ class VersionRollout:
         if stage is RolloutStage.FULL:
             is_over = now_s - self.since_s >= self.specification.rollback_window_s
             return self._end(Ending.DONE, "", now_s) if is_over else self.wanted
-        is_passed, unlabelled, undecided = self._is_passed(), self._unlabelled(), self._undecided_shadow(now_s)
+        is_passed, unlabelled, undecided = self._is_passed(), self._why_unlabelled(), self._why_undecided(now_s)
         if not self.specification.is_auto:
             waits = is_passed or bool(undecided)
             self.wanted = replace(self.wanted, waits_for_promote=waits, note=unlabelled or undecided)
@@ -161,14 +161,14 @@ class VersionRollout:
             return counts.canary >= MIN_QUERIES and self.guard.verdict is Verdict.PASS
         return counts.shadowed >= MIN_QUERIES and self.guard.verdict_of_shadow is Verdict.PASS
 
-    def _unlabelled(self) -> str:
+    def _why_unlabelled(self) -> str:
         """That the guard cannot pass, as no label has come in so many queries; empty where it may."""
         counts = self.guard.counts
         queries = counts.shadowed if self.wanted.stage is RolloutStage.SHADOW else counts.canary
         lacking = self.guard.lacking_labels if queries >= MAX_UNLABELLED else ""
         return lacking and f"no label has come in {queries:,} queries, without which it cannot pass: {lacking}"
 
-    def _undecided_shadow(self, now_s: float) -> str:
+    def _why_undecided(self, now_s: float) -> str:
         """That the shadow has lasted long enough, and has not passed; else empty."""
         if self.wanted.stage is not RolloutStage.SHADOW or self.guard.verdict_of_shadow is Verdict.PASS:
             return ""

@@ -56,7 +56,9 @@ class EnergyLimits:
     def stopping(self, stage: int, rows: Ints, stops: Bools) -> Bools:
         """Those of ``rows`` that do not enter a ``stage``: they stop anyway, or it would take more than they have left.
 
-        As many go on as that allows, of a part the first.
+        As many go on as that allows, of a part the first. So with a stage of 2 J, however many rows share it, and two
+        parts of two rows that have 1 J and 5 J left: alone a row would take 2 J, together 0.5 J each, and 0.5 J is
+        what each row of the first part has. All four go on.
         """
         going = np.flatnonzero(~stops)
         if not len(going):
