@@ -92,6 +92,11 @@ def drained(steps: Stepwise[ResultT]) -> ResultT:
             return result
 
 
+def capped_timeout_s(asked_s: float | None, slo_s: float, max_timeout_s: float) -> float:
+    """The timeout of a request: what it asks for, at most the largest of both limits; without that, the SLO."""
+    return slo_s if asked_s is None else min(asked_s, max(max_timeout_s, slo_s))
+
+
 Inputs = tuple[Buffer, ...]
 ReadInputs = Callable[[], Inputs]
 """Decodes and checks the tensors of a request, in the order of the family's signature. Raises `BadRequest`.
