@@ -1,7 +1,8 @@
 """The simulator: one trace through the controller in virtual time.
 
-One class, though a long one: each event asks the controller, and what that decides becomes further events of the same
-run. Devices that are lost, stages of cascades and exits, and the times of batches have modules beside it.
+Each event asks the controller, and what that decides becomes further events of the same run: here, of requests and
+their batches. Plan changes and loads, devices that are lost, stages of cascades and exits, and the times of batches
+have modules beside it.
 """
 
 import math
@@ -9,41 +10,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count, islice, repeat
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 from msgspec.structs import replace
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import (
-    Admitted,
-    Delegate,
-    Effects,
-    Host,
-    Idle,
-    Launch,
-    Load,
-    StandbyEnd,
-    StandbyLoad,
-    WaitUntil,
-)
+from proteus_cli.control.decision import Admitted, Delegate, Effects, Idle, Launch, WaitUntil
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
-from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, Switch
-from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.warming import ASK_S
 from proteus_cli.domain.base import require
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey, variant_labels
+from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.change_text import hosting_text
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.report import Replan
 from proteus_cli.domain.request import Bounds, Outcome, Request, RequestRecord
 from proteus_cli.domain.stages.walk import Walk
 from proteus_cli.domain.trace import Trace
-from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.simulation.cascades import SimulatedCascades
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.confidences import Confidences
@@ -51,19 +34,15 @@ from proteus_cli.simulation.eval_rows import EvalRows, RowAnswersOf
 from proteus_cli.simulation.events import Events, Timer
 from proteus_cli.simulation.exits import SimulatedExits, exit_answers
 from proteus_cli.simulation.fleet import SimulatedDevice, SimulatedFleet
+from proteus_cli.simulation.loads import SimulatedLoads
 from proteus_cli.simulation.losses import Losses
+from proteus_cli.simulation.plan_changes import ReplanFunction, SimulatedPlanChanges
 from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.simulation.timing import SharedTimes, batch_times, load_time_s
 
 NEVER_S = math.inf
 SERVED, LATE = Outcome.SERVED, Outcome.LATE  # to look an enum member up takes as long as to make a `RequestRecord`
 PROGRESS_EVERY = 1000  # requests
-
-ReplanFunction = Callable[..., Plan]
-"""Called with a demand and the plan in force, and by name with ``without``, ``standbys`` and ``measured``.
-
-These are the outages, the standbys, and what cascades were measured to defer; empty ones are not passed. Raises
-`NoFeasiblePlan`."""
 
 
 def simulate(
@@ -141,9 +120,8 @@ class _Simulation:
         self.result = SimulationResult()
         self._saw = self.result.ended.append if saw is None else saw
         self._keeps_launches = saw is None
-        self._profiles, self._replan, self._rule, self._conditions = profiles, replan, policy.replanning, conditions
-        self._variant_labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
-        memory = _memory(plan, catalog, profiles, conditions) if policy.standbys and self._rule is not None else {}
+        rule = policy.replanning
+        memory = _memory(plan, catalog, profiles, conditions) if policy.standbys and rule is not None else {}
         attainment = {family.name: family.attainment for family in catalog.families}
         self._controller = Controller(
             catalog.slo_s(),
@@ -164,20 +142,27 @@ class _Simulation:
         self._exits = SimulatedExits(self._controller, profiles, confidences, conditions, rng)
         self._run_s, self._slow = batch_times(profiles, conditions, rng), conditions.slow
         self._shared_run_s = SharedTimes(profiles, conditions, rng)
-        self._load_time_s = load_time_s(conditions)
         self._last: Request | None = None  # that has arrived
         self._arrivals_over = False
         self._devices = {device: SimulatedDevice() for device in plan.devices}
+        self._loads = SimulatedLoads(
+            self._devices, profiles, self._controller, self._events, conditions, apply=self._apply
+        )
         self._timers = {device: Timer(partial(self._ask, device)) for device in plan.devices}
         self._apply(self._controller.adopt(plan, hosted_by(plan, profiles, attainment), 0.0), 0.0)
         fleet = SimulatedFleet(
             self._devices, profiles, self._controller, self._run_s, conditions, apply=self._apply, end=self._end
         )
         self.losses = Losses(conditions.failures, self._events, fleet, self._open_requests)
-        if self._rule is not None:  # after the losses, so that a decision knows what is found out at its moment
-            self._events.at(self._rule.every_s, self._tick)
+        self._plan_changes: SimulatedPlanChanges | None = None
+        if rule is not None:  # after the losses, so that a decision knows what is found out at its moment
+            self._plan_changes = SimulatedPlanChanges(
+                rule, replan, profiles, self._controller, self._events, self._loads, conditions, self.result,
+                apply=self._apply, ask=self._ask,
+            )  # fmt: skip
+            self._plan_changes.ask_later(0.0)
         if memory:
-            self._events.at(ASK_S, self._load_standbys)
+            self._events.at(ASK_S, self._loads.start_standbys)
 
     @property
     def arrived_s(self) -> float:
@@ -197,14 +182,13 @@ class _Simulation:
 
     def finish(self) -> None:
         """Run all events; drop the requests that no worker ever takes."""
-        self._arrivals_over = True
+        self._arrivals_over = self._loads.is_over = True
+        if self._plan_changes is not None:
+            self._plan_changes.is_over = True
         self._events.run_until(NEVER_S)
         self.result.measured = self._routes.measured(self.arrived_s)
         self.result.expected_attainment = self._controller.expected.mean(self.arrived_s)
         self._end(self._controller.dispatch.forget_all(), Outcome.DROPPED, NEVER_S)
-
-    def _hosted_by(self, plan: Plan) -> tuple[Host, ...]:
-        return hosted_by(plan, self._profiles, self._controller.attainment)
 
     def _open_requests(self) -> float:
         """How many requests have not ended; infinite while more may come."""
@@ -215,9 +199,7 @@ class _Simulation:
         """Do what a change of the controller's state asks for."""
         self._end(effects.dropped, Outcome.DROPPED, now_s)
         for load in effects.load:
-            idle_s = max(now_s, self._devices[load.device].busy_until_s)
-            missing = [host for host in load.hosts if host.key not in load.keeps]
-            self._events.at(self._loaded_s(load.device, missing, idle_s), self._loaded, load)
+            self._loads.start(load, now_s)
         for device in effects.ask:
             self._ask(device, now_s)
 
@@ -318,123 +300,6 @@ class _Simulation:
                 self._cascades.fall_back(r, now_s)
             else:
                 self._saw(RequestRecord(r.family, r.arrival_s, outcome))
-
-    def _tick(self, now_s: float) -> None:
-        """Ask for a plan, and solve for it; the next tick comes once it is in force, or given up."""
-        if self._arrivals_over or self._rule is None:
-            return
-        every_s, replanning = self._rule.every_s, self._controller.replanning
-        wanted = replanning.decide(now_s)
-        if wanted is None:
-            self._events.at(now_s + every_s, self._tick)
-            return
-        before, standbys = self._controller.plan, self._controller.topology.standbys
-        try:
-            known = _if_any(without=wanted.without, standbys=standbys, measured=wanted.measured)
-            plan = self._replan(wanted.demand_qps, before, **known)
-        except NoFeasiblePlan:  # what serves goes on serving, as in the live server
-            replanning.failed(wanted, now_s)
-            self._events.at(now_s + every_s, self._tick)
-        else:
-            solve_s = self._solve_s(now_s)
-            self._events.at(now_s + solve_s, self._deploy, wanted, plan, solve_s)
-
-    def _deploy(self, now_s: float, wanted: ReplanRequest, plan: Plan, solve_s: float) -> None:
-        """Load a plan beside what serves, and put it in force then, if it is still wanted."""
-        assert self._rule is not None  # noqa: S101 - it wanted the plan
-        every_s, replanning = self._rule.every_s, self._controller.replanning
-        before, standbys = self._controller.plan, self._controller.topology.standbys
-        swaps, hosted = plan.swaps_from(before, standbys), self._hosted_by(plan)
-        activated = plan.swaps_from(before) - swaps
-        what = hosting_text(before, plan, self._loads_s(plan, before, standbys), self._variant_labels)
-        # With `load_time_s`, nothing loads beside what serves; a load that takes no time takes no device away either.
-        rollout, load_time_s = PlanRollout(self._controller.topology, hosted), self._conditions.load_time_s
-        beside = rollout.begin(in_place=self._devices if load_time_s is not None else ())
-        for standby in beside.cancel:
-            self._devices[standby.device].standby = None
-            self._apply(self._controller.topology.standby_ended(standby, StandbyEnd.GIVEN_UP, now_s), now_s)
-        for device in beside.ask:
-            self._ask(device, now_s)
-
-        def adopt(then_s: float) -> None:
-            switch = rollout.loaded_beside((), then_s)
-            assert isinstance(switch, Switch)  # noqa: S101 - loads always succeed
-            if replanning.why_not(wanted, plan, then_s) is not None:
-                self._events.at(then_s + every_s, self._tick)
-                return
-            change = Replan(then_s, wanted.reason, solve_s, swaps, activated, what)
-            self.result.replans.append(change)
-            if not (wanted.is_routine and plan.hosts_as(before)):
-                self.result.changes.append(change)
-            replanning.planned(wanted)
-            in_place = () if load_time_s == 0 else switch.in_place
-            self._apply(self._controller.adopt(plan, hosted, then_s, in_place), then_s)
-            replanning.succeeded()
-            self._events.at(then_s + every_s, self._tick)
-
-        self._events.at(self._loaded_beside_s(beside, now_s), adopt)
-
-    def _solve_s(self, now_s: float) -> float:
-        """Seconds until a plan that is asked for now is there."""
-        back_s = max((until_s for from_s, until_s in self._conditions.no_solver if from_s <= now_s), default=now_s)
-        return max(back_s - now_s, 0.0) + self._conditions.solve_s
-
-    def _loads_s(
-        self, plan: Plan, before: Plan, standbys: Mapping[str, frozenset[VariantKey]]
-    ) -> dict[tuple[str, VariantKey], float]:
-        """Seconds of the loads that the change from ``before`` takes, by device and variant."""
-        load_s, hosted, nothing = self._load_time_s, before.hosted(), frozenset[VariantKey]()
-        return {
-            (device, key): load_s(measured)
-            for device, wanted in plan.hosted().items()
-            for key in wanted - hosted.get(device, nothing) - standbys.get(device, nothing)
-            if (measured := self._profiles[device].of(*key)) is not None
-        }
-
-    def _loaded_beside_s(self, step: LoadBeside, now_s: float) -> float:
-        """When the last device has loaded what it has not yet, beside what it hosts."""
-        kept = {each.device: each.keys for each in step.keep}
-        missing = dict[str, list[Host]]()
-        for host in step.hosts:
-            if host.key not in kept[host.device]:
-                missing.setdefault(host.device, []).append(host)
-        return max((self._loaded_s(device, hosts, now_s) for device, hosts in missing.items()), default=now_s)
-
-    def _loaded_s(self, device: str, missing: Iterable[Host], from_s: float) -> float:
-        """When a device has loaded what is missing, after the load of a standby that has begun there."""
-        state = self._devices[device]
-        loading = None if state.standby is None else state.standby.key
-        measured = [self._profiles[device].of(*host.key) for host in missing if host.key != loading]
-        load_s = sum([self._load_time_s(variant) for variant in measured if variant is not None])
-        return max(from_s, state.loads_until_s) + load_s
-
-    def _loaded(self, now_s: float, load: Load) -> None:
-        self._apply(self._controller.loaded(load, keys(load.hosts) | load.keeps, now_s), now_s)
-
-    def _load_standbys(self, now_s: float) -> None:
-        """Start the loads of standbys that are worth it now; again and again."""
-        if self._arrivals_over:
-            return
-        self._events.at(now_s + ASK_S, self._load_standbys)
-        while (load := (effects := self._controller.topology.next_standby(now_s)).standby) is not None:
-            measured = self._profiles[load.device].of(*load.key)
-            assert measured is not None  # noqa: S101 - only what was profiled stands by
-            state = self._devices[load.device]
-            begins_s = max(now_s, state.loads_until_s)
-            state.loads_until_s, state.standby = begins_s + self._load_time_s(measured), load
-            self._events.at(state.loads_until_s, self._standby_loaded, load)
-            self._apply(effects, now_s)
-
-    def _standby_loaded(self, now_s: float, load: StandbyLoad) -> None:
-        state = self._devices[load.device]
-        if state.standby is load:  # else it was given up
-            state.standby = None
-            self._apply(self._controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s), now_s)
-
-
-def _if_any(**arguments: object) -> dict[str, Any]:
-    """The arguments of a `ReplanFunction` that are not empty."""
-    return {name: value for name, value in arguments.items() if value}
 
 
 def _memory(

@@ -30,8 +30,9 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan, UsageError
 from proteus_cli.simulation.conditions import SOLVE_S, Conditions, Failure, LatencySampler, parse_failure
+from proteus_cli.simulation.plan_changes import ReplanFunction
 from proteus_cli.simulation.result import SimulationResult
-from proteus_cli.simulation.run import ReplanFunction, simulate
+from proteus_cli.simulation.run import simulate
 
 CATALOG = make_catalog(make_family("a", {"a-s": 0.6, "a-l": 1.0}, slo="1s"))
 MEASURED = (

@@ -29,8 +29,9 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.simulation.losses import SILENT_S
+from proteus_cli.simulation.plan_changes import ReplanFunction
 from proteus_cli.simulation.result import SimulationResult
-from proteus_cli.simulation.run import ReplanFunction, simulate
+from proteus_cli.simulation.run import simulate
 
 RUN_S = 0.01
 SPARSE_S = 0.02  # between requests, of which one device carries twice as many
