@@ -33,7 +33,8 @@ from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import BackendInfo, LatencyTable, Point, Profile, VariantProfile
+from proteus_cli.domain.profile.latency_table import LatencyTable
+from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.devices.executor import ExecutorBase
 from proteus_cli.serving.requests.data_plane import make_data_plane

@@ -18,7 +18,8 @@ from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.interference import CostPoint, SharingCost, VariantName
-from proteus_cli.domain.profile.profile import BackendInfo, LatencyTable, Point, Profile, VariantProfile
+from proteus_cli.domain.profile.latency_table import LatencyTable
+from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 from proteus_cli.domain.stages.cascade import CascadePoint, PlannedCascade
 from proteus_cli.domain.trace import Trace

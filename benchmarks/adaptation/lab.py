@@ -29,7 +29,8 @@ from proteus_cli.control.policies import PROTEUS as POLICY
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile, best_accuracy
+from proteus_cli.domain.profile.accuracies import best_accuracy
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.analysis.explain import max_multiple

@@ -18,7 +18,8 @@ from benchmarks.tables import Aim
 from proteus_cli.backends.discovery import discover
 from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
 from proteus_cli.domain.profile.interference import SharingModel
-from proteus_cli.domain.profile.profile import LatencyTable, Profile
+from proteus_cli.domain.profile.latency_table import LatencyTable
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.studies.sharing import SetCheck, SharingResult
 from proteus_cli.settings import DeviceSettings
 from proteus_cli.store import Workspace

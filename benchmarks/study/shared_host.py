@@ -21,7 +21,8 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.domain.base import MadeBy
 from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import LatencyTable, Point
+from proteus_cli.domain.profile.latency_table import LatencyTable
+from proteus_cli.domain.profile.profile import Point
 from proteus_cli.domain.request import Request
 
 FAMILY, VARIANT, SLOTS, MAX_BATCH = "f", "f-a", 4, 4

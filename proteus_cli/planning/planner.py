@@ -18,8 +18,9 @@ from proteus_cli.domain.fleet import ids_by_type
 from proteus_cli.domain.plan.catalog_rules import with_catalog
 from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.plan.rules import Rules, in_words
+from proteus_cli.domain.profile.accuracies import accuracies, best_accuracy, estimated_families, relative
 from proteus_cli.domain.profile.deferral import MeasuredDeferral, with_measured
-from proteus_cli.domain.profile.profile import Profile, accuracies, best_accuracy, estimated_families, relative
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan, NoPlanInTime, RulesConflict, UsageError

@@ -18,7 +18,8 @@ from proteus_cli.domain.catalog.catalog import NO_VARIANTS, Catalog, VariantsByD
 from proteus_cli.domain.demand import Demand, Forecast, LossCurve
 from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile, best_accuracy
+from proteus_cli.domain.profile.accuracies import best_accuracy
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION

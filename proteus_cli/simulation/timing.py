@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.profile.profile import LatencyTable, Profile, VariantProfile
+from proteus_cli.domain.profile.latency_table import LatencyTable
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.simulation.conditions import Conditions, LatencySampler
 

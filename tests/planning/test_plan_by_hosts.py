@@ -14,7 +14,7 @@ from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.capacity import slo_fraction
-from proteus_cli.domain.profile.profile import LatencyTable
+from proteus_cli.domain.profile.latency_table import LatencyTable
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.check import PlanCheckError, check_plan
 from proteus_cli.planning.planner import Planner

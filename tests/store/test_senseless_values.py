@@ -15,7 +15,8 @@ from proteus_cli.domain.base import MadeBy
 from proteus_cli.domain.engine import BuildOptions, BuiltEngine, EngineKey, Gpu
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import Base, Effect, FamilyEffect, Observation, PlanRecord
-from proteus_cli.domain.profile.profile import LatencyTable, Profile
+from proteus_cli.domain.profile.latency_table import LatencyTable
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import CATALOG, read_bytes
 from proteus_cli.settings import read_settings

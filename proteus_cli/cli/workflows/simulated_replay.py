@@ -12,15 +12,8 @@ from proteus_cli.domain.catalog.catalog import Family
 from proteus_cli.domain.demand import check_demand
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import (
-    Profile,
-    accuracies,
-    accuracy_by_variant,
-    best_accuracy,
-    estimated_families,
-    noisy_cells,
-    with_load_time,
-)
+from proteus_cli.domain.profile.accuracies import accuracies, accuracy_by_variant, best_accuracy, estimated_families
+from proteus_cli.domain.profile.profile import Profile, noisy_cells, with_load_time
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError

@@ -18,7 +18,8 @@ from proteus_cli.domain.plan.answer_limits import why_not_within
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import Rules, limits_of
 from proteus_cli.domain.profile.capacity import capacity_at
-from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, VariantProfile
+from proteus_cli.domain.profile.latency_table import LatencyTable
+from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.profile.shared_times import beside
 
 PriceOf = Callable[[str, str], float | None]

@@ -11,7 +11,8 @@ from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
 from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
-from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, VariantProfile
+from proteus_cli.domain.profile.latency_table import LatencyTable
+from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint

@@ -3,9 +3,8 @@
 The module has the values of one file, each of which checks those within it, and what is read out of several profiles.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, Protocol, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 from msgspec import UNSET, UnsetType
@@ -301,16 +300,6 @@ def _later(point: Point, by_s: float) -> Point:
     )
 
 
-def live_accuracies(profiles: Iterable[Profile]) -> dict[VariantKey, LiveAccuracyRecord]:
-    """What is recorded of variants, the last of each."""
-    found: dict[VariantKey, LiveAccuracyRecord] = {}
-    for measured in (each for profile in profiles for each in profile.variants):
-        live = measured.live
-        if not isinstance(live, UnsetType) and (measured.key not in found or found[measured.key].time < live.time):
-            found[measured.key] = live
-    return found
-
-
 def with_load_time(profiles: Mapping[str, Profile], load_s: float) -> dict[str, Profile]:
     """The profiles with that load time for every variant; devices that share measurements still do."""
     changed: dict[int, tuple[VariantProfile, ...]] = {}
@@ -324,88 +313,3 @@ def noisy_cells(profiles: Iterable[Profile]) -> int:
     """How many cells are marked as noisy; those that devices share count once."""
     distinct = {profile.measured_on: profile for profile in profiles}
     return sum(len(variant.noisy) for profile in distinct.values() for variant in profile.variants)
-
-
-def relative(accuracy: float, best: float) -> float:
-    """``accuracy`` as a part of the best; the whole where even the best is 0."""
-    return accuracy / best if best > 0 else 1.0
-
-
-def best_accuracy(profiles: Iterable[Profile]) -> dict[str, float]:
-    """The accuracy of the most accurate variant of each family, whatever it costs."""
-    return {family: max(of.values()) for family, of in accuracy_by_variant(profiles).items()}
-
-
-def accuracy_by_variant(profiles: Iterable[Profile]) -> dict[str, dict[str, float]]:
-    """The variants of each family, the most accurate first, with the accuracy on the device where that is highest."""
-    found: dict[str, dict[str, float]] = {}
-    distinct = {id(profile.variants): profile.variants for profile in profiles}  # like devices share theirs
-    for measured in (variant for variants in distinct.values() for variant in variants):
-        of_family = found.setdefault(measured.family, {})
-        of_family[measured.variant] = max(of_family.get(measured.variant, 0.0), measured.accuracy)
-    return {family: dict(sorted(of.items(), key=lambda each: -each[1])) for family, of in found.items()}
-
-
-def estimated_families(profiles: Iterable[Profile]) -> frozenset[str]:
-    """The families of which some variant's accuracy is an estimate, and with it the relative accuracy of all."""
-    distinct = {id(profile.variants): profile.variants for profile in profiles}
-    return frozenset(measured.family for variants in distinct.values() for measured in variants if measured.estimated)
-
-
-def accuracies(profiles: Mapping[str, Profile]) -> Callable[[str, str, str], float]:
-    """The accuracy of a variant by device id, family and variant; raises `KeyError` where it was never profiled.
-
-    Devices that share one profile share the work.
-    """
-    known: dict[int, dict[tuple[str, str], float]] = {}
-
-    def accuracy(device: str, family: str, variant: str) -> float:
-        variants = profiles[device].variants
-        if id(variants) not in known:
-            known[id(variants)] = {(v.family, v.variant): v.accuracy for v in variants}
-        return known[id(variants)][family, variant]
-
-    return accuracy
-
-
-class OfBatch(Protocol):
-    """Something measured of one batch size."""
-
-    @property
-    def batch(self) -> int:
-        """The number of rows."""
-        ...
-
-
-MeasuredT = TypeVar("MeasuredT", bound=OfBatch)
-
-
-class LatencyTable:
-    """Latency in seconds of every batch size, linear between the measured ones and never falling.
-
-    Beyond the largest measured batch it goes on with the cost per row of that batch.
-    """
-
-    def __init__(self, points: Sequence[MeasuredT], of: Callable[[MeasuredT], float]) -> None:
-        require(bool(points), "a latency table needs at least one point")
-        batches = [point.batch for point in points]
-        latencies_s = np.maximum.accumulate([of(point) for point in points])
-        # A batch below the first measured one costs what the first one does: it would be padded.
-        by_rows_s = np.interp(np.arange(batches[-1] + 1), batches, latencies_s)
-        self._by_rows: tuple[float, ...] = (0.0, *by_rows_s[1:].tolist())
-        self._per_row_s = self._by_rows[-1] / (len(self._by_rows) - 1)
-
-    def __call__(self, rows: int) -> float:
-        """Seconds that a batch of ``rows`` takes."""
-        try:
-            return self._by_rows[rows]
-        except IndexError:
-            return self._by_rows[-1] + (rows - len(self._by_rows) + 1) * self._per_row_s
-
-    def max_rows_within(self, budget_s: float, at_most: int) -> int:
-        """The largest batch of ``at_most`` rows or fewer that takes ``budget_s`` or less; 0 if none does."""
-        measured = len(self._by_rows) - 1
-        rows = at_most
-        while rows > measured and self(rows) > budget_s:
-            rows -= 1
-        return rows if rows > measured else bisect_right(self._by_rows, budget_s, 1, rows + 1) - 1

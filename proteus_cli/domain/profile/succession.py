@@ -6,7 +6,8 @@ import msgspec
 from msgspec import UNSET
 
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import Profile, VariantProfile, live_accuracies
+from proteus_cli.domain.profile.accuracies import live_accuracies
+from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.stages.cascade import CascadeProfile
 
 Names = Mapping[VariantKey, str]

@@ -13,7 +13,7 @@ from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device
 from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.profile.profile import best_accuracy, relative
+from proteus_cli.domain.profile.accuracies import best_accuracy, relative
 from proteus_cli.domain.profile.shared_times import sharing_factor
 from proteus_cli.errors import NoFeasiblePlan, NoPlanInTime
 from proteus_cli.planning.analysis.conflict import without_each

@@ -11,7 +11,8 @@ from proteus_cli import store
 from proteus_cli.control.devices.drift import Correction, corrected_profile
 from proteus_cli.control.devices.sharing import shared_profile
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import LiveAccuracyRecord, Profile, Recorded, VariantProfile, live_accuracies
+from proteus_cli.domain.profile.accuracies import live_accuracies
+from proteus_cli.domain.profile.profile import LiveAccuracyRecord, Profile, Recorded, VariantProfile
 from proteus_cli.domain.profile.succession import with_accuracies
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 

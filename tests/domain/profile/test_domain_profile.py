@@ -8,8 +8,10 @@ from proteus_cli.domain.base import LARGEST_BATCH
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.cluster.network import Network
 from proteus_cli.domain.plan.rules import PAPER_RULES
+from proteus_cli.domain.profile.accuracies import best_accuracy
 from proteus_cli.domain.profile.capacity import Capacity
-from proteus_cli.domain.profile.profile import LatencyTable, Point, Profile, best_accuracy, reached_over
+from proteus_cli.domain.profile.latency_table import LatencyTable
+from proteus_cli.domain.profile.profile import Point, Profile, reached_over
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 
 LATENCIES = st.dictionaries(st.integers(1, 64), st.floats(1e-5, 10.0), min_size=1, max_size=8).map(

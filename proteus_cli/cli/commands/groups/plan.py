@@ -114,7 +114,7 @@ def diff(
 
 
 def _say_what_is_live(profiles: "Mapping[str, Profile]") -> None:
-    from proteus_cli.domain.profile.profile import live_accuracies
+    from proteus_cli.domain.profile.accuracies import live_accuracies
     from proteus_cli.units import counted, format_percent
 
     for key, live in sorted(live_accuracies(profiles.values()).items()):
