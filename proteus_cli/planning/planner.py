@@ -28,7 +28,8 @@ from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.model.choices import require_amounts
 from proteus_cli.planning.model.hosted_now import Now
-from proteus_cli.planning.search import PlacementSearch, PlanningDemand
+from proteus_cli.planning.planning_demand import PlanningDemand
+from proteus_cli.planning.search import PlacementSearch
 from proteus_cli.planning.solver.lexicographic import Infeasible
 from proteus_cli.planning.solver.solve import OutOfTime
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
@@ -168,6 +169,7 @@ class Planner:
         *,
         rules: Rules | None = None,
         profiles: Mapping[str, Profile] | None = None,
+        catalog: Catalog | None = None,
         headroom: float | None = None,
     ) -> "Planner":
         """The same planner with these changes; ``rules`` are taken as they are, without those of the catalog."""
@@ -177,8 +179,9 @@ class Planner:
         other.headroom = self.headroom if headroom is None else headroom
         other.rules = self.rules if rules is None else rules
         other.profiles = self.profiles if profiles is None else dict(profiles)
-        if rules is not None or profiles is not None:
-            other._search = PlacementSearch(self.catalog, other.profiles, self.policy.variants, other.rules)  # noqa: SLF001 - of another planner of ours
+        other.catalog = self.catalog if catalog is None else catalog
+        if rules is not None or profiles is not None or catalog is not None:
+            other._search = PlacementSearch(other.catalog, other.profiles, self.policy.variants, other.rules)  # noqa: SLF001 - of another planner of ours
         return other
 
     def capacity_qps(self, placement: Placement, others: Collection[VariantKey] = ()) -> float:

@@ -1,105 +1,38 @@
 """The search for the best solution that can be placed: hosts are counted anew, and groups are split, until one can."""
 
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import chain
 
 import numpy as np
 from msgspec import UNSET
 from msgspec.structs import replace as replace_fields
 
-from proteus_cli.arrays import Floats, Ints
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.catalog.catalog import NO_VARIANTS, Catalog, VariantsByDevice
-from proteus_cli.domain.demand import Demand, Forecast, LossCurve
 from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.accuracies import best_accuracy
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
+from proteus_cli.planning.host_rounds import HostRounds, PlacedSolution, is_better
 from proteus_cli.planning.model.hosted_now import NOWHERE, Now
 from proteus_cli.planning.model.instance import Instance, make_instance
 from proteus_cli.planning.model.milp import Model, formulate
-from proteus_cli.planning.placements.cascades import with_whole_batches
-from proteus_cli.planning.placements.decode import placements
-from proteus_cli.planning.placements.host_counts import (
-    hosts_now,
-    kept_replicas,
-    likely_hosts,
-    needed_among,
-    needed_hosts,
-    sure_count,
-    sure_hosts,
-    with_more_hosts,
-)
-from proteus_cli.planning.placements.loads import current_replicas, devices_with_more_loads
-from proteus_cli.planning.placements.pack import pack, serves_all
 from proteus_cli.planning.placements.spares import with_spares
-from proteus_cli.planning.solver.lexicographic import Infeasible, optimise, relaxed_replicas
-from proteus_cli.planning.solver.solution import Solution
-from proteus_cli.planning.solver.solve import MANY_COLUMNS, OutOfTime
-from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand
+from proteus_cli.planning.planning_demand import PlanningDemand
+from proteus_cli.planning.solver.lexicographic import Infeasible
+from proteus_cli.planning.solver.solve import OutOfTime
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
 
 PLAIN_FRAC = 0.4  # of the search with cascades, the most that the plan without them may take
 FALLBACK_FRAC = 0.25  # of the search for several variants per device, kept for one variant on each where none is found
-SAME_MERIT = 1e-5
 MAX_SETS_APART = 100
 """Sets of variants, of all groups, up to which devices are told apart by what they host: exact loads need that."""
 MAX_SPLIT = 2  # models of other groupings than the simplest that are kept
-
-
-@dataclass(frozen=True, slots=True)
-class PlanningDemand:
-    """A demand of all families in queries per second, the headroom over it, and curves; none without a forecast.
-
-    A family that the forecast does not know has no queries, and any curve.
-    """
-
-    demand_qps: Mapping[str, float]
-    headroom: float
-    curves: tuple[LossCurve, ...]
-
-    @classmethod
-    def of(cls, demand: Demand, catalog: Catalog, headroom: float) -> "PlanningDemand":
-        """The demand in the order of the catalog; a family that is not in it has none."""
-        known = demand.curves if isinstance(demand, Forecast) else {}
-        curves = tuple(known.get(name, any_curve) for any_curve in [*known.values()][:1] for name in catalog.names)
-        return cls({name: float(demand.get(name, 0.0)) for name in catalog.names}, headroom, curves)
-
-    @property
-    def with_headroom_qps(self) -> Floats:
-        """The demand of each family times the headroom [F]."""
-        return np.array([qps * self.headroom for qps in self.demand_qps.values()])
-
-    @property
-    def lines(self) -> int:
-        """How many lines each loss curve has; 1 where there are no curves."""
-        return len(self.curves[0].lines) if self.curves else 1
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedSolution:
-    """A solution with its placements.
-
-    ``to_split``: the devices of groups that could not be placed, are over power, or need more loads than solved.
-    """
-
-    solution: Solution
-    placements: tuple[Placement, ...]
-    cascades: tuple[PlannedCascade, ...]
-    serves_all: bool
-    to_split: frozenset[str]
-    is_over_budget: bool
-
-    def limited(self) -> "PlacedSolution":
-        """The same, as the best that was found, though there may be a better one."""
-        return replace(self, solution=replace(self.solution, is_limited=True))
 
 
 Numbers = tuple[int, ...]
@@ -187,7 +120,7 @@ class PlacementSearch:
             if plain is None:
                 raise
             return plain.limited()
-        return plain if plain is not None and _is_better(plain.solution, found.solution) else found
+        return plain if plain is not None and is_better(plain.solution, found.solution) else found
 
     def serves_all(self, asked: PlanningDemand, deadline_s: float) -> bool | None:
         """Whether some solution serves all of a demand; None where the deadline leaves that open.
@@ -244,9 +177,15 @@ class PlacementSearch:
         Each round is a relaxation of the next, so the first solution that can be placed is optimal. At the latest that
         is when each device is a group.
         """
-        grouping = _Grouping(by_hosted=bool(now) and self._rules.is_resident_set and not self._is_wide(asked, now))
+        is_wide = self._is_wide(asked, now)
+        grouping = _Grouping(by_hosted=bool(now) and self._rules.is_resident_set and not is_wide)
+        counts_loads = bool(now) and not now.has_standbys and not is_wide
         while True:
-            found = self._solve_grouped(grouping, asked, now, deadline_s, plain)
+            every, model = self._model(grouping.numbers(self._profiles, now.hosted), asked.lines)
+            rounds = HostRounds(
+                every, model, self._rules, self._profiles, asked, now, deadline_s, counts_loads=counts_loads
+            )
+            found = rounds.best(plain)
             if not found.to_split:
                 return found
             if time.perf_counter() > deadline_s or INTERRUPTION.is_asked:
@@ -258,82 +197,10 @@ class PlacementSearch:
             else:
                 grouping = replace(grouping, alone=grouping.alone | found.to_split)
 
-    def _solve_grouped(
-        self,
-        grouping: _Grouping,
-        asked: PlanningDemand,
-        now: Now,
-        deadline_s: float,
-        plain: PlacedSolution | None,
-    ) -> PlacedSolution:
-        every, model = self._model(grouping.numbers(self._profiles, now.hosted), asked.lines)
-        current = current_replicas(every, now.resident) if now else None
-        instance, hosts = every, self._first_hosts(every, model, asked, now, plain, deadline_s)
-        while True:
-            if instance.depends_on_hosts:
-                instance = every.with_hosts(hosts)
-            target = TargetDemand.of(instance, asked.with_headroom_qps, asked.curves)
-            if instance.unplaceable or (self._rules.must_serve_all and target.exceeds_capacity):
-                raise Infeasible
-            round_by_s = self._round_by_s(instance, deadline_s)
-            solution = optimise(model, instance, self._rules, target, current, round_by_s)
-            if self._may_use_more_devices:
-                solution = with_more_hosts(instance, solution, self._rules)
-            needed = needed_hosts(instance, kept_replicas(instance, solution, self._rules))
-            packed = pack(instance, solution, self._rules, target)
-            if instance.sets is not None:
-                needed = np.maximum(needed, needed_among(instance, chain.from_iterable(packed.bundles)))
-            placed, cascades = placements(instance, solution, packed, asked.demand_qps, now, self._profiles)
-            found = sure_hosts(instance, placed, self._rules)
-            fewer = np.where(found < needed, np.maximum(found, 1), hosts)
-            if not instance.depends_on_hosts or (fewer == hosts).all():
-                break
-            hosts = fewer
-        to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
-        if current is not None and not now.has_standbys and not self._is_wide(asked, now):
-            to_split |= devices_with_more_loads(instance, solution, current, placed, now.hosted)
-        is_over_budget = "power" in self._rules.budgets and bool(packed.over_power)
-        if instance.ways is not None:
-            placed = with_whole_batches(instance, placed, cascades, found)
-        is_served = serves_all(instance, solution, packed, target)
-        return PlacedSolution(solution, placed, cascades, is_served, frozenset(to_split), is_over_budget)
-
-    def _first_hosts(
-        self, every: Instance, model: Model, asked: PlanningDemand, now: Now, plain: PlacedSolution | None, by_s: float
-    ) -> Ints:
-        """How many hosts of each family [F] to count on first, so that most plans need one or two solves.
-
-        One more than the family has now; for a new demand, than in the plan without cascades, or else in a relaxation;
-        where not all can be served, or the model is so large that its relaxation takes long, all devices. A family that
-        needs more for larger batches gets them within a few plans.
-        """
-        most = sure_count(self._profiles, self._rules)
-        if now:
-            return np.minimum(hosts_now(every, now) + 1, most)
-        if plain is not None and self._rules.uses_cascades:  # else it has one variant on each device, and fewer hosts
-            return np.minimum(sure_hosts(every, plain.placements, self._rules) + 1, most)
-        everywhere = np.full(len(every.families), most)
-        if not every.depends_on_hosts or len(every.choices) > MANY_COLUMNS:
-            return everywhere
-        instance = every.with_hosts(everywhere)
-        target = TargetDemand.of(instance, asked.with_headroom_qps, asked.curves)
-        replicas = relaxed_replicas(model, instance, self._rules, target, by_s)
-        if replicas is None:
-            return everywhere
-        idle = len(self._profiles) - math.ceil(replicas.sum()) if self._may_use_more_devices else 0
-        return np.minimum(likely_hosts(instance, replicas, idle), most)
-
     def _is_wide(self, asked: PlanningDemand, now: Now) -> bool:
         """Apart by what they host, devices would have too many sets: then the loads that are counted are a bound."""
         sets = self._model((), asked.lines)[0].sets
         return sets is not None and len(sets.keys) * len(set(now.hosted.values())) > MAX_SETS_APART
-
-    def _round_by_s(self, instance: Instance, deadline_s: float) -> float:
-        """When a round must end: with cascades, or losses to be survived, one for fewer hosts is likely to follow."""
-        is_last = self._rules.survives is None and instance.ways is None
-        if is_last or not instance.depends_on_hosts:
-            return deadline_s
-        return (time.perf_counter() + deadline_s) / 2
 
     def _model(self, numbers: Numbers, lines: int) -> tuple[Instance, Model]:
         """For curves of so many ``lines``. Beside the models of the simplest grouping, the last ones are kept."""
@@ -363,16 +230,5 @@ class PlacementSearch:
                 found.append(f"no variant of `{family}` has an accuracy of {least:g}, the best has {best:.4f}")
         return "; ".join(found)
 
-    @property
-    def _may_use_more_devices(self) -> bool:
-        """Devices that a plan leaves idle cost nothing that the rules count."""
-        return not (self._rules.pack or self._rules.resources or self._rules.is_resident_set)
-
     def __getstate__(self) -> dict[str, object]:
         return {**vars(self), "_compiled": {}}
-
-
-def _is_better(plain: Solution, found: Solution) -> bool:
-    """Whether the first merit in which they differ is better without cascades."""
-    pairs = zip(plain.merits, found.merits, strict=True)
-    return next((mine > other for mine, other in pairs if abs(mine - other) > SAME_MERIT * max(abs(other), 1.0)), False)

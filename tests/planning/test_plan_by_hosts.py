@@ -140,3 +140,51 @@ def test_each_batch_is_in_time_with_the_hosts_of_the_plan_and_none_is_worse_than
     assert mine.served_qps >= other.served_qps - 1e-4
     if mine.served_qps <= other.served_qps + 1e-4:
         assert mine.accuracy_qps >= other.accuracy_qps - 1e-3
+
+
+SLOW_ON_CPUS = Tiny(
+    accuracy={"a": {"slow": 0.9, "fast": 0.5}},
+    latency_s={
+        ("cpu", "a", "slow"): {1: 0.060},
+        ("cpu", "a", "fast"): {1: 0.200},
+        ("gpu", "a", "slow"): {1: 0.060},
+        ("gpu", "a", "fast"): {1: 0.040},
+    },
+    devices=("gpu",) + ("cpu",) * 6,
+    demand_qps={"a": 40.0},
+    price={"cpu": 1.0, "gpu": 1.0},
+    rules=Rules(),
+)
+"""A CPU is in time with the slow variant alone, where 5 hosts share the queue; the GPU carries 25 qps by itself."""
+
+
+def test_a_family_without_hosts_gets_as_many_as_it_needs_in_the_next_plan() -> None:
+    """The plan in force was made without any query of `a`, which needs five hosts for its first answer in time."""
+    tiny = Tiny(
+        accuracy={"a": {"slow": 0.9}, "b": {"b0": 0.8}},
+        latency_s={("cpu", "a", "slow"): {1: 0.060}, ("cpu", "b", "b0"): {1: 0.020}},
+        devices=("cpu",) * 8,
+        demand_qps={"a": 0.0, "b": 100.0},
+        rules=Rules(),
+    )
+    later = replace(tiny, demand_qps={"a": 20.0, "b": 20.0}, current=tiny.planned()).planned()
+    assert later.shortfall_qps == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_family_whose_demand_rises_gets_all_hosts_that_it_needs_in_the_next_plan() -> None:
+    """For 15 qps, the GPU is enough; 80 qps need all devices."""
+    now = replace(SLOW_ON_CPUS, demand_qps={"a": 15.0}, rules=Rules(minimize="cost")).planned()
+    assert len(now.placements) == 1
+    later = replace(SLOW_ON_CPUS, demand_qps={"a": 80.0}, current=now).planned()
+    assert later.shortfall_qps == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [Rules(), Rules(minimize="cost"), Rules(pack=True), Rules(budget_cost=7.0)],
+    ids=["most accurate", "cheapest", "packed", "within a budget"],
+)
+def test_idle_devices_join_whatever_the_rules_where_demand_would_be_unserved_else(rules: Rules) -> None:
+    """40 qps of the slow variant are the work of three CPUs, whose batches are in time with two hosts more."""
+    plan = replace(SLOW_ON_CPUS, rules=rules).planned()
+    assert plan.unserved_qps["a"] == pytest.approx(0.0, abs=1e-6)

@@ -1,10 +1,10 @@
-"""Why there is no plan: the smallest set of demands and rules that can't be met together."""
+"""Why there is no plan: few demands and rules that can't be met together."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
+from itertools import chain, combinations, islice
 
 import msgspec
 from msgspec import UNSET
@@ -15,6 +15,12 @@ from proteus_cli.planning.planner import Planner
 from proteus_cli.units import format_duration, format_percent, format_rate
 
 Question = Callable[[frozenset[int]], bool]
+
+MAX_QUESTIONS = 200
+"""Questions after which a smallest set is not searched for any more. Each is a solve."""
+
+MAX_CANDIDATES = 100_000
+"""Sets that are compared with all complements to find the next candidate, before the search is given up likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,8 @@ class _Requirement:
 
 def smallest_conflict(planner: Planner, demand_qps: Mapping[str, float]) -> tuple[str, ...]:
     """The fewest demands, rules and limits of networks that can't be met together, in words; empty where all can.
+
+    Where there are so many that the fewest take too long to find, it is a set of which none can be left out.
 
     A demand is met where all of the family's queries are served, with the planner's headroom. What the time limit
     leaves open counts as possible: what is named can't be met for sure, but there may be fewer, or some where none is.
@@ -68,6 +76,9 @@ def without_each(rules: Rules) -> Iterator[tuple[str, Rules]]:
 def smallest_infeasible_subset(size: int, is_feasible: Question) -> frozenset[int]:
     """The smallest subset of ``range(size)`` that is infeasible; empty where the whole set is feasible.
 
+    After `MAX_QUESTIONS`, or where `MAX_CANDIDATES` do not hit all complements, it is one that is feasible without any
+    of its elements.
+
     Feasibility must be monotone. An infeasible subset hits the complement of each feasible one. So a smallest set that
     hits all known complements is either infeasible, and then the smallest, or it gives another complement (Ignatiev et
     al., "Smallest MUS extraction with minimal hitting set dualization", 2015).
@@ -76,11 +87,22 @@ def smallest_infeasible_subset(size: int, is_feasible: Question) -> frozenset[in
     if is_feasible(everything):
         return frozenset()
     complements: list[frozenset[int]] = []
-    while True:
+    for _ in range(MAX_QUESTIONS // (size + 1)):  # so many questions take a candidate and what it is grown by, at most
         candidate = _smallest_hitting_set(size, complements)
+        if candidate is None:
+            break
         if not is_feasible(candidate):
             return candidate
         complements.append(everything - _grown(candidate, everything, is_feasible))
+    return _shrunk(everything, is_feasible)
+
+
+def _shrunk(subset: frozenset[int], is_feasible: Question) -> frozenset[int]:
+    """Leave out what can be, the first elements first, so that the set stays infeasible."""
+    for each in sorted(subset):
+        if not is_feasible(subset - {each}):
+            subset -= {each}
+    return subset
 
 
 def _grown(subset: frozenset[int], everything: frozenset[int], is_feasible: Question) -> frozenset[int]:
@@ -90,12 +112,13 @@ def _grown(subset: frozenset[int], everything: frozenset[int], is_feasible: Ques
     return subset
 
 
-def _smallest_hitting_set(size: int, sets: Sequence[AbstractSet[int]]) -> frozenset[int]:
-    for count in range(size + 1):
-        for chosen in combinations(range(size), count):
-            if all(not each.isdisjoint(chosen) for each in sets):
-                return frozenset(chosen)
-    raise AssertionError("the whole set hits every set that isn't empty")
+def _smallest_hitting_set(size: int, sets: Sequence[AbstractSet[int]]) -> frozenset[int] | None:
+    """The smallest set that has an element of each of ``sets``; None where `MAX_CANDIDATES` have not."""
+    candidates = chain.from_iterable(combinations(range(size), count) for count in range(size + 1))
+    for chosen in islice(candidates, MAX_CANDIDATES):
+        if all(not each.isdisjoint(chosen) for each in sets):
+            return frozenset(chosen)
+    return None
 
 
 def _demands(planner: Planner, demand_qps: Mapping[str, float]) -> Iterator[_Requirement]:
@@ -148,6 +171,7 @@ def _rules_asking(rules: Rules, requirements: Sequence[_Requirement]) -> Rules:
     nothing = Rules(
         capacity=rules.capacity,
         slo_fraction=rules.slo_fraction,
+        attainment=rules.attainment,
         residency=rules.residency,
         cascades=rules.cascades,
         prefer=rules.prefer,

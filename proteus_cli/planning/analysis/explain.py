@@ -14,6 +14,7 @@ from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.profile.accuracies import best_accuracy, relative
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.profile.shared_times import sharing_factor
 from proteus_cli.errors import NoFeasiblePlan, NoPlanInTime
 from proteus_cli.planning.analysis.conflict import without_each
@@ -225,8 +226,7 @@ def _questions(planner: Planner, plan: Plan) -> Iterator[_Question]:
     for kind, devices in plan.fleet.items():
         more, host = f"one more {kind}", host_of(devices[0])
         another = as_device(planner.profiles[devices[0]], f"{host}/{more}" if host else more)
-        richer = planner.with_changes(profiles={**planner.profiles, another.device.id: another})
-        yield _Question(more, "device", richer, plan.demand_qps)
+        yield _Question(more, "device", _with_device(planner, another, devices[0]), plan.demand_qps)
     for text, rules in without_each(planner.rules):
         yield _Question(f"without “{text}”", "rule", planner.with_changes(rules=rules), plan.demand_qps)
     if planner.rules.uses_cascades:
@@ -238,6 +238,16 @@ def _questions(planner: Planner, plan: Plan) -> Iterator[_Question]:
     if planner.rules.is_resident_set and any(profile.sharing for profile in planner.profiles.values()):
         free = {device: replace_fields(profile, sharing=()) for device, profile in planner.profiles.items()}
         yield _Question("if sharing cost no time", "sharing", planner.with_changes(profiles=free), plan.demand_qps)
+
+
+def _with_device(planner: Planner, another: Profile, like: str) -> Planner:
+    """The planner with another device, which costs as much as one ``like`` it."""
+    name, catalog = another.device.id, planner.catalog
+    price = catalog.price_of(like, another.device.type)
+    prices = catalog.price_per_hour if price is None else {**catalog.price_per_hour, name: price}
+    return planner.with_changes(
+        profiles={**planner.profiles, name: another}, catalog=replace_fields(catalog, price_per_hour=prices)
+    )
 
 
 def _price(question: _Question, plan: Plan) -> Price:

@@ -94,19 +94,21 @@ class Instance:
     max_share: Floats
     unplaceable: tuple[str, ...]
     hosts: tuple[int, ...]
+    min_hosts: tuple[int, ...] = ()
     may_hold_several: bool = False
     ways: Ways | None = None
     sets: ResidentSets | None = None
     whole: "Instance | None" = None
 
-    def with_hosts(self, hosts: Ints) -> "Instance":
-        """The same instance with the capacities where so many hosts serve each family [F]."""
+    def with_hosts(self, hosts: Ints, min_hosts: Ints | None = None) -> "Instance":
+        """The same instance with the capacities where so many hosts serve each family [F], which has ``min_hosts``."""
         capacities, capacity_qps = self._capacity_table.at(hosts[self.choice_family])
         return replace(
             self,
             capacities=capacities,
             capacity_qps=capacity_qps,
             hosts=tuple(hosts.tolist()),
+            min_hosts=() if min_hosts is None else tuple(min_hosts.tolist()),
             whole=self.whole or self,
         )
 

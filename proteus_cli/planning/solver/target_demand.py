@@ -103,12 +103,16 @@ def parameter_values(
 
 
 def _fewest_hosts(instance: Instance) -> Floats:
-    """The fewest hosts of each family [F] with which any of the choices that are counted on is in time; 0 for one."""
+    """The fewest hosts of each family [F] with which any of the choices that are counted on is in time; 0 for one.
+
+    No fewer than the instance says.
+    """
     fewest = np.full(len(instance.families), np.inf)
     for c in np.flatnonzero(instance.capacity_qps > 0).tolist():
         choice = instance.choices[c]
         fewest[choice.family] = min(fewest[choice.family], choice.capacity_steps[0].hosts)
-    return np.where((fewest > 1) & (fewest < np.inf), fewest, 0.0)
+    fewest = np.where((fewest > 1) & (fewest < np.inf), fewest, 0.0)
+    return np.maximum(fewest, instance.min_hosts) if instance.min_hosts else fewest
 
 
 def _max_share_frac(instance: Instance, target: TargetDemand) -> Floats:

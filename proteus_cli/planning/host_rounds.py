@@ -1,0 +1,216 @@
+"""Solves with the capacities for some number of hosts, until the plan has as many hosts as its batches need.
+
+With more hosts, a family's batches may be larger and still in time, so a variant on a device carries more. How many
+hosts there are is known once the solution is placed. So hosts are counted on, and counted again after each round.
+"""
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import chain
+
+import numpy as np
+
+from proteus_cli.arrays import Ints
+from proteus_cli.domain.plan.plan import Placement
+from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.stages.cascade import PlannedCascade
+from proteus_cli.planning.model.hosted_now import Now
+from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.model.milp import Model
+from proteus_cli.planning.placements.cascades import with_whole_batches
+from proteus_cli.planning.placements.decode import placements
+from proteus_cli.planning.placements.host_counts import (
+    hosts_now,
+    kept_replicas,
+    likely_hosts,
+    needed_among,
+    needed_hosts,
+    sure_count,
+    sure_hosts,
+    with_more_hosts,
+)
+from proteus_cli.planning.placements.loads import current_replicas, devices_with_more_loads
+from proteus_cli.planning.placements.pack import Packed, pack, serves_all
+from proteus_cli.planning.planning_demand import PlanningDemand
+from proteus_cli.planning.solver.lexicographic import Infeasible, optimise, relaxed_replicas
+from proteus_cli.planning.solver.solution import Solution
+from proteus_cli.planning.solver.solve import MANY_COLUMNS, OutOfTime
+from proteus_cli.planning.solver.target_demand import TargetDemand
+
+SAME_MERIT = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedSolution:
+    """A solution with its placements.
+
+    ``to_split``: the devices of groups that could not be placed, are over power, or need more loads than solved.
+    """
+
+    solution: Solution
+    placements: tuple[Placement, ...]
+    cascades: tuple[PlannedCascade, ...]
+    serves_all: bool
+    to_split: frozenset[str]
+    is_over_budget: bool
+
+    def limited(self) -> "PlacedSolution":
+        """The same, as the best that was found, though there may be a better one."""
+        return replace(self, solution=replace(self.solution, is_limited=True))
+
+
+@dataclass(frozen=True, slots=True)
+class _Round:
+    """A solution, how it was placed, and how many ``hosts`` each family [F] has there and its batches need."""
+
+    instance: Instance
+    target: TargetDemand
+    solution: Solution
+    packed: Packed
+    placements: tuple[Placement, ...]
+    cascades: tuple[PlannedCascade, ...]
+    hosts: Ints
+    needed_hosts: Ints
+
+
+class HostRounds:
+    """The rounds for one ``grouping`` of the devices and one demand.
+
+    ``every`` is the instance that counts on all devices. With ``counts_loads``, groups are split where more variants
+    must be loaded than the solution says. The deadline is a time of `time.perf_counter`.
+    """
+
+    def __init__(
+        self,
+        every: Instance,
+        model: Model,
+        rules: Rules,
+        profiles: Mapping[str, Profile],
+        asked: PlanningDemand,
+        now: Now,
+        deadline_s: float,
+        *,
+        counts_loads: bool,
+    ) -> None:
+        self._every, self._model, self._rules, self._profiles = every, model, rules, profiles
+        self._asked, self._now, self._deadline_s, self._counts_loads = asked, now, deadline_s, counts_loads
+        self._all_hosts: Ints = np.full(len(every.families), sure_count(profiles, rules))
+        self._current = current_replicas(every, now.resident) if now else None
+
+    def best(self, plain: PlacedSolution | None) -> PlacedSolution:
+        """The best solution, counting on the hosts that are likely first; ``plain`` is the one without cascades.
+
+        Where that does not serve all, the better of it and one that counts on all devices first, and then has families
+        have the hosts that their batches need, if they can. Raises `Infeasible` and `OutOfTime`.
+        """
+        found = None
+        try:
+            found = self._counting_on(self._first_hosts(plain))
+        except Infeasible:
+            if not self._every.depends_on_hosts:
+                raise
+        if found is not None and (found.serves_all or not self._every.depends_on_hosts):
+            return found
+        try:
+            other = self._counting_on(self._all_hosts, requires_hosts=True)
+        except (Infeasible, OutOfTime):
+            if found is None:
+                raise
+            return found
+        return other if found is None or is_better(other.solution, found.solution) else found
+
+    def _counting_on(self, hosts: Ints, *, requires_hosts: bool = False) -> PlacedSolution:
+        """The solution that counts on so many ``hosts`` of each family [F], or those that it turns out to have.
+
+        Where it has fewer than its batches need, the next round ``requires_hosts``; if that can't be, or else at once,
+        it counts on those that are there.
+        """
+        every, min_hosts = self._every, np.zeros_like(hosts)
+        while True:
+            try:
+                done = self._round(every.with_hosts(hosts, min_hosts) if every.depends_on_hosts else every)
+            except Infeasible:
+                if not min_hosts.any():
+                    raise
+                hosts, min_hosts = np.where(min_hosts, np.maximum(min_hosts - 1, 1), hosts), np.zeros_like(hosts)
+                continue
+            lacking = done.hosts < done.needed_hosts
+            fewer = np.where(lacking, np.maximum(done.hosts, 1), hosts)
+            if not every.depends_on_hosts or (fewer == hosts).all():
+                return self._placed(done)
+            if requires_hosts and (done.needed_hosts > min_hosts)[lacking].any():
+                min_hosts = np.where(lacking, np.maximum(done.needed_hosts, min_hosts), min_hosts)
+            else:
+                hosts, min_hosts = fewer, np.zeros_like(hosts)
+
+    def _round(self, instance: Instance) -> _Round:
+        """Solve once, and place that."""
+        rules, asked = self._rules, self._asked
+        target = TargetDemand.of(instance, asked.with_headroom_qps, asked.curves)
+        if instance.unplaceable or (rules.must_serve_all and target.exceeds_capacity):
+            raise Infeasible
+        solution = optimise(self._model, instance, rules, target, self._current, self._round_by_s())
+        if self._may_use_more_devices:
+            solution = with_more_hosts(instance, solution, rules)
+        needed = needed_hosts(instance, kept_replicas(instance, solution, rules))
+        packed = pack(instance, solution, rules, target)
+        if instance.sets is not None:
+            needed = np.maximum(needed, needed_among(instance, chain.from_iterable(packed.bundles)))
+        placed, cascades = placements(instance, solution, packed, asked.demand_qps, self._now, self._profiles)
+        hosts = sure_hosts(instance, placed, rules)
+        return _Round(instance, target, solution, packed, placed, cascades, hosts, needed)
+
+    def _placed(self, done: _Round) -> PlacedSolution:
+        """What came of the last round, and the groups to split before another one."""
+        instance, solution, packed, placed = done.instance, done.solution, done.packed, done.placements
+        to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
+        if self._current is not None and self._counts_loads:
+            to_split |= devices_with_more_loads(instance, solution, self._current, placed, self._now.hosted)
+        is_over_budget = "power" in self._rules.budgets and bool(packed.over_power)
+        if instance.ways is not None:
+            placed = with_whole_batches(instance, placed, done.cascades, done.hosts)
+        is_served = serves_all(instance, solution, packed, done.target)
+        return PlacedSolution(solution, placed, done.cascades, is_served, frozenset(to_split), is_over_budget)
+
+    def _first_hosts(self, plain: PlacedSolution | None) -> Ints:
+        """How many hosts of each family [F] to count on first, so that most plans need one or two solves.
+
+        One more than the family has now; for a new demand, than in the plan without cascades, or else in a relaxation;
+        where not all can be served, or the model is so large that its relaxation takes long, all devices. A family that
+        needs more for larger batches gets them within a few plans, or at once where not all is served else.
+        """
+        every, all_hosts = self._every, self._all_hosts
+        if self._now:
+            return np.minimum(hosts_now(every, self._now) + 1, all_hosts)
+        if plain is not None and self._rules.uses_cascades:  # else it has one variant on each device, and fewer hosts
+            return np.minimum(sure_hosts(every, plain.placements, self._rules) + 1, all_hosts)
+        if not every.depends_on_hosts or len(every.choices) > MANY_COLUMNS:
+            return all_hosts
+        instance = every.with_hosts(all_hosts)
+        target = TargetDemand.of(instance, self._asked.with_headroom_qps, self._asked.curves)
+        replicas = relaxed_replicas(self._model, instance, self._rules, target, self._deadline_s)
+        if replicas is None:
+            return all_hosts
+        idle = len(self._profiles) - math.ceil(replicas.sum()) if self._may_use_more_devices else 0
+        return np.minimum(likely_hosts(instance, replicas, idle), all_hosts)
+
+    def _round_by_s(self) -> float:
+        """When a round must end: with cascades, or losses to be survived, one for fewer hosts is likely to follow."""
+        is_last = self._rules.survives is None and self._every.ways is None
+        if is_last or not self._every.depends_on_hosts:
+            return self._deadline_s
+        return (time.perf_counter() + self._deadline_s) / 2
+
+    @property
+    def _may_use_more_devices(self) -> bool:
+        """Devices that a plan leaves idle cost nothing that the rules count."""
+        return not (self._rules.pack or self._rules.resources or self._rules.is_resident_set)
+
+
+def is_better(one: Solution, found: Solution) -> bool:
+    """Whether the first merit in which they differ is better in ``one``."""
+    pairs = zip(one.merits, found.merits, strict=True)
+    return next((mine > other for mine, other in pairs if abs(mine - other) > SAME_MERIT * max(abs(other), 1.0)), False)
