@@ -176,7 +176,7 @@ STAGES = """
 import signal, sys
 from pathlib import Path
 from proteus_cli.store import Workspace
-from proteus_cli.variants.staging import Staging, staging
+from proteus_cli.variants.staging import staging
 
 with staging(Workspace(Path(sys.argv[1]))):
     print("staged", flush=True)
