@@ -1,5 +1,6 @@
 """Whether a derived variant is worth keeping: a decision about numbers that were measured."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -51,16 +52,25 @@ def frontier(standings: Mapping[str, Standing]) -> dict[str, Judgement]:
     """Which of several variants a plan may want, where none is made of another.
 
     The fastest, each that is more accurate than all that are faster, and the most accurate in any case. What misses
-    the SLO is of no use. Rates and accuracies are the same where `judge` takes them to be.
+    the SLO is of no use. Rates and accuracies are the same where `judge` takes them to be, and of what is left out
+    something kept is as fast and as accurate.
     """
-    within = [name for name, each in standings.items() if each.qps > 0]
+    within = {name: each for name, each in standings.items() if each.qps > 0}
     kept: list[str] = []
-    for name in sorted(within, key=lambda name: (-standings[name].qps, -standings[name].accuracy)):
-        own = standings[name]
-        if not kept or _is_more_accurate(own, standings[kept[-1]]):
-            kept = [*(other for other in kept if not _is_better(own, standings[other])), name]
-    best = max(within, key=lambda name: (standings[name].accuracy, standings[name].qps), default=None)
+    for name in sorted(within, key=lambda name: _worth(within[name]), reverse=True):
+        if not any(_is_as_good(within[other], within[name]) for other in kept):
+            kept.append(name)
+    kept.sort(key=lambda name: -within[name].qps)
+    best = max(within, key=lambda name: (within[name].accuracy, within[name].qps), default=None)
     return {name: _of_frontier(name, standings, kept, is_best=name == best) for name in standings}
+
+
+def _worth(one: Standing) -> float:
+    """Rate and accuracy, each in units of the largest difference that counts as none: what is better has more of it.
+
+    `_is_better` is not transitive, as such differences add up. In this order nothing is beaten by what comes later.
+    """
+    return math.log(one.qps) / math.log1p(SAME_RATE_FRAC) + one.accuracy / ACCURACY_TOLERANCE
 
 
 def _of_frontier(name: str, standings: Mapping[str, Standing], kept: Sequence[str], *, is_best: bool) -> Judgement:
@@ -71,15 +81,18 @@ def _of_frontier(name: str, standings: Mapping[str, Standing], kept: Sequence[st
         return Judgement(kept=True, why="the most accurate")
     if name in kept:
         return Judgement(kept=True, why="the fastest" if name == kept[0] else "more accurate than all that are faster")
-    as_good = next(other for other in reversed(kept) if not _is_faster(own, standings[other]))
+    as_good = next(other for other in reversed(kept) if _is_as_good(standings[other], own))
     return Judgement(kept=False, why=f"{as_good} is as fast, and as accurate")
 
 
 def _is_better(one: Standing, other: Standing) -> bool:
     """Whether one is better in one respect, and as good in the other."""
-    if _is_faster(other, one) or _is_more_accurate(other, one):
-        return False
-    return _is_faster(one, other) or _is_more_accurate(one, other)
+    return _is_as_good(one, other) and not _is_as_good(other, one)
+
+
+def _is_as_good(one: Standing, other: Standing) -> bool:
+    """Whether one is as fast as the other, and as accurate."""
+    return not (_is_faster(other, one) or _is_more_accurate(other, one))
 
 
 def _is_faster(one: Standing, other: Standing) -> bool:

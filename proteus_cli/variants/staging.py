@@ -16,17 +16,22 @@ from proteus_cli.input_files import CATALOG, WEIGHTS, open_input, read_text
 from proteus_cli.store.models.prepared_models import NO_PREPARATION, Preparation, prepared
 
 _PREFIX = ".adding-"
+_AGAIN = "run it again, so that what was changed is kept"
 
 
 class Staging:
-    """New files for the catalog to name, in a directory of their own until `commit` moves all of them to their places.
+    """New files for the catalog to name, in directories of their own until `commit` moves all of them to their places.
 
-    Files are named as in the catalog: relative to it. Those that were not staged are where they are.
+    Files are named as in the catalog: relative to it, or absolute. Those that were not staged are where they are. A
+    staged file is on the file system of its place, so that it can be moved there. Its path in the directory is the
+    whole path of its place: no two collide, none leaves the directory, and a model finds its external data.
     """
 
-    def __init__(self, place: store.Workspace, directory: Path) -> None:
-        self._place, self._directory = place, directory
-        self._names: list[str] = []
+    def __init__(self, place: store.Workspace, directory: Path, opened: ExitStack) -> None:
+        self._place, self._directory, self._opened = place, directory, opened
+        self._by_file_system = {directory.stat().st_dev: directory}
+        self._staged: dict[Path, Path] = {}
+        """By the place that each file will have."""
 
     @property
     def scratch(self) -> Path:
@@ -35,7 +40,7 @@ class Staging:
 
     def path(self, name: str) -> Path:
         """Where the file is until `commit`."""
-        return self._directory / name if name in self._names else self._place.model_path(name)
+        return self._staged.get(self._target(name), self._place.model_path(name))
 
     def loaded(self, family: Family | None, model: Path) -> Path:
         """The file that is loaded for a model of a family: with the family's preparation, if it has one.
@@ -63,43 +68,67 @@ class Staging:
 
     def drop(self, name: str) -> None:
         """Leave a staged file behind."""
-        self._names.remove(name)
+        del self._staged[self._target(name)]
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a file is there, or staged."""
+        target = self._target(name)
+        return target in self._staged or target.exists()
 
     def _new(self, name: str) -> Path:
-        target = self._place.model_path(name)
-        if target.exists() or name in self._names:
-            raise ArtefactError(f"`{target}` is there already.", hint="remove it, or move it out of the way")
-        self._names.append(name)
-        return self._directory / name
+        if self.is_taken(name):
+            raise ArtefactError(
+                f"`{self._place.model_path(name)}` is there already.", hint="remove it, or move it out of the way"
+            )
+        target = self._target(name)
+        self._staged[target] = self._beside(target)
+        return self._staged[target]
+
+    def _target(self, name: str) -> Path:
+        """The place of a file, without links, so that each place has one name."""
+        return Path(os.path.realpath(self._place.model_path(name)))
+
+    def _beside(self, target: Path) -> Path:
+        """Where a file is staged: in a directory of ours on the file system of its place."""
+        there = next(parent for parent in target.parents if parent.is_dir())
+        file_system = there.stat().st_dev
+        if file_system not in self._by_file_system:
+            self._by_file_system[file_system] = Path(self._opened.enter_context(_locked_directory(there)))
+        return self._by_file_system[file_system] / "files" / target.relative_to(target.anchor)
 
     def commit(self, catalog: str, *, before: str | None) -> None:
         """Move all files to their places, and write the catalog: all of it, or nothing.
 
         ``before`` is the text that ``catalog`` was made of; None where there was no catalog. Raises `ArtefactError`,
-        also where the catalog says something else by now.
+        also where the catalog says something else by now, or another file has come to a place.
         """
-        self._require_unchanged(before)
-        text = self._directory / self._place.catalog_path.name
+        path = self._target(self._place.catalog_path.name)
+        text = self._beside(path)
         store.write_text(text, catalog)
-        files = {self._directory / name: self._place.model_path(name) for name in self._names}
-        store.move_in_order(files | {text: self._place.catalog_path})
+        with _lock(self._place.catalog_path.parent):  # so that of two that commit the second one sees the first
+            self._require_unchanged(before)
+            for target in self._staged:
+                if target.exists():
+                    raise ArtefactError(f"`{target}` was written meanwhile, so nothing was added.", hint=_AGAIN)
+            store.move_in_order({staged: target for target, staged in self._staged.items()} | {text: path})
 
     def _require_unchanged(self, before: str | None) -> None:
-        path, hint = self._place.catalog_path, "run it again, so that what was changed is kept"
-        if (read_text(path, CATALOG, hint=hint) if path.exists() else None) != before:
-            raise ArtefactError(f"`{path}` was changed meanwhile, so nothing was added to it.", hint=hint)
+        path = self._place.catalog_path
+        if (read_text(path, CATALOG, hint=_AGAIN) if path.exists() else None) != before:
+            raise ArtefactError(f"`{path}` was changed meanwhile, so nothing was added to it.", hint=_AGAIN)
 
 
 @contextmanager
 def staging(place: store.Workspace) -> Iterator[Staging]:
-    """A `Staging` whose directory is removed at the end, with whatever was not committed. Raises `ArtefactError`.
+    """A `Staging` whose directories are removed at the end, with whatever was not committed. Raises `ArtefactError`.
 
-    The directory is beside the catalog: ``engines/`` may be another file system than the rest of the workspace. It is
-    removed after SIGTERM and SIGHUP, too; that of a process that was killed, by the next `staging` there.
+    One is beside the catalog: ``engines/`` may be another file system than the rest of the workspace. Files on other
+    file systems have one there, above their places. All are removed after SIGTERM and SIGHUP, too; those of a process
+    that was killed, by the next `staging` there.
     """
-    parent = place.catalog_path.parent
-    with ending_by_exception(), _locked_directory(parent) as name:
-        yield Staging(place, Path(name))
+    with ending_by_exception(), ExitStack() as opened:
+        directory = opened.enter_context(_locked_directory(place.catalog_path.parent))
+        yield Staging(place, Path(directory), opened)
 
 
 @contextmanager

@@ -168,6 +168,71 @@ def test_versions_for_a_roll_out_are_written_and_the_catalog_is_as_it_was(ws: Pa
     ]
 
 
+def named(ws: Path, small: str, large: str) -> None:
+    """Give the models other places in the catalog, below ``models/spots/``."""
+    path = ws / "engines/catalog.toml"
+    for variant, name in (("spots-s", small), ("spots-l", large)):
+        model = f"models/spots/{variant}/1/model.onnx"
+        (ws / "engines/models/spots" / name).write_bytes((ws / "engines" / model).read_bytes())
+        path.write_text(path.read_text().replace(model, f"models/spots/{name}"))
+
+
+KEEPS_APART = """
+import onnx
+from pathlib import Path
+for path in sorted(map(str, Path(sys.argv[2]).glob("*.onnx"))):
+    onnx.save_model(onnx.load(path), path, save_as_external_data=True, location="weights.bin", size_threshold=0)
+"""
+
+
+def test_external_data_comes_along(ws: Path) -> None:
+    """Both models keep their weights in one file, so they get versions of different numbers."""
+    named(ws, "spots-s.onnx", "spots-l.onnx")
+    (ws / "train.py").write_text(TRAIN + KEEPS_APART)
+    ended = retrained(ws)
+    assert ended.code == 0, ended
+    assert paths_of(ws) == ["3/spots-s.onnx", "2/spots-l.onnx"]
+    assert (ws / "engines/models/spots/2/weights.bin").is_file()
+    assert (ws / "engines/models/spots/3/weights.bin").is_file()
+    assert retrained(ws).code == 0
+    assert paths_of(ws) == ["5/spots-s.onnx", "4/spots-l.onnx"]
+
+
+def test_variants_that_share_a_file_get_versions_of_different_numbers(ws: Path) -> None:
+    named(ws, "both.onnx", "both.onnx")
+    versions = retrained(ws, "--json").document()["versions"]
+    assert [(each["variant"], each["version"]) for each in versions] == [("spots-l", 2), ("spots-s", 3)]
+    assert paths_of(ws) == ["3/both.onnx", "2/both.onnx"]
+    assert retrained(ws, "--keep-catalog").code == 0
+    assert retrained(ws).code == 0
+    assert paths_of(ws) == ["7/both.onnx", "6/both.onnx"]
+
+
+def test_versions_are_counted_whatever_the_name_of_the_file(ws: Path) -> None:
+    """Some names are patterns of other names."""
+    named(ws, "spots[1].onnx", "spots-l.onnx")
+    assert retrained(ws, "--keep-catalog").code == 0
+    (ws / "engines/models/spots/2").rename(ws / "engines/models/spots/5")
+    assert retrained(ws).code == 0
+    assert paths_of(ws) == ["6/spots[1].onnx", "6/spots-l.onnx"]
+    shown = proteus("task", "show", "spots", "-w", ws, "--json").document()
+    assert [each["versions"] for each in shown["variants"]] == [[5, 6], [5, 6]]
+
+
+def test_a_model_outside_of_engines_that_cannot_be_used_leaves_nothing_there(ws: Path, tmp_path: Path) -> None:
+    path, outside = ws / "engines/catalog.toml", tmp_path / "outside"
+    path.write_text(path.read_text().replace("models/spots/spots-s/1/model.onnx", "../../outside/s.onnx"))
+    (ws / "engines/models/spots/spots-s").rename(outside)
+    (outside / "1/model.onnx").rename(outside / "s.onnx")
+    before = files(outside)
+    (ws / "train.py").write_text(TRAIN.replace("range(3)", "range(2)"))
+    assert "`scores` has [2] against [3]" in refused(ws)
+    assert files(outside) == before
+    (ws / "train.py").write_text(TRAIN)
+    assert retrained(ws).code == 0
+    assert (outside / "2/s.onnx").is_file()
+
+
 def test_a_server_that_is_not_there_is_told_before_anything_is_trained(ws: Path) -> None:
     assert "Can't reach the server at `http://127.0.0.1:9`" in refused(ws, "--url", "http://127.0.0.1:9", code=1)
 

@@ -1,7 +1,8 @@
 """What a workspace has of its tasks."""
 
-from collections.abc import Iterator
+import glob
 from dataclasses import dataclass
+from pathlib import Path
 
 from proteus_cli.domain.catalog.catalog import Family, Variant
 from proteus_cli.store import Workspace
@@ -55,12 +56,12 @@ def registered(workspace: Workspace, family: Family) -> RegisteredTask | None:
 def _variant(workspace: Workspace, variant: Variant, onnx: str) -> RegisteredVariant:
     model = workspace.model_path(onnx)
     number = model.parent.name
-    versions = tuple(sorted(_numbers(path.parent.name for path in model.parent.parent.glob(f"*/{model.name}"))))
     is_number = number.isdecimal()
-    return RegisteredVariant(
-        variant.name, variant.accuracy, onnx, int(number) if is_number else 0, versions if is_number else ()
-    )
+    versions = versions_in(model.parent.parent, model.name) if is_number else ()
+    return RegisteredVariant(variant.name, variant.accuracy, onnx, int(number) if is_number else 0, versions)
 
 
-def _numbers(names: Iterator[str]) -> Iterator[int]:
-    return (int(name) for name in names if name.isdecimal())
+def versions_in(directory: Path, name: str) -> tuple[int, ...]:
+    """The versions that are there of a model, ascending: directories named by a number, with a file of that name."""
+    numbers = (path.parent.name for path in directory.glob(f"*/{glob.escape(name)}"))
+    return tuple(sorted(int(number) for number in numbers if number.isdecimal()))

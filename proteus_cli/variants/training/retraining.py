@@ -12,9 +12,10 @@ from proteus_cli.domain.catalog.catalog import VERSION_MARK, Catalog, Family, Va
 from proteus_cli.domain.catalog.task import Task
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, TrainingFailed, UsageError
-from proteus_cli.input_files import CATALOG, read_text
+from proteus_cli.input_files import CATALOG, MODEL, read_bytes, read_text
 from proteus_cli.progress import Advance, Say, StepCounter
 from proteus_cli.store import catalog_text
+from proteus_cli.store.models.external_data import external_files
 from proteus_cli.variants.accuracy import DIGITS
 from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement
 from proteus_cli.variants.models import require_same_tensors, unusable
@@ -24,6 +25,7 @@ from proteus_cli.variants.training.arrays import LabelledRows, apart_from, held_
 from proteus_cli.variants.training.ladder import kinds_of, require_packages, variant_name
 from proteus_cli.variants.training.processes import Limits, require_success, run_command
 from proteus_cli.variants.training.recipes import train_ladder
+from proteus_cli.variants.training.registered import versions_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +126,9 @@ def retrain(
         staged.scratch.mkdir()
         models = _trained(known, rows.to_train, wanted, staged.scratch, limits, steps, say)
         split = _split_path(known, staged, rows)
-        numbered = {variant: _next_version(known, variant) for variant in models}
+        numbered = {variant: _stage_version(known, staged, variant, model) for variant, model in models.items()}
         versions = {variant: version for variant, (version, _) in numbered.items()}
         paths = {variant: path for variant, (_, path) in numbered.items()}
-        for variant, path in models.items():
-            staged.copy(path, paths[variant])
         _require_same_tensors(known, staged, paths, backend)
         old = {variant: str(family.variant(variant).onnx) for variant in (wanted if rows.is_new else models)}
         new = {f"{variant}{VERSION_MARK}{versions[variant]}": path for variant, path in paths.items()}
@@ -216,14 +216,22 @@ def _trained_by_command(
     return written
 
 
-def _next_version(known: KnownTask, variant: str) -> tuple[int, str]:
-    """The number of the new version, one more than any that is there, and its path beside the earlier one."""
+def _stage_version(known: KnownTask, staged: Staging, variant: str, model: Path) -> tuple[int, str]:
+    """Stage a new version beside the earlier one, with its external data: its number, and the path of the model.
+
+    The number is one more than any that is there, and a later one where variants share a file or a directory, and its
+    files would have places of others. Raises `ArtefactError`.
+    """
     current = PurePosixPath(str(known.family.variant(variant).onnx))
     is_numbered = current.parent.name.isdecimal()
     directory = current.parent.parent if is_numbered else current.parent
-    there = known.workspace.model_path(str(directory)).glob(f"*/{current.name}")
-    names = [current.parent.name, *(path.parent.name for path in there)]
-    version = 1 + max((int(name) for name in names if name.isdecimal()), default=1)
+    parts = external_files(model, read_bytes(model, MODEL, hint="the task's command is to write ONNX files"))
+    files = {current.name: model} | {part.relative_to(model.parent).as_posix(): part for part in parts}
+    version = 1 + max(versions_in(known.workspace.model_path(str(directory)), current.name), default=1)
+    while any(staged.is_taken(str(directory / str(version) / name)) for name in files):
+        version += 1
+    for name, file in files.items():
+        staged.copy(file, str(directory / str(version) / name))
     return version, str(directory / str(version) / current.name)
 
 
