@@ -112,7 +112,7 @@ def survey(blocks: Blocks) -> Survey:
         stops = np.searchsorted(seconds, seconds + PEAK_SECONDS)
         peak_arrivals = max(peak_arrivals, int((up_to[stops] - up_to[:-1]).max()))
         last_window_us = np.concatenate([last_window_us, block["time_us"]])
-        last_window_us = last_window_us[last_window_us >= last_us - PEAK_SECONDS * SECOND_US]
+        last_window_us = last_window_us[last_window_us > last_us - PEAK_SECONDS * SECOND_US]
     peak_arrivals = max(peak_arrivals, len(last_window_us))
     duration_s = last_us / SECOND_US
     is_long = duration_s >= PEAK_WINDOW_S
