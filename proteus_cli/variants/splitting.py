@@ -115,7 +115,7 @@ def proposed(confidences: Singles) -> list[str]:
             hint='name the condition: `--stop-when "exit >= 2"`; or `confidence` of the family in engines/catalog.toml',
         )
     thresholds = (np.quantile(known, 1 - part, method="higher") for part in STOPPING.values())
-    return list(dict.fromkeys(f"confidence >= {float(f'{threshold:.6g}')!r}" for threshold in thresholds))
+    return list(dict.fromkeys(f"confidence >= {float(threshold)!r}" for threshold in thresholds))
 
 
 class _Splitting:
