@@ -248,7 +248,7 @@ def test_a_full_device_is_an_error_and_stays_a_device(tiny: Tiny, monkeypatch: p
     def never(*_arguments: Any, **_options: Any) -> None:
         pytest.fail("a device must not be replaced by a file")
 
-    monkeypatch.setattr("tempfile.mkstemp", never)
+    monkeypatch.setattr("proteus_cli.store.files._temporary_beside", never)
     assert "No space left on device" in proteus(*PLAN, "-o", "/dev/full", "-w", tiny.root).refused()
     assert Path("/dev/full").is_char_device()
 

@@ -165,7 +165,7 @@ def test_a_split_is_told_in_json_and_lines(made: Tiny, model: Path) -> None:
 @pytest.mark.parametrize(
     "confidences",
     [
-        np.repeat(np.array([0.1, 2 / 3], np.float32), [30, 70]),  # many rows are as sure as the one that is the quantile
+        np.repeat(np.array([0.1, 2 / 3], np.float32), [30, 70]),  # many rows are as sure as the quantile
         np.tanh(np.linspace(0, 9, 200)).astype(np.float32),  # sure ones are close together
         np.array([0.2000007, 1.0000007, 100.00057], np.float32),
     ],

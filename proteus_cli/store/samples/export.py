@@ -65,7 +65,7 @@ def sampled_rows(root: Path, family: str, *, since_unix_s: float, labelled_only:
 
 
 def write_split(path: Path, rows: SampledRows, *, with_answers: bool) -> None:
-    """Write an eval split, which has also what was answered if ``with_answers``.
+    """Write an eval split, which has also what was answered if ``with_answers``. A new file is for its owner alone.
 
     Raises `ArtefactError`, also where an input has the name of another array.
     """
@@ -79,7 +79,7 @@ def write_split(path: Path, rows: SampledRows, *, with_answers: bool) -> None:
             hint="name the input of the model otherwise: `y` are the labels, and in training data, `answer` and"
             " `confidence` what was answered",
         )
-    with writing(path) as file:
+    with writing(path, 0o600) as file:
         write_arrays(file, {**arrays, **rows.inputs}, compression=ZIP_DEFLATED)
 
 

@@ -171,6 +171,7 @@ def test_an_exported_eval_split_is_read_as_any_other(tmp_path: Path) -> None:
     write(tmp_path, 2, encoded_labels("a", RUN, {1: [4, 5]}), kind=LABELS)
     rows = sampled_rows(tmp_path, "a", since_unix_s=0.0, labelled_only=True)
     write_split(tmp_path / "eval.npz", rows, with_answers=False)
+    assert stat.S_IMODE((tmp_path / "eval.npz").stat().st_mode) == 0o600, "as the samples, for their owner alone"
     specs = [TensorSpec("x", np.dtype(np.float32), (2,)), TensorSpec("file", np.dtype(np.uint8), ())]
     inputs, labels = labelled_rows(tmp_path / "eval.npz", specs)
     assert (labels.tolist(), inputs["x"].tolist()) == ([4, 5], [[1.0, 1.0], [2.0, 2.0]])
