@@ -17,13 +17,12 @@ import msgspec
 
 from proteus_cli import __version__
 from proteus_cli.domain.base import MadeBy
-from proteus_cli.errors import ArtefactError
+from proteus_cli.errors import NO_ROOM, ArtefactError
 from proteus_cli.input_files import ARTEFACT, decoded, read_bytes
 
 T = TypeVar("T")
 
 _ANYONE = 0o666  # may read and write, less what the umask takes
-_FULL = {errno.ENOSPC, errno.EDQUOT}
 _GZIP_LEVEL = 6  # 9 makes a trace 0.4 % smaller, in four times the time
 
 
@@ -182,7 +181,7 @@ def _as_artefact_error(path: Path) -> Iterator[None]:
         hint = "choose another place with `-o` or `--workspace`"
         raise ArtefactError(
             f"Can't write `{path}`: {error.strerror or error}.",
-            hint=f"free some space, or {hint}" if error.errno in _FULL else hint,
+            hint=f"free some space, or {hint}" if error.errno in NO_ROOM else hint,
         ) from error
 
 
