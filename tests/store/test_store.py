@@ -346,6 +346,17 @@ def test_a_file_that_is_not_there_or_a_directory_is_refused_with_the_hint(tmp_pa
 # The workspace
 
 
+def test_a_byte_order_mark_before_a_catalog_changes_nothing(tmp_path: Path) -> None:
+    """Some editors write one. `read_text` leaves it out, too."""
+    workspace, text = Workspace(tmp_path), "format = 1\n[[family]]\nname = 'a'\nslo = '1s'\n"
+    text += "[[family.variant]]\nname = 'b'\naccuracy = 0.9\n"
+    store.write_text(workspace.catalog_path, text)
+    plain, inputs = workspace.catalog(), workspace.digests([workspace.catalog_path])
+    workspace.catalog_path.write_text(text, encoding="utf-8-sig")
+    assert workspace.catalog() == plain
+    workspace.require_current(inputs)
+
+
 def test_a_broken_catalog_names_the_file_and_the_field(tmp_path: Path) -> None:
     workspace = Workspace(tmp_path)
     with pytest.raises(ArtefactError, match=r"No file .*catalog\.toml") as caught:
