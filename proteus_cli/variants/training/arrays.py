@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import ZIP_DEFLATED
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from numpy.lib.npyio import NpzFile
 from proteus_cli.arrays import Ints, Singles
 from proteus_cli.domain.base import require
 from proteus_cli.store.eval_splits import array_header, classes_of, of_npz
+from proteus_cli.store.samples.chunk import write_arrays
 from proteus_cli.store.samples.export import ANSWERED
 
 LABELS = "y"
@@ -45,8 +47,7 @@ class LabelledRows:
     def npz(self) -> bytes:
         """As the content of an eval split."""
         content = io.BytesIO()
-        arrays: dict[str, Any] = {self.name: self.x, LABELS: self.y}
-        np.savez_compressed(content, **arrays)
+        write_arrays(content, {self.name: self.x, LABELS: self.y}, compression=ZIP_DEFLATED)
         return content.getvalue()
 
 
