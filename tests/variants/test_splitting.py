@@ -1,5 +1,6 @@
 """`proteus catalog split`: stages that compute what the whole model does, and operating points no label has chosen."""
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -128,6 +129,9 @@ def test_what_cannot_be_cut_leaves_all_as_it_was(made: Tiny, model: Path, tmp_pa
     ):
         with pytest.raises(ArtefactError, match=problem):
             splits(made, given, cuts)
+    fixed = whole_exit_net(tmp_path / "fixed.onnx", rows=1)
+    with pytest.raises(ArtefactError, match=f"`x` of `{re.escape(str(fixed))}` has no dynamic batch axis"):
+        splits(made, fixed)
     with pytest.raises(UsageError, match=r"stop_when of `net`: .*at column"):
         splits(made, model, stop_when="confidence > much")
     with pytest.raises(UsageError, match="Family `tones` has no labelled rows"):
