@@ -152,8 +152,8 @@ def csv_pieces(blocks: Blocks, names: Sequence[str], *, own: Sequence[str], per_
     before the first piece where there is nothing to write, or something that counts can't hold.
     """
     if per_second:
-        hint = "write one row per arrival; `--without-slo` leaves latency targets out"
-        trace.require_countable(own, "The trace", hint=hint)
+        leaves_out = "; `--without-slo` leaves latency targets out" if list(own) == ["slo_s"] else ""
+        trace.require_countable(own, "The trace", hint=f"write one row per arrival{leaves_out}")
     full = (block for block in blocks if len(block))
     first = next(full, None)
     if first is None:
