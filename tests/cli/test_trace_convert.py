@@ -492,12 +492,11 @@ def test_counts_refuse_to_lose_latency_targets_unless_they_are_to_be_left_out(tm
 
 def test_counts_refuse_to_lose_what_no_option_leaves_out(tmp_path: Path) -> None:
     text = "arrival_s,family,slo_s,min_accuracy\n1,a,0.05,0.9\n"
-    for ended in (
-        convert(tmp_path, text, "--per-second"),
-        convert(tmp_path, text, "--per-second", "--without-slo"),
-    ):
-        assert "which counts can't hold" in ended.refused()
-        assert ended.stderr.endswith("hint: write one row per arrival\n")
+    for options, what in (((), "latency targets"), (("--without-slo",), "minimum accuracies")):
+        ended = convert(tmp_path, text, "--per-second", *options)
+        assert (ended.code, ended.stdout) == (2, "")
+        told = f"The trace has {what} by request, which counts can't hold.\n\nhint: write one row per arrival\n"
+        assert ended.stderr.endswith(f"error: {told}")
 
 
 def test_minima_and_latency_targets_stay_with_their_requests(tmp_path: Path) -> None:
