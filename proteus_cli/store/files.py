@@ -129,8 +129,8 @@ def write_in_order(contents: Mapping[Path, bytes]) -> None:
 def move_in_order(files: Mapping[Path, Path]) -> None:
     """Move files (their new places by their old ones) on one file system, all of them or none.
 
-    The last one may replace a file. A crash meanwhile may leave the first ones moved, so a file that refers to others
-    comes after them. Raises `ArtefactError`.
+    The last one may replace a file, and gets its permissions. A crash meanwhile may leave the first ones moved, so a
+    file that refers to others comes after them. Raises `ArtefactError`.
     """
     moved: list[tuple[Path, Path]] = []
     with _interrupts_deferred():
@@ -138,8 +138,11 @@ def move_in_order(files: Mapping[Path, Path]) -> None:
             for old, new in files.items():
                 with _as_artefact_error(new):
                     new.parent.mkdir(parents=True, exist_ok=True)
-                    old.replace(new.resolve())
-                    moved.append((old, new.resolve()))
+                    place = _followed(new)
+                    if (kept := _permissions(place)) is not None:
+                        old.chmod(kept)
+                    old.replace(place)
+                    moved.append((old, place))
         except ArtefactError:
             for old, new in reversed(moved):
                 new.replace(old)
@@ -193,13 +196,18 @@ def _followed(path: Path) -> Path:
     return place
 
 
+def _permissions(path: Path) -> int | None:
+    """Those of the file that is to be replaced; None where there is none."""
+    return stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+
+
 @contextlib.contextmanager
 def _temporary_beside(path: Path, mode: int = _ANYONE) -> Iterator[tuple[IO[bytes], Path]]:
     """An open file beside ``path``, and its name; removed at the end unless it was renamed.
 
     It has the permissions of the file at ``path``; where there is none, ``mode``, less the umask.
     """
-    kept = stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+    kept = _permissions(path)
     temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode if kept is None else kept)
     try:

@@ -109,8 +109,10 @@ def test_a_file_that_is_replaced_keeps_its_mode(mode: int, tmp_path: Path, monke
     with umask(0o022):
         store.write_bytes(path, b"new")
         store.write_in_order({path: b"newer"})
-    assert (path.read_text(), path.stat().st_mode & 0o777) == ("newer", mode)
-    assert modes == {mode}
+        store.write_bytes(tmp_path / "staged", b"newest")
+        store.move_in_order({tmp_path / "staged": path})
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("newest", mode)
+    assert modes == {mode, 0o644}, "of the staged one, too"
 
 
 def test_links_that_lead_round_in_circles_are_an_error_of_the_user(tmp_path: Path) -> None:
