@@ -34,6 +34,7 @@ Any other exception is a bug of the program and keeps its traceback.
 import errno
 from typing import ClassVar
 
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT}
 _OF_A_PATH = {errno.EACCES, errno.ENAMETOOLONG}
 
 
@@ -79,6 +80,16 @@ def unsearchable(error: OSError) -> ArtefactError | None:
     return ArtefactError(
         f"Can't look at `{error.filename}`: {error.strerror}.",
         hint="check its name, and whether this user may search its directories",
+    )
+
+
+def without_room(error: OSError) -> ArtefactError | None:
+    """What a user is told where there was no room for what was written to no file of a name; None: other errors."""
+    if error.errno not in NO_ROOM or error.filename is not None:
+        return None
+    return ArtefactError(
+        f"Can't write to stdout, or to a temporary file: {error.strerror}.",
+        hint="free some space; `TMPDIR` says where temporary files are",
     )
 
 

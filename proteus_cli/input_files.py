@@ -9,6 +9,7 @@ import io
 import os
 import stat
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -166,13 +167,13 @@ def decoded(content: bytes, decode: Callable[[bytes], T], what: str, *, hint: st
 
 
 def decode_toml(content: bytes, kind: type[T]) -> T:
-    """TOML as a ``kind``. Raises what `decoded` expects of a decoder.
+    """TOML as a ``kind``, with or without a byte order mark. Raises what `decoded` expects of a decoder.
 
     The parser takes quadratic time for a key of many parts, which stand on one line with dots between them.
     """
     if any(line.count(b".") > MAX_DOTS for line in content.splitlines()):
         raise ValueError(f"a line has more than {MAX_DOTS:,} dots")
-    return msgspec.toml.decode(content, type=kind)
+    return msgspec.toml.decode(content.removeprefix(BOM_UTF8), type=kind)
 
 
 # --- text

@@ -126,8 +126,8 @@ def add_exits(
     return path
 
 
-def whole_exit_net(path: Path, *, seed: int = 0, has_shortcut: bool = False) -> Path:
-    """The stages of `exit_stages` as one model: outputs ``scores1``, ``scores2``, ``scores``.
+def whole_exit_net(path: Path, *, seed: int = 0, has_shortcut: bool = False, rows: int | str = "n") -> Path:
+    """The stages of `exit_stages` as one model: outputs ``scores1``, ``scores2``, ``scores``, of ``rows``.
 
     With a shortcut, the last exit also takes ``features1``.
     """
@@ -145,9 +145,9 @@ def whole_exit_net(path: Path, *, seed: int = 0, has_shortcut: bool = False) -> 
             last = "both"
             nodes.append(helper.make_node("Add", [features, "features1"], [last]))
         nodes.append(helper.make_node("MatMul", [last, f"v{place}"], [scores]))
-        outputs.append(tensor(scores, ["n", CLASSES]))
+        outputs.append(tensor(scores, [rows, CLASSES]))
         before, width = features, WIDTH
-    return save_model(path, nodes, inputs=[tensor("x", ["n", INPUTS])], outputs=outputs, weights=weights)
+    return save_model(path, nodes, inputs=[tensor("x", [rows, INPUTS])], outputs=outputs, weights=weights)
 
 
 # --- running them

@@ -15,7 +15,7 @@ from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.commands import agent, demo, devices, doctor, init, profile, replay, serve
 from proteus_cli.cli.commands.groups import catalog, cluster, engines, plan, rollout, samples, study, task, trace
-from proteus_cli.errors import ProteusError, unsearchable
+from proteus_cli.errors import ArtefactError, ProteusError, unsearchable, without_room
 
 app = typer.Typer(
     name="proteus",
@@ -93,14 +93,27 @@ def run() -> None:
             console.say("interrupted")
         raise
     except BrokenPipeError:  # the reader of our stdout went away, e.g. `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_output()
         sys.exit(1)
     except OSError as error:
-        problem = unsearchable(error)
+        problem = _problem(error)
         if problem is None or _wants_traceback():
             raise
         console.report_error(problem.message, problem.hint)
         sys.exit(problem.exit_code)
+
+
+def _problem(error: OSError) -> ArtefactError | None:
+    """What the user can act on; None: a bug of the program."""
+    no_room = without_room(error)
+    if no_room is not None:
+        _forget_output()
+    return no_room or unsearchable(error)
+
+
+def _forget_output() -> None:
+    """What stdout did not take is not written to it at the end, either, which would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _wants_traceback() -> bool:

@@ -18,7 +18,8 @@ from proteus_cli.domain.base import require
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import EVAL_SPLIT, open_input
 from proteus_cli.store.npz_arrays import NOT_NPZ
-from proteus_cli.units import format_size
+from proteus_cli.store.samples.export import NO_LABEL
+from proteus_cli.units import counted, format_size
 
 MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
 """An eval split may unpack to so many times its size, and so much more: arrays of few values do."""
@@ -114,7 +115,7 @@ def _read(file: BinaryIO, max_bytes: int, *, inputs: Sequence[InputSpec], with_l
             expected = (*shape, *spec.shape)
             require(found == expected, f"it has shape {found} for `{spec.name}`; the model takes {expected}")
         require(needed_bytes <= max_bytes, f"its arrays take {format_size(needed_bytes)}, far more than its size")
-        labels = arrays["y.npy"].astype(np.int64) if with_labels else np.empty(0, np.int64)
+        labels = classes_of(arrays["y.npy"]) if with_labels else np.empty(0, np.int64)
         rows = {spec.name: arrays[names[spec.name]].astype(spec.dtype, copy=False) for spec in inputs}
     return rows, labels
 
@@ -134,6 +135,19 @@ def _summarised(
         return [
             summary([member.next_row(min(step, rows - first)) for member in members]) for first in range(0, rows, step)
         ]
+
+
+def classes_of(y: npt.NDArray[Any]) -> Labels:
+    """Labels as classes. Raises `ValueError` where one is no whole number from 0."""
+    problem = "`y` must have whole numbers: the classes, from 0"
+    require(y.dtype.kind in "fiub", problem)
+    with np.errstate(invalid="ignore"):  # what no integer can hold becomes another number
+        labels = y.astype(np.int64)
+    require(bool((labels == y).all()), problem)
+    unlabelled = int((labels == NO_LABEL).sum())
+    without = f"; {counted(unlabelled, 'row')} of {NO_LABEL} (`proteus samples export --labelled-only` leaves them out)"
+    require(bool((labels >= 0).all()), f"labels must be from 0{without if unlabelled else ''}")
+    return labels
 
 
 class _RowReader:

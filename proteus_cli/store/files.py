@@ -6,7 +6,7 @@ import gzip
 import os
 import platform
 import signal
-import tempfile
+import stat
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -17,12 +17,12 @@ import msgspec
 
 from proteus_cli import __version__
 from proteus_cli.domain.base import MadeBy
-from proteus_cli.errors import ArtefactError
+from proteus_cli.errors import NO_ROOM, ArtefactError
 from proteus_cli.input_files import ARTEFACT, decoded, read_bytes
 
 T = TypeVar("T")
 
-_FULL = {errno.ENOSPC, errno.EDQUOT}
+_ANYONE = 0o666  # may read and write, less what the umask takes
 _GZIP_LEVEL = 6  # 9 makes a trace 0.4 % smaller, in four times the time
 
 
@@ -58,13 +58,13 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_new(path: Path, content: bytes, mode: int) -> None:
-    """Write a file where there is none, whole or not at all. Until it has its ``mode``, only its owner may read it.
+    """Write a file with permissions ``mode`` (less the umask) where there is none, whole or not at all.
 
     Raises `OSError`, as `FileExistsError` where there is one.
     """
-    with _interrupts_deferred(), _temporary_beside(path) as (file, temporary):
+    with _interrupts_deferred(), _temporary_beside(path, mode) as (file, temporary):
         file.write(content)
-        _sync(file, mode)
+        _sync(file)
         os.link(temporary, path)  # unlike renaming, this replaces nothing
 
 
@@ -83,10 +83,11 @@ def writing_text(path: Path) -> Iterator[Callable[[str], object]]:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[IO[bytes]]:
+def writing(path: Path, mode: int = _ANYONE) -> Iterator[IO[bytes]]:
     """A file whose content replaces ``path`` at the end, whole or not at all; nothing where the block raises.
 
-    A link is followed. A device or a pipe, like `/dev/stdout`, is written to directly. Raises `ArtefactError`.
+    A file that is replaced keeps its permissions; a new one has ``mode``, less the umask. A link is followed. A device
+    or a pipe, like `/dev/stdout`, is written to directly. Raises `ArtefactError`.
     """
     with _as_artefact_error(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,10 +95,11 @@ def writing(path: Path) -> Iterator[IO[bytes]]:
             with path.open("wb") as device:
                 yield device
             return
-        with _temporary_beside(path.resolve()) as (file, temporary):
+        place = _followed(path)
+        with _temporary_beside(place, mode) as (file, temporary):
             yield file
             _sync(file)
-            temporary.replace(path.resolve())
+            temporary.replace(place)
 
 
 def write_in_order(contents: Mapping[Path, bytes]) -> None:
@@ -114,20 +116,21 @@ def write_in_order(contents: Mapping[Path, bytes]) -> None:
                 if path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 path.parent.mkdir(parents=True, exist_ok=True)
-                file, temporary = stack.enter_context(_temporary_beside(path.resolve()))
+                place = _followed(path)
+                file, temporary = stack.enter_context(_temporary_beside(place))
                 file.write(content)
                 _sync(file)
-                written.append((path, temporary))
-        for path, temporary in written:
-            with _as_artefact_error(path):
-                temporary.replace(path.resolve())
+                written.append((place, temporary))
+        for place, temporary in written:
+            with _as_artefact_error(place):
+                temporary.replace(place)
 
 
 def move_in_order(files: Mapping[Path, Path]) -> None:
     """Move files (their new places by their old ones) on one file system, all of them or none.
 
-    The last one may replace a file. A crash meanwhile may leave the first ones moved, so a file that refers to others
-    comes after them. Raises `ArtefactError`.
+    The last one may replace a file, and gets its permissions. A crash meanwhile may leave the first ones moved, so a
+    file that refers to others comes after them. Raises `ArtefactError`.
     """
     moved: list[tuple[Path, Path]] = []
     with _interrupts_deferred():
@@ -135,8 +138,11 @@ def move_in_order(files: Mapping[Path, Path]) -> None:
             for old, new in files.items():
                 with _as_artefact_error(new):
                     new.parent.mkdir(parents=True, exist_ok=True)
-                    old.replace(new.resolve())
-                    moved.append((old, new.resolve()))
+                    place = _followed(new)
+                    if (kept := _permissions(place)) is not None:
+                        old.chmod(kept)
+                    old.replace(place)
+                    moved.append((old, place))
         except ArtefactError:
             for old, new in reversed(moved):
                 new.replace(old)
@@ -178,18 +184,37 @@ def _as_artefact_error(path: Path) -> Iterator[None]:
         hint = "choose another place with `-o` or `--workspace`"
         raise ArtefactError(
             f"Can't write `{path}`: {error.strerror or error}.",
-            hint=f"free some space, or {hint}" if error.errno in _FULL else hint,
+            hint=f"free some space, or {hint}" if error.errno in NO_ROOM else hint,
         ) from error
 
 
+def _followed(path: Path) -> Path:
+    """Where a path leads that may be a link. Raises `OSError` where links lead round in circles."""
+    place = Path(os.path.realpath(path))
+    if place.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return place
+
+
+def _permissions(path: Path) -> int | None:
+    """Those of the file that is to be replaced; None where there is none."""
+    return stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+
+
 @contextlib.contextmanager
-def _temporary_beside(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    """An open file beside ``path``, and its name; removed at the end unless it was renamed."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    temporary = Path(name)
+def _temporary_beside(path: Path, mode: int = _ANYONE) -> Iterator[tuple[IO[bytes], Path]]:
+    """An open file beside ``path``, and its name; removed at the end unless it was renamed.
+
+    It has the permissions of the file at ``path``; where there is none, ``mode``, less the umask.
+    """
+    kept = _permissions(path)
+    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}.tmp")
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode if kept is None else kept)
     try:
         file = os.fdopen(handle, "wb")
         try:
+            if kept is not None:
+                os.fchmod(handle, kept)
             yield file, temporary
             file.close()
         finally:
@@ -200,11 +225,10 @@ def _temporary_beside(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
             temporary.unlink(missing_ok=True)
 
 
-def _sync(file: IO[bytes], mode: int = 0o644) -> None:
-    """Bring all that was written to the disk, by default readable by anyone; until here, only its owner may read it."""
+def _sync(file: IO[bytes]) -> None:
+    """Bring all that was written to the disk."""
     file.flush()
     os.fsync(file.fileno())
-    os.fchmod(file.fileno(), mode)
 
 
 # --- reading

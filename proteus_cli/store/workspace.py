@@ -27,7 +27,8 @@ from proteus_cli.store.models.prepared_models import (
     prepared_name,
 )
 
-_SHARING = ".sharing.json"
+SHARING = ".sharing"
+"""The end of the name, before `.json`, of a file in ``profiles/`` that is no profile."""
 _NO_PLAN = "run `proteus plan --demand RATE` to make a plan"
 
 
@@ -119,7 +120,7 @@ class Workspace:
 
     def sharing_path(self, device: str) -> Path:
         """What sharing a device costs, beside its profile."""
-        return self.profiles_dir / f"{device}{_SHARING}"
+        return self.profiles_dir / f"{device}{SHARING}.json"
 
     def catalog(self) -> Catalog:
         """Read ``engines/catalog.toml``. Raises `ArtefactError`."""
@@ -315,7 +316,7 @@ class Workspace:
     def _profiled(self) -> list[str]:
         """The ids of devices with a profile; those of a host of a cluster are in a directory of its name."""
         paths = found_in(self.profiles_dir, "*.json", "*/*.json")
-        profiles = (path for path in paths if not path.name.endswith(_SHARING))
+        profiles = (path for path in paths if not path.stem.endswith(SHARING))
         return [path.relative_to(self.profiles_dir).with_suffix("").as_posix() for path in profiles]
 
     def _of_type(self, device_type: str, device: str) -> Profile:

@@ -115,7 +115,7 @@ def proposed(confidences: Singles) -> list[str]:
             hint='name the condition: `--stop-when "exit >= 2"`; or `confidence` of the family in engines/catalog.toml',
         )
     thresholds = (np.quantile(known, 1 - part, method="higher") for part in STOPPING.values())
-    return list(dict.fromkeys(f"confidence >= {float(f'{threshold:.6g}')!r}" for threshold in thresholds))
+    return list(dict.fromkeys(f"confidence >= {float(threshold)!r}" for threshold in thresholds))
 
 
 class _Splitting:
@@ -139,11 +139,12 @@ class _Splitting:
         gives (``others``: signatures of its variants).
         """
         with ExitStack() as stack:
-            stack.enter_context(unusable(model, str(model)))
+            file = self._staged.loaded(self._family, model)
+            stack.enter_context(unusable(file, str(model)))
+            whole = stack.enter_context(self._backend.runner(file))  # first: errors name it, not its stages
             runner = stack.enter_context(self._runner(self.variant("all", f"exit >= {len(self._names)}")))
             require_same_tensors([*others.items(), (model.stem, runner.signature)])
             rows, _ = labelled_rows(self._eval, runner.signature.inputs)
-            whole = stack.enter_context(self._backend.runner(self._staged.loaded(self._family, model)))
             few = {name: values[:COMPARED_ROWS] for name, values in rows.items()}
             _require_same(model, whole.infer(few), list(runner.passed(few)), outputs)
             return _first_confidence(runner, rows)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import WITHIN_S, command, files, proteus
+from command_line import WITHIN_S, Ended, command, files, proteus
 from tiny import Tiny
 
 BURST = str(Path(__file__).parents[2] / "traces" / "burst.csv")
@@ -248,7 +248,7 @@ def test_a_full_device_is_an_error_and_stays_a_device(tiny: Tiny, monkeypatch: p
     def never(*_arguments: Any, **_options: Any) -> None:
         pytest.fail("a device must not be replaced by a file")
 
-    monkeypatch.setattr("tempfile.mkstemp", never)
+    monkeypatch.setattr("proteus_cli.store.files._temporary_beside", never)
     assert "No space left on device" in proteus(*PLAN, "-o", "/dev/full", "-w", tiny.root).refused()
     assert Path("/dev/full").is_char_device()
 
@@ -293,6 +293,29 @@ def test_a_reader_that_goes_away_ends_a_command_quietly(tiny: Tiny, call: tuple[
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="this system has no /dev/full")
+@pytest.mark.parametrize(
+    "call",
+    [("devices",), ("devices", "--json"), ("trace", "make", "poisson", "--rate", "5qps", "-o", "-"), ("--version",)],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+def test_a_full_disk_below_stdout_is_an_error(tiny: Tiny, call: tuple[str, ...], unbuffered: str) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command(*call),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=WITHIN_S,
+            cwd=tiny.root,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        )
+    ended = Ended(done.returncode, "", done.stderr)
+    assert ended.refused() == "Can't write to stdout, or to a temporary file: No space left on device."
 
 
 # --- help

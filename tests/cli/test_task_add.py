@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from command_line import files, proteus
-from labelled import save_blobs, save_rows
+from labelled import blobs, save_blobs, save_rows
 from tiny import Tiny
 
 from proteus_cli.backends.base import BuildContext
@@ -119,6 +119,8 @@ def test_what_is_there_is_not_replaced(tiny: Tiny, tmp_path: Path) -> None:
 def test_what_makes_no_sense_is_refused_before_anything_is_trained(tiny: Tiny, tmp_path: Path) -> None:
     data = save_blobs(tmp_path / "rows.npz", 3)
     assert "class 0 has 3 rows" in refused(tiny.root, "spots", "--data", data)
+    named = save_rows(tmp_path / "named.npz", *blobs(10), "scores")
+    assert "are named `scores`, as the output of the models is" in refused(tiny.root, "spots", "--data", named)
     assert refused(tiny.root, "spots", "--data", data, "--models", "svm") == "There is no kind of model `svm`."
     assert refused(tiny.root, "a b", "--data", data) == "`a b` is no name for a family."
     endless = proteus("task", "add", "spots", "--data", data, "--slo=1ms", f"--rows={10**20}", "-w", tiny.root)

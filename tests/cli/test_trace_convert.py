@@ -490,6 +490,15 @@ def test_counts_refuse_to_lose_latency_targets_unless_they_are_to_be_left_out(tm
     assert rows(convert(tmp_path, text, "--per-second", "--without-slo"))[1:] == ["1,a,1"]
 
 
+def test_counts_refuse_to_lose_what_no_option_leaves_out(tmp_path: Path) -> None:
+    text = "arrival_s,family,slo_s,min_accuracy\n1,a,0.05,0.9\n"
+    for options, what in (((), "latency targets"), (("--without-slo",), "minimum accuracies")):
+        ended = convert(tmp_path, text, "--per-second", *options)
+        assert (ended.code, ended.stdout) == (2, "")
+        told = f"The trace has {what} by request, which counts can't hold.\n\nhint: write one row per arrival\n"
+        assert ended.stderr.endswith(f"error: {told}")
+
+
 def test_minima_and_latency_targets_stay_with_their_requests(tmp_path: Path) -> None:
     text = "family,min_accuracy,arrival_s,slo_s\nb,0.9,2,\na,,0.5,0.05\n"
     expected = ["arrival_s,family,slo_s,min_accuracy", "0.500000,a,0.05,", "2.000000,b,,0.9"]

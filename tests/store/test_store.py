@@ -2,7 +2,8 @@ import errno
 import json
 import os
 import signal
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -76,7 +77,52 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     text = path.read_text()
     assert text.endswith("}\n")
     assert '\n  "format": 2,' in text
-    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_new_file_is_for_those_whom_the_umask_lets_read(mask: int, mode: int, tmp_path: Path) -> None:
+    with umask(mask):
+        store.write_json(tmp_path / "plan.json", PLAN)
+        store.write_in_order({tmp_path / "profile.json": b"{}"})
+        with store.writing(tmp_path / "private", 0o600) as file:
+            file.write(b"rows")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"plan.json": mode, "profile.json": mode, "private": 0o600}
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o666])
+def test_a_file_that_is_replaced_keeps_its_mode(mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody else may read the new content before that, either."""
+    path, modes = tmp_path / "plan.json", set[int]()
+    path.write_text("old")
+    path.chmod(mode)
+    monkeypatch.setattr(os, "fsync", lambda file: modes.add(os.fstat(file).st_mode & 0o777))
+    with umask(0o022):
+        store.write_bytes(path, b"new")
+        store.write_in_order({path: b"newer"})
+        store.write_bytes(tmp_path / "staged", b"newest")
+        store.move_in_order({tmp_path / "staged": path})
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("newest", mode)
+    assert modes == {mode, 0o644}, "of the staged one, too"
+
+
+def test_links_that_lead_round_in_circles_are_an_error_of_the_user(tmp_path: Path) -> None:
+    for name, target in (("here", "there"), ("there", "here")):
+        (tmp_path / name).symlink_to(target)
+    for write in (store.write_bytes, lambda path, content: store.write_in_order({path: content})):
+        with pytest.raises(ArtefactError, match=r"Can't write .*here`: Too many levels of symbolic links"):
+            write(tmp_path / "here", b"new")
+    assert names(tmp_path) == ["here", "there"]
+    assert (tmp_path / "here").is_symlink()
 
 
 @pytest.mark.parametrize("step", ["fsync", "fdopen"])
@@ -300,6 +346,17 @@ def test_a_file_that_is_not_there_or_a_directory_is_refused_with_the_hint(tmp_pa
 
 
 # The workspace
+
+
+def test_a_byte_order_mark_before_a_catalog_changes_nothing(tmp_path: Path) -> None:
+    """Some editors write one. `read_text` leaves it out, too."""
+    workspace, text = Workspace(tmp_path), "format = 1\n[[family]]\nname = 'a'\nslo = '1s'\n"
+    text += "[[family.variant]]\nname = 'b'\naccuracy = 0.9\n"
+    store.write_text(workspace.catalog_path, text)
+    plain, inputs = workspace.catalog(), workspace.digests([workspace.catalog_path])
+    workspace.catalog_path.write_text(text, encoding="utf-8-sig")
+    assert workspace.catalog() == plain
+    workspace.require_current(inputs)
 
 
 def test_a_broken_catalog_names_the_file_and_the_field(tmp_path: Path) -> None:
@@ -614,14 +671,14 @@ def test_an_imported_accuracy_is_near_the_declared_one_where_accuracies_are_meas
 def test_an_interrupt_while_a_file_is_written_comes_after_that_and_leaves_no_other_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_temporary = tempfile.mkstemp
+    open_file = os.open
 
-    def interrupted(*args: object, **options: object) -> object:
-        made = make_temporary(*args, **options)  # type: ignore[call-overload]
+    def interrupted(path: Path, flags: int, mode: int) -> int:
+        handle = open_file(path, flags, mode)
         signal.raise_signal(signal.SIGINT)
-        return made
+        return handle
 
-    monkeypatch.setattr(tempfile, "mkstemp", interrupted)
+    monkeypatch.setattr(os, "open", interrupted)
     with pytest.raises(KeyboardInterrupt):
         store.write_json(tmp_path / "new.json", {"a": 1})
 

@@ -1,5 +1,6 @@
 """`proteus catalog split`: stages that compute what the whole model does, and operating points no label has chosen."""
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,7 @@ import pytest
 from exit_nets import exit_stages, whole_exit_net
 from tiny import SHAPES, Tiny, TinyFamily, make_workspace, mlp, save_eval
 
+from proteus_cli.arrays import Singles
 from proteus_cli.backends.exits.runner import EXIT_NOTE
 from proteus_cli.backends.onnxruntime import open_session
 from proteus_cli.backends.registry import open_backend
@@ -127,6 +129,9 @@ def test_what_cannot_be_cut_leaves_all_as_it_was(made: Tiny, model: Path, tmp_pa
     ):
         with pytest.raises(ArtefactError, match=problem):
             splits(made, given, cuts)
+    fixed = whole_exit_net(tmp_path / "fixed.onnx", rows=1)
+    with pytest.raises(ArtefactError, match=f"`x` of `{re.escape(str(fixed))}` has no dynamic batch axis"):
+        splits(made, fixed)
     with pytest.raises(UsageError, match=r"stop_when of `net`: .*at column"):
         splits(made, model, stop_when="confidence > much")
     with pytest.raises(UsageError, match="Family `tones` has no labelled rows"):
@@ -159,3 +164,20 @@ def test_a_split_is_told_in_json_and_lines(made: Tiny, model: Path) -> None:
     first, *others = split_lines(found)
     assert first.endswith("together they compute what the model does")
     assert [line.split(" to ")[0] for line in others] == ["added net-fast", "added net-balanced", "added net-accurate"]
+
+
+@pytest.mark.parametrize(
+    "confidences",
+    [
+        np.repeat(np.array([0.1, 2 / 3], np.float32), [30, 70]),  # many rows are as sure as the quantile
+        np.tanh(np.linspace(0, 9, 200)).astype(np.float32),  # sure ones are close together
+        np.array([0.2000007, 1.0000007, 100.00057], np.float32),
+    ],
+    ids=["ties", "saturated", "three rows"],
+)
+def test_the_rows_that_a_quantile_names_stop(confidences: Singles) -> None:
+    """All digits of a threshold count: rounded up, it is more than the confidence that it was."""
+    thresholds = [float(condition.removeprefix("confidence >= ")) for condition in proposed(confidences)]
+    stopping = [int(np.sum(confidences.astype(float) >= threshold)) for threshold in thresholds]
+    wanted = [sum(confidences >= np.quantile(confidences, 1 - part, method="higher")) for part in STOPPING.values()]
+    assert stopping == list(dict.fromkeys(wanted))

@@ -13,6 +13,7 @@ from proteus_cli.domain.profile.profile import LARGEST_SLOTS, Point
 from proteus_cli.profiling.csv_files.columns import HINT, NEEDED, OPTIONAL, PERCENTILES, DeviceKind, ProfileRow
 from proteus_cli.profiling.csv_files.contradictions import EarlierRows
 from proteus_cli.profiling.csv_files.network import network_in
+from proteus_cli.store.workspace import SHARING
 
 T = TypeVar("T", int, float)
 
@@ -45,10 +46,13 @@ def _require_columns(header: Sequence[str]) -> None:
 def _row(cells: Mapping[str, str]) -> ProfileRow:
     for column in ("device_type", "family", "variant"):
         require(is_name(cells[column]), f"{column} `{cells[column]}` must be letters, digits, `.`, `_`, `-`")
+    device_type = cells["device_type"]
+    problem = f"device_type `{device_type}` ends in `{SHARING}`, as the names of files of what sharing costs do"
+    require(not device_type.endswith(SHARING), problem)
     known = {column: cells[column] for column in OPTIONAL if cells.get(column, "").strip()}
     numbers, whole_numbers = partial(_optional, known, number), partial(_optional, known, whole_number)
     return ProfileRow(
-        device_type=cells["device_type"],
+        device_type=device_type,
         family=cells["family"],
         variant=cells["variant"],
         accuracy=fraction("accuracy", cells["accuracy"]),

@@ -112,7 +112,7 @@ def survey(blocks: Blocks) -> Survey:
         stops = np.searchsorted(seconds, seconds + PEAK_SECONDS)
         peak_arrivals = max(peak_arrivals, int((up_to[stops] - up_to[:-1]).max()))
         last_window_us = np.concatenate([last_window_us, block["time_us"]])
-        last_window_us = last_window_us[last_window_us >= last_us - PEAK_SECONDS * SECOND_US]
+        last_window_us = last_window_us[last_window_us > last_us - PEAK_SECONDS * SECOND_US]
     peak_arrivals = max(peak_arrivals, len(last_window_us))
     duration_s = last_us / SECOND_US
     is_long = duration_s >= PEAK_WINDOW_S
@@ -152,8 +152,8 @@ def csv_pieces(blocks: Blocks, names: Sequence[str], *, own: Sequence[str], per_
     before the first piece where there is nothing to write, or something that counts can't hold.
     """
     if per_second:
-        hint = "write one row per arrival; `--without-slo` leaves latency targets out"
-        trace.require_countable(own, "The trace", hint=hint)
+        leaves_out = "; `--without-slo` leaves latency targets out" if list(own) == ["slo_s"] else ""
+        trace.require_countable(own, "The trace", hint=f"write one row per arrival{leaves_out}")
     full = (block for block in blocks if len(block))
     first = next(full, None)
     if first is None:

@@ -65,12 +65,22 @@ def sampled_rows(root: Path, family: str, *, since_unix_s: float, labelled_only:
 
 
 def write_split(path: Path, rows: SampledRows, *, with_answers: bool) -> None:
-    """Write an eval split, which has also what was answered if ``with_answers``. Raises `ArtefactError`."""
-    arrays: dict[str, npt.NDArray[Any]] = {}
+    """Write an eval split, which has also what was answered if ``with_answers``. A new file is for its owner alone.
+
+    Raises `ArtefactError`, also where an input has the name of another array.
+    """
+    arrays: dict[str, npt.NDArray[Any]] = {"y": rows.labels}
     if with_answers:
-        arrays = dict(zip(ANSWERED, (rows.answers, rows.confidences), strict=True))
-    with writing(path) as file:
-        write_arrays(file, {**arrays, **rows.inputs, "y": rows.labels}, compression=ZIP_DEFLATED)
+        arrays |= zip(ANSWERED, (rows.answers, rows.confidences), strict=True)
+    taken = sorted(arrays.keys() & rows.inputs.keys())
+    if taken:
+        raise ArtefactError(
+            f"These samples have an input `{taken[0]}`, and the file has another array of that name.",
+            hint="name the input of the model otherwise: `y` are the labels, and in training data, `answer` and"
+            " `confidence` what was answered",
+        )
+    with writing(path, 0o600) as file:
+        write_arrays(file, {**arrays, **rows.inputs}, compression=ZIP_DEFLATED)
 
 
 def _told(paths: Sequence[Path]) -> dict[tuple[str, int], Sequence[int | None]]:

@@ -20,6 +20,7 @@ from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement, measur
 from proteus_cli.variants.models import name_in
 from proteus_cli.variants.staging import Staging, staging
 from proteus_cli.variants.training.arrays import LabelledRows, apart_from, at_most, held_out, read_labelled
+from proteus_cli.variants.training.fitting import OUTPUT
 from proteus_cli.variants.training.ladder import for_rows, require_packages, variant_name
 from proteus_cli.variants.training.processes import Limits
 from proteus_cli.variants.training.recipes import train_ladder
@@ -103,6 +104,11 @@ def add_task(
     assert family.task is not None  # noqa: S101 - `new_family` made it
     seed, max_rows = family.task.seed, family.task.rows
     rows = read_labelled(data)
+    if rows.name == OUTPUT:
+        raise ArtefactError(
+            f"The rows in `{data}` are named `{OUTPUT}`, as the output of the models is.",
+            hint="name the array `x`, or otherwise as the input of the models is to be named",
+        )
     kinds, split = for_rows(asked, rows.x.shape[1:]), held_out(rows, seed)
     to_train = training_rows(rows, split, max_rows, seed)
     steps = StepCounter(advance, len(kinds) * (1 + STEPS_OF_A_MODEL))

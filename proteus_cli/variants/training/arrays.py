@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
+from zipfile import ZIP_DEFLATED
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +14,9 @@ from numpy.lib.npyio import NpzFile
 
 from proteus_cli.arrays import Ints, Singles
 from proteus_cli.domain.base import require
-from proteus_cli.store.eval_splits import array_header, of_npz
-from proteus_cli.store.samples.export import ANSWERED, NO_LABEL
-from proteus_cli.units import counted
+from proteus_cli.store.eval_splits import array_header, classes_of, of_npz
+from proteus_cli.store.samples.chunk import write_arrays
+from proteus_cli.store.samples.export import ANSWERED
 
 LABELS = "y"
 HELD_OUT_FRAC = 0.2
@@ -46,8 +47,7 @@ class LabelledRows:
     def npz(self) -> bytes:
         """As the content of an eval split."""
         content = io.BytesIO()
-        arrays: dict[str, Any] = {self.name: self.x, LABELS: self.y}
-        np.savez_compressed(content, **arrays)
+        write_arrays(content, {self.name: self.x, LABELS: self.y}, compression=ZIP_DEFLATED)
         return content.getvalue()
 
 
@@ -98,13 +98,8 @@ def _numbers(x: npt.NDArray[np.generic], name: str) -> Singles:
 
 
 def _classes(y: npt.NDArray[Any], fewest: int) -> Ints:
-    is_whole = y.dtype.kind in "iub" or (y.dtype.kind == "f" and bool((y == np.floor(y)).all()))
-    require(is_whole, "`y` must have whole numbers: the classes, from 0")
-    unlabelled = int((y == NO_LABEL).sum())
-    without = f"; {counted(unlabelled, 'row')} of {NO_LABEL} (`proteus samples export --labelled-only` leaves them out)"
-    problem = f"labels must be from 0 to {MAX_CLASSES - 1}{without if unlabelled else ''}"
-    require(bool((y >= 0).all() and (y < MAX_CLASSES).all()), problem)
-    labels = y.astype(np.int64)
+    labels = classes_of(y)
+    require(int(labels.max()) < MAX_CLASSES, f"labels must be from 0 to {MAX_CLASSES - 1}")
     counts = np.bincount(labels)
     require(len(counts) > 1, "all rows are of one class: there is nothing to tell apart")
     few = int(counts.argmin())

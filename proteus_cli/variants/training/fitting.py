@@ -99,19 +99,20 @@ BUILDERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
 
 def as_onnx(model: Any, name: str, shape: tuple[int, ...]) -> bytes:
     """What a classifier is as ONNX: its probabilities alone, without the label that would be a second output."""
-    from onnx import TensorProto, checker, helper  # noqa: PLC0415 - the extra `train`
+    from onnx import TensorProto, checker, compose, helper  # noqa: PLC0415 - the extra `train`
     from skl2onnx import to_onnx  # noqa: PLC0415
     from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415
 
-    rows = "rows" if name != "rows" else "flat"
+    prefix = f"{name}/"  # so no tensor within has the name of the input
     options = {id(model): {"zipmap": False}}
-    types = [(rows, FloatTensorType([None, math.prod(shape)]))]
-    made = to_onnx(model, initial_types=types, options=options, target_opset=dict(OPSETS))
+    types = [("rows", FloatTensorType([None, math.prod(shape)]))]
+    fitted = to_onnx(model, initial_types=types, options=options, target_opset=dict(OPSETS))
+    made = compose.add_prefix(fitted, prefix)
     graph = made.graph
     _, probabilities = graph.output
     classes = len(model.classes_)
     nodes = _needed([*graph.node, helper.make_node("Identity", [probabilities.name], [OUTPUT])], OUTPUT)
-    nodes = [helper.make_node("Flatten", [name], [rows], axis=1), *nodes]
+    nodes = [helper.make_node("Flatten", [name], [f"{prefix}rows"], axis=1), *nodes]
     del graph.node[:], graph.input[:], graph.output[:]
     graph.node.extend(nodes)
     graph.input.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]))

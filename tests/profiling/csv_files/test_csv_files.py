@@ -114,6 +114,7 @@ def test_columns_may_come_in_any_order_with_quotes_blanks_and_foreign_line_ends(
         (f"{HEADER}\n{ROW}\nv100\n", 3, "1 cell where the header has 6"),
         (f'{HEADER}\n"{ROW}\n', 2, "unexpected end of data"),
         (f"{HEADER}\n../v100,a,s,0.8,1,2\n", 2, "device_type `../v100` must be letters"),
+        (f"{HEADER}\nv100.sharing,a,s,0.8,1,2\n", 2, "device_type `v100.sharing` ends in `.sharing`"),
         (f"{HEADER}\n.v100,a,s,0.8,1,2\n", 2, "device_type `.v100`"),
         (f"{HEADER}\n,a,s,0.8,1,2\n", 2, "device_type ``"),
         (f"{HEADER}\nv100,a b,s,0.8,1,2\n", 2, "family `a b` must be letters"),

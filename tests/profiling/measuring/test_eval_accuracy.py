@@ -111,6 +111,26 @@ def test_an_eval_split_that_does_not_fit_is_refused(
     assert refused.value.hint
 
 
+@pytest.mark.parametrize(
+    ("y", "said"),
+    [
+        ([0.0, np.nan], "`y` must have whole numbers: the classes, from 0"),
+        ([0.0, np.inf], "`y` must have whole numbers"),
+        ([0.9, 1.9], "`y` must have whole numbers"),
+        ([0, 2**63], "`y` must have whole numbers"),
+        ([0, -2], "labels must be from 0"),
+        ([0, -1], "labels must be from 0; 1 row of -1 (`proteus samples export --labelled-only` leaves them out)"),
+    ],
+)
+def test_labels_that_are_no_classes_are_refused(tmp_path: Path, y: list[float], said: str) -> None:
+    """Cast, each would be a class that no model answers, or another one than is meant."""
+    model, split = passing_on(tmp_path / "m.onnx"), tmp_path / "e.npz"
+    np.savez(split, x=GOOD_X, y=np.array(y))
+    with pytest.raises(ArtefactError) as refused:
+        accuracy(model, split)
+    assert f"Can't use the eval split in `{split}`: {said}" in refused.value.message
+
+
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"hello", b"\x93NUMPY\x01\x00"])
 def test_what_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
     model, split = passing_on(tmp_path / "m.onnx"), tmp_path / "e.npz"

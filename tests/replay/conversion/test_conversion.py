@@ -207,6 +207,7 @@ def test_garbage_is_refused_and_never_crashes(content: bytes) -> None:
 
 @given(st.lists(st.integers(0, 40_000_000), min_size=1, max_size=80), st.integers(1, 7))
 @example([1_500_000, 10_500_000, 11_000_000, 11_400_000], 2)  # only the last window has all four
+@example(list(range(0, 60_000_000, 1_000_000)), 7)  # ten in each window, and never both of its ends
 def test_the_peak_is_that_of_a_trace_in_memory(times_us: list[int], size: int) -> None:
     times_us.sort()
     blocks = [records(times_us[start : start + size]) for start in range(0, len(times_us), size)]

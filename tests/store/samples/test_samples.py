@@ -130,6 +130,20 @@ def test_room_is_made_of_what_was_written_without_another_look(tmp_path: Path, m
     assert [each.unix_s - NOW_S for each in sample_files(tmp_path)] == [7, 8, 9]
 
 
+@pytest.mark.parametrize(("name", "with_answers"), [("y", False), ("y", True), ("answer", True), ("confidence", True)])
+def test_an_input_does_not_take_the_place_of_another_array(tmp_path: Path, name: str, *, with_answers: bool) -> None:
+    """Labels, or what was answered, and the input cannot both have the name."""
+    write(tmp_path, 1, encoded_chunk(chunk(0, 1, inputs=(SampledTensor(name, "<f4", (2,)), INPUTS[1]))))
+    rows = sampled_rows(tmp_path, "a", since_unix_s=0.0, labelled_only=False)
+    with pytest.raises(ArtefactError, match=f"have an input `{name}`, and the file has another array of that name"):
+        write_split(tmp_path / "t.npz", rows, with_answers=with_answers)
+    assert not (tmp_path / "t.npz").exists()
+    if name != "y":
+        write_split(tmp_path / "t.npz", rows, with_answers=False)
+        with np.load(tmp_path / "t.npz") as arrays:
+            assert sorted(arrays) == sorted(["file", name, "y"])
+
+
 def test_a_time_that_leaves_all_samples_out_is_told_with_that_of_the_last(tmp_path: Path) -> None:
     write(tmp_path, 1, encoded_chunk(chunk(0, 1)), age_s=50.0)
     told = (
@@ -157,6 +171,7 @@ def test_an_exported_eval_split_is_read_as_any_other(tmp_path: Path) -> None:
     write(tmp_path, 2, encoded_labels("a", RUN, {1: [4, 5]}), kind=LABELS)
     rows = sampled_rows(tmp_path, "a", since_unix_s=0.0, labelled_only=True)
     write_split(tmp_path / "eval.npz", rows, with_answers=False)
+    assert stat.S_IMODE((tmp_path / "eval.npz").stat().st_mode) == 0o600, "as the samples, for their owner alone"
     specs = [TensorSpec("x", np.dtype(np.float32), (2,)), TensorSpec("file", np.dtype(np.uint8), ())]
     inputs, labels = labelled_rows(tmp_path / "eval.npz", specs)
     assert (labels.tolist(), inputs["x"].tolist()) == ([4, 5], [[1.0, 1.0], [2.0, 2.0]])

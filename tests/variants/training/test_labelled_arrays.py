@@ -55,7 +55,7 @@ def rows_of(*per_class: int) -> LabelledRows:
         ({"x": X, "y": Y + 0.5}, "`y` must have whole numbers: the classes, from 0"),
         (
             {"x": X, "y": Y - 1},
-            "labels must be from 0 to 9999; 10 rows of -1 (`proteus samples export --labelled-only`",
+            "labels must be from 0; 10 rows of -1 (`proteus samples export --labelled-only`",
         ),
         ({"x": X, "y": Y + 9998}, "labels must be from 0 to 9999"),
         ({"x": X, "y": np.full(len(Y), np.nan)}, "`y` must have whole numbers"),
