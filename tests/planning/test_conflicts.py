@@ -1,6 +1,5 @@
 """What can't be met together is named with the rules of the plan, in so many solves at most."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -33,7 +32,7 @@ def test_conflicts_are_sought_with_the_attainment_of_the_plan(attainment: float,
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[frozenset[int]]]:
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[frozenset[int]]:
     """The sets that were asked about."""
     monkeypatch.setattr(conflict, "MAX_CANDIDATES", 2000)
     return []
