@@ -106,13 +106,14 @@ class HostRounds:
         Where that does not serve all, the better of it and one that counts on all devices first, and then has families
         have the hosts that their batches need, if they can. Raises `Infeasible` and `OutOfTime`.
         """
-        found = None
+        hosts, found = self._first_hosts(plain), None
+        may_count_on_more = self._every.depends_on_hosts and (hosts < self._all_hosts).any()
         try:
-            found = self._counting_on(self._first_hosts(plain))
+            found = self._counting_on(hosts)
         except Infeasible:
-            if not self._every.depends_on_hosts:
+            if not may_count_on_more:
                 raise
-        if found is not None and (found.serves_all or not self._every.depends_on_hosts):
+        if found is not None and (found.serves_all or not may_count_on_more):
             return found
         try:
             other = self._counting_on(self._all_hosts, requires_hosts=True)
