@@ -9,7 +9,7 @@ from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
-from proteus_cli.planning import search
+from proteus_cli.planning import host_rounds
 from proteus_cli.planning.planner import Planner
 from proteus_cli.planning.solver.lexicographic import optimise
 from proteus_cli.planning.solver.solve import OutOfTime
@@ -30,7 +30,7 @@ def _shared_devices_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OutOfTime
         return optimise(model, instance, rules, *others)
 
-    monkeypatch.setattr(search, "optimise", optimised)
+    monkeypatch.setattr(host_rounds, "optimise", optimised)
 
 
 def plan_on(devices: int, qps: float) -> Plan:
