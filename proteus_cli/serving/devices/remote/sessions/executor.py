@@ -56,6 +56,10 @@ class RemoteExecutor(CommandingExecutor):
         self._needs_models = emulated is None
         self._session.send(OpenDevice(self._opening, device, slots, emulated))
 
+    async def send_ahead(self, model: Path) -> None:
+        self._require_open()
+        await self._name_of(model)
+
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         """Besides, raises `EngineError` where the batch is too large for a frame."""
         self._require_open()
