@@ -140,8 +140,13 @@ class OfferedModels:
     def close(self) -> None:
         """The server is gone: what it offered need not stay."""
         self._is_closed = True
-        for digest, parts in self._offers.items():
-            self._store.release(digest, _size_of(parts))
+        for digest in list(self._offers):
+            self.withdraw(digest)
+
+    def withdraw(self, digest: str) -> None:
+        """The server needs a model no more; nothing where it has not offered it."""
+        if digest in self._offers:
+            self._store.release(digest, _size_of(self._offers.pop(digest)))
 
     async def offered(self, offer: OfferModel) -> ModelState:
         """How much there is of a model, which is kept from now on."""

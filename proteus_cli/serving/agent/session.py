@@ -32,6 +32,7 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     RunBatch,
     ToAgent,
     ToDevice,
+    WithdrawModel,
 )
 
 
@@ -78,6 +79,8 @@ class ServerSession:
                 self._write(digest, self._offered.offered(message))
             case ModelPiece(digest=digest):
                 self._write(digest, self._offered.take(message, behind))
+            case WithdrawModel(digest=digest):
+                self._offered.withdraw(digest)
             case MeasureDevices() | AbandonMeasuring():
                 self._obey_measuring(message)
             case Hello() | Inquiry():

@@ -225,7 +225,7 @@ def test_models_are_sent_ahead_and_one_that_cannot_be_read_is_left_out(
 
     async def test() -> None:
         async with running_agent(tmp_path) as agent:
-            link = AgentLink(agent.address, [first, gone, last])
+            link = AgentLink(agent.address, lambda: [first, gone, last])
             async with running(link.run()):
                 await link.tried()
                 assert link.session is not None
@@ -339,6 +339,29 @@ def test_a_model_that_a_connected_server_was_told_of_stays(tmp_path: Path) -> No
         assert (await sent(two, models[2], digests[2])).error is not None
         two.close()
         assert (await sent(OfferedModels(store), models[2], digests[2])).is_whole
+
+    asyncio.run(test())
+
+
+def test_a_model_that_its_server_withdraws_makes_room_while_others_that_have_offered_it_keep_it(
+    tmp_path: Path,
+) -> None:
+    async def test() -> None:
+        models = [mlp(tmp_path / f"{seed}.onnx", seed=seed) for seed in range(3)]
+        digests, size = [model_digest(model) for model in models], size_of(models[0])
+        store = ModelStore(tmp_path / "models", 1.5 * size)
+        one, two = OfferedModels(store), OfferedModels(store)
+        assert (await sent(one, models[0], digests[0])).is_whole
+        assert (await sent(two, models[0], digests[0])).is_whole
+        one.withdraw(digests[0])
+        assert (await sent(one, models[1], digests[1])).error is not None
+        two.withdraw(digests[0])
+        assert (await sent(one, models[1], digests[1])).is_whole
+        assert not store.is_whole(digests[0])
+        one.withdraw(DIGEST)
+        assert (await sent(two, models[2], digests[2])).error is not None
+        one.close()
+        assert (await sent(two, models[2], digests[2])).is_whole
 
     asyncio.run(test())
 

@@ -128,6 +128,12 @@ class ModelPiece(msgspec.Struct, frozen=True, array_like=True, tag=True):
     offset: int
 
 
+class WithdrawModel(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The server needs a model that it has offered no more: the agent may remove it. There is no answer."""
+
+    digest: str
+
+
 class MeasureOptions(msgspec.Struct, frozen=True):
     """The options of `proteus profile` that devices are measured with, here or by an agent; ``devices``: `--device`.
 
@@ -270,6 +276,7 @@ ToAgent = (
     | RunBatch
     | OfferModel
     | ModelPiece
+    | WithdrawModel
     | MeasureDevices
     | AbandonMeasuring
     | Ping

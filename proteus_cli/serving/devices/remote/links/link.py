@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
 
@@ -31,15 +31,15 @@ log = logging.getLogger("proteus.cluster")
 class AgentLink:
     """Keeps a session with one agent: connects, and when the session ends connects again, until `run` is cancelled.
 
-    Each session begins to send the ``models`` that the agent does not have. A server that ``emulates`` its devices
-    needs agents that do, too, and any other needs agents that have devices. While the host ``is_listed`` no more, no
-    session follows the last one. Sessions go to the ``address`` that holds when they begin.
+    Each session begins to send the ``models`` that there are then and that the agent does not have. A server that
+    ``emulates`` its devices needs agents that do, too, and any other needs agents that have devices. While the host
+    ``is_listed`` no more, no session follows the last one. Sessions go to the ``address`` that holds when they begin.
     """
 
     def __init__(
         self,
         address: AgentAddress,
-        models: Collection[Path] = (),
+        models: Callable[[], Iterable[Path]] = tuple,
         known: KnownModels | None = None,
         looks: Looks | None = None,
         *,
@@ -133,7 +133,7 @@ class AgentLink:
         log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
         self._past.since_s = time.monotonic()
         self._tried.set()
-        session.send_ahead(self._models)
+        session.send_ahead(self._models())
         try:
             await session.watch(self._looks)
             self._why = session.loss or self._why

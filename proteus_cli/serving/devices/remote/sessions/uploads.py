@@ -20,6 +20,7 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     ModelPiece,
     ModelState,
     OfferModel,
+    WithdrawModel,
 )
 from proteus_cli.store import ModelStamp, model_digest, model_parts, model_stamp
 
@@ -82,6 +83,7 @@ class Uploads:
         self._send, self._known = send, known
         self._one_each: dict[str, asyncio.Lock] = {}  # by digest
         self._there: set[str] = set()
+        self._digests: dict[Path, str] = {}  # of what was sent last of each file
         self._asked = defaultdict[str, deque[asyncio.Future[ModelState]]](deque)  # by digest, in the order of answers
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -94,6 +96,11 @@ class Uploads:
     def send_ahead(self, models: Iterable[Path]) -> None:
         """Send models one after another, so that no load waits for the network later."""
         self._start(self._upload_ahead(models))
+
+    def forget(self, models: Iterable[Path]) -> None:
+        """The agent need not keep these models any more."""
+        for model in models:
+            self._withdraw(self._digests.pop(model, None))
 
     def state(self, state: ModelState) -> None:
         """The agent has answered an offer, or a piece."""
@@ -125,11 +132,24 @@ class Uploads:
 
     async def _upload(self, model: Path) -> str:
         known = await self._known.of(model)
+        before, self._digests[model] = self._digests.get(model), known.digest
+        self._withdraw(before)
         async with self._one_each.setdefault(known.digest, asyncio.Lock()):
             if known.digest not in self._there:
                 await self._send_missing(model, known.parts, known.digest)
                 self._there.add(known.digest)
         return known.digest
+
+    def _withdraw(self, digest: str | None) -> None:
+        """Withdraw a model, unless a file still has this digest."""
+        if digest is not None and digest not in self._digests.values():
+            self._start(self._send_withdrawal(digest))
+
+    async def _send_withdrawal(self, digest: str) -> None:
+        async with self._one_each.setdefault(digest, asyncio.Lock()):
+            if digest not in self._digests.values():
+                self._there.discard(digest)
+                self._send(WithdrawModel(digest), ())
 
     async def _send_missing(self, model: Path, parts: Sequence[Path], digest: str) -> None:
         """Raises `EngineError` where the agent can't keep it, or where it changes meanwhile."""
