@@ -266,7 +266,9 @@ async def cluster_devices(
     """
     async with AsyncExitStack() as stack:
         emulates, known, looks = profiles is not None, KnownModels(), Looks()
-        links = AgentLinks(lambda address: AgentLink(address, lambda: local.files, known, looks, emulates=emulates))
+        links = AgentLinks(
+            lambda address, identity: AgentLink(address, lambda: local.files, known, looks, identity, emulates=emulates)
+        )
         stack.push_async_callback(links.close)
         links.use(await anext(changes))
         found = {name: await link.tried() for name, link in list(links.items())}

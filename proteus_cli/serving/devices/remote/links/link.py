@@ -4,7 +4,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -28,6 +29,14 @@ _NOT_YET = "it is not connected yet"
 log = logging.getLogger("proteus.cluster")
 
 
+@dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """Who a server is to an agent, over all its connections: as ``server`` and ``epochs`` are in `Hello`."""
+
+    server: str = field(default_factory=lambda: uuid.uuid4().hex)
+    epochs: Iterator[int] = field(default_factory=lambda: count(1))
+
+
 class AgentLink:
     """Keeps a session with one agent: connects, and when the session ends connects again, until `run` is cancelled.
 
@@ -42,15 +51,19 @@ class AgentLink:
         models: Callable[[], Iterable[Path]] = tuple,
         known: KnownModels | None = None,
         looks: Looks | None = None,
+        identity: ServerIdentity | None = None,
         *,
         emulates: bool = False,
     ) -> None:
-        """``known`` is what all links of a server know of their models; ``looks`` is theirs together, too."""
+        """``known`` is what all links of a server know of their models; ``looks`` is theirs together, too.
+
+        A link that follows an earlier one to the same host has its ``identity``.
+        """
         self.address, self._models, self._emulates = address, models, emulates
         self._known, self._looks = known or KnownModels(), looks or Looks()
         self.is_listed = True
         self.session: AgentSession | None = None
-        self._server, self._epochs = uuid.uuid4().hex, count(1)
+        self._identity = identity or ServerIdentity()
         self._why: HostLost | DeviceUnavailable = HostLost(f"host {address} is not connected yet", why=_NOT_YET)
         self._tried = asyncio.Event()
         self._past = PastSessions()
@@ -82,7 +95,8 @@ class AgentLink:
         while self.is_listed:
             session_s = 0.0
             try:
-                session = await connect(self.address, self._server, next(self._epochs), self._known)
+                server, epoch = self._identity.server, next(self._identity.epochs)
+                session = await connect(self.address, server, epoch, self._known)
                 self._require_fit(session)
             except (OSError, DeviceUnavailable) as error:
                 self._failed(error)
