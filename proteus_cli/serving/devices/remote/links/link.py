@@ -97,6 +97,7 @@ class AgentLink:
             try:
                 server, epoch = self._identity.server, next(self._identity.epochs)
                 session = await connect(self.address, server, epoch, self._known)
+                self._require_same_host(session)
                 self._require_fit(session)
             except (OSError, DeviceUnavailable) as error:
                 self._failed(error)
@@ -128,6 +129,14 @@ class AgentLink:
         """Why there is no session."""
         why = self._why
         return why if isinstance(why, HostLost) else HostLost(why.message, hint=why.hint, why=why.message)
+
+    def _require_same_host(self, session: AgentSession) -> None:
+        """Raise `ConnectionError`, after closing the session, where the agent has said its name, and says another."""
+        name = session.inventory.name
+        if self.address.on_other_name is not None and name != self.address.name:
+            session.close()
+            self.address.on_other_name()
+            raise ConnectionError(f"the agent there says that it is host `{name[:100]}`")
 
     def _require_fit(self, session: AgentSession) -> None:
         """Raise `DeviceUnavailable`, after closing the session, unless both ends emulate devices or neither does."""
