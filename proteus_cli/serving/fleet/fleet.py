@@ -26,14 +26,14 @@ from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import by_host, host_of
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import DeviceLost, HostLost
 from proteus_cli.serving.devices.executor import Executor, OpenExecutor
 from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
 from proteus_cli.serving.fleet.broken_engines import BrokenEngines
-from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, GivesWay, Loader, SharedLook
+from proteus_cli.serving.fleet.loading import HURRIED_S, LOOK_S, UNHURRIED_S, GivesWay, Loader, SharedLook
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.standbys import StandbyLoader
 from proteus_cli.serving.fleet.watched_worker import WatchedWorker
@@ -158,16 +158,23 @@ class Fleet:
         """Have a device run at most so many batches at once; those that run are not ended."""
         self.apply(self._controller.use_slots(device, slots, self._clock()))
 
-    async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
+    async def deploy(
+        self,
+        plan: Plan,
+        before_switch: Callable[[], None] = lambda: None,
+        while_waiting: Callable[[], None] = lambda: None,
+    ) -> tuple[EngineChange, ...]:
         """Put a plan in force: load its engines, switch, free the others. Returns the engines that came to each device.
 
-        Nothing is freed before all models are where the devices are. Raises `EngineError` where an engine cannot be
-        loaded. If that happens beside the engines that serve, nothing has changed; if it happens in place, the earlier
-        plan is deployed again. What ``before_switch`` raises ends the change, and nothing has changed.
+        Nothing is freed before all models are where the devices are; ``while_waiting`` is called again and again until
+        then. Raises `EngineError` where an engine cannot be loaded. If that happens beside the engines that serve,
+        nothing has changed; if it happens in place, the earlier plan is deployed again. What ``before_switch`` or
+        ``while_waiting`` raises ends the change, and nothing has changed.
         """
         async with self._changing:
             before = {device: self._controller.topology.hosted_on(device) for device in self.workers}
             loaded_before = {device: self.loader.load_times_s(device) for device in self.workers}
+            await self._models_sent(plan, while_waiting)
             await self._deploy(plan, before_switch)
             return tuple(self._engine_changes(before, loaded_before))
 
@@ -203,12 +210,24 @@ class Fleet:
 
     # --- plans
 
+    async def _models_sent(self, plan: Plan, while_waiting: Callable[[], None]) -> None:
+        async def send(placement: Placement) -> None:
+            device, key = placement.device, placement.key
+            if key not in self.loader.loaded(device):
+                await self.workers[device].executor.send_ahead(self.loader.models[key])
+
+        sending = asyncio.gather(*map(send, plan.placements), return_exceptions=True)  # what fails fails in its load
+        try:
+            while not (await asyncio.wait([sending], timeout=LOOK_S))[0]:
+                while_waiting()
+        finally:
+            sending.cancel()
+
     async def _deploy(
         self, plan: Plan, before_switch: Callable[[], None] = lambda: None, *, may_go_back: bool = True
     ) -> None:
         """As `deploy`, step by step of the controller's roll-out."""
         hosted = hosted_by(plan, self._profiles, self._controller.attainment)
-        await self.loader.send_ahead(hosted, {device: worker.executor for device, worker in self.workers.items()})
         rollout = PlanRollout(self._controller.topology, hosted, may_go_back=may_go_back)
         try:
             step: LoadBeside | Switch | RolloutEnd = rollout.begin(self._profiles, self._free_bytes())

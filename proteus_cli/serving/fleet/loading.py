@@ -168,15 +168,6 @@ class Loader:
             loading.cancel()
         return None
 
-    async def send_ahead(self, hosts: Iterable[Host], executors: Mapping[str, Executor]) -> None:
-        """Wait until the models of what is not loaded are where the devices are. What fails fails in its load again."""
-
-        async def send(host: Host) -> None:
-            if host.key not in self._loaded[host.device]:
-                await executors[host.device].send_ahead(self._models[host.key])
-
-        await asyncio.gather(*map(send, hosts), return_exceptions=True)
-
     async def load_all(
         self,
         hosts: Iterable[Host],

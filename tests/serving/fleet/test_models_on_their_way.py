@@ -4,12 +4,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from failing import LOAD_S, FailingExecutor, World, answers, played
+from failing import LOAD_S, LOOK_S, FailingExecutor, World, answers, played
 
 from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError
+from proteus_cli.serving.devices.executor import settle
 from proteus_cli.serving.fleet.loading import LIMIT_MULTIPLE, UNHURRIED_S
 
 SENT_S = 10 * (UNHURRIED_S + LIMIT_MULTIPLE * LOAD_S)
@@ -17,12 +18,16 @@ SENT_S = 10 * (UNHURRIED_S + LIMIT_MULTIPLE * LOAD_S)
 
 ONE, OTHER = {"cpu0": "good"}, {"cpu0": "fast"}
 TOO_LITTLE_FOR_TWO = 700
+PLANNED_S = 1.0
+"""Another plan is made by then."""
 
 
 @pytest.fixture
 def slow_network(monkeypatch: pytest.MonkeyPatch) -> None:
     async def send_ahead(executor: FailingExecutor, _model: Path) -> None:
-        await executor._until_loaded(asyncio.ensure_future(asyncio.sleep(SENT_S)))
+        sent: asyncio.Future[None] = executor._loop.create_future()
+        executor._loop.call_later(SENT_S, settle, sent, None)
+        await executor._until_loaded(sent)
 
     monkeypatch.setattr(FailingExecutor, "send_ahead", send_ahead)
 
@@ -59,6 +64,24 @@ def test_a_device_that_comes_back_waits_for_its_models_and_plans_may_change_mean
         assert world.fleet.breakers["cpu1"].opened == 1
 
     played(come_back, {"cpu0": "good", "cpu1": "good"}, replans=False)
+
+
+@pytest.mark.usefixtures("slow_network")
+def test_a_plan_that_waits_for_its_models_is_dropped_once_a_device_is_lost_that_it_counts_on() -> None:
+    async def lose_another(world: World) -> None:
+        asking = asyncio.create_task(world.ask(300.0, SENT_S / 20))
+        while not world.fleet.is_changing:
+            await asyncio.sleep(LOOK_S)
+        world.executor("cpu1").die()
+        await asyncio.sleep(PLANNED_S)
+        assert [list(outages.devices) for outages in world.asked] == [[], ["cpu1"]]
+        assert world.fleet.is_changing, "the plan without it waits for its models, too"
+        await asking
+        while world.fleet.is_changing:
+            await asyncio.sleep(LOOK_S)
+        assert world.hosts["cpu0"] == {"fast"}
+
+    played(lose_another, {"cpu0": "good", "cpu1": "good"})
 
 
 def test_a_model_that_cannot_be_sent_fails_in_its_load(monkeypatch: pytest.MonkeyPatch) -> None:
