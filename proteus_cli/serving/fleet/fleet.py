@@ -216,7 +216,10 @@ class Fleet:
             if key not in self.loader.loaded(device):
                 await self.workers[device].executor.send_ahead(self.loader.models[key])
 
-        sending = asyncio.gather(*map(send, plan.placements), return_exceptions=True)  # what fails fails in its load
+        async def send_all() -> None:
+            await asyncio.gather(*map(send, plan.placements), return_exceptions=True)  # what fails fails in its load
+
+        sending = asyncio.create_task(send_all())
         try:
             while not (await asyncio.wait([sending], timeout=LOOK_S))[0]:
                 while_waiting()

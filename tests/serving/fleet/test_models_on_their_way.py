@@ -72,14 +72,15 @@ def test_a_plan_that_waits_for_its_models_is_dropped_once_a_device_is_lost_that_
         asking = asyncio.create_task(world.ask(300.0, SENT_S / 20))
         while not world.fleet.is_changing:
             await asyncio.sleep(LOOK_S)
-        world.executor("cpu1").die()
+        (lost,) = (device for device in ("cpu0", "cpu1") if not world.executor(device)._loading)
+        world.executor(lost).die()
         await asyncio.sleep(PLANNED_S)
-        assert [list(outages.devices) for outages in world.asked] == [[], ["cpu1"]]
+        assert [list(outages.devices) for outages in world.asked][:2] == [[], [lost]]
         assert world.fleet.is_changing, "the plan without it waits for its models, too"
         await asking
         while world.fleet.is_changing:
             await asyncio.sleep(LOOK_S)
-        assert world.hosts["cpu0"] == {"fast"}
+        assert {"fast"} in world.hosts.values()
 
     played(lose_another, {"cpu0": "good", "cpu1": "good"})
 
