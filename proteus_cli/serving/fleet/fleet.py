@@ -211,13 +211,14 @@ class Fleet:
     # --- plans
 
     async def _models_sent(self, plan: Plan, while_waiting: Callable[[], None]) -> None:
+        """Wait until the models of what is not loaded are where the devices are."""
+        missing = [each for each in plan.placements if each.key not in self.loader.loaded(each.device)]
+
         async def send(placement: Placement) -> None:
-            device, key = placement.device, placement.key
-            if key not in self.loader.loaded(device):
-                await self.workers[device].executor.send_ahead(self.loader.models[key])
+            await self.workers[placement.device].executor.send_ahead(self.loader.models[placement.key])
 
         async def send_all() -> None:
-            await asyncio.gather(*map(send, plan.placements), return_exceptions=True)  # what fails fails in its load
+            await asyncio.gather(*map(send, missing), return_exceptions=True)  # what fails fails in its load again
 
         sending = asyncio.create_task(send_all())
         try:
