@@ -2,10 +2,13 @@
 
 Commands for a device, and its events, are those of a device in a process (`devices/process/messages.py`), in an
 envelope: the agent may have the device opened anew at any time, and ``opening`` says for which opening they are.
-A `LoadCommand` names its model by digest.
+A `LoadCommand` names its model by digest. A message with a value that its type excludes can't be read, which ends the
+connection.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -34,6 +37,16 @@ PIECE_BYTES = 2**18
 """Of a file, at most: a batch behind a piece waits for 2 ms on 1 Gbit/s."""
 
 
+MAX_SERVERS = 16
+"""Of an agent: each has engines of its own, and counts on its part of a device."""
+
+Elapsed = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
+"""Seconds: a finite number."""
+
+SharedBy = Annotated[int, msgspec.Meta(ge=2, le=MAX_SERVERS)]
+"""How many servers have a device open, where that is more than one."""
+
+
 class Inventory(msgspec.Struct, frozen=True):
     """What an agent has: its devices, by the ids that they have there, and its versions by name.
 
@@ -50,7 +63,7 @@ class Inventory(msgspec.Struct, frozen=True):
     emulates: bool = False
     name: str = ""
     free_disk_bytes: int = 0
-    shared: Mapping[str, int] = {}
+    shared: Mapping[str, SharedBy] = {}
 
 
 # --- to an agent
@@ -195,10 +208,10 @@ class BatchRan(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
     opening: int
     number: int
-    compute_s: float
-    elapsed_s: float
-    ended_s: float
-    waited_s: float
+    compute_s: Elapsed
+    elapsed_s: Elapsed
+    ended_s: Elapsed
+    waited_s: Elapsed
     shapes: Sequence[tuple[int, ...]]
     failures: Mapping[int, SentError]
 
@@ -208,9 +221,9 @@ class BatchLeft(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
     opening: int
     number: int
-    parts: Sequence[int]
-    compute_s: float
-    ended_s: float
+    parts: Sequence[Annotated[int, msgspec.Meta(ge=0)]]
+    compute_s: Elapsed
+    ended_s: Elapsed
     shapes: Sequence[tuple[int, ...]]
 
 
@@ -221,7 +234,7 @@ class ModelState(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """
 
     digest: str
-    sizes: Sequence[int]
+    sizes: Sequence[Annotated[int, msgspec.Meta(ge=0)]]
     is_whole: bool
     error: SentError | None = None
 
@@ -229,7 +242,7 @@ class ModelState(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class DevicesShared(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The devices that this server has open beside others, and how many servers that are; sent when it changes."""
 
-    servers: Mapping[str, int]
+    servers: Mapping[str, SharedBy]
 
 
 class Measuring(msgspec.Struct, frozen=True, array_like=True, tag=True):
