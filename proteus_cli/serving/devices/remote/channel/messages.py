@@ -30,13 +30,6 @@ from proteus_cli.serving.devices.process.spec import EmulatedSpec
 PROTOCOL = 6
 """Both ends must have the same version of all messages; `Hello`, `Inquiry` and `ConnectionRefused` never change."""
 
-MAX_FIRST_BYTES = 4096
-"""Of the first message of a connection, which has nothing behind it."""
-
-PIECE_BYTES = 2**18
-"""Of a file, at most: a batch behind a piece waits for 2 ms on 1 Gbit/s."""
-
-
 MAX_SERVERS = 16
 """Of an agent: each has engines of its own, and counts on its part of a device."""
 
@@ -45,6 +38,15 @@ Elapsed = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
 
 SharedBy = Annotated[int, msgspec.Meta(ge=2, le=MAX_SERVERS)]
 """How many servers have a device open, where that is more than one."""
+
+MAX_FIRST_BYTES = 4096
+"""Of the first message of a connection, which has nothing behind it."""
+
+PIECE_BYTES = 2**18
+"""Of a file, at most: a batch behind a piece waits for 2 ms on 1 Gbit/s."""
+
+PIECES_ON_THE_WAY = 4
+"""Of a model at once, so that a long round trip does not limit how fast it is sent: 50 MB/s at 20 ms."""
 
 
 class Inventory(msgspec.Struct, frozen=True):
@@ -88,13 +90,12 @@ class Inquiry(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class OpenDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Open a device of the inventory, for up to ``slots`` batches at once; also one that was lost or is open.
 
-    An agent that emulates opens what is ``emulated``, under any id.
+    An agent that emulates opens an `EmulatedSpec`, which is behind this, under any id.
     """
 
     opening: int
     device: str
     slots: int
-    emulated: EmulatedSpec | None = None
 
 
 class ToDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -302,3 +303,5 @@ FromAgent = (
 FIRST_TO_AGENT: "msgspec.msgpack.Decoder[Hello | Inquiry]" = msgspec.msgpack.Decoder(Hello | Inquiry)
 TO_AGENT: "msgspec.msgpack.Decoder[ToAgent]" = msgspec.msgpack.Decoder(ToAgent, dec_hook=decoded)
 FROM_AGENT: "msgspec.msgpack.Decoder[FromAgent]" = msgspec.msgpack.Decoder(FromAgent, dec_hook=decoded)
+EMULATED: "msgspec.msgpack.Decoder[EmulatedSpec]" = msgspec.msgpack.Decoder(EmulatedSpec, dec_hook=decoded)
+"""What is behind `OpenDevice`."""

@@ -57,7 +57,8 @@ class RemoteExecutor(CommandingExecutor):
     def open(self, device: str, slots: int, emulated: "EmulatedSpec | None" = None) -> None:
         """Have the agent open the device of an id that it has, or an ``emulated`` one."""
         self._needs_models = emulated is None
-        self._session.send(OpenDevice(self._opening, device, slots, emulated))
+        behind = [device_messages.ENCODER.encode(emulated)] if emulated is not None else []
+        self._session.send(OpenDevice(self._opening, device, slots), behind)
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         """Besides, raises `EngineError` where the batch is too large for a frame."""

@@ -80,7 +80,8 @@ class Ends:
         channel: Any = SimpleNamespace(send=self.answer)
         models: Any = SimpleNamespace(path_of=None)
         turns = SharedDevices(lambda: None).join("cpu0", "s", 1)
-        self.device = OpenedDevice(OpenDevice(0, "cpu0", 1), devices, turns, channel, models, BatchCounts(), print)
+        command = OpenDevice(0, "cpu0", 1)
+        self.device = OpenedDevice(command, None, devices, turns, channel, models, BatchCounts(), print)
         self.executor._layouts[KEY] = self.device._engines.layouts[KEY] = BatchLayout(SIGNATURE)
 
     def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> int:
