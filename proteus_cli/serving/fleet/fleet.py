@@ -161,9 +161,9 @@ class Fleet:
     async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         """Put a plan in force: load its engines, switch, free the others. Returns the engines that came to each device.
 
-        Raises `EngineError` where an engine cannot be loaded. If that happens beside the engines that serve, nothing
-        has changed; if it happens in place, the earlier plan is deployed again. What ``before_switch`` raises ends the
-        change, and nothing has changed.
+        Nothing is freed before all models are where the devices are. Raises `EngineError` where an engine cannot be
+        loaded. If that happens beside the engines that serve, nothing has changed; if it happens in place, the earlier
+        plan is deployed again. What ``before_switch`` raises ends the change, and nothing has changed.
         """
         async with self._changing:
             before = {device: self._controller.topology.hosted_on(device) for device in self.workers}
@@ -208,6 +208,7 @@ class Fleet:
     ) -> None:
         """As `deploy`, step by step of the controller's roll-out."""
         hosted = hosted_by(plan, self._profiles, self._controller.attainment)
+        await self.loader.send_ahead(hosted, {device: worker.executor for device, worker in self.workers.items()})
         rollout = PlanRollout(self._controller.topology, hosted, may_go_back=may_go_back)
         try:
             step: LoadBeside | Switch | RolloutEnd = rollout.begin(self._profiles, self._free_bytes())

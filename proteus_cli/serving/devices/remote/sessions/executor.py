@@ -60,6 +60,10 @@ class RemoteExecutor(CommandingExecutor):
         behind = [device_messages.ENCODER.encode(emulated)] if emulated is not None else []
         self._session.send(OpenDevice(self._opening, device, slots), behind)
 
+    async def send_ahead(self, model: Path) -> None:
+        self._require_open()
+        await self._name_of(model)
+
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         """Besides, raises `EngineError` where the batch is too large for a frame."""
         self._require_open()

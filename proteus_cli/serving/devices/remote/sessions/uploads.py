@@ -2,8 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections import defaultdict, deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,19 @@ import msgspec
 from proteus_cli.buffers import Buffer
 from proteus_cli.errors import ArtefactError, EngineError, ProteusError
 from proteus_cli.serving.devices.executor import settle
-from proteus_cli.serving.devices.remote.channel.messages import PIECE_BYTES, ModelPiece, ModelState, OfferModel
+from proteus_cli.serving.devices.remote.channel.messages import (
+    PIECE_BYTES,
+    PIECES_ON_THE_WAY,
+    ModelPiece,
+    ModelState,
+    OfferModel,
+)
 from proteus_cli.store import ModelStamp, model_digest, model_parts, model_stamp
 
 log = logging.getLogger("proteus.cluster")
+
+MAX_SILENT_S = 60.0
+"""An upload fails where the agent says nothing of its model for so long: the disk there hangs. What it has it keeps."""
 
 Send = Callable[[msgspec.Struct, Sequence[Buffer]], object]
 
@@ -71,7 +82,7 @@ class Uploads:
         self._send, self._known = send, known
         self._one_each: dict[str, asyncio.Lock] = {}  # by digest
         self._there: set[str] = set()
-        self._states: dict[str, asyncio.Future[ModelState]] = {}
+        self._asked = defaultdict[str, deque[asyncio.Future[ModelState]]](deque)  # by digest, in the order of answers
         self._tasks: set[asyncio.Task[None]] = set()
 
     def send(self, model: Path) -> "asyncio.Future[str]":
@@ -86,8 +97,8 @@ class Uploads:
 
     def state(self, state: ModelState) -> None:
         """The agent has answered an offer, or a piece."""
-        if state.digest in self._states:
-            settle(self._states[state.digest], state)
+        if asked := self._asked.get(state.digest):
+            settle(asked.popleft(), state)
 
     def close(self) -> None:
         """Give up all uploads that are under way."""
@@ -126,25 +137,41 @@ class Uploads:
             named = [(part.relative_to(model.parent).as_posix(), part.stat().st_size) for part in parts]
         except OSError as error:
             raise ArtefactError(f"Can't read `{model}`: {error.strerror}.") from error
-        state = await self._ask(OfferModel(digest, named))
+        state = await _answer_of(self._ask(OfferModel(digest, named)))
+        missing, on_the_way = _missing(named, state.sizes), deque[asyncio.Future[ModelState]]()
         while not state.is_whole:
-            place = next((n for n, (_, size) in enumerate(named) if state.sizes[n] < size), None)
-            if place is None:
+            for place, offset in islice(missing, PIECES_ON_THE_WAY - len(on_the_way)):
+                piece = await asyncio.to_thread(_read, parts[place], offset)
+                if piece:  # else the file has become shorter
+                    on_the_way.append(self._ask(ModelPiece(digest, place, offset), piece))
+            if not on_the_way:
                 raise EngineError(f"`{model}` was changed while it was sent.", hint="try again once it is as it stays")
-            offset = state.sizes[place]
-            piece = await asyncio.to_thread(_read, parts[place], offset)
-            if not piece:
-                raise EngineError(f"`{model}` was changed while it was sent.", hint="try again once it is as it stays")
-            state = await self._ask(ModelPiece(digest, place, offset), piece)
+            state = await _answer_of(on_the_way.popleft())
 
-    async def _ask(self, message: OfferModel | ModelPiece, *behind: Buffer) -> ModelState:
+    def _ask(self, message: OfferModel | ModelPiece, *behind: Buffer) -> "asyncio.Future[ModelState]":
         answer: asyncio.Future[ModelState] = asyncio.get_running_loop().create_future()
-        self._states[message.digest] = answer
+        self._asked[message.digest].append(answer)
         self._send(message, behind)
-        state = await answer
-        if state.error is not None:
-            raise EngineError(state.error.message, hint=state.error.hint)
-        return state
+        return answer
+
+
+async def _answer_of(asked: "asyncio.Future[ModelState]") -> ModelState:
+    """Raises `EngineError` where the agent refuses, or says nothing."""
+    try:
+        async with asyncio.timeout(MAX_SILENT_S):
+            state = await asked
+    except TimeoutError:
+        raise EngineError(f"The agent has said nothing of a model for {MAX_SILENT_S:.0f} s.") from None
+    if state.error is not None:
+        raise EngineError(state.error.message, hint=state.error.hint)
+    return state
+
+
+def _missing(named: Sequence[tuple[str, int]], there: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """The part and the offset of each piece of a model that the agent does not have."""
+    for place, ((_, size), had) in enumerate(zip(named, there, strict=True)):
+        for offset in range(had, size, PIECE_BYTES):
+            yield place, offset
 
 
 def _read(part: Path, offset: int) -> bytes:
