@@ -1,14 +1,20 @@
 """What an agent may not say: it ends the session, with a line in the log that says why, and nothing else."""
 
+import asyncio
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
-from agents import CPU, run, until
+from agents import CPU, PATIENCE_S, run, until
+from tiny import mlp
 
+from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.errors import HostLost
+from proteus_cli.serving.devices.process.messages import OpenedEvent
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.frames import MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES, FrameParser
@@ -19,9 +25,12 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     BatchLeft,
     BatchRan,
     DevicesShared,
+    FromDevice,
     Hello,
     Inventory,
+    ModelPiece,
     ModelState,
+    OfferModel,
     Ping,
     ToAgent,
     Welcome,
@@ -30,6 +39,7 @@ from proteus_cli.serving.devices.remote.sessions.connecting import connect
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.serving.transport.listening import listen
 from proteus_cli.serving.transport.tls import accepting
+from proteus_cli.store import model_digest
 
 Answer = Callable[[ToAgent], Sequence[msgspec.Struct]]
 DIGEST = "ab" * 32
@@ -98,6 +108,35 @@ def test_times_that_are_none_end_the_session(
 )
 def test_sizes_and_places_below_zero_end_the_session(caplog: pytest.LogCaptureFixture, answer: msgspec.Struct) -> None:
     ends_with(caplog, answer, "Expected `int` >= 0")
+
+
+@pytest.mark.parametrize(
+    ("to_offer", "to_piece"),
+    [([], []), ([0, 0], []), ([0], []), ([0], [0]), ([100], [100])],
+)
+def test_answers_that_do_not_fit_the_model_that_is_sent_end_the_session(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, to_offer: list[int], to_piece: list[int]
+) -> None:
+    """As many sizes as it has files; and of what was sent, the agent has more than before."""
+    model = mlp(tmp_path / "m.onnx")
+    digest = model_digest(model)
+
+    def answer(message: ToAgent) -> Sequence[msgspec.Struct]:
+        if isinstance(message, OfferModel | ModelPiece):
+            sizes = to_offer if isinstance(message, OfferModel) else to_piece
+            return [ModelState(digest, sizes, is_whole=False)]
+        return []
+
+    async def test() -> None:
+        async with session_with(answer) as session:
+            executor = session.open_device("cpu0", 1, lambda _: None)
+            executor.told(FromDevice(0, OpenedEvent("a backend", can_give_way=False)))
+            async with asyncio.timeout(PATIENCE_S):
+                with pytest.raises(HostLost, match="what it says of a model does not fit"):
+                    await executor.load(VariantKey("f", "v"), model, 4)
+
+    run(test)
+    check_said(caplog, "what it says of a model does not fit what it was sent")
 
 
 def ends_with(caplog: pytest.LogCaptureFixture, said: msgspec.Struct, why: str) -> None:
