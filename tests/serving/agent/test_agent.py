@@ -125,13 +125,17 @@ def test_a_key_of_root_may_be_read_by_its_group(mode: int, owner: int, *, known:
     assert is_known_to_others(os.stat_result((mode, 0, 0, 1, owner, 9, 0, 0, 0, 0))) is known
 
 
-def test_of_probes_that_connect_and_go_nothing_is_logged_and_nothing_is_left(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("has_key", "logged"), [(True, ("server ",)), (False, ("server ", "a connection from "))], ids=["key", "keyless"]
+)
+def test_of_probes_that_connect_and_go_nothing_is_left_and_nothing_is_logged_where_there_is_a_key(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, has_key: bool, logged: tuple[str, ...]
 ) -> None:
+    """Without a key, that they were no servers."""
     caplog.set_level(logging.DEBUG)
 
     async def test() -> None:
-        async with running_agent(tmp_path) as agent:
+        async with running_agent(tmp_path, has_key=has_key) as agent:
             for linger in (struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)):  # FIN, RST
                 with socket.create_connection((agent.address.host, agent.address.port)) as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -141,7 +145,7 @@ def test_of_probes_that_connect_and_go_nothing_is_logged_and_nothing_is_left(
 
     run(test)
     assert [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG] == [
-        each for each in caplog.messages if each.startswith("server ")
+        each for each in caplog.messages if each.startswith(logged)
     ]
 
 
