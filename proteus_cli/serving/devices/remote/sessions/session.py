@@ -183,7 +183,8 @@ class AgentSession:
             case Pong(sent_s=sent_s):
                 self._answered(sent_s)
             case ModelState():
-                self._uploads.state(message)
+                if not self._uploads.state(message):
+                    self.ended("what it says of a model does not fit what it was sent")
             case DevicesShared(servers=servers):
                 self.shared = servers
             case Measuring(number=number, line=line) if number in self._measuring:

@@ -30,6 +30,7 @@ MAX_SILENT_S = 60.0
 """An upload fails where the agent says nothing of its model for so long: the disk there hangs. What it has it keeps."""
 
 Send = Callable[[msgspec.Struct, Sequence[Buffer]], object]
+_Asked = tuple[OfferModel | ModelPiece, "asyncio.Future[ModelState]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +85,7 @@ class Uploads:
         self._one_each: dict[str, asyncio.Lock] = {}  # by digest
         self._there: set[str] = set()
         self._digests: dict[Path, str] = {}  # of what was sent last of each file
-        self._asked = defaultdict[str, deque[asyncio.Future[ModelState]]](deque)  # by digest, in the order of answers
+        self._asked = defaultdict[str, deque[_Asked]](deque)  # by digest, in the order of answers
         self._tasks: set[asyncio.Task[None]] = set()
 
     def send(self, model: Path) -> "asyncio.Future[str]":
@@ -102,10 +103,14 @@ class Uploads:
         for model in models:
             self._withdraw(self._digests.pop(model, None))
 
-    def state(self, state: ModelState) -> None:
-        """The agent has answered an offer, or a piece."""
+    def state(self, state: ModelState) -> bool:
+        """The agent has answered an offer, or a piece; False where that cannot be an answer."""
         if asked := self._asked.get(state.digest):
-            settle(asked.popleft(), state)
+            message, answer = asked.popleft()
+            if not _fits(state, message):
+                return False
+            settle(answer, state)
+        return True
 
     def close(self) -> None:
         """Give up all uploads that are under way."""
@@ -129,6 +134,9 @@ class Uploads:
             settle(sent, await self._upload(model))
         except ProteusError as error:
             settle(sent, error if isinstance(error, EngineError) else EngineError(error.message, hint=error.hint))
+        except Exception as error:
+            settle(sent, error)
+            raise
 
     async def _upload(self, model: Path) -> str:
         known = await self._known.of(model)
@@ -170,9 +178,18 @@ class Uploads:
 
     def _ask(self, message: OfferModel | ModelPiece, *behind: Buffer) -> "asyncio.Future[ModelState]":
         answer: asyncio.Future[ModelState] = asyncio.get_running_loop().create_future()
-        self._asked[message.digest].append(answer)
+        self._asked[message.digest].append((message, answer))
         self._send(message, behind)
         return answer
+
+
+def _fits(state: ModelState, message: OfferModel | ModelPiece) -> bool:
+    """Whether it answers a message: with a size for each file that was offered, or with the piece that was sent."""
+    if state.is_whole or state.error is not None:
+        return True
+    if isinstance(message, OfferModel):
+        return len(state.sizes) == len(message.parts)
+    return message.part < len(state.sizes) and message.offset < state.sizes[message.part]
 
 
 async def _answer_of(asked: "asyncio.Future[ModelState]") -> ModelState:

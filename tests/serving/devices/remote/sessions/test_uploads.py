@@ -1,12 +1,15 @@
 """What a server sends of a model, and when: the test answers as an agent would."""
 
+import asyncio
+import gc
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 import pytest
-from agents import run, until
+from agents import PATIENCE_S, run, until
 from tiny import mlp
 
 from proteus_cli.buffers import Buffer
@@ -86,6 +89,26 @@ def test_an_upload_fails_where_the_agent_says_nothing_of_it_any_more(
             await sending.sent
 
     played(tmp_path, test, monkeypatch)
+
+
+def test_an_upload_that_a_bug_ends_fails_and_the_bug_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(_part: Path, _offset: int) -> NoReturn:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(uploads, "_read", fails)
+
+    async def test(sending: Sending) -> None:
+        sending.answer(0)
+        async with asyncio.timeout(PATIENCE_S):
+            with pytest.raises(RuntimeError, match="a bug"):
+                await sending.sent
+        await until(lambda: not sending.uploads._tasks)
+
+    played(tmp_path, test, monkeypatch)
+    gc.collect()
+    assert "RuntimeError: a bug" in caplog.text
 
 
 def test_answers_to_an_upload_that_has_failed_are_no_answers_to_the_next_one(
