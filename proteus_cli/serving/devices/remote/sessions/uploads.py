@@ -85,6 +85,7 @@ class Uploads:
         self._one_each: dict[str, asyncio.Lock] = {}  # by digest
         self._there: set[str] = set()
         self._digests: dict[Path, str] = {}  # of what was sent last of each file
+        self._ahead: dict[Path, None] = {}  # what is sent now, and what follows
         self._asked = defaultdict[str, deque[_Asked]](deque)  # by digest, in the order of answers
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -96,11 +97,15 @@ class Uploads:
 
     def send_ahead(self, models: Iterable[Path]) -> None:
         """Send models one after another, so that no load waits for the network later."""
-        self._start(self._upload_ahead(models))
+        is_sending = bool(self._ahead)
+        self._ahead |= dict.fromkeys(models)
+        if not is_sending:
+            self._start(self._upload_ahead())
 
     def forget(self, models: Iterable[Path]) -> None:
         """The agent need not keep these models any more."""
         for model in models:
+            self._ahead.pop(model, None)
             self._withdraw(self._digests.pop(model, None))
 
     def state(self, state: ModelState) -> bool:
@@ -122,12 +127,14 @@ class Uploads:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _upload_ahead(self, models: Iterable[Path]) -> None:
-        for model in models:
+    async def _upload_ahead(self) -> None:
+        while self._ahead:
+            model = next(iter(self._ahead))
             try:
                 await self._upload(model)
             except ProteusError as error:
                 log.warning("`%s` can't be sent ahead: %s", model, error.message)
+            self._ahead.pop(model, None)
 
     async def _upload_for(self, model: Path, sent: "asyncio.Future[str]") -> None:
         try:
