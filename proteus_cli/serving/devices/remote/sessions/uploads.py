@@ -85,7 +85,8 @@ class Uploads:
         self._one_each: dict[str, asyncio.Lock] = {}  # by digest
         self._there: set[str] = set()
         self._digests: dict[Path, str] = {}  # of what was sent last of each file
-        self._ahead: dict[Path, None] = {}  # what is sent now, and what follows
+        self._ahead: dict[Path, None] = {}  # what is to be sent
+        self._sending_ahead: asyncio.Task[None] | None = None
         self._asked = defaultdict[str, deque[_Asked]](deque)  # by digest, in the order of answers
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -97,10 +98,9 @@ class Uploads:
 
     def send_ahead(self, models: Iterable[Path]) -> None:
         """Send models one after another, so that no load waits for the network later."""
-        is_sending = bool(self._ahead)
         self._ahead |= dict.fromkeys(models)
-        if not is_sending:
-            self._start(self._upload_ahead())
+        if self._sending_ahead is None or self._sending_ahead.done():
+            self._sending_ahead = self._start(self._upload_ahead())
 
     def forget(self, models: Iterable[Path]) -> None:
         """The agent need not keep these models any more."""
@@ -122,19 +122,20 @@ class Uploads:
         for task in self._tasks:
             task.cancel()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     async def _upload_ahead(self) -> None:
         while self._ahead:
             model = next(iter(self._ahead))
+            del self._ahead[model]
             try:
                 await self._upload(model)
             except ProteusError as error:
                 log.warning("`%s` can't be sent ahead: %s", model, error.message)
-            self._ahead.pop(model, None)
 
     async def _upload_for(self, model: Path, sent: "asyncio.Future[str]") -> None:
         try:
