@@ -147,6 +147,8 @@ class Executor:
         runner: Any = SimpleNamespace(signature=signature, infer=lambda inputs: {"y": scores[: len(inputs["x"])]})
         self._signature, self._engine, self.rows = signature, CpuEngine(runner, ExitStack(), 32), 0
 
+    async def send_ahead(self, _model: object) -> None: ...
+
     async def load(self, *_: object) -> Any:
         return self._signature
 

@@ -53,12 +53,14 @@ class Followed:
         self.settings: dict[str, dict[str, Any]] = {}
         self.profiled = {measured.key: measured for measured in world.profiles["cpu0"].variants}
         self.results = list[Result]()
+        self.hardware_models: set[VariantKey] = {measured.key for measured in world.profiles["cpu0"].variants}
         self.followed = list[tuple[str, ...]]()  # the families of each catalog that was followed
         hardware: Any = SimpleNamespace(
             sessions=dict,
             is_emulated=True,
             takes_variants=True,
             learn=self._learn,
+            use_models=self._use_models,
             use_signatures=self._use_signatures,
             stubs=set(),
         )
@@ -72,6 +74,9 @@ class Followed:
             self.served, hardware, world.plane, world.profiles, self, self.planner, accuracies,
             self._was_followed, is_guarded=True,
         )  # fmt: skip
+
+    def _use_models(self, models: Mapping[VariantKey, object]) -> None:
+        self.hardware_models = set(models)
 
     async def _was_followed(self) -> None:
         self.followed.append(self.served.catalog.names)

@@ -43,6 +43,9 @@ class HeldExecutor:
         self.held: list[tuple[Batch, BatchCallback]] = []
         self.runs: list[int] = []
 
+    async def send_ahead(self, model: object) -> None:
+        pass
+
     async def load(self, key: VariantKey, model: object, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
         return twice(self.dtype)
 

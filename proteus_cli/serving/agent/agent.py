@@ -33,6 +33,7 @@ from proteus_cli.serving.devices.remote.channel.frames import MAX_MESSAGE_BYTES,
 from proteus_cli.serving.devices.remote.channel.messages import (
     FIRST_TO_AGENT,
     MAX_FIRST_BYTES,
+    MAX_SERVERS,
     PROTOCOL,
     TO_AGENT,
     ConnectionRefused,
@@ -50,9 +51,6 @@ from proteus_cli.serving.transport.tls import accepting
 
 FIRST_MESSAGE_S = 5.0
 """For a server to say `Hello`."""
-
-MAX_SERVERS = 16
-"""Each has engines of its own, and counts on its part of a device."""
 
 MAX_GREETING = 64
 """Connections that have not said `Hello` yet; one more closes the oldest."""

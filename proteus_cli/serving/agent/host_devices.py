@@ -8,7 +8,7 @@ from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
-from proteus_cli.serving.devices.process.spec import DeviceSpec, GpuSpec
+from proteus_cli.serving.devices.process.spec import DeviceSpec, EmulatedSpec, GpuSpec
 from proteus_cli.serving.devices.remote.channel.messages import OpenDevice
 
 
@@ -26,8 +26,8 @@ class OpenedExecutor(Executor, Protocol):
 class HostDevices(Protocol):
     """Opens the devices of a host for servers."""
 
-    def open(self, command: OpenDevice, on_lost: OnLost) -> OpenedExecutor:
-        """Raises `DeviceUnavailable`."""
+    def open(self, command: OpenDevice, emulated: EmulatedSpec | None, on_lost: OnLost) -> OpenedExecutor:
+        """Open a device of the host, or an ``emulated`` one. Raises `DeviceUnavailable`."""
         ...
 
 
@@ -37,9 +37,9 @@ class ProcessDevices:
     def __init__(self, specs: Mapping[str, DeviceSpec]) -> None:
         self._specs = specs
 
-    def open(self, command: OpenDevice, on_lost: OnLost) -> OpenedExecutor:
+    def open(self, command: OpenDevice, emulated: EmulatedSpec | None, on_lost: OnLost) -> OpenedExecutor:
         spec = self._specs.get(command.device)
-        if spec is None or command.emulated is not None:
+        if spec is None or emulated is not None:
             raise DeviceUnavailable(f"This host has no device `{command.device}`.")
         if isinstance(spec, GpuSpec):
             spec = GpuSpec(spec.device, spec.built, command.slots)
@@ -52,8 +52,7 @@ class EmulatedHostDevices:
     def __init__(self, timer: TimerThread) -> None:
         self._timer = timer
 
-    def open(self, command: OpenDevice, on_lost: OnLost) -> OpenedExecutor:
-        if command.emulated is None:
+    def open(self, command: OpenDevice, emulated: EmulatedSpec | None, on_lost: OnLost) -> OpenedExecutor:
+        if emulated is None:
             raise DeviceUnavailable(f"This agent emulates devices, and `{command.device}` is to be a real one.")
-        profile, signatures = command.emulated.profile, command.emulated.signatures
-        return EmulatedExecutor(profile, signatures, time.monotonic, self._timer.at, on_lost)
+        return EmulatedExecutor(emulated.profile, emulated.signatures, time.monotonic, self._timer.at, on_lost)

@@ -143,6 +143,11 @@ class OfferedModels:
         for digest, parts in self._offers.items():
             self._store.release(digest, _size_of(parts))
 
+    def withdraw(self, digest: str) -> None:
+        """The server needs a model no more; nothing where it has not offered it."""
+        if digest in self._offers:
+            self._store.release(digest, _size_of(self._offers.pop(digest)))
+
     async def offered(self, offer: OfferModel) -> ModelState:
         """How much there is of a model, which is kept from now on."""
         problem = _problem(offer) if len(self._offers) < MAX_OFFERS else "the server has too many"
@@ -157,7 +162,7 @@ class OfferedModels:
                 self._store.release(offer.digest, _size_of(offer.parts))
             self._offers.setdefault(offer.digest, offer.parts)
         async with self._store.lock(offer.digest):
-            return await self._state(offer.digest)
+            return await self._state(offer.digest, self._offers.get(offer.digest, offer.parts))
 
     async def take(self, piece: ModelPiece, content: memoryview) -> ModelState:
         """Write a piece of a model that was offered, and the model itself once it is whole.
@@ -170,8 +175,8 @@ class OfferedModels:
             return _refusal(piece.digest, EngineError("A piece of a model came that was not offered."))
         async with self._store.lock(piece.digest):
             if self._store.is_whole(piece.digest):
-                return await self._state(piece.digest)
-            path, size = self._part(piece.digest, piece.part), parts[piece.part][1]
+                return await self._state(piece.digest, parts)
+            path, size = self._part(piece.digest, parts, piece.part), parts[piece.part][1]
             there = _size(path)
             if piece.offset > there or piece.offset + len(content) > size:
                 return _refusal(piece.digest, EngineError("A piece of a model does not fit what is there of it."))
@@ -180,14 +185,13 @@ class OfferedModels:
                     await asyncio.to_thread(_append, path, content)
             except OSError as error:
                 return _refusal(piece.digest, EngineError(f"The agent can't write a model: {error.strerror}."))
-            return await self._state(piece.digest)
+            return await self._state(piece.digest, parts)
 
-    async def _state(self, digest: str) -> ModelState:
-        parts = self._offers[digest]
+    async def _state(self, digest: str, parts: "Sequence[tuple[str, int]]") -> ModelState:
         sizes = [size for _, size in parts]
         if self._store.is_whole(digest):
             return ModelState(digest, sizes, is_whole=True)
-        there = [_size(self._part(digest, place)) for place in range(len(parts))]
+        there = [_size(self._part(digest, parts, place)) for place in range(len(parts))]
         if there != sizes:
             return ModelState(digest, there, is_whole=False)
         try:
@@ -196,8 +200,8 @@ class OfferedModels:
             return _refusal(digest, error)
         return ModelState(digest, sizes, is_whole=True)
 
-    def _part(self, digest: str, place: int) -> Path:
-        name = MODEL if place == 0 else self._offers[digest][place][0]
+    def _part(self, digest: str, parts: "Sequence[tuple[str, int]]", place: int) -> Path:
+        name = MODEL if place == 0 else parts[place][0]
         return self._store.partial(digest) / name
 
 

@@ -16,6 +16,7 @@ from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.devices.process import messages as device_messages
 from proteus_cli.serving.devices.process.engines import CommandedEngines
 from proteus_cli.serving.devices.process.layout import BatchLayout
+from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.frames import UnreadableFrame
 from proteus_cli.serving.devices.remote.channel.messages import (
@@ -57,6 +58,7 @@ class OpenedDevice:
     def __init__(
         self,
         command: OpenDevice,
+        emulated: EmulatedSpec | None,
         devices: HostDevices,
         turns: SharedOpening,
         channel: FrameChannel[ToAgent],
@@ -67,10 +69,8 @@ class OpenedDevice:
         """Raises `DeviceUnavailable` where it cannot be opened."""
         self.device = command.device
         self._opening, self._channel, self._on_closed = command.opening, channel, on_closed
-        self._executor = devices.open(command, self._on_lost)
-        self._engines = CommandedEngines(
-            self._executor, self._send, models.path_of if command.emulated is None else Path
-        )
+        self._executor = devices.open(command, emulated, self._on_lost)
+        self._engines = CommandedEngines(self._executor, self._send, models.path_of if emulated is None else Path)
         self._turns, self._counts, self._running = turns, counts, 0
         self._is_closing = False
 

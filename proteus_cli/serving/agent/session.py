@@ -1,8 +1,11 @@
 """What an agent does for one server, over one connection."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
+
+import msgspec
 
 from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.agent.beats import beat
@@ -14,6 +17,8 @@ from proteus_cli.serving.agent.sharing import SharedDevices
 from proteus_cli.serving.devices.process import messages as device_messages
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.messages import (
+    EMULATED,
+    PIECES_ON_THE_WAY,
     AbandonDevice,
     AbandonMeasuring,
     DevicesShared,
@@ -32,6 +37,7 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     RunBatch,
     ToAgent,
     ToDevice,
+    WithdrawModel,
 )
 
 
@@ -57,6 +63,7 @@ class ServerSession:
         self._opened: dict[int, OpenedDevice] = {}
         self._told_shared: Mapping[str, int] = {}
         self._writing: set[asyncio.Task[None]] = set()
+        self._pieces = Counter[str]()  # that are written now, by the digest of their model
         self._tasks: set[asyncio.Task[None]] = set()
         self._measuring: dict[int, asyncio.Task[None]] = {}
         self._has_ended = False
@@ -71,13 +78,15 @@ class ServerSession:
                 if message.opening in self._opened:
                     self._opened[message.opening].obey(message, behind)
             case OpenDevice():
-                self._open(message)
+                self._open(message, behind)
             case Ping(sent_s=sent_s):
                 self._channel.send(Pong(sent_s), [behind])
             case OfferModel(digest=digest):
                 self._write(digest, self._offered.offered(message))
-            case ModelPiece(digest=digest):
-                self._write(digest, self._offered.take(message, behind))
+            case ModelPiece():
+                self._take(message, behind)
+            case WithdrawModel(digest=digest):
+                self._offered.withdraw(digest)
             case MeasureDevices() | AbandonMeasuring():
                 self._obey_measuring(message)
             case Hello() | Inquiry():
@@ -108,14 +117,22 @@ class ServerSession:
 
     # ---
 
-    def _open(self, command: OpenDevice) -> None:
+    def _open(self, command: OpenDevice, behind: memoryview) -> None:
         """Open a device. An earlier opening of it is given up: it may hang."""
+        if command.opening in self._opened:
+            self.end(f"it uses the number {command.opening} twice")
+            return
+        try:
+            emulated = EMULATED.decode(behind) if behind else None
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.end(f"the profile of `{command.device[:64]}` can't be read: {error}")
+            return
         for earlier in [each for each in self._opened.values() if each.device == command.device]:
             earlier.abandon()
         turns = self._shared.join(command.device, self.hello.server, command.slots)
         try:
             device = OpenedDevice(
-                command, self._devices, turns, self._channel, self._models, self.batches, self._forget
+                command, emulated, self._devices, turns, self._channel, self._models, self.batches, self._forget
             )
         except DeviceUnavailable as error:
             turns.leave()
@@ -140,9 +157,25 @@ class ServerSession:
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
 
+    def _take(self, piece: ModelPiece, content: memoryview) -> None:
+        """Write a piece of a model, which takes memory until then."""
+        if self._pieces[piece.digest] >= PIECES_ON_THE_WAY:
+            self.end(f"it sends more than {PIECES_ON_THE_WAY} pieces of a model at once")
+            return
+        self._pieces[piece.digest] += 1
+        self._write(piece.digest, self._taken(piece, content))
+
+    async def _taken(self, piece: ModelPiece, content: memoryview) -> ModelState:
+        try:
+            return await self._offered.take(piece, content)
+        finally:
+            self._pieces -= Counter((piece.digest,))  # the server may send another one once it has the answer
+
     def _obey_measuring(self, command: MeasureDevices | AbandonMeasuring) -> None:
         number = command.number
-        if isinstance(command, MeasureDevices):
+        if isinstance(command, MeasureDevices) and number in self._measuring:
+            self.end(f"it uses the number {number} twice")
+        elif isinstance(command, MeasureDevices):
             task = self._measuring[number] = self._start(self._measure(command))
             task.add_done_callback(lambda _: self._measuring.pop(number))
         elif number in self._measuring:

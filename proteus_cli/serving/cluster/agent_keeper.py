@@ -60,12 +60,17 @@ class AgentKeeper:
         self._spec, self._start = spec, start or start_agent
         self._started: int | None = None
         self._next_s, self._pause_s = 0.0, FIRST_PAUSE_S
+        self._problem: str | None = None
         self._stopping = Event()
 
-    def where(self) -> tuple[str, int] | None:
-        """Where the agent listens; None while there is none."""
-        record = agent_in(self._spec.state)
-        return (record.host, record.port) if record is not None and self._spec.fits(record) else None
+    def where(self) -> tuple[str, int] | str | None:
+        """Where the agent listens, or why it cannot be started; None while it starts."""
+        try:
+            record = agent_in(self._spec.state)
+            fits = record is not None and self._spec.fits(record)
+        except OSError as error:
+            return str(error)
+        return (record.host, record.port) if record is not None and fits else self._problem
 
     def run(self) -> None:
         """Look after the agent until `stop`."""
@@ -73,16 +78,19 @@ class AgentKeeper:
             self.look()
 
     def look(self) -> None:
-        """Start an agent where there is none, and have one of another kind end."""
-        record = agent_in(self._spec.state)
-        if record is not None and not self._spec.fits(record):
-            end_agent(self._spec.state, record)
-            record = None
-        if record is not None:
-            self._next_s, self._pause_s = 0.0, FIRST_PAUSE_S
-        elif time.monotonic() >= self._next_s and not _runs(self._started):
-            self._next_s, self._pause_s = time.monotonic() + self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
-            self._started = self._start(self._spec)
+        """Start an agent where there is none, and have one of another kind end. What fails is tried again later."""
+        try:
+            record = agent_in(self._spec.state)
+            if record is not None and not self._spec.fits(record):
+                end_agent(self._spec.state, record)
+                record = None
+            if record is not None:
+                self._next_s, self._pause_s, self._problem = 0.0, FIRST_PAUSE_S, None
+            elif time.monotonic() >= self._next_s and not _runs(self._started):
+                self._next_s, self._pause_s = time.monotonic() + self._pause_s, min(2 * self._pause_s, LONGEST_PAUSE_S)
+                self._started, self._problem = self._start(self._spec), None
+        except (OSError, subprocess.CalledProcessError) as error:
+            self._problem = str(error)
 
     def stop(self) -> None:
         """End the agent, and start none any more. Returns once it has ended."""

@@ -52,11 +52,15 @@ class KubernetesService:
         while True:
             await self._look()
             # An old pod may answer for a while beside the new one of its host.
-            agents = {name: AgentAddress(name, each, self._port, self._tls) for each, name in self._names.items()}
+            agents = {name: self._address_of(name, each) for each, name in self._names.items()}
             if agents != before:
                 before = agents
                 yield agents
             await asyncio.sleep(self._look_s)
+
+    def _address_of(self, name: str, address: str) -> AgentAddress:
+        """An agent that says another name is asked again at the next look."""
+        return AgentAddress(name, address, self._port, self._tls, lambda: self._names.pop(address, None))
 
     async def _look(self) -> None:
         """Ask the DNS, and each agent that is new for its name. Without an answer of the DNS all stays as it was."""

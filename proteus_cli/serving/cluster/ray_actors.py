@@ -36,8 +36,8 @@ class KeeperActor:
         self._keeper = AgentKeeper(AgentSpec(host, ray.util.get_node_ip_address(), key, state, environment))
         threading.Thread(target=self._keeper.run, daemon=True).start()
 
-    def where(self) -> tuple[str, int] | None:
-        """Where the agent listens; None while there is none."""
+    def where(self) -> tuple[str, int] | str | None:
+        """As `AgentKeeper.where`."""
         return self._keeper.where()
 
     def stop(self) -> None:
@@ -82,8 +82,8 @@ class RayActors:
                 failed[node] = str(error)
         return failed
 
-    def where(self) -> Mapping[str, tuple[str, int]]:
-        """Where agents listen, by node, of the nodes whose actors answer. Actors that are dead are forgotten."""
+    def where(self) -> Mapping[str, tuple[str, int] | str]:
+        """See `Actors.where`. Actors that are dead are forgotten."""
         asked = {actor.where.remote(): node for node, actor in self._by_node.items()}
         if not asked:
             return {}

@@ -78,19 +78,18 @@ class RayNodes:
         """What one follower says, until it ends."""
         async with self._following() as follower:
             assert follower.stdout is not None  # noqa: S101 - it is a pipe
-            has_said_why = False
-            while line := await follower.stdout.readline():
-                match msgspec.json.decode(line, type=RayReport):
+            while (report := await _next_report(follower.stdout)) is not None:
+                match report:
                     case Listed(hosts=hosts):
                         self._has_listed = True
                         self._said.clear()
                         yield {name: AgentAddress(name, *where, self._tls) for name, where in hosts.items()}
                     case Problem() as problem:
-                        has_said_why = has_said_why or problem.is_fatal
                         self._failed(problem)
-            if not has_said_why:
-                code = await follower.wait()
-                self._failed(Problem(f"the process that follows Ray has ended ({code})", self._last_words))
+                        if problem.is_fatal:
+                            return
+            code = await follower.wait()
+            self._failed(Problem(f"the process that follows Ray has ended ({code})", self._last_words))
 
     async def _logged(self, stderr: asyncio.StreamReader | None) -> None:
         """Log what Ray has to say, which is much."""
@@ -126,3 +125,12 @@ class RayNodes:
             if follower.returncode is None:
                 follower.kill()
             await follower.wait()
+
+
+async def _next_report(lines: asyncio.StreamReader) -> RayReport | None:
+    """What the follower says next; None once it has ended, be it in the middle of a line."""
+    try:
+        line = await lines.readline()
+        return msgspec.json.decode(line, type=RayReport) if line.endswith(b"\n") else None
+    except ValueError as error:  # no report, or no end of the line for `LONGEST_LINE_BYTES`
+        return Problem(f"the process that follows Ray said what can't be read: {error}")

@@ -29,8 +29,8 @@ class Actors(Protocol):
         """Have an actor on each node of ``hosts``, the names of hosts by node; what fails, by node."""
         ...
 
-    def where(self) -> Mapping[str, tuple[str, int]]:
-        """Where agents listen, by node, of the nodes whose actors answer."""
+    def where(self) -> Mapping[str, tuple[str, int] | str]:
+        """Where agents listen, or why there is none, by node, of the nodes whose actors answer."""
         ...
 
 
@@ -68,7 +68,11 @@ class Placing:
         for place, problem in self._actors.place(self._names, self._key).items():
             self._say(f"Ray can't keep an agent on {self._names[place]}: {problem}")
         before = {place: where for place, where in self._where.items() if place in self._names}
-        self._where = {**before, **self._actors.where()}
+        answers = self._actors.where()
+        for place, answer in answers.items():
+            if isinstance(answer, str):
+                self._say(f"no agent can be started on {self._names[place]}: {answer}")
+        self._where = {**before, **{place: where for place, where in answers.items() if not isinstance(where, str)}}
         if is_patient and len(self._where) < len(self._names):
             return
         listed = Listed({self._names[place]: where for place, where in sorted(self._where.items())})

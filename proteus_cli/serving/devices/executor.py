@@ -95,6 +95,13 @@ class Executor(Protocol):
         """The id of the device's own process; None where it has none."""
         ...
 
+    async def send_ahead(self, model: Path) -> None:
+        """Wait until a model is where the device is, however long it is on its way: no load waits for that then.
+
+        Raises `EngineError`, `DeviceLost` once lost.
+        """
+        ...
+
     async def load(self, key: VariantKey, model: Path, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
         """Load an engine beside those that are loaded, and warm it up with batches of up to ``warm_up_rows`` rows.
 
@@ -149,6 +156,9 @@ class ExecutorBase:
         self._numbers = count()
         self._pending: dict[int, BatchCallback] = {}
         self._loading: set[asyncio.Future[Any]] = set()
+
+    async def send_ahead(self, model: Path) -> None:
+        """The models of a device of this machine are there."""
 
     @property
     def is_lost(self) -> bool:

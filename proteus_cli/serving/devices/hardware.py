@@ -47,7 +47,7 @@ class Hardware(ABC):
     """
 
     platform: str
-    models: ModelPaths
+    models: dict[VariantKey, Path]
     signatures: dict[str, Signature]
     is_emulated: bool
     stubs: set[str] = field(default_factory=set)
@@ -87,6 +87,16 @@ class Hardware(ABC):
         self.signatures.update(signatures)
         self.stubs.clear()
         self.stubs.update(stubs)
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that engines are loaded from; none where they are emulated."""
+        return [path for path in dict.fromkeys(self.models.values()) if path != NO_MODEL]
+
+    def use_models(self, models: ModelPaths) -> None:
+        """From now on engines are loaded from these files alone."""
+        self.models.clear()
+        self.models.update(models)
 
     def learn(self, profiles: Iterable[Profile]) -> None:  # noqa: B027 - real devices have their own times
         """Take the profiles of devices as they are now; emulated devices take the times that they have."""
@@ -139,6 +149,16 @@ class ClusterHardware(Hardware):
             return AbsentExecutor(device, HostLost(f"host {host} is lost: {why}", why=why))
         emulated_as = self.emulated.get(device)
         return link.open_device(self.devices[device], self.slots[device], on_lost, emulated_as)
+
+    def use_models(self, models: ModelPaths) -> None:
+        """Besides, hosts that are connected are sent what is new, and told what is needed no more."""
+        if models == self.models:
+            return
+        before = self.files
+        super().use_models(models)
+        for _, session in self.sessions():
+            session.send_ahead(self.files)
+            session.forget_models(set(before).difference(self.files))
 
     def links(self) -> dict[str, LinkState]:
         return {name: link.state for name, link in self.agents.items()}
@@ -222,7 +242,7 @@ async def local_devices(
         yield LocalHardware(
             platform=next(iter(platforms), reader.versions.name),
             is_emulated=not REAL.issuperset(platforms),
-            models=models,
+            models=dict(models),
             signatures=signatures,
             devices=devices,
             specs=specs,
@@ -246,8 +266,9 @@ async def cluster_devices(
     """
     async with AsyncExitStack() as stack:
         emulates, known, looks = profiles is not None, KnownModels(), Looks()
-        models = () if emulates else tuple(dict.fromkeys(local.models.values()))
-        links = AgentLinks(lambda address: AgentLink(address, models, known, looks, emulates=emulates))
+        links = AgentLinks(
+            lambda address, identity: AgentLink(address, lambda: local.files, known, looks, identity, emulates=emulates)
+        )
         stack.push_async_callback(links.close)
         links.use(await anext(changes))
         found = {name: await link.tried() for name, link in list(links.items())}

@@ -19,7 +19,8 @@ from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, s
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.logs import fields
 
-# A load is given up after this long, plus `LIMIT_MULTIPLE` times what loading and building took when profiled.
+# A load is given up after this long, plus `LIMIT_MULTIPLE` times what loading and building took when profiled. The time
+# that its model is on its way to another machine does not count: that is the network's, and says nothing of the device.
 UNHURRIED_S = 60.0  # the device opens, or nothing serves yet
 HURRIED_S = 5.0  # the next plan for all devices waits for the load
 LIMIT_MULTIPLE = 10
@@ -128,6 +129,7 @@ class Loader:
         family, variant = key
         limit_s = min_limit_s + self._usual_limit_s(device, key)
         looked = await self._files.require_measured(key) if self._files is not None else ()
+        await executor.send_ahead(self._models[key])
         start_s = self._clock()
         signature = await self._giving_way(executor, key, rows, limit_s, gives_way) if executor.can_give_way else None
         try:

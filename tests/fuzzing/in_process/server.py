@@ -152,7 +152,7 @@ async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
     deployment, options = _deployment(), ServerOptions(tokens=Tokens(tokens) if tokens else None)
     loop = asyncio.get_running_loop()
     hardware = _JumpingHardware(
-        platform="proteus_emulated", models=deployment.models, signatures=SIGNATURES, is_emulated=True,
+        platform="proteus_emulated", models=dict(deployment.models), signatures=SIGNATURES, is_emulated=True,
         profiles=dict(deployment.profiles), timer=cast("Any", None), in_processes=False,
     )  # fmt: skip
     profiles = ProfileStore(deployment.profiles)

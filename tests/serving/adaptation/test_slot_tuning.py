@@ -41,6 +41,8 @@ class SharingExecutor:
         self._at_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
+    async def send_ahead(self, model: object) -> None: ...
+
     async def load(self, key: VariantKey, model: object, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
         return ONE_ROW
 

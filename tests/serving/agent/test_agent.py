@@ -17,12 +17,14 @@ import msgspec
 import numpy as np
 import pytest
 from agents import CPU, PATIENCE_S, RunningAgent, key_of, linked, remote_device, run, running_agent, until
+from builders import make_measured, make_profile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ports import held_port
 from tiny import INPUTS, mlp
 
 from proteus_cli import __version__
+from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.cluster.connection import FIRST_PAUSE_S
@@ -33,9 +35,10 @@ from proteus_cli.serving.agent.claim import AgentRecord, agent_in, claimed
 from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.messages import ENCODER, LoadCommand
+from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.channel import channel as channel_module
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
-from proteus_cli.serving.devices.remote.channel.frames import pieces_of
+from proteus_cli.serving.devices.remote.channel.frames import MAX_MESSAGE_BYTES, pieces_of
 from proteus_cli.serving.devices.remote.channel.messages import (
     PROTOCOL,
     Hello,
@@ -122,13 +125,17 @@ def test_a_key_of_root_may_be_read_by_its_group(mode: int, owner: int, *, known:
     assert is_known_to_others(os.stat_result((mode, 0, 0, 1, owner, 9, 0, 0, 0, 0))) is known
 
 
-def test_of_probes_that_connect_and_go_nothing_is_logged_and_nothing_is_left(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("has_key", "logged"), [(True, ("server ",)), (False, ("server ", "a connection from "))], ids=["key", "keyless"]
+)
+def test_of_probes_that_connect_and_go_nothing_is_left_and_nothing_is_logged_where_there_is_a_key(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, has_key: bool, logged: tuple[str, ...]
 ) -> None:
+    """Without a key, that they were no servers."""
     caplog.set_level(logging.DEBUG)
 
     async def test() -> None:
-        async with running_agent(tmp_path) as agent:
+        async with running_agent(tmp_path, has_key=has_key) as agent:
             for linger in (struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)):  # FIN, RST
                 with socket.create_connection((agent.address.host, agent.address.port)) as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
@@ -138,7 +145,7 @@ def test_of_probes_that_connect_and_go_nothing_is_logged_and_nothing_is_left(
 
     run(test)
     assert [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG] == [
-        each for each in caplog.messages if each.startswith("server ")
+        each for each in caplog.messages if each.startswith(logged)
     ]
 
 
@@ -523,6 +530,27 @@ def test_servers_and_agents_that_emulate_keep_to_each_other(tmp_path: Path) -> N
                             pass
                     await until(lambda agent=agent: not agent.agent.sessions)  # type: ignore[misc]
                     assert (await ask(agent.address)).emulates is not emulates
+
+    run(test)
+
+
+def test_a_device_of_a_large_profile_is_emulated(tmp_path: Path) -> None:
+    """Profiles of many variants, with many points, are larger than a message may be."""
+    points = {rows: 0.001234567 * rows for rows in (1, 2, 4, 8, 16, 32, 64, 128)}
+    at_once = dict.fromkeys((2, 3, 4), points)
+    measured = [make_measured("f", f"variant-{n}", 0.9, points, at_once_s=at_once, load_s=0.0) for n in range(300)]
+    spec = EmulatedSpec(make_profile("a/cpu0", *measured), {"f": STUB})
+    assert len(ENCODER.encode(spec)) > MAX_MESSAGE_BYTES
+
+    async def test() -> None:
+        with TimerThread() as timer:
+            async with (
+                running_agent(tmp_path, (), timer=timer) as agent,
+                linked(agent.address, emulates=True) as link,
+            ):
+                executor = remote_device(link, emulated=spec)
+                await executor.load(VariantKey("f", "variant-299"), Path(), 4)
+                assert link.session is not None
 
     run(test)
 

@@ -1,13 +1,15 @@
 """Who keeps an agent going, with doubles of the agent that claim its directory."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -50,6 +52,7 @@ class Keeping:
     def __init__(self, state: Path) -> None:
         self.spec = AgentSpec("a", "127.0.0.1", b"key", state, {})
         self.starts, self.started = 0, GONE
+        self.fails: OSError | subprocess.CalledProcessError | None = None
         self.keeper = AgentKeeper(self.spec, self._start)
         state.mkdir()
         (state / "cluster.pem").write_bytes(b"key")
@@ -57,7 +60,24 @@ class Keeping:
     def _start(self, spec: AgentSpec) -> int:
         assert spec is self.spec
         self.starts += 1
+        if self.fails is not None:
+            raise self.fails
         return self.started
+
+
+def _noting(starts: list[AgentSpec]) -> Callable[[AgentSpec], int]:
+    def start(spec: AgentSpec) -> int:
+        starts.append(spec)
+        return GONE
+
+    return start
+
+
+def until(what: Callable[[], object]) -> None:
+    last_s = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < last_s
+        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -93,6 +113,48 @@ def test_an_agent_that_does_not_start_is_started_again_after_pauses_that_grow(
             starts_s.append(now_s - 1000.0)
         now_s += 0.5
     assert starts_s == [0.0, 1.0, 3.0, 7.0, 15.0, 31.0, 61.0, 91.0]
+
+
+@pytest.mark.parametrize(
+    ("fails", "why"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "cluster.pem.new"), "No space left on device"),
+        (subprocess.CalledProcessError(2, "/bin/sh"), "returned non-zero exit status 2"),
+    ],
+)
+def test_a_start_that_fails_is_said_and_tried_again_after_pauses_that_grow(
+    keeping: Keeping, monkeypatch: pytest.MonkeyPatch, fails: OSError | subprocess.CalledProcessError, why: str
+) -> None:
+    now_s = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now_s)
+    keeping.fails = fails
+    for starts, later_s in enumerate((0.0, 1.0, 2.0, 4.0), 1):
+        keeping.keeper.look()
+        now_s += later_s
+        keeping.keeper.look()
+        assert keeping.starts == starts
+        assert why in str(keeping.keeper.where())
+    keeping.fails = None
+    now_s += 8.0
+    keeping.keeper.look()
+    assert (keeping.starts, keeping.keeper.where()) == (5, None), "it was started, and may be about to listen"
+
+
+def test_a_keeper_goes_on_once_its_directory_can_be_used_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agent_keeper, "LOOK_S", 0.01)
+    (tmp_path / "file").write_text("in the place of a directory")
+    starts = list[AgentSpec]()
+    keeper = AgentKeeper(AgentSpec("a", "127.0.0.1", b"key", tmp_path / "file" / "state", {}), _noting(starts))
+    looking = Thread(target=keeper.run)
+    looking.start()
+    try:
+        until(lambda: keeper._problem is not None)
+        assert "Not a directory" in str(keeper.where())
+        (tmp_path / "file").unlink()
+        until(lambda: starts)
+    finally:
+        keeper.stop()
+        looking.join()
 
 
 def test_an_agent_that_is_there_is_taken_over(keeping: Keeping) -> None:
@@ -138,10 +200,7 @@ def test_an_agent_gets_its_key_and_its_environment_and_is_no_child(
     started = agent_keeper.start_agent(
         AgentSpec("a", "::1", b"key", state, {"COLOUR": "blue", "PATH": os.environ["PATH"]})
     )
-    last_s = time.monotonic() + 30
-    while not said.exists():
-        assert time.monotonic() < last_s
-        time.sleep(0.01)
+    until(said.exists)
     options, colour, parent, pid = said.read_text().splitlines()
     assert f"agent --listen [::1]:0 --name a --key {state}/cluster.pem --state {state}" in options
     assert options.endswith(f"--keeper {os.getpid()}")

@@ -3,14 +3,17 @@
 import asyncio
 import socket
 from collections.abc import Collection
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 import pytest
-from agents import key_of, run, running_agent
+from agents import RunningAgent, key_of, run, running_agent, until
 from cluster.lists import following
 
 from proteus_cli.serving.cluster.kubernetes import KubernetesService, resolved
+from proteus_cli.serving.devices.remote.links.link import AgentLink
+from proteus_cli.serving.devices.remote.links.links import AgentLinks
+from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.transport.cluster_key import cluster_tls
 
 LOOK_S = 0.01
@@ -44,13 +47,14 @@ class Pods(AsyncExitStack):
         super().__init__()
         self._directory, self.port = directory, 0
 
-    async def start(self, address: str, host: str) -> None:
+    async def start(self, address: str, host: str) -> RunningAgent:
         key_of(self._directory)
         directory = self._directory / address
         directory.mkdir()
         (directory / "cluster.pem").symlink_to(key_of(self._directory))
         agent = await self.enter_async_context(running_agent(directory, port=self.port, host=address, name=host))
         self.port = agent.address.port
+        return agent
 
     def service(self, dns: Dns) -> KubernetesService:
         tls = cluster_tls(key_of(self._directory), listens=False)
@@ -81,6 +85,26 @@ def test_hosts_have_the_names_that_their_agents_have(tmp_path: Path) -> None:
                 dns.addresses = {"127.0.0.3"}
                 assert await followed.next() == {"node-2": f"127.0.0.3:{pods.port}"}
         assert set(dns.asked) == {(SERVICE, pods.port)}
+
+    run(test)
+
+
+def test_an_address_whose_agent_says_another_name_is_that_of_the_other_host(tmp_path: Path) -> None:
+    """The DNS has had the address all the time."""
+
+    async def test() -> None:
+        dns = Dns()
+        dns.addresses = {"127.0.0.1"}
+        links = AgentLinks(lambda address, identity: AgentLink(address, identity=identity))
+        async with Pods(tmp_path) as pods:
+            agent = (await pods.start("127.0.0.1", "node-1")).agent
+            async with aclosing(pods.service(dns).changes()) as changes, running(links.follow(changes)):
+                await until(lambda: "node-1" in links and links["node-1"].is_connected)
+                agent._name = "node-2"
+                agent.close()
+                await until(lambda: "node-2" in links and links["node-2"].is_connected)
+                assert set(links) == {"node-2"}
+            await links.close()
 
     run(test)
 

@@ -83,6 +83,37 @@ def test_what_the_follower_says_of_its_end_is_logged_once(tmp_path: Path, caplog
     ]
 
 
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (f"print({ONE[:30]!r}, end='', flush=True); os.kill(os.getpid(), 9)", "has ended (-9)"),
+        ("print('no report', flush=True); time.sleep(600)", "said what can't be read: "),
+        ("print('x' * 2**21, flush=True); time.sleep(600)", "said what can't be read: "),
+    ],
+)
+def test_a_follower_whose_line_cannot_be_read_is_started_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, said: str, why: str
+) -> None:
+    """It may be killed in the middle of a line."""
+    then = f"""
+import os, time
+if said.read_text() == "x":
+    {said}
+print({TWO!r}, flush=True)
+time.sleep(600)
+"""
+
+    async def test() -> None:
+        async with following(told(tmp_path, ONE, then=then)) as followed:
+            assert await followed.next() == {"a": "127.0.0.1:7000"}
+            assert await followed.next() == {"a": "127.0.0.1:7000", "b": "127.0.0.2:7001"}
+
+    run(test)
+    (warning,) = [record.message for record in caplog.records if record.name == "proteus.cluster"]
+    assert f"the process that follows Ray {why}" in warning
+    assert "; the hosts stay as they are" in warning
+
+
 def test_a_cluster_that_is_not_there_is_an_error_at_first(tmp_path: Path) -> None:
     async def test() -> None:
         with pytest.raises(DeviceUnavailable, match="the head is lost"):

@@ -30,7 +30,7 @@ class Ray:
     """What there is, and what was placed."""
 
     def __init__(self, *nodes: RayNode) -> None:
-        self.there, self.agents = list(nodes), dict[str, tuple[str, int]]()
+        self.there, self.agents = list(nodes), dict[str, tuple[str, int] | str]()
         self.placed: Mapping[str, str] = {}
         self.fails: Mapping[str, str] = {}
 
@@ -42,7 +42,7 @@ class Ray:
         self.placed = hosts
         return self.fails
 
-    def where(self) -> Mapping[str, tuple[str, int]]:
+    def where(self) -> Mapping[str, tuple[str, int] | str]:
         return self.agents
 
 
@@ -93,3 +93,18 @@ def test_what_cannot_be_used_is_said_once() -> None:
     assert len(texts) == len(said) == 2
     assert "several nodes of Ray are called a" in texts[0]
     assert "can't keep an agent on a: it has no time" in texts[1]
+
+
+def test_why_a_node_has_no_agent_is_said_once_and_its_host_stays() -> None:
+    ray = Ray(node(1), node(2))
+    ray.agents = {"id1": AT, "id2": "No space left on device"}
+    looking, said = placing(ray)
+    looking.look(is_patient=False)
+    ray.agents = {"id1": "No space left on device", "id2": "No space left on device"}
+    looking.look(is_patient=False)
+    looking.look(is_patient=False)
+    assert [report for report in said if isinstance(report, Listed)] == [Listed({"box1": AT})]
+    assert sorted(report.message for report in said if isinstance(report, Problem) and not report.is_fatal) == [
+        "no agent can be started on box1: No space left on device",
+        "no agent can be started on box2: No space left on device",
+    ]

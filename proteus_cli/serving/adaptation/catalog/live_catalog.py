@@ -217,7 +217,7 @@ class LiveCatalog:
             log.info("took in the %s", " and the ".join(news), extra=fields(devices=measured, families=labelled))
             self._take_over(read, found, models, f"there are other {' and '.join(news)}")
         else:
-            self._plane.fleet.loader.add_models(models)
+            self._add_models(models)
 
     async def _follow(self, read: ReadCatalog) -> str | None:
         """Why it is not followed; None where it is."""
@@ -262,7 +262,7 @@ class LiveCatalog:
         self, read: ReadCatalog, measured: Measurements, models: Mapping[VariantKey, Path], reason: str
     ) -> None:
         """All at once, so that nobody knows of a family or a variant that another does not know."""
-        controller, fleet, following = self._plane.controller, self._plane.fleet, read.following
+        controller, following = self._plane.controller, read.following
         alone, before = self._profiles.alone, self._served.content
         profiles = [
             succeeding_profile(alone[device], each, following.names) for device, each in measured.profiles.items()
@@ -271,7 +271,7 @@ class LiveCatalog:
         self._served.content, self._names = following.content, following.names
         self._profiles.use(profiles)
         self._hardware.learn(profiles)
-        fleet.loader.add_models(models)
+        self._add_models(models)
         changed = {change.family for change in following.changes} - read.rolled_out
         as_before = [name for name in before.catalog.names if name not in changed]
         self._offers.use(read.families, as_before, list(self._profiles.values()), self._retiring.with_held)
@@ -314,7 +314,7 @@ class LiveCatalog:
         self._retiring.hold(key, digest)
         self._profiles.use(profiles)
         self._hardware.learn(profiles)
-        self._plane.fleet.loader.add_models({key: model})
+        self._add_models({key: model})
         self._plane.families.use(self._profiles.values())
         self._plane.families.know_beside(self._retiring.with_held)
         self._use_memory()
@@ -328,6 +328,11 @@ class LiveCatalog:
         self._retiring.kept = frozenset(keys)
         self._plane.controller.topology.pin_standbys(keys)
         self._use_memory()
+
+    def _add_models(self, models: Mapping[VariantKey, Path]) -> None:
+        loader = self._plane.fleet.loader
+        loader.add_models(models)
+        self._hardware.use_models(loader.models)
 
     def _use_memory(self) -> None:
         controller, keys = self._plane.controller, self._served.catalog.keys
@@ -349,6 +354,7 @@ class LiveCatalog:
         may_be_gone = self._retiring.variants or self._offers.leaving
         if may_be_gone and self._retiring.is_due and not self._is_changing():
             self._retiring.forget()
+            self._hardware.use_models(self._plane.fleet.loader.models)
             self._offers.forget(self._retiring.with_held)
 
     def _is_changing(self) -> bool:

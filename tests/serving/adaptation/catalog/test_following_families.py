@@ -50,6 +50,7 @@ def everywhere(catalog: Followed) -> dict[str, bool]:
         "confidence": "g" in world.plane.confidence._place,
         "loader": "g" in world.fleet.loader._signatures,
         "models": any(key[0] == "g" for key in world.fleet.loader.models),
+        "hardware": any(key[0] == "g" for key in catalog.hardware_models),
         "profiles": any(each.family == "g" for each in world.profiles["cpu0"].variants),
     }
 
@@ -224,6 +225,7 @@ def test_families_that_swap_their_names_swap_their_models(monkeypatch: pytest.Mo
         await asyncio.sleep(GONE_S + PLANNED_S)
         assert catalog.ended() == {"Answered": 3}
         assert set(catalog.world.fleet.loader.models) == {("f", "large"), ("g", "good"), ("g", "fast")}
+        assert catalog.hardware_models == set(catalog.world.fleet.loader.models)
 
     followed(story, monkeypatch)
 

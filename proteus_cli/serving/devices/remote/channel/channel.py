@@ -107,7 +107,7 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[ReceivedT]):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
-        host, port, *_ = transport.get_extra_info("peername")
+        host, port, *_ = transport.get_extra_info("peername") or ("?", 0)  # none where the other end is gone already
         self.peer = f"{host}:{port}"
         self._on_connected(self)
 

@@ -2,10 +2,13 @@
 
 Commands for a device, and its events, are those of a device in a process (`devices/process/messages.py`), in an
 envelope: the agent may have the device opened anew at any time, and ``opening`` says for which opening they are.
-A `LoadCommand` names its model by digest.
+A `LoadCommand` names its model by digest. A message with a value that its type excludes can't be read, which ends the
+connection.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import msgspec
 
@@ -27,11 +30,26 @@ from proteus_cli.serving.devices.process.spec import EmulatedSpec
 PROTOCOL = 6
 """Both ends must have the same version of all messages; `Hello`, `Inquiry` and `ConnectionRefused` never change."""
 
+MAX_SERVERS = 16
+"""Of an agent: each has engines of its own, and counts on its part of a device."""
+
+Elapsed = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
+"""Seconds: a finite number."""
+
+SharedBy = Annotated[int, msgspec.Meta(ge=2, le=MAX_SERVERS)]
+"""How many servers have a device open, where that is more than one."""
+
 MAX_FIRST_BYTES = 4096
 """Of the first message of a connection, which has nothing behind it."""
 
 PIECE_BYTES = 2**18
-"""Of a file, at most: a batch behind a piece waits for 2 ms on 1 Gbit/s."""
+"""Of a file, at most."""
+
+PIECES_ON_THE_WAY = 4
+"""Of a model at once, so that a long round trip does not limit how fast it is sent: 50 MB/s at 20 ms.
+
+A batch behind them waits for up to 8 ms on 1 Gbit/s.
+"""
 
 
 class Inventory(msgspec.Struct, frozen=True):
@@ -50,7 +68,7 @@ class Inventory(msgspec.Struct, frozen=True):
     emulates: bool = False
     name: str = ""
     free_disk_bytes: int = 0
-    shared: Mapping[str, int] = {}
+    shared: Mapping[str, SharedBy] = {}
 
 
 # --- to an agent
@@ -75,13 +93,12 @@ class Inquiry(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class OpenDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Open a device of the inventory, for up to ``slots`` batches at once; also one that was lost or is open.
 
-    An agent that emulates opens what is ``emulated``, under any id.
+    An agent that emulates opens an `EmulatedSpec`, which is behind this, under any id.
     """
 
     opening: int
     device: str
     slots: int
-    emulated: EmulatedSpec | None = None
 
 
 class ToDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -123,6 +140,12 @@ class ModelPiece(msgspec.Struct, frozen=True, array_like=True, tag=True):
     digest: str
     part: int
     offset: int
+
+
+class WithdrawModel(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The server needs a model that it has offered no more: the agent may remove it. There is no answer."""
+
+    digest: str
 
 
 class MeasureOptions(msgspec.Struct, frozen=True):
@@ -195,10 +218,10 @@ class BatchRan(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
     opening: int
     number: int
-    compute_s: float
-    elapsed_s: float
-    ended_s: float
-    waited_s: float
+    compute_s: Elapsed
+    elapsed_s: Elapsed
+    ended_s: Elapsed
+    waited_s: Elapsed
     shapes: Sequence[tuple[int, ...]]
     failures: Mapping[int, SentError]
 
@@ -208,9 +231,9 @@ class BatchLeft(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
     opening: int
     number: int
-    parts: Sequence[int]
-    compute_s: float
-    ended_s: float
+    parts: Sequence[Annotated[int, msgspec.Meta(ge=0)]]
+    compute_s: Elapsed
+    ended_s: Elapsed
     shapes: Sequence[tuple[int, ...]]
 
 
@@ -221,7 +244,7 @@ class ModelState(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """
 
     digest: str
-    sizes: Sequence[int]
+    sizes: Sequence[Annotated[int, msgspec.Meta(ge=0)]]
     is_whole: bool
     error: SentError | None = None
 
@@ -229,7 +252,7 @@ class ModelState(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class DevicesShared(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The devices that this server has open beside others, and how many servers that are; sent when it changes."""
 
-    servers: Mapping[str, int]
+    servers: Mapping[str, SharedBy]
 
 
 class Measuring(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -267,6 +290,7 @@ ToAgent = (
     | RunBatch
     | OfferModel
     | ModelPiece
+    | WithdrawModel
     | MeasureDevices
     | AbandonMeasuring
     | Ping
@@ -289,3 +313,5 @@ FromAgent = (
 FIRST_TO_AGENT: "msgspec.msgpack.Decoder[Hello | Inquiry]" = msgspec.msgpack.Decoder(Hello | Inquiry)
 TO_AGENT: "msgspec.msgpack.Decoder[ToAgent]" = msgspec.msgpack.Decoder(ToAgent, dec_hook=decoded)
 FROM_AGENT: "msgspec.msgpack.Decoder[FromAgent]" = msgspec.msgpack.Decoder(FromAgent, dec_hook=decoded)
+EMULATED: "msgspec.msgpack.Decoder[EmulatedSpec]" = msgspec.msgpack.Decoder(EmulatedSpec, dec_hook=decoded)
+"""What is behind `OpenDevice`."""

@@ -4,7 +4,8 @@ import asyncio
 import logging
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -28,29 +29,41 @@ _NOT_YET = "it is not connected yet"
 log = logging.getLogger("proteus.cluster")
 
 
+@dataclass(frozen=True, slots=True)
+class ServerIdentity:
+    """Who a server is to an agent, over all its connections: as ``server`` and ``epochs`` are in `Hello`."""
+
+    server: str = field(default_factory=lambda: uuid.uuid4().hex)
+    epochs: Iterator[int] = field(default_factory=lambda: count(1))
+
+
 class AgentLink:
     """Keeps a session with one agent: connects, and when the session ends connects again, until `run` is cancelled.
 
-    Each session begins to send the ``models`` that the agent does not have. A server that ``emulates`` its devices
-    needs agents that do, too, and any other needs agents that have devices. While the host ``is_listed`` no more, no
-    session follows the last one. Sessions go to the ``address`` that holds when they begin.
+    Each session begins to send the ``models`` that there are then and that the agent does not have. A server that
+    ``emulates`` its devices needs agents that do, too, and any other needs agents that have devices. While the host
+    ``is_listed`` no more, no session follows the last one. Sessions go to the ``address`` that holds when they begin.
     """
 
     def __init__(
         self,
         address: AgentAddress,
-        models: Collection[Path] = (),
+        models: Callable[[], Iterable[Path]] = tuple,
         known: KnownModels | None = None,
         looks: Looks | None = None,
+        identity: ServerIdentity | None = None,
         *,
         emulates: bool = False,
     ) -> None:
-        """``known`` is what all links of a server know of their models; ``looks`` is theirs together, too."""
+        """``known`` is what all links of a server know of their models; ``looks`` is theirs together, too.
+
+        A link that follows an earlier one to the same host has its ``identity``.
+        """
         self.address, self._models, self._emulates = address, models, emulates
         self._known, self._looks = known or KnownModels(), looks or Looks()
         self.is_listed = True
         self.session: AgentSession | None = None
-        self._server, self._epochs = uuid.uuid4().hex, count(1)
+        self._identity = identity or ServerIdentity()
         self._why: HostLost | DeviceUnavailable = HostLost(f"host {address} is not connected yet", why=_NOT_YET)
         self._tried = asyncio.Event()
         self._past = PastSessions()
@@ -82,7 +95,9 @@ class AgentLink:
         while self.is_listed:
             session_s = 0.0
             try:
-                session = await connect(self.address, self._server, next(self._epochs), self._known)
+                server, epoch = self._identity.server, next(self._identity.epochs)
+                session = await connect(self.address, server, epoch, self._known)
+                self._require_same_host(session)
                 self._require_fit(session)
             except (OSError, DeviceUnavailable) as error:
                 self._failed(error)
@@ -115,6 +130,14 @@ class AgentLink:
         why = self._why
         return why if isinstance(why, HostLost) else HostLost(why.message, hint=why.hint, why=why.message)
 
+    def _require_same_host(self, session: AgentSession) -> None:
+        """Raise `ConnectionError`, after closing the session, where the agent has said its name, and says another."""
+        name = session.inventory.name
+        if self.address.on_other_name is not None and name != self.address.name:
+            session.close()
+            self.address.on_other_name()
+            raise ConnectionError(f"the agent there says that it is host `{name[:100]}`")
+
     def _require_fit(self, session: AgentSession) -> None:
         """Raise `DeviceUnavailable`, after closing the session, unless both ends emulate devices or neither does."""
         if session.inventory.emulates == self._emulates:
@@ -133,7 +156,7 @@ class AgentLink:
         log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
         self._past.since_s = time.monotonic()
         self._tried.set()
-        session.send_ahead(self._models)
+        session.send_ahead(self._models())
         try:
             await session.watch(self._looks)
             self._why = session.loss or self._why

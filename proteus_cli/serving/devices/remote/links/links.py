@@ -2,13 +2,14 @@
 
 import asyncio
 import logging
+from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, ItemsView, Iterator, Mapping
 from functools import partial
 
 from proteus_cli.domain.cluster.connection import LONGEST_PAUSE_S
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.links.host_list import Agents
-from proteus_cli.serving.devices.remote.links.link import AgentLink
+from proteus_cli.serving.devices.remote.links.link import AgentLink, ServerIdentity
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.cluster")
@@ -19,11 +20,13 @@ class AgentLinks(Mapping[str, AgentLink]):
 
     A list says whom to connect to; a connection says who serves. A host that is not listed any more serves on until its
     connection ends, and is then left alone: so a list that is empty for a while takes nothing out of service. A host
-    that is listed with another address is connected to there once its connection has ended.
+    that is listed with another address is connected to there once its connection has ended. One that is listed again
+    knows this server as the same one, so what it still has of an earlier connection is replaced.
     """
 
-    def __init__(self, make_link: Callable[[AgentAddress], AgentLink]) -> None:
+    def __init__(self, make_link: Callable[[AgentAddress, ServerIdentity], AgentLink]) -> None:
         self._make_link = make_link
+        self._identities = defaultdict[str, ServerIdentity](ServerIdentity)
         self._links: dict[str, AgentLink] = {}
         self._tasks: dict[AgentLink, asyncio.Task[None]] = {}
         self._is_closed = False
@@ -65,7 +68,7 @@ class AgentLinks(Mapping[str, AgentLink]):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def _start(self, address: AgentAddress, after_s: float = 0.0) -> None:
-        link = self._links[address.name] = self._make_link(address)
+        link = self._links[address.name] = self._make_link(address, self._identities[address.name])
         self._tasks[link] = asyncio.create_task(_run(link, after_s))
         self._tasks[link].add_done_callback(partial(self._ended, link))
 

@@ -1,6 +1,7 @@
 """The server's side of a device of another machine."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     RunBatch,
     ToDevice,
 )
+from proteus_cli.units import counted
 
 if TYPE_CHECKING:
     from proteus_cli.backends.base import OutputArrays
@@ -29,9 +31,10 @@ if TYPE_CHECKING:
 
 
 class _Sent(msgspec.Struct, frozen=True, eq=False):
-    """A batch that was sent, in a frame of so many bytes, when."""
+    """A batch that was sent, with so many rows in each part, in a frame of so many bytes, when."""
 
     layout: "BatchLayout"
+    rows: Sequence[int]
     bytes: int
     sent_s: float
     leaving: LeavingCallback | None
@@ -54,7 +57,12 @@ class RemoteExecutor(CommandingExecutor):
     def open(self, device: str, slots: int, emulated: "EmulatedSpec | None" = None) -> None:
         """Have the agent open the device of an id that it has, or an ``emulated`` one."""
         self._needs_models = emulated is None
-        self._session.send(OpenDevice(self._opening, device, slots, emulated))
+        behind = [device_messages.ENCODER.encode(emulated)] if emulated is not None else []
+        self._session.send(OpenDevice(self._opening, device, slots), behind)
+
+    async def send_ahead(self, model: Path) -> None:
+        self._require_open()
+        await self._name_of(model)
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         """Besides, raises `EngineError` where the batch is too large for a frame."""
@@ -70,7 +78,7 @@ class RemoteExecutor(CommandingExecutor):
         except UnreadableFrame as error:
             del self._pending[number]
             raise EngineError(f"A batch can't be sent to {self._device_id}: {error}") from error
-        self._sent[number] = _Sent(layout, size, sent_s, batch.leaving)
+        self._sent[number] = _Sent(layout, command.rows, size, sent_s, batch.leaving)
 
     def close(self) -> None:
         if self._is_closed or self.is_lost:
@@ -107,7 +115,7 @@ class RemoteExecutor(CommandingExecutor):
         session, now_s = self._session, time.monotonic()
         on_the_way_s = now_s - sent.sent_s - event.elapsed_s
         session.round_trips.add(on_the_way_s, now_s)
-        given = self._given(sent, event, behind)
+        given = self._given(sent, range(len(sent.rows)), event.shapes, behind)
         if given is None:
             return
         failures = {part: error.error() for part, error in event.failures.items()} if event.failures else {}
@@ -119,20 +127,27 @@ class RemoteExecutor(CommandingExecutor):
 
     def left(self, event: BatchLeft, behind: memoryview) -> None:
         sent = self._sent.get(event.number)
-        if sent is None or sent.leaving is None or (given := self._given(sent, event, behind)) is None:
+        if sent is None or sent.leaving is None:
+            return
+        given = self._given(sent, event.parts, event.shapes, behind)
+        if given is None:
             return
         outputs, notes = sent.layout.signature.told_apart(given)
         result = BatchResult(outputs, event.compute_s, notes=notes, ended_s=sent.sent_s + event.ended_s)
         self._part_left(event.number, sent.leaving, event.parts, result)
 
-    def _given(self, sent: _Sent, event: BatchRan | BatchLeft, behind: memoryview) -> "OutputArrays | None":
-        """Outputs and notes that came; None where they are not whole: the device is lost then."""
+    def _given(
+        self, sent: _Sent, parts: Sequence[int], shapes: Sequence[tuple[int, ...]], behind: memoryview
+    ) -> "OutputArrays | None":
+        """Outputs and notes of parts that came; None where they are not whole: the device is lost then."""
         try:
-            return sent.layout.outputs_in(event.shapes, behind)
-        except (TypeError, ValueError) as error:
+            given = sent.layout.outputs_in(shapes, behind)
+            _require_rows(given, sum([sent.rows[part] for part in parts]))
+        except (IndexError, TypeError, ValueError) as error:
             self._session.send(AbandonDevice(self._opening))
             self._lose(DeviceLost(f"{self._device_id} is lost: the outputs of a batch are not whole ({error})"))
             return None
+        return given
 
     def lost(self, loss: DeviceLost) -> None:
         """The session has ended."""
@@ -157,3 +172,9 @@ class RemoteExecutor(CommandingExecutor):
     def _send(self, command: SentCommand) -> None:
         if not self.is_lost:
             self._session.send(ToDevice(self._opening, command))
+
+
+def _require_rows(given: "OutputArrays", rows: int) -> None:
+    for values in given:
+        if len(values) != rows:
+            raise ValueError(f"{counted(len(values), 'row')} instead of {rows}")

@@ -114,6 +114,10 @@ class AgentSession:
         """Send models that may be loaded later."""
         self._uploads.send_ahead(models)
 
+    def forget_models(self, models: Iterable[Path]) -> None:
+        """The agent need not keep these models for this server any more."""
+        self._uploads.forget(models)
+
     def sent_model(self, model: Path) -> "asyncio.Future[str]":
         """The digest of a model, once the agent has it; `EngineError` where it can't be sent."""
         return self._uploads.send(model)
@@ -179,7 +183,8 @@ class AgentSession:
             case Pong(sent_s=sent_s):
                 self._answered(sent_s)
             case ModelState():
-                self._uploads.state(message)
+                if not self._uploads.state(message):
+                    self.ended("what it says of a model does not fit what it was sent")
             case DevicesShared(servers=servers):
                 self.shared = servers
             case Measuring(number=number, line=line) if number in self._measuring:

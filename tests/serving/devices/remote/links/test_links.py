@@ -19,7 +19,7 @@ from proteus_cli.serving.devices.remote.links.links import AgentLinks
 
 @asynccontextmanager
 async def opened() -> AsyncIterator[AgentLinks]:
-    links = AgentLinks(AgentLink)
+    links = AgentLinks(lambda address, identity: AgentLink(address, identity=identity))
     try:
         yield links
     finally:
@@ -120,6 +120,31 @@ def test_a_host_that_is_not_there_is_not_tried_any_longer_than_it_is_listed(tmp_
             assert not links
             links.use({"a": agent.address})
             await until(connected(links))
+
+    run(test)
+
+
+@pytest.mark.parametrize("is_listed_meanwhile", [True, False])
+def test_a_host_that_does_not_know_yet_that_it_was_cut_off_has_one_session_once_it_is_connected_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_listed_meanwhile: bool
+) -> None:
+    """Also where the host was not listed for a while: the agent counts the server once."""
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent, opened() as links:
+            links.use({"a": agent.address})
+            await until(connected(links))
+            cut_off, first = links["a"].session, agent.session
+            assert cut_off is not None
+            monkeypatch.setattr(cut_off.channel, "close", lambda **_: None)
+            end_session(links)
+            if not is_listed_meanwhile:
+                links.use({})
+                assert not links
+                links.use({"a": agent.address})
+            await until(connected(links))
+            assert agent.session is not first
+            assert agent.session.hello.server == first.hello.server
 
     run(test)
 

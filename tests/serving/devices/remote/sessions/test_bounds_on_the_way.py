@@ -80,7 +80,8 @@ class Ends:
         channel: Any = SimpleNamespace(send=self.answer)
         models: Any = SimpleNamespace(path_of=None)
         turns = SharedDevices(lambda: None).join("cpu0", "s", 1)
-        self.device = OpenedDevice(OpenDevice(0, "cpu0", 1), devices, turns, channel, models, BatchCounts(), print)
+        command = OpenDevice(0, "cpu0", 1)
+        self.device = OpenedDevice(command, None, devices, turns, channel, models, BatchCounts(), print)
         self.executor._layouts[KEY] = self.device._engines.layouts[KEY] = BatchLayout(SIGNATURE)
 
     def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> int:
@@ -132,6 +133,11 @@ def sent(ends: Ends, bounds: ExitBounds | None) -> tuple[list[tuple[Sequence[int
     leaving = None if bounds is None else lambda *each: left.append(each)
     ends.executor.submit(Batch(KEY, parts, 3, bounds, leaving=leaving), ended.append)
     return left, ended
+
+
+def check_lost(ends: Ends) -> None:
+    assert [type(loss) for loss in ends.losses] == [DeviceLost]
+    assert "not whole" in ends.losses[0].message
 
 
 def on_loop(test: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,13 +224,30 @@ def test_what_leaves_a_batch_that_nobody_waits_for_reaches_nobody(monkeypatch: p
     on_loop(test, monkeypatch)
 
 
-def test_parts_whose_outputs_are_not_whole_lose_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("parts", "rows", "size"), [([0], 1, 3), ([0], 2, 999), ([1, 2], 1, 999), ([3], 1, 999)])
+def test_parts_whose_outputs_are_not_whole_lose_the_device(
+    monkeypatch: pytest.MonkeyPatch, parts: Sequence[int], rows: int, size: int
+) -> None:
     def test(ends: Ends) -> None:
         left, ended = sent(ends, BOUNDS)
-        ends.executor.left(BatchLeft(0, 0, [0], 0.1, 0.1, [(9, 2), (9,), (9,), (9,), (9,)]), memoryview(b"few"))
-        assert [type(loss) for loss in ends.losses] == [DeviceLost]
-        assert "not whole" in ends.losses[0].message
+        shapes: Any = [(rows, 2), *[(rows,)] * 5]
+        ends.executor.left(BatchLeft(0, 0, parts, 0.1, 0.1, shapes), memoryview(bytes(size)))
+        check_lost(ends)
         assert left == []
+        assert [type(each) for each in ended] == [DeviceLost]
+
+    on_loop(test, monkeypatch)
+
+
+@pytest.mark.parametrize("shapes", [[(1, 2)], [(4, 2)], [()], [(3, 2), (3,), (3,), (3,), (2,), (3,)]])
+def test_a_batch_with_other_rows_than_were_sent_loses_the_device(
+    monkeypatch: pytest.MonkeyPatch, shapes: list[tuple[int, ...]]
+) -> None:
+    def test(ends: Ends) -> None:
+        _, ended = sent(ends, None)
+        shapes_of_all = shapes if len(shapes) > 1 else [*shapes, *[(3,)] * 5]
+        ends.executor.ran(BatchRan(0, 0, 0.1, 0.1, 0.1, 0.0, shapes_of_all, {}), memoryview(bytes(999)))
+        check_lost(ends)
         assert [type(each) for each in ended] == [DeviceLost]
 
     on_loop(test, monkeypatch)

@@ -1,0 +1,80 @@
+"""What a server may not say: it ends its session, with a line in the agent's log that says why, and nothing is left."""
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+from agents import CPU, run, running_agent, until
+
+from proteus_cli.buffers import Buffer
+from proteus_cli.serving.devices.remote.channel.messages import (
+    PIECES_ON_THE_WAY,
+    MeasureDevices,
+    MeasureOptions,
+    ModelPiece,
+    OfferModel,
+    OpenDevice,
+)
+from proteus_cli.serving.devices.remote.sessions.connecting import connect
+
+CPU1 = msgspec.structs.replace(CPU, id="cpu1")
+DIGEST = "ab" * 32
+OPTIONS = MeasureOptions("cpu0", 1.0, 1, 1, accepts_noise=True, as_type=None, force=False)
+Said = tuple[msgspec.Struct, Sequence[Buffer]]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ([(OpenDevice(0, "cpu0", 1), ()), (OpenDevice(0, "cpu1", 1), ())], "it uses the number 0 twice"),
+        ([(MeasureDevices(0, (), OPTIONS), ())] * 2, "it uses the number 0 twice"),
+        ([(OpenDevice(0, "cpu0", 1), [b"no profile"])], "the profile of `cpu0` can't be read: "),
+        ([(OpenDevice(0, "cpu0", 1), [b"\xa1\xff"])], "the profile of `cpu0` can't be read: "),
+    ],
+)
+def test_nonsense_ends_its_session_and_leaves_no_device_open(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, said: Sequence[Said], why: str
+) -> None:
+    caplog.set_level("INFO", "proteus.agent")
+
+    async def test() -> None:
+        async with running_agent(tmp_path, (CPU, CPU1)) as agent:
+            session = await connect(agent.address, "s", 1)
+            for message, behind in said:
+                session.send(message, behind)
+            await until(session.has_ended.is_set)
+            await until(lambda: len(asyncio.all_tasks()) == 1)
+            assert not agent.agent.sessions
+            assert not agent.agent._shared.open_devices
+
+    run(test)
+    assert f"is gone: {why}" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_pieces_of_a_model_that_come_without_waiting_for_answers_end_the_session(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "proteus.agent")
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            session = await connect(agent.address, "s", 1)
+            session.send(OfferModel(DIGEST, [("m.onnx", 100)]))
+            there = agent.session
+            await until(lambda: DIGEST in there._offered._offers and not there._writing)
+            for pieces, is_kept in ((PIECES_ON_THE_WAY, True), (PIECES_ON_THE_WAY + 1, False)):
+                async with agent.agent._models.lock(DIGEST):
+                    for _ in range(pieces):
+                        session.send(ModelPiece(DIGEST, 0, 0), [b"x"])
+                    await until(lambda: len(there._writing) == PIECES_ON_THE_WAY)
+                    if not is_kept:
+                        await until(session.has_ended.is_set)
+                await until(lambda: not there._writing)
+                assert not there._pieces
+                assert session.is_open is is_kept
+
+    run(test)
+    assert f"is gone: it sends more than {PIECES_ON_THE_WAY} pieces of a model at once" in caplog.text
