@@ -43,7 +43,9 @@ class Fleet:
         self.fails = False
         self._world = world
 
-    async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
+    async def deploy(
+        self, plan: Plan, before_switch: Callable[[], None] = lambda: None, *_: object
+    ) -> tuple[EngineChange, ...]:
         await asyncio.sleep(0)
         if self.fails:
             raise EngineError("the model can't be loaded")

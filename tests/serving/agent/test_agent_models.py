@@ -366,6 +366,20 @@ def test_a_model_that_its_server_withdraws_makes_room_while_others_that_have_off
     asyncio.run(test())
 
 
+def test_a_piece_that_is_being_written_while_its_model_is_withdrawn_is_written(tmp_path: Path) -> None:
+    async def test() -> None:
+        store = ModelStore(tmp_path / "models")
+        offered = OfferedModels(store)
+        await offered.offered(OfferModel(DIGEST, [("m.onnx", 5)]))
+        async with store.lock(DIGEST):
+            taking = asyncio.create_task(offered.take(ModelPiece(DIGEST, 0, 0), memoryview(b"123")))
+            await asyncio.sleep(0)
+            offered.withdraw(DIGEST)
+        assert await taking == ModelState(DIGEST, [3], is_whole=False)
+
+    asyncio.run(test())
+
+
 def test_by_default_models_take_half_of_what_the_disk_has_for_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

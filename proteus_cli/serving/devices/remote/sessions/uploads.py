@@ -85,6 +85,8 @@ class Uploads:
         self._one_each: dict[str, asyncio.Lock] = {}  # by digest
         self._there: set[str] = set()
         self._digests: dict[Path, str] = {}  # of what was sent last of each file
+        self._ahead: dict[Path, None] = {}  # what is to be sent
+        self._sending_ahead: asyncio.Task[None] | None = None
         self._asked = defaultdict[str, deque[_Asked]](deque)  # by digest, in the order of answers
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -96,11 +98,14 @@ class Uploads:
 
     def send_ahead(self, models: Iterable[Path]) -> None:
         """Send models one after another, so that no load waits for the network later."""
-        self._start(self._upload_ahead(models))
+        self._ahead |= dict.fromkeys(models)
+        if self._sending_ahead is None or self._sending_ahead.done():
+            self._sending_ahead = self._start(self._upload_ahead())
 
     def forget(self, models: Iterable[Path]) -> None:
         """The agent need not keep these models any more."""
         for model in models:
+            self._ahead.pop(model, None)
             self._withdraw(self._digests.pop(model, None))
 
     def state(self, state: ModelState) -> bool:
@@ -117,13 +122,16 @@ class Uploads:
         for task in self._tasks:
             task.cancel()
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
-    async def _upload_ahead(self, models: Iterable[Path]) -> None:
-        for model in models:
+    async def _upload_ahead(self) -> None:
+        while self._ahead:
+            model = next(iter(self._ahead))
+            del self._ahead[model]
             try:
                 await self._upload(model)
             except ProteusError as error:

@@ -129,3 +129,18 @@ def test_answers_to_an_upload_that_has_failed_are_no_answers_to_the_next_one(
         assert await again == sending.digest
 
     played(tmp_path, test, monkeypatch)
+
+
+def test_models_are_sent_ahead_one_after_another_but_for_those_that_are_forgotten_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def test(sending: Sending) -> None:
+        second, third = mlp(tmp_path / "second.onnx", seed=1), mlp(tmp_path / "third.onnx", seed=2)
+        sending.uploads.send_ahead([tmp_path / "m.onnx"])
+        sending.uploads.send_ahead([second, third])
+        sending.uploads.forget([second])
+        sending.answer(sending.size)
+        await until(lambda: len(sending.offers) > 1)
+        assert sending.offers[1].digest == model_digest(third)
+
+    played(tmp_path, test, monkeypatch)
