@@ -125,7 +125,7 @@ class ServerSession:
         try:
             emulated = EMULATED.decode(behind) if behind else None
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            self.end(f"the profile of `{command.device[:64]}` can't be read: {error}")
+            self.end(f"a profile can't be read: {error}")
             return
         for earlier in [each for each in self._opened.values() if each.device == command.device]:
             earlier.abandon()

@@ -67,10 +67,11 @@ class AgentKeeper:
         """Where the agent listens, or why it cannot be started; None while it starts."""
         try:
             record = agent_in(self._spec.state)
-            fits = record is not None and self._spec.fits(record)
+            if record is not None and self._spec.fits(record):
+                return record.host, record.port
         except OSError as error:
             return str(error)
-        return (record.host, record.port) if record is not None and fits else self._problem
+        return self._problem
 
     def run(self) -> None:
         """Look after the agent until `stop`."""

@@ -77,19 +77,19 @@ class RayNodes:
     async def _reported(self) -> AsyncGenerator[Agents, None]:
         """What one follower says, until it ends."""
         async with self._following() as follower:
-            assert follower.stdout is not None  # noqa: S101 - it is a pipe
-            while (report := await _next_report(follower.stdout)) is not None:
+            has_said_why = False
+            while (report := await _next_report(follower)) is not None:
                 match report:
                     case Listed(hosts=hosts):
                         self._has_listed = True
                         self._said.clear()
                         yield {name: AgentAddress(name, *where, self._tls) for name, where in hosts.items()}
                     case Problem() as problem:
+                        has_said_why = has_said_why or problem.is_fatal
                         self._failed(problem)
-                        if problem.is_fatal:
-                            return
-            code = await follower.wait()
-            self._failed(Problem(f"the process that follows Ray has ended ({code})", self._last_words))
+            if not has_said_why:
+                code = await follower.wait()
+                self._failed(Problem(f"the process that follows Ray has ended ({code})", self._last_words))
 
     async def _logged(self, stderr: asyncio.StreamReader | None) -> None:
         """Log what Ray has to say, which is much."""
@@ -122,15 +122,21 @@ class RayNodes:
             async with running(self._logged(follower.stderr)):
                 yield follower
         finally:
-            if follower.returncode is None:
-                follower.kill()
+            _kill(follower)
             await follower.wait()
 
 
-async def _next_report(lines: asyncio.StreamReader) -> RayReport | None:
-    """What the follower says next; None once it has ended, be it in the middle of a line."""
+async def _next_report(follower: asyncio.subprocess.Process) -> RayReport | None:
+    """What a follower says next; None once it has ended, be it in the middle of a line. Ends one that can't be read."""
+    assert follower.stdout is not None  # noqa: S101 - it is a pipe
     try:
-        line = await lines.readline()
+        line = await follower.stdout.readline()
         return msgspec.json.decode(line, type=RayReport) if line.endswith(b"\n") else None
     except ValueError as error:  # no report, or no end of the line for `LONGEST_LINE_BYTES`
+        _kill(follower)
         return Problem(f"the process that follows Ray said what can't be read: {error}")
+
+
+def _kill(follower: asyncio.subprocess.Process) -> None:
+    if follower.returncode is None:
+        follower.kill()

@@ -30,8 +30,8 @@ Said = tuple[msgspec.Struct, Sequence[Buffer]]
     [
         ([(OpenDevice(0, "cpu0", 1), ()), (OpenDevice(0, "cpu1", 1), ())], "it uses the number 0 twice"),
         ([(MeasureDevices(0, (), OPTIONS), ())] * 2, "it uses the number 0 twice"),
-        ([(OpenDevice(0, "cpu0", 1), [b"no profile"])], "the profile of `cpu0` can't be read: "),
-        ([(OpenDevice(0, "cpu0", 1), [b"\xa1\xff"])], "the profile of `cpu0` can't be read: "),
+        ([(OpenDevice(0, "cpu0", 1), [b"no profile"])], "a profile can't be read: "),
+        ([(OpenDevice(0, "cpu0", 1), [b"\xa1\xff"])], "a profile can't be read: "),
     ],
 )
 def test_nonsense_ends_its_session_and_leaves_no_device_open(
