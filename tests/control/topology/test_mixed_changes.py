@@ -119,8 +119,8 @@ def test_whichever_loads_end_first_all_devices_get_there_and_keep_nothing_else(d
         variants = {device: data.draw(st.frozensets(st.sampled_from([A, B, C]), max_size=2)) for device in devices}
         return [host(device, key) for device, some in variants.items() for key in sorted(some)]
 
-    change = Changed(drawn(), devices=devices)
-    loading = list[Load]()
+    after, loading = drawn(), list[Load]()
+    change = Changed(after, devices=devices)
     for _ in range(data.draw(st.integers(1, 2))):
         after = drawn()
         in_place = data.draw(st.frozensets(st.sampled_from(devices)))
@@ -199,7 +199,7 @@ def test_a_lost_device_that_is_back_with_nothing_loads_what_it_had_loaded_beside
     (load,) = change.adopt(AFTER, "d1")
     change.controller.device_lost("d0", [])
     (again,) = change.controller.device_recovered("d0", 2.0).load
-    assert (again.device, keys(again.hosts)) == ("d0", {B})
+    assert (again.device, keys(again.hosts)) == ("d0", frozenset({B}))
     assert change.ended(load) == change.ended(again) == ()
     assert change.serving == {"d0": {"b-s"}, "d1": {"a-s"}, "d2": {"b-s"}}
 
@@ -284,7 +284,7 @@ def test_an_engine_that_breaks_before_it_is_activated_is_loaded_in_place() -> No
     (load,) = change.adopt(AFTER, "d1")
     change.controller.engine_failed("d0", B)
     (again,) = change.ended(load)
-    assert (again.device, keys(again.hosts)) == ("d0", {B})
+    assert (again.device, keys(again.hosts)) == ("d0", frozenset({B}))
     assert B not in again.keeps
 
 
