@@ -268,7 +268,7 @@ def next_to_change(
             starting.append(device)
             capacity.leave(each)
     if not starting and waiting and not any(each.load is not None for each in devices.values()):
-        starting = [max(activating or waiting, key=lambda device: capacity.ratio_without(devices[device]))]
+        starting = [max(activating + waiting, key=lambda device: capacity.ratio_without(devices[device]))]
     return starting
 
 
@@ -297,8 +297,10 @@ class _Capacity:
         return (self.available.get(family, 0.0) - without_qps) / demand_qps if demand_qps > 0 else math.inf
 
     def ratio_without(self, device: ChangingDevice) -> float:
-        """The lowest ratio among a device's families once the device leaves them."""
-        return min((self.ratio(host.family, host.capacity_qps) for host in device.hosts_now), default=math.inf)
+        """The lowest ratio among the families that lose capacity once a device has activated or begins to load."""
+        return min(
+            (self.ratio(family, lost) for family, lost in _lost_qps(device).items() if lost > 0), default=math.inf
+        )
 
     def can_miss(self, family: str, qps: float, max_unavailable_frac: float) -> bool:
         """Whether a family can do without so much for a while, or gains if a host of it changes soon."""
@@ -326,11 +328,11 @@ class _Capacity:
 
 
 def _lost_qps(device: ChangingDevice) -> dict[str, float]:
-    """What each family loses, or gains (below 0), when a device hosts what the plan wants there."""
+    """What each family loses, or gains (below 0), when a device activates what the plan wants, or begins to load it."""
     lost: dict[str, float] = {}
     for host in device.hosts_now:
         lost[host.family] = lost.get(host.family, 0.0) + host.capacity_qps
-    for host in device.hosts_wanted:
+    for host in () if device.needs_load else device.hosts_wanted:
         lost[host.family] = lost.get(host.family, 0.0) - host.capacity_qps
     return lost
 

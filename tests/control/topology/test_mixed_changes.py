@@ -86,6 +86,15 @@ def test_a_device_keeps_what_it_serves_until_one_that_loads_in_place_carries_it(
     assert change.steps.keep_of("d0") == (Keep("d0", frozenset({B})),)
 
 
+def test_where_all_wait_a_family_is_not_left_without_a_device_for_one_that_has_others() -> None:
+    """d1 is missed by `b`, of which d2 carries a part; but without d0 `a` has nothing."""
+    change = Changed((*BEFORE[:2], host("d2", B, 30.0)))
+    (load,) = change.adopt((*AFTER[:2], host("d2", B, 30.0)), "d1")
+    assert change.serving == {"d0": {"a-s"}, "d2": {"b-s"}}
+    change.ended(load)
+    assert change.serving == {"d0": {"b-s"}, "d1": {"a-s"}, "d2": {"b-s"}}
+
+
 def test_a_device_that_can_be_missed_or_from_which_its_family_gains_switches_at_once() -> None:
     larger = VariantKey("a", "a-l")
     other = host("d2", A)
