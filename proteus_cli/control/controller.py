@@ -166,6 +166,7 @@ class Controller:
         """Put a plan in force, which places ``hosted``.
 
         All of it is loaded, except on the devices that load ``in_place``: the effects say when each of these starts.
+        While any device loads, the others switch only where they can be missed; else all switch at once.
         """
         self.placeable.plan_by(plan.rules, self.slo_targets)
         self.expected.use(plan, now_s)

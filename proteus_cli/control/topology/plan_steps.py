@@ -52,10 +52,11 @@ class ChangingDevice:
 class PlanSteps:
     """Steps all devices from what they host to what the plan wants, and moves their workers between phases.
 
-    Engines that fit beside those that serve are loaded by the driver before the plan is adopted: such a device switches
-    at once. Other devices load *in place*: they free what they have, load, and serve nothing meanwhile; or if all that
-    the plan wants stands by, they activate it. Each end of a load may start others. A load that fails ends the
-    change: no further device starts.
+    Engines that fit beside those that serve are loaded by the driver before the plan is adopted: where that is so of
+    all, all devices switch at once. Other devices load *in place*: they free what they have, load, and serve nothing
+    meanwhile. While any does, what was loaded beside stands by, and like all standbys that the plan wants, it is
+    activated once its device can be missed. Each end of a load may start others. A load that fails ends the change: no
+    further device starts, or activates anything.
     """
 
     def __init__(
@@ -89,9 +90,10 @@ class PlanSteps:
         """What a device had active when it was last lost."""
         return self._devices[device].hosted_before_loss
 
-    def standbys_on(self, device: str) -> frozenset[VariantKey]:
-        """What a device has loaded besides what is active."""
-        return self._devices[device].standbys
+    def spare_on(self, device: str) -> frozenset[VariantKey]:
+        """The standbys of a device but those that it is to activate yet, in the change that goes on."""
+        each = self._devices[device]
+        return each.standbys if self._has_failed else each.standbys - keys(each.hosts_wanted)
 
     @property
     def standbys(self) -> dict[str, frozenset[VariantKey]]:
@@ -148,24 +150,30 @@ class PlanSteps:
         self._standbys.adopted(hosted)
         wanted, replicas = self._by_device(hosted), self._replicas()
         for device, each in self._devices.items():
-            worker = self._workers[device]
             if each.load is not None and keys(each.hosts_wanted) != keys(wanted[device]):
                 each.hosts_now, each.load = (), None
-                worker.on(WorkerEvent.LOAD_ENDED)
+                self._workers[device].on(WorkerEvent.LOAD_ENDED)
             each.hosts_wanted = wanted[device]
-            if worker.is_serving and device not in in_place:
-                self._switch(device, each, replicas)
+        is_stepwise = bool(in_place) or any(each.load is not None for each in self._devices.values())
+        for device, each in self._devices.items():
+            if self._workers[device].is_serving and device not in in_place:
+                if is_stepwise:
+                    each.standbys |= keys(each.hosts_wanted) - keys(each.hosts_now)
+                else:
+                    self._switch(device, each, replicas)
         return self._advance()
 
     def loaded(self, load: Load, engines: Collection[VariantKey]) -> tuple[Load, ...] | None:
         """A load has ended and left ``engines`` on the device; returns the next loads.
 
         A load may have been given up, as its device is lost or a later plan wants other engines. Then nothing changes
-        on this device: the loads that waited for it are returned, or None where there are none.
+        on this device: the loads that waited for it are returned, or None where no other device changes, either.
         """
         each = self._devices[load.device]
         if each.load is not load:
-            return self._advance() or None
+            before = self.hosted
+            loads = self._advance()
+            return loads if loads or self.hosted != before else None
         each.hosts_now, each.load = tuple(host for host in each.hosts_wanted if host.key in engines), None
         each.standbys &= frozenset(engines)
         self._workers[load.device].on(WorkerEvent.LOAD_ENDED)
@@ -260,7 +268,7 @@ def next_to_change(
             starting.append(device)
             capacity.leave(each)
     if not starting and waiting and not any(each.load is not None for each in devices.values()):
-        starting = [max(activating or waiting, key=lambda device: capacity.ratio_without(devices[device]))]
+        starting = [max(activating + waiting, key=lambda device: capacity.ratio_without(devices[device]))]
     return starting
 
 
@@ -289,8 +297,10 @@ class _Capacity:
         return (self.available.get(family, 0.0) - without_qps) / demand_qps if demand_qps > 0 else math.inf
 
     def ratio_without(self, device: ChangingDevice) -> float:
-        """The lowest ratio among a device's families once the device leaves them."""
-        return min((self.ratio(host.family, host.capacity_qps) for host in device.hosts_now), default=math.inf)
+        """The lowest ratio among the families that lose capacity once a device has activated or begins to load."""
+        return min(
+            (self.ratio(family, lost) for family, lost in _lost_qps(device).items() if lost > 0), default=math.inf
+        )
 
     def can_miss(self, family: str, qps: float, max_unavailable_frac: float) -> bool:
         """Whether a family can do without so much for a while, or gains if a host of it changes soon."""
@@ -318,11 +328,11 @@ class _Capacity:
 
 
 def _lost_qps(device: ChangingDevice) -> dict[str, float]:
-    """What each family loses, or gains (below 0), when a device hosts what the plan wants there."""
+    """What each family loses, or gains (below 0), when a device activates what the plan wants, or begins to load it."""
     lost: dict[str, float] = {}
     for host in device.hosts_now:
         lost[host.family] = lost.get(host.family, 0.0) + host.capacity_qps
-    for host in device.hosts_wanted:
+    for host in () if device.needs_load else device.hosts_wanted:
         lost[host.family] = lost.get(host.family, 0.0) - host.capacity_qps
     return lost
 

@@ -131,7 +131,7 @@ class Warming:
     def memory_short(self, device: str, now_s: float) -> None:
         """A device gives its standbys up, and gets no others for a while."""
         self.give_up(device)
-        self._steps.give_up_standbys(device, self._steps.standbys_on(device))
+        self._steps.give_up_standbys(device, self._steps.spare_on(device))
         self._rests_until_s[device] = now_s + RETRY_S
         self.changed()
 

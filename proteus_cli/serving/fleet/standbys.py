@@ -112,7 +112,8 @@ class StandbyLoader:
             log.critical("a bug while loading a standby", exc_info=loading.exception())
 
     def _relieve(self) -> None:
-        for device in {**self._topology.standbys, **self._loading}:
+        spare = [device for device in self._topology.standbys if self._topology.steps.spare_on(device)]
+        for device in dict.fromkeys([*spare, *self._loading]):
             if self._is_short(device):
                 log.warning("%s gives its standbys up: its machine has too little memory", device)
                 self.cancel_on(device)

@@ -190,6 +190,34 @@ def test_two_that_exchange_their_families_by_standbys_do_so_one_after_the_other(
     assert next_to_change(devices, {"a": 50.0, "b": 50.0}) == [{"d0": "d1", "d1": "d0"}[first]]
 
 
+def test_where_all_wait_a_standby_is_not_activated_by_a_device_that_is_missed_more_than_one_that_loads() -> None:
+    """Without d0 `a` has nothing; while d1 loads `a`, `b` has 30 of 40."""
+    devices = {
+        "d0": standing_by(host("a"), host("b")),
+        "d1": on_the_way(host("b"), host("a")),
+        "d2": stays(host("b", 30.0)),
+    }
+    assert next_to_change(devices, {"a": 90.0, "b": 40.0}) == ["d1"]
+    assert next_to_change(devices, {"a": 90.0, "b": 4000.0}) == ["d1"]
+    devices["d2"] = stays(host("c"))
+    assert next_to_change(devices, {"a": 90.0, "b": 40.0}) == ["d0"], "both are missed alike, and d0 takes no time"
+
+
+def test_a_device_that_activates_less_of_its_family_is_missed_by_what_it_loses() -> None:
+    """d0 goes from 100 to 60 of 90; while d1 loads, `b` has nothing."""
+    devices = {"d0": standing_by(host("a"), host("a", 60.0, "l")), "d1": on_the_way(host("b"), host("c"))}
+    assert next_to_change(devices, {"a": 90.0, "b": 40.0, "c": 1.0}) == ["d0"]
+
+
+def test_a_device_of_two_variants_of_a_family_is_missed_by_both() -> None:
+    devices = {
+        "d0": ChangingDevice((host("a"), host("a", 100.0, "l")), (host("c"),)),
+        "d1": on_the_way(host("b"), host("c")),
+        "d2": stays(host("b", 10.0)),
+    }
+    assert next_to_change(devices, {"a": 200.0, "b": 90.0, "c": 1.0}) == ["d1"]
+
+
 def test_queries_are_for_what_comes_while_it_loads_and_for_what_is_there_before() -> None:
     now, wanted = host("a"), host("b")
     assert on_the_way(now, wanted).hosted == (now,)
