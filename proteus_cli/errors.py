@@ -15,6 +15,7 @@
     │   ├── OutOfDeviceMemory
     │   ├── EngineBroken
     │   ├── BuildCancelled
+    │   ├── ModelOnItsWay
     │   └── DeviceLost
     │       └── HostLost
     ├── TrainingFailed
@@ -137,6 +138,10 @@ class EngineBroken(EngineError):
 
 class BuildCancelled(EngineError):
     """The build of an engine was cancelled."""
+
+
+class ModelOnItsWay(EngineError):
+    """A model has not come to the host of a device in time. It may come later."""
 
 
 class DeviceLost(EngineError):

@@ -57,6 +57,10 @@ class PlacedSolution:
     to_split: frozenset[str]
     is_over_budget: bool
 
+    def unproven(self) -> "PlacedSolution":
+        """The same, where it is not known whether more can be served."""
+        return replace(self, solution=replace(self.solution, is_limited=True, unserved_gap=1.0))
+
     def limited(self) -> "PlacedSolution":
         """The same, as the best that was found, though there may be a better one."""
         return replace(self, solution=replace(self.solution, is_limited=True))
@@ -117,10 +121,14 @@ class HostRounds:
             return found
         try:
             other = self._counting_on(self._all_hosts, requires_hosts=True)
-        except (Infeasible, OutOfTime):
+        except Infeasible:
             if found is None:
                 raise
             return found
+        except OutOfTime:
+            if found is None:
+                raise
+            return found.unproven()
         return other if found is None or is_better(other.solution, found.solution) else found
 
     def _counting_on(self, hosts: Ints, *, requires_hosts: bool = False) -> PlacedSolution:

@@ -9,6 +9,7 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from tiny_fleets import Tiny, Worth, tinies
 
+from proteus_cli.arrays import Ints
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.plan.plan import Plan
@@ -17,7 +18,9 @@ from proteus_cli.domain.profile.capacity import slo_fraction
 from proteus_cli.domain.profile.latency_table import LatencyTable
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.check import PlanCheckError, check_plan
+from proteus_cli.planning.host_rounds import HostRounds, PlacedSolution
 from proteus_cli.planning.planner import Planner
+from proteus_cli.planning.solver.solve import OutOfTime
 
 ONE_HOST = Rules(slo_fraction=slo_fraction(1))
 ATTAINMENTS = st.sampled_from([None, 0.9, 0.99, 0.999])
@@ -188,3 +191,20 @@ def test_idle_devices_join_whatever_the_rules_where_demand_would_be_unserved_els
     """40 qps of the slow variant are the work of three CPUs, whose batches are in time with two hosts more."""
     plan = replace(SLOW_ON_CPUS, rules=rules).planned()
     assert plan.unserved_qps["a"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_what_the_time_limit_leaves_open_is_not_called_proven(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the first search leaves demand unserved, and there is no time for the one that counts on all devices."""
+    counting_on = HostRounds._counting_on
+
+    def out_of_time(self: HostRounds, hosts: Ints, *, requires_hosts: bool = False) -> PlacedSolution:
+        if requires_hosts:
+            raise OutOfTime
+        return counting_on(self, hosts)
+
+    now = replace(SLOW_ON_CPUS, demand_qps={"a": 15.0}, rules=Rules(minimize="cost")).planned()
+    monkeypatch.setattr(HostRounds, "_counting_on", out_of_time)
+    plan = replace(SLOW_ON_CPUS, demand_qps={"a": 80.0}, current=now).planned()
+    assert plan.shortfall_qps > 1.0
+    assert plan.solver.status == "time limit"
+    assert plan.solver.unserved_gap == 1.0

@@ -223,24 +223,13 @@ class ControlLoop:
                 if why_not := self._controller.replanning.why_not(wanted, plan, self._clock()):
                     raise _NotWantedError(why_not)
 
-            def require_not_overtaken() -> None:
-                if overtaken := self._controller.replanning.overtaken_by(wanted, self._clock()):
-                    self._controller.replanning.overtaken(wanted)
-                    raise _NotWantedError(overtaken)
-
             try:
                 if wanted.is_routine and plan.hosts_as(before):  # only rates change, which isn't worth a record
-                    await self._fleet.deploy(plan, require_wanted, require_not_overtaken)
+                    await self._fleet.deploy(plan, require_wanted)
                 else:
                     solve_s = plan.solver.solve_s
                     await self._deploy(
-                        plan,
-                        "demand",
-                        wanted.reason,
-                        start_s=start_s,
-                        solve_s=solve_s,
-                        before_switch=require_wanted,
-                        while_waiting=require_not_overtaken,
+                        plan, "demand", wanted.reason, start_s=start_s, solve_s=solve_s, before_switch=require_wanted
                     )
             except _NotWantedError as why_not:
                 log.info("dropped a new plan (%s): %s", wanted.reason, why_not)
@@ -257,10 +246,9 @@ class ControlLoop:
         solve_s: float = 0.0,
         base: Base | None = None,
         before_switch: Callable[[], None] = lambda: None,
-        while_waiting: Callable[[], None] = lambda: None,
     ) -> PlanChange:
         seen, before = self._observation(), self._controller.plan
-        engines = await self._fleet.deploy(plan, before_switch, while_waiting)
+        engines = await self._fleet.deploy(plan, before_switch)
         load_s = {
             (engine.device, VariantKey(engine.family, engine.variant)): engine.load_s
             for engine in engines

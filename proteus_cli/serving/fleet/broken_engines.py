@@ -13,7 +13,7 @@ from proteus_cli.control.devices.breaker import (
     hang_timeout_s,
 )
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.errors import BuildCancelled
+from proteus_cli.errors import BuildCancelled, ModelOnItsWay
 from proteus_cli.serving.fleet.loading import Loader
 from proteus_cli.serving.fleet.worker import Clock, Worker
 from proteus_cli.serving.logs import fields
@@ -47,7 +47,9 @@ class BrokenEngines:
         if isinstance(failed.error, BuildCancelled):
             return
         key, now_s = failed.key, self._clock()
-        broken = self._controller.topology.broken_with(failed.device, key, self._loader.loaded)
+        broken: tuple[str, ...] = (failed.device,)
+        if not isinstance(failed.error, ModelOnItsWay):
+            broken = self._controller.topology.broken_with(failed.device, key, self._loader.loaded)
         for device in broken:
             breaker = self.breakers.setdefault((device, key), Breaker(FIRST_ENGINE_RETRY_S))
             if breaker.state is not BreakerState.OPEN:

@@ -26,14 +26,14 @@ from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import by_host, host_of
-from proteus_cli.domain.plan.plan import Placement, Plan
+from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import EngineChange
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import DeviceLost, HostLost
 from proteus_cli.serving.devices.executor import Executor, OpenExecutor
 from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
 from proteus_cli.serving.fleet.broken_engines import BrokenEngines
-from proteus_cli.serving.fleet.loading import HURRIED_S, LOOK_S, UNHURRIED_S, GivesWay, Loader, SharedLook
+from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, GivesWay, Loader, SharedLook
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.standbys import StandbyLoader
 from proteus_cli.serving.fleet.watched_worker import WatchedWorker
@@ -158,23 +158,17 @@ class Fleet:
         """Have a device run at most so many batches at once; those that run are not ended."""
         self.apply(self._controller.use_slots(device, slots, self._clock()))
 
-    async def deploy(
-        self,
-        plan: Plan,
-        before_switch: Callable[[], None] = lambda: None,
-        while_waiting: Callable[[], None] = lambda: None,
-    ) -> tuple[EngineChange, ...]:
+    async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         """Put a plan in force: load its engines, switch, free the others. Returns the engines that came to each device.
 
-        Nothing is freed before all models are where the devices are; ``while_waiting`` is called again and again until
-        then. Raises `EngineError` where an engine cannot be loaded. If that happens beside the engines that serve,
-        nothing has changed; if it happens in place, the earlier plan is deployed again. What ``before_switch`` or
-        ``while_waiting`` raises ends the change, and nothing has changed.
+        Raises `EngineError` where an engine cannot be loaded. If that happens beside the engines that serve, or before
+        all models are where the devices are, nothing has changed; if it happens in place, the earlier plan is deployed
+        again. What ``before_switch`` raises ends the change, and nothing has changed.
         """
         async with self._changing:
             before = {device: self._controller.topology.hosted_on(device) for device in self.workers}
             loaded_before = {device: self.loader.load_times_s(device) for device in self.workers}
-            await self._models_sent(plan, while_waiting)
+            await self._require_models(plan)
             await self._deploy(plan, before_switch)
             return tuple(self._engine_changes(before, loaded_before))
 
@@ -210,22 +204,20 @@ class Fleet:
 
     # --- plans
 
-    async def _models_sent(self, plan: Plan, while_waiting: Callable[[], None]) -> None:
-        """Wait until the models of what is not loaded are where the devices are."""
-        missing = [each for each in plan.placements if each.key not in self.loader.loaded(each.device)]
+    async def _require_models(self, plan: Plan) -> None:
+        """Wait for the models of what is not loaded. Raises `EngineError` where one does not come in time.
 
-        async def send(placement: Placement) -> None:
-            await self.workers[placement.device].executor.send_ahead(self.loader.models[placement.key])
-
-        async def send_all() -> None:
-            await asyncio.gather(*map(send, missing), return_exceptions=True)  # what fails fails in its load again
-
-        sending = asyncio.create_task(send_all())
-        try:
-            while not (await asyncio.wait([sending], timeout=LOOK_S))[0]:
-                while_waiting()
-        finally:
-            sending.cancel()
+        Before the first plan there is nothing that could serve meanwhile: then the loads wait, each for its own model.
+        """
+        in_force = self._controller.topology.plan
+        if in_force is None or not in_force.placements:
+            return
+        failures = await self.loader.late_models(
+            (each.device, self.workers[each.device].executor, each.key) for each in plan.placements
+        )
+        self.broken_engines.all_failed(failures)
+        if failures:
+            raise failures[0].error
 
     async def _deploy(
         self, plan: Plan, before_switch: Callable[[], None] = lambda: None, *, may_go_back: bool = True

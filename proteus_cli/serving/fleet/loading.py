@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from itertools import starmap
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,13 @@ from proteus_cli.backends.base import Signature
 from proteus_cli.control.decision import FailedLoad, Host
 from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.errors import DeviceLost, EngineError
+from proteus_cli.errors import DeviceLost, EngineError, ModelOnItsWay
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, settle
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.logs import fields
 
-# A load is given up after this long, plus `LIMIT_MULTIPLE` times what loading and building took when profiled. The time
-# that its model is on its way to another machine does not count: that is the network's, and says nothing of the device.
+# A load is given up after this long, plus `LIMIT_MULTIPLE` times what loading and building took when profiled. So is,
+# before that, the wait for a model that is on its way to another machine, which says nothing of the device.
 UNHURRIED_S = 60.0  # the device opens, or nothing serves yet
 HURRIED_S = 5.0  # the next plan for all devices waits for the load
 LIMIT_MULTIPLE = 10
@@ -122,14 +123,21 @@ class Loader:
         """Load an engine for batches of ``rows`` beside the others; nothing to do where it is loaded.
 
         Raises `EngineError` where that fails; `DeviceLost` where the device is lost, or exceeds ``min_limit_s`` and the
-        multiple of the profiled time. A load that no longer ``gives_way``, or has done so for that long, begins anew.
+        multiple of the profiled time. Where its model takes that long to come, a device that has engines goes on with
+        these (`ModelOnItsWay`), and one that has none is given up for now. A load that no longer ``gives_way``, or has
+        done so for that long, begins anew.
         """
         if key in self._loaded[device]:
             return
         family, variant = key
         limit_s = min_limit_s + self._usual_limit_s(device, key)
         looked = await self._files.require_measured(key) if self._files is not None else ()
-        await executor.send_ahead(self._models[key])
+        try:
+            await self._require_model(device, executor, key, limit_s)
+        except ModelOnItsWay as late:
+            if not self._loaded[device]:
+                raise DeviceLost(late.message) from None
+            raise
         start_s = self._clock()
         signature = await self._giving_way(executor, key, rows, limit_s, gives_way) if executor.can_give_way else None
         try:
@@ -149,6 +157,34 @@ class Loader:
             "loaded %s on %s in %.0f ms", self.labels[key], device, load_s * 1e3,
             extra=fields(family=family, variant=variant, device=device, load_s=round(load_s, 6)),
         )  # fmt: skip
+
+    async def late_models(self, wanted: Iterable[tuple[str, Executor, VariantKey]]) -> list[FailedLoad]:
+        """Wait until the models of what is not loaded are where the devices are. Returns what does not come in time.
+
+        What is ``wanted`` are devices with their executors, and variants. A device that is lost waits for nothing.
+        """
+
+        async def late(device: str, executor: Executor, key: VariantKey) -> FailedLoad | None:
+            try:
+                await self._require_model(device, executor, key, HURRIED_S + self._usual_limit_s(device, key))
+            except DeviceLost:
+                return None
+            except EngineError as error:
+                return FailedLoad(device, key, error)
+            return None
+
+        missing = [each for each in wanted if each[2] not in self._loaded[each[0]]]
+        return [failed for failed in await asyncio.gather(*starmap(late, missing)) if failed is not None]
+
+    async def _require_model(self, device: str, executor: Executor, key: VariantKey, limit_s: float) -> None:
+        """Wait until a model is where the device is; if that takes too long, it goes on its way all the same."""
+        try:
+            async with asyncio.timeout(limit_s):
+                await executor.send_ahead(self._models[key])
+        except TimeoutError:
+            raise ModelOnItsWay(
+                f"the model of {key.variant} is still on its way to {device} after {limit_s:.0f} s"
+            ) from None
 
     async def _giving_way(
         self, executor: Executor, key: VariantKey, rows: int, limit_s: float, gives_way: GivesWay

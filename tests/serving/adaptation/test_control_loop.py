@@ -43,9 +43,7 @@ class Fleet:
         self.fails = False
         self._world = world
 
-    async def deploy(
-        self, plan: Plan, before_switch: Callable[[], None] = lambda: None, *_: object
-    ) -> tuple[EngineChange, ...]:
+    async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         await asyncio.sleep(0)
         if self.fails:
             raise EngineError("the model can't be loaded")

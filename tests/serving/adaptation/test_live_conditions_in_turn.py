@@ -29,9 +29,7 @@ class Fleet:
         self.seen: list[str | None] = []
         self._fails = fails
 
-    async def deploy(
-        self, plan: Plan, before_switch: Callable[[], None] = lambda: None, *_: object
-    ) -> tuple[EngineChange, ...]:
+    async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         assert self.controller is not None
         self.seen.append(self.controller.stop_when.get("a"))
         await asyncio.sleep(1)

@@ -59,9 +59,7 @@ class SlowFleet:
         self.fails = False
         self.applied = list[Effects]()
 
-    async def deploy(
-        self, plan: Plan, before_switch: Callable[[], None] = lambda: None, *_: object
-    ) -> tuple[EngineChange, ...]:
+    async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         await self.goes_on.wait()
         if self.fails:
             raise EngineError("it can't be loaded")

@@ -45,7 +45,7 @@ class Fleet:
         self.loader = SimpleNamespace(labels={("a", "a-s"): "a-s"})
         self._controller, self._clock = controller, clock
 
-    async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None, *_: object) -> tuple[()]:
+    async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[()]:
         before_switch()
         host = hosted("cpu0", latency_s={1: 0.001}, capacity_qps=plan.placements[0].capacity_qps)
         self._controller.adopt(plan, [host], self._clock())

@@ -48,7 +48,8 @@ PIECE_BYTES = 2**18
 PIECES_ON_THE_WAY = 4
 """Of a model at once, so that a long round trip does not limit how fast it is sent: 50 MB/s at 20 ms.
 
-A batch behind them waits for up to 8 ms on 1 Gbit/s.
+A batch behind those of one model waits for up to 8 ms on 1 Gbit/s. What is sent ahead goes one model after another; a
+plan may wait for several at once.
 """
 
 

@@ -79,11 +79,10 @@ def test_some_pieces_are_on_their_way_at_once_and_one_more_for_each_that_arrives
 def test_an_upload_fails_where_the_agent_says_nothing_of_it_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploads, "MAX_SILENT_S", 0.2)
-
     async def test(sending: Sending) -> None:
         sending.answer(0)
         await until(lambda: sending.pieces)
+        monkeypatch.setattr(uploads, "MAX_SILENT_S", 0.0)  # it is read for each answer
         sending.answer(PIECE_BYTES)
         with pytest.raises(EngineError, match="has said nothing of a model"):
             await sending.sent
