@@ -21,6 +21,7 @@ from proteus_cli.errors import (
     DeviceUnavailable,
     EngineBroken,
     EngineError,
+    ModelOnItsWay,
     OutOfDeviceMemory,
     ProteusError,
     UsageError,
@@ -36,7 +37,7 @@ _ERRORS = {
     kind.__name__: kind
     for kind in (
         ProteusError, UsageError, ArtefactError, DeviceUnavailable, BackendUnavailable, EngineError, EngineBroken,
-        OutOfDeviceMemory, BuildCancelled, DeviceLost,
+        OutOfDeviceMemory, BuildCancelled, ModelOnItsWay, DeviceLost,
     )
 }  # fmt: skip
 
