@@ -3,31 +3,18 @@
 from dataclasses import replace
 
 import pytest
-from tiny_fleets import Tiny
+from tiny_fleets import SLOW_ON_CPUS, Tiny
 
 from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.planning.analysis import conflict
 from proteus_cli.planning.analysis.conflict import MAX_QUESTIONS, smallest_conflict, smallest_infeasible_subset
 from proteus_cli.planning.analysis.explain import explain
 
-SLOW = Tiny(
-    accuracy={"a": {"slow": 0.9, "fast": 0.5}},
-    latency_s={
-        ("cpu", "a", "slow"): {1: 0.060},
-        ("cpu", "a", "fast"): {1: 0.200},
-        ("gpu", "a", "slow"): {1: 0.060},
-        ("gpu", "a", "fast"): {1: 0.040},
-    },
-    devices=("gpu",) + ("cpu",) * 6,
-    demand_qps={"a": 60.0},
-    price={"cpu": 1.0, "gpu": 1.0},
-)
-"""SLO 100 ms. Seven hosts have batches of 60 ms in time for 99 % of the queries, and not for 99.99 %."""
-
 
 @pytest.mark.parametrize(("attainment", "named"), [(0.9999, ("a: serve 60 qps",)), (0.99, ())])
 def test_conflicts_are_sought_with_the_attainment_of_the_plan(attainment: float, named: tuple[str, ...]) -> None:
-    tiny = replace(SLOW, rules=Rules(attainment=attainment, minimize="cost"))
+    """Seven hosts have batches of 60 ms in time for 99 % of the queries, and not for 99.99 %."""
+    tiny = replace(SLOW_ON_CPUS, demand_qps={"a": 60.0}, rules=Rules(attainment=attainment, minimize="cost"))
     assert smallest_conflict(tiny.planner, tiny.demand_qps) == named
 
 

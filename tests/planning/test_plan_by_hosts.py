@@ -7,7 +7,7 @@ import pytest
 from drawing import examples
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from tiny_fleets import Tiny, Worth, tinies
+from tiny_fleets import SLOW_ON_CPUS, Tiny, Worth, tinies
 
 from proteus_cli.arrays import Ints
 from proteus_cli.control.policies import policy_named
@@ -143,22 +143,6 @@ def test_each_batch_is_in_time_with_the_hosts_of_the_plan_and_none_is_worse_than
     assert mine.served_qps >= other.served_qps - 1e-4
     if mine.served_qps <= other.served_qps + 1e-4:
         assert mine.accuracy_qps >= other.accuracy_qps - 1e-3
-
-
-SLOW_ON_CPUS = Tiny(
-    accuracy={"a": {"slow": 0.9, "fast": 0.5}},
-    latency_s={
-        ("cpu", "a", "slow"): {1: 0.060},
-        ("cpu", "a", "fast"): {1: 0.200},
-        ("gpu", "a", "slow"): {1: 0.060},
-        ("gpu", "a", "fast"): {1: 0.040},
-    },
-    devices=("gpu",) + ("cpu",) * 6,
-    demand_qps={"a": 40.0},
-    price={"cpu": 1.0, "gpu": 1.0},
-    rules=Rules(),
-)
-"""A CPU is in time with the slow variant alone, where 5 hosts share the queue; the GPU carries 25 qps by itself."""
 
 
 def test_a_family_without_hosts_gets_as_many_as_it_needs_in_the_next_plan() -> None:

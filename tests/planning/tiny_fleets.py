@@ -122,6 +122,22 @@ class Tiny:
         return replace(self, devices=(*self.devices, kind))
 
 
+SLOW_ON_CPUS = Tiny(
+    accuracy={"a": {"slow": 0.9, "fast": 0.5}},
+    latency_s={
+        ("cpu", "a", "slow"): {1: 0.060},
+        ("cpu", "a", "fast"): {1: 0.200},
+        ("gpu", "a", "slow"): {1: 0.060},
+        ("gpu", "a", "fast"): {1: 0.040},
+    },
+    devices=("gpu",) + ("cpu",) * 6,
+    demand_qps={"a": 40.0},
+    price={"cpu": 1.0, "gpu": 1.0},
+    rules=Rules(),
+)
+"""A CPU is in time with the slow variant alone, where 5 hosts share the queue; the GPU carries 25 qps by itself."""
+
+
 @dataclass(frozen=True)
 class Worth:
     """What a plan is worth, the first before the second: queries served per second, and the sum of their accuracies."""

@@ -61,7 +61,8 @@ class Instance:
 
     A choice meets its SLO, if all devices serve its family, fits its device and is allowed. Capacities count on a
     number of hosts of each family: that of all devices, or what `with_hosts` was told; then ``whole`` is the instance
-    that counts on all. ``unplaceable``: pins whose variant has no choice on that group.
+    that counts on all. Families that are served have ``min_hosts`` at least; empty: as their batches need.
+    ``unplaceable``: pins whose variant has no choice on that group.
 
     Families with cascades have ``ways``. Of these is what they lose, so here each has one step, of the least accurate
     way, with no choice in it. And choices of one variant on one group may differ in their part of the SLO; what is
