@@ -111,13 +111,15 @@ class ModelStore:
             del self._held[digest]
 
     def _make_room(self, held_bytes: "Mapping[str, int]") -> bool:
-        """Remove models that are not held, the ones that were used least recently first, until all fit."""
+        """Remove models that are not held, least recently used first, until all fit; none if the held ones do not."""
         found, used_s = Counter[str](held_bytes), dict[str, float]()
         for path in self._root.iterdir() if self._root.is_dir() else ():
             digest = path.name.removesuffix(_PARTIAL)
             with contextlib.suppress(FileNotFoundError):  # it has become whole, so it is held
                 found[digest] = max(found[digest], _bytes_below(path))
                 used_s[digest] = path.stat().st_mtime
+        if sum(found[digest] for digest in held_bytes) > self._max_bytes:
+            return False
         left_bytes = self._max_bytes - found.total()
         for digest in sorted(used_s.keys() - held_bytes.keys(), key=lambda each: used_s[each]):
             if left_bytes >= 0:
@@ -126,7 +128,7 @@ class ModelStore:
                 shutil.rmtree(path)
             log.info("removed a model, to have room for another: %s", digest, extra=fields(bytes=found[digest]))
             left_bytes += found[digest]
-        return left_bytes >= 0
+        return True
 
 
 class OfferedModels:
@@ -231,6 +233,8 @@ def _problem(offer: OfferModel) -> str | None:
     names = [name for name, _ in offer.parts[1:]]
     if len({MODEL, *names}) != len(offer.parts) or not all(map(_is_below, names)):
         return "its files have names that lead elsewhere"
+    if {str(parent) for name in names for parent in PurePosixPath(name).parents} & {MODEL, *names}:
+        return "one of its files is a directory of another"
     if not all(0 < size <= WEIGHTS.max_bytes for _, size in offer.parts):
         return "a file is empty, or larger than allowed"
     return None

@@ -18,6 +18,7 @@ from proteus_cli.serving.devices.process import messages as device_messages
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.messages import (
     EMULATED,
+    MAX_ECHO_BYTES,
     PIECES_ON_THE_WAY,
     AbandonDevice,
     AbandonMeasuring,
@@ -80,7 +81,7 @@ class ServerSession:
             case OpenDevice():
                 self._open(message, behind)
             case Ping(sent_s=sent_s):
-                self._channel.send(Pong(sent_s), [behind])
+                self._echo(sent_s, behind)
             case OfferModel(digest=digest):
                 self._write(digest, self._offered.offered(message))
             case ModelPiece():
@@ -116,6 +117,13 @@ class ServerSession:
             self._channel.send(DevicesShared(shared))
 
     # ---
+
+    def _echo(self, sent_s: float, behind: memoryview) -> None:
+        """Answer a ping. A server measures with one echo at a time, so what waits to be sent stays small."""
+        if len(behind) > MAX_ECHO_BYTES or (behind and self._channel.unsent_bytes > MAX_ECHO_BYTES):
+            self.end(f"it asks for more than {MAX_ECHO_BYTES:,} bytes of echoes at once")
+            return
+        self._channel.send(Pong(sent_s), [behind])
 
     def _open(self, command: OpenDevice, behind: memoryview) -> None:
         """Open a device. An earlier opening of it is given up: it may hang."""

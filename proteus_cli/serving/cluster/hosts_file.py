@@ -48,17 +48,17 @@ class HostsFile:
         return agents
 
     async def changes(self) -> AsyncGenerator[Agents, None]:
-        """See `HostList.changes`. Raises as `read` does."""
-        known = seen = self._content()
-        yield self.read()
+        """See `HostList.changes`. Raises as `read` does. A thread reads: disks and name servers can be slow."""
+        known = seen = await asyncio.to_thread(self._content)
+        yield await asyncio.to_thread(self.read)
         while True:
             await asyncio.sleep(self._look_s)
-            before, seen = seen, self._content()
+            before, seen = seen, await asyncio.to_thread(self._content)
             if seen != before or seen == known:
                 continue
             known = seen
             try:
-                agents = self.read()
+                agents = await asyncio.to_thread(self.read)
             except ProteusError as error:
                 log.warning("the hosts stay as they were: %s", error.message)
                 continue

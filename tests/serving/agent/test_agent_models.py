@@ -89,6 +89,7 @@ def test_another_model_than_the_one_announced_is_refused_and_removed(tmp_path: P
     [
         ["m", "../other"], ["m", "/etc/passwd"], ["m", "a/../../b"], ["m", "a//b/."], ["m", ""], ["m", "x" * 300],
         ["m", "model.onnx"], ["m", "w", "w"], ["m", "a\0b"], [], ["m"] * 1001,
+        ["m", "a", "a/b"], ["m", "a/b/c", "a"], ["m", "model.onnx/w"],
     ],
 )  # fmt: skip
 def test_no_name_leads_out_of_the_directory_of_a_model(tmp_path: Path, names: Sequence[str]) -> None:
@@ -336,6 +337,11 @@ def test_a_model_that_a_connected_server_was_told_of_stays(tmp_path: Path) -> No
         assert "connected servers need these" in refused.message
         assert "--max-models-size" in refused.hint
         one.close()
+        two.withdraw(digests[1])
+        too_large = OfferModel(DIGEST, [("m.onnx", 2 * size)])
+        assert (await OfferedModels(store).offered(too_large)).error is not None
+        assert store.is_whole(digests[1]), "a refused model makes no room"
+        assert (await two.offered(OfferModel(digests[1], [("1.onnx", size)]))).is_whole
         assert (await sent(two, models[2], digests[2])).error is not None
         two.close()
         assert (await sent(OfferedModels(store), models[2], digests[2])).is_whole

@@ -10,12 +10,14 @@ from agents import CPU, run, running_agent, until
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.serving.devices.remote.channel.messages import (
+    MAX_ECHO_BYTES,
     PIECES_ON_THE_WAY,
     MeasureDevices,
     MeasureOptions,
     ModelPiece,
     OfferModel,
     OpenDevice,
+    Ping,
 )
 from proteus_cli.serving.devices.remote.sessions.connecting import connect
 
@@ -32,6 +34,7 @@ Said = tuple[msgspec.Struct, Sequence[Buffer]]
         ([(MeasureDevices(0, (), OPTIONS), ())] * 2, "it uses the number 0 twice"),
         ([(OpenDevice(0, "cpu0", 1), [b"no profile"])], "a profile can't be read: "),
         ([(OpenDevice(0, "cpu0", 1), [b"\xa1\xff"])], "a profile can't be read: "),
+        ([(Ping(0.0), [bytes(MAX_ECHO_BYTES + 1)])], "it asks for more than 4,194,304 bytes of echoes at once"),
     ],
 )
 def test_nonsense_ends_its_session_and_leaves_no_device_open(
@@ -78,3 +81,20 @@ def test_pieces_of_a_model_that_come_without_waiting_for_answers_end_the_session
 
     run(test)
     assert f"is gone: it sends more than {PIECES_ON_THE_WAY} pieces of a model at once" in caplog.text
+
+
+def test_echoes_that_are_not_read_end_the_session(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "proteus.agent")
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            session = await connect(agent.address, "s", 1)
+            transport = session.channel._transport
+            assert transport is not None
+            transport.pause_reading()
+            for _ in range(10):
+                session.send(Ping(0.0), [bytes(MAX_ECHO_BYTES)])
+            await until(lambda: not agent.agent.sessions)
+
+    run(test)
+    assert "is gone: it asks for more than 4,194,304 bytes of echoes at once" in caplog.text

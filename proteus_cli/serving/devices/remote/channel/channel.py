@@ -76,6 +76,11 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[ReceivedT]):
         """
         return self._write(pieces_of(ENCODER.encode(message), behind))
 
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes that wait for the other end to read."""
+        return 0 if self._transport is None else self._transport.get_write_buffer_size()
+
     def send_sign_of_life(self) -> None:
         """Send what costs the other end the least."""
         self._write([SIGN_OF_LIFE])

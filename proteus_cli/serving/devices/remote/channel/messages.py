@@ -182,8 +182,11 @@ class AbandonMeasuring(msgspec.Struct, frozen=True, array_like=True, tag=True):
     number: int
 
 
+MAX_ECHO_BYTES = 2**22
+
+
 class Ping(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The answer is `Pong`, with the same bytes behind it as are behind this."""
+    """The answer is `Pong`, with the same bytes behind it as are behind this: `MAX_ECHO_BYTES` at most."""
 
     sent_s: float
 

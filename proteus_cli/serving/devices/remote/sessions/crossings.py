@@ -3,13 +3,14 @@
 import statistics
 from typing import TYPE_CHECKING
 
+from proteus_cli.serving.devices.remote.channel.messages import MAX_ECHO_BYTES
 from proteus_cli.serving.devices.remote.sessions.round_trips import RoundTrips
 
 if TYPE_CHECKING:
     from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 
 PINGS = 20
-FIRST_BYTES, MAX_BYTES = 2**16, 2**22
+FIRST_BYTES = 2**16
 LONG_ENOUGH_S = 0.05
 """An echo of so long tells the bandwidth: what the event loops at both ends add is a few per cent of it at most."""
 ECHOES, ECHOES_S = 3, 1.0
@@ -38,7 +39,7 @@ async def measured_speed(session: "AgentSession") -> tuple[float, float]:
     """
     round_trip_s = statistics.median([await session.echo(0) for _ in range(PINGS)])
     size, shortest_s = FIRST_BYTES, await _shortest_echo_s(session, FIRST_BYTES)
-    while shortest_s < LONG_ENOUGH_S and size < MAX_BYTES:
+    while shortest_s < LONG_ENOUGH_S and size < MAX_ECHO_BYTES:
         size *= 4
         shortest_s = await _shortest_echo_s(session, size)
     crossing_s = max(shortest_s - round_trip_s, shortest_s / 2)  # of all bytes twice: they come back once all are there

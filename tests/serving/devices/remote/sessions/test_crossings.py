@@ -65,7 +65,7 @@ async def _in_session(directory: Path, *, is_lost: bool = False) -> tuple[float,
 
 
 def test_an_agent_sends_back_what_it_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(crossings, "MAX_BYTES", 2**18)
+    monkeypatch.setattr(crossings, "MAX_ECHO_BYTES", 2**18)
     round_trip_s, bytes_per_s = asyncio.run(_in_session(tmp_path))
     assert 0 < round_trip_s < PATIENCE_S
     assert 0 < bytes_per_s < float("inf")
