@@ -15,6 +15,7 @@ in it: what a network adds is its own latency and bandwidth.
 """
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -59,6 +60,8 @@ def main() -> int:
     names = options.parts.split(",")
     if unknown := set(names) - set(PARTS):
         parser.error(f"no part `{min(unknown)}`: there are {', '.join(PARTS)}")
+    if {"scale", "front-ends"} & set(names) and shutil.which("wrk") is None:
+        raise SystemExit("error: no `wrk` here\n\nhint: apt-get install wrk, or name other `--parts`")
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(machine())
     aims = list[Aim]()

@@ -55,7 +55,9 @@ def test_the_order_of_variants_and_of_rows_says_nothing() -> None:
 def test_a_point_says_of_both_variants_what_their_accuracies_on_the_whole_split_say() -> None:
     """The first is right on some of the rows that are not deferred, and on some of those that are: on all together."""
     stages = {stage.variant: stage for stage in drawn(3, 2000)}
-    for cascade in cascades_of("f", "e", list(stages.values())).cascades:
+    found = cascades_of("f", "e", list(stages.values())).cascades
+    assert found
+    for cascade in found:
         for point in cascade.points:
             assert point.accuracy_with(1.0) == pytest.approx(stages[cascade.first].accuracy)
 

@@ -1,6 +1,8 @@
 """A `hosts.toml` that changes while it is followed."""
 
 import asyncio
+import socket
+import threading
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,27 @@ def test_a_list_that_makes_no_sense_changes_nothing(
 
     run(test)
     assert [record.message for record in caplog.records if "stay as they were" in record.message]
+
+
+def test_a_name_server_that_does_not_answer_holds_up_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, answered = tmp_path / "hosts.toml", threading.Event()
+    path.write_text('[hosts.a]\naddress = "a.example:7000"')
+
+    def slow(*_: object, **__: object) -> list[object]:
+        assert answered.wait(2), "the event loop is held up"
+        return [(0, 0, 0, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+
+    async def test() -> None:
+        first = asyncio.ensure_future(anext(HostsFile(path).changes()))
+        await asyncio.sleep(0)
+        answered.set()
+        assert list(await first) == ["a"]
+
+    run(test)
 
 
 def test_a_list_that_is_missing_at_first_is_an_error(tmp_path: Path) -> None:
