@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
-from hypothesis import assume, example, given
 
 from proteus_cli.control.replanning.demand import Counts, DemandEstimator, dispersion
 
