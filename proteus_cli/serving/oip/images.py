@@ -80,8 +80,17 @@ def read_images(content: Buffer, rows: int, image: ImageInput) -> Stepwise[Input
 
     Raises `BadRequest`.
     """
+    return _pixels(_split(content, rows, image.name), rows, image)
+
+
+def read_image(content: Buffer, image: ImageInput) -> Stepwise[Inputs]:
+    """The pixels of one image, without a length. Raises `BadRequest`."""
+    return _pixels(map(bytes, [content]), 1, image)
+
+
+def _pixels(images: Iterator[bytes], rows: int, image: ImageInput) -> Stepwise[Inputs]:
     pixels = np.empty((rows, *image.shape), np.uint8)
-    for row, encoded in enumerate(_split(content, rows, image.name)):
+    for row, encoded in enumerate(images):
         pixels[row] = _decoded(encoded, f"image {row} of input `{image.name}`", image)
         yield
     return (pixels.reshape(-1).data,)
