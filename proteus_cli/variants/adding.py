@@ -17,6 +17,7 @@ from proteus_cli.profiling.importing import parse_slo
 from proteus_cli.progress import Advance, StepCounter
 from proteus_cli.store import catalog_text
 from proteus_cli.variants.accuracy import AccuracyFinder, Evidence
+from proteus_cli.variants.image_folders import split_of_folder
 from proteus_cli.variants.models import NewModel, name_in, require_same_tensors, stage_model
 from proteus_cli.variants.staging import Staging, staging
 
@@ -73,14 +74,16 @@ def add(
     if known is not None:
         evidence = replace(evidence, eval=place.eval_path(known))
     reference = _reference(place, known)
-    finder = AccuracyFinder(backend, family, evidence, reference)
-    finder.require_enough(list(models), is_new=known is None)
+    AccuracyFinder(backend, family, evidence, reference).require_enough(list(models), is_new=known is None)
     steps = StepCounter(advance, len(models))
     with within_free_memory("the models"), staging(place) as staged:
         made = [stage_model(staged, place, family, name, path, backend) for name, path in models.items()]
         new = [replace(model, file=staged.loaded(known, model.file)) for model in made]
         signature = _signature(place, known, reference, new, backend)
-        split = known.eval if known is not None else eval_name(staged, place, family, evidence.eval)
+        split = known.eval if known is not None else eval_name(staged, place, family, evidence.eval, signature)
+        if split is not None:
+            evidence = replace(evidence, eval=staged.path(split))
+        finder = AccuracyFinder(backend, family, evidence, reference)
         planned = tuple(Variant(each.variant, 1.0, each.onnx) for each in new)
         target = known if known is not None else Family(family, slo, planned, eval=split)
         changed_text(place, text, before, target, planned)  # raises before anything is measured
@@ -163,14 +166,22 @@ def _reference(place: store.Workspace, known: Family | None) -> tuple[Variant, P
     return best, place.loaded_model_of(known, best, to="compare with")
 
 
-def eval_name(staged: Staging, place: store.Workspace, family: str, eval_path: Path | None) -> str | None:
-    """What the catalog calls an eval split; it is copied unless it is below ``engines/``."""
+def eval_name(
+    staged: Staging, place: store.Workspace, family: str, eval_path: Path | None, signature: Signature | None = None
+) -> str | None:
+    """The path of an eval split in the catalog; it is copied unless it is below ``engines/``.
+
+    With the ``signature`` of the models it may be a folder of images. Raises `ArtefactError`.
+    """
     if eval_path is None:
         return None
     if (there := name_in(place, eval_path)) is not None:
         return there
     name = f"models/{family}/eval.npz"
-    staged.copy(eval_path, name)
+    if signature is not None and eval_path.is_dir():
+        staged.write(name, split_of_folder(eval_path, signature))
+    else:
+        staged.copy(eval_path, name)
     return name
 
 

@@ -1,5 +1,7 @@
 """`proteus catalog add`: families and variants made of models that a user brings."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +10,19 @@ import pytest
 from command_line import files, proteus
 from networks import conv_net, mixing_rows
 from onnx import TensorProto, helper
+from PIL import Image
 from tiny import Tiny, keep_apart, mlp, passing_on, save_eval, save_model, tensor
 
+from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.catalog.catalog import Variant
+from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace
+from proteus_cli.variants import image_folders
+from proteus_cli.variants.image_folders import split_of_folder
 
 RIGHT, ROWS = 24, 32
+FLOAT = np.dtype(np.float32)
+IMAGES = Signature((TensorSpec("x", FLOAT, (3, 4, 6)),), (TensorSpec("scores", FLOAT, (3,)),))
 FIRST_COUNTS_AS_RIGHT = "estimated: the first variant counts as always right"
 
 
@@ -280,6 +289,94 @@ def test_accuracies_that_make_no_sense_are_refused(tmp_path: Path, arguments: tu
 def test_with_an_eval_split_accuracies_are_measured(tiny: Tiny, option: str) -> None:
     model, value = mlp(tiny.root / "new.onnx"), "0.9" if option == "--accuracy" else "rows.npz"
     assert refused(tiny.root, "shapes", model, option, value) == "The accuracies are measured on the eval split."
+
+
+# --- images in folders
+
+
+COLOURS = {"0-red": (250, 10, 30), "1-green": (20, 200, 40), "2-blue": (10, 20, 240)}
+
+
+def colour_net(path: Path, shape: tuple[int | str, ...] = ("n", 3, 4, 6)) -> Path:
+    """Scores are the mean of each channel."""
+    mean = helper.make_node("ReduceMean", ["x"], ["scores"], axes=[2, 3] if shape[1] == 3 else [1, 2], keepdims=0)
+    return save_model(path, [mean], inputs=[tensor("x", shape)], outputs=[tensor("scores", ["n", 3])])
+
+
+def photos(folder: Path) -> Path:
+    """A JPEG and a PNG of each class, and one in a wrong folder."""
+    for name, colour in COLOURS.items():
+        (folder / name).mkdir(parents=True)
+        image = Image.new("RGB", (12, 8), colour)
+        image.save(folder / name / "b.jpg")
+        image.save(folder / name / "a.PNG")
+    Image.new("RGB", (5, 5), COLOURS["2-blue"]).save(folder / "0-red" / "wrong.jpeg")
+    (folder / "0-red" / "notes.txt").write_text("none")
+    (folder / ".hidden").mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("shape", [("n", 3, 4, 6), ("n", 4, 6, 3)], ids=["NCHW", "NHWC"])
+def test_a_folder_of_images_by_class_becomes_an_eval_split(tmp_path: Path, shape: tuple[int | str, ...]) -> None:
+    ws, model = tmp_path / "ws", colour_net(tmp_path / "net.onnx", shape)
+    (variant,) = added(ws, "colours", model, "--slo", "1s", "--eval", photos(tmp_path / "photos"))
+    assert (variant.accuracy, variant.estimated) == (round(6 / 7, 4), False)
+    split = np.load(ws / "engines" / "models" / "colours" / "eval.npz")
+    assert (split["x"].dtype, split["x"].shape) == (np.uint8, (7, *shape[1:]))
+    assert split["y"].tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert Workspace(ws).catalog().family("colours").eval == "models/colours/eval.npz"
+
+
+def test_an_empty_folder_is_a_class_without_images(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos")
+    for path in (folder / "1-green").iterdir():
+        path.unlink()
+    ws = tmp_path / "ws"
+    added(ws, "colours", colour_net(tmp_path / "net.onnx"), "--slo", "1s", "--eval", folder)
+    assert np.load(ws / "engines" / "models" / "colours" / "eval.npz")["y"].tolist() == [0, 0, 0, 2, 2]
+
+
+def misplace(folder: Path) -> None:
+    (folder / "0-red" / "b.jpg").rename(folder / "b.jpg")
+
+
+def damage(folder: Path) -> None:
+    (folder / "1-green" / "b.jpg").write_bytes(b"hello")
+
+
+def put_a_directory(folder: Path) -> None:
+    (folder / "1-green" / "c.jpg").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "problem"),
+    [
+        (shutil.rmtree, "No file `{folder}`."),
+        (lambda folder: shutil.rmtree(folder) or folder.mkdir(), "`{folder}` has no folders with images."),
+        (misplace, "`{folder}/b.jpg` is in no folder of a class."),
+        (damage, "`{folder}/1-green/b.jpg` is neither JPEG nor PNG."),
+        (put_a_directory, "`{folder}/1-green/c.jpg` is a directory, and must be a regular file."),
+        (lambda folder: (folder / "3").mkdir(), "`{folder}` has 4 folders of classes; the models have 3 scores."),
+    ],
+)
+def test_a_folder_that_is_no_eval_split_is_refused(
+    tmp_path: Path, spoil: Callable[[Path], object], problem: str
+) -> None:
+    spoil(folder := photos(tmp_path / "photos"))
+    net = colour_net(tmp_path / "net.onnx")
+    assert refused(tmp_path, "colours", net, "--slo", "1s", "--eval", folder) == problem.format(folder=folder)
+
+
+def test_images_of_which_there_are_too_many_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(image_folders, "MAX_PIXEL_BYTES", 6 * 4 * 6 * 3)
+    with pytest.raises(ArtefactError, match="has 7 images; 6 of this size fit"):
+        split_of_folder(photos(tmp_path / "photos"), IMAGES)
+
+
+def test_images_for_models_without_pixels_are_refused(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "photos")
+    message = refused(tmp_path, "things", *two(tmp_path), "--slo", "1s", "--eval", folder)
+    assert message == f"Images in `{folder}` don't fit the models: these take [4]."
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,13 @@ def test_a_server_that_is_not_there_is_named() -> None:
     assert "Can't reach the server at `http://127.0.0.1:9`: Connection refused.\n" in ended.stderr
 
 
+def test_what_is_measured_says_what_comes_next() -> None:
+    machine = VersionRollout(RolloutSpecification("digits", "l", "l@2", guard="accuracy >= old - 0.005"), 0.2, 0.0)
+    assert list(rollout_lines(machine.status(1.0))) == [
+        "digits: measuring the new version; its guard begins after that, and needs about 1,100 labels"
+    ]
+
+
 def test_what_waits_for_labels_says_so_and_a_shadow_counts_its_queries() -> None:
     guard = "accuracy >= old - 0.005 and errors <= 1%"
     machine = VersionRollout(RolloutSpecification("digits", "l", "l@2", shadow_frac=0.05, guard=guard), 0.2, 0.0)
@@ -86,7 +93,8 @@ def test_what_waits_for_labels_says_so_and_a_shadow_counts_its_queries() -> None
     for _ in range(40):
         machine.guard.shadowed(1.0)
     status = machine.status(2.0)
-    waits = "digits: accuracy >= old - 0.005: hold, no label has come of its queries yet: clients send them as feedback"
+    labels = "0 of about 1,100 labels of its queries have come: clients send them as feedback"
+    waits = f"digits: accuracy >= old - 0.005: hold, {labels}"
     errors = "digits: errors <= 0.01: hold, 0.0 % [0.0 % – 8.8 %] in 40 queries"
     assert list(rollout_lines(status)) == [waits, errors]
     console = Console(file=io.StringIO(), width=120)
@@ -117,7 +125,7 @@ def test_a_roll_out_is_shown_with_its_step_and_what_is_known_by_the_terms_of_its
     assert "digits-l@2" in shown
     lines = list(rollout_lines(machine.status(2.0)))
     accuracy = "75.0 % [59.8 % – 85.8 %], old 100.0 % [91.2 % – 100.0 %]"
-    assert lines[0].startswith(f"digits: accuracy >= old - 0.005: hold, {accuracy} in ")
+    assert lines[0].startswith(f"digits: accuracy >= old - 0.005: hold, {accuracy} in 40 of about 1,100 labels")
     assert lines[1] == "digits: errors <= 0.01: hold, 0.0 % [0.0 % – 8.8 %] in 40 queries"
     assert lines[2] == "digits: p99 <= 50ms: hold, 0.0 % late [0.0 % – 8.8 %] in 40 queries"
     noted = msgspec.structs.replace(machine.status(2.0), note="no query has reached it for 40 s")

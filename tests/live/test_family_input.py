@@ -196,6 +196,19 @@ def test_images_are_refused_in_json(server: LiveServer) -> None:
     assert (answer.status, "not taken in JSON" in answer.document()["error"]) == (400, True)
 
 
+@pytest.mark.parametrize(("kind", "media_type"), [("PNG", "image/png"), ("JPEG", "Image/JPEG")])
+def test_a_body_may_be_an_image_file(server: LiveServer, kind: str, media_type: str) -> None:
+    answer = server.infer("colours", image_file((250, 10, 30), kind), {"Content-Type": media_type})
+    assert answer.status == 200, answer
+    found = np.array(answer.document()["outputs"][0]["data"])
+    np.testing.assert_allclose(found, scores(images(np.array([[250, 10, 30]])))[0], atol=0.05)
+
+
+def test_a_body_that_is_a_bad_image_is_refused(server: LiveServer) -> None:
+    answer = server.infer("colours", b"hello", {"Content-Type": "image/jpeg"})
+    assert (answer.status, "image 0 of input `image` is neither" in answer.document()["error"]) == (400, True)
+
+
 def test_the_family_is_described_as_clients_see_it(server: LiveServer) -> None:
     assert server.get("/v2/models/colours").document()["inputs"] == [
         {"name": "image", "datatype": "UINT8", "shape": [-1, 8, 6, 3]}

@@ -80,9 +80,18 @@ def read_images(content: Buffer, rows: int, image: ImageInput) -> Stepwise[Input
 
     Raises `BadRequest`.
     """
+    return _pixels(_split(content, rows, image.name), rows, image)
+
+
+def read_image(content: Buffer, image: ImageInput) -> Stepwise[Inputs]:
+    """The pixels of one image, without a length. Raises `BadRequest`."""
+    return _pixels(map(bytes, [content]), 1, image)
+
+
+def _pixels(images: Iterator[bytes], rows: int, image: ImageInput) -> Stepwise[Inputs]:
     pixels = np.empty((rows, *image.shape), np.uint8)
-    for row, encoded in enumerate(_split(content, rows, image.name)):
-        pixels[row] = _decoded(encoded, f"image {row} of input `{image.name}`", image)
+    for row, encoded in enumerate(images):
+        pixels[row] = decoded(encoded, f"image {row} of input `{image.name}`", image)
         yield
     return (pixels.reshape(-1).data,)
 
@@ -104,7 +113,8 @@ def _split(content: Buffer, rows: int, name: str) -> Iterator[bytes]:
     raise BadRequest(f"input `{name}` must hold {rows} images, each behind its length in four bytes")
 
 
-def _decoded(encoded: bytes, where: str, image: ImageInput) -> npt.NDArray[np.uint8]:
+def decoded(encoded: bytes, where: str, image: ImageInput) -> npt.NDArray[np.uint8]:
+    """The pixels of an image, in the shape of a row. Raises `BadRequest`, which calls the image ``where``."""
     from PIL.Image import Resampling, Transpose  # noqa: PLC0415 - only where images are sent
 
     height, width = image.size

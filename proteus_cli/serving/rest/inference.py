@@ -18,6 +18,7 @@ from proteus_cli.serving.rest.refusals import refuse
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed_pieces
 from proteus_cli.serving.transport.turns import LoopTurn, Turns
 
+_IMAGE = b"image/"
 JSON_LENGTH = b"inference-header-content-length"
 _OK = 200
 _MAX_DIGITS = 18
@@ -33,7 +34,12 @@ class RestInferences:
         self._pipeline, self.codec, self.max_bytes = pipeline, codec, max_bytes
         length = headers.get(JSON_LENGTH)
         self.json_bytes = None if length is None else _whole_number(length)
+        self.has_json = length is not None or not headers.get(b"content-type", JSON).lower().startswith(_IMAGE)
         self.encoding, self.accepted = headers.get(b"content-encoding"), accepted_encodings(headers)
+
+    def decode(self, body: bytes | bytearray) -> DecodedRequest | InTurns[DecodedRequest]:
+        """Decode a body: an image, where its `Content-Type` says so. Raises `BadRequest`, `BodyTooLarge`."""
+        return self.codec.decode(body, self.json_bytes) if self.has_json else self.codec.decode_image(body)
 
     def answer(self, exchange: Exchange) -> None:
         """Answer a request, later."""
@@ -53,10 +59,10 @@ class RestInference(Inference[EncodedAnswer]):
         body, of = self._exchange.body, self._of
         if of.encoding is not None:
             return InTurns(self._unpacked_and_decoded(body, of.encoding))
-        units = 0 if of.json_bytes is not None else len(body) // _JSON_BYTES_PER_UNIT
+        units = 0 if of.json_bytes is not None or not of.has_json else len(body) // _JSON_BYTES_PER_UNIT
         if units and self._loop_turn.is_crowded:
             return InTurns(self._decoded(body))
-        decoded = of.codec.decode(body, of.json_bytes)
+        decoded = of.decode(body)
         if isinstance(decoded, InTurns):
             return InTurns(self._noted(decoded.steps))
         self._query, read_inputs = decoded
@@ -74,7 +80,7 @@ class RestInference(Inference[EncodedAnswer]):
         return read_inputs()
 
     def _decoded(self, body: bytes | bytearray) -> Stepwise[Decoded]:
-        decoded = self._of.codec.decode(body, self._of.json_bytes)
+        decoded = self._of.decode(body)
         if isinstance(decoded, InTurns):
             return (yield from self._noted(decoded.steps))
         self._query = decoded[0]

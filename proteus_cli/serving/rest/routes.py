@@ -39,7 +39,7 @@ JSON, or JSON and binary tensors behind it: then `Inference-Header-Content-Lengt
 whose values follow has `parameters.binary_data_size` instead of `data`, and the values follow in the order of the
 inputs: row-major, little-endian, without gaps, BOOL as one byte. The body may be compressed, with `Content-Encoding:
 gzip` or `deflate`. It may be no larger than the family's largest request needs: 64 bytes for each value of its most
-rows, and 64 KiB.
+rows, and 64 KiB. For a family that takes images, the body may be one JPEG or PNG file with its `Content-Type`: one row.
 """
 _BINARY_ANSWER_TEXT = """\
 The JSON of an answer, as long as `Inference-Header-Content-Length` says, and behind it, in the order of the outputs,

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
+from reading import at_once
 from small_plane import SmallPlane
 from tritonclient.grpc import service_pb2
 
@@ -373,6 +374,31 @@ def test_images_in_json_are_refused() -> None:
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["iVBORw0KGgo="]}
     with pytest.raises(BadRequest, match="images are not taken in JSON"):
         RestCodec("f", SIGNATURE, 8, image=WANTED).decode(json.dumps({"inputs": [tensor]}).encode(), None)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_the_body_of_a_request_may_be_an_image(kind: str) -> None:
+    query, read_inputs = at_once(RestCodec("f", SIGNATURE, 8, image=WANTED).decode_image(encoded(kind)))
+    assert (query.rows, query.id) == (1, None)
+    assert isinstance(read_inputs, InThreads)
+    (pixels,) = drained(read_inputs.steps)
+    assert (np.frombuffer(pixels, np.uint8).reshape(1, 4, 6, 3) == read(encoded(kind))).all()
+
+
+@pytest.mark.parametrize("image", [None, ImageInput(size=(4, 6), channels=4)], ids=["no input", "four channels"])
+def test_a_family_without_images_refuses_a_body_that_is_one(image: ImageInput | None) -> None:
+    with pytest.raises(BadRequest, match="`f` takes no images"):
+        RestCodec("f", SIGNATURE, 8, image=image).decode_image(encoded("PNG"))
+
+
+def test_a_body_that_is_an_image_is_bounded_like_others() -> None:
+    codec = RestCodec("f", SIGNATURE, 1, image=WANTED)
+    with pytest.raises(BodyTooLarge):
+        codec.decode_image(bytes(codec.max_bytes + 1))
+    _, read_inputs = at_once(codec.decode_image(encoded("PNG") + bytes(MAX_FILE_BYTES)))
+    assert isinstance(read_inputs, InThreads)
+    with pytest.raises(BadRequest, match=f"at most {MAX_FILE_BYTES} are decoded"):
+        drained(read_inputs.steps)
 
 
 def test_images_in_typed_contents_are_refused() -> None:

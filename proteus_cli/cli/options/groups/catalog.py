@@ -17,7 +17,9 @@ Slo = Annotated[str | None, Option(metavar="DURATION", help="The latency target 
 Eval = Annotated[
     Path | None,
     Option(
-        metavar="NPZ", help="Labelled rows, for a new family: accuracies are measured on them, here and by `profile`."
+        metavar="NPZ|FOLDER",
+        help="Labelled rows, or images as FOLDER/CLASS/*.jpg or *.png, for a new family: accuracies are measured on "
+        "them, here and by `profile`.",
     ),
 ]
 Accuracy = Annotated[

@@ -18,7 +18,7 @@ from proteus_cli.domain.catalog.catalog import ImageInput
 from proteus_cli.domain.request import AskedVersion
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.images import image_rows, max_bytes, may_be_encoded, read_images
+from proteus_cli.serving.oip.images import image_rows, max_bytes, may_be_encoded, read_image, read_images
 from proteus_cli.serving.oip.parameters import OutputParameters, problem, request_options
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import (
@@ -147,6 +147,15 @@ class RestCodec:
         if layout is not None and len(start) == json_length and body.startswith(start):
             return layout.query, partial(layout.slices, body, json_length)
         return self._decode_any(body, json_length)
+
+    def decode_image(self, body: bytes | bytearray) -> DecodedRequest:
+        """A request for one row whose body is a JPEG or PNG file. Raises `BadRequest`, and `BodyTooLarge`."""
+        if self._image is None or not may_be_encoded(self._image):
+            raise BadRequest(f"`{self.family}` takes no images: send its tensors as JSON or binary")
+        if len(body) > self.max_bytes:
+            raise self._too_large("bytes", self.max_bytes, len(body))
+        query = Query(self.family, 1, self._all_outputs, request_options(None, self._version), None)
+        return query, InThreads(read_image(body, self._image), self._signature.inputs[0].row_bytes)
 
     def _too_large(self, what: str, most: int, size: int) -> BodyTooLarge:
         return BodyTooLarge(
