@@ -193,6 +193,7 @@ def followed(
         await story(catalog)
         running.cancel()
         asking.cancel()
+        await catalog.live.stop_following()
         await asyncio.sleep(1.0)
         assert set(world.counted) == {Outcome.SERVED}
 

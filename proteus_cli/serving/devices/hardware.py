@@ -277,7 +277,7 @@ async def cluster_devices(
                 f"None of the hosts {', '.join(links)} can be reached." if links else "The cluster has no hosts now.",
                 hint="is `proteus agent` running there, and do the addresses that are listed lead there?",
             )
-        await stack.enter_async_context(running(links.follow(changes)))
+        await stack.enter_async_context(running(links.follow, changes))
         yield ClusterHardware(
             platform=local.platform,
             models=local.models,
