@@ -55,7 +55,7 @@ class Followed:
         self.results = list[Result]()
         self.hardware_models: set[VariantKey] = {measured.key for measured in world.profiles["cpu0"].variants}
         self.followed = list[tuple[str, ...]]()  # the families of each catalog that was followed
-        hardware: Any = SimpleNamespace(
+        self.hardware: Any = SimpleNamespace(
             sessions=dict,
             is_emulated=True,
             takes_variants=True,
@@ -71,7 +71,7 @@ class Followed:
             world.plane, world.profiles, world.adaptation, self, self.planner, takes_labels=False
         )  # fmt: skip
         self.live = LiveCatalog(
-            self.served, hardware, world.plane, world.profiles, self, self.planner, accuracies,
+            self.served, self.hardware, world.plane, world.profiles, self, self.planner, accuracies,
             self._was_followed, is_guarded=True,
         )  # fmt: skip
 

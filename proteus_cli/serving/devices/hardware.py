@@ -210,7 +210,8 @@ class EmulatedHardware(Hardware):
     def learn(self, profiles: Iterable[Profile]) -> None:
         for profile in profiles:
             self.profiles[profile.device.id] = profile
-            self.opened[profile.device.id].learn(profile)
+            if profile.device.id in self.opened:
+                self.opened[profile.device.id].learn(profile)
 
 
 @asynccontextmanager

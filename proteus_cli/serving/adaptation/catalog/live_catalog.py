@@ -206,6 +206,8 @@ class LiveCatalog:
         alone = self._profiles.alone
         names = read.following.names
         measured = [device for device, each in found.profiles.items() if has_news(alone[device], each, names)]
+        if measured and not self._hardware.takes_variants:
+            raise Conflict("devices that are emulated in other processes have the profiles of the start alone")
         served = self._plane.families.by_name
         labelled = [name for name, each in read.families.items() if tuple(each.labels) != tuple(served[name].labels)]
         news = [f"profiles of {', '.join(measured)}"] if measured else []
