@@ -55,7 +55,7 @@ class Followed:
         self.results = list[Result]()
         self.hardware_models: set[VariantKey] = {measured.key for measured in world.profiles["cpu0"].variants}
         self.followed = list[tuple[str, ...]]()  # the families of each catalog that was followed
-        self.hardware: Any = SimpleNamespace(
+        hardware: Any = SimpleNamespace(
             sessions=dict,
             is_emulated=True,
             takes_variants=True,
@@ -64,6 +64,7 @@ class Followed:
             use_signatures=self._use_signatures,
             stubs=set(),
         )
+        self.hardware = hardware
         solver: Any = SimpleNamespace(state=SimpleNamespace(is_busy=False), use=self._plan_with)
         source: Any = self
         self.served, self.planner = ServedCatalog(self.read().content), LivePlanner(source, world.profiles, solver)
