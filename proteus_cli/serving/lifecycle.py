@@ -2,16 +2,23 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from proteus_cli.errors import NotReady
 
 log = logging.getLogger("proteus.server")
 
+Arguments = ParamSpec("Arguments")
 ResultT = TypeVar("ResultT")
+
+RETRY_S, MAX_RETRY_S = 1.0, 60.0
+"""The pause after the first unexpected error of a background task; it doubles up to the second value."""
 
 
 class ServerState(StrEnum):
@@ -86,11 +93,29 @@ async def in_thread(work: Callable[..., ResultT], *given: object) -> ResultT:
         await asyncio.wait([working])
 
 
+@dataclass(slots=True)
+class TaskErrors:
+    """Unexpected errors of a background task: how many since the start, and the last one (unix time)."""
+
+    total: int = 0
+    last: str = ""
+    last_unix_s: float = 0.0
+
+
+task_errors: dict[str, TaskErrors] = {}
+"""Of this process, by the name of the task's function."""
+
+
 @asynccontextmanager
-async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run ``work`` as a task until the context is left. An exception in it is logged as a bug."""
-    task = asyncio.create_task(work)
-    task.add_done_callback(_log_bug)
+async def running(
+    work: Callable[Arguments, Coroutine[Any, Any, None]], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> AsyncIterator[None]:
+    """Run ``work`` as a task until the context is left.
+
+    An exception in it is a bug: it is logged and counted in `task_errors`, and ``work`` is called again after a pause.
+    """
+    errors = task_errors.setdefault(work.__qualname__, TaskErrors())
+    task = asyncio.create_task(_supervised(partial(work, *args, **kwargs), work.__qualname__, errors))
     try:
         yield
     finally:
@@ -98,6 +123,18 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _log_bug(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and task.exception() is not None:
-        log.critical("a bug has ended %s", task.get_coro(), exc_info=task.exception())
+async def _supervised(work: Callable[[], Coroutine[Any, Any, None]], name: str, errors: TaskErrors) -> None:
+    loop, retry_s = asyncio.get_running_loop(), RETRY_S
+    while True:
+        start_s = loop.time()
+        try:
+            await work()
+        except Exception as error:
+            if loop.time() - start_s > MAX_RETRY_S:
+                retry_s = RETRY_S
+            errors.total, errors.last, errors.last_unix_s = errors.total + 1, repr(error), time.time()
+            log.exception("a bug has ended %s, which starts again in %g s", name, retry_s)
+            await asyncio.sleep(retry_s)
+            retry_s = min(2.0 * retry_s, MAX_RETRY_S)
+        else:
+            return

@@ -79,7 +79,7 @@ async def running_agent(
 async def linked(address: AgentAddress, *, emulates: bool = False) -> AsyncIterator[AgentLink]:
     """A link that has been tried once."""
     link = AgentLink(address, emulates=emulates)
-    async with running(link.run()):
+    async with running(link.run):
         await link.tried()
         yield link
 

@@ -64,6 +64,7 @@ class Followed:
             use_signatures=self._use_signatures,
             stubs=set(),
         )
+        self.hardware = hardware
         solver: Any = SimpleNamespace(state=SimpleNamespace(is_busy=False), use=self._plan_with)
         source: Any = self
         self.served, self.planner = ServedCatalog(self.read().content), LivePlanner(source, world.profiles, solver)
@@ -71,7 +72,7 @@ class Followed:
             world.plane, world.profiles, world.adaptation, self, self.planner, takes_labels=False
         )  # fmt: skip
         self.live = LiveCatalog(
-            self.served, hardware, world.plane, world.profiles, self, self.planner, accuracies,
+            self.served, self.hardware, world.plane, world.profiles, self, self.planner, accuracies,
             self._was_followed, is_guarded=True,
         )  # fmt: skip
 
@@ -193,6 +194,7 @@ def followed(
         await story(catalog)
         running.cancel()
         asking.cancel()
+        await catalog.live.stop_following()
         await asyncio.sleep(1.0)
         assert set(world.counted) == {Outcome.SERVED}
 

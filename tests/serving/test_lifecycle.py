@@ -1,10 +1,11 @@
-"""Starting can be given up."""
+"""Starting can be given up; a background task starts again after an unexpected error."""
 
 import asyncio
 
 import pytest
 
-from proteus_cli.serving.lifecycle import StoppedEarly, run_unless
+from proteus_cli.serving import lifecycle
+from proteus_cli.serving.lifecycle import StoppedEarly, TaskErrors, run_unless, running
 
 
 def test_work_is_done_where_nobody_stops_it() -> None:
@@ -44,3 +45,32 @@ def test_work_is_cancelled_by_the_stop_and_has_ended_then() -> None:
     with pytest.raises(StoppedEarly):
         asyncio.run(stopped())
     assert ended == ["cleaned up"]
+
+
+def test_a_background_task_starts_again_after_an_unexpected_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The error is logged with its traceback, and counted under the name of the task."""
+    errors: dict[str, TaskErrors] = {}
+    monkeypatch.setattr(lifecycle, "RETRY_S", 0.001)
+    monkeypatch.setattr(lifecycle, "task_errors", errors)
+    starts: list[str] = []
+
+    async def watch(device: str, again: asyncio.Event) -> None:
+        starts.append(device)
+        if len(starts) <= 2:
+            raise KeyError(device)
+        again.set()
+
+    async def test() -> None:
+        again = asyncio.Event()
+        async with running(watch, "gpu0", again):
+            await again.wait()
+
+    asyncio.run(test())
+    assert starts == ["gpu0"] * 3
+    ((name, error),) = errors.items()
+    assert name.endswith("watch")
+    assert (error.total, error.last) == (2, "KeyError('gpu0')")
+    assert error.last_unix_s > 0.0
+    assert [record.levelname for record in caplog.records if record.exc_info] == ["ERROR"] * 2

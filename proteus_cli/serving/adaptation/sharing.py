@@ -69,8 +69,9 @@ class Sharing:
             await self._control_loop.redeploy_unrecorded(partial(self._recounted, servers))
         except ProteusError as error:
             log.error("kept the capacities: %s", error.message)  # noqa: TRY400
-        self._planner.follow(self._controller.plan)
-        self._controller.replanning.notice(reason)
+        finally:
+            self._planner.follow(self._controller.plan)
+            self._controller.replanning.notice(reason)
 
     def _recounted(self, servers: Mapping[str, int]) -> Plan:
         before = {device: self._profiles.servers_of(device) for device in servers}

@@ -229,7 +229,7 @@ async def _serve(settings: AgentSettings, listener: socket, announce: Callable[[
         stack.enter_context(stopping_on_signals(stop))
         timer = stack.enter_context(TimerThread()) if settings.emulates else None
         agent = stack.enter_context(contextlib.closing(Agent(settings, timer)))
-        await stack.enter_async_context(running(manager.watch()))
+        await stack.enter_async_context(running(manager.watch))
         await stack.enter_async_context(accepting(listener, agent.accept, settings.tls))
         if settings.emulates:
             log.warning("devices are emulated: no time of theirs is a measurement")

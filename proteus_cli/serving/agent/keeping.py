@@ -27,7 +27,7 @@ async def ends_with(
     if keeper is None:
         yield
         return
-    async with running(_stop_after(keeper, stop, is_serving, alone_s)):
+    async with running(_stop_after, keeper, stop, is_serving, alone_s):
         yield
 
 

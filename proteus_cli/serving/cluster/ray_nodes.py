@@ -119,7 +119,7 @@ class RayNodes:
             env={"RAY_USAGE_STATS_ENABLED": "0", **environment()},
         )
         try:
-            async with running(self._logged(follower.stderr)):
+            async with running(self._logged, follower.stderr):
                 yield follower
         finally:
             _kill(follower)

@@ -210,7 +210,8 @@ class EmulatedHardware(Hardware):
     def learn(self, profiles: Iterable[Profile]) -> None:
         for profile in profiles:
             self.profiles[profile.device.id] = profile
-            self.opened[profile.device.id].learn(profile)
+            if profile.device.id in self.opened:
+                self.opened[profile.device.id].learn(profile)
 
 
 @asynccontextmanager
@@ -277,7 +278,7 @@ async def cluster_devices(
                 f"None of the hosts {', '.join(links)} can be reached." if links else "The cluster has no hosts now.",
                 hint="is `proteus agent` running there, and do the addresses that are listed lead there?",
             )
-        await stack.enter_async_context(running(links.follow(changes)))
+        await stack.enter_async_context(running(links.follow, changes))
         yield ClusterHardware(
             platform=local.platform,
             models=local.models,

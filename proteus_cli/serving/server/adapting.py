@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from proteus_cli.control.devices.drift import Drift
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
@@ -75,7 +75,7 @@ async def open_adaptation(
         conditions = parts.live_conditions(served)
         live_catalog = await parts.open_live_catalog(served, accuracies, conditions)
         if shifts is not None:
-            await stack.enter_async_context(running(shifts.run()))
+            await stack.enter_async_context(running(shifts.run))
         rollouts = await parts.open_rollouts(served, live_catalog)
         yield Adaptation(
             planning.control_loop,
@@ -123,12 +123,12 @@ async def _open_planning(
     since = [f"{family} stops when {each.stop_when}, as since {each.since}" for family, each in kept.items()]
     reason = "; ".join([deployment.reason, *since])
     await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, reason))
-    await stack.enter_async_context(running(plane.fleet.standbys.run()))
+    await stack.enter_async_context(running(plane.fleet.standbys.run))
     if journal is not None:
         stack.callback(journal.stopped)
     if rule is not None and solver is not None:
-        await stack.enter_async_context(running(solver.watch()))
-        await stack.enter_async_context(running(control_loop.run(rule.every_s, solver)))
+        await stack.enter_async_context(running(solver.watch))
+        await stack.enter_async_context(running(control_loop.run, rule.every_s, solver))
     planner = LivePlanner(deployment.source, profiles, solver)
     return _PlanningParts(solver, planner, journal, control_loop, versions)
 
@@ -155,7 +155,7 @@ class _Parts:
             self.hardware.shared, self.profiles, self.plane.controller, self.plane.fleet, self.planning.control_loop,
             self.planning.planner,
         )  # fmt: skip
-        await self._run(sharing.watch())
+        await self.stack.enter_async_context(running(sharing.watch))
 
     async def open_recalibration(self, drift: Drift | None) -> Recalibration | None:
         if drift is None:
@@ -165,7 +165,7 @@ class _Parts:
             self.planning.planner, self.deployment.source, self.plane.clock, is_recording=self.deployment.records,
         )  # fmt: skip
         self.stack.callback(recalibration.write)
-        await self._run(recalibration.watch())
+        await self.stack.enter_async_context(running(recalibration.watch))
         return recalibration
 
     async def open_joining(self) -> None:
@@ -175,7 +175,7 @@ class _Parts:
                 self.hardware, self.plane, self.profiles, self.deployment.newcomers,
                 self.planning.planner, has_standbys=self.deployment.has_standbys,
             )  # fmt: skip
-            await self._run(joining.run())
+            await self.stack.enter_async_context(running(joining.run))
 
     async def open_accuracies(self, *, takes_labels: bool) -> LiveAccuracies:
         accuracies = LiveAccuracies(
@@ -183,7 +183,7 @@ class _Parts:
             takes_labels=takes_labels, is_recording=self.deployment.records,
         )  # fmt: skip
         if takes_labels:
-            await self._run(accuracies.run())
+            await self.stack.enter_async_context(running(accuracies.run))
         return accuracies
 
     async def open_live_catalog(
@@ -195,7 +195,8 @@ class _Parts:
             served, self.hardware, self.plane, self.profiles, self.deployment.catalog_source,
             self.planning.planner, accuracies, conditions.catalog_changed, is_guarded=self.is_guarded,
         )  # fmt: skip
-        await self._run(live_catalog.run(watches=self.deployment.watches_catalog))
+        self.stack.push_async_callback(live_catalog.stop_following)
+        await self.stack.enter_async_context(running(live_catalog.run, watches=self.deployment.watches_catalog))
         return live_catalog
 
     async def open_rollouts(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> VersionRollouts:
@@ -203,7 +204,7 @@ class _Parts:
             self.deployment.version_source, live_catalog, served, self.plane, self.profiles,
             self.planning.control_loop, self.planning.versions, self.planning.planner, is_guarded=self.is_guarded,
         )  # fmt: skip
-        await self._run(rollouts.run())
+        await self.stack.enter_async_context(running(rollouts.run))
         return rollouts
 
     def manual_plans(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> ManualPlans:
@@ -219,6 +220,3 @@ class _Parts:
             self.planning.control_loop, self.plane.controller, self.plane.lifecycle, served,
             self.deployment.conditions, is_guarded=self.is_guarded, is_emulated=self.plane.is_emulated,
         )  # fmt: skip
-
-    async def _run(self, loop: Coroutine[Any, Any, None]) -> None:
-        await self.stack.enter_async_context(running(loop))

@@ -125,7 +125,7 @@ async def open_data_plane(
     try:
         recovery = Recovery(plane.fleet, plane.controller, profiles, plane.clock, hardware.is_reachable)
         tuning = SlotTuning(plane.controller, plane.fleet, plane.clock)
-        async with running(recovery.run()), running(tuning.run()):
+        async with running(recovery.run), running(tuning.run):
             yield plane
     finally:
         plane.fleet.close()
@@ -193,7 +193,7 @@ async def open_telemetry(
         rollouts=adaptation.rollouts,
         shifts=adaptation.shifts,
     )
-    async with running(lag.watch()), running(sampler.run()):
+    async with running(lag.watch), running(sampler.run):
         yield ServerTelemetry(sampler, Metrics(sources, connections, lag), sources)
 
 

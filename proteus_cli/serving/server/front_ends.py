@@ -48,7 +48,7 @@ async def open_connections(options: ServerOptions) -> AsyncIterator[Connections]
     connections = Connections(
         max_connections=max_connections(options.max_connections), max_body_bytes=BODIES * options.max_body_bytes
     )
-    async with running(connections.watch_timeouts()):
+    async with running(connections.watch_timeouts):
         try:
             yield connections
         finally:

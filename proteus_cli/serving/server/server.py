@@ -106,7 +106,7 @@ async def _serve(
         shifts = Shifts(profiles, served, deployment.references, np.random.default_rng())
     with stopping_on_signals(stop), writer.running() if writer is not None else nullcontext():
         async with (
-            running(manager.watch()),
+            running(manager.watch),
             open_hardware(deployment) as hardware,
             open_data_plane(deployment, options, hardware, profiles, drift, writer, shifts) as plane,
             open_adaptation(deployment, options, hardware, plane, profiles, served, drift, shifts, stop) as adaptation,

@@ -16,6 +16,7 @@ from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRoll
 from proteus_cli.serving.adaptation.shifts.shifts import Shifts
 from proteus_cli.serving.adaptation.solver.process import SolverState
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
+from proteus_cli.serving.lifecycle import task_errors
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.cold_variants import cold_on
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
@@ -107,6 +108,7 @@ def status(sources: StatusSources) -> ServerStatus:
             for (device, (family, variant)), breaker in sources.plane.fleet.broken_engines.breakers.items()
             if not breaker.is_closed
         ],
+        background_errors=task_errors,
     )
 
 

@@ -14,7 +14,7 @@ from proteus_cli.domain.plan.plan import Placement
 from proteus_cli.domain.plan_changes.record import Origin
 from proteus_cli.serving.adaptation.control_loop import FailedChange, PlanChange
 from proteus_cli.serving.adaptation.solver.process import SolverState
-from proteus_cli.serving.lifecycle import ServerState
+from proteus_cli.serving.lifecycle import ServerState, TaskErrors
 from proteus_cli.serving.telemetry.hosts import HostStatus
 from proteus_cli.serving.telemetry.slots import SlotsStatus
 from proteus_cli.serving.telemetry.stages import CascadeStatus, ExitsStatus
@@ -201,3 +201,7 @@ class ServerStatus(Struct, frozen=True):
     devices: Mapping[str, DeviceStatus]
     hosts: Annotated[Mapping[str, HostStatus], Meta(description="Of the cluster; empty without one.")]
     broken: Sequence[BrokenEngine]
+    background_errors: Annotated[
+        Mapping[str, TaskErrors],
+        Meta(description="Unexpected errors of background tasks, which were started again, by task."),
+    ]

@@ -227,7 +227,7 @@ def test_models_are_sent_ahead_and_one_that_cannot_be_read_is_left_out(
     async def test() -> None:
         async with running_agent(tmp_path) as agent:
             link = AgentLink(agent.address, lambda: [first, gone, last])
-            async with running(link.run()):
+            async with running(link.run):
                 await link.tried()
                 assert link.session is not None
                 there = link.session._uploads._there

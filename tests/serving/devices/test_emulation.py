@@ -416,3 +416,17 @@ def test_a_signature_comes_from_a_model_where_there_is_one(tmp_path: Path) -> No
     assert hardware.signatures["b"] == STUB
     (x,), (y,) = hardware.signatures["a"].inputs, hardware.signatures["a"].outputs
     assert (x.name, x.shape, y.name) == ("x", (INPUTS,), "scores")
+
+
+def test_devices_that_are_not_emulated_in_this_process_are_opened_with_what_was_learned() -> None:
+    """Their processes know the profile of their start; to learn another one is no error."""
+
+    async def learned() -> bool:
+        catalog = make_catalog(make_family("a", {"a-s": 0.8, "a-l": 0.9}))
+        with emulated_devices({"v100-0": PROFILE}, catalog, {}, in_processes=True) as hardware:
+            other = make_profile("v100-0", MEASURED, device_type="v100")
+            hardware.learn([other])
+            profiles: Any = hardware
+            return bool(profiles.profiles["v100-0"] == other)
+
+    assert asyncio.run(learned())

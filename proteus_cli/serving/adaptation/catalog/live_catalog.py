@@ -138,7 +138,7 @@ class LiveCatalog:
                 read = await self._compared(rolled_out)
                 if not restarts and self._is_following and read.files.content == self._wanted:
                     return True
-                await self._give_up_following()
+                await self.stop_following()
                 if self._served.content is not read.served:  # an earlier reading was followed meanwhile
                     read = await self._compared(rolled_out)
             except ProteusError as error:
@@ -180,18 +180,15 @@ class LiveCatalog:
         """Forget variants once they are gone, until cancelled; with ``watches``, read the catalog where it changes."""
         seen: object = None  # so that what has changed since the start is seen, too
         looked_s = self._plane.clock()
-        try:
-            while True:
-                await asyncio.sleep(LOOK_S)
-                self._forget_retired()
-                if watches and self._plane.clock() - looked_s >= WATCH_S:
-                    looked_s = self._plane.clock()
-                    found = await asyncio.to_thread(self._files.stamp)
-                    if found != seen:
-                        seen = found
-                        await self._read_watched()
-        finally:
-            await self._give_up_following()
+        while True:
+            await asyncio.sleep(LOOK_S)
+            self._forget_retired()
+            if watches and self._plane.clock() - looked_s >= WATCH_S:
+                looked_s = self._plane.clock()
+                found = await asyncio.to_thread(self._files.stamp)
+                if found != seen:
+                    seen = found
+                    await self._read_watched()
 
     async def _read_watched(self) -> None:
         try:
@@ -209,6 +206,8 @@ class LiveCatalog:
         alone = self._profiles.alone
         names = read.following.names
         measured = [device for device, each in found.profiles.items() if has_news(alone[device], each, names)]
+        if measured and not self._hardware.takes_variants:
+            raise Conflict("devices that are emulated in other processes have the profiles of the start alone")
         served = self._plane.families.by_name
         labelled = [name for name, each in read.families.items() if tuple(each.labels) != tuple(served[name].labels)]
         news = [f"profiles of {', '.join(measured)}"] if measured else []
@@ -342,8 +341,8 @@ class LiveCatalog:
         self._plane.fleet.apply(controller.topology.use_memory(placeable))
         controller.placeable.use(self._profiles, keys)
 
-    async def _give_up_following(self) -> None:
-        """End what follows an earlier reading, as another one counts."""
+    async def stop_following(self) -> None:
+        """End what follows an earlier reading, as another one counts, or the server stops."""
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)

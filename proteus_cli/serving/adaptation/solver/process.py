@@ -77,7 +77,7 @@ class SolverProcess:
             problem = ""
             for _ in range(TRIES):
                 try:
-                    await in_time(self._ready, START_WITHIN_S, partial(waited_s, self._child.pid))
+                    await self._until_ready()
                     gives_way = wanted.is_routine and not wanted.is_urgent
                     job = Solve(wanted.demand_qps, current, wanted.without, standbys, wanted.measured, gives_way)
                     self._is_solving = True
@@ -146,6 +146,16 @@ class SolverProcess:
         """End the process at once, whatever it does, and wait for its end."""
         self._child.kill()
         self._child.wait()
+
+    async def _until_ready(self) -> None:
+        """A process whose warm-up failed is ready, too. Raises `SolverDied`, and `TimeoutError` where it hangs."""
+        try:
+            await in_time(self._ready, START_WITHIN_S, partial(waited_s, self._child.pid))
+        except (SolverDied, TimeoutError):
+            raise
+        except Exception:
+            log.exception("the solver's process could not be warmed up")
+            self._ready = self._child.do(Use(self._replan))
 
     def _start(self) -> None:
         """Raises `SolverLost` where no process can be started; the one before stays."""

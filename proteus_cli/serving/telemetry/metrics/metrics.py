@@ -13,7 +13,7 @@ from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.control_loop import ChangeTotals
 from proteus_cli.serving.fleet.fleet import Fleet
-from proteus_cli.serving.lifecycle import ServerState
+from proteus_cli.serving.lifecycle import ServerState, task_errors
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.counts import FamilyCounts, Histogram
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -193,6 +193,9 @@ REFUSED = counter("proteus_refused_requests_total", "Requests answered with an e
 CONNECTIONS = gauge("proteus_connections", "Open connections.")
 REFUSED_CONNECTIONS = counter("proteus_refused_connections_total", "Connections refused, as there were too many.")
 BODIES = gauge("proteus_open_body_bytes", "Memory of large request bodies.")
+TASK_ERRORS = counter(
+    "proteus_background_errors_total", "Unexpected errors of background tasks, which were started again.", "task"
+)
 LAG = histogram("proteus_event_loop_lag_seconds", "Delay with which the event loop runs a timer.")
 
 
@@ -279,6 +282,7 @@ class Metrics:
         exposition.add_number(READY, int(plane.lifecycle.state is ServerState.READY))
         exposition.add_number(IN_FLIGHT, plane.results.in_flight_count)
         exposition.add(REFUSED, [((error,), number) for error, number in plane.counts.refusals.items()])
+        exposition.add(TASK_ERRORS, [((task,), errors.total) for task, errors in task_errors.items()])
         exposition.add_number(CONNECTIONS, len(connections))
         exposition.add_number(REFUSED_CONNECTIONS, connections.refused_count)
         exposition.add_number(BODIES, connections.body_bytes)

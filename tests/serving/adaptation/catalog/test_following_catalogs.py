@@ -8,7 +8,7 @@ from following import GONE_S, PLANNED_S, SETTLED_S, Followed, followed
 
 from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import Conflict, EngineError
 from proteus_cli.serving.adaptation.control_loop import HOLD_S
 
 
@@ -75,6 +75,24 @@ def test_what_is_measured_after_the_catalog_was_read_is_taken_in_where_it_is_rea
         assert not await catalog.live.read()
         await asyncio.sleep(PLANNED_S)
         assert hosted(catalog.world) == {"better"}
+
+    followed(story, monkeypatch)
+
+
+def test_devices_that_cannot_learn_profiles_keep_those_of_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has changed then, neither the profiles nor the plan."""
+
+    async def story(catalog: Followed) -> None:
+        catalog.models["better"] = "b"
+        await catalog.live.read()
+        await asyncio.sleep(PLANNED_S)
+        catalog.hardware.takes_variants = False
+        catalog.retrain("better", "b", accuracy=0.95)
+        with pytest.raises(Conflict, match="the profiles of the start alone"):
+            await catalog.live.read()
+        await asyncio.sleep(PLANNED_S)
+        assert hosted(catalog.world) == {"good"}
+        assert catalog.world.profiles["cpu0"].of("f", "better") is None
 
     followed(story, monkeypatch)
 

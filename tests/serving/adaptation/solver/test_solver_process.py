@@ -330,6 +330,30 @@ def test_a_running_process_takes_another_planner() -> None:
     assert asyncio.run(run()) == (PLAN, other)
 
 
+def failing_first(
+    notes: Path, demand: Demand, current: Plan, without: Outages, standbys: VariantsByDevice, measured: object = ()
+) -> Plan:
+    if not notes.exists():
+        notes.touch()
+        raise ZeroDivisionError
+    return current
+
+
+def test_a_warm_up_that_failed_is_logged_and_plans_are_made_all_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def run() -> list[Plan]:
+        solver = SolverProcess(partial(failing_first, tmp_path / "notes"), LIMIT_S)
+        try:
+            solver.warm_up(WarmUp(ASKED.demand_qps, PLAN))
+            return [await solver(ASKED, PLAN, {}) for _ in range(2)]
+        finally:
+            solver.close()
+
+    assert asyncio.run(run()) == [PLAN, PLAN]
+    assert [record.getMessage() for record in caplog.records] == ["the solver's process could not be warmed up"]
+
+
 def test_the_warm_up_imports_what_the_first_change_of_plan_needs(tmp_path: Path) -> None:
     async def run() -> None:
         solver = SolverProcess(partial(noting, tmp_path / "notes"), LIMIT_S)

@@ -25,6 +25,7 @@ from proteus_cli.errors import BadRequest, EngineError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.solver.process import SolverState
 from proteus_cli.serving.devices.executor import ExecutorBase
+from proteus_cli.serving.lifecycle import TaskErrors, task_errors
 from proteus_cli.serving.requests.counts import Histogram
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
@@ -78,6 +79,7 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
     for number in range(50):
         controller.offer(make_request(number, family=names[0]), 1.0)
     plane.admission.count_refusal(BadRequest("a test"))
+    task_errors.setdefault("Recovery.run", TaskErrors())
     server = StatusSources(
         plane,
         ControlLoop(controller, fleet, plane.clock),
