@@ -20,7 +20,7 @@ import math
 from collections import Counter, deque
 from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, cycle, islice
+from itertools import chain
 from types import MappingProxyType
 
 from proteus_cli.control.decision import Host
@@ -86,7 +86,7 @@ class Standbys:
     def add_device(self, device: str, memory: DeviceMemory) -> None:
         """A device that may have standbys from now on."""
         self._memory[device] = self._unshared[device] = memory
-        self._fastest[memory.type] = _fastest(memory.loadable)
+        self._fastest[device] = _fastest(memory.loadable)
 
     @property
     def limits(self) -> dict[str, int]:
@@ -118,14 +118,15 @@ class Standbys:
 
     def adopted(self, hosted: Collection[Host]) -> None:
         """A plan that places ``hosted`` came into force."""
-        mine = [(self._memory[host.device].type, host.key) for host in hosted if host.device in self._memory]
-        self._recent.append(Counter(mine))
-        fast = [(kind, self._fastest[kind].get(key.family)) for kind, key in mine]
-        idle = Counter(self._memory[device].type for device in self._memory.keys() - {host.device for host in hosted})
-        fast += [
-            (kind, key) for kind, count in idle.items() for key in islice(cycle(self._fastest[kind].values()), count)
-        ]
-        self._burst = Counter((kind, key) for kind, key in fast if key is not None)
+        mine = [host for host in hosted if host.device in self._memory]
+        self._recent.append(Counter((self._memory[host.device].type, host.key) for host in mine))
+        fast = [(host.device, self._fastest[host.device].get(host.family)) for host in mine]
+        idle = Counter[str]()
+        for device in sorted(self._memory.keys() - {host.device for host in mine}):
+            kind, keys = self._memory[device].type, list(self._fastest[device].values())
+            fast.append((device, keys[idle[kind] % len(keys)] if keys else None))
+            idle[kind] += 1
+        self._burst = Counter((self._memory[device].type, key) for device, key in fast if key is not None)
 
     def kept(
         self,
@@ -217,7 +218,7 @@ class Standbys:
                 continue
             mine, left_bytes = hosted.get(device, ()), memory.memory_bytes - _bytes(memory, resident[device])
             for family in served - {host.family for host in mine}:
-                key = self._fastest[memory.type].get(family)
+                key = self._fastest[device].get(family)
                 loadable = None if key is None else memory.loadable.get(key)
                 if key is None or loadable is None or key in resident[device] or (device, *key) in without:
                     continue
@@ -268,7 +269,7 @@ class Standbys:
     def _wanted(self, replicas: Mapping[Replica, int]) -> Iterator[Replica]:
         """Variants of which some plan had more replicas than are loaded, the most valuable first."""
         found: dict[Replica, tuple[float, float]] = {}
-        for memory in {each.type: each for each in self._memory.values()}.values():
+        for memory in {(each.type, id(each.loadable)): each for each in self._memory.values()}.values():
             for key, loadable in memory.loadable.items():
                 value = self._value(memory, key, replicas[memory.type, key] + 1)
                 if value > 0:
@@ -298,7 +299,7 @@ class Standbys:
     def _value(self, memory: DeviceMemory, key: VariantKey, nth: int) -> float:
         """What the ``nth`` replica of a variant is worth: seconds of loading that it is expected to save, per byte."""
         loadable = memory.loadable.get(key)
-        if loadable is None:
+        if loadable is None or not loadable.qps:  # no plan may place it there
             return 0.0
         replica = memory.type, key
         wanting = sum(plan[replica] >= nth for plan in (*self._recent, self._burst))

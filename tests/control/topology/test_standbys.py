@@ -170,6 +170,33 @@ def test_a_variant_that_no_plan_may_place_is_nobodys_fast_variant() -> None:
     assert standbys.next({"cpu0": keys(SLOW)}, {"cpu0": keys(SLOW)}, ["cpu0"], ()) == ("cpu0", OTHER)
 
 
+def test_each_device_has_the_fast_variant_that_plans_may_place_there() -> None:
+    """The devices are of one type; FAST may not be placed on one of them."""
+    limited = {**LOADABLE, FAST: Loadable(1, 1.0, 8, 0.0)}
+    for loadable in ((LOADABLE, limited), (limited, LOADABLE)):
+        of = dict(zip(("cpu0", "cpu1"), loadable, strict=True))
+        standbys = Standbys({device: DeviceMemory("cpu", 2, each) for device, each in of.items()})
+        active = {device: keys(SLOW) for device in of}
+        standbys.adopted([host(SLOW, device) for device in of])
+        found = {device: standbys.next(active, active, [device], ()) for device in of}
+        assert found == {device: (device, OTHER if each is limited else FAST) for device, each in of.items()}
+
+
+def test_a_variant_that_plans_may_place_no_more_is_wanted_no_more() -> None:
+    """It is loaded nowhere, and what is loaded of it makes way."""
+    standbys = Standbys(memory(limit=2, devices=("cpu0",)))
+    standbys.adopted([host(LARGE)])
+    standbys.adopted([host(OTHER)])
+    standbys.adopted([host(SLOW)])
+    limited = {**LOADABLE, OTHER: Loadable(1, 1.0, 8, 0.0)}
+    standbys.use({"cpu0": DeviceMemory("cpu", 2, limited)})
+    active = {"cpu0": keys(SLOW)}
+    assert standbys.next(active, active, ["cpu0"], {("cpu0", *FAST)}) is None
+    assert standbys.next(active, {"cpu0": keys(SLOW, OTHER)}, ["cpu0"], ()) == ("cpu0", FAST)
+    loaded = keys(SLOW, OTHER, FAST)
+    assert standbys.kept("cpu0", loaded, keys(SLOW), standbys.replicas({"cpu0": loaded})) == {FAST}
+
+
 def test_what_is_pinned_makes_way_for_a_plan_alone() -> None:
     """As the old version, while somebody may go back to it."""
     loadable = {**LOADABLE, OTHER: Loadable(1, 1.0, 8, 0.0)}

@@ -108,12 +108,14 @@ class RemoteExecutor(CommandingExecutor):
             self._told(message.event)
 
     def ran(self, event: BatchRan, behind: memoryview) -> None:
-        """A batch has run; its outputs are ``behind`` the event."""
+        """A batch has run; its outputs are ``behind`` the event. No time that it tells counts beyond what passed here."""
         sent = self._sent.pop(event.number, None)
         if sent is None:
             return
         session, now_s = self._session, time.monotonic()
-        on_the_way_s = now_s - sent.sent_s - event.elapsed_s
+        passed_s = now_s - sent.sent_s
+        agent_s = min(event.elapsed_s, passed_s)
+        on_the_way_s = passed_s - agent_s
         session.round_trips.add(on_the_way_s, now_s)
         given = self._given(sent, range(len(sent.rows)), event.shapes, behind)
         if given is None:
@@ -121,8 +123,9 @@ class RemoteExecutor(CommandingExecutor):
         failures = {part: error.error() for part, error in event.failures.items()} if event.failures else {}
         crossing_s = session.crossings.shortest_s(sent.bytes + len(behind), on_the_way_s, now_s)
         outputs, notes = sent.layout.signature.told_apart(given)
-        elapsed_s, ended_s = event.elapsed_s + crossing_s, sent.sent_s + event.ended_s
-        result = BatchResult(outputs, event.compute_s, failures, elapsed_s, event.waited_s, notes, ended_s)
+        compute_s, waited_s = min(event.compute_s, passed_s), min(event.waited_s, passed_s)
+        ended_s = sent.sent_s + min(event.ended_s, passed_s)
+        result = BatchResult(outputs, compute_s, failures, agent_s + crossing_s, waited_s, notes, ended_s)
         self._ended(event.number, result)
 
     def left(self, event: BatchLeft, behind: memoryview) -> None:
@@ -133,7 +136,9 @@ class RemoteExecutor(CommandingExecutor):
         if given is None:
             return
         outputs, notes = sent.layout.signature.told_apart(given)
-        result = BatchResult(outputs, event.compute_s, notes=notes, ended_s=sent.sent_s + event.ended_s)
+        passed_s = time.monotonic() - sent.sent_s
+        ended_s = sent.sent_s + min(event.ended_s, passed_s)
+        result = BatchResult(outputs, min(event.compute_s, passed_s), notes=notes, ended_s=ended_s)
         self._part_left(event.number, sent.leaving, event.parts, result)
 
     def _given(

@@ -239,6 +239,28 @@ def test_parts_whose_outputs_are_not_whole_lose_the_device(
     on_loop(test, monkeypatch)
 
 
+@pytest.mark.parametrize("told_s", [86_400.0, 1e300])
+def test_no_time_that_an_agent_tells_counts_beyond_what_passed_here(
+    monkeypatch: pytest.MonkeyPatch, told_s: float
+) -> None:
+    def test(ends: Ends) -> None:
+        left, ended = sent(ends, BOUNDS)
+        ends.arrives()
+        ((batch, done),) = ends.submitted
+        ends.agent_s += told_s
+        assert batch.leaving is not None
+        batch.leaving([0], msgspec.structs.replace(result_of([0], ends.agent_s), compute_s=told_s))
+        done(msgspec.structs.replace(result_of([0, 1, 2], ends.agent_s), compute_s=told_s))
+        ends.server_s += 0.25
+        for _ in range(2):
+            ends.comes_back()
+        ((_, part),), (whole,) = left, ended
+        assert (part.compute_s, part.ended_s) == (0.25, SERVER_S + 0.25)
+        assert (whole.compute_s, whole.elapsed_s, whole.ended_s) == (0.25, 0.25, SERVER_S + 0.25)
+
+    on_loop(test, monkeypatch)
+
+
 @pytest.mark.parametrize("shapes", [[(1, 2)], [(4, 2)], [()], [(3, 2), (3,), (3,), (3,), (2,), (3,)]])
 def test_a_batch_with_other_rows_than_were_sent_loses_the_device(
     monkeypatch: pytest.MonkeyPatch, shapes: list[tuple[int, ...]]
