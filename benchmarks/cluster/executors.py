@@ -99,7 +99,7 @@ async def _measure(
 ) -> list[Compared]:
     device, link = discover(DeviceSettings())[0], AgentLink(address)
     channel = await tls_channel(key, echo_port)
-    async with running(link.run()):
+    async with running(link.run):
         await link.tried()
         local = ProcessExecutor(CpuSpec(device), print)
         remote = link.open_device(msgspec.structs.replace(device, id="a/cpu0"), 1, print)
@@ -162,7 +162,7 @@ async def _run(executor: ProcessExecutor | RemoteExecutor, part: Part, pids: lis
 
 async def _longest_gap_s(address: AgentAddress, seconds: float) -> float:
     link = AgentLink(address)
-    async with running(link.run()):
+    async with running(link.run):
         await link.tried()
         session, longest_s = link.session, 0.0
         assert session is not None

@@ -344,6 +344,11 @@ def damage(folder: Path) -> None:
     (folder / "1-green" / "b.jpg").write_bytes(b"hello")
 
 
+def empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
 def put_a_directory(folder: Path) -> None:
     (folder / "1-green" / "c.jpg").mkdir()
 
@@ -352,7 +357,7 @@ def put_a_directory(folder: Path) -> None:
     ("spoil", "problem"),
     [
         (shutil.rmtree, "No file `{folder}`."),
-        (lambda folder: shutil.rmtree(folder) or folder.mkdir(), "`{folder}` has no folders with images."),
+        (empty, "`{folder}` has no folders with images."),
         (misplace, "`{folder}/b.jpg` is in no folder of a class."),
         (damage, "`{folder}/1-green/b.jpg` is neither JPEG nor PNG."),
         (put_a_directory, "`{folder}/1-green/c.jpg` is a directory, and must be a regular file."),

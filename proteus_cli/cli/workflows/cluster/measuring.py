@@ -64,7 +64,7 @@ async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureO
         session = await connect(agent, uuid.uuid4().hex, 1)
     except OSError as error:
         raise HostLost(f"host {agent} can't be reached: {str(error) or 'no answer'}") from error
-    async with running(session.watch(Looks())):
+    async with running(session.watch, Looks()):
         try:
             profiles = await measured_by_agent(
                 session,
