@@ -131,3 +131,65 @@ def test_many_devices_of_one_machine_are_shown_by_type_but_for_lost_ones(
         """
     )
     assert found == [24, ["19 × cpu-2c: 19", "19 × cpu-1c: 19", "✕ cpu-3: 1", "✕ cpu-6: 1"]]
+
+
+def test_the_accuracy_of_families_is_seen_on_a_phone(bare_browser: Browser, files_port: int) -> None:
+    """Left of the shade at the right edge of the table."""
+    bare_browser.open(files_port, width=390)
+    accuracy_end, table_end = bare_browser.module(
+        """
+        const tables = await import("/ui/tables.js"), table = document.getElementById("families");
+        document.getElementById("main").hidden = false;
+        const now = {prefers: "accuracy", shifted: false, demand_qps: 1234, p99_s: 0.8884, slo_s: 1.2,
+          violations: 0.005, accuracy: 0.9531, relative_accuracy: 1,
+          estimated: false, throughput_qps: 1234, goodput_qps: 1234, waiting: 5,
+          deferred: null, fallbacks: null, disagreed: null, drifts: false, cut: null};
+        tables.families(table, {digits: now, signals: now});
+        return [table.tBodies[0].rows[0].cells[5], table.parentElement].map((at) => at.getBoundingClientRect().right);
+        """
+    )
+    assert accuracy_end < table_end - 16
+
+
+def test_six_warm_variants_take_three_lines_on_a_phone(bare_browser: Browser, files_port: int) -> None:
+    bare_browser.open(files_port, width=390)
+    lines = bare_browser.module(
+        DEVICES
+        + """
+        const tables = await import("/ui/tables.js"), table = document.getElementById("devices"), of = devices(1);
+        document.getElementById("main").hidden = false;
+        of["cpu-0"].warm.push("signals-s", "digits-l", "signals-m");
+        tables.devices(table, of, {}, () => true, () => {});
+        const range = document.createRange(), cell = table.tBodies[0].rows[0].cells[3];
+        range.selectNodeContents(cell);
+        return range.getBoundingClientRect().height / parseFloat(getComputedStyle(cell).lineHeight);
+        """
+    )
+    assert lines < 4
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_what_changed_ends_with_a_whole_item(bare_browser: Browser, files_port: int, width: int) -> None:
+    bare_browser.open(files_port, width=width)
+    ends = bare_browser.module(
+        """
+        const tables = await import("/ui/tables.js"), list = document.getElementById("events");
+        document.getElementById("main").hidden = false;
+        tables.events(list, [...Array(40).keys()].map((at) => ({unix_s: at, kind: "plan", text: "word ".repeat(at)})));
+        return [list, ...list.children].map((at) => at.getBoundingClientRect().bottom);
+        """
+    )
+    assert min(abs(ends[0] - end) for end in ends[1:]) < 1
+
+
+def test_marks_that_are_close_together_are_one_with_a_count(bare_browser: Browser, files_port: int) -> None:
+    """Those of plans and of devices are apart; a long row of marks does not become one."""
+    bare_browser.open(files_port)
+    found = bare_browser.module(
+        """
+        const {marks} = await import("/ui/series.js");
+        const plans = [0, 4, 8, 12, 16, 40].map((at) => ({at, kind: "plan"}));
+        return marks([...plans, {at: 41, kind: "device"}], 10).map(({at, kind, count}) => [at, kind, count]);
+        """
+    )
+    assert found == [[0, "plan", 3], [12, "plan", 2], [40, "plan", 1], [41, "device", 1]]

@@ -1,13 +1,13 @@
 // Charts over time, drawn by uPlot, with marks for changes; and their values as text, for keys and screen readers.
 
 import * as format from "./format.js";
-import {OUTCOMES, means, scaled, stacked} from "./series.js";
+import {OUTCOMES, marks, means, scaled, stacked} from "./series.js";
 import {element, svgElement} from "./tables.js";
 
 const COLOURS = 7, DASHES = [[], [7, 4], [2, 3], [9, 3, 2, 3]];
 // One cursor for all charts, by pointer or keys: uPlot's own listeners are left out.
 const UNBOUND = Object.fromEntries(["mousemove", "mouseenter", "mouseleave", "mousedown", "mouseup", "click", "dblclick"].map((name) => [name, () => null]));
-const HEIGHT = 190, MIN_SPAN_S = 120, SAMPLES_PER_ROW = 30;
+const HEIGHT = 190, MIN_SPAN_S = 120, SAMPLES_PER_ROW = 30, MARK_WIDTH = 14;
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
 
@@ -133,7 +133,7 @@ export class Chart {
       width: this.place.clientWidth || 300,
       height: HEIGHT,
       legend: {show: false},
-      padding: [8, 34, 0, 0],  // half a label of the time axis
+      padding: [18, 34, 0, 0],  // counts of marks; half a label of the time axis
       cursor: {drag: {x: false, y: false}, y: false, points: {size: 7}, bind: UNBOUND},
       bands,
       scales: {x: {range: () => [this.from_s, this.to_s]}, y: {range: (_, low, high) => ranged(low, high, min, max)}},
@@ -158,9 +158,10 @@ export class Chart {
   drawMarks({ctx, bbox}) {
     const {left, top, width, height} = bbox, ratio = devicePixelRatio;
     ctx.save();
-    for (const {unix_s, kind} of this.series?.events ?? []) {
-      const x = Math.round(this.plot.valToPos(unix_s, "x", true));
-      if (x < left || x > left + width) continue;
+    ctx.font = `${10 * ratio}px system-ui, sans-serif`;
+    ctx.textAlign = "center";
+    const placed = (this.series?.events ?? []).map(({unix_s, kind}) => ({at: Math.round(this.plot.valToPos(unix_s, "x", true)), kind}));
+    for (const {at: x, kind, count} of marks(placed.filter(({at}) => at >= left && at <= left + width), MARK_WIDTH * ratio)) {
       const isPlan = kind === "plan";
       ctx.strokeStyle = ctx.fillStyle = colour(isPlan ? "mark" : "mark-device");
       ctx.lineWidth = (isPlan ? 1.25 : 2) * ratio;
@@ -174,6 +175,7 @@ export class Chart {
       if (isPlan) { ctx.moveTo(x - size, top - size); ctx.lineTo(x + size, top - size); ctx.lineTo(x, top + size); }
       else ctx.rect(x - size, top - size, 2 * size, 2 * size);
       ctx.fill();
+      if (count > 1) ctx.fillText(count, x, top - size - 3 * ratio);
     }
     ctx.restore();
   }

@@ -51,6 +51,16 @@ function extend(all, name, columns, before) {
   }
 }
 
+// Marks for events whose places are known, from left to right: {at, kind, count}. Those of a kind within `width` are one.
+export function marks(placed, width) {
+  const made = [], last = {};
+  for (const {at, kind} of placed) {
+    if (kind in last && at - last[kind].at < width) last[kind].count += 1;
+    else made.push(last[kind] = {at, kind, count: 1});
+  }
+  return made;
+}
+
 export function sum(columns, length) {
   const total = new Array(length).fill(0);
   for (const values of columns) for (let at = 0; at < length; at++) total[at] += values[at] ?? 0;

@@ -3,7 +3,7 @@
 import * as format from "./format.js";
 import * as inHosts from "./hosts.js";
 
-const SVG = "http://www.w3.org/2000/svg";
+const SVG = "http://www.w3.org/2000/svg", EVENTS_HEIGHT = 384;
 
 export function element(name, attributes = {}, ...inside) {
   const made = document.createElement(name);
@@ -175,7 +175,7 @@ const deviceRow = (name, now, level = 0, group = null) => ({
     text(name, level ? `level${level}` : ""),
     text(group?.isLost ? BREAKERS[now.breaker].label : deviceState(now), "text state"),
     text(now.variants.join(", ") || format.UNKNOWN, "text hosts"),
-    text(now.warm.join(", ") || format.UNKNOWN, "text hosts"),
+    text(now.warm.join(", ") || format.UNKNOWN, now.warm.length > 2 ? "text hosts many" : "text hosts"),
     text(String(now.cold)),
     {text: format.percent(now.load), bar: now.load},
     text(format.decimal(now.mean_batch)),
@@ -243,7 +243,12 @@ export function flows(table, columns) {
 }
 
 export function events(list, of) {
-  const newest = [...of].reverse();
+  fillEvents(list, [...of].reverse());
+  const ends = [...list.children].map((item) => item.offsetTop + item.offsetHeight - list.offsetTop);
+  list.style.maxHeight = ends.length ? `${ends.findLast((end) => end <= EVENTS_HEIGHT) ?? ends[0]}px` : "";  // whole items
+}
+
+function fillEvents(list, newest) {
   if (list.dataset.last === String(newest.length && newest[0].unix_s) && list.children.length === newest.length) return;
   list.dataset.last = String(newest.length && newest[0].unix_s);
   list.replaceChildren(...newest.map(({unix_s, kind, text: label, reason}) =>
