@@ -108,7 +108,7 @@ class RemoteExecutor(CommandingExecutor):
             self._told(message.event)
 
     def ran(self, event: BatchRan, behind: memoryview) -> None:
-        """Take the result of a batch; its outputs are ``behind`` the event. Its times are bounded by what passed here."""
+        """Take the result of a batch; outputs are ``behind`` the event. Its times are bounded by what passed here."""
         sent = self._sent.pop(event.number, None)
         if sent is None:
             return
