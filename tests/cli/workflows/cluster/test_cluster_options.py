@@ -193,7 +193,7 @@ def test_profiles_of_a_host_have_its_network(tmp_path: Path, monkeypatch: pytest
                 found.extend(await asyncio.wait_for(_measured(made.place, agent.address, options), PATIENCE_S))
 
     found: list[Profile] = []
-    monkeypatch.setattr(crossings, "MAX_BYTES", crossings.FIRST_BYTES)
+    monkeypatch.setattr(crossings, "MAX_ECHO_BYTES", crossings.FIRST_BYTES)
     monkeypatch.setattr(Measurer, "measure", as_measured)
     run(test)
     assert len(found) == 2
