@@ -71,13 +71,11 @@ class FamilyState:
 
     def unfit(self, request: Request) -> Unfit:
         """What can be had in place of what a request asks for."""
-        found: dict[str, float] = {}
-        is_for_all = request.bounds is not None and request.bounds.version is not None
-        for host in sorted(self.all_hosts if is_for_all else self.hosts, key=lambda host: host.accuracy, reverse=True):
-            found.setdefault(host.variant, host.accuracy)
+        fitness = self._fitness
         if request.bounds is None:
-            return Unfit(found)
-        return Unfit(found, self._fitness.expected(), self._fitness.energy_j(request))
+            return Unfit(fitness.available)
+        available = fitness.available if request.bounds.version is None else fitness.available_of_all
+        return Unfit(available, fitness.expected, fitness.energy_j(request))
 
     @property
     def canary_tiers(self) -> list[AccuracyTier]:

@@ -176,6 +176,24 @@ class Fitness:
             self._least_s[key] = min(whole_s), min(cut_s)
         return self._least_s[key]
 
+    @cached_property
+    def available(self) -> dict[str, float]:
+        """The accuracy of each variant that usual requests may have, highest first."""
+        return self._accuracies_of(self.everyone)
+
+    @cached_property
+    def available_of_all(self) -> dict[str, float]:
+        """The accuracy of each variant, highest first; of twins, those of both versions."""
+        return self._accuracies_of(self._all)
+
+    def _accuracies_of(self, kinds: int) -> dict[str, float]:
+        found: dict[str, float] = {}
+        hosts = [kind.host for place, kind in enumerate(self._kinds) if kinds >> place & 1]
+        for host in sorted(hosts, key=lambda host: host.accuracy, reverse=True):
+            found.setdefault(host.variant, host.accuracy)
+        return found
+
+    @cached_property
     def expected(self) -> dict[str, float]:
         """The expected accuracy of the answers of each cascade, by its name, "first → second"."""
         found: dict[str, float] = {}
