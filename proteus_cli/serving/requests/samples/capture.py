@@ -59,9 +59,7 @@ class SampleCapture:
 
     def admitted(self, request: InFlightRequest, client_id: str | None) -> None:
         """A request whose id is ``next_id`` or higher was admitted, and its tensors are read."""
-        if (
-            request.id > self.next_id
-        ):  # the drawn one was refused, or only probed: each one after it has the same chance
+        if request.id > self.next_id:  # the drawn one was refused, or a probe: each one after it has the same chance
             self._draw(request.id)
         if request.id != self.next_id:
             return
