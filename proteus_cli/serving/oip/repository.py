@@ -82,17 +82,23 @@ class ModelRepository:
         )
 
     def config(self, family: str, version: str = "") -> documents.ModelConfig:
-        """A family's configuration, with an instance for each device that hosts it now, or that version of it."""
+        """A family's configuration, with an instance for each device that hosts it now, or that version of it.
+
+        Its largest batch is that of all variants that plans could place: clients read it once, and plans change.
+        """
         served, controller = self._families.require(family), self._controller
-        asked = served.asked_version(version)
+        asked, placeable = served.asked_version(version), controller.placeable.of(family)
         hosting = controller.hosting(family) if asked is None else controller.hosting_version(family, asked.variants)
+        could_host = [] if placeable is None else placeable.all_hosts
+        if asked is not None:
+            could_host = [host for host in could_host if host.variant in asked.variants]
         numbers = sorted(_numbers((VERSION, *served.asked_versions)))
         return documents.ModelConfig(
             name=family,
             platform=self._platform,
             backend=self._platform,
             version_policy={"specific": {"versions": numbers}},
-            max_batch_size=controller.dispatch.max_rows(hosting, served.slo_s, served.max_rows),
+            max_batch_size=controller.dispatch.max_rows(could_host or hosting, served.slo_s, served.max_rows),
             input=[_config_tensor(spec) for spec in served.signature.inputs],
             output=[_config_tensor(spec) for spec in served.signature.outputs],
             instance_group=[self._instance(hosted) for hosted in hosting],

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_plan, make_profile
+from builders import make_measured, make_placement, make_plan, make_profile
 from msgspec import to_builtins
 from msgspec.structs import replace
 from one_device import SLO_S, World, outputs, run
@@ -50,6 +50,24 @@ def test_the_largest_batch_is_what_is_answered_within_the_slo() -> None:
         assert config(models(world))["max_batch_size"] == 4
 
     run(configured, row_s=0.02)
+
+
+def test_the_largest_batch_is_the_same_whatever_variant_is_hosted() -> None:
+    """``v`` answers 4 rows within the SLO, and ``w`` 8."""
+
+    async def configured(world: World) -> None:
+        times_s = {"v": {1: 0.03, 4: 0.09, 8: 0.17}, "w": {1: 0.01, 8: 0.05}}
+        measured = (make_measured("f", variant, 0.9, each) for variant, each in times_s.items())
+        world.profiles["cpu0"] = make_profile("cpu0", *measured)
+        world.plane.controller.placeable.changed()
+        for variant in ("v", "w"):
+            placed = make_placement("cpu0", "f", variant, max_batch=4, rate_qps=10, capacity_qps=40)
+            await world.fleet.deploy(make_plan(placed))
+            found = config(models(world))
+            assert [each["name"] for each in found["instance_group"]] == [f"{variant} on cpu0"]
+            assert found["max_batch_size"] == 8
+
+    run(configured, row_s=0.02, cold=("w",))
 
 
 def test_a_family_is_configured_as_it_is_served() -> None:
