@@ -190,7 +190,7 @@ class ModelRepository:
                 success=_duration(served, counts.request_s),
                 fail=_duration(failed, counts.failed_s),
                 queue=_duration(served, counts.queue_s),
-                **_compute(served, counts.compute_s),
+                **_compute(served, counts.compute_s, counts.decoding_s),
             ),
             batch_stats=[
                 documents.InferBatchStatistics(batch_size=rows, **_compute(of.batches, of.compute_s))
@@ -228,10 +228,10 @@ def _sizes(spec: TensorSpec) -> list[int]:
     return [-1 if size is None else size for size in spec.shape]
 
 
-def _compute(count: int, total_s: float) -> dict[str, documents.StatisticDuration]:
+def _compute(count: int, total_s: float, decoding_s: float = 0.0) -> dict[str, documents.StatisticDuration]:
     """A batch is timed as a whole: gathering its inputs is part of the inference, its outputs are not copied."""
-    nothing = documents.StatisticDuration(count=count, ns=0)
-    return {"compute_input": nothing, "compute_infer": _duration(count, total_s), "compute_output": nothing}
+    of_input, infer, of_output = (_duration(count, each_s) for each_s in (decoding_s, total_s, 0.0))
+    return {"compute_input": of_input, "compute_infer": infer, "compute_output": of_output}
 
 
 def _duration(count: int, total_s: float) -> documents.StatisticDuration:

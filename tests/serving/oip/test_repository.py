@@ -16,7 +16,8 @@ from proteus_cli.errors import BadRequest, EngineError, NotReady, Overloaded, Un
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.oip.tensors import DATATYPES
-from proteus_cli.serving.requests.query import RequestOptions
+from proteus_cli.serving.requests.in_flight import Answered
+from proteus_cli.serving.requests.query import Query, RequestOptions
 
 NOW_S = 1_800_000_000.0
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
@@ -151,6 +152,28 @@ def test_nothing_is_counted_before_anything_happened() -> None:
         assert found["batch_stats"] == []
 
     run(nothing)
+
+
+def test_what_decoding_took_is_no_time_in_the_queue() -> None:
+    """A request came 30 ms before it was admitted, and runs at once."""
+
+    async def counted(world: World) -> None:
+        query, row = Query("f", 1, ((0, False),)), np.zeros(2, np.float32).tobytes()
+        arrived_s = world.plane.clock() - 0.03
+        world.plane.admission.submit(query, lambda: (row,), world.results.append, arrived_s)
+        await asyncio.sleep(0.02)
+        world.executor.release()
+        (answer,) = world.results
+        assert isinstance(answer, Answered)
+        assert answer.queue_s == pytest.approx(0.0)
+        found = statistics(world)["inference_stats"]
+        times_ns = {name: found[name]["ns"] for name in ("success", "queue", "compute_input")}
+        assert times_ns == pytest.approx({"success": 50e6, "queue": 0.0, "compute_input": 30e6}, abs=1e3)
+        counts = world.plane.counts.by_family["f"]
+        assert counts.queue.total == pytest.approx(0.0)
+        assert counts.latency.total == pytest.approx(0.05)
+
+    run(counted)
 
 
 def test_batches_and_requests_are_counted_apart() -> None:
