@@ -4,6 +4,7 @@ One class, though a long one: each of these steps changes the queues of families
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 
@@ -343,7 +344,7 @@ class Dispatch:
 
     def count_capacity(self, worker: WorkerState) -> None:
         """A worker's phase or slowdown has changed: count the capacity of its families anew."""
-        for source in worker.all_sources:
+        for source in worker.by_class:
             source.tier.count(source.hosted, source.host_class, worker)
 
     def _beyond_hosts(
@@ -377,22 +378,33 @@ class Dispatch:
         """The tier of a request with any minimum, bounds and priority, opened where needed; None: no host is fit."""
         if request.bounds is not None:
             self.cascades.ever_in_use = True
-        if family.open(request, self._workers):
-            self._assign_sources()
+        if (opened := family.open(request, self._workers)) is not None:
+            self._assign_sources_of(opened)
         return family.tier_of(request)
 
     def _assign_sources(self) -> None:
         """Each worker has a source for each level of each tier that it takes from."""
-        own, foreign = (dict[str, list[WorkSource]]((device, []) for device in self._workers) for _ in range(2))
-        for family in self._families.values():
-            for tier in family.tiers:
-                tier.changed()
-                for sources, classes in ((own, tier.classes), (foreign, tier.foreign)):
-                    for host_class in classes:
-                        for host in host_class.hosts:
-                            sources[host.device] += sources_of(host, host_class, tier)
+        own, foreign = _sources_by_device(self._changed_tiers())
         for device, worker in self._workers.items():
             worker.take_from(own[device], foreign[device])
+
+    def _assign_sources_of(self, tier: AccuracyTier) -> None:
+        """The same for a tier that is new or has a new level: only its workers get other sources."""
+        self._changed_tiers()
+        own, foreign = _sources_by_device([tier])
+        for device in own | foreign:
+            worker = self._workers[device]
+            worker.take_from(
+                [*(each for each in worker.sources if each.tier is not tier), *own[device]],
+                [*(each for each in worker.foreign_sources if each.tier is not tier), *foreign[device]],
+            )
+
+    def _changed_tiers(self) -> list[AccuracyTier]:
+        """All tiers, as no answer from before holds in any of them."""
+        tiers = [tier for family in self._families.values() for tier in family.tiers]
+        for tier in tiers:
+            tier.changed()
+        return tiers
 
     def _uncount(self, requests: Sequence[Request]) -> Sequence[Request]:
         """Count these requests no longer, as they neither wait nor will run; returns them."""
@@ -501,6 +513,19 @@ class Dispatch:
                     family = self._families[each.hosted.family]
                     wake += self._next_worker(family, each.tier, each.queue, start_s).devices
         return Launch(hosted, requests, rows, start_s, is_more_to_do=worker.free > 0, is_ahead=is_ahead, wake=wake)
+
+
+def _sources_by_device(
+    tiers: Iterable[AccuracyTier],
+) -> tuple[defaultdict[str, list[WorkSource]], defaultdict[str, list[WorkSource]]]:
+    """The sources of these tiers, and those of their foreign standbys."""
+    own, foreign = defaultdict[str, list[WorkSource]](list), defaultdict[str, list[WorkSource]](list)
+    for tier in tiers:
+        for sources, classes in ((own, tier.classes), (foreign, tier.foreign)):
+            for host_class in classes:
+                for host in host_class.hosts:
+                    sources[host.device] += sources_of(host, host_class, tier)
+    return own, foreign
 
 
 def _count_given_up(family: FamilyState, tier: AccuracyTier, rows: int, left_s: float) -> None:

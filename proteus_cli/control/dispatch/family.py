@@ -12,15 +12,16 @@ from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState
 from proteus_cli.control.replanning.demand import Counts
 from proteus_cli.domain.request import Request
 
-MAX_IDLE_TIERS = 16
-"""With so many tiers, those in which nothing waits are closed before another is opened: clients choose their bounds."""
+MAX_FREE_TIERS = 16
+"""With that many tiers, only the sets of `Fitness.lasting_within` get new ones, as clients choose their bounds."""
 
 
 class FamilyState:
     """The accuracy tiers of a family, and its counts of rows.
 
     The ``base`` tier holds what any host may answer. A tier for a part of the hosts is opened when a request first
-    needs it: `Fitness` says which may answer, and there are no more tiers than parts that bounds can tell apart.
+    needs it, and stays until the next plan: `Fitness` says which may answer. Beyond `MAX_FREE_TIERS`, a request may
+    wait in the tier of a smaller part, so that no client can have tiers made again and again.
     Standbys answer the overflow of the base, and of canaries that ask for nothing; so do ``foreign`` ones, on devices
     that host none of the family.
     Deferred requests have tiers of their own: the plan's shares of these are others. ``new_queue`` makes a queue, by
@@ -70,13 +71,11 @@ class FamilyState:
 
     def unfit(self, request: Request) -> Unfit:
         """What can be had in place of what a request asks for."""
-        found: dict[str, float] = {}
-        is_for_all = request.bounds is not None and request.bounds.version is not None
-        for host in sorted(self.all_hosts if is_for_all else self.hosts, key=lambda host: host.accuracy, reverse=True):
-            found.setdefault(host.variant, host.accuracy)
+        fitness = self._fitness
         if request.bounds is None:
-            return Unfit(found)
-        return Unfit(found, self._fitness.expected(), self._fitness.energy_j(request))
+            return Unfit(fitness.available)
+        available = fitness.available if request.bounds.version is None else fitness.available_of_all
+        return Unfit(available, fitness.expected, fitness.energy_j(request))
 
     @property
     def canary_tiers(self) -> list[AccuracyTier]:
@@ -190,18 +189,18 @@ class FamilyState:
                 unhosted.append(request)
         return unhosted
 
-    def open(self, request: Request, workers: Mapping[str, WorkerState]) -> bool:
-        """Open the tier and the level of priority that a request needs; True where workers get new sources by that."""
-        fit = self._fitness.of(request)
+    def open(self, request: Request, workers: Mapping[str, WorkerState]) -> AccuracyTier | None:
+        """Open the tier and the level of priority that a request needs; returns the tier if workers get new sources."""
+        fit = self._waits_for(request)
         if not fit:
-            return False
+            return None
         tier = self._tiers_of(request).get(fit)
         is_new = tier is None
         if tier is None:
             tier = self._open(
                 fit, workers, is_of_deferred=request.is_deferred, is_of_canaries=self._fitness.has_new(fit)
             )
-        return tier.queue.open(request.level) or is_new
+        return tier if tier.queue.open(request.level) or is_new else None
 
     def serves(self, variant: str, workers: Mapping[str, WorkerState]) -> bool:
         """A variant serves somewhere, to be asked by some requests at least."""
@@ -230,8 +229,6 @@ class FamilyState:
         is_of_deferred: bool = False,
         is_of_canaries: bool = False,
     ) -> AccuracyTier:
-        if len(self.tiers) >= MAX_IDLE_TIERS:
-            self._close_idle()
         tier = AccuracyTier(
             self._new_queue(is_of_deferred),
             is_of_deferred=is_of_deferred,
@@ -255,16 +252,16 @@ class FamilyState:
         """The new version of twins serves somewhere."""
         return self.twins is not None and _has(hosts, self.twins.new, workers)
 
-    def _close_idle(self) -> None:
-        """Forget the tiers in which nothing waits, but for the base: each costs all workers of its hosts time."""
-        canary = self._tiers.get(self._fitness.canary) if self._fitness.canary else None
-        self.tiers = (self.base, *(tier for tier in self.tiers[1:] if len(tier.queue) or tier is canary))
-        self._tiers = {kinds: tier for kinds, tier in self._tiers.items() if tier in self.tiers}
-        self._deferred_tiers = {kinds: tier for kinds, tier in self._deferred_tiers.items() if tier in self.tiers}
-
     def tier_of(self, request: Request) -> AccuracyTier | None:
         """The tier where a request waits or would wait; None where no host is fit."""
-        return self._tiers_of(request).get(self._fitness.of(request))
+        return self._tiers_of(request).get(self._waits_for(request))
+
+    def _waits_for(self, request: Request) -> int:
+        """The set of hosts that a request waits for: all that are fit, or a part of them where there are many tiers."""
+        fit = self._fitness.of(request)
+        if fit in self._tiers_of(request) or len(self.tiers) < MAX_FREE_TIERS:
+            return fit
+        return self._fitness.lasting_within(fit)
 
     def _tiers_of(self, request: Request) -> dict[int, AccuracyTier]:
         return self._deferred_tiers if request.is_deferred else self._tiers

@@ -22,7 +22,9 @@ new one then. A request that asks for a version is in neither arm: its hosts are
 
 import math
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
+from functools import cached_property
 from itertools import accumulate
 from types import MappingProxyType
 
@@ -124,6 +126,25 @@ class Fitness:
             return accurate
         return accurate & _set(self._keeps(kind if is_whole else kind.cutting, request, bounds) for kind in self._kinds)
 
+    def lasting_within(self, kinds: int) -> int:
+        """The largest set within ``kinds`` of those that clients cannot multiply; empty where ``kinds`` is."""
+        return next((each for each in self._lasting if not each & ~kinds), 0)
+
+    @cached_property
+    def _lasting(self) -> list[int]:
+        """The sets of each least accuracy, of each variant, and of each kind; those of the most hosts first.
+
+        Their number depends on the plan alone, and each request that any host may answer has one within its own set.
+        """
+        of_kind = Counter(self._place.values())
+        arms = {self.everyone, self.canary, self._all}
+        found = [arm & least & kept for arm in arms for least in self._at_least for kept in (self._all, ~self._cut)]
+        found += [_set(kind.host.variant == each for kind in self._kinds) for each in {h.variant for h in self._place}]
+        found += [1 << place for place, kind in enumerate(self._kinds) if not kind.cuts]
+        found += [1 << self._place[host] | 1 << self._place[whole] for host, whole in self._whole.items()]
+        hosts = {kinds: sum(n for place, n in of_kind.items() if kinds >> place & 1) for kinds in found if kinds}
+        return sorted(hosts, key=lambda kinds: (-hosts[kinds], kinds))
+
     def is_for_everyone(self, request: Request) -> bool:
         """Whether all hosts that usual requests are queued for may answer this one."""
         asks_nothing = not request.min_accuracy and request.bounds is None
@@ -155,6 +176,24 @@ class Fitness:
             self._least_s[key] = min(whole_s), min(cut_s)
         return self._least_s[key]
 
+    @cached_property
+    def available(self) -> dict[str, float]:
+        """The accuracy of each variant that usual requests may have, highest first."""
+        return self._accuracies_of(self.everyone)
+
+    @cached_property
+    def available_of_all(self) -> dict[str, float]:
+        """The accuracy of each variant, highest first; of twins, those of both versions."""
+        return self._accuracies_of(self._all)
+
+    def _accuracies_of(self, kinds: int) -> dict[str, float]:
+        found: dict[str, float] = {}
+        hosts = [kind.host for place, kind in enumerate(self._kinds) if kinds >> place & 1]
+        for host in sorted(hosts, key=lambda host: host.accuracy, reverse=True):
+            found.setdefault(host.variant, host.accuracy)
+        return found
+
+    @cached_property
     def expected(self) -> dict[str, float]:
         """The expected accuracy of the answers of each cascade, by its name, "first → second"."""
         found: dict[str, float] = {}

@@ -259,7 +259,8 @@ class WorkerState:
     none; the classes of its hosts know whether there are any.
     ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker.
     Of ``sources`` it takes first; of ``foreign_sources``, for foreign standbys on its device, only where these are
-    empty. It ``has_one_queue`` where both together are one source, of the only level.
+    empty; ``by_class`` has one of each class of both. It ``has_one_queue`` where both together are one source, of the
+    only level.
 
     Capacity goes by ``slowdown``: what batches take in place of what any of their size takes. Of multi-exit models,
     that also depends on how hard their rows are, and falls where rows are cut short. So their deadlines go by
@@ -281,6 +282,7 @@ class WorkerState:
     sources: tuple[WorkSource, ...] = ()
     foreign_sources: tuple[WorkSource, ...] = ()
     all_sources: tuple[WorkSource, ...] = ()
+    by_class: tuple[WorkSource, ...] = ()
     has_one_queue: bool = False
     _classes: tuple[HostClass, ...] = ()
     _tiers: tuple[AccuracyTier, ...] = ()
@@ -305,7 +307,8 @@ class WorkerState:
         self.sources, self.foreign_sources = tuple(sources), tuple(foreign)
         self.all_sources = (*sources, *foreign)
         self.has_one_queue = [each.is_only for each in self.all_sources] == [True]
-        self._classes = tuple(dict.fromkeys(source.host_class for source in self.all_sources))
+        self.by_class = tuple({source.host_class: source for source in self.all_sources}.values())
+        self._classes = tuple(source.host_class for source in self.by_class)
         self._tiers = tuple(dict.fromkeys(source.tier for source in self.all_sources))
         self._foreign = tuple(dict.fromkeys(source.host_class for source in foreign))
         self._counted_part = self.free_part

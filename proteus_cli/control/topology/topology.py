@@ -160,7 +160,8 @@ class Topology:
             family.was_lost = family.was_lost or family.base.is_lost
         lost = self._dispatch.requeue(running, has_ended)
         given_up = self._dispatch.give_up_lost()  # perhaps some that have just been queued again
-        requeued = tuple(request for request in lost.requeued if request not in {*given_up})
+        waits_no_more = set(given_up)
+        requeued = tuple(request for request in lost.requeued if request not in waits_no_more)
         dropped = (*unfit, *lost.dropped, *given_up)
         return replace(lost, ask=tuple(self._workers), dropped=dropped, requeued=requeued)
 

@@ -100,7 +100,13 @@ class ModelConfig(Struct, frozen=True):
     platform: str
     backend: str
     version_policy: Mapping[str, Any]
-    max_batch_size: Annotated[Count, Meta(description="The most rows of a request that are answered within the SLO.")]
+    max_batch_size: Annotated[
+        Count,
+        Meta(
+            description="The most rows of a request that a variant answers within the SLO, "
+            "whether it is hosted now or another plan could host it."
+        ),
+    ]
     input: list[ConfigTensor]
     output: list[ConfigTensor]
     instance_group: list[ModelInstance]

@@ -82,17 +82,23 @@ class ModelRepository:
         )
 
     def config(self, family: str, version: str = "") -> documents.ModelConfig:
-        """A family's configuration, with an instance for each device that hosts it now, or that version of it."""
+        """A family's configuration, with an instance for each device that hosts it now, or that version of it.
+
+        Its largest batch is that of all variants that plans could place: clients read it once, and plans change.
+        """
         served, controller = self._families.require(family), self._controller
-        asked = served.asked_version(version)
+        asked, placeable = served.asked_version(version), controller.placeable.of(family)
         hosting = controller.hosting(family) if asked is None else controller.hosting_version(family, asked.variants)
+        could_host = [] if placeable is None else placeable.all_hosts
+        if asked is not None:
+            could_host = [host for host in could_host if host.variant in asked.variants]
         numbers = sorted(_numbers((VERSION, *served.asked_versions)))
         return documents.ModelConfig(
             name=family,
             platform=self._platform,
             backend=self._platform,
             version_policy={"specific": {"versions": numbers}},
-            max_batch_size=controller.dispatch.max_rows(hosting, served.slo_s, served.max_rows),
+            max_batch_size=controller.dispatch.max_rows(could_host or hosting, served.slo_s, served.max_rows),
             input=[_config_tensor(spec) for spec in served.signature.inputs],
             output=[_config_tensor(spec) for spec in served.signature.outputs],
             instance_group=[self._instance(hosted) for hosted in hosting],
@@ -184,7 +190,7 @@ class ModelRepository:
                 success=_duration(served, counts.request_s),
                 fail=_duration(failed, counts.failed_s),
                 queue=_duration(served, counts.queue_s),
-                **_compute(served, counts.compute_s),
+                **_compute(served, counts.compute_s, counts.decoding_s),
             ),
             batch_stats=[
                 documents.InferBatchStatistics(batch_size=rows, **_compute(of.batches, of.compute_s))
@@ -222,10 +228,10 @@ def _sizes(spec: TensorSpec) -> list[int]:
     return [-1 if size is None else size for size in spec.shape]
 
 
-def _compute(count: int, total_s: float) -> dict[str, documents.StatisticDuration]:
+def _compute(count: int, total_s: float, decoding_s: float = 0.0) -> dict[str, documents.StatisticDuration]:
     """A batch is timed as a whole: gathering its inputs is part of the inference, its outputs are not copied."""
-    nothing = documents.StatisticDuration(count=count, ns=0)
-    return {"compute_input": nothing, "compute_infer": _duration(count, total_s), "compute_output": nothing}
+    of_input, infer, of_output = (_duration(count, each_s) for each_s in (decoding_s, total_s, 0.0))
+    return {"compute_input": of_input, "compute_infer": infer, "compute_output": of_output}
 
 
 def _duration(count: int, total_s: float) -> documents.StatisticDuration:

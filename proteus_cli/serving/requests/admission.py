@@ -83,9 +83,9 @@ class Admission:
 
         ``on_gone`` is what else wants to know that its client is gone.
 
-        It arrives now, unless ``arrival_s`` says when it did. Raises the `RequestError` of a request that is not
-        admitted, and what ``read_inputs`` raises: then it is as if the request had never been offered. Without
-        ``read_inputs`` it is only asked whether the request would be admitted now.
+        It arrives now, unless ``arrival_s`` says when it did; it was decoded in between. Raises the `RequestError` of a
+        request that is not admitted, and what ``read_inputs`` raises: then it is as if the request had never been
+        offered. Without ``read_inputs`` it is only asked whether the request would be admitted now.
         """
         if not self._lifecycle.is_ready:
             self._lifecycle.require_ready()
@@ -122,6 +122,7 @@ class Admission:
             bounds,
             done=done,
             on_gone=on_gone,
+            decoding_s=now_s - arrival_s,
         )
         offered = self._controller.offer(request, now_s)
         if not isinstance(offered, Admitted):

@@ -90,7 +90,8 @@ class FamilyCounts:
     are by (variant, device, outcome). ``cancelled`` requests, whose clients have gone, are among the dropped.
     ``retried`` ones ran on a device that was lost, and were queued again. Of the answered requests, first stages
     ``deferred`` some, and ``fallbacks`` of these got the first answer all the same. Of the served ones, ``cut`` were
-    cut short, by variant and the last exit of their rows, and ``overflow`` were answered by standbys. The sums from
+    cut short, by variant and the last exit of their rows, and ``overflow`` were answered by standbys. Time in the queue
+    begins once a request is admitted; ``decoding_s`` is the time before that, from its arrival on. The sums from
     ``rows`` to ``accuracy`` are of served requests; ``failed_s`` is the time of admitted ones that were not served.
     ``executions`` are by rows of the batch; the last batch ended at ``last_s`` (None: none yet).
     """
@@ -109,6 +110,7 @@ class FamilyCounts:
     answered_rows: int = 0
     rows: int = 0
     request_s: float = 0.0
+    decoding_s: float = 0.0
     queue_s: float = 0.0
     compute_s: float = 0.0
     accuracy: float = 0.0
@@ -141,26 +143,31 @@ class FamilyCounts:
         found.compute_s += compute_s
         self.last_s = now_s
 
-    def waited(self, waited_s: Sequence[float], took_s: float) -> None:
-        """Requests of a batch waited each for so long, and have their answers ``took_s`` after its start."""
+    def waited(self, waited_s: Sequence[float], latency_s: Sequence[float]) -> None:
+        """Requests of a batch waited each for so long in the queue, and have answers so long after their arrival."""
         if waited_s:
             self.queue.add_all(waited_s)
-            self.latency.add_all([each_s + took_s for each_s in waited_s])
+            self.latency.add_all(latency_s)
 
     def served(
         self,
         requests: int,
         *,
         rows: int,
+        decoding_s: float,
         waited_s: float,
         took_s: float,
         compute_s: float,
         accuracy: float,
         now_s: float,
     ) -> None:
-        """A batch has answered so many requests in time; they waited ``waited_s`` in total."""
+        """A batch has answered so many requests in time.
+
+        In total they were decoded for ``decoding_s``, and then waited ``waited_s``.
+        """
         self.rows += rows
-        self.request_s += waited_s + took_s * requests
+        self.request_s += decoding_s + waited_s + took_s * requests
+        self.decoding_s += decoding_s
         self.queue_s += waited_s
         self.compute_s += compute_s * requests
         self.accuracy += accuracy * requests

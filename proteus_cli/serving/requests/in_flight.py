@@ -94,7 +94,7 @@ class AnsweredBatch:
 
 
 class Answered(msgspec.Struct, frozen=True, eq=False):
-    """The result of a served request: ``rows`` of a batch from ``first`` on, after ``queue_s`` in the queue."""
+    """The result of a served request: ``rows`` of a batch from ``first`` on, ``queue_s`` after it was admitted."""
 
     batch: AnsweredBatch
     first: int
@@ -115,13 +115,16 @@ class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  
     """A request of a client. ``done`` is called with its result, once, unless the client is gone by then.
 
     ``on_gone`` is what else wants to know that the client is gone; others may have put themselves before ``done``.
-    ``inputs`` are its tensors, once it is admitted. ``deferred`` has the rows that a second stage is asked about. The
-    request has also ended when its deadline passes or its client goes, while it still waits or runs.
+    ``inputs`` are its tensors, once it is admitted. Those that are decoded in turns or in threads are decoded before,
+    which took ``decoding_s`` from its arrival on; the time in the queue is without it. ``deferred`` has the rows that a
+    second stage is asked about. The request has also ended when its deadline passes or its client goes, while it still
+    waits or runs.
     """
 
     done: ResultCallback
     on_gone: Callable[[], None] | None = None
     inputs: tuple[Buffer, ...] = ()
+    decoding_s: float = 0.0
     deferred: "DeferredInFlight | None" = None
     has_ended: bool = False
     is_running: bool = False

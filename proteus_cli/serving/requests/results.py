@@ -127,7 +127,8 @@ class Results:
         ended: list[tuple[ResultCallback, Result]] = []
         served = rows_served = last = 0
         waits_s: list[float] = []
-        served_waited_s = gain = 0.0
+        latencies_s: list[float] = []
+        served_decoding_s = served_waited_s = gain = 0.0
         for place, request in enumerate(in_flight(launch.requests)):
             first, last = last, last + request.rows
             if request.has_ended or request.deferred is not None:  # `needs_batch`, without a call for each row
@@ -135,10 +136,12 @@ class Results:
             if place in failures or (non_finite is not None and non_finite[first:last].any()):
                 self._failed(request, hosted, failures.get(place))
                 continue
-            waited_s = started_s - request.arrival_s
+            decoding_s, latency_s = request.decoding_s, now_s - request.arrival_s
+            waited_s = started_s - request.arrival_s - decoding_s
             if now_s > request.deadline_s:
                 waits_s.append(waited_s)
-                counts.failed_s += now_s - request.arrival_s
+                latencies_s.append(latency_s)
+                counts.failed_s += latency_s
                 ended.append((request.end(), _late()))
                 continue
             answer = Answered(batch, first, request.rows, waited_s)
@@ -152,19 +155,21 @@ class Results:
                 gain += answer.batch.accuracy - hosted.accuracy
                 _count_cut(counts, answer.batch)
             waits_s.append(waited_s)
+            latencies_s.append(latency_s)
             served += 1
             rows_served += request.rows
+            served_decoding_s += decoding_s
             served_waited_s += waited_s
             ended.append((request.end(), answer))
         self._ended_count += len(ended)
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
         counts.overflow += served if hosted.is_standby else 0
         counts.ended(Outcome.LATE, hosted.variant, hosted.device, len(ended) - served)
-        counts.waited(waits_s, took_s)
+        counts.waited(waits_s, latencies_s)
         if served:
             counts.served(
-                served, rows=rows_served, waited_s=served_waited_s, took_s=took_s, compute_s=result.compute_s,
-                accuracy=hosted.accuracy + gain / served, now_s=now_s,
+                served, rows=rows_served, decoding_s=served_decoding_s, waited_s=served_waited_s, took_s=took_s,
+                compute_s=result.compute_s, accuracy=hosted.accuracy + gain / served, now_s=now_s,
             )  # fmt: skip
         _call(ended)
 
@@ -228,7 +233,7 @@ class Results:
         """A batch of deferred requests is done: those whose origin has not ended are answered."""
         now_s, hosted, last = self._clock(), launch.hosted, 0
         counts, took_s = self._counts[hosted.family], now_s - started_s
-        non_finite, waits_s = self._non_finite_rows(result), list[float]()
+        non_finite, waits_s, latencies_s = self._non_finite_rows(result), list[float](), list[float]()
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
         ended: list[tuple[ResultCallback, Result]] = []
         for place, deferred in enumerate(in_flight(launch.requests)):
@@ -237,7 +242,7 @@ class Results:
             if deferred.has_ended:
                 continue
             is_wrong = place in result.failures or (non_finite is not None and non_finite[first:last].any())
-            waited_s = started_s - deferred.arrival_s
+            waited_s = started_s - deferred.arrival_s - deferred.decoding_s
             second = Answered(batch, first, deferred.rows, waited_s)
             if result.notes:
                 second = of_exits(second, result.notes)
@@ -248,15 +253,16 @@ class Results:
             origin = deferred.settle()
             _count_cut(counts, own)
             waits_s.append(waited_s)
+            latencies_s.append(now_s - origin.arrival_s)
             self._count_deferred(hosted.family, is_fallback=False)
             counts.ended(Outcome.SERVED, hosted.variant, hosted.device)
             counts.served(
-                1, rows=origin.rows, waited_s=waited_s, took_s=took_s, compute_s=result.compute_s,
-                accuracy=own.accuracy, now_s=now_s,
+                1, rows=origin.rows, decoding_s=origin.decoding_s, waited_s=waited_s, took_s=took_s,
+                compute_s=result.compute_s, accuracy=own.accuracy, now_s=now_s,
             )  # fmt: skip
             ended.append((origin.end(), Answered(own, 0, origin.rows, waited_s)))
         self._ended_count += len(ended)
-        counts.waited(waits_s, took_s)
+        counts.waited(waits_s, latencies_s)
         _call(ended)
 
     def _at_last_moment(self, deferred: DeferredInFlight) -> None:
@@ -284,7 +290,8 @@ class Results:
         _count_cut(counts, own)
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device)
         counts.served(
-            1, rows=origin.rows, waited_s=latency_s - deferred.took_s, took_s=deferred.took_s,
+            1, rows=origin.rows, decoding_s=origin.decoding_s,
+            waited_s=latency_s - deferred.took_s - origin.decoding_s, took_s=deferred.took_s,
             compute_s=own.compute_s, accuracy=own.accuracy, now_s=now_s,
         )  # fmt: skip
         _call([(origin.end(), Answered(own, 0, origin.rows, deferred.queue_s))])
@@ -377,7 +384,7 @@ def _call(ended: Sequence[tuple[ResultCallback, Result]]) -> None:
 
 def _log_batch(launch: Launch, started_s: float, compute_s: float) -> None:
     hosted, requests = launch.hosted, launch.requests
-    longest_s = started_s - min(request.arrival_s for request in requests)
+    longest_s = started_s - min(request.arrival_s + request.decoding_s for request in in_flight(requests))
     log.debug(
         "batch on %s", hosted.device,
         extra=fields(

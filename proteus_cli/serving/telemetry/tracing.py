@@ -149,7 +149,7 @@ class RequestTrace:
         self._traces, self._tracer = traces, tracer
         self._zero_ns = time.time_ns() - time.perf_counter_ns()
         self._span = tracer.start_span(name, parent, SpanKind.SERVER, attributes, start_time=self._now_ns())
-        self._arrived_ns = 0
+        self._admitted_ns = 0
         self._done: ResultCallback | None = None
 
     @property
@@ -163,8 +163,10 @@ class RequestTrace:
         self._span.set_attribute("proteus.family", family)
 
     def then(self, done: ResultCallback, arrived_s_ago: float = 0.0) -> "RequestTrace":
-        """The request is submitted, which came so many seconds ago; its result goes on to ``done``."""
-        self._done, self._arrived_ns = done, self._now_ns() - round(arrived_s_ago * _NS_PER_S)
+        """The request is submitted, which came so many seconds ago and is decoded; its result goes on to ``done``."""
+        self._done, self._admitted_ns = done, self._now_ns()
+        if arrived_s_ago:
+            self._child("decode", self._admitted_ns - round(arrived_s_ago * _NS_PER_S), self._admitted_ns)
         return self
 
     def __call__(self, result: Result) -> None:
@@ -172,7 +174,7 @@ class RequestTrace:
         if isinstance(result, Answered):
             self._answered(result)
         elif isinstance(result, DeadlineExceeded) and not result.is_late:
-            self._child("queue", self._arrived_ns, self._now_ns())
+            self._child("queue", self._admitted_ns, self._now_ns())
         try:
             self._done(result)
         except Exception as error:
@@ -192,10 +194,10 @@ class RequestTrace:
 
     def _answered(self, answer: Answered) -> None:
         batch = answer.batch
-        started_ns = self._arrived_ns + round(answer.queue_s * _NS_PER_S)
+        started_ns = self._admitted_ns + round(answer.queue_s * _NS_PER_S)
         ended_ns = started_ns + round(batch.compute_s * _NS_PER_S)
         self._span.set_attributes({**_of_batch(batch), "proteus.rows": answer.rows})
-        self._child("queue", self._arrived_ns, started_ns)
+        self._child("queue", self._admitted_ns, started_ns)
         self._child("compute", started_ns, ended_ns, self._batch(batch, started_ns, ended_ns))
 
     def _child(self, name: str, start_ns: int, end_ns: int, batch: SpanContext | None = None) -> None:

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, Admitted, CascadeRoute, FirstStage, Host, Unfit
-from proteus_cli.control.dispatch.family import MAX_IDLE_TIERS
+from proteus_cli.control.dispatch.family import MAX_FREE_TIERS
 from proteus_cli.control.dispatch.fitness import Fitness, Routes
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -58,8 +58,9 @@ def adopt(controller: Controller, *hosts: Host, cascades: tuple[PlannedCascade, 
     return [request.id for request in controller.adopt(plan, hosts, 0.0).dropped]
 
 
-def asking(number: int = 0, *, rows: int = 1, minimum: float = 0.0, **bounds: float) -> Request:
-    return Request(number, "a", 0.0, 0.1, rows, min_accuracy=minimum, bounds=Bounds(**bounds))  # type: ignore[arg-type]
+def asking(number: int = 0, *, rows: int = 1, priority: int = 0, minimum: float = 0.0, **bounds: float) -> Request:
+    asked = Bounds(**bounds)  # type: ignore[arg-type]
+    return Request(number, "a", 0.0, 0.1, rows, priority=priority, min_accuracy=minimum, bounds=asked)
 
 
 @pytest.mark.parametrize("assignment", ["late", "early"])
@@ -187,18 +188,29 @@ def test_a_request_with_bounds_can_be_cancelled_while_it_waits() -> None:
     assert controller.waiting == 0
 
 
-def test_tiers_in_which_nothing_waits_are_closed_before_there_are_many() -> None:
-    """Six variants whose energy rises with their accuracy: minimum and limit make 21 parts of them."""
-    hosts = [replace(SMALL, device="cpu0", variant=f"a-{n}", accuracy=0.7 + n / 100, power_w=1.0 + n) for n in range(6)]
+def test_bounds_that_cycle_open_each_tier_once_and_no_more_than_the_plan_has_sets() -> None:
+    """Eight variants whose energy rises with their accuracy: minimum and limit make 36 parts of them.
+
+    Of these 8 have a least accuracy alone, and 7 more have one variant. A request whose part has no tier waits for
+    some of its hosts.
+    """
+    hosts = [replace(SMALL, device="cpu0", variant=f"a-{n}", accuracy=0.7 + n / 100, power_w=1.0 + n) for n in range(8)]
     controller = controller_of(*hosts, cascades=())
+    family, parts = controller._families["a"], [(least, most) for least in range(8) for most in range(least, 8)]
     waiting = asking(0, minimum=0.75, max_energy_j=1.0)
     controller.offer(waiting, 0.0)
-    for least in range(6):
-        for most in range(least, 6):
-            request = asking(1, minimum=0.7 + least / 100, max_energy_j=(1.0 + most) * 0.01)
+    opened = []
+    for _ in range(2):
+        for least, most in parts:
+            request = asking(1, minimum=0.7 + least / 100, priority=most + 1, max_energy_j=(1.0 + most) * 0.01)
             assert isinstance(controller.offer(request, 0.0), Admitted)
-            controller.dispatch.cancel(request)
-            assert len(controller._families["a"].tiers) <= MAX_IDLE_TIERS
+            tier = family.tier_of(request)
+            assert tier is not None
+            assert {host.variant for host in tier.queue.hosts} <= {f"a-{n}" for n in range(least, most + 1)}
+            assert controller.dispatch.cancel(request).dropped == (request,)
+        opened.append(family.tiers)
+    assert opened[0] == opened[1]
+    assert MAX_FREE_TIERS < len(family.tiers) < len(parts)
     assert controller.dispatch.cancel(waiting).dropped == (waiting,)
 
 
@@ -255,3 +267,6 @@ def test_a_host_is_fit_where_each_answer_that_begins_there_keeps_the_bounds(
     request = asking(rows=rows, minimum=minimum, min_expected_accuracy=expected, max_energy_j=limit_j)
     assert fitness.hosts(fitness.of(request)) == [host for host in hosts if keeps(host)]
     assert fitness.is_for_everyone(request) == all(map(keeps, hosts))
+    shared = fitness.hosts(fitness.lasting_within(fitness.of(request)))
+    assert all(map(keeps, shared))
+    assert bool(shared) == any(map(keeps, hosts))

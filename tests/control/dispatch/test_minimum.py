@@ -59,6 +59,16 @@ def test_a_request_for_more_than_is_hosted_gets_the_available_accuracies_and_is_
     assert controller.demand.rate_qps("a", 0.2, now_s=0.25) == 0.0
 
 
+def test_the_available_accuracies_are_looked_up_once_for_each_plan() -> None:
+    controller = controller_of(ROUGH, BEST)
+    first, second = (controller.offer(asking(number, 0.991), 0.0) for number in range(2))
+    assert isinstance(first, Unfit)
+    assert isinstance(second, Unfit)
+    assert first.available is second.available
+    adopted(controller, ROUGH, GOOD)
+    assert controller.offer(asking(2, 0.991), 0.0) == Unfit({"a-0.9": 0.9, "a-0.8": 0.8})
+
+
 def test_where_nothing_is_hosted_it_is_load_whatever_is_asked_for() -> None:
     assert isinstance(controller_of().offer(asking(0, 0.9), 0.0), Refused)
 

@@ -379,16 +379,16 @@ def test_the_span_says_that_the_client_went(protocol: Protocol) -> None:
     scene(play)
 
 
-def test_the_queue_of_a_request_that_was_read_in_turns_begins_with_its_arrival() -> None:
+def test_the_queue_of_a_request_that_was_read_in_turns_begins_when_it_is_decoded() -> None:
     with tracing() as (traces, exporter):
         trace = traces.of_protocol("P", {}, code="c", ok=200, codes=HTTP_STATUS).begin(
             PARENT["traceparent"].encode(), None
         )
         assert trace is not None
-        trace.then(lambda _: None, arrived_s_ago=2.0)
         before_ns = trace._now_ns()
+        trace.then(lambda _: None, arrived_s_ago=2.0)
         trace(DeadlineExceeded("late", is_late=False))
         spans = spans_of(exporter)
-    queue = spans["queue"]
-    assert queue.end_time - queue.start_time >= 2e9
-    assert queue.start_time <= before_ns - 2e9
+    decode, queue = spans["decode"], spans["queue"]
+    assert decode.end_time - decode.start_time == 2e9
+    assert before_ns <= decode.end_time == queue.start_time

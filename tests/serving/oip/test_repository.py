@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_plan, make_profile
+from builders import make_measured, make_placement, make_plan, make_profile
 from msgspec import to_builtins
 from msgspec.structs import replace
 from one_device import SLO_S, World, outputs, run
@@ -16,7 +16,8 @@ from proteus_cli.errors import BadRequest, EngineError, NotReady, Overloaded, Un
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.oip.tensors import DATATYPES
-from proteus_cli.serving.requests.query import RequestOptions
+from proteus_cli.serving.requests.in_flight import Answered
+from proteus_cli.serving.requests.query import Query, RequestOptions
 
 NOW_S = 1_800_000_000.0
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
@@ -50,6 +51,24 @@ def test_the_largest_batch_is_what_is_answered_within_the_slo() -> None:
         assert config(models(world))["max_batch_size"] == 4
 
     run(configured, row_s=0.02)
+
+
+def test_the_largest_batch_is_the_same_whatever_variant_is_hosted() -> None:
+    """``v`` answers 4 rows within the SLO, and ``w`` 8."""
+
+    async def configured(world: World) -> None:
+        times_s = {"v": {1: 0.03, 4: 0.09, 8: 0.17}, "w": {1: 0.01, 8: 0.05}}
+        measured = (make_measured("f", variant, 0.9, each) for variant, each in times_s.items())
+        world.profiles["cpu0"] = make_profile("cpu0", *measured)
+        world.plane.controller.placeable.changed()
+        for variant in ("v", "w"):
+            placed = make_placement("cpu0", "f", variant, max_batch=4, rate_qps=10, capacity_qps=40)
+            await world.fleet.deploy(make_plan(placed))
+            found = config(models(world))
+            assert [each["name"] for each in found["instance_group"]] == [f"{variant} on cpu0"]
+            assert found["max_batch_size"] == 8
+
+    run(configured, row_s=0.02, cold=("w",))
 
 
 def test_a_family_is_configured_as_it_is_served() -> None:
@@ -133,6 +152,28 @@ def test_nothing_is_counted_before_anything_happened() -> None:
         assert found["batch_stats"] == []
 
     run(nothing)
+
+
+def test_what_decoding_took_is_no_time_in_the_queue() -> None:
+    """A request came 30 ms before it was admitted, and runs at once."""
+
+    async def counted(world: World) -> None:
+        query, row = Query("f", 1, ((0, False),)), np.zeros(2, np.float32).tobytes()
+        arrived_s = world.plane.clock() - 0.03
+        world.plane.admission.submit(query, lambda: (row,), world.results.append, arrived_s)
+        await asyncio.sleep(0.02)
+        world.executor.release()
+        (answer,) = world.results
+        assert isinstance(answer, Answered)
+        assert answer.queue_s == pytest.approx(0.0)
+        found = statistics(world)["inference_stats"]
+        times_ns = {name: found[name]["ns"] for name in ("success", "queue", "compute_input")}
+        assert times_ns == pytest.approx({"success": 50e6, "queue": 0.0, "compute_input": 30e6}, abs=1e3)
+        counts = world.plane.counts.by_family["f"]
+        assert counts.queue.total == pytest.approx(0.0)
+        assert counts.latency.total == pytest.approx(0.05)
+
+    run(counted)
 
 
 def test_batches_and_requests_are_counted_apart() -> None:

@@ -61,9 +61,13 @@ class Quota(WeightedShares[HostClass]):
             self.withdraw(rows)
 
     def withdraw(self, rows: int) -> None:
-        """Rows have left the queue without being taken: the classes with the most quota lose them."""
-        while rows > 0:
-            largest = max(self.classes, key=attrgetter("quota"))
+        """Rows have left the queue without being taken: the classes with the most quota lose them.
+
+        Raises `ValueError` where these are more than all quota: a bug.
+        """
+        for largest in sorted(self.classes, key=attrgetter("quota"), reverse=True):
             lost = min(rows, largest.quota)
             largest.quota -= lost
             rows -= lost
+        if rows:
+            raise ValueError(f"{rows} rows more than the quota have left the queue")

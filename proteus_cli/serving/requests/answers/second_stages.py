@@ -191,8 +191,8 @@ class SecondStages:
         deferred = DeferredInFlight(
             request.id, request.family, request.arrival_s, request.deadline_s, rows, request.slo_s, request.priority,
             max(request.min_accuracy, route.min_accuracy), bounds, done=nobody, inputs=_rows_of(request, unsure),
-            origin=request, first=own, queue_s=answer.queue_s, took_s=took_s, unsure=unsure,
-            first_accuracy=by_first, second_accuracy=by_both, confidence=confidence, first_j=first_j,
+            decoding_s=request.decoding_s, origin=request, first=own, queue_s=answer.queue_s, took_s=took_s,
+            unsure=unsure, first_accuracy=by_first, second_accuracy=by_both, confidence=confidence, first_j=first_j,
         )  # fmt: skip
         room_frac = self.routes.room_frac(route, int(levels[unsure].min()))
         admitted = self._controller.dispatch.defer(deferred, now_s, room_frac)

@@ -59,10 +59,11 @@ class SampleCapture:
 
     def admitted(self, request: InFlightRequest, client_id: str | None) -> None:
         """A request whose id is ``next_id`` or higher was admitted, and its tensors are read."""
-        is_chosen = request.id == self.next_id
+        if request.id > self.next_id:  # the drawn one was refused, or a probe: each one after it has the same chance
+            self._draw(request.id)
+        if request.id != self.next_id:
+            return
         self._draw(request.id + 1)
-        if not is_chosen:
-            return  # the one that was drawn was refused
         size = sum(map(_size, request.inputs))
         reason = self._why_not(request, size)
         if reason is not None:

@@ -85,7 +85,7 @@ class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, 
         Annotated[float, Meta(ge=0, description="With `max_energy_j`: the joules that the answer took, by its power.")]
         | UnsetType
     ) = UNSET
-    queue_us: Annotated[Count, Meta(description="Microseconds from the request's arrival until the batch ran.")]
+    queue_us: Annotated[Count, Meta(description="Microseconds from the request's admission until the batch ran.")]
 
 
 class ResponseTensorParameters(Struct, frozen=True, forbid_unknown_fields=True):

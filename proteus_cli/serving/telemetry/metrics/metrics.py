@@ -75,7 +75,7 @@ _HISTOGRAMS: tuple[tuple[MetricDescription, Callable[[FamilyCounts], Histogram]]
         lambda counts: counts.latency,
     ),
     (
-        histogram("proteus_queue_duration_seconds", "Time from arrival to the start of the batch.", "family"),
+        histogram("proteus_queue_duration_seconds", "Time from admission to the start of the batch.", "family"),
         lambda counts: counts.queue,
     ),
     (
@@ -145,7 +145,12 @@ _TRITON: tuple[tuple[str, str, Callable[[FamilyCounts], float]], ...] = (
         "Time from arrival to answer, of successes.",
         lambda of: round(of.request_s * 1e6),
     ),
-    ("nv_inference_queue_duration_us", "Time before the batch, of successes.", lambda of: round(of.queue_s * 1e6)),
+    ("nv_inference_queue_duration_us", "Time in the queue, of successes.", lambda of: round(of.queue_s * 1e6)),
+    (
+        "nv_inference_compute_input_duration_us",
+        "Time of decoding long requests before they are admitted, of successes.",
+        lambda of: round(of.decoding_s * 1e6),
+    ),
     ("nv_inference_compute_infer_duration_us", "Time in batches, of successes.", lambda of: round(of.compute_s * 1e6)),
 )
 

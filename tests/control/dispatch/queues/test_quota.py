@@ -1,5 +1,6 @@
 from collections.abc import Sequence
 
+import pytest
 from builders import hosted
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,6 +109,15 @@ def test_rows_are_withdrawn_from_the_host_with_the_most_quota() -> None:
     assert rows_of(quota) == [2, 1]
     quota.withdraw(3)
     assert rows_of(quota) == [0, 0]
+
+
+def test_more_rows_than_the_quota_are_an_error_and_no_endless_loop() -> None:
+    quota = quota_over(3, 1)
+    quota.assign(2)
+    with pytest.raises(ValueError, match="1 rows more than the quota"):
+        quota.withdraw(3)
+    with pytest.raises(ValueError, match="1 rows more than the quota"):
+        quota.consume(quota.classes[0], 1)
 
 
 def test_a_class_that_takes_more_than_its_quota_owes_nothing() -> None:

@@ -14,6 +14,7 @@ from one_device import AT_ONCE_S, SLOW_S, World, run
 
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import RequestError
+from proteus_cli.serving.requests.query import Query
 from proteus_cli.serving.requests.samples import writer as writing
 from proteus_cli.serving.requests.samples.writer import SampleSettings, SampleWriter
 from proteus_cli.store.samples.chunk import Chunk, read_chunk
@@ -65,6 +66,22 @@ def test_a_share_of_requests_is_kept_with_inputs_and_answers_and_others_are_left
     assert all(each.classes.tolist() == [1] * len(each.classes) for each in found)
     margins = [2 * (second - first) for first, second in chosen]
     assert np.allclose(np.concatenate([each.confidences for each in found]), margins)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.99])
+def test_requests_that_are_probed_first_are_captured_as_often_as_others(tmp_path: Path, share: float) -> None:
+    """The ids of probes are never admitted; so are those of refused requests."""
+    captured_requests = 0
+
+    async def story(world: World) -> None:
+        nonlocal captured_requests
+        for number in range(REQUESTS):
+            world.plane.admission.probe(Query("f", 1, ((0, False),)), world.plane.clock())
+            captured_requests += world.submit(number, 0.0).done != world.results.append
+            await settled(world)
+
+    played(tmp_path, share, story)
+    assert abs(captured_requests / REQUESTS - share) < 0.15  # 6 standard deviations at a share of 0.5
 
 
 def calls_of(root: Path, *, captures: bool) -> int:

@@ -74,8 +74,10 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
                 counts.ended(Outcome.SERVED, variant, device, requests=12_345)
                 counts.ended(Outcome.LATE, variant, device)
                 counts.ran(rows=2, compute_s=0.009, now_s=1.0)
-                counts.waited([0.001, 0.02], 0.01)
-                counts.served(1, rows=1, waited_s=0.001, took_s=0.01, compute_s=0.009, accuracy=0.9, now_s=1.0)
+                counts.waited([0.001, 0.02], [0.011, 0.03])
+                counts.served(
+                    1, rows=1, decoding_s=0.002, waited_s=0.001, took_s=0.01, compute_s=0.009, accuracy=0.9, now_s=1.0
+                )  # fmt: skip
     for number in range(50):
         controller.offer(make_request(number, family=names[0]), 1.0)
     plane.admission.count_refusal(BadRequest("a test"))
