@@ -27,7 +27,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("init", cls=Command)(init.init)
-app.command("devices", cls=Command)(devices.devices)
+app.add_typer(devices.app, name="devices")
 app.add_typer(catalog.app, name="catalog")
 app.add_typer(task.app, name="task")
 app.command("profile", cls=Command)(profile.profile)

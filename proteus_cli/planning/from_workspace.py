@@ -94,13 +94,14 @@ def planner_settings(
     rules: Rules | None = None,
     time_limit_s: float = TIME_LIMIT_S,
     spares: bool | None = None,
+    strict: bool = True,
 ) -> PlannerSettings:
     """The planner of a policy for the devices of ``profiles``, with the live accuracies that are recorded there.
 
-    Raises `ArtefactError` if one is missing or stale.
+    Raises `ArtefactError` if one is missing, or with ``strict`` stale.
     """
     catalog, sources = workspace.catalog(), workspace.sources(profiles)
-    for profile in sources:
+    for profile in sources if strict else ():
         require_current_models(catalog, profile, workspace)
     known_sharing = sharing_paths(workspace, sources) if (rules or policy.rules).is_resident_set else []
     return PlannerSettings(

@@ -99,7 +99,7 @@ def writing(path: Path, mode: int = _ANYONE) -> Iterator[IO[bytes]]:
         with _temporary_beside(place, mode) as (file, temporary):
             yield file
             _sync(file)
-            temporary.replace(place)
+            _rename(temporary, place)
 
 
 def write_in_order(contents: Mapping[Path, bytes]) -> None:
@@ -123,7 +123,7 @@ def write_in_order(contents: Mapping[Path, bytes]) -> None:
                 written.append((place, temporary))
         for place, temporary in written:
             with _as_artefact_error(place):
-                temporary.replace(place)
+                _rename(temporary, place)
 
 
 def move_in_order(files: Mapping[Path, Path]) -> None:
@@ -223,6 +223,16 @@ def _temporary_beside(path: Path, mode: int = _ANYONE) -> Iterator[tuple[IO[byte
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _rename(old: Path, new: Path) -> None:
+    """Rename a file, and bring the new name to the disk."""
+    old.replace(new)
+    directory = os.open(new.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _sync(file: IO[bytes]) -> None:

@@ -17,7 +17,7 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import ARTEFACT, CATALOG, found_in, read_bytes, sha256_of
 from proteus_cli.store.catalog_files import parse_catalog, read_labels
 from proteus_cli.store.digests import content_digest, model_digest
-from proteus_cli.store.files import read_json
+from proteus_cli.store.files import read_json, remove
 from proteus_cli.store.models.exit_chains import ExitChain, chain_digest, chain_file, stage_digests
 from proteus_cli.store.models.prepared_models import (
     Preparation,
@@ -257,6 +257,25 @@ class Workspace:
         if not devices:
             raise ArtefactError(f"No profiles in `{self.profiles_dir}`.", hint=hint)
         return {device: self.profile(device) for device in devices}
+
+    def forget(self, name: str) -> list[str]:
+        """Remove the profiles of a device, or of all devices of a host, with what was measured beside them.
+
+        Returns the devices. Raises `ArtefactError` where there is none, or a file cannot be removed.
+        """
+        known = sorted(self._profiled())
+        devices = [device for device in known if name and name in {device, host_of(device)}]
+        if not devices:
+            raise ArtefactError(
+                f"No profile of `{name}` in `{self.profiles_dir}`.", hint=f"there are: {', '.join(known) or 'none'}"
+            )
+        for device in devices:
+            remove(self.answers_path(device))
+            remove(self.sharing_path(device))
+            remove(self.version_profile_path(device))
+            remove(self.version_answers_path(device))
+            remove(self.profile_path(device))  # last: it names the device, where another file cannot be removed
+        return devices
 
     def profile(self, device: str) -> Profile:
         """The profile of one device. Raises `ArtefactError`."""

@@ -321,7 +321,8 @@ def test_a_full_disk_below_stdout_is_an_error(tiny: Tiny, call: tuple[str, ...],
 # --- help
 
 COMMANDS = [
-    (), ("init",), ("devices",), ("profile",), ("plan",), ("serve",), ("replay",), ("doctor",), ("demo",),
+    (), ("init",), ("devices",), ("devices", "forget"), ("profile",), ("plan",), ("serve",), ("replay",), ("doctor",),
+    ("demo",),
     ("trace",), ("trace", "make"), ("trace", "convert"), ("trace", "info"), ("catalog",), ("catalog", "add"),
     ("catalog", "derive"), ("agent",), ("cluster",), ("cluster", "key"), ("samples",), ("samples", "export"),
     ("task",), ("task", "add"), ("task", "retrain"), ("task", "list"), ("task", "show"),

@@ -543,3 +543,53 @@ def test_what_sharing_is_taken_to_cost_is_said_of_a_plan_and_of_a_sweep(workspac
     swept = plan(workspace, *one, "--residency", "2", "--sweep", "60qps:70qps:10qps", "--json")
     assert swept.stderr.count(free) == 1
     assert len(json.loads(swept.stdout)) == 2
+
+
+def test_a_plan_is_for_this_machine_and_says_which_hosts_it_leaves_out(tiny: Tiny) -> None:
+    add_profiles(tiny, ["cpu0", "b/cpu0", "c/cpu0"])
+    ended = proteus("plan", "--demand", "10qps", "-w", tiny.root)
+    assert [*tiny.place.plan(Path("plan")).devices] == ["cpu0", "cpu1"]
+    assert "left out the profiles of b, c: `--cluster`" in ended.stderr
+
+
+def test_a_plan_for_a_cluster_is_for_its_hosts_and_this_machine(tiny: Tiny) -> None:
+    add_profiles(tiny, ["cpu0", "b/cpu0", "c/cpu0"])
+    hosts = tiny.root / "hosts.toml"
+    hosts.write_text('[hosts.b]\naddress = "127.0.0.1:7000"\n')
+    ended = proteus("plan", "--demand", "10qps", "--cluster", hosts, "-w", tiny.root)
+    assert [*tiny.place.plan(Path("plan")).devices] == ["cpu0", "cpu1", "b/cpu0"]
+    assert "left out the profiles of c:" in ended.stderr
+
+
+def test_where_only_hosts_have_profiles_the_plan_is_for_them(tiny: Tiny) -> None:
+    for device in DEVICES:
+        tiny.place.forget(device)
+    add_profiles(tiny, ["b/cpu0"])
+    ended = proteus("plan", "--demand", "10qps", "-w", tiny.root)
+    assert [*tiny.place.plan(Path("plan")).devices] == ["b/cpu0"]
+    assert "only hosts have profiles (b)" in ended.stderr
+
+
+@pytest.mark.parametrize(("name", "left"), [("b", ["cpu0", "cpu1"]), ("b/cpu1", ["cpu0", "cpu1", "b/cpu0"])])
+def test_profiles_of_a_host_or_a_device_are_removed_with_what_lies_beside_them(
+    tiny: Tiny, name: str, left: list[str]
+) -> None:
+    add_profiles(tiny, ["cpu0", "b/cpu0", "b/cpu1"])
+    for beside in (tiny.place.answers_path("b/cpu1"), tiny.place.version_profile_path("b/cpu1")):
+        beside.parent.mkdir(parents=True, exist_ok=True)
+        beside.touch()
+    ended = proteus("devices", "forget", name, "-w", tiny.root)
+    assert ended.code == 0, ended.stderr
+    assert "b/cpu1" in ended.stderr
+    assert [*tiny.place.profiles()] == left
+    assert not tiny.place.answers_path("b/cpu1").exists()
+    assert not tiny.place.version_profile_path("b/cpu1").exists()
+
+
+def test_profiles_that_are_not_there_are_not_removed(tiny: Tiny) -> None:
+    add_profiles(tiny, ["cpu0"])
+    for name in ("b", ""):
+        ended = proteus("devices", "forget", name, "-w", tiny.root)
+        assert f"No profile of `{name}`" in ended.refused()
+        assert "there are: cpu0, cpu1" in ended.stderr
+    assert "`--json` is for the list of devices" in proteus("devices", "--json", "forget", "cpu0").refused()

@@ -209,7 +209,8 @@ def test_what_the_commands_say_of_a_cluster(made: Tiny) -> None:
         assert all(variant.points[0].runs > 0 for variant in stored.variants)
         assert stored.network is not None
         assert 0 < stored.network.round_trip_s < min(variant.points[0].mean_s for variant in stored.variants)
-        planned = proteus("plan", "--demand", "50qps", "-o", made.root / "plans" / "measured.json", "-w", made.root)
+        plan = made.root / "plans" / "measured.json"
+        planned = proteus("plan", "--demand", "50qps", "--cluster", hosts, "-o", plan, "-w", made.root)
         assert planned.code == 0, planned
         with serving(made.root, Path("measured"), "--cluster", str(hosts)) as live:
             assert answered_by(live) in {"a/cpu0", "b/cpu0"}

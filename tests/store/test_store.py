@@ -2,6 +2,7 @@ import errno
 import json
 import os
 import signal
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,7 +106,12 @@ def test_a_file_that_is_replaced_keeps_its_mode(mode: int, tmp_path: Path, monke
     path, modes = tmp_path / "plan.json", set[int]()
     path.write_text("old")
     path.chmod(mode)
-    monkeypatch.setattr(os, "fsync", lambda file: modes.add(os.fstat(file).st_mode & 0o777))
+
+    def fsync(file: int) -> None:
+        if stat.S_ISREG(os.fstat(file).st_mode):  # not the directory
+            modes.add(os.fstat(file).st_mode & 0o777)
+
+    monkeypatch.setattr(os, "fsync", fsync)
     with umask(0o022):
         store.write_bytes(path, b"new")
         store.write_in_order({path: b"newer"})
@@ -180,7 +186,7 @@ def test_the_content_is_on_disk_before_the_name_points_to_it(tmp_path: Path, mon
 
     monkeypatch.setattr(os, "fsync", fsync)
     store.write_bytes(path, b"new")
-    assert seen == [("old", ["new"])]
+    assert seen == [("old", ["new"]), ("new", [])], "the second one is of the directory"
     assert path.read_text() == "new"
 
 
@@ -685,3 +691,15 @@ def test_an_interrupt_while_a_file_is_written_comes_after_that_and_leaves_no_oth
     assert [path.name for path in tmp_path.iterdir()] == ["new.json"]
     assert json.loads((tmp_path / "new.json").read_text()) == {"a": 1}
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_new_name_is_on_the_disk_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced, fsync = list[str](), os.fsync
+
+    def recording(handle: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{handle}").readlink()))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", recording)
+    store.write_text(tmp_path / "a.json", "{}")
+    assert synced[-1] == str(tmp_path)

@@ -82,6 +82,16 @@ def _as_typed(value: Any) -> Any:
     return value if isinstance(value, bool) else str(value)
 
 
+def require_no_flags(context: typer.Context, purpose: str) -> None:
+    """Raise `UsageError` where an option of a group, which is for a ``purpose``, stands before one of its commands."""
+    given = sorted(flags(context))
+    if given:
+        name = f"{context.info_name} {context.invoked_subcommand}"
+        raise UsageError(
+            f"`{given[0]}` is for {purpose}, not for `{name}`.", hint=f"options of `{name}` come after its name"
+        )
+
+
 def flags(context: typer.Context) -> set[str]:
     """The long options that were given on the command line itself, not by the environment or `proteus.toml`."""
     sources = ((parameter, context.get_parameter_source(parameter.name or "")) for parameter in context.command.params)

@@ -19,6 +19,10 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus devices", "list the devices, and whether they are profiled"),
         ("proteus devices --json", "the same as JSON, with all that is known of GPUs"),
     ),
+    "proteus devices forget": (
+        ("proteus devices forget b", "remove the profiles of all devices of the host `b`"),
+        ("proteus devices forget b/cpu0", "of one of its devices"),
+    ),
     "proteus catalog": (
         ("proteus catalog add things thing.onnx --slo 200ms", "make a family of one model"),
         ("proteus catalog derive thing --int8 --calibration calib.npz", "derive a variant from it"),

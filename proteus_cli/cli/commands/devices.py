@@ -3,7 +3,11 @@
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from proteus_cli.cli import console
+from proteus_cli.cli.command_line.command import Command, Group
+from proteus_cli.cli.command_line.defaults import require_no_flags
 from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 
@@ -17,7 +21,12 @@ if TYPE_CHECKING:
     from proteus_cli.serving.devices.remote.links.host_list import HostList
 
 
+app = typer.Typer(cls=Group, rich_markup_mode=None)
+
+
+@app.callback(invoke_without_command=True)
 def devices(
+    context: typer.Context,
     *,
     cluster: cluster_options.Cluster = None,
     cluster_key: cluster_options.ClusterKey = None,
@@ -28,12 +37,23 @@ def devices(
 
     The section `devices` of proteus.toml defines which cores make a device; on a host, that of its agent does.
     """
+    if context.invoked_subcommand is not None:
+        require_no_flags(context, "the list of devices")
+        return
     from proteus_cli.cli.workflows.cluster.hosts import host_list
 
     if cluster is None:
         _show_local(workspace_dir, json=json)
     else:
         _show_cluster(workspace_dir, host_list(cluster, cluster_key, workspace_dir), json=json)
+
+
+@app.command(cls=Command)
+def forget(name: common.HostOrDevice, *, workspace_dir: common.Workspace = common.WORKSPACE) -> None:
+    """Remove the profiles of a host or a device. Plans that were made from them have to be made again."""
+    from proteus_cli.store import Workspace
+
+    console.say(f"removed the profiles of {', '.join(Workspace(workspace_dir).forget(name))}")
 
 
 def _show_local(workspace_dir: "Path", *, json: bool) -> None:

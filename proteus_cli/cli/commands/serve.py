@@ -48,6 +48,7 @@ def serve(
     drain_timeout: options.DrainTimeout = common.unparsed("10s"),
     attainment: common.Attainment = None,
     replan: options.Replan = "auto",
+    strict: options.Strict = False,
     resume: options.Resume = True,
     plan_history: options.PlanHistory = 1000,
     state: options.State = None,
@@ -107,7 +108,8 @@ def serve(
         samples=SampleSettings(workspace.samples_dir, samples, int(samples_space), samples_for) if samples else None,
     )  # fmt: skip
     served = DeploymentOptions(
-        replan, batching, Emulation(fleet) if emulate else None, resume=resume, kept_plans=plan_history,
+        replan, batching, Emulation(fleet) if emulate else None, strict=strict, resume=resume,
+        kept_plans=plan_history,
         in_processes=executor is options.ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
         drift_after_s=drift_after, record=record, shifts=shifts, memory=memory, attainment=attainment,
         hosts=host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None,

@@ -92,6 +92,7 @@ Fleet = Annotated[
         rich_help_panel=sections.DEVICES,
     ),
 ]
+HostOrDevice = Annotated[str, Argument(metavar="NAME", help="A host, such as `b`, or a device, such as `b/cpu0`.")]
 Ca = Annotated[
     Path | None,
     Option(

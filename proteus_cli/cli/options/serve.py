@@ -117,6 +117,14 @@ Replan = Annotated[
         help="When to re-plan: never, at this interval, or when the plan no longer fits the demand.",
     ),
 ]
+Strict = Annotated[
+    bool,
+    Option(
+        "--strict",
+        help="Don't start where a model, an eval split or an accuracy is not the one that was measured. Else the "
+        "server starts without such variants.",
+    ),
+]
 Resume = Annotated[
     bool,
     _adaptation(

@@ -7,13 +7,14 @@ import typer
 
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, Group
-from proteus_cli.cli.command_line.defaults import flags
+from proteus_cli.cli.command_line.defaults import require_no_flags
+from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options.groups import plan as options
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from proteus_cli.domain.plan.plan import Plan
     from proteus_cli.domain.plan.rules import Rules
@@ -34,6 +35,8 @@ def plan(
     attainment: common.Attainment = None,
     policy: options.Policy = common.POLICY,
     fleet: common.Fleet = None,
+    cluster: cluster_options.Cluster = None,
+    cluster_key: cluster_options.ClusterKey = None,
     residency: options.Residency = "1",
     reserve: options.Reserve = None,
     ban: options.Ban = None,
@@ -69,16 +72,21 @@ def plan(
     Objectives are met one after another, each fixed before the next: serve the most queries; then the highest accuracy;
     then, with --current, the fewest loads; then, with --pack, the fewest devices. The catalog can set limits of single
     families, and what they prefer to accuracy.
+
+    The devices are those of this machine with a profile; with --cluster, those of its hosts, too. Where only hosts have
+    profiles, they are planned for.
     """
     if context.invoked_subcommand is not None:
-        _require_no_flags(context)
+        require_no_flags(context, "making a plan")
         return
     from proteus_cli.cli.command_line.plan_rules import plan_rules
+    from proteus_cli.cli.workflows.cluster.hosts import host_list, known_hosts
     from proteus_cli.store import Workspace
 
     _require_compatible(sweep=sweep, plot=plot, explain=explain, current=current, strict=strict)
     workspace = Workspace(workspace_dir)
-    catalog, profiles = workspace.catalog(), _profiles(workspace, fleet)
+    hosts = known_hosts(host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None)
+    catalog, profiles = workspace.catalog(), _profiles(workspace, fleet, hosts)
     rules = plan_rules(
         catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
         min_expected_accuracy=min_expected_accuracy, max_share=max_share, capacity=capacity, slo_fraction=slo_fraction,
@@ -141,21 +149,28 @@ def _deliver(
     deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explains, json=json)
 
 
-def _profiles(workspace: "Workspace", fleet: str | None) -> "Mapping[str, Profile]":
-    """Those of the devices to plan for, with what sharing costs."""
+def _profiles(workspace: "Workspace", fleet: str | None, hosts: "Collection[str] | None") -> "Mapping[str, Profile]":
+    """The profiles of the devices to plan for, with what sharing costs. ``hosts`` as from `known_hosts`."""
     from proteus_cli.domain.fleet import fleet_of
     from proteus_cli.store.sharing import with_sharing
 
-    return with_sharing(workspace, fleet_of(workspace.profiles(), fleet))
+    profiles = workspace.profiles()
+    return with_sharing(workspace, _of_hosts(profiles, hosts) if fleet is None else fleet_of(profiles, fleet))
 
 
-def _require_no_flags(context: typer.Context) -> None:
-    given = sorted(flags(context))
-    if given:
-        raise UsageError(
-            f"`{given[0]}` is for making a plan, not for `plan {context.invoked_subcommand}`.",
-            hint=f"options of `plan {context.invoked_subcommand}` come after its name",
-        )
+def _of_hosts(profiles: "Mapping[str, Profile]", hosts: "Collection[str] | None") -> "Mapping[str, Profile]":
+    """The profiles of this machine and of ``hosts`` (None: of any), else all; says which are left out."""
+    if hosts is None:
+        return profiles
+    used = {device: each for device, each in profiles.items() if not each.device.host or each.device.host in hosts}
+    others = ", ".join(dict.fromkeys(each.device.host for device, each in profiles.items() if device not in used))
+    if not used:
+        console.say(f"only hosts have profiles ({others}), so the plan is for them: serve it with `--cluster`")
+        return profiles
+    if others:
+        how = "`--cluster` plans for hosts, `proteus devices forget HOST` removes them"
+        console.say(f"left out the profiles of {others}: {how}")
+    return used
 
 
 def _require_compatible(

@@ -9,16 +9,18 @@ from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.cli.command_line.memory import memory_limits
 from proteus_cli.cli.workflows.cluster.hosts import known_hosts
 from proteus_cli.cli.workflows.deployment.joining import WorkspaceProfiles
-from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, model_digests
+from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, current_profiles, model_digests
 from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
 from proteus_cli.cli.workflows.deployment.resources import Emulation, Resources
 from proteus_cli.cli.workflows.deployment.starting_plan import starting_plan
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans, base_of
 from proteus_cli.control.policies import Policy, batcher_named, live_policy_named, with_replanning
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog.changes import CatalogContent
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.record import Base
+from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
@@ -37,6 +39,7 @@ SOLVE_LIMIT_S = 2.0  # shorter than for `proteus plan`: in a server a good plan 
 class DeploymentOptions:
     """How a plan is to be served, as it is written on a command line; ``emulation`` where devices are emulated.
 
+    With ``strict``, no profile may be stale; else the server starts without the variants of which one is.
     With ``resume``, if the last server that was started with this plan was killed, the plan is the one that was in
     force then, if that is current; and live conditions count that the last server of the workspace had. ``kept_plans``:
     how many to keep in ``plans/history/``. ``drift_after_s``: how long a profile must be wrong to be recalibrated; 0:
@@ -51,6 +54,7 @@ class DeploymentOptions:
     replan: str = "auto"
     batching: str | None = None
     emulation: Emulation | None = None
+    strict: bool = False
     resume: bool = True
     kept_plans: int = 1000
     in_processes: bool = False
@@ -88,9 +92,23 @@ def deployment_of(name: Path, workspace: Workspace, options: DeploymentOptions =
     for line in sharing_gaps(workspace, resources.profiles, plan.hosted()):
         log.info("sharing: %s", line)
     policy = options.policy(plan)
+    digests = model_digests(workspace, catalog, {})
+    measured, profiles = resources.profiles, resources.profiles
+    if not options.strict:
+        profiles = current_profiles(workspace, measured, CatalogContent(catalog, digests))
+        resources = replace(resources, profiles=profiles)
     settings = planner_settings(
-        workspace, policy, plan.headroom, profiles=resources.profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S
-    )
+        workspace, policy, plan.headroom, profiles=profiles, rules=plan.rules, time_limit_s=SOLVE_LIMIT_S,
+        strict=options.strict,
+    )  # fmt: skip
+    if stale := _stale_variants(measured, profiles, catalog):
+        log.warning(
+            "started without variants whose model, eval split or accuracy is not the one that was measured: %s. "
+            "`proteus profile` measures them, and then SIGHUP has the server read the catalog",
+            ", ".join(f"{key.family}/{key.variant}" for key in stale),
+        )
+        if any(profiles[each.device].of(each.family, each.variant) is None for each in plan.placements):
+            plan = settings.make().with_changes(rules=plan.rules)(plan.demand_qps, None)
     source = WorkspacePlans(workspace, name, resources, emulation, settings, options.attainment)
     followed = WorkspaceCatalog(source, options.catalog_budget_s)
     return Deployment(
@@ -117,13 +135,27 @@ def deployment_of(name: Path, workspace: Workspace, options: DeploymentOptions =
         max_unavailable_frac=options.max_unavailable_frac,
         catalog_source=followed,
         version_source=WorkspaceVersions(followed),
-        digests=model_digests(workspace, catalog, resources.profiles),
+        digests=digests,
         watches_catalog=options.watch,
         tunes_slots=not options.fixed_slots,
         conditions=_conditions(workspace, catalog, options),
         references=References(workspace) if options.shifts and not is_emulated else None,
         memory_bytes=_memory_bytes(options.memory, resources, is_emulated=is_emulated),
     )
+
+
+def _stale_variants(
+    measured: Mapping[str, Profile], current: Mapping[str, Profile], catalog: Catalog
+) -> list[VariantKey]:
+    """The variants of the catalog that a device was profiled with, and that its current profile lacks."""
+    lost = {
+        each.key
+        for device, profile in measured.items()
+        for each in profile.variants
+        if current[device].of(*each.key) is None
+    }
+    keys = [VariantKey(family.name, variant.name) for family, variant in catalog.variants]
+    return [key for key in keys if key in lost]
 
 
 def _journal(workspace: Workspace, base: Base, options: DeploymentOptions) -> JournalSettings | None:

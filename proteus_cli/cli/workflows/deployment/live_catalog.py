@@ -50,14 +50,12 @@ class WorkspaceCatalog:
     def measurements(self, files: CatalogFiles, types: Mapping[str, str]) -> Measurements:
         """See `CatalogSource`."""
         workspace, self._written_before = self._workspace, dict(self.plans.written)
-        splits = _split_digests(workspace, files.content.catalog)
         found = with_sharing(workspace, workspace.profiles_for(types))
         rules = self.plans.planner.rules
         is_shared = rules is not None and rules.is_resident_set
         known_sharing = sharing_paths(workspace, workspace.sources(found)) if is_shared else []
         inputs = workspace.digests([workspace.catalog_path, *workspace.profile_paths(found), *known_sharing])
-        profiles = {device: _current(profile, files.content, splits) for device, profile in found.items()}
-        return Measurements(profiles, inputs)
+        return Measurements(current_profiles(workspace, found, files.content), inputs)
 
     async def measure(self, lacking: MeasurableDevices, say: Say) -> None:
         """See `CatalogSource`."""
@@ -147,8 +145,15 @@ def _split_digests(workspace: Workspace, catalog: Catalog) -> dict[str, str | No
     return {family: None if path is None else digest_of_split(path) for family, path in paths.items()}
 
 
+def current_profiles(
+    workspace: Workspace, profiles: Mapping[str, Profile], content: CatalogContent
+) -> dict[str, Profile]:
+    """The profiles with what was measured of the models, the eval splits and the accuracies that there are now."""
+    splits = _split_digests(workspace, content.catalog)
+    return {device: _current(profile, content, splits) for device, profile in profiles.items()}
+
+
 def _current(profile: Profile, content: CatalogContent, splits: Mapping[str, str | None]) -> Profile:
-    """The profile with what was measured of the models, the eval splits and the accuracies that there are now."""
     variants = {VariantKey(f.name, v.name): (f, v) for f, v in content.catalog.variants}
     current = tuple(
         measured

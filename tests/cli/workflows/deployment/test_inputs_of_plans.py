@@ -5,10 +5,11 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tiny import Tiny, add_plan, add_profiles, make_workspace
+from tiny import Tiny, add_plan, add_profiles, make_workspace, mlp
 
-from proteus_cli.cli.workflows.deployment.deployment import deployment_of
+from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
 from proteus_cli.control.devices.drift import Correction, Estimate
+from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.store import write_json
@@ -68,3 +69,22 @@ def test_a_server_says_once_what_its_plan_takes_sharing_to_cost(made: Tiny, capl
     write_json(path, msgspec.structs.replace(plan, placements=(*plan.placements, *beside)))
     opened(made)
     assert caplog.text.count("sharing: shapes-m, shapes-s on a cpu-1c: taken to cost each other no time") == 1
+
+
+@pytest.mark.parametrize(("overwritten", "hosted"), [("shapes-m", {"shapes-s"}), ("shapes-s", {"shapes-l"})])
+def test_a_server_starts_without_a_variant_whose_model_was_overwritten(
+    made: Tiny, caplog: pytest.LogCaptureFixture, overwritten: str, hosted: set[str]
+) -> None:
+    """If the plan hosts the variant, another plan is made for the same demand."""
+    mlp(made.model(overwritten), hidden=5)
+    deployment = deployment_of(Path("plan"), made.place)
+    (profile,) = deployment.profiles.values()
+    assert overwritten not in {each.variant for each in profile.variants}
+    assert {each.variant for each in deployment.plan.placements} == hosted
+    assert f"is not the one that was measured: shapes/{overwritten}. `proteus profile` measures" in caplog.text
+
+
+def test_a_strict_server_does_not_start_with_a_model_that_was_overwritten(made: Tiny) -> None:
+    mlp(made.model("shapes-m"), hidden=5)
+    with pytest.raises(ArtefactError, match=r"`shapes/shapes-m` in the profile of `cpu0` was measured with another"):
+        deployment_of(Path("plan"), made.place, DeploymentOptions(strict=True))

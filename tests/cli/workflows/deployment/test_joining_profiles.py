@@ -99,7 +99,8 @@ def test_a_device_that_is_like_a_known_one_gets_its_measurements_in_a_file_of_it
     assert profile.measured_on == "cpu0"
     assert made.place.profile("b/cpu0") == profile
     made.place.require_current(source.inputs())
-    planned = proteus("plan", "--demand", "10qps", "-w", made.root, "--json").document()
+    hosts = ("--cluster", made.root / "hosts.toml")
+    planned = proteus("plan", "--demand", "10qps", *hosts, "-w", made.root, "--json").document()
     assert [*planned["fleet"].values()] == [["cpu0", "b/cpu0"]]
 
 
