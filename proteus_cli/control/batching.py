@@ -12,12 +12,12 @@ from proteus_cli.domain.request import Request
 class Start(msgspec.Struct, frozen=True, gc=False):
     """Launch a batch of at most ``rows`` now, from the request at that ``place`` in the queue on.
 
-    ``by_standby``: not of the active variant, but of the standby for the overflow.
+    ``standby`` runs it in place of the active variant.
     """
 
     rows: int
     place: int = 0
-    by_standby: bool = False
+    standby: Host | None = None
 
 
 class Delay(msgspec.Struct, frozen=True, gc=False):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import chain, islice
 
 from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
@@ -49,7 +50,8 @@ class WorkSelector:
             return batching
         hopeless = self._hopeless(source, now_s)
         if hopeless:
-            return self._by_standby(worker, source, now_s, before=hopeless) or _drop(source, hopeless)
+            by_warm = self._by_warm(worker, source, now_s)
+            return by_warm or self._by_standby(worker, source, now_s, before=hopeless) or _drop(source, hopeless)
         return self._delegate(worker, source, now_s) if isinstance(batching, CannotMeetDeadline) else batching
 
     def or_overflow(
@@ -61,8 +63,10 @@ class WorkSelector:
         """
         if source.overflow is None:
             return source, start
-        by_standby = start if start.by_standby else self.overflow_batch(worker, source, rows, now_s)
-        return (source, start) if by_standby is None else (source.overflow, by_standby)
+        by_standby = start if start.standby is not None else self.overflow_batch(worker, source, rows, now_s)
+        if by_standby is None:
+            return source, start
+        return replace(source.overflow, hosted=by_standby.standby or source.overflow.hosted), by_standby
 
     def overflow_batch(self, worker: WorkerState, source: WorkSource, rows: int, now_s: float) -> Start | None:
         """A batch of the standby for the overflow, where more waits than active variants can answer in time.
@@ -159,7 +163,20 @@ class WorkSelector:
         asking = chain.from_iterable(islice(each, start.place + start.rows) for each in queues)
         if any(not takes_standby(request, own.hosted) for request in asking):
             return None
-        return Start(start.rows, start.place, by_standby=True)
+        return Start(start.rows, start.place, own.hosted)
+
+    def _by_warm(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | None:
+        """A batch of the most accurate warm variant of the device that answers the first request in time."""
+        head, queues = source.queue.head(), source.family_queue.queues_of(source.host_class).values()
+        left_s = (self._batcher.due_s(head) - now_s) / worker.slowdown.factor
+        for standby in source.hosted.warm if source.overflow is not None else ():
+            if standby.least_latency(head.rows) > left_s:
+                continue
+            rows = min(sum([each.rows for each in queues]), standby.max_batch)
+            rows = max(standby.least_latency.max_rows_within(left_s, rows), head.rows)
+            if all(takes_standby(each, standby) for queue in queues for each in islice(queue, rows)):
+                return Start(rows, 0, standby)
+        return None
 
     def _earliest(self, worker: WorkerState, source: WorkSource, quota: int, now_s: float) -> Batching:
         """The largest batch of ``quota`` rows or fewer that is in time, from the earliest request from which it is.

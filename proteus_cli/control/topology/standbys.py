@@ -262,6 +262,13 @@ class Standbys:
             return None
         return replace(fastest.host, device=host.device)
 
+    def warm_for(self, host: Host, standbys: Collection[VariantKey]) -> tuple[Host, ...]:
+        """All ``standbys`` of the family on the device of a host that plans may place, the most accurate first."""
+        loadable = self._memory[host.device].loadable
+        found = (loadable[key].host for key in sorted(standbys) if key.family == host.family and key in loadable)
+        warm = (replace(each, device=host.device) for each in found if each is not None)
+        return tuple(sorted(warm, key=lambda each: -each.accuracy))
+
     def loadable(self, device: str, key: VariantKey) -> Loadable:
         """What loading a variant on a device takes. Raises `KeyError` where it cannot be loaded there."""
         return self._memory[device].loadable[key]

@@ -47,6 +47,7 @@ class Topology:
         self.loads_beside = False
         self._overflow: Mapping[Host, Host] = {}
         self._foreign: Sequence[Host] = ()
+        self._warm: Mapping[Host, tuple[Host, ...]] = {}
 
     @property
     def devices(self) -> Collection[str]:
@@ -210,7 +211,8 @@ class Topology:
     def _use_standbys(self) -> tuple[str, ...]:
         """Standbys have changed: from now on, those that there are answer the overflow. Returns the workers to ask."""
         now, before = (self._overflow_of(), self._foreign_of()), (self._overflow, self._foreign)
-        if _known_to_dispatch(*now) == _known_to_dispatch(*before):
+        warm = {host: self._standbys.warm_for(host, self.steps.standbys[host.device]) for host in now[0]}
+        if warm == self._warm and _known_to_dispatch(*now) == _known_to_dispatch(*before):
             return ()
         unhosted = self._host()
         assert not unhosted  # noqa: S101 - what is active has not changed, and it may answer all that waits
@@ -229,7 +231,8 @@ class Topology:
     def _host(self) -> Sequence[Request]:
         """Have what is hosted now share what waits, each host with its standby for the overflow; returns as `host`."""
         self._overflow, self._foreign = overflow, foreign = self._overflow_of(), self._foreign_of()
-        hosted = [replace(h, overflow=overflow[h]) if h in overflow else h for h in self.steps.hosted]
+        self._warm = warm = {host: self._standbys.warm_for(host, self.steps.standbys[host.device]) for host in overflow}
+        hosted = [replace(h, overflow=overflow[h], warm=warm[h]) if h in overflow else h for h in self.steps.hosted]
         return self._dispatch.host(hosted, foreign)
 
     def _overflow_of(self) -> dict[Host, Host]:

@@ -298,3 +298,21 @@ def test_a_standby_for_the_overflow_has_higher_priorities_first() -> None:
     assert isinstance(controller.offer(Request(99, "a", 0.0, 0.1, 1, priority=1), 0.0), Admitted)
     launch = launched(controller, "cpu0", 0.0)
     assert (launch.hosted.key, ids(launch)) == (FAST, [99, 0, 1, 2, 3, 4, 5, 6])
+
+
+def test_the_most_accurate_warm_variant_in_time_answers_what_no_active_variant_can() -> None:
+    """20 rows take the active variant 200 ms, one standby 60 ms, and a faster but less accurate one 20 ms."""
+    better = hosted(
+        "cpu9", "a", "better", latency_s={1: 0.003, 8: 0.024}, max_batch=8, capacity_qps=300.0, accuracy=0.8
+    )
+    loadable = {
+        GOOD: Loadable(1, 1.0, 4, 100.0),
+        FAST: Loadable(1, 1.0, 8, 1000.0, replace(STANDBY, is_standby=True)),
+        better.key: Loadable(1, 1.0, 8, 300.0, replace(better, weight=0.0, is_standby=True)),
+    }
+    controller = adopted(good(), limits={"cpu0": DeviceMemory("cpu", 3, loadable)})
+    times_s = {"good": {1: 0.01, 4: BATCH_S}, "better": {1: 0.003, 8: 0.024}, "fast": {1: 0.001}}
+    measured = [make_measured("a", name, 0.8, latency_s) for name, latency_s in times_s.items()]
+    controller.placeable.use({"cpu0": make_profile("cpu0", *measured)}, {GOOD, FAST, better.key})
+    assert isinstance(controller.offer(make_request(0, rows=20), 0.0), Admitted)
+    assert launched(controller, "cpu0", 0.0).hosted.key == better.key
