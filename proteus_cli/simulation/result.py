@@ -13,7 +13,7 @@ from proteus_cli.domain.request import RequestRecord
 class SimulationResult:
     """What happened: a record for each request, in the order of their ends, and the plans that were made.
 
-    ``changes`` are without those of `ReplanRequest.is_routine` that changed nothing but rates; ``losses`` are in order.
+    ``changes`` are without those that changed nothing but shares and batches; ``losses`` are in order.
     ``measured``: what plans count on in the end where first stages defer something else than was profiled.
     ``expected_attainment``, by family: what the plans in force expected, in the mean over the queries they were for.
     ``interrupted_s``: the virtual time at which Ctrl-C ended the run; requests that waited or ran have no record.

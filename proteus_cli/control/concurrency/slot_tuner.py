@@ -268,10 +268,10 @@ class SlotTuner:
             self._scatter += SCATTER_WEIGHT * (miss * miss - self._scatter)
             self._misses.pop(window.slots, None)
             return None
-        before = [(other, each) for other, each in self._misses.get(window.slots, ()) if (other > 0) == (miss > 0)]
-        self._misses[window.slots] = [*before, (miss, window)]
-        first = self._misses[window.slots][0][1]
-        return first if len(before) + 1 >= LEFT_WINDOWS and first in self.windows else None
+        before = self._misses.get(window.slots, ())
+        alike = [(other, each) for other, each in before if (other > 0) == (miss > 0) and each in self.windows]
+        self._misses[window.slots] = [*alike, (miss, window)]
+        return alike[0][1] if len(alike) + 1 >= LEFT_WINDOWS else None
 
     def _expected_s(self, known: Throughputs, window: SlotWindow) -> float:
         """The profiled work of a window's batches, by the estimate; 0 where too much of it is not known."""

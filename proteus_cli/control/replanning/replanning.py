@@ -61,6 +61,9 @@ class Replanning:
         self._notices.clear()
         if self.is_held(wanted, now_s):
             return None
+        if wanted is self._owed:  # it may have been asked for long ago
+            demand_qps = self._rule.target_demand(self._context(plan, now_s))
+            wanted = self._owed = replace(wanted, demand_qps=demand_qps, without=self._topology.outages)
         self._asked_s, self._answered = now_s, self._owed
         self._silent_at = {
             name: family.counts.total for name, family in self._families.items() if self._demand.is_silent(name, now_s)
@@ -159,8 +162,11 @@ class Replanning:
             self._owed = owed
 
     def hold(self, until_s: float) -> None:
-        """The plan in force is kept until then, unless outages change: a person chose it, or requests are drained."""
-        self.held_until_s, self._owed = until_s, None
+        """Keep the plan in force until then, unless outages change: a person chose it, or requests are drained.
+
+        A plan that was asked for is made after it.
+        """
+        self.held_until_s = until_s
 
     def is_held(self, wanted: ReplanRequest, now_s: float) -> bool:
         """Whether the plan in force is kept instead."""

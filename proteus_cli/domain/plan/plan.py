@@ -168,9 +168,8 @@ class Plan(Value, frozen=True, omit_defaults=True):
         return {device: frozenset(p.key for p in placed) for device, placed in self.by_device().items()}
 
     def hosts_as(self, other: "Plan") -> bool:
-        """Each device hosts the same variants, in the same batches."""
-        mine, others = ({(p.device, p.key, p.max_batch) for p in plan.placements} for plan in (self, other))
-        return mine == others
+        """Each device of the same fleet hosts the same variants, of the same inputs; shares and batches may differ."""
+        return (self.hosted(), self.fleet, self.inputs) == (other.hosted(), other.fleet, other.inputs)
 
     def swaps_from(self, before: "Plan", standbys: Mapping[str, frozenset[VariantKey]] = MappingProxyType({})) -> int:
         """How many variant loads it takes to come here from ``before``; ``standbys`` (by device) need none."""

@@ -33,7 +33,7 @@ def hosting_text(
     if len(texts) > MAX_PARTS:
         others = sum(len(devices) for devices in list(parts.values())[MAX_PARTS:])
         texts[MAX_PARTS:] = [counted(others, "more device")]
-    return "; ".join(texts) or "the same variants, with other shares"
+    return "; ".join(texts) or "the same variants"
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,7 +224,7 @@ class ControlLoop:
                     raise _NotWantedError(why_not)
 
             try:
-                if wanted.is_routine and plan.hosts_as(before):  # only rates change, which isn't worth a record
+                if plan.hosts_as(before):  # shares and batches change at most, which isn't worth a record
                     await self._fleet.deploy(plan, require_wanted)
                 else:
                     solve_s = plan.solver.solve_s

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from moving_knee import AimdSlots, Curve, FixedSlots, Ran, curve, poisson, run
 
-from proteus_cli.control.concurrency.slot_tuner import MAX_REMEMBERED, OVERLOADED_PAUSE_S, SlotTuner
+from proteus_cli.control.concurrency.slot_tuner import KEPT_WINDOWS, MAX_REMEMBERED, OVERLOADED_PAUSE_S, SlotTuner
 from proteus_cli.control.concurrency.surroundings import surroundings
 from proteus_cli.domain.catalog.catalog import VariantKey
 
@@ -144,6 +144,28 @@ def test_a_change_outside_has_it_look_again_at_once() -> None:
     told, silent = slots_after(told=True), slots_after(told=False)
     assert told[-1] == 4
     assert sum(told[300:]) >= sum(silent[300:])
+
+
+def test_a_miss_that_was_forgotten_does_not_hide_later_ones() -> None:
+    """One batch runs a third of the time, so no trial begins. More windows than are kept pass between the misses."""
+    tuner, now_s = SlotTuner(2, 0.0), 0.0
+
+    def windows(number: int, slots: int, work_s: float) -> None:
+        nonlocal now_s
+        tuner.settled = slots
+        for _ in range(number):
+            for _ in range(11):
+                exposure = tuner.began(now_s)
+                tuner.ended(exposure, work_s, now_s + WORK_S)
+                now_s += 3 * WORK_S
+            tuner.look(now_s)
+
+    windows(10, 1, WORK_S)
+    windows(1, 2, 1.3 * WORK_S)
+    windows(2 * KEPT_WINDOWS, 1, WORK_S)
+    assert tuner.begun_anew == 0
+    windows(2, 2, 1.3 * WORK_S)
+    assert tuner.begun_anew == 1
 
 
 def test_a_device_that_is_lost_begins_anew_with_the_slots_it_had() -> None:

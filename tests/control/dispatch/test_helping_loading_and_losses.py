@@ -583,6 +583,18 @@ def test_what_was_asked_for_while_a_plan_was_made_is_made_after_it() -> None:
         assert controller.replanning.decide(20.0) is None
 
 
+def test_a_hold_keeps_what_was_asked_for_and_plans_it_for_the_demand_after_it() -> None:
+    """One query comes after the wish: 0.1 qps in the mean of ten seconds, 1 in the last one."""
+    controller = controller_of(fast("cpu0"))
+    controller.replanning.ask("the catalog has changed", 1.0)
+    controller.replanning.hold(20.0)
+    assert controller.replanning.decide(10.0) is None
+    controller.offer(make_request(0, at_s=19.5), 19.5)
+    wanted = controller.replanning.decide(20.0)
+    assert wanted is not None
+    assert (wanted.reason, wanted.demand_qps["a"]) == ("the catalog has changed", 1.0)
+
+
 def test_all_slots_of_a_recovered_device_are_free() -> None:
     """Two slots, both running when it was lost."""
     host = fast("cpu0")

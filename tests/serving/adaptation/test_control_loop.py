@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from builders import hosted, make_placement, make_plan, make_request
+from msgspec.structs import replace
 from virtual_loop import VirtualLoop
 
 from proteus_cli.control.controller import Controller
@@ -256,6 +257,21 @@ def test_a_lost_device_is_planned_around_after_a_first_failure() -> None:
         assert len(world.asked) == 2
 
     run(World(NoFeasiblePlan("none"), FAST), story)
+
+
+def test_a_plan_that_only_moves_shares_is_in_force_and_not_told() -> None:
+    shares = replace(SLOW, placements=(replace(SLOW.placements[0], rate_qps=5.0, max_batch=2),))
+
+    async def story(world: World) -> None:
+        world.controller.replanning.ask("the catalog has changed", world.now_s)
+        await world.turns()
+        assert world.controller.plan is shares
+        assert world.control_loop.totals.made == 0
+        assert not world.control_loop.changes
+
+    world = World(shares)
+    run(world, story)
+    assert world.journal.origins == ["start"]
 
 
 def test_an_engine_that_cannot_be_loaded_and_a_bug_leave_the_plan_in_force() -> None:
