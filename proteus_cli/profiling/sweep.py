@@ -39,8 +39,8 @@ class Sweep:
     left after all of them is for what did not fit a share. A batch size of 2 or more is measured only if its fewest
     runs fit, or take less than to load the model again for them later. The accuracy comes as soon as it takes at most
     half of the time left, else last. If it never fits, that of the catalog stands. After the budget, batch sizes that
-    are known are not measured with more slots. Builds of engines, which are kept, come on top. ``measured`` counts the
-    cells that were measured, and not taken from the profile as it was.
+    are known are not measured with more slots. Builds of engines, which are kept, come on top: ``built_s`` seconds.
+    ``measured`` counts the cells that were measured, and not taken from the profile as it was.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Sweep:
         self._signatures: dict[str, dict[str, Signature]] = {}  # by family and variant
         self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
         self._late: dict[ProfileCell, None] = {}
-        self.measured = 0
+        self.measured, self.built_s = 0, 0.0
 
     @property
     def missing(self) -> tuple[ProfileCell, ...]:
@@ -96,7 +96,8 @@ class Sweep:
         prepare_s = time.perf_counter()
         build_s = self._backend.prepare(job.model, job.key)
         start_s = time.perf_counter()
-        stop_s, self._stop_s = stop_s + start_s - prepare_s, self._stop_s + start_s - prepare_s
+        built_s = start_s - prepare_s
+        stop_s, self._stop_s, self.built_s = stop_s + built_s, self._stop_s + built_s, self.built_s + built_s
         with self._backend.runner(job.model, job.key) as runner:
             load_s = time.perf_counter() - start_s
             self._require_same_tensors(job, runner.signature)
