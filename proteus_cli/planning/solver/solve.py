@@ -309,7 +309,7 @@ def _require_ok(status: highspy.HighsStatus) -> None:
 class _SilentHighs(highspy.Highs):  # type: ignore[misc]  # the library has no types
     """HiGHS without its banner on stdout, which carries our data.
 
-    The first call sets the output; any other call prints the banner first. The constructor makes one, to this method.
+    Any call but `setOptionValue` prints the banner if output is on. The constructor makes one such call: this method.
     """
 
     def enableCallbacks(self) -> None:  # noqa: N802 - the name is theirs
