@@ -104,6 +104,13 @@ def test_a_request_whose_rows_alone_take_longer_than_its_time_is_refused_and_no_
     assert controller.waiting == isinstance(answer, Admitted)
 
 
+def test_two_rows_are_refused_where_one_is_all_that_fits() -> None:
+    policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
+    controller = controller_hosting(hosted(latency_s={1: 0.060, 2: 0.120}), policy=policy, families=("a",))
+    assert controller.offer(make_request(0, rows=2), 0.0) == TooManyRows(1, 0.120)
+    assert isinstance(controller.offer(make_request(1), 0.0), Admitted)
+
+
 def test_a_deadline_that_not_even_one_row_can_meet_is_no_matter_of_rows() -> None:
     policy = Policy("test", "all", GreedyBatcher(), None)
     controller = controller_hosting(hosted(latency_s={1: 0.2, 32: 0.4}), policy=policy, families=("a",))
