@@ -81,13 +81,6 @@ def test_a_worker_answers_with_its_faster_variant_what_is_too_much_for_its_accur
     assert found == [("a-0.9", [0, 1, 2]), ("a-0.95", [3]), ("a-0.95", [4])]
 
 
-def test_a_worker_whose_accurate_variant_is_too_slow_for_a_request_is_asked_again_for_its_faster_one() -> None:
-    controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu0"))
-    assert offered(controller, make_request(slo_s=0.03)) == [("cpu0",)]
-    assert controller.decide("cpu0", 0.0) == Delegate("cpu0")
-    assert launched(controller, "cpu0", 0.0).hosted.variant == "a-0.9"
-
-
 def test_where_both_variants_have_quota_the_faster_one_goes_first_under_pressure() -> None:
     """Each has quota for three of six rows; the accurate one makes 2.5 in time, and first has the others answered."""
     controller = controller_of(slow("cpu0", weight=1.0, accuracy=0.95), fast("cpu0", weight=1.0))
