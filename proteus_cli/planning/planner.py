@@ -72,6 +72,7 @@ class Planner:
         self._search = PlacementSearch(self.catalog, self.profiles, policy.variants, self.rules)
         self._after_outages: tuple[Outages, Planner] | None = None
         self._measured: tuple[tuple[MeasuredDeferral, ...], Planner] | None = None
+        self._exposed: Planner | None = None
 
     def __call__(
         self,
@@ -161,8 +162,9 @@ class Planner:
             plan = None
         if plan is not None and plan.shortfall_qps <= NEGLIGIBLE * sum(plan.demand_qps.values()):
             return plan
-        exposed = halved.with_changes(rules=replace_fields(self.rules, survive=0, survive_unit=UNSET))
-        return replace_fields(exposed(demand, current, standbys=standbys), rules=self.rules)
+        if self._exposed is None:
+            self._exposed = halved.with_changes(rules=replace_fields(self.rules, survive=0, survive_unit=UNSET))
+        return replace_fields(self._exposed(demand, current, standbys=standbys), rules=self.rules)
 
     def with_changes(
         self,
@@ -175,7 +177,7 @@ class Planner:
         """The same planner with these changes; ``rules`` are taken as they are, without those of the catalog."""
         other = copy(self)
         other._after_outages = None  # noqa: SLF001 - of another planner of ours
-        other._measured = None  # noqa: SLF001 - of another planner of ours
+        other._measured = other._exposed = None  # noqa: SLF001 - of another planner of ours
         other.headroom = self.headroom if headroom is None else headroom
         other.rules = self.rules if rules is None else rules
         other.profiles = self.profiles if profiles is None else dict(profiles)
@@ -221,7 +223,7 @@ class Planner:
         return SEARCH_FRAC * self.time_limit_s
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_after_outages": None, "_measured": None}
+        return {**vars(self), "_after_outages": None, "_measured": None, "_exposed": None}
 
     def plan_of(
         self,

@@ -53,11 +53,11 @@ def checker_of(
 
 
 def idle_source(tiers: Iterable[AccuracyTier], workers: Mapping[str, WorkerState], by: VariantKey) -> WorkSource | None:
-    """What a worker that hosts ``by`` takes from: the longest free one of its class, if that is idle; None: none is."""
-    for each in (host_class for tier in tiers for host_class in tier.classes):
-        device = next(iter(each.free), None) if each.host.variant == by.variant else None
-        if device is not None and workers[device].is_idle:
-            return next(source for source in workers[device].sources if source.host_class is each)
+    """What an idle worker that hosts ``by`` takes from: the longest free one of its class; None: none is idle."""
+    for each in (host_class for tier in tiers for host_class in tier.classes if host_class.host.variant == by.variant):
+        for device in each.free:
+            if workers[device].is_idle:
+                return next(source for source in workers[device].sources if source.host_class is each)
     return None
 
 

@@ -52,7 +52,7 @@ def device_draft(
     family = catalog.family(family_name)
     devices = _measured_devices(workspace, question, [profile])
     inputs = workspace.digests([workspace.catalog_path, workspace.profile_path(device)])
-    chosen = _chosen(catalog, family, profile, variants)
+    chosen = _chosen(family, profile, variants)
     _require_current(workspace, question, of_variants(profile, [each.key for each in chosen]))
     plans = {each.variant: lone_plan(catalog, family, each, profile, inputs) for each in chosen}
     jobs = [
@@ -91,7 +91,7 @@ def _require_current(workspace: Workspace, question: PeakQuestion, *profiles: Pr
             require_current_models(workspace.catalog(), profile, workspace)
 
 
-def _chosen(catalog: Catalog, family: Family, profile: Profile, variants: Sequence[str]) -> list[VariantProfile]:
+def _chosen(family: Family, profile: Profile, variants: Sequence[str]) -> list[VariantProfile]:
     """The variants that are named, or all that carry any rate; the most accurate first."""
     known = {each.variant: each for each in profile.variants if each.family == family.name}
     for variant in variants:
@@ -102,7 +102,7 @@ def _chosen(catalog: Catalog, family: Family, profile: Profile, variants: Sequen
             )
     if variants:
         return [known[variant] for variant in dict.fromkeys(variants)]
-    found = [each for each in known.values() if carries_any(family, catalog, each, profile)]
+    found = [each for each in known.values() if carries_any(family, each, profile)]
     if not found:
         raise UsageError(
             f"No variant of `{family.name}` on `{profile.device.id}` is done within the SLO.",
@@ -222,10 +222,7 @@ def mode_for(workspace: Workspace, catalog: Catalog, profile: Profile) -> CellMo
 
 def _ends_draft(workspace: Workspace, family: Family, profile: Profile, question: PeakQuestion) -> StudyDraft | None:
     known = [each for each in profile.variants if each.family == family.name]
-    fitting = sorted(
-        (each for each in known if carries_any(family, workspace.catalog(), each, profile)),
-        key=lambda each: -each.accuracy,
-    )
+    fitting = sorted((each for each in known if carries_any(family, each, profile)), key=lambda each: -each.accuracy)
     if not fitting:
         return None
     ends = dict.fromkeys((fitting[0].variant, fitting[-1].variant))

@@ -148,6 +148,12 @@ def test_nor_does_one_of_several_slots_that_runs_anything() -> None:
     assert controller.dispatch.check(CHECK, BY, 0.0) is None
 
 
+def test_beside_a_worker_with_one_of_two_slots_free_another_that_is_idle_runs_a_check() -> None:
+    controller = controller_of(with_field(CASCADE, second="a-l"), others=(replace(BEST, device="cpu1"), BEST), slots=2)
+    launches = [controller.dispatch.check(CHECK, BY, 0.0) for _ in range(3)]
+    assert [each and each.hosted.device for each in launches] == ["cpu1", "cpu2", None]
+
+
 def test_nor_a_device_that_is_lost_and_its_check_is_forgotten() -> None:
     controller = controller_of(CASCADE)
     launch = controller.dispatch.check(CHECK, BY, 0.0)

@@ -4,13 +4,14 @@ import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
 import numpy as np
 import pytest
+from builders import make_catalog, make_family, make_measured, make_profile
 from tiny import Tiny, add_plan, mlp
 
 from proteus_cli.domain.catalog.catalog import is_name
@@ -25,6 +26,7 @@ from proteus_cli.studies.draft import JobTurn, StudyDraft
 from proteus_cli.studies.names import default_name
 from proteus_cli.studies.peak import carriers, drafts
 from proteus_cli.studies.peak.drafts import device_draft, plan_draft, url_draft, workspace_draft
+from proteus_cli.studies.peak.lone_plan import carries_any, lone_plan
 from proteus_cli.studies.peak.question import PeakQuestion
 from proteus_cli.studies.peak.servers import Server
 from proteus_cli.studies.run import run_study
@@ -166,6 +168,17 @@ def test_a_name_of_much_is_still_a_name() -> None:
     long = [default_name("peak", "digits", *["digits-xl"] * 12, last) for last in ("a", "b")]
     assert all(map(is_name, long))
     assert long[0] != long[1]
+
+
+def test_all_variants_that_a_plan_of_their_own_can_host_are_measured() -> None:
+    """A batch of 60 ms within an SLO of 100 ms leaves enough room for half of all queries, and not for 99.5 %."""
+    measured = make_measured("a", "s", 0.7, {1: 0.06})
+    profile = make_profile("cpu0", measured)
+    for attainment, carries in ((0.5, True), (0.995, False)):
+        family = make_family("a", {"s": 0.7}, attainment=attainment)
+        assert carries_any(family, measured, profile) is carries
+        with nullcontext() if carries else pytest.raises(UsageError, match="within the SLO"):
+            lone_plan(make_catalog(family), family, measured, profile, {})
 
 
 def test_a_workspace_has_the_ends_of_each_family(tiny: Tiny) -> None:
