@@ -32,6 +32,9 @@ MAX_FILE_BYTES = 16 * 2**20
 MAX_PIXELS = 2**25
 """Of an encoded image: decoded, it takes up to 8 bytes for each."""
 
+MAX_SIDE = 2**16 - 1
+"""Of an encoded image, in pixels, as in JPEG. Pillow has a pointer for each row, and resizes each on its own."""
+
 MAX_SCANS = 100
 """Of a progressive JPEG, which is gone through once for each. Encoders make 10."""
 
@@ -199,8 +202,10 @@ def _opened(encoded: bytes, where: str) -> "ImageFile":
     else:
         raise BadRequest(f"{where} is neither JPEG nor PNG")
     width, height = opened.size
-    if width * height > MAX_PIXELS:
-        raise BadRequest(f"{where} has {width} × {height} pixels; at most {MAX_PIXELS:,} are decoded")
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise BadRequest(
+            f"{where} has {width} × {height} pixels; at most {MAX_PIXELS:,} are decoded, and {MAX_SIDE:,} on a side"
+        )
     if opened.mode.startswith("I"):
         raise BadRequest(f"{where} has 16 bits for a pixel; 8 are decoded")
     return opened

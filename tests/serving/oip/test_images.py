@@ -28,6 +28,7 @@ from proteus_cli.serving.oip.images import (
     MAX_FILE_BYTES,
     MAX_PIXELS,
     MAX_SCANS,
+    MAX_SIDE,
     exif_orientation,
     image_rows,
     read_images,
@@ -275,10 +276,18 @@ def test_a_request_may_have_a_file_for_each_row_and_no_more_json_than_without() 
             codec.decode(bytes(codec.max_json_bytes + 1), length)
 
 
-def test_nothing_is_decoded_of_an_image_that_claims_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [(100_000, 100_000), (1, MAX_PIXELS), (MAX_PIXELS, 1), (1, MAX_SIDE + 1)], ids=str)
+def test_nothing_is_decoded_of_an_image_that_claims_too_many_pixels(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PNG of 1 × 2²⁵ took 1.5 GB: a pointer for each row."""
     monkeypatch.setattr(Image.Image, "load", None)
-    with pytest.raises(BadRequest, match="pixels; at most 33,554,432 are decoded"):
-        read(png(100_000, 100_000))
+    with pytest.raises(BadRequest, match="pixels; at most 33,554,432 are decoded, and 65,535 on a side"):
+        read(png(*size))
+
+
+def test_an_image_may_have_the_longest_side() -> None:
+    assert len(read(encoded("PNG", size=(1, MAX_SIDE)), encoded("PNG", size=(MAX_SIDE, 1)))) == 2
 
 
 @given(st.sampled_from([encoded("JPEG", size=(24, 16)), encoded("PNG", size=(24, 16))]), st.data())
