@@ -1,6 +1,6 @@
-"""How long each attack on a server delays others, how much memory it takes, and whether the server ends it.
+"""How long each attack on a server or an agent delays others, how much memory it takes, and whether it is ended.
 
-`python -m benchmarks.attacks` (4 minutes; with ``--quick`` 1.5): each attack against a server of its own on 127.0.0.1,
+`python -m benchmarks.attacks` (8 minutes; with ``--quick`` 5): each attack against a target of its own on 127.0.0.1,
 with a well-behaved client beside it. Prints a line for each bound of docs/security.md; exit 1 where one does not hold.
 """
 
@@ -9,11 +9,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import msgspec
 
+from benchmarks.attacks import packed_trace
 from benchmarks.attacks.attacker import Done
 from benchmarks.attacks.attacks import ATTACKS, Attack
 from benchmarks.attacks.bystander import Bystander
@@ -34,14 +36,17 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_S:g} s of each attack instead of {LASTS_S:g}")
     parser.add_argument("--only", default="", metavar="TEXT", help="the attacks that have this in their name")
     options = parser.parse_args()
-    chosen = [attack for attack in ATTACKS.values() if options.only in attack.name]
+    lasts_s = QUICK_S if options.quick else LASTS_S
+    rows = {attack.name: partial(attacked, attack=attack, lasts_s=lasts_s) for attack in ATTACKS.values()}
+    all_rows: dict[str, Callable[[Path], Iterator[Aim]]] = rows | {packed_trace.NAME: packed_trace.read}
+    chosen = [row for name, row in all_rows.items() if options.only in name]
     print(machine(), flush=True)
     missed = 0
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         make_workspaces(root)
-        for attack in chosen:
-            for aim in attacked(root, attack, QUICK_S if options.quick else LASTS_S):
+        for row in chosen:
+            for aim in row(root):
                 print(aim_line(aim), flush=True)
                 missed += not aim.is_reached
     print(f"{len(chosen)} attacks, {missed} bounds missed")

@@ -39,8 +39,8 @@ class Bystander:
                     self._ask_over(line, until_s)
             except (ConnectionError, TimeoutError):
                 pass  # refused: the gap goes on
-            self._note()
             time.sleep(PAUSE_S)
+        self._note()
 
     def _ask_over(self, line: socket.socket, until_s: float) -> None:
         while time.monotonic() < until_s:
