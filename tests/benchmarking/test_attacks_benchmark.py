@@ -48,8 +48,8 @@ def test_a_refusal_is_no_end_of_a_gap(answer: bytes) -> None:
 
 def test_a_right_answer_ends_a_gap() -> None:
     with answering(b"HTTP/1.1 200 OK\r\n\r\n") as port:
-        beside = Bystander(port, [PROBE])
         since_s = time.monotonic()
+        beside = Bystander(port, [PROBE])
         while beside.asked < 2:
             beside.ask_until(time.monotonic() + ASKED_S)
         passed_s = time.monotonic() - since_s
