@@ -8,6 +8,7 @@ from dataclasses import dataclass
 PAUSE_S = 0.002
 _ANSWERED_WITHIN_S = 60.0
 _ANSWER_BYTES = 2**16
+_ADDRESS = ("127.0.0.2", 0)  # another one than that of the attacker: each may have a share of the connections
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Bystander:
         """Ask all of them until a time of `time.monotonic`, each time over a new connection."""
         while time.monotonic() < until_s:
             try:
-                with socket.create_connection(("127.0.0.1", self._port), _ANSWERED_WITHIN_S) as line:
+                with socket.create_connection(("127.0.0.1", self._port), _ANSWERED_WITHIN_S, _ADDRESS) as line:
                     self._ask_over(line, until_s)
             except (ConnectionError, TimeoutError):
                 pass  # refused: the gap goes on
