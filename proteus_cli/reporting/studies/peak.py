@@ -35,11 +35,12 @@ def section(study: Study) -> Section:
         question=f"How many requests per second can come, at random, so that at least {allowed} of them are answered "
         "within the latency target (SLO)?",
         findings=[_finding(cell, peak) for cell, peak in cells] or ["Nothing was measured yet."],
-        how=_how(cells),
+        how=[*_fixed(study), *_how(cells)],
         pictures=_pictures(study.name, cells, float(study.options["allowed_frac"] or 0)) if cells else (),
         tables=[_table(cells), _search_table(cells)] if cells else (),
         terms={
             "peak rate": "The highest rate at which, in the long run, no more than the allowed part misses the SLO.",
+            "accuracy": "The effective accuracy near the peak: the mean accuracy of the variants that answered.",
             "SLO": "The latency target: a request that is answered later, or not at all, misses it.",
             "open loop": "Requests come at their times, whether or not earlier ones were answered, as users' do.",
             "greedy, proactive, nexus, …": "The batching rule: when a device starts a batch, and of how many requests.",
@@ -60,7 +61,7 @@ def _finding(cell: Cell, peak: Peak) -> str:
     if peak.limit == "none":
         return f"{name}: no rate at all; even single requests miss the SLO of {format_duration(peak.slo_s)}."
     if peak.limit == "generator":
-        return f"{name}: more than {format_rate(peak.low_qps)}, the most that was offered."
+        return f"{name}: more than {format_rate(peak.low_qps)}, the most that was offered{_at_accuracy(peak)}."
     if peak.limit == "late_generator":
         return f"{name}: {_of_late_generator(peak)}"
     if peak.high_qps is None:
@@ -69,7 +70,14 @@ def _finding(cell: Cell, peak: Peak) -> str:
         return f"{name}: less than {format_rate(peak.high_qps)}; there was too little time to find the peak."
     sure = "" if peak.is_precise else "; a longer --budget, with --force, makes that narrower"
     between = f"from {format_qps(peak.low_qps)} to {format_rate(peak.high_qps)}"
-    return f"{name}: {format_rate(peak.rate_qps)} ({between} with 95 % confidence{sure})."
+    return f"{name}: {format_rate(peak.rate_qps)} ({between} with 95 % confidence{sure}){_at_accuracy(peak)}."
+
+
+def _at_accuracy(peak: Peak) -> str:
+    """The accuracy at which the peak was reached, as a part of a sentence."""
+    if peak.accuracy is None:
+        return ", at an accuracy that the server does not tell"
+    return f", at an accuracy of {format_percent(peak.accuracy)}{' (one variant, fixed)' if peak.variant else ''}"
 
 
 def _of_late_generator(peak: Peak) -> str:
@@ -80,6 +88,15 @@ def _of_late_generator(peak: Peak) -> str:
         f"itself sent requests up to {late} late (p99). Measure when this machine is quiet, with "
         "--force, or offer the load from another one, with --url."
     )
+
+
+def _fixed(study: Study) -> list[str]:
+    """What of the accuracy the study holds fixed, in words."""
+    if "server" in study.subject:
+        return ["The server chose the variants, and so the accuracy."]
+    if "plan" in study.subject:
+        return ["The plan was fixed: the server did not change its variants for the load."]
+    return ["Each cell is of one variant, which is fixed, and so is the accuracy."]
 
 
 def _how(cells: Sequence[tuple[Cell, Peak]]) -> list[str]:
@@ -102,11 +119,12 @@ def _table(cells: Sequence[tuple[Cell, Peak]]) -> StudyTable:
             cell.mode,
             _rate(_known_qps(peak)),
             f"{_rate(peak.low_qps)} to {_rate(peak.high_qps)}",
+            or_unknown(peak.accuracy, format_percent),
             format_duration(peak.slo_s),
         )
         for cell, peak in cells
     ]
-    columns = ("cell", "from", "peak (qps)", "95 % interval", "SLO")
+    columns = ("cell", "from", "peak (qps)", "95 % interval", "accuracy", "SLO")
     return StudyTable("Peaks", columns, rows, of_text=frozenset({"from"}))
 
 

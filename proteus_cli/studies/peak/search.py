@@ -245,7 +245,15 @@ class PeakSearch:
             clump=clump(self._seen) if at is None else at.clump,
             lag_s=max((each.lag_s for each in self._seen), default=0.0),
             probes=_probes(self._seen),
+            accuracy=self._accuracy(),
         )
+
+    def _accuracy(self) -> float | None:
+        """The mean accuracy of the answers near the peak; before any stretch is near it, of those of the last one."""
+        near = self._near() if self._refining else self._seen[-1:]
+        known = [(each.accuracy, each.requests) for each in near if each.accuracy is not None]
+        total = sum(requests for _, requests in known)
+        return sum(accuracy * requests for accuracy, requests in known) / total if total else None
 
 
 def _probes(stretches: Sequence[Stretch]) -> tuple[Probe, ...]:
