@@ -1,5 +1,6 @@
 """The peak of a device, a plan or a server: the highest rate that it carries within the SLO (`proteus study peak`)."""
 
+import math
 from typing import Literal
 
 from proteus_cli.domain.base import Value, is_amount, is_count, is_rate, require
@@ -7,6 +8,9 @@ from proteus_cli.domain.base import Value, is_amount, is_count, is_rate, require
 Limit = Literal["slo", "generator", "late_generator", "none"]
 """What ends the rise: the SLO; the load generator, which can't offer more, or which is late itself (the peak may be
 higher); nothing, as single requests are late."""
+
+NARROW = 1.25
+"""An interval whose ends are farther apart than this ratio is no result."""
 
 
 class PeakRules(Value, frozen=True):
@@ -86,3 +90,13 @@ class Peak(Value, frozen=True):
     variant: str = ""
     batching: str = ""
     accuracy: float | None = None
+
+    @property
+    def is_found(self) -> bool:
+        """Whether the interval is a result."""
+        return self.is_precise or self.spread <= NARROW
+
+    @property
+    def spread(self) -> float:
+        """The ratio of both ends of the interval, infinite where one is unknown."""
+        return self.high_qps / self.low_qps if self.high_qps and self.low_qps else math.inf

@@ -105,6 +105,20 @@ def test_the_page_says_that_a_late_generator_found_no_peak(tiny: Tiny) -> None:
     assert [row[2] for row in found.tables[0].rows] == ["–", "–"]
 
 
+def test_an_interval_that_is_too_wide_is_no_result_and_the_page_names_a_budget(tiny: Tiny) -> None:
+    draft = device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", SIMULATED)
+    study = run_study(draft, StudyFiles(tiny.place, draft.name), Budget(), lambda _now, _done: None)
+    (cell,) = study.cells
+    wide = msgspec.structs.replace(cell.read(Peak), low_qps=468.0, high_qps=936.0, is_precise=False)
+    wide_cell = msgspec.structs.replace(cell, took_s=50.0, result=msgspec.to_builtins(wide))
+    found = section(msgspec.structs.replace(study, cells=(wide_cell,)))
+    assert found.findings == [
+        "shapes-s on cpu0, greedy: not found, as the time was too short; it is between 468 and 936 qps.",
+        "Measure longer: `--budget 3.5min --force` is likely to suffice.",
+    ]
+    assert found.tables[0].rows[0][2] == "–"
+
+
 def test_another_plan_of_the_same_name_is_another_question(tiny: Tiny) -> None:
     inputs = [
         plan_draft(tiny.place, add_plan(tiny, {"cpu0": variant}), "shapes", SIMULATED).inputs
