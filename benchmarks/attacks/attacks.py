@@ -10,6 +10,7 @@ from benchmarks.attacks.target import DECODED_BYTES, VALUES
 HELD_MS = 10.0  # by four connections that send as fast as they can; the bound of docs/security.md
 CROWD_HELD_MS = 20.0  # by more, which add up
 FEW, SOME, CROWD = 4, 20, 1000
+BEYOND = 4200  # more than `--max-connections`
 GIVEN_UP_S = 0.5  # after a request was sent, before it can be answered
 
 Traffic = Callable[[], Iterator[bytes]]
@@ -46,6 +47,7 @@ def _http1() -> Iterator[Attack]:
     yield Attack("HTTP/1, requests of ever new outlines in a row", over_http1.new_outlines)
     yield Attack("HTTP/1, chunks of one byte", over_http1.crumbs)
     yield Attack("HTTP/1, heads of 30 KB that wait", over_http1.large_heads, SOME * FEW, CROWD_HELD_MS)
+    yield Attack("HTTP/1, idle connections beyond the limit", over_http1.nothing, BEYOND, CROWD_HELD_MS)
     yield Attack("HTTP/1, connections that open and close", over_http1.nothing, CROWD, CROWD_HELD_MS, wave_s=0.5)
     yield Attack("HTTP/1, connections that ask together", over_http1.one_check, CROWD, CROWD_HELD_MS, wave_s=0.5)
 
@@ -80,6 +82,7 @@ def _http2() -> Iterator[Attack]:
 
 
 def _grpc() -> Iterator[Attack]:
+    yield Attack("gRPC, idle connections beyond the limit", over_http1.nothing, BEYOND, CROWD_HELD_MS, is_grpc=True)
     yield Attack("gRPC, health checks in a row", over_http2.health_checks, is_grpc=True)
     yield Attack("gRPC, statistics in a row", over_http2.statistics, is_grpc=True)
     yield Attack("gRPC, malformed requests in a row", over_http2.malformed_requests, is_grpc=True)

@@ -43,7 +43,7 @@ OPEN_METHODS = frozenset(
         b"/grpc.health.v1.Health/Watch",
     }
 )
-"""Methods that need no token: the health checks."""
+"""The health checks: they need no token, and are answered beyond the limit on connections."""
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TRACE_FIELDS = (b"traceparent", b"tracestate")
@@ -105,6 +105,10 @@ class GrpcHandler:
         )
 
     def open(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
+        if not stream.connection.is_admitted and request.path not in OPEN_METHODS:
+            call = _refused(CallError(GrpcStatus.UNAVAILABLE, "too many connections"), request, stream)
+            stream.connection.drain()
+            return call
         return request.open_call(request, stream)
 
     def _admits(self, fields: Fields) -> bool:
