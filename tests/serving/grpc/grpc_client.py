@@ -29,7 +29,8 @@ class Client:
         **options: Any,
     ) -> None:
         self.plane: Any = cast("Any", SmallPlane())
-        self.peer = Peer(handler or self._handler(**options), limits, connections)
+        self.handler = handler or self._handler(**options)
+        self.peer = Peer(self.handler, limits, connections)
         self.peer.feed(START)
         self.streams = 0
 

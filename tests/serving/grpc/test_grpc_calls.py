@@ -368,6 +368,23 @@ def test_a_stream_that_fails_gives_up_what_it_has_inside() -> None:
     scene(play)
 
 
+def test_an_open_connection_keeps_to_the_limit_on_messages_of_now() -> None:
+    """Also where its header blocks are known from before."""
+
+    async def play() -> None:
+        client = Client()
+        for max_bytes, status in (
+            (MAX_BYTES, GrpcStatus.NOT_FOUND),
+            (100, GrpcStatus.RESOURCE_EXHAUSTED),
+            (MAX_BYTES, GrpcStatus.NOT_FOUND),
+        ):
+            client.handler.families_changed(max_bytes)
+            for _ in range(3):
+                assert client.status(client.call(INFER, framed(b"x" * 200))) is status
+
+    scene(play)
+
+
 def test_a_connection_past_the_limit_may_ask_for_health() -> None:
     async def play() -> None:
         connections = Connections(max_connections=1, max_body_bytes=0)
