@@ -79,7 +79,13 @@ NonFinite = Annotated[
     ),
 ]
 MaxConnections = Annotated[
-    int, _request(min=1, metavar="N", help="The most connections at a time; further ones are refused.")
+    int,
+    _request(
+        min=1,
+        metavar="N",
+        help="The most connections at a time, of HTTP and of gRPC each; one client address has three quarters of them. "
+        "Further ones may only ask for health and metrics.",
+    ),
 ]
 MaxTimeout = Annotated[
     float,

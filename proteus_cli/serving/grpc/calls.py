@@ -14,7 +14,6 @@ from proteus_cli.serving.grpc.status import HEAD, TRAILERS_OK, CallError, traile
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GrpcStatus, request_error
-from proteus_cli.serving.oip.tensors import OTHER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,22 +36,18 @@ class CallHeaders:
     trace: Fields
     timeout_s: float | None
     is_gzip: bool
-    max_message_bytes: int
 
 
 class GrpcCall(MessageReader):
     """A call. Subclasses take its messages, and respond by `answer`, or by `send` and `finish`, or by `fail`.
 
-    Messages of methods that take no tensors have at most `OTHER_BYTES`.
+    Who opens it sets ``max_bytes``, the limit of each message.
     """
 
     __slots__ = ("_has_begun", "request")
 
     def __init__(self, request: CallHeaders, stream: Http2Stream) -> None:
-        max_bytes = request.max_message_bytes
-        super().__init__(
-            stream, max_bytes if self.takes_tensors else min(max_bytes, OTHER_BYTES), is_gzip=request.is_gzip
-        )
+        super().__init__(stream, is_gzip=request.is_gzip)
         self.request = request
         self._has_begun = False
 

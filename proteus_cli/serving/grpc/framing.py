@@ -47,14 +47,14 @@ class MessageReader:
 
     __slots__ = (
         "_connections", "_frame", "_frame_left", "_has_all", "_is_gzip", "_is_over", "_is_stopped", "_kept_bytes",
-        "_max_bytes", "_needed_bytes", "_pieces", "_reserved_bytes", "is_compressed", "stream",
+        "_needed_bytes", "_pieces", "_reserved_bytes", "is_compressed", "max_bytes", "stream",
     )  # fmt: skip
     may_idle = True
     takes_tensors = False
 
-    def __init__(self, stream: Http2Stream, max_message_bytes: int, *, is_gzip: bool) -> None:
+    def __init__(self, stream: Http2Stream, *, is_gzip: bool) -> None:
         self.stream, self._connections = stream, stream.connection.connections
-        self._max_bytes, self._is_gzip = max_message_bytes, is_gzip
+        self.max_bytes, self._is_gzip = 0, is_gzip  # the first is set by who opens the call
         self._frame: bytearray | None = None  # a large one, of which ``_frame_left`` bytes are to come
         self._pieces: list[Buffer] = []  # of a frame that is coming in, or of frames that wait, behind the large one
         self._frame_left = self._kept_bytes = self._needed_bytes = 0
@@ -84,7 +84,7 @@ class MessageReader:
         return (
             0 <= size <= UNCOUNTED_BYTES
             and not content[0]
-            and int.from_bytes(content[1:PREFIX_BYTES], "big") == size <= self._max_bytes
+            and int.from_bytes(content[1:PREFIX_BYTES], "big") == size <= self.max_bytes
             and not self._has_kept
             and not self._is_over
         )
@@ -160,8 +160,8 @@ class MessageReader:
                 return
             first = at + PREFIX_BYTES
             stop = first + int.from_bytes(data[at + 1 : first], "big")
-            if stop - first > self._max_bytes:
-                raise BodyTooLarge(f"the message is larger than {self._max_bytes} bytes")
+            if stop - first > self.max_bytes:
+                raise BodyTooLarge(f"the message is larger than {self.max_bytes} bytes")
             if stop > size:
                 break
             self._take(data[at], bytes(data[first:stop]))
@@ -238,8 +238,8 @@ class MessageReader:
     def unpacked(self, message: Buffer) -> Iterator[bytes]:
         """The pieces of a compressed message. Raises `CorruptBody`, `BodyTooLarge`."""
         try:
-            yield from decompressed_pieces(message, Compression.GZIP, self._max_bytes)
+            yield from decompressed_pieces(message, Compression.GZIP, self.max_bytes)
         except CorruptContent as error:
             raise CorruptBody(f"a message that is not what its grpc-encoding says: {error}") from None
         except ContentTooLarge:
-            raise BodyTooLarge(f"the message unpacks to more than {self._max_bytes} bytes") from None
+            raise BodyTooLarge(f"the message unpacks to more than {self.max_bytes} bytes") from None

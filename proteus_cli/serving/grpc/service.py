@@ -23,6 +23,7 @@ from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
 from proteus_cli.serving.oip.documents import Statistics
 from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
+from proteus_cli.serving.oip.tensors import OTHER_BYTES
 from proteus_cli.serving.oip.unpacking import put_together
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
@@ -43,7 +44,7 @@ OPEN_METHODS = frozenset(
         b"/grpc.health.v1.Health/Watch",
     }
 )
-"""Methods that need no token: the health checks."""
+"""The health checks: they need no token, and are answered beyond the limit on connections."""
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TRACE_FIELDS = (b"traceparent", b"tracestate")
@@ -100,12 +101,16 @@ class GrpcHandler:
         if not self._admits(fields):
             open_call = partial(_refused, CallError(GrpcStatus.UNAUTHENTICATED, "no valid token"))
         trace = {name: fields[name] for name in _TRACE_FIELDS if len(fields.get(name, b"")) in _KEPT_BYTES}
-        return CallHeaders(
-            open_call, path[:_MAX_KEPT_BYTES], trace, timeout_s, encoding == b"gzip", self._max_message_bytes
-        )
+        return CallHeaders(open_call, path[:_MAX_KEPT_BYTES], trace, timeout_s, encoding == b"gzip")
 
     def open(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
-        return request.open_call(request, stream)
+        if not stream.connection.is_admitted and request.path not in OPEN_METHODS:
+            call = _refused(CallError(GrpcStatus.UNAVAILABLE, "too many connections"), request, stream)
+            stream.connection.drain()
+            return call
+        call = request.open_call(request, stream)
+        call.max_bytes = self._max_message_bytes if call.takes_tensors else min(self._max_message_bytes, OTHER_BYTES)
+        return call
 
     def _admits(self, fields: Fields) -> bool:
         tokens = self._tokens

@@ -19,17 +19,18 @@ future per request, and one write per response.
 
 import asyncio
 from collections import deque
+from collections.abc import Mapping
 from typing import cast
 
 import msgspec
 
 from proteus_cli.serving.http1 import states
-from proteus_cli.serving.http1.exchange import JSON, NO_HEAD, Exchange, Handler, Refusal
+from proteus_cli.serving.http1.exchange import JSON, NO_HEAD, Answer, Exchange, Handler, Refusal
 from proteus_cli.serving.http1.known_heads import KnownHeads
 from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits, HttpTimeouts
 from proteus_cli.serving.http1.request_parser import RequestParser
 from proteus_cli.serving.http1.states import DISCARDS_INPUT, READING, TRANSITIONS, HttpEvent
-from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections
+from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections, client_of
 from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turn
 
 ALPN = "http/1.1"
@@ -69,6 +70,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._max_unsent_bytes = 0  # since the activity began, for a client that reads slowly
         self._may_have_unread_input = False
         self._is_writing_paused = self._is_reading_paused = self._is_going_on = self._waits_for_turn = False
+        self.is_admitted = False  # within the limit on connections
         self.turn = Turn()
         self.reads_long = asyncio.Lock()
         self._unsent_bytes = 0  # of responses that wait for those before them
@@ -87,14 +89,13 @@ class HttpConnection(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self._activity_since_s = self.connections.now_s
-        if not self.connections.admit(self) and not transport.is_closing():
-            self._refuse(Refusal(503, "too many connections"))
+        self.is_admitted = self.connections.admit(self, ALPN, client_of(transport))
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the parser knows better
         return self._parser.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        exchange = self._parser.known_request(nbytes) if self.state is states.IDLE else None
+        exchange = self._parser.known_request(nbytes) if self.state is states.IDLE and self.is_admitted else None
         if exchange is not None:
             self._activity_since_s = self.connections.now_s
             if self._is_reading_paused:
@@ -188,6 +189,12 @@ class HttpConnection(asyncio.BufferedProtocol):
             raise Refusal(400, "something follows the last request")
         self.on(states.REQUEST_BEGAN)
         self._activity_since_s = self.connections.now_s
+
+    def route(self, method: bytes, target: bytes, headers: Mapping[bytes, bytes]) -> Answer:
+        """How requests with this head are answered. Raises `Refusal` where they must not be read."""
+        if not self.is_admitted and target.partition(b"?")[0] not in self._limits.open_paths:
+            raise Refusal(503, "too many connections")
+        return self.handler.route(method, target, headers)
 
     def on_request(self, exchange: Exchange) -> None:
         """Handle a complete request, or queue it."""

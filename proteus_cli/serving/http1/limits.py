@@ -14,6 +14,7 @@ class HttpLimits:
     ``header_bytes`` bounds what is around the body, to `SLICE_BYTES`. A body of up to ``uncounted_bytes`` is not
     counted among those in memory, nor is a head within one slice. Once ``unanswered`` requests wait for their
     responses, or ``unsent_bytes`` of responses wait for those before them, nothing more is parsed or read.
+    A connection beyond the limit on connections may ask for ``open_paths`` only.
     """
 
     body_bytes: int
@@ -22,6 +23,7 @@ class HttpLimits:
     uncounted_bytes: int = 4 * 1024
     unanswered: int = 32
     unsent_bytes: int = 64 * 1024
+    open_paths: frozenset[bytes] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

@@ -210,9 +210,7 @@ class RequestParser:
         connection, llhttp, headers = self._connection, self._llhttp, self._headers
         self._method, self._keep_alive = llhttp.get_method(), llhttp.should_keep_alive()
         self._version = llhttp.get_http_version()
-        self._head = Head(
-            self._method, self._target, headers, connection.handler.route(self._method, self._target, headers)
-        )
+        self._head = Head(self._method, self._target, headers, connection.route(self._method, self._target, headers))
         self._check_host()
         if not self._keep_alive or b"connection" in headers or self._method == b"CONNECT":
             self._check_version()

@@ -26,7 +26,7 @@ from proteus_cli.serving.http2.states import (
     ConnectionState,
 )
 from proteus_cli.serving.http2.stream import Call, Http2Stream
-from proteus_cli.serving.transport.connections import Connections
+from proteus_cli.serving.transport.connections import Connections, client_of
 from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turn
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Http2Connection(asyncio.Protocol):
 
     ``is_closing`` and ``_is_going_away`` say what it is as flags, as each frame and response asks. A stream of
     ``_streams`` is open or half-closed; those up to ``_last_stream`` that aren't are closed.
+    ``is_admitted``: within the limit on connections; of others the application takes few calls.
     ``reads_long`` is held while a request is decoded in turns, so that one of them takes memory at a time.
     ``_resets`` are the last streams that this side has reset: frames for them may still be on their way.
     """
@@ -117,9 +118,8 @@ class Http2Connection(asyncio.Protocol):
         extension = limits.connection_window_bytes - frames.DEFAULT_WINDOW
         self.send_queue.write(frames.settings(offered) + frames.window_update(0, extension))
         tls: ssl.SSLObject | None = transport.get_extra_info("ssl_object")
-        if not self.connections.admit(self):
-            self._fail(ConnectionFault(ErrorCode.NO_ERROR, "too many connections"))
-        elif tls is not None and tls.selected_alpn_protocol() != ALPN:
+        self.is_admitted = self.connections.admit(self, ALPN, client_of(transport))
+        if tls is not None and tls.selected_alpn_protocol() != ALPN:
             self._fail(ConnectionFault(ErrorCode.PROTOCOL_ERROR, f"ALPN did not choose {ALPN}"))
         elif self.connections.is_draining:
             self.drain()
@@ -434,8 +434,6 @@ class Http2Connection(asyncio.Protocol):
         self._cancel_all()
         self.send_queue.write(frames.goaway(self._last_stream, fault.code, fault.message))
         self.send_queue.flush()
-        if self._transport.is_closing():  # it was aborted, as there are too many
-            return
         self._go_on()  # to see the peer's end
         if self._transport.can_write_eof():
             self._transport.write_eof()

@@ -25,6 +25,9 @@ from proteus_cli.serving.transport.tokens import Tokens
 log = logging.getLogger("proteus.http")
 
 HEALTH = frozenset(route.path.encode() for route in ROUTES if route.path.startswith("/v2/health/"))
+WATCHED = HEALTH | {b"/metrics"}
+"""Paths that are answered beyond the limit on connections, too: orchestrators and monitoring ask for them."""
+
 OPEN_TARGETS = frozenset(
     route.path.replace("{file}", name).encode() for route in ROUTES if not route.needs_token for name in FILES
 )

@@ -19,7 +19,7 @@ from proteus_cli.serving.oip.images import max_bytes
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.families import Families
-from proteus_cli.serving.rest.access import Access, KnownHosts, host_of
+from proteus_cli.serving.rest.access import WATCHED, Access, KnownHosts, host_of
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.server.deployment import ServerOptions
@@ -46,7 +46,8 @@ _ALPN = {"http": HTTP_1, "grpc": HTTP_2}
 async def open_connections(options: ServerOptions) -> AsyncIterator[Connections]:
     """The connections of all ports, and their limits. Leaving the context closes them."""
     connections = Connections(
-        max_connections=max_connections(options.max_connections), max_body_bytes=BODIES * options.max_body_bytes
+        max_connections=max_connections(options.max_connections, 1 if options.grpc_port is None else 2),
+        max_body_bytes=BODIES * options.max_body_bytes,
     )
     async with running(connections.watch_timeouts):
         try:
@@ -77,6 +78,9 @@ def make_protocols(
     )
     known_heads = KnownHeads()
 
+    def http_limits() -> HttpLimits:
+        return HttpLimits(body_bytes=http.max_body_bytes, open_paths=WATCHED)
+
     def families_changed() -> None:
         largest_bytes = _largest_body_bytes(plane.families, options)
         http.use_families(plane.families, largest_bytes)
@@ -85,7 +89,7 @@ def make_protocols(
 
     plane.families.watch(families_changed)
     return {
-        "http": lambda: HttpConnection(http, connections, known_heads, HttpLimits(body_bytes=http.max_body_bytes)),
+        "http": lambda: HttpConnection(http, connections, known_heads, http_limits()),
         "grpc": lambda: Http2Connection(grpc, connections),
     }
 

@@ -6,6 +6,8 @@ closed. `Connections` calls the methods of `Connection`, on the event loop.
 
 import asyncio
 import logging
+from collections import Counter
+from ipaddress import IPv6Address
 from typing import Protocol
 
 from proteus_cli.serving.transport.turns import LoopTurn, Turns
@@ -14,8 +16,18 @@ log = logging.getLogger("proteus.connections")
 
 CHECK_EVERY_S = 1.0
 GRACE_S = 0.1  # what a client sent before it could know of the end has arrived by then
-MAX_REFUSED_OPEN = 256  # refused connections that stay open for their clients to read why
+MAX_REFUSED_OPEN = 256  # refused connections that stay open to be answered; one more closes the oldest
 MIN_BYTES_PER_S = 64 * 1024  # the slowest that a client may send a large body, or read a large response
+
+
+def client_of(transport: asyncio.BaseTransport) -> str:
+    """The address of the client; of IPv6 the network of 64 bits, as one client may have all of its addresses."""
+    peer = transport.get_extra_info("peername")
+    host = str(peer[0]) if peer else ""
+    if ":" not in host:
+        return host
+    address = IPv6Address(host.partition("%")[0])
+    return str(address.ipv4_mapped or address.exploded[:19])
 
 
 class Connection(Protocol):
@@ -36,12 +48,16 @@ class Connections:
 
     That is exact to `CHECK_EVERY_S`, which timeouts of seconds can bear, and costs no call per request. Connections
     with more to do than fits one turn wait in ``turns``; ``loop_turn`` is what all do at once.
+
+    Each protocol may have ``max_connections``, and each client of it three quarters of them.
     """
 
     def __init__(self, *, max_connections: int, max_body_bytes: int) -> None:
         self._max_connections, self._max_body_bytes = max_connections, max_body_bytes
-        self._admitted: set[Connection] = set()
-        self._refused: set[Connection] = set()
+        self._max_of_client = max_connections - max_connections // 4
+        self._admitted: dict[Connection, tuple[tuple[str, ...], ...]] = {}  # with the keys of ``_counts``
+        self._counts = Counter[tuple[str, ...]]()  # by protocol, and by protocol and client
+        self._refused: dict[Connection, None] = {}  # oldest first
         self._body_bytes = 0
         self.refused_count = 0
         loop = asyncio.get_running_loop()
@@ -56,22 +72,29 @@ class Connections:
         """Bytes that large bodies hold in memory."""
         return self._body_bytes
 
-    def admit(self, connection: Connection) -> bool:
-        """Count a new connection. False: there are too many, and it must close; it is aborted, or may say why."""
-        if len(self._admitted) < self._max_connections:
-            self._admitted.add(connection)
+    def admit(self, connection: Connection, protocol: str, client: str) -> bool:
+        """Count a new connection. False: its protocol or its client has too many, and it may ask for health only."""
+        counts, keys = self._counts, ((protocol,), (protocol, client))
+        if counts[keys[0]] < self._max_connections and counts[keys[1]] < self._max_of_client:
+            self._admitted[connection] = keys
+            for key in keys:
+                counts[key] += 1
             return True
         self.refused_count += 1
-        if len(self._refused) < MAX_REFUSED_OPEN:
-            self._refused.add(connection)
-        else:
-            connection.abort()
+        self._refused[connection] = None
+        if len(self._refused) > MAX_REFUSED_OPEN:
+            oldest = next(iter(self._refused))
+            del self._refused[oldest]
+            oldest.abort()
         return False
 
     def remove(self, connection: Connection) -> None:
         """Forget a connection that is closed."""
-        self._admitted.discard(connection)
-        self._refused.discard(connection)
+        self._refused.pop(connection, None)
+        for key in self._admitted.pop(connection, ()):
+            self._counts[key] -= 1
+            if not self._counts[key]:
+                del self._counts[key]
 
     def reserve(self, body_bytes: int) -> bool:
         """Reserve memory for a body, to be given back by `free`. False: there is not enough left."""

@@ -45,14 +45,14 @@ def url_of(scheme: str, listener: socket.socket, *, uses_tls: bool) -> str:
     return f"{scheme}{'s' if uses_tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
-def max_connections(wanted: int) -> int:
-    """``wanted`` connections, or fewer if the process may not open that many files even at the raised limit."""
+def max_connections(wanted: int, ports: int) -> int:
+    """``wanted`` connections of each port, or fewer if the process may not open that many files, even at most."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + RESERVED_FILES
+    needed = ports * wanted + RESERVED_FILES
     if soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    possible = min(wanted, max(1, soft - RESERVED_FILES))
+    possible = min(wanted, max(1, (soft - RESERVED_FILES) // ports))
     if possible < wanted:
-        log.warning("at most %d connections, as this process may open %d files", possible, soft)
+        log.warning("at most %d connections on each port, as this process may open %d files", possible, soft)
     return possible

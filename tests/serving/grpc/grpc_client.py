@@ -11,6 +11,7 @@ from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.oip.repository import ModelRepository
+from proteus_cli.serving.transport.connections import Connections
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 STREAM = "/inference.GRPCInferenceService/ModelStreamInfer"
@@ -20,9 +21,16 @@ MAX_BYTES = 50_000
 class Client:
     """A gRPC client, frame by frame. Only within a running loop."""
 
-    def __init__(self, limits: Http2Limits | None = None, handler: GrpcHandler | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        limits: Http2Limits | None = None,
+        handler: GrpcHandler | None = None,
+        connections: Connections | None = None,
+        **options: Any,
+    ) -> None:
         self.plane: Any = cast("Any", SmallPlane())
-        self.peer = Peer(handler or self._handler(**options), limits)
+        self.handler = handler or self._handler(**options)
+        self.peer = Peer(self.handler, limits, connections)
         self.peer.feed(START)
         self.streams = 0
 

@@ -20,12 +20,15 @@ from proteus_cli.errors import RequestError
 from proteus_cli.serving.grpc import messages
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.http2 import frames
+from proteus_cli.serving.http2.frames import ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.oip.codes import GRPC_STATUS, HTTP_STATUS, GrpcStatus
+from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.tokens import Tokens
 
 METADATA = "/inference.GRPCInferenceService/ServerMetadata"
+CHECK = "/grpc.health.v1.Health/Check"
 LIVE = "/inference.GRPCInferenceService/ServerLive"
 
 
@@ -361,6 +364,41 @@ def test_a_stream_that_fails_gives_up_what_it_has_inside() -> None:
         sent = client.peer.got
         await turns()
         assert client.peer.got == sent
+
+    scene(play)
+
+
+def test_an_open_connection_keeps_to_the_limit_on_messages_of_now() -> None:
+    """Also where its header blocks are known from before."""
+
+    async def play() -> None:
+        client = Client()
+        for max_bytes, status in (
+            (MAX_BYTES, GrpcStatus.NOT_FOUND),
+            (100, GrpcStatus.RESOURCE_EXHAUSTED),
+            (MAX_BYTES, GrpcStatus.NOT_FOUND),
+        ):
+            client.handler.families_changed(max_bytes)
+            for _ in range(3):
+                assert client.status(client.call(INFER, framed(b"x" * 200))) is status
+
+    scene(play)
+
+
+def test_a_connection_past_the_limit_may_ask_for_health() -> None:
+    async def play() -> None:
+        connections = Connections(max_connections=1, max_body_bytes=0)
+        first, second = Client(connections=connections), Client(connections=connections)
+        asked = framed(messages.HealthCheckRequest().SerializeToString())
+        for path, message in ((CHECK, asked), (LIVE, framed(b"")), (CHECK, asked)):
+            assert second.status(second.call(path, message)) is GrpcStatus.OK
+        assert second.peer.goaway is None
+        refused = second.call(METADATA, framed(b""))
+        assert second.status(refused) is GrpcStatus.UNAVAILABLE
+        assert second.fields(refused)["grpc-message"] == "too many connections"
+        assert second.peer.goaway is ErrorCode.NO_ERROR
+        assert second.peer.transport.is_closed
+        assert first.status(first.call(METADATA, framed(b""))) is GrpcStatus.OK
 
     scene(play)
 

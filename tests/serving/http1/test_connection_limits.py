@@ -26,6 +26,7 @@ from http_world import (
 
 from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits
 from proteus_cli.serving.http1.states import LINGERING, READING
+from proteus_cli.serving.transport.connections import MAX_REFUSED_OPEN
 
 # --- what is too large
 
@@ -470,6 +471,7 @@ def test_connections_past_the_limit_are_refused_and_the_others_served(contexts: 
         await until(lambda: len(world.connections) == 3)
         for _ in range(5):
             refused = await world.connect()
+            await refused.send(post(b"/a", b""))
             content = await refused.until_has(b"}")
             assert [status for status, _ in answers(content)] == [503]
             assert b"retry-after: 1\r\n" in content
@@ -495,13 +497,41 @@ def test_a_flood_of_connections_past_the_limit_is_closed() -> None:
         await here.until_has(b"/a")
         await until(lambda: world.connections.refused_count == len(flood))
         assert len(world.connections) == 1
-        for client in flood:
+        for client in flood[:-MAX_REFUSED_OPEN]:
             with suppress(ConnectionResetError):
-                await client.rest()  # until the server closes
+                assert await client.rest() == b""  # until the server closes
+        last = flood[-1]
+        await last.send(post(b"/a", b""))
+        assert [status for status, _ in answers(await last.rest())] == [503]
+        for client in (*flood, here):
             client.close()
-        here.close()
 
     run(conversation, most=1)
+
+
+def test_a_connection_past_the_limit_may_ask_whether_the_server_lives() -> None:
+    limits = HttpLimits(body_bytes=2**20, open_paths=frozenset({b"/health"}))
+
+    async def conversation(world: World) -> None:
+        here = await world.connect()
+        await until(lambda: len(world.connections) == 1)
+        await here.send(post(b"/a", b""))  # its head is known from now on
+        await here.until_has(b"/a")
+        client, silent = await world.connect(), await world.connect()
+        await client.send(post(b"/health", b"") + post(b"/health?x=1", b""))
+        await client.until_has(b"x=1")
+        await client.send(post(b"/a", b""))
+        content = await client.rest()
+        assert [status for status, _ in answers(content)] == [503]
+        assert b"connection: close\r\n" in content
+        client.close()
+        await until(lambda: world.connections.refused_count == 2)
+        world.connections.check_timeouts(world.connections.now_s + TIMEOUTS.keep_alive_s + 1)
+        assert await silent.rest() == b""
+        silent.close()
+        here.close()
+
+    run(conversation, limits, most=1)
 
 
 # --- who may ask

@@ -9,7 +9,6 @@ from http2_peer import FIELDS, START, Echo, Peer, data, in_loop, play
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import ErrorCode, frame
 from proteus_cli.serving.http2.limits import Http2Limits
-from proteus_cli.serving.transport.connections import Connections
 
 SMALL = Http2Limits(flood_budget=20, streams=4, window_bytes=1000, connection_window_bytes=100_000)
 REQUEST = b"".join(frames.literal_field(name.encode(), value.encode()) for name, value in FIELDS)
@@ -614,19 +613,5 @@ def test_after_the_clients_goaway_its_streams_are_answered_and_the_connection_cl
         peer.application.calls[0].answer()
         assert peer.is_answered(1)
         assert peer.transport.is_closed
-
-    in_loop(scene)
-
-
-def test_connections_past_the_limit_get_a_goaway() -> None:
-    def scene() -> None:
-        connections = Connections(max_connections=1, max_body_bytes=0)
-        first, second = Peer(Echo(), connections=connections), Peer(Echo(), connections=connections)
-        second.feed(START + GET)
-        assert second.goaway is ErrorCode.NO_ERROR
-        assert b"too many connections" in second.of_kind(frames.GOAWAY)[0].payload
-        assert not second.application.calls
-        first.feed(START + GET)
-        assert first.is_answered()
 
     in_loop(scene)
