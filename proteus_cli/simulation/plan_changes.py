@@ -99,7 +99,7 @@ class SimulatedPlanChanges:
                 return
             change = Replan(then_s, wanted.reason, solve_s, swaps, activated, what)
             self._result.replans.append(change)
-            if not plan.hosts_as(before):
+            if not wanted.is_silent(before, plan):
                 self._result.changes.append(change)
             replanning.planned(wanted)
             in_place = () if self._conditions.load_time_s == 0 else switch.in_place  # then no device is away

@@ -31,6 +31,10 @@ class ReplanRequest:
     measured: tuple[MeasuredDeferral, ...] = ()
     is_urgent: bool = False
 
+    def is_silent(self, before: Plan, after: Plan) -> bool:
+        """Whether the change is neither told nor recorded: it moves shares and batch sizes only."""
+        return after.hosts_as(before) and (self.is_routine or not self.measured)
+
 
 @dataclass(frozen=True, slots=True)
 class ReplanContext:

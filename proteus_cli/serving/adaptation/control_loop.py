@@ -224,7 +224,7 @@ class ControlLoop:
                     raise _NotWantedError(why_not)
 
             try:
-                if plan.hosts_as(before):  # shares and batches change at most, which isn't worth a record
+                if wanted.is_silent(before, plan):
                     await self._fleet.deploy(plan, require_wanted)
                 else:
                     solve_s = plan.solver.solve_s
