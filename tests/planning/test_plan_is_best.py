@@ -3,7 +3,7 @@
 import pytest
 from drawing import examples
 from exhaustive import assert_best
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from once_wrong import ONCE_WRONG
 from tiny_fleets import Tiny
