@@ -20,13 +20,15 @@ import numpy as np
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.csv_cells import CsvTable, csv_table, fraction, number, number_within, positive_number, whole_number
 from proteus_cli.domain.base import Value, require
+from proteus_cli.domain.catalog.catalog import LONGEST_NAME
 from proteus_cli.domain.request import MAX_CONFIDENCE
 from proteus_cli.domain.trace import Trace
-from proteus_cli.errors import UsageError
-from proteus_cli.input_files import TRACE, LineReader, open_input
+from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.input_files import TRACE, LineReader, number_of_lines, open_input
 
 MAX_DURATION_S = 366 * 24 * 3600
 MAX_ARRIVALS = 50_000_000
+MAX_FAMILIES = 10_000
 
 _ARRIVALS = ("arrival_s", "family")
 COUNTS = ("second", "family", "count")
@@ -66,8 +68,13 @@ def read_trace(path: Path, *, rng: np.random.Generator | None = None) -> Trace:
 
     Counted arrivals are spread uniformly over their second, as a Poisson process with that count, by ``rng`` (by
     default with seed 0, so that a file always gives the same trace). Raises `ArtefactError` with the line.
+
+    Lines are counted first, so that a file that unpacks to too many is refused in a second.
     """
     with open_input(path, TRACE, hint=_HINT) as file:
+        if number_of_lines(file, str(path), TRACE, MAX_ARRIVALS + 1, hint=_HINT) > MAX_ARRIVALS + 1:
+            problem = f"`{path}` has more than {MAX_ARRIVALS:,} lines, more than a trace may have."
+            raise ArtefactError(problem, hint="take a part of it with `proteus trace convert --window`")
         lines = LineReader(file, str(path), TRACE, hint=_HINT)
         with csv_table(lines, path, hint=_HINT) as table:
             return _parse(path.name, table, rng or np.random.default_rng(0))
@@ -77,17 +84,20 @@ class FamilyIndex(dict[str, int]):
     """Family name → index in order of first appearance; checks a name once, when it is new."""
 
     def __missing__(self, name: str) -> int:
+        if len(self) >= MAX_FAMILIES:
+            raise ValueError(f"more than {MAX_FAMILIES:,} families; `trace convert --family-from hash=…` merges them")
+        require(len(name) <= LONGEST_NAME, f"a family's name has at most {LONGEST_NAME} characters")
         require(bool(name), "family is empty")
         require(name == name.strip(), f"family `{name}` has blanks around it")
         self[name] = len(self)
         return self[name]
 
-    def sorted(self, family: Sequence[int]) -> tuple[tuple[str, ...], Ints]:
+    def sorted(self, family: Ints) -> tuple[tuple[str, ...], Ints]:
         """The names in alphabetical order, and ``family`` as indexes into them."""
         names = tuple(sorted(self))
         rank = np.empty(len(names), dtype=np.int64)
         rank[[self[name] for name in names]] = np.arange(len(names))
-        return names, rank[np.array(family)]
+        return names, rank[family]
 
 
 class OwnColumn(NamedTuple):
@@ -157,9 +167,9 @@ def _parse_arrivals(name: str, table: CsvTable) -> Trace:
         for column, (place, values) in own.items():
             values.append(column.read(cells[place]))
     require(len(arrival_s) > 0, "the trace has no arrivals")
-    names, ranked = indexes.sorted(family)
-    columns = {column.name: np.array(values) for column, (_, values) in own.items()}
-    return Trace(name, names, np.array(arrival_s), ranked, **{"slo_s": np.full(len(ranked), math.nan), **columns})
+    names, ranked = indexes.sorted(np.frombuffer(family, np.int64))
+    columns = {column.name: np.frombuffer(values) for column, (_, values) in own.items()}
+    return Trace(name, names, np.frombuffer(arrival_s), ranked, **{"slo_s": _no_slos(len(ranked)), **columns})
 
 
 def _parse_counts(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
@@ -176,7 +186,7 @@ def _parse_counts(name: str, table: CsvTable, rng: np.random.Generator) -> Trace
         counts.append(count)
         family.append(indexes[cells[family_at]])
     require(total > 0, "the trace has no arrivals")
-    names, ranked = indexes.sorted(family)
+    names, ranked = indexes.sorted(np.frombuffer(family, np.int64))
     arrival_s = np.repeat(np.array(seconds), counts) + rng.random(total)
     order = np.argsort(arrival_s, kind="stable")
     return Trace(
@@ -184,8 +194,13 @@ def _parse_counts(name: str, table: CsvTable, rng: np.random.Generator) -> Trace
         families=names,
         arrival_s=arrival_s[order],
         family=np.repeat(ranked, counts)[order],
-        slo_s=np.full(total, math.nan),
+        slo_s=_no_slos(total),
     )
+
+
+def _no_slos(arrivals: int) -> Floats:
+    """The targets of requests that have none of their own; they take no memory."""
+    return np.broadcast_to(np.float64(math.nan), arrivals)
 
 
 def _refuse_time(now_s: float, last_s: float) -> None:

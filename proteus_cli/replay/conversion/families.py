@@ -16,7 +16,6 @@ from proteus_cli.replay.conversion.source import Cells, picker
 from proteus_cli.replay.synthesis import draw_families, require_shares
 from proteus_cli.replay.trace import FamilyIndex
 
-MAX_FAMILIES = 10_000
 DRAWN = -1  # in place of an index: the family is drawn later, by the shares
 MAX_CACHED_HASHES = 1 << 16
 RULES = "column=NAME, hash=NAME[+NAME…], name=FAMILY, file or weights"
@@ -99,10 +98,7 @@ class RowFamilies:
         return np.array([self._named(name) for name in names], dtype=np.int32), [shares[name] for name in names]
 
     def _named(self, name: str) -> int:
-        index = self._index[name]
-        if index >= MAX_FAMILIES:
-            raise ValueError(f"more than {MAX_FAMILIES:,} families; spread rows over some with --family-from hash=…")
-        return index
+        return self._index[name]
 
     def _hashing(self, at: Sequence[int]) -> Callable[[Cells], int]:
         """The same values give the same family, in any order and on any machine."""
