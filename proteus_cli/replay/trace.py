@@ -11,7 +11,7 @@ import io
 import math
 import operator
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ from proteus_cli.input_files import TRACE, LineReader, number_of_lines, open_inp
 MAX_DURATION_S = 366 * 24 * 3600
 MAX_ARRIVALS = 50_000_000
 MAX_FAMILIES = 10_000
+ROWS_PER_PIECE = 1 << 16  # of CSV
 
 _ARRIVALS = ("arrival_s", "family")
 COUNTS = ("second", "family", "count")
@@ -169,7 +170,7 @@ def _parse_arrivals(name: str, table: CsvTable) -> Trace:
     require(len(arrival_s) > 0, "the trace has no arrivals")
     names, ranked = indexes.sorted(np.frombuffer(family, np.int64))
     columns = {column.name: np.frombuffer(values) for column, (_, values) in own.items()}
-    return Trace(name, names, np.frombuffer(arrival_s), ranked, **{"slo_s": _no_slos(len(ranked)), **columns})
+    return Trace(name, names, np.frombuffer(arrival_s), ranked, **{"slo_s": no_slos(len(ranked)), **columns})
 
 
 def _parse_counts(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
@@ -194,11 +195,11 @@ def _parse_counts(name: str, table: CsvTable, rng: np.random.Generator) -> Trace
         families=names,
         arrival_s=arrival_s[order],
         family=np.repeat(ranked, counts)[order],
-        slo_s=_no_slos(total),
+        slo_s=no_slos(total),
     )
 
 
-def _no_slos(arrivals: int) -> Floats:
+def no_slos(arrivals: int) -> Floats:
     """The targets of requests that have none of their own; they take no memory."""
     return np.broadcast_to(np.float64(math.nan), arrivals)
 
@@ -213,54 +214,53 @@ def _refuse_time(now_s: float, last_s: float) -> None:
 
 
 def to_csv(trace: Trace, *, per_second: bool = False) -> str:
+    """The text of `csv_pieces`."""
+    return "".join(csv_pieces(trace, per_second=per_second))
+
+
+def csv_pieces(trace: Trace, *, per_second: bool = False) -> Iterator[str]:
     """A row per arrival, to the microsecond; or, much shorter, arrivals counted by second and family.
 
-    Counts can't hold what single requests ask for: `UsageError`.
+    Each piece has up to `ROWS_PER_PIECE` rows. Counts can't hold what single requests ask for: `UsageError`, before the
+    first piece.
     """
-    own = own_columns({name: getattr(trace, name) for name in OWN_NAMES})
-    cells = [quoted(name) for name in trace.families]
-    if not per_second:
-        columns = {name: getattr(trace, name) for name in own}
-        return arrivals_header(own) + arrival_lines(trace.arrival_s, trace.family, cells, columns)
-    require_countable(own, f"Trace `{trace.name}`", hint="write the trace with one row per arrival instead")
-    slots = trace.arrival_s.astype(np.int64) * len(cells) + trace.family
-    slots, counts = np.unique(slots, return_counts=True)
-    return ",".join(COUNTS) + "\n" + count_lines(slots, counts, cells)
+    own = [column for column in OWN if column.is_used(getattr(trace, column.name))]
+    if per_second:
+        if own:
+            is_slo_only = [column.name for column in own] == ["slo_s"]
+            leaves_out = ", or leave latency targets out with `--without-slo`" if is_slo_only else ""
+            raise UsageError(
+                f"The trace has {own[0].of} by request, which counts can't hold.",
+                hint=f"write one row per arrival{leaves_out}",
+            )
+        return _count_pieces(trace)
+    return _arrival_pieces(trace, own)
 
 
-def own_columns(values: Mapping[str, Floats]) -> tuple[str, ...]:
-    """The optional columns that these requests need, for what they ask for themselves and what is known of them."""
-    return tuple(column.name for column in OWN if column.is_used(values[column.name]))
+def _arrival_pieces(trace: Trace, own: Sequence[OwnColumn]) -> Iterator[str]:
+    yield ",".join((*_ARRIVALS, *(column.name for column in own))) + "\n"
+    names = [_quoted(name) for name in trace.families]
+    for start in range(0, len(trace), ROWS_PER_PIECE):
+        part = slice(start, start + ROWS_PER_PIECE)
+        ends: Iterable[str] = map(names.__getitem__, trace.family[part].tolist())
+        if own:
+            cells = (column.cells(getattr(trace, column.name)[part].tolist()) for column in own)
+            ends = map(",".join, zip(ends, *cells, strict=True))
+        times_s = trace.arrival_s[part].tolist()
+        yield "".join([f"{time_s:.6f},{end}\n" for time_s, end in zip(times_s, ends, strict=True)])
 
 
-def require_countable(own: Sequence[str], what: str, *, hint: str) -> None:
-    """Raise `UsageError` where something is said of single requests, in these columns: counts can't hold it."""
-    for column in OWN:
-        if column.name in own:
-            raise UsageError(f"{what} has {column.of} by request, which counts can't hold.", hint=hint)
+def _count_pieces(trace: Trace) -> Iterator[str]:
+    yield ",".join(COUNTS) + "\n"
+    names = [_quoted(name) for name in trace.families]
+    slots, counts = np.unique(trace.arrival_s.astype(np.int64) * len(names) + trace.family, return_counts=True)
+    for start in range(0, len(slots), ROWS_PER_PIECE):
+        part = slice(start, start + ROWS_PER_PIECE)
+        rows = zip(slots[part].tolist(), counts[part].tolist(), strict=True)
+        yield "".join([f"{slot // len(names)},{names[slot % len(names)]},{count}\n" for slot, count in rows])
 
 
-def arrivals_header(own: Sequence[str]) -> str:
-    """The first line of a file with a row per arrival."""
-    return ",".join((*_ARRIVALS, *own)) + "\n"
-
-
-def arrival_lines(arrival_s: Floats, family: Ints, cells: Sequence[str], own: Mapping[str, Floats]) -> str:
-    """A line per arrival; ``cells`` are the names of the families, ``own`` the optional columns."""
-    ends: Iterable[str] = map(cells.__getitem__, family.tolist())
-    if own:
-        columns = (column.cells(own[column.name].tolist()) for column in OWN if column.name in own)
-        ends = map(",".join, zip(ends, *columns, strict=True))
-    return "".join([f"{time_s:.6f},{end}\n" for time_s, end in zip(arrival_s.tolist(), ends, strict=True)])
-
-
-def count_lines(slots: Ints, counts: Ints, cells: Sequence[str]) -> str:
-    """A line per second and family with arrivals; slot n is family n mod F of second n // F, of F ``cells``."""
-    rows = zip(slots.tolist(), counts.tolist(), strict=True)
-    return "".join([f"{slot // len(cells)},{cells[slot % len(cells)]},{count}\n" for slot, count in rows])
-
-
-def quoted(text: str) -> str:
+def _quoted(text: str) -> str:
     """A cell as the csv module writes it, in quotes where it needs them."""
     line = io.StringIO(newline="")
     csv.writer(line, lineterminator="").writerow(["", text])

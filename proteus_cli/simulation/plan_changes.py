@@ -66,9 +66,7 @@ class SimulatedPlanChanges:
             self.ask_later(now_s)
             return
         try:
-            known = _if_any(
-                without=wanted.without, standbys=self._controller.topology.standbys, measured=wanted.measured
-            )
+            known = _if_any(without=wanted.without, standbys=self._controller.topology.standbys)
             plan = self._replan(wanted.demand_qps, self._controller.plan, **known)
         except NoFeasiblePlan:  # what serves goes on serving, as in the live server
             replanning.failed(wanted, now_s)
@@ -99,7 +97,7 @@ class SimulatedPlanChanges:
                 return
             change = Replan(then_s, wanted.reason, solve_s, swaps, activated, what)
             self._result.replans.append(change)
-            if not wanted.is_silent(before, plan):
+            if not plan.hosts_as(before):
                 self._result.changes.append(change)
             replanning.planned(wanted)
             in_place = () if self._conditions.load_time_s == 0 else switch.in_place  # then no device is away

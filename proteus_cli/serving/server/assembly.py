@@ -113,7 +113,7 @@ async def open_data_plane(
         sample_writer=sample_writer,
         watch=watch,
         options=DataPlaneOptions(
-            options.refuses_non_finite, options.max_timeout_s, 0 if hardware.is_emulated else options.check_nth,
+            options.refuses_non_finite, options.max_timeout_s,
             is_emulated=hardware.is_emulated, tunes_slots=deployment.tunes_slots,
             keep_answers_s=options.keep_answers_s,
         ),
