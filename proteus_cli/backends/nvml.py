@@ -120,7 +120,7 @@ def _library() -> Any:
     try:
         import pynvml  # noqa: PLC0415 - an extra
     except ImportError:
-        return "nvidia-ml-py is not installed: pip install 'proteus-serving[tensorrt]'"
+        return "nvidia-ml-py is not installed: pip install nvidia-ml-py"
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:

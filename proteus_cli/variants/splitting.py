@@ -75,7 +75,7 @@ def split(
     The catalog is written last; after an error all is as before. Raises `UsageError`, `ArtefactError`, and
     `BackendUnavailable` where the package `onnx` is needed.
     """
-    onnx = onnx_package("cut a model into stages", extra="derive")
+    onnx = onnx_package("cut a model into stages")
     path = place.catalog_path
     text = read_text(path, CATALOG, hint="name another workspace with `--workspace`") if path.exists() else None
     before = store.parse_catalog(text.encode(), path) if text is not None else None

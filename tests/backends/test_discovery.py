@@ -75,7 +75,7 @@ def test_a_gpu_without_tensorrt_is_refused_with_what_to_install(monkeypatch: pyt
     with pytest.raises(BackendUnavailable, match="`tensorrt` can't be imported") as refused:
         open_backend(GPU)
     assert refused.value.exit_code == 4
-    assert refused.value.hint == "pip install 'proteus-serving[tensorrt]'"
+    assert refused.value.hint == "pip install 'tensorrt>=10,<12' pycuda"
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,7 @@ def asked_anew() -> Iterator[None]:
 
 def test_without_the_binding_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert nvml_device(FACTS.uuid, is_slice=False) == (
-        "nvidia-ml-py is not installed: pip install 'proteus-serving[tensorrt]'"
-    )
+    assert nvml_device(FACTS.uuid, is_slice=False) == "nvidia-ml-py is not installed: pip install nvidia-ml-py"
     assert readings_of(GPU) is None
 
 

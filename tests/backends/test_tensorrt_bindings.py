@@ -33,7 +33,7 @@ def test_every_module_can_be_imported_without_tensorrt_and_pycuda() -> None:
 def test_using_a_module_that_is_not_installed_says_what_to_install() -> None:
     with pytest.raises(BackendUnavailable, match=r"`no_such_module` can't be imported") as refused:
         _ = LazyModule("no_such_module").Builder
-    assert refused.value.hint == "pip install 'proteus-serving[tensorrt]'"
+    assert refused.value.hint == "pip install 'tensorrt>=10,<12' pycuda"
     assert refused.value.exit_code == 4
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def test_init_with_exits_makes_nothing_where_the_package_for_it_is_missing(
     monkeypatch.setitem(sys.modules, "onnx", None)
     ended = proteus("init", tmp_path / "ws", "--exits")
     assert "`onnx` is needed to cut a model into stages" in ended.refused(4)
-    assert "[derive]" in ended.stderr
+    assert "pip install onnx" in ended.stderr
     assert not (tmp_path / "ws").exists()
 
 
@@ -160,7 +161,7 @@ def test_doctor_says_that_a_profile_is_of_other_hardware_as_serve_does(tiny: Tin
     measure_elsewhere(tiny)
     path = add_plan(tiny, {"cpu0": "shapes-l"})
     add_plan(tiny, {"cpu1": "shapes-l"}, name="sound")
-    found = {each["what"]: each for each in proteus("doctor", "--json", "-w", tiny.root).document()}
+    found = {each["what"]: each for each in json.loads(proteus("doctor", "--json", "-w", tiny.root).stdout)}
     assert [found[what]["state"] for what in ("profiles", "plan.json", "sound.json")] == ["optional", "optional", "ok"]
     refused = proteus("serve", path, "-w", tiny.root).refused(4)
     assert "The profile of `cpu0` is of a cpu-1c, Another CPU; here it is a " in refused
@@ -218,10 +219,10 @@ def test_doctor_passes_if_the_variant_of_a_missing_model_was_only_imported(tiny:
 
 
 def test_names_in_brackets_are_printed_as_they_are(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in the name of an extra, `proteus-serving[tensorrt]`."""
+    """As in the name of a package, `ray[client]`."""
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(diagnosis, "OPTIONAL", {"no_such_package": "pip install 'proteus-serving[tensorrt]'"})
-    assert "'proteus-serving[tensorrt]'" in proteus("doctor", "-w", tiny.root).stdout
+    monkeypatch.setattr(diagnosis, "requires", lambda _: ["no-such-package[client]>=2.40; extra == 'ray'"])
+    assert "no-such-package[client]" in proteus("doctor", "-w", tiny.root).stdout
 
 
 @pytest.mark.parametrize(
@@ -258,11 +259,11 @@ def test_doctor_goes_on_where_a_directory_may_not_be_searched(
 
 
 def test_doctor_fails_where_something_that_is_needed_is_missing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "NEEDED", ("numpy", "no_such_package"))
+    monkeypatch.setattr(diagnosis, "requires", lambda _: ["numpy>=1.26", "no-such-package"])
     ended = proteus("doctor", "-w", tiny.root)
     assert ended.code == 1
     assert "MISSING" in ended.stdout
-    assert "pip install" in ended.stdout
+    assert "pip install no-such-package" in ended.stdout
     assert "Traceback" not in ended.stderr
 
 
@@ -275,7 +276,19 @@ def test_doctor_says_whether_models_can_be_changed(tiny: Tiny, monkeypatch: pyte
     assert onnx()["state"] == "ok"
     monkeypatch.setattr(diagnosis, "_version", lambda package: "" if package == "onnx" else "1.0")
     assert onnx()["state"] == "optional"
-    assert "proteus-serving[derive]" in onnx()["hint"]
+    assert onnx()["hint"] == "only to derive variants and for `[family.input]`: pip install 'onnx>=1.17'"
+
+
+def test_doctor_checks_each_package_that_the_distribution_requires(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[<>=;]", each)[0] for each in project["dependencies"]}
+    monkeypatch.setattr(diagnosis, "_version", lambda package: "")
+    found = {each["what"]: each["state"] for each in json.loads(proteus("doctor", "--json", "-w", tiny.root).stdout)}
+    assert {name for name, state in found.items() if state == "missing"} == needed
+    assert "uvloop" in needed
+    extras = {re.split(r"[<>=;]", each)[0] for extra in project["optional-dependencies"].values() for each in extra}
+    assert {found[name] for name in extras} == {"optional"}
+    assert set(project["optional-dependencies"]) == set(diagnosis.PURPOSES)
 
 
 def test_where_there_is_no_catalog_both_ways_to_one_are_named(tmp_path: Path) -> None:

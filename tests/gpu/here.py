@@ -33,7 +33,7 @@ def find() -> Gpu | str:
     if found[0].name.startswith(FAKE):
         return "the driver here is the fake one, and that is what `make contract` is for"
     if importlib.util.find_spec("pycuda") is None:
-        return "pycuda is not installed: pip install 'proteus-serving[tensorrt]'"
+        return "pycuda is not installed: pip install pycuda"
     compute = next((name for name in ("tensorrt", "cupy") if importlib.util.find_spec(name) is not None), None)
     if compute is None:
         return "neither TensorRT nor CuPy is installed to compute with"

@@ -254,7 +254,7 @@ def test_without_what_sends_traces_a_server_ends(untraced: Path) -> None:
     command = [sys.executable, "-c", WITHOUT, str(untraced), "http://127.0.0.1:4318"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER_WITHIN_S)
     assert (done.returncode, "Traceback" in done.stderr) == (4, False), done.stderr
-    assert "pip install 'proteus-serving[otlp]'" in done.stderr
+    assert "pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http" in done.stderr
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:4318", "http://[::1", "http://h:80000", "http://a..b", "http://", ""])

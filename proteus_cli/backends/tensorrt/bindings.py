@@ -33,7 +33,7 @@ class LazyModule:
         except ImportError as error:
             raise BackendUnavailable(
                 f"The Python module `{self._name}` can't be imported: {error}.",
-                hint="pip install 'proteus-serving[tensorrt]'",
+                hint="pip install 'tensorrt>=10,<12' pycuda",
             ) from error
 
 
@@ -48,6 +48,6 @@ def tensorrt_version() -> str:
     if not hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED"):
         raise BackendUnavailable(
             f"TensorRT {version} can't build strongly typed networks; 10 or 11 can.",
-            hint="pip install --upgrade 'proteus-serving[tensorrt]'",
+            hint="pip install --upgrade 'tensorrt>=10,<12'",
         )
     return version

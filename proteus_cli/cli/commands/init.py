@@ -26,7 +26,7 @@ def init(directory: Directory = Path(), *, exits: Exits = False, force: Force = 
     from proteus_cli.variants.zoo import EXIT_SAMPLE, copy_zoo
 
     if exits:  # where it is missing, there is no half of a workspace
-        onnx_package("cut a model into stages", extra="derive")
+        onnx_package("cut a model into stages")
     files = copy_zoo(directory, force=force)
     console.say(f"made a workspace in `{directory}`: {len(files)} files")
     if not exits:

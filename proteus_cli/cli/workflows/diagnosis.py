@@ -3,9 +3,11 @@
 import importlib.util
 import os
 import platform
+import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Literal
 
@@ -27,30 +29,17 @@ from proteus_cli.units import counted, format_size
 
 FindingState = Literal["ok", "missing", "optional"]
 
-NEEDED = (
-    "numpy",
-    "onnxruntime",
-    "cvxpy",
-    "highspy",
-    "msgspec",
-    "httptools",
-    "matplotlib",
-    "prometheus_client",
-)
-_FOR_GPUS = "only for GPUs: pip install 'proteus-serving[tensorrt]'"
-_FOR_MODELS = "only to derive variants, and for `[family.input]`: pip install 'proteus-serving[derive]'"
-_FOR_TRAINING = "only for `proteus task`: pip install 'proteus-serving[train]'"
-OPTIONAL = {
-    "onnx": _FOR_MODELS,
-    "sklearn": _FOR_TRAINING,
-    "skl2onnx": _FOR_TRAINING,
-    "tensorrt": _FOR_GPUS,
-    "pycuda": _FOR_GPUS,
-    "pynvml": _FOR_GPUS,
-    "uvloop": "pip install uvloop",
+PURPOSES = {
+    "cluster": "to make the key of a cluster",
+    "derive": "to derive variants",
+    "images": "for `[family.input]`",
+    "otlp": "for `proteus serve --otlp`",
+    "ray": "for clusters of Ray",
+    "tensorrt": "for GPUs",
+    "torch": "for convolutional nets of `proteus task`",
+    "train": "for `proteus task`",
 }
-DISTRIBUTIONS = {"pynvml": "nvidia-ml-py", "sklearn": "scikit-learn"}
-"""The distribution of a module, if its name is another."""
+"""What each extra of the distribution is for."""
 
 
 class Finding(Value, frozen=True):
@@ -81,22 +70,38 @@ def printable_finding(finding: Finding) -> Finding:
 
 def _installation() -> Iterator[Finding]:
     yield Finding("proteus", "ok", f"{__version__} on Python {platform.python_version()} ({sys.executable})")
-    for name in NEEDED:
-        found = _version(name)
-        state: FindingState = "ok" if found else "missing"
-        yield Finding(name, state, found or "not installed", "" if found else "pip install proteus-serving")
-    for name, hint in OPTIONAL.items():
-        found = _version(name)
-        yield Finding(name, "ok" if found else "optional", found or "not installed", "" if found else hint)
+    try:
+        extras_of = _required(requires("proteus-serving") or ())
+    except PackageNotFoundError:
+        yield Finding("packages", "optional", "the metadata of Proteus is not installed", "pip install . in the clone")
+        return
+    for package, extras in extras_of.items():
+        name, install = re.split("[<>=!~ ]", package)[0], f"pip install {shlex.quote(package)}"
+        if found := _version(name):
+            yield Finding(name, "ok", found)
+        elif extras:
+            purposes = " and ".join(PURPOSES[extra] for extra in extras)
+            yield Finding(name, "optional", "not installed", f"only {purposes}: {install}")
+        else:
+            yield Finding(name, "missing", "not installed", install)
+
+
+def _required(requirements: Sequence[str]) -> dict[str, list[str]]:
+    """The extras that require each package, from the lines `Requires-Dist`; none where Proteus always requires it."""
+    extras_of: dict[str, list[str]] = {}
+    for requirement in requirements:
+        package, _, marker = requirement.partition(";")
+        extras_of.setdefault(package.strip(), []).extend(re.findall("extra == ['\"]([^'\"]+)", marker))
+    return extras_of
 
 
 def _version(package: str) -> str:
-    if importlib.util.find_spec(package) is None:
-        return ""
+    """The version of a package; ``installed`` where its module is there, but no metadata of that name."""
+    package = package.partition("[")[0]
     try:
-        return version(DISTRIBUTIONS.get(package, package))
+        return version(package)
     except PackageNotFoundError:
-        return "installed"
+        return "installed" if importlib.util.find_spec(package.replace("-", "_")) else ""
 
 
 def _devices(devices: Sequence[Device]) -> Iterator[Finding]:
@@ -114,7 +119,7 @@ def _gpu(device: Device) -> Finding:
     details = f", compute {facts.compute_capability}, driver {facts.driver}" if facts is not None else ""
     found = f"{device.name}, {format_size(device.memory_bytes)}{details}"
     if not (_version("tensorrt") and _version("pycuda")):
-        return Finding(device.id, "optional", found, "to use it: pip install 'proteus-serving[tensorrt]'")
+        return Finding(device.id, "optional", found, "to use it: pip install 'tensorrt>=10,<12' pycuda")
     why = nvml_device(facts.uuid, is_slice=facts.is_slice) if facts is not None else ""
     return Finding(device.id, "ok", found, f"power is not measured: {why}" if isinstance(why, str) else "")
 

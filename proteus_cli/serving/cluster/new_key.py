@@ -18,7 +18,7 @@ def new_key() -> bytes:
     except ModuleNotFoundError as error:
         raise BackendUnavailable(
             "To make the key of a cluster takes the package cryptography, which is not installed.",
-            hint="pip install 'proteus-serving[cluster]', here only: other machines just need the file",
+            hint="pip install cryptography, here only: other machines just need the file",
         ) from error
     private = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "proteus cluster")])

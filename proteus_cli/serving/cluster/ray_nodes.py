@@ -30,7 +30,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 LONGEST_LINE_BYTES = 2**20
 
 FOLLOWER = "proteus_cli.serving.cluster.ray_follower"
-HINT = "pip install 'proteus-serving[ray]', here and on all nodes of the cluster"
+HINT = "pip install 'ray[client]' cryptography, here and on all nodes of the cluster"
 
 log = logging.getLogger("proteus.cluster")
 

@@ -148,7 +148,8 @@ def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]
         if not (error.name or "").startswith("opentelemetry"):
             raise
         raise BackendUnavailable(
-            "Traces need OpenTelemetry, which is not installed.", hint="pip install 'proteus-serving[otlp]'"
+            "Traces need OpenTelemetry, which is not installed.",
+            hint="pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http",
         ) from error
     return tracing_to(options.otlp, options.otlp_sample)
 

@@ -168,7 +168,7 @@ def _content(stage: Path, preparation: Preparation, directories: Sequence[Path])
         return prepared_content(stage, preparation, *directories)
     if len(model_parts(stage)) == 1:
         return read_bytes(stage, MODEL, hint="the catalog names it")
-    onnx = onnx_package(f"put `{stage}` and its weights into one file", extra="images")
+    onnx = onnx_package(f"put `{stage}` and its weights into one file")
     return content_of(read_graph(onnx, stage, with_weights=True), stage)
 
 

@@ -11,14 +11,14 @@ from proteus_cli.units import format_size
 TOLD_BY_CHECK = "`check-model FILE`, a command of the package `onnx`, tells more"
 
 
-def onnx_package(to: str, *, extra: str) -> Any:
-    """The module `onnx`, of an ``extra``. Raises `BackendUnavailable` that says what it is needed ``to`` do."""
+def onnx_package(to: str) -> Any:
+    """The module `onnx`. Raises `BackendUnavailable` that says what it is needed ``to`` do."""
     try:
         import onnx  # noqa: PLC0415 - an extra
     except ModuleNotFoundError as error:
         raise BackendUnavailable(
             f"The package `{error.name}` is needed to {to}, and is not installed.",
-            hint=f"pip install 'proteus-serving[{extra}]'",
+            hint="pip install onnx",
         ) from error
     return onnx
 

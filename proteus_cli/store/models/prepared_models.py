@@ -101,7 +101,7 @@ def _found(name: str, directories: Sequence[Path]) -> Path | None:
 def _made(model: Path, preparation: Preparation) -> bytes:
     image, discriminator = preparation.image, preparation.discriminator
     to = f"let `{model}` take its family's input" if image is not None else f"put `{discriminator}` behind `{model}`"
-    onnx = onnx_package(to, extra="images")
+    onnx = onnx_package(to)
     size_bytes = sum(part.stat().st_size for part in model_parts(model))
     if size_bytes >= MODEL.max_bytes:
         raise ArtefactError(

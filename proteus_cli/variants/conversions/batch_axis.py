@@ -37,7 +37,7 @@ def with_dynamic_batch(model: Path, rows: int) -> bytes:
 
     Raises `ArtefactError`, and `BackendUnavailable` without the package `onnx`.
     """
-    onnx = onnx_package(f"make the batch of `{model}` dynamic (it takes just {rows} at a time)", extra="derive")
+    onnx = onnx_package(f"make the batch of `{model}` dynamic (it takes just {rows} at a time)")
     loaded = read_graph(onnx, model)
     for value in (*inputs_of(loaded.graph), *loaded.graph.output):
         if sizes := value.type.tensor_type.shape.dim:

@@ -39,7 +39,7 @@ def recipes(model: Path, loaded: Path, wanted: Wanted, rows: NamedArrays | None)
     Raises `UsageError` where a recipe doesn't suit the model, or needs rows; `ArtefactError` where it can't be read,
     and `BackendUnavailable` without the package `onnx`. So does converting; it raises `EngineError`, too.
     """
-    onnx = onnx_package(f"derive variants from `{model}`", extra="derive")
+    onnx = onnx_package(f"derive variants from `{model}`")
 
     def own_rows() -> NamedArrays | None:
         return rows if rows is None or loaded == model else behind_preparation(onnx, model, loaded, rows)

@@ -53,15 +53,15 @@ def has_torch() -> bool:
 
 def require_packages(kinds: Sequence[str] | None) -> None:
     """Raise `BackendUnavailable` without the packages of the extra `train`, and `torch` for convolutional nets."""
-    needed = [("sklearn", "train"), ("skl2onnx", "train")]
+    needed = {"scikit-learn": "sklearn", "skl2onnx": "skl2onnx"}
     if any(kind in CONVNETS for kind in kinds or ()):
-        needed.append(("torch", "train,torch"))
-    for package, extras in needed:
-        if find_spec(package) is None:
-            raise BackendUnavailable(
-                f"The package `{package}` is needed to train models, and is not installed.",
-                hint=f"pip install 'proteus-serving[{extras}]'",
-            )
+        needed["torch"] = "torch"
+    missing = [package for package, module in needed.items() if find_spec(module) is None]
+    if missing:
+        raise BackendUnavailable(
+            f"The package `{missing[0]}` is needed to train models, and is not installed.",
+            hint=f"pip install {' '.join(missing)}",
+        )
 
 
 def variant_name(task: str, kind: str) -> str:

@@ -150,7 +150,7 @@ def test_ray_has_to_be_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for cluster in ("auto", "ray", "ray://127.0.0.1:10001"):
         ended = proteus("serve", "plan", "--cluster", cluster, "-w", made.root)
         assert "takes the package ray" in ended.refused(4)
-        assert "pip install 'proteus-serving[ray]'" in ended.stderr
+        assert "pip install 'ray[client]' cryptography" in ended.stderr
     with pytest.raises(BackendUnavailable):
         ray_nodes.require_ray()
     assert "takes the package ray" in proteus("cluster", "down").refused(4)

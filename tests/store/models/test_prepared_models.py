@@ -217,7 +217,7 @@ def test_onnx_is_needed_only_to_make_the_file(tmp_path: Path, monkeypatch: pytes
     assert prepared(model, Preparation(PLAIN), tmp_path) == path
     with pytest.raises(BackendUnavailable, match=r"`onnx` is needed to let `.*` take its family's input") as missing:
         prepared(model, Preparation(SCALED), tmp_path)
-    assert missing.value.hint == "pip install 'proteus-serving[images]'"
+    assert missing.value.hint == "pip install onnx"
 
 
 def test_a_file_that_is_in_any_of_the_directories_is_used_and_a_new_one_is_made_in_the_last(tmp_path: Path) -> None:

@@ -61,10 +61,11 @@ def test_each_kind_needs_its_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     require_packages(LADDER)
     with pytest.raises(BackendUnavailable, match="`torch`") as raised:
         require_packages(("linear", "cnn-8"))
-    assert raised.value.hint == "pip install 'proteus-serving[train,torch]'"
+    assert raised.value.hint == "pip install torch"
     monkeypatch.setattr(ladder, "find_spec", lambda _: None)
-    with pytest.raises(BackendUnavailable, match="`sklearn`"):
+    with pytest.raises(BackendUnavailable, match="`scikit-learn`") as raised:
         require_packages(None)
+    assert raised.value.hint == "pip install scikit-learn skl2onnx"
 
 
 def test_variants_are_named_for_their_kinds() -> None:
