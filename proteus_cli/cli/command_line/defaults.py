@@ -92,6 +92,14 @@ def require_no_flags(context: typer.Context, purpose: str) -> None:
         )
 
 
+def require_cluster(context: typer.Context, cluster: str | None) -> None:
+    """Raise `UsageError` where flags are given that are for a cluster, without `--cluster`."""
+    given = sorted(flags(context) & {"--cluster-key", "--join", "--join-budget"})
+    if given and cluster is None:
+        name = "--join/--no-join" if given[0] == "--join" else given[0]
+        raise UsageError(f"`{name}` is for devices of a cluster.", hint="add `--cluster`, or leave it out")
+
+
 def flags(context: typer.Context) -> set[str]:
     """The long options that were given on the command line itself, not by the environment or `proteus.toml`."""
     sources = ((parameter, context.get_parameter_source(parameter.name or "")) for parameter in context.command.params)

@@ -7,7 +7,7 @@ import typer
 
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, Group
-from proteus_cli.cli.command_line.defaults import require_no_flags
+from proteus_cli.cli.command_line.defaults import require_cluster, require_no_flags
 from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 
@@ -42,6 +42,7 @@ def devices(
         return
     from proteus_cli.cli.workflows.cluster.hosts import host_list
 
+    require_cluster(context, cluster)
     if cluster is None:
         _show_local(workspace_dir, json=json)
     else:

@@ -3,11 +3,13 @@
 import typer
 
 from proteus_cli.cli import console
+from proteus_cli.cli.command_line.defaults import require_cluster
 from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 
 
 def doctor(
+    context: typer.Context,
     *,
     cluster: cluster_options.Cluster = None,
     cluster_key: cluster_options.ClusterKey = None,
@@ -22,6 +24,7 @@ def doctor(
     from proteus_cli.cli.views.findings_table import findings_table
     from proteus_cli.cli.workflows.diagnosis import diagnose
 
+    require_cluster(context, cluster)
     findings = diagnose(workspace_dir)
     if cluster is not None:
         from proteus_cli.cli.workflows.cluster.diagnosis import diagnose_cluster

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.command_line.defaults import flags
+from proteus_cli.cli.command_line.defaults import flags, require_cluster
 from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import profile as options
@@ -56,6 +56,7 @@ def profile(
     """
     from proteus_cli.store import Workspace
 
+    require_cluster(context, cluster)
     given = flags(context)
     _require_one_task(given, from_csv, to_csv, lists_on_cluster=dry_run and cluster is not None)
     workspace = Workspace(workspace_dir)

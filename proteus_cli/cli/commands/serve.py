@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from proteus_cli.cli import console
-from proteus_cli.cli.command_line.defaults import flags
+from proteus_cli.cli.command_line.defaults import flags, require_cluster
 from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import serve as options
@@ -90,9 +90,10 @@ def serve(
     from proteus_cli.serving.transport.tokens import read_tokens
     from proteus_cli.store import Workspace
 
+    require_cluster(context, cluster)
     _require_compatible(
         flags(context), emulate=emulate, keeps_answers=feedback > 0, record=record, drift_after_s=drift_after,
-        writes_elsewhere=state is not None, is_cluster=cluster is not None, captures=samples is not None,
+        writes_elsewhere=state is not None, captures=samples is not None,
         samples_bytes=samples_space,
     )  # fmt: skip
     live_view = _set_up_logs(view, log_level, log_format)
@@ -127,12 +128,9 @@ def _require_compatible(
     record: bool,
     drift_after_s: float,
     writes_elsewhere: bool,
-    is_cluster: bool,
     captures: bool,
     samples_bytes: float,
 ) -> None:
-    if "--join-budget" in given and not is_cluster:
-        raise UsageError("`--join-budget` is for devices of a cluster.", hint="add `--cluster`, or leave it out")
     if "--fleet" in given and not emulate:
         raise UsageError("`--fleet` is for devices that are emulated.", hint="add `--emulate`, or leave out `--fleet`")
     if keeps_answers and emulate:

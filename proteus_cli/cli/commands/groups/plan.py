@@ -7,7 +7,7 @@ import typer
 
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, Group
-from proteus_cli.cli.command_line.defaults import require_no_flags
+from proteus_cli.cli.command_line.defaults import require_cluster, require_no_flags
 from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options.groups import plan as options
@@ -82,6 +82,7 @@ def plan(
     from proteus_cli.cli.workflows.cluster.hosts import host_list, known_hosts
     from proteus_cli.store import Workspace
 
+    require_cluster(context, cluster)
     _require_compatible(sweep=sweep, plot=plot, explain=explain, current=current, strict=strict)
     workspace = Workspace(workspace_dir)
     hosts = known_hosts(host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None)

@@ -242,3 +242,20 @@ def test_free_memory_here_says_nothing_of_other_machines(tmp_path: Path) -> None
     here, there = device(made, "cpu9"), device(made, "b/cpu9")
     limits = memory_limits(None, {"cpu9": here, "b/cpu9": there}, free_bytes=2**20)
     assert limits == {"cpu9": 2**19, "b/cpu9": there.memory_bytes // 2}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *((*command, "--cluster-key", "k.pem") for command in (("serve", "p"), ("plan",), ("profile",), ("devices",))),
+        ("doctor", "--cluster-key", "k.pem"),
+        ("serve", "p", "--no-join"),
+    ],
+)
+def test_options_of_a_cluster_are_refused_without_one(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    assert "is for devices of a cluster" in proteus(*arguments, "-w", tmp_path).refused()
+
+
+def test_the_key_of_a_cluster_may_be_in_the_environment_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PROTEUS_CLUSTER_KEY", "k.pem")
+    assert proteus("devices", "-w", tmp_path).code == 0
