@@ -171,7 +171,7 @@ bench-large-json: setup  ## how long 1 million values in JSON hold up others; ha
 bench-first-hour: setup  ## from a model to a server that carries a burst, step by step; 2 minutes
 	$(BIN)/python -m benchmarks.first_hour
 
-bench-attacks: setup  ## how long attacks on a server hold up others, and what memory they take; 5 minutes
+bench-attacks: setup  ## how long attacks on a server hold up others, and what memory they take; 8 minutes
 	$(BIN)/python -m benchmarks.attacks
 
 bench-emulation: setup  ## how exact emulated devices are, and how near to the simulator; 4 minutes

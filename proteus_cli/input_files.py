@@ -198,6 +198,31 @@ def text_of(content: bytes, kind: FileKind, name: str, *, hint: str) -> str:
         raise _not_gzip(name, error) from None
 
 
+def number_of_lines(file: io.BufferedReader, name: str, kind: FileKind, most: int, *, hint: str) -> int:
+    """The number of lines of an open file, gzipped or not, or a number above ``most`` where there are more.
+
+    Reads no further than that, and begins anew afterwards. Raises `ArtefactError` where all lines are more than
+    ``kind`` allows, or can't be read.
+    """
+    with _reading(name, hint):
+        try:
+            unpacked, lines, size = _unpacked(file), 0, 0
+            while lines <= most and (piece := unpacked.read(_PIECE_BYTES)):
+                lines += piece.count(b"\n")
+                size += len(piece)
+                if size > kind.max_bytes:
+                    raise _too_large(name, kind, hint)
+        except _NOT_GZIP as error:
+            raise _not_gzip(name, error) from None
+        file.seek(0)
+    return lines
+
+
+def _unpacked(file: io.BufferedReader) -> io.BufferedReader:
+    is_gzip = file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
+    return io.BufferedReader(cast("io.RawIOBase", gzip.GzipFile(fileobj=file)), _PIECE_BYTES) if is_gzip else file
+
+
 class LineReader:
     """The lines of UTF-8 text in an open file, gzipped or not, one at a time; each read of the file is bounded.
 
@@ -219,8 +244,7 @@ class LineReader:
 
     def _read(self, file: io.BufferedReader) -> Iterator[str]:
         encoding, size = "utf-8-sig", 0  # a byte order mark can only be on the first line
-        is_gzip = file.peek(len(GZIP_MAGIC)).startswith(GZIP_MAGIC)
-        readline = (gzip.GzipFile(fileobj=file) if is_gzip else file).readline
+        readline = _unpacked(file).readline
         try:
             while line := readline(MAX_LINE_BYTES):
                 self.number += 1

@@ -6,16 +6,27 @@ import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import count, repeat
+from itertools import count, product, repeat
 from math import prod
 
-from benchmarks.attacks.target import LARGE, LARGE_ROWS, LARGE_SHAPE, PHOTOS, SMALL, SMALL_SHAPE, VALUES
+from benchmarks.attacks.target import (
+    ACCURACIES,
+    LARGE,
+    LARGE_ROWS,
+    LARGE_SHAPE,
+    PHOTOS,
+    ROW,
+    SMALL,
+    SMALL_SHAPE,
+    VALUES,
+)
 
 _PIECE_BYTES = 64 * 1024
 _NUMBER = b"0.12345678"
 _EMPTY_LISTS = 190_000
 _LONG_STRING = 20_000
-_LARGEST = (8192, 4096)  # pixels of a side: as many as are decoded
+_LARGEST, _NARROW = (8192, 4096), (1, 2**25)  # pixels of a side: as many as are decoded
+_PRIORITIES = range(1, 9)
 _FILLING_BYTES = 4 * 2**20
 _GZIP = b"content-encoding: gzip\r\n"
 
@@ -24,28 +35,33 @@ def nothing() -> Iterator[bytes]:
     return iter(())
 
 
+def idle() -> Iterator[bytes]:
+    """Stays open from wave to wave."""
+    return repeat(b"")
+
+
 def one_check() -> Iterator[bytes]:
-    yield _get(b"/v2/health/live")
+    yield get(b"/v2/health/live")
 
 
 def health_checks() -> Iterator[bytes]:
-    return _in_a_row(_get(b"/v2/health/live"))
+    return _in_a_row(get(b"/v2/health/live"))
 
 
 def metrics() -> Iterator[bytes]:
-    return _in_a_row(_get(b"/metrics"))
+    return _in_a_row(get(b"/metrics"))
 
 
 def status() -> Iterator[bytes]:
-    return _in_a_row(_get(b"/v2/proteus/status"))
+    return _in_a_row(get(b"/v2/proteus/status"))
 
 
 def unknown_paths() -> Iterator[bytes]:
-    return _in_a_row(_get(b"/no/such/path"))
+    return _in_a_row(get(b"/no/such/path"))
 
 
 def long_heads() -> Iterator[bytes]:
-    return _in_a_row(_get(b"/no/such/path", b"".join(b"a%d:\r\n" % line for line in range(120))))
+    return _in_a_row(get(b"/no/such/path", b"".join(b"a%d:\r\n" % line for line in range(120))))
 
 
 def malformed_requests() -> Iterator[bytes]:
@@ -89,7 +105,15 @@ def empty_lists() -> Iterator[bytes]:
 
 
 def large_images() -> Iterator[bytes]:
-    return repeat(_image_request(_png(*_LARGEST, zlib.compress(bytes((3 * _LARGEST[0] + 1) * _LARGEST[1]), 9))))
+    return repeat(_black_image(*_LARGEST))
+
+
+def narrow_images() -> Iterator[bytes]:
+    return repeat(_black_image(*_NARROW))
+
+
+def small_image() -> bytes:
+    return _black_image(32, 32)
 
 
 def huge_images() -> Iterator[bytes]:
@@ -98,6 +122,16 @@ def huge_images() -> Iterator[bytes]:
 
 def filled_images() -> Iterator[bytes]:
     return repeat(_image_request(b"\xff\xd8" + b"\xff" * _FILLING_BYTES))
+
+
+def bounds() -> Iterator[bytes]:
+    """Each request with another least accuracy and priority."""
+    each = (_row_request(min_accuracy=least, priority=priority) for least, priority in product(ACCURACIES, _PRIORITIES))
+    return repeat(b"".join(each))
+
+
+def one_row() -> bytes:
+    return _row_request()
 
 
 @cache
@@ -114,13 +148,27 @@ def _in_a_row(request: bytes) -> Iterator[bytes]:
     return repeat(request * (_PIECE_BYTES // len(request) + 1))
 
 
-def _get(path: bytes, lines: bytes = b"") -> bytes:
+def get(path: bytes, lines: bytes = b"") -> bytes:
     return b"GET %b HTTP/1.1\r\nhost: localhost\r\n%b\r\n" % (path, lines)
 
 
 def _post(family: str, body: bytes, lines: bytes = b"") -> bytes:
     head = b"POST /v2/models/%b/infer HTTP/1.1\r\nhost: localhost\r\ncontent-length: %d\r\n%b\r\n"
     return head % (family.encode(), len(body), lines) + body
+
+
+def _row_request(**parameters: float) -> bytes:
+    tensor = {"name": "x", "shape": [1, 1], "datatype": "FP32", "data": [1.0]}
+    return _post(ROW, json.dumps({"parameters": parameters, "inputs": [tensor]}).encode())
+
+
+@cache
+def _black_image(width: int, height: int) -> bytes:
+    packer = zlib.compressobj(9)
+    rows = bytes(3 * width + 1) * 1024
+    pieces = [packer.compress(rows) for _ in range(height // 1024)]
+    left = packer.compress(bytes(3 * width + 1) * (height % 1024)) + packer.flush()
+    return _image_request(_png(width, height, b"".join((*pieces, left))))
 
 
 def _image_request(image: bytes) -> bytes:

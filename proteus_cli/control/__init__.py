@@ -52,10 +52,7 @@ before the running one ends.
 cascade of the plan, and the driver whether the first stage was sure of them. Those that it was not sure of come back
 as deferred requests (`defer`): they wait in tiers of their own, for hosts that are at least as accurate as the second
 variant, with the deadlines that they had. The driver keeps the first answers. It sends one where `defer` refuses, where
-the deferred request is dropped, and at its last moment. `Cascades.saw` counts how sure first stages are: where they
-defer something else than was profiled, the next plan is to count on it (`replanning.deferral`). A driver that computes
-answers has some of the sure ones checked (`check`), each in a batch on an idle worker, past all queues. `compared` then
-says whether the confidence drifts (`replanning.disagreement`).
+the deferred request is dropped, and at its last moment.
 
 **Slowdown.** Each worker measures its batches against the profile. Admission, batching and re-planning count with it.
 

@@ -36,7 +36,7 @@ class Controller:
     The package's docstring explains the parts. The driver passes the time with each call, does what it is told, and
     applies the `Effects` that a change returns. Parts are asked directly: ``topology`` what devices have loaded, and
     what stands by there; ``replanning`` which plans to ask for; ``demand`` what clients ask for; ``dispatch`` to defer,
-    cancel and check requests; ``cascades`` which of them go by a cascade once their batch has ended; ``expected`` what
+    cancel and launch requests; ``cascades`` which of them go by a cascade once their batch has ended; ``expected`` what
     plans in force expected to be in time.
 
     ``slo_s`` by family; ``slots`` and ``memory`` by device, of those that are there at the start. Without its memory, a
@@ -68,7 +68,7 @@ class Controller:
         self._joining = set[str]()
         for device, count in slots.items():
             self.topology.add_device(self._worker(device, count), memory.get(device))
-        self.replanning = Replanning(policy.replanning, self.demand, self._families, self.topology, self.cascades)
+        self.replanning = Replanning(policy.replanning, self.demand, self._families, self.topology)
         # The three calls of the hot path are those of `Dispatch` itself: another call around each takes 2 % of a run.
         self.offer, self.decide, self.finished = self.dispatch.offer, self.dispatch.decide, self.dispatch.finished
 
@@ -233,7 +233,6 @@ class Controller:
     def forget_variants(self, keys: AbstractSet[VariantKey]) -> None:
         """Forget variants that are gone for good: no plan and no device has them."""
         self.topology.forget_variants(keys)
-        self.cascades.forget(keys)
 
     def use_slots(self, device: str, slots: int, now_s: float) -> Effects:
         """Run at most so many batches at once on a device, from now on; those that run end as they would.

@@ -143,23 +143,10 @@ class FirstStage:
 
 
 @dataclass(frozen=True, slots=True)
-class Checker:
-    """The variant that checks the sure answers of a first stage.
-
-    In a part of them, from the first to the second number of ``expected``, it is expected to give another class; None
-    where nobody knows.
-    """
-
-    key: VariantKey
-    expected: tuple[float, float] | None
-
-
-@dataclass(frozen=True, slots=True)
 class CascadeRoute:
     """The way of a request by a cascade: to defer rows of a level up to ``cut``, to a variant of ``min_accuracy``.
 
-    By level, the first variant answers with ``first_accuracy``, and the second with ``second_accuracy``. Sure answers
-    are checked by the ``checker``.
+    By level, the first variant answers with ``first_accuracy``, and the second with ``second_accuracy``.
     """
 
     cascade: PlannedCascade
@@ -168,7 +155,6 @@ class CascadeRoute:
     cut: int
     first_accuracy: tuple[float, ...]
     second_accuracy: tuple[float, ...]
-    checker: Checker | None = None
 
 
 class Admitted(msgspec.Struct, frozen=True, gc=False):
@@ -337,10 +323,11 @@ class StandbyEnd(StrEnum):
 class Effects:
     """What a change of the controller's state asks of its driver.
 
-    ``dropped``: requests that are given up, as nothing that is hosted may answer them. ``failed``: requests that were
-    running on `MAX_RUNS` devices as these were lost, and checks that ran. ``requeued``: requests that were running on a
-    lost device, and wait again. ``keep``: what devices have loaded beyond that is to be freed. ``load``: loads to
-    start; ``standby``: one beside what serves. ``ask``: workers to ask for a decision, after the rest is done.
+    ``dropped``: requests that are given up, as nothing that is hosted may answer them. ``failed``: requests that
+    were running on `MAX_RUNS` devices as these were lost, and background requests that ran. ``requeued``: requests
+    that were running on a lost device, and wait again. ``keep``: what devices have loaded beyond that is to be
+    freed. ``load``: loads to start; ``standby``: one beside what serves. ``ask``: workers to ask for a decision,
+    after the rest is done.
     """
 
     ask: tuple[str, ...] = ()

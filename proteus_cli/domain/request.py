@@ -106,7 +106,7 @@ class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
 
     is_deferred: ClassVar[bool] = False
     """It waits for the second stage of a cascade; else it is a *newcomer*."""
-    is_check: ClassVar[bool] = False
+    is_background: ClassVar[bool] = False
     """No client waits for it: a more accurate variant is asked about an answer that has gone out."""
 
     @property

@@ -17,7 +17,7 @@ _UNSET = {
     "min_accuracy": 0.0, "confidence": np.nan, "min_expected_accuracy": 0.0, "max_energy_j": np.nan, "eval_row": np.nan,
     "min_confidence": np.nan,
 }  # fmt: skip
-"""Columns that a trace may lack, with what that says of each request."""
+"""Columns that a trace may lack, with what that says of each request; one value stands for all and takes no memory."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,7 +48,7 @@ class Trace:
     def __post_init__(self) -> None:
         for column, unset in _UNSET.items():
             if not len(getattr(self, column)):
-                object.__setattr__(self, column, np.full(len(self.arrival_s), unset))
+                object.__setattr__(self, column, np.broadcast_to(np.float64(unset), len(self.arrival_s)))
         columns = (self.arrival_s, self.family, self.slo_s, *(getattr(self, column) for column in _UNSET))
         require(len(set(map(len, columns))) == 1, "columns must be equally long")
         for minima in (self.min_accuracy, self.min_expected_accuracy):
@@ -56,12 +56,13 @@ class Trace:
         require(not np.any(self.max_energy_j <= 0), "limits of energy must be above zero")
         known = self.confidence[~np.isnan(self.confidence)]
         require(bool(np.all((known >= 0) & (known <= 1))), "confidences must be fractions")
-        require(not np.any(np.abs(self.min_confidence) > MAX_CONFIDENCE), "minimum confidences must be 32-bit floats")
+        too_high, too_low = self.min_confidence > MAX_CONFIDENCE, self.min_confidence < -MAX_CONFIDENCE
+        require(not np.any(too_high | too_low), "minimum confidences must be 32-bit floats")
         rows = self.eval_row[~np.isnan(self.eval_row)]
         require(bool(np.all((rows >= 0) & (rows == np.floor(rows)))), "rows of eval splits must be whole numbers")
         require(bool(np.all(np.isfinite(self.arrival_s))), "arrivals must be finite")
         require(bool(np.all(self.arrival_s >= 0)), "arrivals must not be negative")
-        require(bool(np.all(np.diff(self.arrival_s) >= 0)), "arrivals must be sorted")
+        require(bool(np.all(self.arrival_s[1:] >= self.arrival_s[:-1])), "arrivals must be sorted")
 
     def __len__(self) -> int:
         return len(self.arrival_s)

@@ -13,7 +13,6 @@ from proteus_cli.domain.demand import Demand, for_catalog
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.deferral import MeasuredDeferral
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.profile.succession import as_recorded
 from proteus_cli.store import Workspace, require_current_models
@@ -77,12 +76,11 @@ class DeferredPlanner:
         current: Plan,
         without: Outages,
         standbys: Mapping[str, frozenset[VariantKey]],
-        measured: tuple[MeasuredDeferral, ...] = (),
     ) -> Plan:
         """The next plan. Raises like the planner. The demand may be of the families of a catalog before this one."""
         if self._planner is None:
             self._planner = self._settings.make().with_changes(rules=self._rules)
-        return self._planner(for_catalog(demand, self._settings.catalog), current, without, standbys, measured)
+        return self._planner(for_catalog(demand, self._settings.catalog), current, without, standbys)
 
 
 def planner_settings(

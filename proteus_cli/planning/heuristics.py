@@ -14,7 +14,6 @@ from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan.plan import Placement, Plan, Solver
 from proteus_cli.domain.plan.rules import Reserved
 from proteus_cli.domain.profile.capacity import Capacity
-from proteus_cli.domain.profile.deferral import MeasuredDeferral
 from proteus_cli.planning.model.choices import Choice
 from proteus_cli.planning.model.instance import make_instance
 from proteus_cli.planning.planner import Planner
@@ -52,7 +51,6 @@ class _Heuristic(Planner):
         current: Plan | None = None,
         without: Outages = NONE_OUT,
         standbys: VariantsByDevice = MappingProxyType({}),  # noqa: ARG002 - what these would do without a load is not known
-        measured: tuple[MeasuredDeferral, ...] = (),  # noqa: ARG002 - they have no cascades
     ) -> Plan:
         check_demand(demand, self.catalog)
         start_s = time.perf_counter()

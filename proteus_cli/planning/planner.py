@@ -19,7 +19,6 @@ from proteus_cli.domain.plan.catalog_rules import with_catalog
 from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.plan.rules import Rules, in_words
 from proteus_cli.domain.profile.accuracies import accuracies, best_accuracy, estimated_families, relative
-from proteus_cli.domain.profile.deferral import MeasuredDeferral, with_measured
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.profile.shared_times import beside
 from proteus_cli.domain.stages.cascade import PlannedCascade
@@ -71,7 +70,7 @@ class Planner:
         self.spares, self.hurries = spares, hurries
         self._search = PlacementSearch(self.catalog, self.profiles, policy.variants, self.rules)
         self._after_outages: tuple[Outages, Planner] | None = None
-        self._measured: tuple[tuple[MeasuredDeferral, ...], Planner] | None = None
+        self._exposed: Planner | None = None
 
     def __call__(
         self,
@@ -79,16 +78,12 @@ class Planner:
         current: Plan | None = None,
         without: Outages = NONE_OUT,
         standbys: VariantsByDevice = MappingProxyType({}),
-        measured: tuple[MeasuredDeferral, ...] = (),
     ) -> Plan:
         """The best plan for a demand, with the devices and engines that can be used.
 
-        ``standbys`` are loaded beside what ``current`` hosts, so they need no load either. Cascades defer what was
-        ``measured``, where that is known.
+        ``standbys`` are loaded beside what ``current`` hosts, so they need no load either.
         Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict` and `NoPlanInTime`.
         """
-        if measured and self.rules.uses_cascades:
-            return self._with(measured)(demand, current, without, standbys)
         if without:
             return self._left(without)._after_loss(demand, current, standbys)  # noqa: SLF001 - of another planner of ours
         check_demand(demand, self.catalog)
@@ -139,13 +134,6 @@ class Planner:
             self._after_outages = without, self.with_changes(profiles=_available(self.profiles, without))
         return self._after_outages[1]
 
-    def _with(self, measured: tuple[MeasuredDeferral, ...]) -> "Planner":
-        """The planner with cascades as measured, which is kept for the next plan of the same measurements."""
-        if self._measured is None or self._measured[0] != measured:
-            profiles = {device: with_measured(profile, measured) for device, profile in self.profiles.items()}
-            self._measured = measured, self.with_changes(profiles=profiles)
-        return self._measured[1]
-
     def _after_loss(self, demand: Demand, current: Plan | None, standbys: VariantsByDevice) -> Plan:
         """The best plan for what is left. It survives another loss only where that leaves nothing unserved.
 
@@ -161,8 +149,9 @@ class Planner:
             plan = None
         if plan is not None and plan.shortfall_qps <= NEGLIGIBLE * sum(plan.demand_qps.values()):
             return plan
-        exposed = halved.with_changes(rules=replace_fields(self.rules, survive=0, survive_unit=UNSET))
-        return replace_fields(exposed(demand, current, standbys=standbys), rules=self.rules)
+        if self._exposed is None:
+            self._exposed = halved.with_changes(rules=replace_fields(self.rules, survive=0, survive_unit=UNSET))
+        return replace_fields(self._exposed(demand, current, standbys=standbys), rules=self.rules)
 
     def with_changes(
         self,
@@ -175,7 +164,7 @@ class Planner:
         """The same planner with these changes; ``rules`` are taken as they are, without those of the catalog."""
         other = copy(self)
         other._after_outages = None  # noqa: SLF001 - of another planner of ours
-        other._measured = None  # noqa: SLF001 - of another planner of ours
+        other._exposed = None  # noqa: SLF001 - of another planner of ours
         other.headroom = self.headroom if headroom is None else headroom
         other.rules = self.rules if rules is None else rules
         other.profiles = self.profiles if profiles is None else dict(profiles)
@@ -221,7 +210,7 @@ class Planner:
         return SEARCH_FRAC * self.time_limit_s
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_after_outages": None, "_measured": None}
+        return {**vars(self), "_after_outages": None, "_exposed": None}
 
     def plan_of(
         self,

@@ -28,16 +28,19 @@ from proteus_cli.units import counted
 SweepProgress = tuple[str, float]
 """What was done last, and the part of the work that is done (0 to 1)."""
 
+CHEAP_FRAC = 0.5
+"""An accuracy that takes no more of a variant's time is measured before further cells, and repeats of noisy ones."""
+
 
 class Sweep:
     """Does the measurement jobs of one device, and writes the profile after each cell.
 
     With a budget, each variant has an equal share of the time that is left when its turn comes, and the time that is
     left after all of them is for what did not fit a share. A batch size of 2 or more is measured only if its fewest
-    runs fit, or take less than to load the model again for them later. The accuracy comes last; where the catalog has
-    an estimate, it comes as soon as it fits. If it never fits, that of the catalog stands. After the budget, batch
-    sizes that are known are not measured with more slots. Builds of engines, which are kept, come on top. ``measured``
-    counts the cells that were measured, and not taken from the profile as it was.
+    runs fit, or take less than to load the model again for them later. The accuracy comes as soon as it takes at most
+    half of the time left, else last. If it never fits, that of the catalog stands. After the budget, batch sizes that
+    are known are not measured with more slots. Builds of engines, which are kept, come on top: ``built_s`` seconds.
+    ``measured`` counts the cells that were measured, and not taken from the profile as it was.
     """
 
     def __init__(
@@ -54,7 +57,7 @@ class Sweep:
         self._signatures: dict[str, dict[str, Signature]] = {}  # by family and variant
         self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
         self._late: dict[ProfileCell, None] = {}
-        self.measured = 0
+        self.measured, self.built_s = 0, 0.0
 
     @property
     def missing(self) -> tuple[ProfileCell, ...]:
@@ -77,7 +80,8 @@ class Sweep:
             for count, job in zip(range(len(todo), 0, -1), todo, strict=True):
                 now_s = time.perf_counter()
                 yield from self._run_variant(job, now_s + (self._stop_s - now_s) / count)
-            for job in todo if self._stop_s < math.inf else ():
+            without_accuracy_first = sorted(todo, key=self.results.lacks_answers_of, reverse=True)
+            for job in without_accuracy_first if self._stop_s < math.inf else ():
                 known = self.results[job.key]
                 if self._lacks(job) and time.perf_counter() + known.load_s < self._stop_s:
                     yield from self._run_variant(job, self._stop_s)
@@ -92,13 +96,16 @@ class Sweep:
         prepare_s = time.perf_counter()
         build_s = self._backend.prepare(job.model, job.key)
         start_s = time.perf_counter()
-        stop_s, self._stop_s = stop_s + start_s - prepare_s, self._stop_s + start_s - prepare_s
+        built_s = start_s - prepare_s
+        stop_s, self._stop_s, self.built_s = stop_s + built_s, self._stop_s + built_s, self.built_s + built_s
         with self._backend.runner(job.model, job.key) as runner:
             load_s = time.perf_counter() - start_s
             self._require_same_tensors(job, runner.signature)
             confidence_output(job.family, runner.signature)  # an error of the catalog is told before it takes time
             self.results.add_load(job, runner, build_s, load_s)
             yield self._progress(f"{job.variant.name}, loaded")
+            if self.results[job.key].points:
+                yield from self._verified(job, runner, stop_s, most_frac=CHEAP_FRAC)
             if isinstance(runner, SlottedRunner):
                 for batch in job.unsettled(self.results[job.key]):
                     if time.perf_counter() >= self._stop_s:
@@ -108,16 +115,17 @@ class Sweep:
                     yield self._measured(job, batch)
             while (size := self._next_size(job, self._left_s(job, stop_s))) is not None:
                 self._measure_alone(job, runner, size, stop_s)
+                yield from self._verified(job, runner, stop_s, most_frac=CHEAP_FRAC)
                 if isinstance(runner, SlottedRunner):
                     self._measure_more(job, runner, size, stop_s)
                 yield self._measured(job, size)
-                if job.variant.estimated:
-                    yield from self._verified(job, runner, stop_s)
-            yield from self._verified(job, runner, stop_s)
+            yield from self._verified(job, runner, stop_s, most_frac=1.0)
 
-    def _verified(self, job: MeasurementJob, runner: Runner, stop_s: float) -> Iterator[SweepProgress]:
-        """Measure the accuracy and the answers if they are lacking, and fit until ``stop_s``."""
-        if self.results.lacks_answers_of(job) and self._accuracy_s(job) <= self._left_s(job, stop_s):
+    def _verified(
+        self, job: MeasurementJob, runner: Runner, stop_s: float, *, most_frac: float
+    ) -> Iterator[SweepProgress]:
+        """Measure the accuracy and the answers if they are lacking, within this part of the time until ``stop_s``."""
+        if self.results.lacks_answers_of(job) and self._accuracy_s(job) <= most_frac * self._left_s(job, stop_s):
             self.results.measure_answers(job, runner)
             self.results.save()
             yield self._progress(f"{job.variant.name}, accuracy")

@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 
-from proteus_cli.arrays import Floats, Ints
+from proteus_cli.arrays import Floats
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
-from proteus_cli.replay.trace import MAX_ARRIVALS, OWN_NAMES
+from proteus_cli.replay.trace import MAX_ARRIVALS, OWN, no_slos
 
 JITTER_S = 0.5  # by which a copy of an arrival moves at most
 
@@ -19,31 +19,28 @@ def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
     don't come at once; none leaves the trace, which keeps its shape over time. Raises `UsageError` where ``factor`` is
     not a positive number, or leaves nothing or more than `MAX_ARRIVALS`.
     """
-    require_scalable(len(trace), factor)
-    arrival_s, source = repeat_arrivals(trace.arrival_s, factor, trace.duration_s, rng)
-    if not len(source):
-        raise UsageError(f"Scaled by {factor:g}, trace `{trace.name}` has no arrivals left.", hint="scale it by more")
-    return Trace(
-        name=trace.name,
-        families=trace.families,
-        arrival_s=arrival_s,
-        family=trace.family[source],
-        **{name: getattr(trace, name)[source] for name in OWN_NAMES},
-    )
-
-
-def repeat_arrivals(
-    arrival_s: Floats, factor: float, duration_s: float, rng: np.random.Generator
-) -> tuple[Floats, Ints]:
-    """The arrivals of `scaled` [m], sorted, and for each the index of the one it is a copy of, in ``arrival_s`` [n]."""
+    if not 0 < factor < math.inf:
+        raise UsageError(f"A trace can't be scaled by {factor}.", hint="give a finite factor above zero")
+    require_feasible(len(trace) * factor)
     whole_copies = math.floor(factor)
-    copies = whole_copies + (rng.random(len(arrival_s)) < factor - whole_copies)
-    source = np.repeat(np.arange(len(arrival_s)), copies)
+    copies = whole_copies + (rng.random(len(trace)) < factor - whole_copies)
+    source = np.repeat(np.arange(len(trace)), copies)
+    if not len(source):
+        raise UsageError("Scaled so far down, the trace has no arrivals left.", hint="scale it to more")
     is_copy = np.diff(source, prepend=-1) == 0
-    moved_s = arrival_s[source] + is_copy * rng.uniform(-JITTER_S, JITTER_S, len(source))
-    scaled_s = _reflected(moved_s, duration_s)
-    order = np.argsort(scaled_s, kind="stable")
-    return scaled_s[order], source[order]
+    moved_s = trace.arrival_s[source] + is_copy * rng.uniform(-JITTER_S, JITTER_S, len(source))
+    arrival_s = _reflected(moved_s, trace.duration_s)
+    order = np.argsort(arrival_s, kind="stable")
+    source = source[order]
+    own = {each.name: getattr(trace, each.name) for each in OWN}
+    columns = {each.name: own[each.name][source] for each in OWN if each.is_used(own[each.name])}
+    return Trace(
+        trace.name,
+        trace.families,
+        arrival_s[order],
+        trace.family[source],
+        **{"slo_s": no_slos(len(source)), **columns},
+    )
 
 
 def _reflected(arrival_s: Floats, duration_s: float) -> Floats:
@@ -59,13 +56,6 @@ def scaled_to(trace: Trace, peak_qps: float, rng: np.random.Generator) -> Trace:
     if now_qps <= 0:
         raise UsageError(f"Trace `{trace.name}` is too short to scale.", hint="give a trace of some seconds")
     return scaled(trace, peak_qps / now_qps, rng)
-
-
-def require_scalable(arrivals: int, factor: float) -> None:
-    """Raise `UsageError` where so many arrivals can't be scaled by ``factor``."""
-    if not 0 < factor < math.inf:
-        raise UsageError(f"A trace can't be scaled by {factor}.", hint="give a finite factor above zero")
-    require_feasible(arrivals * factor)
 
 
 def require_feasible(arrivals: float) -> None:

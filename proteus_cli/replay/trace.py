@@ -11,7 +11,7 @@ import io
 import math
 import operator
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,13 +20,16 @@ import numpy as np
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.csv_cells import CsvTable, csv_table, fraction, number, number_within, positive_number, whole_number
 from proteus_cli.domain.base import Value, require
+from proteus_cli.domain.catalog.catalog import LONGEST_NAME
 from proteus_cli.domain.request import MAX_CONFIDENCE
 from proteus_cli.domain.trace import Trace
-from proteus_cli.errors import UsageError
-from proteus_cli.input_files import TRACE, LineReader, open_input
+from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.input_files import TRACE, LineReader, number_of_lines, open_input
 
 MAX_DURATION_S = 366 * 24 * 3600
 MAX_ARRIVALS = 50_000_000
+MAX_FAMILIES = 10_000
+ROWS_PER_PIECE = 1 << 16  # of CSV
 
 _ARRIVALS = ("arrival_s", "family")
 COUNTS = ("second", "family", "count")
@@ -66,8 +69,13 @@ def read_trace(path: Path, *, rng: np.random.Generator | None = None) -> Trace:
 
     Counted arrivals are spread uniformly over their second, as a Poisson process with that count, by ``rng`` (by
     default with seed 0, so that a file always gives the same trace). Raises `ArtefactError` with the line.
+
+    Lines are counted first, so that a file that unpacks to too many is refused in a second.
     """
     with open_input(path, TRACE, hint=_HINT) as file:
+        if number_of_lines(file, str(path), TRACE, MAX_ARRIVALS + 1, hint=_HINT) > MAX_ARRIVALS + 1:
+            problem = f"`{path}` has more than {MAX_ARRIVALS:,} lines, more than a trace may have."
+            raise ArtefactError(problem, hint="take a part of it with `proteus trace convert --window`")
         lines = LineReader(file, str(path), TRACE, hint=_HINT)
         with csv_table(lines, path, hint=_HINT) as table:
             return _parse(path.name, table, rng or np.random.default_rng(0))
@@ -77,17 +85,20 @@ class FamilyIndex(dict[str, int]):
     """Family name → index in order of first appearance; checks a name once, when it is new."""
 
     def __missing__(self, name: str) -> int:
+        if len(self) >= MAX_FAMILIES:
+            raise ValueError(f"more than {MAX_FAMILIES:,} families; `trace convert --family-from hash=…` merges them")
+        require(len(name) <= LONGEST_NAME, f"a family's name has at most {LONGEST_NAME} characters")
         require(bool(name), "family is empty")
         require(name == name.strip(), f"family `{name}` has blanks around it")
         self[name] = len(self)
         return self[name]
 
-    def sorted(self, family: Sequence[int]) -> tuple[tuple[str, ...], Ints]:
+    def sorted(self, family: Ints) -> tuple[tuple[str, ...], Ints]:
         """The names in alphabetical order, and ``family`` as indexes into them."""
         names = tuple(sorted(self))
         rank = np.empty(len(names), dtype=np.int64)
         rank[[self[name] for name in names]] = np.arange(len(names))
-        return names, rank[np.array(family)]
+        return names, rank[family]
 
 
 class OwnColumn(NamedTuple):
@@ -157,9 +168,9 @@ def _parse_arrivals(name: str, table: CsvTable) -> Trace:
         for column, (place, values) in own.items():
             values.append(column.read(cells[place]))
     require(len(arrival_s) > 0, "the trace has no arrivals")
-    names, ranked = indexes.sorted(family)
-    columns = {column.name: np.array(values) for column, (_, values) in own.items()}
-    return Trace(name, names, np.array(arrival_s), ranked, **{"slo_s": np.full(len(ranked), math.nan), **columns})
+    names, ranked = indexes.sorted(np.frombuffer(family, np.int64))
+    columns = {column.name: np.frombuffer(values) for column, (_, values) in own.items()}
+    return Trace(name, names, np.frombuffer(arrival_s), ranked, **{"slo_s": no_slos(len(ranked)), **columns})
 
 
 def _parse_counts(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
@@ -176,7 +187,7 @@ def _parse_counts(name: str, table: CsvTable, rng: np.random.Generator) -> Trace
         counts.append(count)
         family.append(indexes[cells[family_at]])
     require(total > 0, "the trace has no arrivals")
-    names, ranked = indexes.sorted(family)
+    names, ranked = indexes.sorted(np.frombuffer(family, np.int64))
     arrival_s = np.repeat(np.array(seconds), counts) + rng.random(total)
     order = np.argsort(arrival_s, kind="stable")
     return Trace(
@@ -184,8 +195,13 @@ def _parse_counts(name: str, table: CsvTable, rng: np.random.Generator) -> Trace
         families=names,
         arrival_s=arrival_s[order],
         family=np.repeat(ranked, counts)[order],
-        slo_s=np.full(total, math.nan),
+        slo_s=no_slos(total),
     )
+
+
+def no_slos(arrivals: int) -> Floats:
+    """The targets of requests that have none of their own; they take no memory."""
+    return np.broadcast_to(np.float64(math.nan), arrivals)
 
 
 def _refuse_time(now_s: float, last_s: float) -> None:
@@ -198,54 +214,53 @@ def _refuse_time(now_s: float, last_s: float) -> None:
 
 
 def to_csv(trace: Trace, *, per_second: bool = False) -> str:
+    """The text of `csv_pieces`."""
+    return "".join(csv_pieces(trace, per_second=per_second))
+
+
+def csv_pieces(trace: Trace, *, per_second: bool = False) -> Iterator[str]:
     """A row per arrival, to the microsecond; or, much shorter, arrivals counted by second and family.
 
-    Counts can't hold what single requests ask for: `UsageError`.
+    Each piece has up to `ROWS_PER_PIECE` rows. Counts can't hold what single requests ask for: `UsageError`, before the
+    first piece.
     """
-    own = own_columns({name: getattr(trace, name) for name in OWN_NAMES})
-    cells = [quoted(name) for name in trace.families]
-    if not per_second:
-        columns = {name: getattr(trace, name) for name in own}
-        return arrivals_header(own) + arrival_lines(trace.arrival_s, trace.family, cells, columns)
-    require_countable(own, f"Trace `{trace.name}`", hint="write the trace with one row per arrival instead")
-    slots = trace.arrival_s.astype(np.int64) * len(cells) + trace.family
-    slots, counts = np.unique(slots, return_counts=True)
-    return ",".join(COUNTS) + "\n" + count_lines(slots, counts, cells)
+    own = [column for column in OWN if column.is_used(getattr(trace, column.name))]
+    if per_second:
+        if own:
+            is_slo_only = [column.name for column in own] == ["slo_s"]
+            leaves_out = ", or leave latency targets out with `--without-slo`" if is_slo_only else ""
+            raise UsageError(
+                f"The trace has {own[0].of} by request, which counts can't hold.",
+                hint=f"write one row per arrival{leaves_out}",
+            )
+        return _count_pieces(trace)
+    return _arrival_pieces(trace, own)
 
 
-def own_columns(values: Mapping[str, Floats]) -> tuple[str, ...]:
-    """The optional columns that these requests need, for what they ask for themselves and what is known of them."""
-    return tuple(column.name for column in OWN if column.is_used(values[column.name]))
+def _arrival_pieces(trace: Trace, own: Sequence[OwnColumn]) -> Iterator[str]:
+    yield ",".join((*_ARRIVALS, *(column.name for column in own))) + "\n"
+    names = [_quoted(name) for name in trace.families]
+    for start in range(0, len(trace), ROWS_PER_PIECE):
+        part = slice(start, start + ROWS_PER_PIECE)
+        ends: Iterable[str] = map(names.__getitem__, trace.family[part].tolist())
+        if own:
+            cells = (column.cells(getattr(trace, column.name)[part].tolist()) for column in own)
+            ends = map(",".join, zip(ends, *cells, strict=True))
+        times_s = trace.arrival_s[part].tolist()
+        yield "".join([f"{time_s:.6f},{end}\n" for time_s, end in zip(times_s, ends, strict=True)])
 
 
-def require_countable(own: Sequence[str], what: str, *, hint: str) -> None:
-    """Raise `UsageError` where something is said of single requests, in these columns: counts can't hold it."""
-    for column in OWN:
-        if column.name in own:
-            raise UsageError(f"{what} has {column.of} by request, which counts can't hold.", hint=hint)
+def _count_pieces(trace: Trace) -> Iterator[str]:
+    yield ",".join(COUNTS) + "\n"
+    names = [_quoted(name) for name in trace.families]
+    slots, counts = np.unique(trace.arrival_s.astype(np.int64) * len(names) + trace.family, return_counts=True)
+    for start in range(0, len(slots), ROWS_PER_PIECE):
+        part = slice(start, start + ROWS_PER_PIECE)
+        rows = zip(slots[part].tolist(), counts[part].tolist(), strict=True)
+        yield "".join([f"{slot // len(names)},{names[slot % len(names)]},{count}\n" for slot, count in rows])
 
 
-def arrivals_header(own: Sequence[str]) -> str:
-    """The first line of a file with a row per arrival."""
-    return ",".join((*_ARRIVALS, *own)) + "\n"
-
-
-def arrival_lines(arrival_s: Floats, family: Ints, cells: Sequence[str], own: Mapping[str, Floats]) -> str:
-    """A line per arrival; ``cells`` are the names of the families, ``own`` the optional columns."""
-    ends: Iterable[str] = map(cells.__getitem__, family.tolist())
-    if own:
-        columns = (column.cells(own[column.name].tolist()) for column in OWN if column.name in own)
-        ends = map(",".join, zip(ends, *columns, strict=True))
-    return "".join([f"{time_s:.6f},{end}\n" for time_s, end in zip(arrival_s.tolist(), ends, strict=True)])
-
-
-def count_lines(slots: Ints, counts: Ints, cells: Sequence[str]) -> str:
-    """A line per second and family with arrivals; slot n is family n mod F of second n // F, of F ``cells``."""
-    rows = zip(slots.tolist(), counts.tolist(), strict=True)
-    return "".join([f"{slot // len(cells)},{cells[slot % len(cells)]},{count}\n" for slot, count in rows])
-
-
-def quoted(text: str) -> str:
+def _quoted(text: str) -> str:
     """A cell as the csv module writes it, in quotes where it needs them."""
     line = io.StringIO(newline="")
     csv.writer(line, lineterminator="").writerow(["", text])

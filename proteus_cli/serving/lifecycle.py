@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
 from proteus_cli.errors import NotReady
@@ -112,10 +111,9 @@ async def running(
 ) -> AsyncIterator[None]:
     """Run ``work`` as a task until the context is left.
 
-    An exception in it is a bug: it is logged and counted in `task_errors`, and ``work`` is called again after a pause.
+    It is `supervised`.
     """
-    errors = task_errors.setdefault(work.__qualname__, TaskErrors())
-    task = asyncio.create_task(_supervised(partial(work, *args, **kwargs), work.__qualname__, errors))
+    task = asyncio.create_task(supervised(work, *args, **kwargs))
     try:
         yield
     finally:
@@ -123,12 +121,20 @@ async def running(
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def _supervised(work: Callable[[], Coroutine[Any, Any, None]], name: str, errors: TaskErrors) -> None:
+async def supervised(
+    work: Callable[Arguments, Coroutine[Any, Any, None]], *args: Arguments.args, **kwargs: Arguments.kwargs
+) -> None:
+    """Run ``work`` until it ends without an exception.
+
+    An exception in it is a bug: it is logged and counted in `task_errors`, and ``work`` is called again after a pause.
+    """
+    name = work.__qualname__
+    errors = task_errors.setdefault(name, TaskErrors())
     loop, retry_s = asyncio.get_running_loop(), RETRY_S
     while True:
         start_s = loop.time()
         try:
-            await work()
+            await work(*args, **kwargs)
         except Exception as error:
             if loop.time() - start_s > MAX_RETRY_S:
                 retry_s = RETRY_S

@@ -72,7 +72,7 @@ class SimulatedCascades:
                 self._end(request, launch, own.accuracy, now_s, is_cut=own.is_cut)
                 continue
             level = self._level(request, route.stage, launch.hosted)
-            cascades.saw(route.stage, (level,), now_s)
+            cascades.observe(route.stage, (level,))
             if level > route.cut and not self._is_below(request, launch.hosted):
                 self._end(request, launch, route.first_accuracy[level], now_s)
             else:

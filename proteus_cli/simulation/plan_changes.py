@@ -66,9 +66,7 @@ class SimulatedPlanChanges:
             self.ask_later(now_s)
             return
         try:
-            known = _if_any(
-                without=wanted.without, standbys=self._controller.topology.standbys, measured=wanted.measured
-            )
+            known = _if_any(without=wanted.without, standbys=self._controller.topology.standbys)
             plan = self._replan(wanted.demand_qps, self._controller.plan, **known)
         except NoFeasiblePlan:  # what serves goes on serving, as in the live server
             replanning.failed(wanted, now_s)

@@ -186,7 +186,6 @@ class _Simulation:
         if self._plan_changes is not None:
             self._plan_changes.is_over = True
         self._events.run_until(NEVER_S)
-        self.result.measured = self._routes.measured(self.arrived_s)
         self.result.expected_attainment = self._controller.expected.mean(self.arrived_s)
         self._end(self._controller.dispatch.forget_all(), Outcome.DROPPED, NEVER_S)
 

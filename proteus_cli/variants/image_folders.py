@@ -13,6 +13,7 @@ from proteus_cli.domain.catalog.catalog import ImageInput, Layout
 from proteus_cli.errors import ArtefactError, BadRequest
 from proteus_cli.input_files import FileKind, looking, read_bytes
 from proteus_cli.serving.oip.images import MAX_FILE_BYTES, decoded
+from proteus_cli.serving.requests.query import drained
 from proteus_cli.store.samples.chunk import write_arrays
 from proteus_cli.units import counted, format_size
 
@@ -48,7 +49,8 @@ def split_of_folder(folder: Path, signature: Signature) -> bytes:
     x = np.empty((len(paths), *image.shape), np.uint8)
     for row, path in enumerate(paths):
         try:
-            x[row] = decoded(read_bytes(path, _IMAGE, hint="remove it from the folder"), f"`{path}`", image)
+            encoded = read_bytes(path, _IMAGE, hint="remove it from the folder")
+            x[row] = drained(decoded(encoded, f"`{path}`", image))
         except BadRequest as error:
             raise ArtefactError(f"{error}.", hint="replace the file, or remove it from the folder") from None
     content = io.BytesIO()

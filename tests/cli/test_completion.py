@@ -37,7 +37,7 @@ def test_a_shell_asks_in_a_process_of_its_own() -> None:
     ("words", "expected"),
     [
         (("plan", "--policy", "mo"), ["most-accurate"]),
-        (("plan", "--objective", "m"), ["mean", "min-family"]),
+        (("plan", "--fairness", "m"), ["maxmin"]),
         (("plan", "--capacity", "p9"), ["p95", "p99"]),
         (("replay", "t.csv", "--policy", "proteus,most"), ["proteus,most-accurate"]),
         (("serve", "plan", "--replan", "o"), ["off"]),

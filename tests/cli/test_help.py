@@ -73,7 +73,7 @@ def test_help_of_serve_starts_with_addresses_and_logs() -> None:
     text = told("proteus serve")
     first = text[text.index("Options:\n") : text.index("Devices:\n")]
     assert re.findall(r"^  (?:-w, )?--([a-z-]+)", first, re.MULTILINE) == [
-        "port", "grpc-port", "host", "view", "log-level", "log-format", "workspace",
+        "port", "grpc-port", "host", "view", "log-level", "log-format", "strict", "workspace",
     ]  # fmt: skip
 
 

@@ -132,10 +132,17 @@ def test_devices_of_one_type_share_one_measurement(tiny: Tiny) -> None:
     assert first.device.cores != second.device.cores
 
 
-def test_devices_that_are_named_are_measured_each(tiny: Tiny) -> None:
+def test_devices_of_one_type_that_are_named_share_one_measurement_too(tiny: Tiny) -> None:
     ended = profiled(tiny, "--device", "cpu1,cpu0")
-    assert len(re.findall(r"measured 15 cells", ended.stderr)) == 2
-    assert tiny.place.profile("cpu1").measured_on == "cpu1"
+    assert len(re.findall(r"measured 15 cells", ended.stderr)) == 1
+    assert {tiny.place.profile(device).measured_on for device in DEVICES} == {"cpu1"}
+
+
+def test_a_budget_is_for_all_types_of_devices_together(tiny: Tiny) -> None:
+    profiled(tiny, "--device", "cpu1", "--as-type", "other", "--max-batch", "1")
+    cells = proteus("profile", "--force", "--dry-run", "--json", "--budget", "1s", "-w", tiny.root).document()
+    assert [each["device"] for each in cells] == list(DEVICES)
+    assert sum(each["estimate_s"] for each in cells) <= 1.0
 
 
 def test_a_dry_run_lists_the_cells_and_measures_nothing(tiny: Tiny) -> None:

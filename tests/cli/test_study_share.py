@@ -6,6 +6,8 @@ import pytest
 from command_line import proteus
 from tiny import Tiny
 
+from proteus_cli.cli.options.groups.study.share import parse_loads
+
 SHARE = ("study", "share", "--device", "cpu0", "--emulate")
 
 
@@ -42,6 +44,11 @@ def test_what_makes_no_sense_is_refused(tiny: Tiny, options: tuple[str, ...], pr
 
 def test_a_load_is_a_share(tiny: Tiny) -> None:
     assert "`120%`" in proteus(*SHARE, "--load", "50%,120%", "-w", tiny.root).misused()
+
+
+@pytest.mark.parametrize("text", ["1", "1.0", "100%", "100.0%"])
+def test_a_full_load_is_a_share_however_it_is_written(text: str) -> None:
+    assert parse_loads(f"0.5, {text}") == {0.5, 1.0}
 
 
 def test_a_device_that_was_not_profiled_is_refused(tiny: Tiny) -> None:

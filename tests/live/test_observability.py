@@ -70,8 +70,7 @@ def elsewhere() -> str:
     cascades = Cascades()
     cascades.use(*with_a_cascade())
     (route,) = cascades.in_use
-    cascades.saw(route.stage, (0, 1), 0.0)
-    cascades.compared(route, disagrees=True)
+    cascades.observe(route.stage, (0, 1))
     add_cascades(exposition, cascades)
     add_cut(exposition, {"a": {("s", 2): 3, ("s", 1): 1}, "b": {}})
     add_conditions(exposition, {"a": "confidence >= 0.8"})
@@ -166,7 +165,7 @@ def test_a_panel_queries_metrics_that_exist(expression: str, legend: str, seen: 
 
 def test_the_rules_for_alerts_query_metrics_that_exist(seen: dict[str, dict[str, set[str]]]) -> None:
     rules = re.findall(r"^ +expr: (.+)$", ALERTS.read_text(encoding="utf-8"), re.MULTILINE)
-    assert len(rules) == 13
+    assert len(rules) == 12
     assert sum("up{" in rule for rule in rules) == 1  # Prometheus' own
     for rule in rules:
         assert set(NAME.findall(rule)) <= set(seen)

@@ -74,11 +74,14 @@ def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
 @pytest.mark.timeout(PATIENCE_S)
 @pytest.mark.skipif(find_spec("skl2onnx") is None, reason="trains, which needs skl2onnx")
 def test_the_life_of_a_model_runs_as_it_stands(tmp_path: Path) -> None:
-    """The label is right, so that it is said of the row that was asked about; the roll-out has begun at the end."""
+    """The label is right, so that it is said of the row that was asked about; labels go to the roll-out."""
     said = _said(_script(_tour(ROOT / "README.md", "The life of a model")), tmp_path, last="proteus rollout status")
     assert '"model_name":"scans"' in said
     assert '"accepted":1' in said
-    assert re.search(r"^scans +scans-(linear|mlp-64)@2 +scans-", said, flags=re.MULTILINE)
+    assert "'accepted': 897" in said
+    steps = re.findall(r"^scans +scans-(?:linear|mlp-64)@2 +scans-\S+ +([a-z]+)", said, flags=re.MULTILINE)
+    assert steps[0] == "measuring"
+    assert steps[-1] in {"shadow", "canary"}
 
 
 @pytest.mark.extended

@@ -16,12 +16,10 @@ from proteus_cli.arrays import Bools, Ints
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.control.decision import FirstStage, Launch
 from proteus_cli.control.policies import policy_named
-from proteus_cli.control.replanning import deferral
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.request import Outcome, Request
-from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
+from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.domain.trace import Trace
-from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.synthesis import Poisson, make_trace
 from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.simulation.run import simulate
@@ -100,39 +98,6 @@ def test_both_defer_the_same_queries_and_send_the_same_first_answers(
     assert (live.fallbacks > 0.1 * len(trace)) == (rate_qps == 1500.0)
     assert live.outcomes[Outcome.SERVED] == len(trace)
     assert live.accuracy == pytest.approx(sum(e.accuracy or 0.0 for e in simulated.ended))
-
-
-def test_where_more_is_deferred_than_profiled_both_change_to_the_same_plan(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of the queries 55 % are below the threshold of a fifth: after three windows, 3 s each, plans count on that."""
-    monkeypatch.setattr(deferral, "WINDOW_S", 3.0)
-    catalog, profiles = make_world(DEVICES)
-    fractions, shift = (0.1, 0.2, 0.4), 2.7
-    known = CascadeProfile("a", "a-medium", "a-large", "digest", tuple(map(_point, fractions)))
-    profiles = {device: msgspec.structs.replace(each, cascades=(known,)) for device, each in profiles.items()}
-    policy = replace(policy_named("proteus"), standbys=False)
-    rules = msgspec.structs.replace(policy.rules, cascades=True)
-    planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={}, rules=rules)
-    trace = a_trace(380.0, duration_s=14.0)
-    trace = replace(trace, confidence=trace.confidence**shift)
-    first = planner({"a": 380.0, "b": 0.0})
-
-    simulated = simulate(trace, first, catalog, profiles, policy, planner)
-    live = run_live(trace, first, catalog, profiles, policy, planner, (), KnownConfidence(trace))
-
-    assert live.changes == [(change.reason, change.swaps) for change in simulated.changes]
-    told = [change for change in simulated.changes if "was counted on" in change.reason]
-    assert [change.reason.partition(" defers ")[0] for change in told] == ["a-medium"]
-    assert batches(live.launches) == batches(simulated.launches)
-    assert live.measured == simulated.measured
-    (measured,) = live.measured
-    assert measured.deferred_frac == pytest.approx([frac ** (1 / shift) for frac in fractions], abs=0.04)
-
-
-def _point(frac: float) -> CascadePoint:
-    """Of a cascade that gains 0.25 f - 0.2 f² over a first variant that is right in 0.9 of all queries."""
-    gain, unsure = 0.25 - 0.2 * frac, 0.76
-    sure = (0.9 - frac * unsure) / (1 - frac)
-    return CascadePoint(0.1 + frac, frac, 0.9 + frac * gain, 0.9, 1.0, sure, unsure, unsure + gain)
 
 
 def test_a_query_whose_first_and_second_stage_are_lost_once_each_is_answered_by_the_next_device() -> None:

@@ -38,7 +38,6 @@ from proteus_cli.serving.requests.query import Query, RequestOptions
 from proteus_cli.simulation.conditions import SOLVE_S, Failure
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.profile.deferral import MeasuredDeferral
     from proteus_cli.serving.requests.in_flight import Result
 
 
@@ -74,7 +73,6 @@ class LiveRun:
         self.accuracy = 0.0
         self.answers: list[AnsweredBatch] = []
         self.cut: Counter[tuple[str, int]] = Counter()
-        self.measured: tuple[MeasuredDeferral, ...] = ()
 
 
 def run_live(
@@ -145,7 +143,7 @@ async def _run(
 
     async def solve(wanted: ReplanRequest, current: Plan, standbys: VariantsByDevice) -> Plan:
         await asyncio.sleep(SOLVE_S)
-        return replan(wanted.demand_qps, current, wanted.without, standbys, wanted.measured)
+        return replan(wanted.demand_qps, current, wanted.without, standbys)
 
     recovery = Recovery(plane.fleet, controller, profiles, loop.time, hardware.is_reachable)
     running = [asyncio.create_task(each) for each in (hardware.play(), recovery.run())] if failures else []
@@ -176,6 +174,5 @@ async def _run(
     run.deferred, run.fallbacks = sum(of.deferred for of in counts), sum(of.fallbacks for of in counts)
     run.accuracy = sum(of.accuracy for of in counts)
     run.cut = sum((of.cut for of in counts), Counter())
-    run.measured = controller.cascades.measured(loop.time())
     run.changes = [(change.reason, change.swaps) for change in adaptation.changes]
     return run

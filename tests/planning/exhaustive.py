@@ -65,10 +65,9 @@ def objectives(tiny: Tiny) -> list[Objective]:
         first = [*(("least served", k) for k in range(1, families + 1)), ("served", 0)]
     else:
         first = [("served", 0)]
-    worst: list[Objective] = [("worst family", 0)] if rules.objective == "min-family" else []
     loads: list[Objective] = [("loads", 0)] if tiny.current is not None else []
     pack: list[Objective] = [("devices", 0)] if rules.pack else []
-    return [*first, *worst, ("accuracy", 0), *loads, *pack]
+    return [*first, ("accuracy", 0), *loads, *pack]
 
 
 def assert_best(tiny: Tiny) -> None:
@@ -181,16 +180,6 @@ def _cascades_of(tiny: Tiny) -> list[CascadeProfile]:
     bounds = tiny.rules.amount_bounds
     limited = {*bounds["max_energy_j"], *bounds["max_cost_per_million"]}
     return [c for c in tiny.cascades if tiny.rules.prefers(c.family) == "accuracy" and c.family not in limited]
-
-
-@lru_cache(maxsize=1)
-def best_worths(tiny: Tiny) -> dict[str, float]:
-    """What a family's worth is relative to: its best variant, whatever that takes; or the best that may be hosted."""
-    worths: dict[str, float] = {}
-    for host in (host for hosts in hosts_of(tiny).values() for host in hosts):
-        worths[host.family] = max(worths.get(host.family, 0.0), host.worth)
-    accurate = {f: max(v.values()) for f, v in tiny.accuracy.items() if tiny.rules.prefers(f) == "accuracy"}
-    return worths | accurate
 
 
 def _pairs(tiny: Tiny, hosts: Sequence[Host]) -> Iterator[tuple[Host, Host, CascadePoint]]:
@@ -421,7 +410,6 @@ class _Worth:
             "least served": lambda: sum(sorted(self._parts().values())[:number]),
             "served": lambda: sum(self.served_qps.values()) / (sum(wanted.values()) or 1.0),
             "accuracy": lambda: sum(self.accuracy_qps.values()) / (sum(wanted.values()) or 1.0),
-            "worst family": self._worst,
         }
         return float(values[name]())
 
@@ -435,14 +423,6 @@ class _Worth:
 
     def _parts(self) -> Mapping[str, float]:
         return {f: self.served_qps[f] / qps for f, qps in wanted_qps(self.tiny).items() if qps > 0}
-
-    def _worst(self) -> float:
-        relative = [
-            self.accuracy_qps[f] / self.served_qps[f] / best
-            for f, best in best_worths(self.tiny).items()
-            if self._parts().get(f, 0.0) > SERVED
-        ]
-        return min(relative, default=1.0)
 
 
 class _Rates(_Worth):
@@ -515,8 +495,6 @@ class _Shared(_Worth):
             return super().value(objective, floor)
         if name == "least served":
             return self._least(number)
-        if name == "worst family":
-            return self._raised(floor)
         each = self.accuracy if name == "accuracy" else np.ones(len(self.accuracy))
         most = sum(qps * max(each[self.part_of[f] > 0], default=0.0) for f, qps in self.wanted.items()) / everything
         return most if most < floor else self._fix(self._padded(each * self.wanted_qps / everything))
@@ -546,29 +524,6 @@ class _Shared(_Worth):
         objective = np.zeros(self.size)
         objective[first], objective[first + 1 :] = number, -1.0
         return self._fix(objective)
-
-    def _raised(self, floor: float) -> float:
-        """The worst family's relative accuracy over what is answered: by bisection, as that is a ratio."""
-        rows = self.rows
-
-        def is_possible(least: float) -> bool:
-            self.rows = [*rows, *self._at_least(least)]
-            return self._run(np.zeros(self.size)) is not None
-
-        if floor > 0 and not is_possible(floor):
-            return 0.0
-        low, high = max(floor, 0.0), 1.0
-        while high - low > SAME:
-            middle = (low + high) / 2
-            low, high = (middle, high) if is_possible(middle) else (low, middle)
-        self.rows = [*rows, *self._at_least(low)]
-        return low
-
-    def _at_least(self, floor: float) -> Iterator[tuple[Floats, float]]:
-        bests = best_worths(self.tiny)
-        for family, part in self.part_of.items():
-            best = bests.get(family, 1.0)
-            yield part * (floor * best - self.accuracy), SAME / 10
 
     def _most(self, row: Floats) -> float:
         value = self._run(row)

@@ -66,34 +66,6 @@ ONCE_WRONG: dict[str, Tiny] = {
         power_w={("cpu", "a0"): 5.0, ("cpu", "a1"): 5.0},
         headroom=1.1,
     ),
-    "rounding, worst family": cpus(
-        1,
-        Rules(residency=2, objective="min-family"),
-        {"a": 11.0, "b": 47.0},
-        a0=(0.5, 25),
-        a1=(0.9, 50),
-        b0=(0.7, 40),
-    ),
-    # The solver gives up: "Solve error".
-    "solve error": cpus(
-        1,
-        Rules(residency=2, objective="min-family"),
-        {"a": 84.0, "b": 19.0},
-        a0=(0.5, 40),
-        a1=(0.9, 40),
-        b0=(0.7, 25),
-    ),
-    # Of two plans with equal worst families, the one that answers less of the worst family passes a higher bound
-    # by the solver's tolerance.
-    "the worst of little": cpus(
-        2,
-        Rules(objective="min-family"),
-        {"a": 120.0, "b": 50.0},
-        a0=(0.7, 10),
-        a1=(0.6, 40),
-        a2=(0.5, 20),
-        b0=(0.5, 40),
-    ),
     # Nothing is accurate; nothing is fast enough.
     "no accuracy": cpus(2, Rules(), {"a": 150.0}, a0=(0.0, 100)),
     "no variant": cpus(2, Rules(), {"a": 150.0}, a0=(0.9, 10)),

@@ -10,10 +10,8 @@ from msgspec import UNSET
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.demand import Forecast, LossCurve
-from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan.rules import PAPER_RULES, DeviceVariant, Rules
-from proteus_cli.domain.profile.deferral import MeasuredDeferral, with_measured
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict
@@ -186,25 +184,3 @@ def test_more_through_a_cascade_than_its_first_variant_gets_is_found() -> None:
     plan = msgspec.structs.replace(SOUND, placements=placements, fleet={"x": tuple("vwxy")})
     with pytest.raises(PlanCheckError, match="more queries go through cascades of s than it gets"):
         check_plan(plan, CATALOG, {device: profile(device) for device in "vwxy"})
-
-
-def test_a_plan_counts_on_what_was_measured_to_be_deferred() -> None:
-    """Twice as many as profiled are deferred: 40 qps would need 16 of `l`, which has 8 in batches of 1."""
-    twice = MeasuredDeferral("a", "s", 3000, (0.5,), (0.4,))
-    by_device = {device: profile(device) for device in ("x", "y")}
-    planner = Planner(CATALOG, by_device, policy_named("proteus"), headroom=1.0, inputs={}, rules=RULES)
-    plan = planner({"a": 40.0}, measured=(twice,))
-    (cascade,) = plan.cascades
-    assert (cascade.point.deferred_frac, cascade.point.rank) == (0.4, 0.2)
-    assert cascade.rate_qps == near(20.0)
-    assert plan.placements[1].deferred_qps == near(8.0)
-    # As if it had been profiled so, with the same inputs; and the planner still knows what was profiled.
-    moved = {device: with_measured(each, (twice,)) for device, each in by_device.items()}
-    fresh = Planner(CATALOG, moved, policy_named("proteus"), headroom=1.0, inputs={}, rules=RULES)({"a": 40.0})
-    assert (plan.placements, plan.cascades, plan.effective_accuracy) == (
-        fresh.placements, fresh.cascades, fresh.effective_accuracy,
-    )  # fmt: skip
-    assert planner({"a": 40.0}).cascades == SOUND.cascades
-    lost = Outages(frozenset({"y"}))
-    assert not planner({"a": 40.0}, plan, lost, measured=(twice,)).cascades
-    assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan

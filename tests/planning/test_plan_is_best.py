@@ -3,7 +3,7 @@
 import pytest
 from drawing import examples
 from exhaustive import assert_best
-from hypothesis import example, given
+from hypothesis import given
 from hypothesis import strategies as st
 from once_wrong import ONCE_WRONG
 from tiny_fleets import Tiny
@@ -57,7 +57,6 @@ def test_nor_where_the_sets_that_matter_are_tried_first(data: st.DataObject) -> 
 
 
 @given(ruled_by_several())
-@example(ONCE_WRONG["the worst of little"])
 @examples(60, fuzzed=150)
 def test_no_hosting_beats_the_plan_where_several_are_asked_for(tiny: Tiny) -> None:
     assert_best(tiny)

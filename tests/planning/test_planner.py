@@ -285,9 +285,11 @@ def test_solving_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
     assert capfd.readouterr() == ("", "")
 
 
-def test_the_first_solve_of_a_process_prints_nothing_either() -> None:
+def test_the_first_solve_of_a_process_prints_nothing_either_and_leaves_stdout_to_other_threads() -> None:
     """The solver greets once per process, and from C: only a process of its own shows that it doesn't."""
-    code = "from test_planner import fleet, planner_of; planner_of(fleet(cpu=2))({'a': 150.0})"
+    code = (
+        "import os; os.dup2 = None; from test_planner import fleet, planner_of; planner_of(fleet(cpu=2))({'a': 150.0})"
+    )
     path = [str(Path(__file__).parent), *sys.path]
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path[:0] = {path!r}\n{code}"], capture_output=True, check=True

@@ -201,7 +201,6 @@ def _bounded(draw: st.DrawFn, tiny: Tiny) -> Tiny:
 
 PARTS: Mapping[str, Callable[[st.DrawFn, Tiny], Tiny]] = {
     "max-min fairness": lambda draw, tiny: _asking(tiny, fairness="maxmin"),
-    "the worst family": lambda draw, tiny: _asking(tiny, objective="min-family"),
     "the lowest cost": lambda draw, tiny: _asking(_priced(draw, tiny), minimize="cost"),
     "the lowest power": lambda draw, tiny: _asking(_powered(draw, tiny), minimize="power"),
     "the fewest loads": _in_force,

@@ -141,7 +141,7 @@ def test_the_largest_batch_that_meets_the_slo_comes_next(bare: Tiny, backend: Fa
     backend.row_s = {"shapes-s": 0.010}
     swept(bare, backend)
     order = list(dict.fromkeys(rows for name, rows in backend.runs if name == "shapes-s"))
-    assert order == [1, 16, 8, 4, 2, EVAL_ROWS]
+    assert order == [1, EVAL_ROWS, 16, 8, 4, 2]
 
 
 def test_what_does_not_fit_a_share_is_measured_in_the_time_that_others_left(bare: Tiny, backend: FakeBackend) -> None:
@@ -201,6 +201,23 @@ def test_an_estimate_goes_by_what_is_known(bare: Tiny, backend: FakeBackend) -> 
     found = estimates(device(bare, "cpu0"), backend, work)
     assert [cell.batch for each in found for cell in each.cells] == [4] * VARIANTS
     assert len(backend.runs) == before
+
+
+def test_an_accuracy_that_is_cheap_comes_before_repeats_of_noisy_cells(bare: Tiny, backend: FakeBackend) -> None:
+    backend.clock.waiting_fracs = [0.5] * 1000
+    done = swept(bare, backend, budget_s=VARIANTS * 0.3)
+    assert done.results.unverified == ()
+    assert not done.results.lacks_answers
+    assert all(variant.noisy for variant in done.results.profile.variants)
+
+
+def test_an_accuracy_that_takes_most_of_the_time_comes_after_the_cells(bare: Tiny, backend: FakeBackend) -> None:
+    """32 rows of 10 ms are more than half of each variant's 0.4 s."""
+    backend.row_s = dict.fromkeys(("shapes-s", "shapes-m", "shapes-l", "tones-s", "tones-l"), 0.010)
+    done = swept(bare, backend, budget_s=VARIANTS * 0.4, max_batch=2)
+    order = list(dict.fromkeys(rows for name, rows in backend.runs if name == "shapes-s"))
+    assert order[:2] == [1, 2]
+    assert sizes(done.results.profile)["shapes-s"] == [1, 2]
 
 
 # --- what is kept

@@ -12,6 +12,7 @@ from proteus_cli import store
 from proteus_cli.domain.request import Bounds
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError, UsageError
+from proteus_cli.replay import trace
 from proteus_cli.replay.trace import MAX_ARRIVALS, read_trace, summary, to_csv
 
 NAMES = st.text("abcXYZ0189._-", min_size=1, max_size=8)
@@ -200,6 +201,8 @@ def test_counts_refuse_to_lose_latency_targets() -> None:
         ("arrival_s,family\n1700000000,a\n", 2, "more than a year"),
         ("arrival_s,family\n1,\n", 2, "family is empty"),
         ("arrival_s,family\n1,a \n", 2, "blanks around"),
+        (f"arrival_s,family\n1,{'a' * 101}\n", 2, "at most 100 characters"),
+        ("arrival_s,family\n" + "".join(f"1,f{n}\n" for n in range(10_001)), 10_002, "more than 10,000 families"),
         ("arrival_s,family\n1,a\n2\n", 3, "1 cell where the header has 2"),
         ("arrival_s,family\n1,a,b\n", 2, "3 cells where the header has 2"),
         ("arrival_s,family\n1,a\n\nsoon,a\n", 4, "arrival_s `soon`"),
@@ -246,6 +249,31 @@ def test_a_file_that_is_missing_binary_or_truncated_is_refused(tmp_path: Path) -
             read_trace(tmp_path / name)
         assert str(tmp_path / name) in caught.value.message
         assert caught.value.hint
+
+
+def test_a_small_file_that_unpacks_to_too_many_arrivals_is_refused_before_they_are_read(tmp_path: Path) -> None:
+    """Of 250 KB. A gzip file may have several members."""
+    path = tmp_path / "t.csv.gz"
+    million = gzip.compress(b"0,a\n" * 1_000_000)
+    path.write_bytes(gzip.compress(b"arrival_s,family\n") + million * (MAX_ARRIVALS // 1_000_000 + 1))
+    with pytest.raises(ArtefactError, match=r"t\.csv\.gz` has more than 50,000,000 lines") as caught:
+        read_trace(path)
+    assert "--window" in caught.value.hint
+
+
+def test_as_many_arrivals_as_a_trace_may_have_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trace, "MAX_ARRIVALS", 2)
+    assert len(read_trace(a_file(tmp_path, "arrival_s,family\n1,a\n1,a\n"))) == 2
+    assert len(read_trace(a_file(tmp_path, "arrival_s,family\n1,a\n1,a"))) == 2
+    with pytest.raises(ArtefactError, match="more than 2 lines"):
+        read_trace(a_file(tmp_path, "arrival_s,family\n1,a\n1,a\n1,a\n"))
+
+
+def test_what_no_request_of_a_trace_asks_for_takes_no_memory(tmp_path: Path) -> None:
+    read = read_trace(a_file(tmp_path, "arrival_s,family,min_accuracy\n1,a,0.5\n1,a,\n"))
+    unset = (read.slo_s, read.confidence, read.min_expected_accuracy, read.max_energy_j, read.eval_row)
+    assert {column.strides for column in unset} == {(0,)}
+    assert read.min_accuracy.tolist() == [0.5, 0.0]
 
 
 @given(st.binary(max_size=200))

@@ -14,7 +14,7 @@ from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
+from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Result, Staged
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, RequestOptions
@@ -57,7 +57,7 @@ PLAN = plan_of(SECOND)
 class TwoStages:
     """`s` on cpu0 takes 10 ms and `l` on cpu1 20 ms; batches end when they are told to."""
 
-    def __init__(self, second_factor: float = 10, check_nth: int = 0) -> None:
+    def __init__(self, second_factor: float = 10) -> None:
         measured = (
             make_measured("f", "s", 0.8, {1: 0.01, 8: 0.01}, power_w=10.0),
             make_measured("f", "l", 0.95, {1: 0.02, 8: 0.02}, power_w=20.0),
@@ -78,7 +78,6 @@ class TwoStages:
             clock,
             models=models,
             profiles=profiles,
-            options=DataPlaneOptions(check_nth=check_nth),
         )
         self.results: list[Result] = []
 

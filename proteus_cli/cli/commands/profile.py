@@ -107,7 +107,9 @@ def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -
     planned: list[dict[str, Any]] = []
     for each in work:
         found = estimates(each.device, each.backend, each.jobs)
-        device, cells, seconds = each.device.id, [cell for one in found for cell in one.cells], total_s(found, budget_s)
+        device, cells = each.device.id, [cell for one in found for cell in one.cells]
+        seconds = total_s(found, None if budget_s is None else budget_s / each.sweeps_left)
+        budget_s = None if budget_s is None else max(budget_s - seconds, 0.0)
         waiting_frac = waiting_now(each.device.cores) if each.device.cores else 0.0
         planned.append({"device": device, "estimate_s": seconds, "waiting_frac": waiting_frac, "cells": cells})
         if not json:
@@ -135,7 +137,7 @@ def _measure_on_hosts(
 
 def _measure_here(workspace: "Workspace", wanted: "MeasureOptions", *, is_dry_run: bool, json: bool) -> None:
     """Measure devices of this machine, and show the profiles; of a dry run, what would be measured."""
-    from proteus_cli.cli.workflows.measuring import work_on
+    from proteus_cli.cli.workflows.measuring import measured, work_on
 
     with workspace.only_read() if is_dry_run else nullcontext(workspace) as place:
         work = work_on(
@@ -145,14 +147,7 @@ def _measure_here(workspace: "Workspace", wanted: "MeasureOptions", *, is_dry_ru
         if is_dry_run:
             _list(work, wanted.budget_s, json=json)
         else:
-            _measure(place, work, wanted.budget_s, json=json)
-
-
-def _measure(workspace: "Workspace", work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -> None:
-    from proteus_cli.cli.workflows.measuring import measured
-
-    catalog = workspace.catalog()
-    _show([profile for each in work for profile in measured(workspace, catalog, each, budget_s)], catalog, json=json)
+            _show(measured(place, work, wanted.budget_s), place.catalog(), json=json)
 
 
 def _import(workspace: "Workspace", paths: "Sequence[Path]", slo: str | None, *, force: bool, json: bool) -> None:

@@ -54,7 +54,6 @@ def serve(
     state: options.State = None,
     max_unavailable: options.MaxUnavailable = 0.5,
     drift_after: options.DriftAfter = common.unparsed("1min"),
-    check_sample: options.CheckSample = 0.01,
     record: options.Record = False,
     feedback: options.Feedback = common.unparsed("0s"),
     shifts: options.Shifts = True,
@@ -104,7 +103,7 @@ def serve(
         refuses_non_finite=non_finite is options.NonFinitePolicy.REFUSE,
         tls=_tls(tls_cert, tls_key), tokens=read_tokens(auth_tokens) if auth_tokens is not None else None,
         allowed_hosts=_hosts(allowed_hosts), otlp=otlp, otlp_sample=otlp_sample,
-        check_sample=check_sample, keep_answers_s=feedback,
+        keep_answers_s=feedback,
         samples=SampleSettings(workspace.samples_dir, samples, int(samples_space), samples_for) if samples else None,
     )  # fmt: skip
     served = DeploymentOptions(

@@ -30,7 +30,7 @@ Device = Annotated[
     Option(
         metavar="DEVICE,…",
         autocompletion=completion.devices,
-        help="Ids of devices, separated by commas; `all` measures one device of each type for all of them.",
+        help="Ids of devices, separated by commas, or `all`. Of those of one type, the first is measured for all.",
     ),
 ]
 Budget = Annotated[
@@ -39,7 +39,8 @@ Budget = Annotated[
         **DURATION,
         envvar=environment("budget"),
         show_default="until stable",
-        help="The time to measure each device in, such as `60s`; what plans use most comes first.",
+        help="The time for all devices together, such as `60s`; what plans use most comes first. Hosts of a cluster "
+        "measure at the same time.",
     ),
 ]
 MaxBatch = Annotated[int, _measuring(min=1, metavar="N", help="The largest batch size to measure.")]

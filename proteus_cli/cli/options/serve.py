@@ -169,16 +169,6 @@ DriftAfter = Annotated[
         help="Recalibrate a profile when measured times have differed from it by 20 % for this long; `0s`: never.",
     ),
 ]
-CheckSample = Annotated[
-    float,
-    _adaptation(
-        min=0,
-        max=1,
-        metavar="FRACTION",
-        help="The part of the sure answers of cascades' first stages that a more accurate variant checks, where its "
-        "device is idle; 0: none.",
-    ),
-]
 Feedback = Annotated[
     float,
     _adaptation(

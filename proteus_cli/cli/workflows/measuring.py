@@ -1,7 +1,8 @@
 """Profiles of devices: measured here, or shared by devices of the same type."""
 
+import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -23,8 +24,6 @@ from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.units import counted, format_accuracy, format_percent
 
-ALL = "all"
-
 
 @dataclass(frozen=True, slots=True)
 class DeviceWork:
@@ -32,10 +31,10 @@ class DeviceWork:
 
     ``device_type``: the type to store them under. ``accepts_noise`` as in `measurement_jobs`.
 
-    ``began_s``: when the work on it began, by `time.perf_counter`; a budget counts from then.
+    ``sweeps_left`` share a budget: that of this device, and those of the devices after it.
     """
 
-    began_s: float
+    sweeps_left: int
     device: Device
     alike: Sequence[Device]
     device_type: str
@@ -65,13 +64,13 @@ def work_on(
     chosen = select(discover(read_settings(workspace.root).devices), names)
     engines = BuildContext(workspace.built_dir, max_batch, console.say, _building)
     stored_as = {device.id: as_type or _stored_type(workspace, device) for device in chosen}
-    for device, *alike in _grouped(chosen, stored_as, by_type=names == ALL):
-        began_s = time.perf_counter()
+    groups = _grouped(chosen, stored_as)
+    for sweeps_left, (device, *alike) in zip(range(len(groups), 0, -1), groups, strict=True):
         backend = open_backend(device, engines)
         jobs = measurement_jobs(
             workspace, catalog, device, backend, max_batch, max_slots, force=force, accepts_noise=accepts_noise
         )
-        yield DeviceWork(began_s, device, alike, stored_as[device.id], backend, jobs, accepts_noise)
+        yield DeviceWork(sweeps_left, device, alike, stored_as[device.id], backend, jobs, accepts_noise)
 
 
 def _stored_type(workspace: Workspace, device: Device) -> str:
@@ -82,26 +81,41 @@ def _stored_type(workspace: Workspace, device: Device) -> str:
     return stored.type if stored.is_like(device) else device.type
 
 
-def _grouped(devices: Sequence[Device], stored_as: Mapping[str, str], *, by_type: bool) -> list[list[Device]]:
+def _grouped(devices: Sequence[Device], stored_as: Mapping[str, str]) -> list[list[Device]]:
     """Devices whose first is measured for the others: they have one type, and are stored under one, which is by id."""
     groups: dict[tuple[str, str], list[Device]] = {}
     for device in devices:
-        key = (device.type, stored_as[device.id]) if by_type else (device.id, "")
-        groups.setdefault(key, []).append(device)
+        groups.setdefault((device.type, stored_as[device.id]), []).append(device)
     return list(groups.values())
 
 
-def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s: float | None) -> list[Profile]:
-    """Measure a device, and write its profile and those of the devices that share it. Raises `ProteusError`."""
-    device, *alike = (replace(each, type=work.device_type) for each in (work.device, *work.alike))
-    left_s = None if budget_s is None else budget_s - (time.perf_counter() - work.began_s)
-    sweep = Sweep(workspace, device, work.backend, work.jobs, left_s)
+def measured(workspace: Workspace, work: Iterable[DeviceWork], budget_s: float | None) -> list[Profile]:
+    """Measure devices, and write their profiles and those of the devices that share them. Raises `ProteusError`.
+
+    Each device has an equal share of the budget that is left; builds of engines come on top.
+    """
+    catalog, profiles = workspace.catalog(), list[Profile]()
+    stop_s = time.perf_counter() + budget_s if budget_s is not None else math.inf
+    for each in work:
+        device, *alike = (replace(device, type=each.device_type) for device in (each.device, *each.alike))
+        share_s = (stop_s - time.perf_counter()) / each.sweeps_left
+        sweep = Sweep(workspace, device, each.backend, each.jobs, share_s)
+        profiles += _swept(workspace, catalog, sweep, alike, accepts_noise=each.accepts_noise)
+        stop_s += sweep.built_s
+    return profiles
+
+
+def _swept(
+    workspace: Workspace, catalog: Catalog, sweep: Sweep, alike: Sequence[Device], *, accepts_noise: bool
+) -> list[Profile]:
+    """Run a sweep, say what it found, and share its profile with the devices that are alike."""
+    device = sweep.device
     try:
         with console.progress(f"profiling {device.id}") as advance:
             for step in sweep.run():
                 advance(*step)
     except KeyboardInterrupt:
-        _say_what_was_measured(workspace, catalog, sweep, accepts_noise=work.accepts_noise)
+        _say_what_was_measured(workspace, catalog, sweep, accepts_noise=accepts_noise)
         raise
     for warning in accuracy_warnings(catalog, sweep.results.profile):
         console.warn(warning)
@@ -110,7 +124,7 @@ def measured(workspace: Workspace, catalog: Catalog, work: DeviceWork, budget_s:
             f"the clocks of {device.id} were held down while it was measured ({', '.join(sweep.slowed_by)}), so it "
             "may be faster than its profile"
         )
-    _say_what_was_measured(workspace, catalog, sweep, accepts_noise=work.accepts_noise)
+    _say_what_was_measured(workspace, catalog, sweep, accepts_noise=accepts_noise)
     profile = workspace.profile(device.id)
     for line in (*exit_lines(profile, catalog), *cascade_lines(profile, sweep.results.cascades, catalog)):
         console.say(line)

@@ -1,17 +1,12 @@
-"""Which newcomers of a variant go by which cascade of the plan in force, and what first stages defer of them."""
+"""Which newcomers of a variant go by which cascade of the plan in force, and which part of them is deferred."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from itertools import accumulate
 
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
-from proteus_cli.control.dispatch.checks import checker_of
 from proteus_cli.control.dispatch.queues.quota import WeightedShares
-from proteus_cli.control.replanning.deferral import KEEP_S, DeferralWatch
-from proteus_cli.control.replanning.disagreement import DisagreementWatch
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.deferral import MeasuredDeferral
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.domain.stages.cascade import CascadePoint, accuracy_by_level
 
@@ -32,17 +27,15 @@ class Cascades:
     What a first stage gets beyond the rates of its cascades is answered by it alone. All rows of a request go the same
     way. While no plan had cascades, and no request `Bounds`, nothing was ``ever_in_use``: no request goes by any or is
     deferred, and nothing needs to be asked. ``by_first`` has those of the plan by first variant, those that get the
-    most first. ``watches`` has what first stages of this plan, and of plans before, were seen to defer, and
-    ``disagreements``, by first stage and variant that checked, what came of checks.
+    most first.
     """
 
     def __init__(self) -> None:
         self.ever_in_use = False
-        self.watches: dict[VariantKey, DeferralWatch] = {}
-        self.disagreements: dict[tuple[VariantKey, VariantKey], DisagreementWatch] = {}
         self.in_use: tuple[CascadeRoute, ...] = ()
         self._shares: dict[VariantKey, WeightedShares[CascadeRoute | None]] = {}
         self.by_first: dict[VariantKey, tuple[CascadeRoute, ...]] = {}
+        self._counts: dict[FirstStage, list[int]] = {}
 
     def use(self, plan: Plan, hosted: Sequence[Host]) -> None:
         """Go by this plan, which places ``hosted``, from now on."""
@@ -54,13 +47,8 @@ class Cascades:
             first: tuple(sorted(found, key=lambda route: route.cascade.rate_qps, reverse=True))
             for first, found in routes.items()
         }
-        for first, found in routes.items():
-            stage, used, watch = found[0].stage, {route.cut for route in found}, self.watches.get(first)
-            if watch is None or watch.stage != stage:
-                self.watches[first] = DeferralWatch(stage, used)
-                self._forget_evidence(first)
-            else:
-                watch.used = frozenset(used)
+        stages = {route.stage for route in self.in_use}
+        self._counts = {each: self._counts.get(each) or [0] * (len(each.thresholds) + 1) for each in stages}
 
     def route(self, request: Request, hosted: Host) -> CascadeRoute | None:
         """The way of a request that ``hosted`` has answered in time; None: the answer is sent, however sure it is.
@@ -97,63 +85,21 @@ class Cascades:
         """
         return 1.0 - RESERVED_FRAC * min(level / route.cut, 1.0) if route.cut else 1.0
 
-    def saw(self, stage: FirstStage, levels: Iterable[int], now_s: float) -> None:
+    def observe(self, stage: FirstStage, levels: Iterable[int]) -> None:
         """Count the levels of the rows that a first stage has answered, for a request that goes by a cascade."""
-        watch = self.watches[stage.key]
-        if watch.stage is stage or watch.stage == stage:
+        counts = self._counts.get(stage)
+        if counts is not None:
             for level in levels:
-                watch.saw(level, 1, now_s)
+                counts[level] += 1
 
-    def compared(self, route: CascadeRoute, *, disagrees: bool) -> bool:
-        """A sure answer was checked; True where the confidence of the first stage drifts from now on, or no longer."""
-        if route.checker is None:
-            return False
-        pair = route.stage.key, route.checker.key
-        watch = self.disagreements.get(pair)
-        if watch is None:
-            watch = self.disagreements[pair] = DisagreementWatch()
-        return watch.saw(disagrees, route.checker.expected)
+    def observed(self, route: CascadeRoute) -> tuple[float | None, int]:
+        """The part of its rows that a first stage has deferred at the threshold of a cascade, and of how many rows.
 
-    def disagreement(self, route: CascadeRoute) -> DisagreementWatch | None:
-        """What came of the checks of a first stage by the variant that checks this cascade; None: there were none."""
-        return None if route.checker is None else self.disagreements.get((route.stage.key, route.checker.key))
-
-    def checks_of(self, family: str) -> tuple[float | None, bool]:
-        """Which part of the checks of a family's cascades disagreed (None: there were none), and whether any drifts."""
-        watches = [self.disagreement(route) for route in self.in_use if route.cascade.family == family]
-        found = {id(watch): watch for watch in watches if watch is not None}.values()  # cascades share one
-        checked = sum(watch.checked for watch in found)
-        disagreed = sum(watch.disagreed for watch in found) / checked if checked else None
-        return disagreed, any(watch.drifts for watch in found)
-
-    def forget(self, keys: AbstractSet[VariantKey]) -> None:
-        """Forget variants that are gone for good."""
-        self.watches = {key: watch for key, watch in self.watches.items() if key not in keys}
-        self.disagreements = {pair: watch for pair, watch in self.disagreements.items() if keys.isdisjoint(pair)}
-
-    def _forget_evidence(self, first: VariantKey) -> None:
-        """The first stage is another model, or was profiled anew."""
-        for (of, _), watch in self.disagreements.items():
-            if of == first:
-                watch.forget_evidence()
-
-    def measured(self, now_s: float) -> tuple[MeasuredDeferral, ...]:
-        """What plans are to count on in place of the profiles, now."""
-        used = {route.stage.key for route in self.in_use}
-        return tuple(
-            watch.measured
-            for key, watch in sorted(self.watches.items())
-            if watch.measured is not None and (key in used or now_s - watch.last_s < KEEP_S)
-        )
-
-    def news(self) -> list[str]:
-        """What plans count on anew since this was last asked, for people."""
-        found = []
-        for watch in self.watches.values():
-            if watch.news is not None:
-                found.append(watch.news)
-                watch.news = None
-        return found
+        Rows count since the first stage has its present thresholds. The part is None without any.
+        """
+        counts = self._counts[route.stage]
+        rows = sum(counts)
+        return (sum(counts[: route.cut + 1]) / rows if rows else None), rows
 
 
 def _routes(plan: Plan, hosted: Sequence[Host]) -> Mapping[VariantKey, list[CascadeRoute]]:
@@ -176,14 +122,13 @@ def _routes(plan: Plan, hosted: Sequence[Host]) -> Mapping[VariantKey, list[Casc
         known_points = [each.points for each in profiled if (each.family, each.first, each.second) == pair]
         own = next((each for each in known_points if _place(cascade.point) in map(_place, each)), (cascade.point,))
         by_level = accuracy_by_level(own, stages[first].thresholds)
-        checker = checker_of(cascade, accuracy, profiled)
-        route = CascadeRoute(cascade, accuracy[second], stages[first], cut, *by_level, checker)
+        route = CascadeRoute(cascade, accuracy[second], stages[first], cut, *by_level)
         routes.setdefault(first, []).append(route)
     return routes
 
 
 def _place(point: CascadePoint) -> tuple[float, float]:
-    return point.threshold, point.rank
+    return point.threshold, point.deferred_frac
 
 
 def _stage(key: VariantKey, places: Sequence[tuple[float, float]]) -> FirstStage:

@@ -28,7 +28,6 @@ from proteus_cli.control.decision import (
     WaitUntil,
 )
 from proteus_cli.control.dispatch.cascades import Cascades
-from proteus_cli.control.dispatch.checks import idle_source
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
@@ -148,14 +147,14 @@ class Dispatch:
             return NOBODY
         return tier.next_worker(tier.queue.queues_of(owner)[request.level], self._batcher.due_s, now_s)
 
-    def check(self, request: Request, by: VariantKey, now_s: float) -> Launch | None:
-        """A batch of a check alone, on an idle worker that hosts ``by``; None where there is none.
+    def launch_if_idle(self, request: Request, by: VariantKey, now_s: float) -> Launch | None:
+        """A batch of a background request alone, on an idle worker that hosts ``by``; None where there is none.
 
-        The check waits nowhere and is no arrival. While it runs, it counts like any other batch, whose end the driver
+        The request waits nowhere and is no arrival. While it runs, it counts like any other batch, whose end the driver
         reports.
         """
         family, rows = self._families[request.family], request.rows
-        source = idle_source((family.base, *family.canary_tiers), self._workers, by)
+        source = self._idle_source((family.base, *family.canary_tiers), by)
         if source is None:
             return None
         self.cascades.ever_in_use = True
@@ -164,6 +163,14 @@ class Dispatch:
         family.ran(hosted, rows)
         worker.launched(hosted.latency(rows) * worker.slowdown.factor, now_s)
         return Launch(hosted, (request,), rows, now_s)
+
+    def _idle_source(self, tiers: Iterable[AccuracyTier], by: VariantKey) -> WorkSource | None:
+        """What an idle worker that hosts ``by`` takes from: the longest free one of its class; None: none is idle."""
+        for each in (each for tier in tiers for each in tier.classes if each.host.variant == by.variant):
+            for device in each.free:
+                if self._workers[device].is_idle:
+                    return next(source for source in self._workers[device].sources if source.host_class is each)
+        return None
 
     def last_moment_s(self, request: Request) -> float:
         """When the first answer to a deferred request must be sent, if the second is not there by then."""
@@ -290,7 +297,7 @@ class Dispatch:
                 runs = lost_runs.get(request, 0) + 1
                 if has_ended(request):
                     continue
-                if request.is_check or runs >= MAX_RUNS:
+                if request.is_background or runs >= MAX_RUNS:
                     failed.append(request)
                 elif family.wait_again(request, self._workers):
                     family.rows += request.rows

@@ -168,12 +168,12 @@ class WorkSelector:
     def _by_warm(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | None:
         """A batch of the most accurate warm variant of the device that answers the first request in time."""
         head, queues = source.queue.head(), source.family_queue.queues_of(source.host_class).values()
-        left_s = (self._batcher.due_s(head) - now_s) / worker.slowdown.factor
+        waiting = sum([each.rows for each in queues])
         for standby in source.hosted.warm if source.overflow is not None else ():
-            if standby.least_latency(head.rows) > left_s:
+            batching = self._batcher.decide(head, waiting, standby, now_s, worker.slowdown.factor)
+            if isinstance(batching, CannotMeetDeadline):
                 continue
-            rows = min(sum([each.rows for each in queues]), standby.max_batch)
-            rows = max(standby.least_latency.max_rows_within(left_s, rows), head.rows)
+            rows = batching.rows if isinstance(batching, Start) else head.rows
             if all(takes_standby(each, standby) for queue in queues for each in islice(queue, rows)):
                 return Start(rows, 0, standby)
         return None

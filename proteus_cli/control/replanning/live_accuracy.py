@@ -3,15 +3,15 @@
 With each labelled row, the *evidence* that a variant is less accurate than promised grows or shrinks. With e the
 promised part of wrong answers, a wrong one multiplies it by q / e, and a right one by (1 - q) / (1 - e), for several q
 above e at once, as nobody knows how much accuracy is lost; the evidence is their mean. Before each row, each is raised
-to 1 where it is lower. So it is an e-detector, as in `disagreement.py`: however often somebody looks, a false alarm
-takes `ALARM_AT` rows in the mean at least, as long as a row is wrong with a probability of e at most.
+to 1 where it is lower. So it is an e-detector (J. Shin, A. Ramdas, A. Rinaldo, E-detectors: a nonparametric framework
+for sequential change detection, 2022): however often somebody looks, a false alarm takes `ALARM_AT` rows in the mean
+at least, as long as a row is wrong with a probability of e at most.
 """
 
 from collections import deque
 from collections.abc import Iterator
 from typing import Self
 
-from proteus_cli.control.replanning.disagreement import raised
 from proteus_cli.intervals import wilson
 
 ALARM_AT = 1e4
@@ -86,5 +86,10 @@ class LiveAccuracy:
 def _factors(wrong: float, score: float) -> Iterator[float]:
     """What one row multiplies the evidence by; of a score between 0 and 1, as much of either."""
     for times in TIMES:
-        tested = raised(wrong, times)
+        tested = _raised(wrong, times)
         yield score * (1 - tested) / (1 - wrong) + (1 - score) * tested / wrong
+
+
+def _raised(expected: float, times: float) -> float:
+    """The probability that is tested against an expected one: ``times`` that, and no nearer to 1 than half way."""
+    return min(times * expected, (1 + expected) / 2)

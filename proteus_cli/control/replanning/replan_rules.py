@@ -9,7 +9,6 @@ from proteus_cli.control.replanning.loss_curves import HISTORY_S, loss_curves
 from proteus_cli.domain.demand import Demand, Forecast
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.deferral import MeasuredDeferral
 
 UNKNOWN_SLACK_FRAC = 0.5  # of the SLO: what queries may wait where it isn't known which batches will run
 NOTABLE_SLOWDOWN = 1.05  # a smaller one is not worth a word in the reason
@@ -28,7 +27,6 @@ class ReplanRequest:
     reason: str
     without: Outages = NONE_OUT
     is_routine: bool = False
-    measured: tuple[MeasuredDeferral, ...] = ()
     is_urgent: bool = False
 
 

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 from proteus_cli.control.decision import Host
 from proteus_cli.control.devices.slowdown import SlidingMaximum
-from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.notices import DeviceChanged, Notices
@@ -29,10 +28,8 @@ class Replanning:
         demand: DemandEstimator,
         families: Mapping[str, FamilyState],
         topology: Topology,
-        cascades: Cascades,
     ) -> None:
         self._rule, self._demand, self._families, self._topology = rule, demand, families, topology
-        self._cascades = cascades
         self._recent_slowdowns = {name: SlidingMaximum() for name in families}
         self._slack_s = slack_s((), demand.slo_s)
         self._notices = Notices()
@@ -52,8 +49,6 @@ class Replanning:
             return None
         for name, family in self._families.items():
             self._recent_slowdowns[name].add(family.base.slowdown, now_s)
-        for text in self._cascades.news():
-            self.notice(text)
         wanted = self._wanted(self._rule, self._context(plan, now_s))
         if wanted is None or not self.backoff.allows(wanted, now_s):
             return None
@@ -195,11 +190,10 @@ class Replanning:
         wanted = rule.decide(context)
         if wanted is None:
             return self._owed
-        return replace(wanted, without=self._topology.outages, measured=self._cascades.measured(context.now_s))
+        return replace(wanted, without=self._topology.outages)
 
     def _request(self, rule: Rule, context: ReplanContext, reason: str) -> ReplanRequest:
-        measured = self._cascades.measured(context.now_s)
-        return ReplanRequest(rule.target_demand(context), reason, self._topology.outages, measured=measured)
+        return ReplanRequest(rule.target_demand(context), reason, self._topology.outages)
 
     def _context(self, plan: Plan, now_s: float) -> ReplanContext:
         slowdowns = {
@@ -230,9 +224,8 @@ NOTABLE_GROWTH = 1.25  # of a family's demand, for which another plan may be pos
 class Backoff:
     """A pause after failures: `FIRST_PAUSE_S` after one, twice as long after each further one, to `LONGEST_PAUSE_S`.
 
-    A request that differs from the failed one need not wait: `NOTABLE_GROWTH` times the demand of some family, other
-    outages, or other measurements of cascades. So the same request is not tried over and over, and a new burst is
-    answered.
+    A request that differs from the failed one need not wait: `NOTABLE_GROWTH` times the demand of some family, or other
+    outages. So the same request is not tried over and over, and a new burst is answered.
     """
 
     def __init__(self) -> None:
@@ -260,4 +253,4 @@ class Backoff:
 def _differs(wanted: ReplanRequest, failed: ReplanRequest) -> bool:
     before_qps = failed.demand_qps
     has_grown = any(qps > NOTABLE_GROWTH * before_qps.get(family, 0.0) for family, qps in wanted.demand_qps.items())
-    return has_grown or wanted.without != failed.without or wanted.measured != failed.measured
+    return has_grown or wanted.without != failed.without

@@ -68,8 +68,6 @@ class Rules(Value, frozen=True):
       p95 leaves too little for the wait before it, which depends on the number of hosts (`slo_fraction`);
     - ``fairness``: serve the largest total, or first make the worst-served family's part as large as possible, then
       the next one's, and so on;
-    - ``objective``: the highest mean accuracy over queries, or first the highest of the worst family (relative to the
-      best variant of each, as accuracies of unlike tasks don't compare), then the mean;
     - ``minimize``: instead serve all demand at the lowest price per hour, or power, and only then accurately;
     - ``residency``: how many variants a device may hold at a time; ``memory``: as many as fit;
     - ``survive``: how many devices may be lost, any of them, without losing capacity for what is served (0 or 1);
@@ -92,7 +90,6 @@ class Rules(Value, frozen=True):
     capacity: LatencyStatistic = "mean"
     slo_fraction: float | None = None
     fairness: Literal["total", "maxmin"] = "total"
-    objective: Literal["mean", "min-family"] = "mean"
     minimize: Resource | None = None
     residency: Residency = 1
     survive: int = 0
@@ -306,8 +303,6 @@ def in_words(rules: Rules) -> str:
     if rules.fairness == "maxmin":
         serve = "serve the largest part of each family's demand, the worst-served first"
     accuracy = "the highest mean accuracy over queries"
-    if rules.objective == "min-family":
-        accuracy = "the highest accuracy of the worst family, then over queries"
     others = [f"{family}: the least {of}" for family, of in rules.others_preferred.items()]
     accuracy += f" ({', '.join(others)})" if others else ""
     first = serve if rules.minimize is None else f"serve all demand at the lowest {rules.minimize}"

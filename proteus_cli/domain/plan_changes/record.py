@@ -3,10 +3,7 @@
 from datetime import datetime
 from typing import Literal
 
-from msgspec import UNSET, UnsetType
-
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, is_count, require
-from proteus_cli.domain.profile.deferral import MeasuredDeferral
 
 Origin = Literal["start", "resumed", "demand", "file", "request", "drift"]
 """What brought a plan: the start of a server, one that goes on after another was killed, the demand, a person,
@@ -25,14 +22,12 @@ class Base(Value, frozen=True):
 class Observation(Value, frozen=True):
     """What the decision was made on: demand in queries per second by family and window, pace by device, lost devices.
 
-    ``pace``: batches take so many times what was profiled. ``deferred``: what plans count on in place of the profiles,
-    where first stages of cascades defer something else.
+    ``pace``: measured batch times over profiled ones.
     """
 
     demand_qps: dict[str, dict[str, float]]
     pace: dict[str, float]
     lost: tuple[str, ...] = ()
-    deferred: tuple[MeasuredDeferral, ...] | UnsetType = UNSET
 
 
 class EngineChange(Value, frozen=True):

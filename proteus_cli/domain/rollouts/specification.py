@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from proteus_cli.domain.base import Value, is_amount, is_count, require
+from proteus_cli.domain.base import Value, is_count, require
 from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, Term, parse_guard
 
 DEFAULT_CANARY = (0.01, 0.1, 0.5)
@@ -12,6 +12,7 @@ DEFAULT_MOST_QUERIES = 25_000
 """A version that is as good as the old one has passed by then in 95 of 100 cases, also in the hardest one: an accuracy
 of 50 %, half of all queries (`control/rollouts/`, "How long it takes")."""
 MAX_STEPS = 10
+MAX_ROLLBACK_WINDOW_S = 30 * 86_400.0
 MIN_CONFIDENCE, MAX_CONFIDENCE = 0.5, 0.9999
 
 
@@ -43,7 +44,8 @@ class RolloutSpecification(Value, frozen=True):
         require(all(a < b for a, b in pairwise(steps)), "each canary step must be larger than the last")
         within = MIN_CONFIDENCE <= self.confidence <= MAX_CONFIDENCE
         require(within, f"the confidence must be from {MIN_CONFIDENCE} to {MAX_CONFIDENCE}")
-        require(is_amount(self.rollback_window_s), "rollback_window_s must not be negative")
+        within = 0 <= self.rollback_window_s <= MAX_ROLLBACK_WINDOW_S
+        require(within, f"rollback_window_s must be from 0 to {MAX_ROLLBACK_WINDOW_S:.0f} (30 days)")
         require(is_count(self.most_queries, 1), "most_queries must be a whole number from 1 to 2^53")
         parse_guard(self.guard)
 

@@ -5,10 +5,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
 
-from msgspec import UNSET, UnsetType
-
-from proteus_cli.domain.base import Value, is_count, is_rate, require
-from proteus_cli.intervals import wilson
+from proteus_cli.domain.base import Value, is_rate, require
 
 SPLITS = (0.25, 0.5)
 """The parts of the SLO that plans may give to the first stage of a cascade; the second gets the rest. First stages are
@@ -21,21 +18,6 @@ ROUNDING = 1e-6
 """Accuracies that agree to so much are the same number, written by different programs."""
 
 
-class SureRows(Value, frozen=True):
-    """Rows of an eval split of which the first of two variants is sure: on ``differ`` of them, their classes do."""
-
-    rows: int
-    differ: int
-
-    def __post_init__(self) -> None:
-        is_part = is_count(self.rows, 1) and is_count(self.differ) and self.differ <= self.rows
-        require(is_part, "sure rows must be at least 1, and no fewer than those on which classes differ")
-
-    def disagreement(self) -> tuple[float, float]:
-        """From and to which part of such rows classes are expected to differ: the 95 % confidence interval."""
-        return wilson(self.differ, self.rows)
-
-
 class CascadePoint(Value, frozen=True):
     """One threshold of a cascade, as judged on an eval split whose labels had no part in the choice of it.
 
@@ -43,9 +25,7 @@ class CascadePoint(Value, frozen=True):
     ``deferred_frac`` of queries are. ``accuracy`` is that of the composition, the answers of both together, and from
     ``low`` to ``high`` its 95 % confidence interval. ``sure_accuracy`` is that of the first variant on the queries that
     are not deferred. On those that are, the second has ``second_accuracy``, and the first ``unsure_accuracy``: what its
-    answer is worth as a fallback. All are fractions. ``profiled_frac`` is only in plans of a server that has measured
-    another ``deferred_frac`` than was profiled, and is what was. ``sure_rows`` are those that are not deferred;
-    profiles of earlier versions do not know them.
+    answer is worth as a fallback. All are fractions.
     """
 
     threshold: float
@@ -56,25 +36,17 @@ class CascadePoint(Value, frozen=True):
     sure_accuracy: float
     unsure_accuracy: float
     second_accuracy: float
-    profiled_frac: float | UnsetType = UNSET
-    sure_rows: SureRows | UnsetType = UNSET
 
     def __post_init__(self) -> None:
         require(math.isfinite(self.threshold), "the threshold of a cascade must be a finite number")
         at = f"of threshold {self.threshold:g}"
         require(0 < self.deferred_frac < 1, f"deferred_frac {at} must be above 0 and below 1")
-        require(0 < self.rank < 1, f"profiled_frac {at} must be above 0 and below 1")
         for part in (self.sure_accuracy, self.unsure_accuracy, self.second_accuracy):
             require(0 <= part <= 1, f"accuracies {at} must be fractions from 0 to 1")
         interval = f"accuracy {at} must be within its interval, and that from 0 to 1"
         require(0 <= self.low <= self.accuracy <= self.high <= 1, interval)
         is_whole = abs(self.accuracy - self.accuracy_with(0.0)) <= ROUNDING
         require(is_whole, f"accuracy {at} must be that of its parts, sure_accuracy and second_accuracy")
-
-    @property
-    def rank(self) -> float:
-        """The part of all queries of which the first variant was less sure than this, when it was profiled."""
-        return self.deferred_frac if isinstance(self.profiled_frac, UnsetType) else self.profiled_frac
 
     def accuracy_with(self, fallback_frac: float) -> float:
         """The accuracy where that part of the deferred queries (0 to 1) gets the first answer, for want of time."""
@@ -144,9 +116,9 @@ def accuracy_by_level(
     """
     bands = [(points[0].unsure_accuracy, points[0].second_accuracy)]
     for low, high in pairwise(points):
-        rows = high.rank - low.rank
-        first = high.rank * high.unsure_accuracy - low.rank * low.unsure_accuracy
-        second = high.rank * high.second_accuracy - low.rank * low.second_accuracy
+        rows = high.deferred_frac - low.deferred_frac
+        first = high.deferred_frac * high.unsure_accuracy - low.deferred_frac * low.unsure_accuracy
+        second = high.deferred_frac * high.second_accuracy - low.deferred_frac * low.second_accuracy
         bands.append((_fraction(first / rows), _fraction(second / rows)))
     bands.append((points[-1].sure_accuracy, points[-1].second_accuracy))
     own = [point.threshold for point in points]

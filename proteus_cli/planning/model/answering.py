@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from proteus_cli.arrays import Floats
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.modelling import cp, sp
 
@@ -55,14 +54,3 @@ def lost_by_ways(instance: Instance, v: "Variables", *, has_forecast: bool) -> A
     if has_forecast:
         return ways.upper_steps.loss @ v.upper_shortfall
     return ways.loss @ v.answered + cp.multiply(ways.top - ways.least, v.unserved)
-
-
-def value_lost_by_ways(
-    instance: Instance, answered: Floats, unserved: Floats, upper_shortfall: Floats | None
-) -> Floats:
-    """The value of `lost_by_ways` [F] at one solution; ``upper_shortfall`` is None without a forecast."""
-    ways = instance.ways
-    assert ways is not None  # noqa: S101 - asked for ways only
-    if upper_shortfall is not None:
-        return np.asarray(ways.upper_steps.loss @ upper_shortfall)
-    return np.asarray(ways.loss @ answered + (ways.top - ways.least) * unserved)

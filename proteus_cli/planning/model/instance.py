@@ -57,7 +57,7 @@ class Instance:
     family without choices has one step, of 0.
     ``up_to_step`` [L, C] is 1 where the choice is worth at least as much as the step, ``step_family`` [L] its family,
     ``step_loss`` [L] how much less the next step is worth (or not being served), ``last_step`` [F] the index of each
-    family's last step. ``best_worth`` [F] is what the worth of the worst family is relative to.
+    family's last step.
 
     A choice meets its SLO, if all devices serve its family, fits its device and is allowed. Capacities count on a
     number of hosts of each family: that of all devices, or what `with_hosts` was told; then ``whole`` is the instance
@@ -168,11 +168,6 @@ class Instance:
         return top if self.ways is None else np.maximum(top, self.ways.top)
 
     @_once
-    def best_worth(self) -> Floats:
-        """The accuracy of each family's best variant, whatever that takes; with another aim, `top_worth` [F]."""
-        return np.where(self.prefers_accuracy, self.best_accuracy, self.top_worth)
-
-    @_once
     def engine_of(self) -> Ints:
         """The engine of each choice [C]: a variant on a group, whatever the part of the SLO."""
         if self.ways is None:
@@ -199,11 +194,6 @@ class Instance:
         """Which ways are of the family of each step: 0/1 [L, W]; where there are any."""
         assert self.ways is not None  # noqa: S101 - asked for ways only
         return members(self.last_step[self.ways.family], len(self.step_family))
-
-    @_once
-    def family_steps(self) -> sp.csr_array:
-        """Which steps are of which family: 0/1 [F, L]."""
-        return members(self.step_family, len(self.families))
 
     def group_family_pairs(self) -> tuple[int, sp.csr_array, Ints, Ints]:
         """The P pairs of a group and a family with choices there: P, their choices 0/1 [P, C], groups, families."""

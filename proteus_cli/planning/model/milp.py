@@ -31,7 +31,7 @@ from proteus_cli.planning.model.instance import Instance, members
 from proteus_cli.planning.model.modelling import cp
 from proteus_cli.planning.model.surviving import answerable_of, any_device_may_be_lost, any_host_may_be_lost
 
-Objective = Literal["worst served", "unserved", "cost", "power", "worst loss", "loss", "loads", "devices", "value"]
+Objective = Literal["worst served", "unserved", "cost", "power", "loss", "loads", "devices", "value"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,8 +39,7 @@ class Parameters:
     """What differs between solves of one model: parameters of CVXPY, or the values of these for one demand.
 
     By family: ``has_demand`` 1 or 0; ``demand_frac`` its part of the demand of all families; ``servable_frac`` and
-    ``max_share_frac``: see `TargetDemand`; ``accuracy_floor`` the relative accuracy that "worst loss" is measured from;
-    ``fewest_hosts`` those without which no choice is in time that is counted on, 0 where one host is enough.
+    ``max_share_frac``: see `TargetDemand`; ``fewest_hosts``: with fewer hosts no choice is in time; 0 where one is.
 
     By choice: ``capacity_frac`` the part of the family's demand that one replica can answer; ``utilisation`` how many
     devices all of it would keep busy; ``max_replicas``: more are of no use; ``network_frac`` the part of what its
@@ -63,7 +62,6 @@ class Parameters:
     demand_frac: Any
     servable_frac: Any
     max_share_frac: Any
-    accuracy_floor: Any
     fewest_hosts: Any
     capacity_frac: Any
     utilisation: Any
@@ -100,7 +98,7 @@ class Parameters:
             sizes = {"set_utilisation": pairs, "pair_frac": pairs, "set_limits": sets}
             of_sets = {name: cp.Parameter(size, nonneg=True) for name, size in sizes.items()}
         return cls(
-            *[*parameters(6, families), *by_choice, *parameters(1, choices), *parameters(1, steps), *by_line, *of_ways],
+            *[*parameters(5, families), *by_choice, *parameters(1, choices), *parameters(1, steps), *by_line, *of_ways],
             **of_sets,
         )
 
@@ -273,10 +271,6 @@ def _objectives(
         objectives["cost"] = [instance.price_per_hour @ v.devices_used]
     if "power" in rules.resources:
         objectives["power"] = [instance.power_w @ v.replicas if v.power_w is None else cp.sum(v.power_w)]
-    if rules.objective == "min-family":
-        worst = cp.Variable()
-        objectives["worst loss"] = [worst]
-        defined.append(worst >= _relative_accuracy_loss(instance, p, v))
     if rules.fairness == "maxmin":
         missed = 1 - p.servable_frac + cp.multiply(p.servable_frac, v.unserved)
         objectives["worst served"], sums = _sums_of_largest(missed, len(instance.families))
@@ -335,18 +329,6 @@ def _devices_draw_power(instance: Instance, p: Parameters, v: Variables) -> list
     mean_w = instance.group_choices @ cp.multiply(instance.power_w, cp.multiply(p.utilisation, v.served))
     hungriest_w = cp.multiply(instance.power_w, v.replicas)
     return [v.power_w >= mean_w, v.power_w[instance.choice_group] >= hungriest_w]
-
-
-def _relative_accuracy_loss(instance: Instance, p: Parameters, v: Variables) -> Any:
-    """How far each family's relative worth falls short of ``accuracy_floor``, times the part that is answered."""
-    best = np.where(instance.best_worth > 0, instance.best_worth, 1.0)
-    top = instance.top_worth / best
-    lost = instance.family_steps @ cp.multiply(instance.step_loss, v.shortfall)
-    if instance.ways is not None:
-        lost += lost_by_ways(instance, v, has_forecast=p.has_forecast)
-    lost /= best
-    idle = 2 * (1 - p.has_demand)  # a family without demand is never the worst
-    return p.accuracy_floor - cp.multiply(p.accuracy_floor, v.unserved) - (cp.multiply(top, p.has_demand) - lost) - idle
 
 
 def _sums_of_largest(missed: Any, families: int) -> tuple[list[Any], list[Any]]:

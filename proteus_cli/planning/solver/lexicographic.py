@@ -10,7 +10,6 @@ import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.planning.model.answering import value_lost_by_ways
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.milp import Model, Objective
 from proteus_cli.planning.solver.program import Program, SolverPoint, compile_program
@@ -80,9 +79,8 @@ def relaxed_replicas(
     program = compile_program(model, parameter_values(instance, rules, target, None))
     search = _Search(replace(program, is_integer=np.zeros_like(program.is_integer)), deadline_s, FIRST_GAP)
     search.serve_all(_unserved_columns(program, instance, target))
-    accuracy: Objective = "worst loss" if rules.objective == "min-family" else "loss"
     with suppress(Infeasible, OutOfTime):
-        search.minimise_and_fix(accuracy if rules.minimize is None else rules.minimize)
+        search.minimise_and_fix(rules.minimize or "loss")
         replicas: Floats = search.point.columns[program.columns(model.variables.replicas)]
         return replicas
     return None
@@ -99,7 +97,7 @@ class _Search:
     gap: float = 0.0
     unserved_gap: float = 0.0
     is_limited: bool = False
-    least: dict[Objective, float] = field(default_factory=lambda: {"worst loss": -2.0})  # 0 of the others
+    least: dict[Objective, float] = field(default_factory=dict)  # known lower bounds; 0 of the others
 
     @property
     def point(self) -> SolverPoint:
@@ -172,8 +170,6 @@ def _merits(search: _Search, instance: Instance, rules: Rules, target: TargetDem
             for index in range(len(instance.families)):
                 yield -float(columns[program.objective("worst served", index)])
         yield target.counted_frac * (1 - float(columns[program.objective("unserved")]))
-    if rules.objective == "min-family":
-        yield _worst_accuracy(instance, program, search.point, _unserved_columns(program, instance, target))
     accuracy = float(values.demand_frac @ (instance.top_worth * values.has_demand))
     yield target.counted_frac * (accuracy - float(columns[program.objective("loss")]))
 
@@ -182,23 +178,15 @@ def _minimise_in_order(
     search: _Search, instance: Instance, rules: Rules, target: TargetDemand, *, is_replan: bool
 ) -> None:
     unserved_columns = _unserved_columns(search.program, instance, target)
-    is_worst_first = rules.objective == "min-family"
     is_by_value = target.is_forecast and is_replan
     accuracy: Objective = "value" if is_by_value else "loss"
     if rules.minimize is not None:
         search.serve_all(unserved_columns)
         total = _total_resource(instance, rules)
         search.minimise_and_fix(rules.minimize, gap_scale=total, unit=total)
-        if is_worst_first:
-            search.minimise_and_fix("worst loss")
         search.minimise_and_fix(accuracy)
-    elif _try_to_serve_all(search, unserved_columns, "worst loss" if is_worst_first else accuracy):
-        if is_worst_first:
-            search.minimise_and_fix(accuracy)
-    else:
+    elif not _try_to_serve_all(search, unserved_columns, accuracy):
         _serve_most(search, instance, rules, unserved_columns, target)
-        if is_worst_first:
-            _maximise_worst_accuracy(search, instance, unserved_columns)
         search.minimise_and_fix(accuracy)
     if is_replan and not is_by_value:
         search.minimise_and_fix("loads", gap_scale=None)
@@ -224,7 +212,7 @@ def _total_resource(instance: Instance, rules: Rules) -> float:
 
 
 def _try_to_serve_all(search: _Search, unserved_columns: Ints, objective: Objective) -> bool:
-    """Serve all and minimise the first objective of accuracy in one solve, where that is possible.
+    """Serve all and minimise the objective in one solve, where that is possible.
 
     Otherwise the search is as before, but for half of its time at most.
     """
@@ -255,59 +243,6 @@ def _serve_most(
         search.least["loss"] = search.point.value * float(instance.top_worth.min())
     if search.point.value < NEGLIGIBLE:
         search.serve_all(unserved_columns)
-
-
-def _maximise_worst_accuracy(search: _Search, instance: Instance, unserved_columns: Ints) -> None:
-    """Raise the relative accuracy of the worst of the families that are served at all, as far as possible: a bisection.
-
-    Where not all demand is served, a family's accuracy is a ratio of two unknowns, so no single solve maximises it; but
-    one solve tells whether all families can reach a given accuracy. A bound counts as reached only where the accuracies
-    of the point itself reach it: within the solver's tolerance, which is absolute, a family of which little is answered
-    passes a bound that it misses.
-    """
-    low, high = 0.0, _max_of_best(instance)
-    while high - low > NEGLIGIBLE:
-        middle = (low + high) / 2
-        tried = _with_accuracy_floor(search.program, middle)
-        found = minimise(tried, tried.objective("loss"), deadline_s=search.deadline_s, start=search.best)
-        reached = _worst_accuracy(instance, tried, found, unserved_columns) if found is not None else 0.0
-        if reached > low:
-            search.best, low = found, reached
-        if reached < middle:
-            high = middle
-    search.program = _with_accuracy_floor(search.program, max(low - NEGLIGIBLE, 0.0))
-
-
-def _max_of_best(instance: Instance) -> float:
-    """The most that a family's relative accuracy can be: above 1 where a cascade is better than the best variant."""
-    is_known = instance.best_worth > 0
-    return float(max(1.0, np.max(instance.top_worth[is_known] / instance.best_worth[is_known], initial=1.0)))
-
-
-def _with_accuracy_floor(program: Program, floor: float) -> Program:
-    """The program where each family's relative accuracy over what is answered is ``floor`` or more."""
-    values = replace(program.values, accuracy_floor=floor * program.values.has_demand)
-    compiled = replace(compile_program(program.model, values), lower=program.lower, upper=program.upper)
-    return compiled.limit_objective("worst loss", 0.0)
-
-
-def _worst_accuracy(instance: Instance, program: Program, point: SolverPoint, unserved_columns: Ints) -> float:
-    """The lowest relative accuracy among the families that are served at a point; 0 where none is."""
-    variables = program.model.variables
-    shortfall = point.columns[program.columns(variables.shortfall)]
-    has_demand = program.values.has_demand
-    answered = has_demand - point.columns[unserved_columns]
-    lost = instance.family_steps @ (instance.step_loss * shortfall)
-    if instance.ways is not None:
-        upper = variables.upper_shortfall
-        upper_shortfall = point.columns[program.columns(upper)] if upper is not None else None
-        by_way = point.columns[program.columns(variables.answered)]
-        lost += value_lost_by_ways(instance, by_way, point.columns[unserved_columns], upper_shortfall)
-    accurate = instance.top_worth * has_demand - lost
-    is_served = (answered > NEGLIGIBLE) & (instance.best_worth > 0)
-    if not is_served.any():
-        return 0.0
-    return float(np.min(accurate[is_served] / answered[is_served] / instance.best_worth[is_served]))
 
 
 def _rates(

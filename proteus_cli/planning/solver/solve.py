@@ -1,13 +1,9 @@
 """HiGHS, which only this module knows: its statuses become points with proven bounds, or an error of ours."""
 
-import ctypes
 import math
-import os
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cache
 
 import highspy
 import numpy as np
@@ -31,7 +27,6 @@ SET_PART_SIZES = (4.0, 12.0, np.inf)
 PART_SIZES = (1.5, 2.0, 4.0, np.inf)  # of the parts: multiples of the number of columns that the relaxation uses
 
 _OPTIONS = {
-    "output_flag": False,
     "parallel": "off",
     "threads": 1,
     "random_seed": 0,
@@ -235,8 +230,7 @@ def _run_highs(reduced: _ReducedProgram, goal: _Goal, start: SolverPoint | None,
     left_s = min(goal.deadline_s, INTERRUPTION.ends_s) - time.perf_counter()
     if left_s <= 0:
         raise OutOfTime
-    _swallow_banner()
-    highs = highspy.Highs()
+    highs = _SilentHighs()
     absolute_gap = min(goal.gap, FIRST_ABSOLUTE_GAP) if goal.gap < INTEGER_GAP else INTEGER_GAP
     options = {**_OPTIONS, "presolve": presolve, "time_limit": left_s, "mip_abs_gap": absolute_gap}
     options["mip_rel_gap"] = goal.relative_gap
@@ -312,19 +306,12 @@ def _require_ok(status: highspy.HighsStatus) -> None:
         raise RuntimeError("HiGHS refused the model or one of our options")
 
 
-@cache
-def _swallow_banner() -> None:
-    """Send to nowhere what HiGHS 1.16 prints on stdout when its first instance in a process is made.
+class _SilentHighs(highspy.Highs):  # type: ignore[misc]  # the library has no types
+    """HiGHS without its banner on stdout, which carries our data.
 
-    Our stdout carries data. The banner comes from C, so the file descriptor is what is changed.
+    Any call but `setOptionValue` prints the banner if output is on. The constructor makes one such call: this method.
     """
-    sys.stdout.flush()
-    stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 1)
-        highspy.Highs()
-        ctypes.CDLL(None).fflush(None)
-    finally:
-        os.dup2(stdout, 1)
-        os.close(stdout)
-        os.close(nowhere)
+
+    def enableCallbacks(self) -> None:  # noqa: N802 - the name is theirs
+        self.setOptionValue("output_flag", False)
+        super().enableCallbacks()

@@ -85,7 +85,6 @@ def parameter_values(
         demand_frac=target.qps / max(float(target.qps.sum()), np.finfo(np.float64).tiny),
         servable_frac=target.servable_frac,
         max_share_frac=_max_share_frac(instance, target),
-        accuracy_floor=np.zeros(len(target.qps)),
         fewest_hosts=fewest_hosts,
         capacity_frac=capacity_frac,
         utilisation=_ratio(qps, instance.capacity_qps),

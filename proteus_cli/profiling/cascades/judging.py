@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from msgspec import UNSET
 
 from proteus_cli.arrays import Bools, Floats, Ints, Singles
-from proteus_cli.domain.stages.cascade import CascadePoint, SureRows
+from proteus_cli.domain.stages.cascade import CascadePoint
 from proteus_cli.intervals import wilson
 
 _REACH = 9
@@ -23,13 +22,10 @@ class JudgedThreshold:
     p_value: float
 
 
-def judged(
-    threshold: float, confidences: Singles, first: Bools, second: Bools, differ: Bools | None = None
-) -> JudgedThreshold | None:
+def judged(threshold: float, confidences: Singles, first: Bools, second: Bools) -> JudgedThreshold | None:
     """The threshold on these rows; None where it defers none of them, or all.
 
-    ``first`` and ``second``: which rows each variant gets right. ``differ``: on which they give different classes; None
-    where that is unknown.
+    ``first`` and ``second``: which rows each variant gets right.
     """
     unsure = ~(confidences >= threshold)
     deferred, rows = int(unsure.sum()), len(unsure)
@@ -46,7 +42,6 @@ def judged(
         sure_accuracy=float(first[~unsure].mean()),
         unsure_accuracy=float(first[unsure].mean()),
         second_accuracy=float(second[unsure].mean()),
-        sure_rows=UNSET if differ is None else SureRows(rows - deferred, int(differ[~unsure].sum())),
     )
     only_second, only_first = second & ~first, first & ~second
     gain = int(only_second[unsure].sum()) - int(only_first[unsure].sum())

@@ -86,12 +86,7 @@ def _doubt(stage: StageAnswers) -> str | None:
 
 def _points(first: StageAnswers, second: StageAnswers) -> list[JudgedThreshold]:
     """The thresholds of a pair, each judged on all rows."""
-    differ: Bools | None = None
-    if first.classes is not None and second.classes is not None:
-        differ = first.classes != second.classes
-    chosen = (
-        judged(each, first.confidences, first.correct, second.correct, differ) for each in thresholds(first.confidences)
-    )
+    chosen = (judged(each, first.confidences, first.correct, second.correct) for each in thresholds(first.confidences))
     return [point for point in chosen if point is not None]
 
 

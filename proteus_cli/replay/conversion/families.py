@@ -9,14 +9,13 @@ from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
+from proteus_cli.arrays import Ints
 from proteus_cli.errors import UsageError
 from proteus_cli.replay.conversion.source import Cells, picker
 from proteus_cli.replay.synthesis import draw_families, require_shares
 from proteus_cli.replay.trace import FamilyIndex
 
-MAX_FAMILIES = 10_000
 DRAWN = -1  # in place of an index: the family is drawn later, by the shares
 MAX_CACHED_HASHES = 1 << 16
 RULES = "column=NAME, hash=NAME[+NAME…], name=FAMILY, file or weights"
@@ -51,18 +50,14 @@ def parse_rule(text: str) -> FamilyRule:
 
 
 class RowFamilies:
-    """The families of rows, by index; ``names`` grows as families appear.
+    """The families of rows; ``index`` grows as families appear.
 
     ``shares`` by family are asked for only where a rule spreads rows over them.
     """
 
     def __init__(self, shares: Callable[[], Shares], rng: np.random.Generator) -> None:
         self._read_shares, self._rng = shares, rng
-        self._index = FamilyIndex()
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(self._index)
+        self.index = FamilyIndex()
 
     def reader(self, rule: FamilyRule, source: str, at: Sequence[int]) -> Callable[[Cells], int]:
         """A function from a row to the index of its family, or `DRAWN`; the rule's columns are ``at`` these places.
@@ -72,17 +67,17 @@ class RowFamilies:
         match rule.how:
             case "column":
                 (cell_at,) = at
-                return lambda cells: self._named(cells[cell_at])
+                return lambda cells: self.index[cells[cell_at]]
             case "hash":
                 return self._hashing(at)
             case "weights":
                 self._shared  # noqa: B018 - an error comes before rows are read
                 return lambda _cells: DRAWN
             case _:
-                index = self._named(rule.name or _stem(source))
+                index = self.index[rule.name or _stem(source)]
                 return lambda _cells: index
 
-    def draw(self, family: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
+    def draw(self, family: Ints) -> Ints:
         """The indexes [n], with each `DRAWN` one replaced by a draw."""
         is_drawn = family == DRAWN
         if is_drawn.any():
@@ -91,18 +86,12 @@ class RowFamilies:
         return family
 
     @cached_property
-    def _shared(self) -> tuple[npt.NDArray[np.int32], list[float]]:
+    def _shared(self) -> tuple[Ints, list[float]]:
         """The indexes of the families to spread over, in order of their names, and their shares."""
         shares = self._read_shares()
         names = sorted(shares)
         require_shares([shares[name] for name in names])
-        return np.array([self._named(name) for name in names], dtype=np.int32), [shares[name] for name in names]
-
-    def _named(self, name: str) -> int:
-        index = self._index[name]
-        if index >= MAX_FAMILIES:
-            raise ValueError(f"more than {MAX_FAMILIES:,} families; spread rows over some with --family-from hash=…")
-        return index
+        return np.array([self.index[name] for name in names]), [shares[name] for name in names]
 
     def _hashing(self, at: Sequence[int]) -> Callable[[Cells], int]:
         """The same values give the same family, in any order and on any machine."""

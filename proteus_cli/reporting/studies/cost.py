@@ -51,7 +51,7 @@ def _findings(conclusion: CostConclusion | None, cells: Sequence[tuple[Cell, Fle
     cost = {cell.key: found for cell, found in cells}[conclusion.cheapest]
     fleet = ", ".join(f"{count} × {kind}" for kind, count in cost.fleet.items())
     best = f"The cheapest: {conclusion.cheapest}, {fleet}, at {cost.cost_per_million:.3g} per million queries."
-    assumed = dict.fromkeys(f"{line[0].upper()}{line[1:]}." for _, found in cells for line in found.assumed)
+    assumed = dict.fromkeys(f"{line}." for _, found in cells for line in found.assumed)
     return [best, *map(_saved, conclusion.savings), *assumed]
 
 

@@ -1,12 +1,13 @@
 """What a study of peaks says; importing this loads matplotlib."""
 
+import math
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from proteus_cli.domain.studies.peak import Peak
+from proteus_cli.domain.studies.peak import NARROW, Peak
 from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.reporting.studies.drawing import ABOVE_INCHES, ROW_INCHES, colour, name_bars, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
@@ -17,6 +18,8 @@ _LATE_FRAC = 0.05
 _NONE = 0.6  # of the smallest part that a probe can see: where a probe without violations is drawn
 _MAX_LINES = 7
 _WIDE_RATIO = 10
+_MOST = 4
+"""Times the time of a cell: how much longer a search is proposed to last, at most."""
 
 _OPEN_LOOP = "at random times (Poisson), open loop. Latency counts from the moment at which a request was to be sent."
 _METHOD = (
@@ -34,12 +37,14 @@ def section(study: Study) -> Section:
         title=f"Peak rate of {_whose(study)}",
         question=f"How many requests per second can come, at random, so that at least {allowed} of them are answered "
         "within the latency target (SLO)?",
-        findings=[_finding(cell, peak) for cell, peak in cells] or ["Nothing was measured yet."],
-        how=_how(cells),
+        findings=[_finding(cell, peak) for cell, peak in cells] + _longer(study, cells)
+        or ["Nothing was measured yet."],
+        how=[*_fixed(study), *_how(cells)],
         pictures=_pictures(study.name, cells, float(study.options["allowed_frac"] or 0)) if cells else (),
         tables=[_table(cells), _search_table(cells)] if cells else (),
         terms={
             "peak rate": "The highest rate at which, in the long run, no more than the allowed part misses the SLO.",
+            "accuracy": "The effective accuracy near the peak: the mean accuracy of the variants that answered.",
             "SLO": "The latency target: a request that is answered later, or not at all, misses it.",
             "open loop": "Requests come at their times, whether or not earlier ones were answered, as users' do.",
             "greedy, proactive, nexus, …": "The batching rule: when a device starts a batch, and of how many requests.",
@@ -60,16 +65,41 @@ def _finding(cell: Cell, peak: Peak) -> str:
     if peak.limit == "none":
         return f"{name}: no rate at all; even single requests miss the SLO of {format_duration(peak.slo_s)}."
     if peak.limit == "generator":
-        return f"{name}: more than {format_rate(peak.low_qps)}, the most that was offered."
+        return f"{name}: more than {format_rate(peak.low_qps)}, the most that was offered{_at_accuracy(peak)}."
     if peak.limit == "late_generator":
         return f"{name}: {_of_late_generator(peak)}"
-    if peak.high_qps is None:
-        return f"{name}: at least {format_rate(peak.low_qps)}; there was too little time to find the peak."
-    if not peak.low_qps:
-        return f"{name}: less than {format_rate(peak.high_qps)}; there was too little time to find the peak."
+    if peak.high_qps is None or not peak.is_found:
+        return f"{name}: not found, as the time was too short; {_bounds(peak)}."
     sure = "" if peak.is_precise else "; a longer --budget, with --force, makes that narrower"
     between = f"from {format_qps(peak.low_qps)} to {format_rate(peak.high_qps)}"
-    return f"{name}: {format_rate(peak.rate_qps)} ({between} with 95 % confidence{sure})."
+    return f"{name}: {format_rate(peak.rate_qps)} ({between} with 95 % confidence{sure}){_at_accuracy(peak)}."
+
+
+def _bounds(peak: Peak) -> str:
+    """What is known of a peak that was not found."""
+    low, high = peak.low_qps, peak.high_qps
+    if low and high:
+        return f"it is between {format_qps(low)} and {format_rate(high)}"
+    if high:
+        return f"it is less than {format_rate(high)}"
+    return f"it is at least {format_rate(low)}" if low else "nothing is known of it"
+
+
+def _longer(study: Study, cells: Sequence[tuple[Cell, Peak]]) -> list[str]:
+    """A budget that is likely to find the peaks that were not found: the interval shrinks with the root of the time."""
+    missed = [(cell, peak) for cell, peak in cells if peak.limit == "slo" and not peak.is_found]
+    if not missed:
+        return []
+    times = [cell.took_s * min(max((math.log(peak.spread) / math.log(NARROW)) ** 2, 2), _MOST) for cell, peak in missed]
+    needed_s = max(times) * len(study.cells)
+    return [f"Measure longer: `--budget {math.ceil(needed_s / 30) / 2:g}min --force` is likely to suffice."]
+
+
+def _at_accuracy(peak: Peak) -> str:
+    """The accuracy at which the peak was reached, as a part of a sentence."""
+    if peak.accuracy is None:
+        return ", at an accuracy that the server does not tell"
+    return f", at an accuracy of {format_percent(peak.accuracy)}{' (one variant, fixed)' if peak.variant else ''}"
 
 
 def _of_late_generator(peak: Peak) -> str:
@@ -80,6 +110,15 @@ def _of_late_generator(peak: Peak) -> str:
         f"itself sent requests up to {late} late (p99). Measure when this machine is quiet, with "
         "--force, or offer the load from another one, with --url."
     )
+
+
+def _fixed(study: Study) -> list[str]:
+    """What of the accuracy the study holds fixed, in words."""
+    if "server" in study.subject:
+        return ["The server chose the variants, and so the accuracy."]
+    if "plan" in study.subject:
+        return ["The plan was fixed: the server did not change its variants for the load."]
+    return ["Each cell is of one variant, which is fixed, and so is the accuracy."]
 
 
 def _how(cells: Sequence[tuple[Cell, Peak]]) -> list[str]:
@@ -102,17 +141,18 @@ def _table(cells: Sequence[tuple[Cell, Peak]]) -> StudyTable:
             cell.mode,
             _rate(_known_qps(peak)),
             f"{_rate(peak.low_qps)} to {_rate(peak.high_qps)}",
+            or_unknown(peak.accuracy, format_percent),
             format_duration(peak.slo_s),
         )
         for cell, peak in cells
     ]
-    columns = ("cell", "from", "peak (qps)", "95 % interval", "SLO")
+    columns = ("cell", "from", "peak (qps)", "95 % interval", "accuracy", "SLO")
     return StudyTable("Peaks", columns, rows, of_text=frozenset({"from"}))
 
 
 def _known_qps(peak: Peak) -> float | None:
     """The peak; None where only bounds of it are known."""
-    is_known = peak.limit == "none" or (peak.low_qps > 0 and peak.limit != "late_generator")
+    is_known = peak.limit == "none" or (peak.is_found and peak.limit != "late_generator")
     return peak.rate_qps if is_known else None
 
 

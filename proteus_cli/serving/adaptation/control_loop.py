@@ -9,8 +9,6 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from msgspec import UNSET
-
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -203,7 +201,6 @@ class ControlLoop:
             },
             pace={device: round(controller.slowdown_of(device), 4) for device in self._fleet.workers},
             lost=tuple(sorted(controller.replanning.without.devices)),
-            deferred=controller.cascades.measured(now_s) or UNSET,
         )
 
     async def _change(self, wanted: ReplanRequest, solves: Solves) -> None:
@@ -224,7 +221,7 @@ class ControlLoop:
                     raise _NotWantedError(why_not)
 
             try:
-                if plan.hosts_as(before):  # shares and batches change at most, which isn't worth a record
+                if plan.hosts_as(before):  # it moves shares and batch sizes only
                     await self._fleet.deploy(plan, require_wanted)
                 else:
                     solve_s = plan.solver.solve_s

@@ -3,8 +3,9 @@
 import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 from proteus_cli.backends import emulated
@@ -21,7 +22,7 @@ from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
 from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
-from proteus_cli.serving.devices.remote.links.host_list import Agents
+from proteus_cli.serving.devices.remote.links.host_list import HostList
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.devices.remote.links.links import AgentLinks
@@ -254,12 +255,12 @@ async def local_devices(
 @asynccontextmanager
 async def cluster_devices(
     local: Hardware,
-    changes: AsyncIterator[Agents],
+    hosts: HostList,
     devices: Mapping[str, Device],
     slots: Mapping[str, int],
     profiles: Mapping[str, Profile] | None = None,
 ) -> AsyncIterator[Hardware]:
-    """The devices of a cluster, by id, until left: those of the hosts in the last of ``changes``, and ``local`` ones.
+    """The devices of a cluster, by id, until left: those of ``hosts``, which may change, and ``local`` ones.
 
     With ``profiles``, by device, the agents emulate devices. A host that cannot be reached now is tried again and
     again; its devices are lost until then.
@@ -271,6 +272,7 @@ async def cluster_devices(
             lambda address, identity: AgentLink(address, lambda: local.files, known, looks, identity, emulates=emulates)
         )
         stack.push_async_callback(links.close)
+        changes = await stack.enter_async_context(aclosing(hosts.changes()))
         links.use(await anext(changes))
         found = {name: await link.tried() for name, link in list(links.items())}
         if not any(not host_of(device) or found.get(host_of(device)) for device in devices):
@@ -278,7 +280,7 @@ async def cluster_devices(
                 f"None of the hosts {', '.join(links)} can be reached." if links else "The cluster has no hosts now.",
                 hint="is `proteus agent` running there, and do the addresses that are listed lead there?",
             )
-        await stack.enter_async_context(running(links.follow, changes))
+        await stack.enter_async_context(running(links.follow, chain([changes], iter(hosts.changes, None))))
         yield ClusterHardware(
             platform=local.platform,
             models=local.models,

@@ -49,14 +49,13 @@ class Watches:
                 del self._calls[service]
 
     def _check(self) -> None:
+        self._timer = None
+        if self._count:
+            self._check_later()  # first, so that a bug ends no later look
         for service, calls in tuple(self._calls.items()):
             status = self.status(service)
             for call in tuple(calls):
                 call.tell(status)
-        if self._count:
-            self._check_later()
-        else:
-            self._timer = None
 
     def _check_later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_CHECK_EVERY_S, self._check)

@@ -2,6 +2,7 @@
 
 Pillow decodes and resizes in C, without the GIL, so each image is a step for a thread (`InThreads`). What an image
 claims to be is bounded before it is decoded, and so is what Pillow reads in Python: the pieces of a file, and EXIF.
+Large images are decoded one at a time, so that others need not wait for them and memory stays bounded.
 Images are turned as their EXIF says, and stretched to the family's size, or cropped to its shape first. Transparency
 is passed over.
 """
@@ -10,6 +11,7 @@ import struct
 from collections.abc import Iterator, Sequence
 from functools import cache
 from io import BytesIO
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,6 +33,13 @@ MAX_FILE_BYTES = 16 * 2**20
 
 MAX_PIXELS = 2**25
 """Of an encoded image: decoded, it takes up to 8 bytes for each."""
+
+MAX_SIDE = 2**16 - 1
+"""Of an encoded image, in pixels, as in JPEG. Pillow has a pointer for each row, and resizes each on its own."""
+
+LARGE_PIXELS = 2**21
+"""Beyond these an image is large: a thread takes some 70 ms for as many in a PNG. Of a JPEG of one scan, which is
+scaled down while it is decoded, the pixels that are left count."""
 
 MAX_SCANS = 100
 """Of a progressive JPEG, which is gone through once for each. Encoders make 10."""
@@ -85,18 +94,18 @@ def read_images(content: Buffer, rows: int, image: ImageInput) -> Stepwise[Input
 
 def read_image(content: Buffer, image: ImageInput) -> Stepwise[Inputs]:
     """The pixels of one image, without a length. Raises `BadRequest`."""
-    return _pixels(map(bytes, [content]), 1, image)
+    return _pixels(iter([content]), 1, image)
 
 
-def _pixels(images: Iterator[bytes], rows: int, image: ImageInput) -> Stepwise[Inputs]:
+def _pixels(images: Iterator[Buffer], rows: int, image: ImageInput) -> Stepwise[Inputs]:
     pixels = np.empty((rows, *image.shape), np.uint8)
     for row, encoded in enumerate(images):
-        pixels[row] = decoded(encoded, f"image {row} of input `{image.name}`", image)
-        yield
+        pixels[row] = yield from decoded(encoded, f"image {row} of input `{image.name}`", image)
+        yield False
     return (pixels.reshape(-1).data,)
 
 
-def _split(content: Buffer, rows: int, name: str) -> Iterator[bytes]:
+def _split(content: Buffer, rows: int, name: str) -> Iterator[Buffer]:
     view, at = memoryview(content), 0
     for _ in range(rows):
         if len(view) - at < _LENGTH.size:
@@ -106,29 +115,22 @@ def _split(content: Buffer, rows: int, name: str) -> Iterator[bytes]:
         at = first + size
         if at > len(view):
             break
-        yield bytes(view[first:at])
+        yield view[first:at]
     else:
         if at == len(view):
             return
     raise BadRequest(f"input `{name}` must hold {rows} images, each behind its length in four bytes")
 
 
-def decoded(encoded: bytes, where: str, image: ImageInput) -> npt.NDArray[np.uint8]:
+def decoded(encoded: Buffer, where: str, image: ImageInput) -> Stepwise[npt.NDArray[np.uint8]]:
     """The pixels of an image, in the shape of a row. Raises `BadRequest`, which calls the image ``where``."""
-    from PIL.Image import Resampling, Transpose  # noqa: PLC0415 - only where images are sent
-
-    height, width = image.size
     try:
-        with _opened(encoded, where) as opened:
-            orientation = exif_orientation(opened.info.get("exif", b""))
-            size = (height, width) if orientation >= _ON_ITS_SIDE else (width, height)
-            opened.draft(_MODES[image.channels], size)  # a JPEG needs not be decoded in its full size
-            whole = opened.convert("RGBA") if opened.mode == "P" else opened
-            box = _centre(whole.size, size) if image.resize == "crop" else None
-            made = whole.convert(_MODES[image.channels]).resize(size, Resampling.BILINEAR, box)
-            if orientation != _UPRIGHT:
-                made = made.transpose(Transpose[_TURNS[orientation]])
-            pixels = np.asarray(made).reshape(height, width, image.channels)
+        opened, orientation, is_large = _drafted(bytes(encoded), where, image)
+        if is_large:
+            del opened  # it has a copy of the file, which is not counted while it waits
+            yield True
+            opened, orientation, _ = _drafted(bytes(encoded), where, image)
+        pixels = _read(opened, orientation, image)
     except (BadRequest, MemoryError):
         raise
     except _TooManyReadsError:
@@ -136,6 +138,36 @@ def decoded(encoded: bytes, where: str, image: ImageInput) -> npt.NDArray[np.uin
     except Exception as error:  # what a damaged file makes decoders raise has no base class
         raise BadRequest(f"{where} is damaged: {error}") from error
     return pixels if image.layout == "NHWC" else pixels.transpose(2, 0, 1)
+
+
+def _drafted(encoded: bytes, where: str, image: ImageInput) -> "tuple[ImageFile, int, bool]":
+    """An image of which only the head was read, its orientation, and whether it is large."""
+    file = _File(encoded)
+    opened = _opened(encoded, file, where)
+    orientation = exif_orientation(opened.info.get("exif", b""))
+    has_more_scans = encoded.find(_SCAN, file.tell()) >= 0
+    pixels = prod(opened.size)
+    opened.draft(_MODES[image.channels], _size(image, orientation))  # a JPEG needs not be decoded in its full size
+    return opened, orientation, (pixels if has_more_scans else prod(opened.size)) > LARGE_PIXELS
+
+
+def _read(opened: "ImageFile", orientation: int, image: ImageInput) -> npt.NDArray[np.uint8]:
+    from PIL.Image import Resampling, Transpose  # noqa: PLC0415 - only where images are sent
+
+    size = _size(image, orientation)
+    with opened:
+        whole = opened.convert("RGBA") if opened.mode == "P" else opened
+        box = _centre(whole.size, size) if image.resize == "crop" else None
+        made = whole.convert(_MODES[image.channels]).resize(size, Resampling.BILINEAR, box)
+    if orientation != _UPRIGHT:
+        made = made.transpose(Transpose[_TURNS[orientation]])
+    return np.asarray(made).reshape(*image.size, image.channels)
+
+
+def _size(image: ImageInput, orientation: int) -> tuple[int, int]:
+    """Width and height that the family wants, before the image is turned."""
+    height, width = image.size
+    return (height, width) if orientation >= _ON_ITS_SIDE else (width, height)
 
 
 def exif_orientation(exif: bytes) -> int:
@@ -184,7 +216,7 @@ class _File(BytesIO):
         return super().read(size)
 
 
-def _opened(encoded: bytes, where: str) -> "ImageFile":
+def _opened(encoded: bytes, file: BytesIO, where: str) -> "ImageFile":
     """An image of which only the head was read. Raises `BadRequest` where it is too much to decode, or no image."""
     if len(encoded) > MAX_FILE_BYTES:
         raise BadRequest(f"{where} has {len(encoded)} bytes; at most {MAX_FILE_BYTES} are decoded")
@@ -193,14 +225,16 @@ def _opened(encoded: bytes, where: str) -> "ImageFile":
     if encoded.startswith(_JPEG):
         if encoded.count(_SCAN) > MAX_SCANS:
             raise BadRequest(f"{where} has more than {MAX_SCANS} scans")
-        opened: ImageFile = _jpeg_type()(_File(encoded))
+        opened: ImageFile = _jpeg_type()(file)
     elif encoded.startswith(_PNG):
-        opened = PngImageFile(_File(encoded))
+        opened = PngImageFile(file)
     else:
         raise BadRequest(f"{where} is neither JPEG nor PNG")
     width, height = opened.size
-    if width * height > MAX_PIXELS:
-        raise BadRequest(f"{where} has {width} × {height} pixels; at most {MAX_PIXELS:,} are decoded")
+    if width * height > MAX_PIXELS or max(width, height) > MAX_SIDE:
+        raise BadRequest(
+            f"{where} has {width} × {height} pixels; at most {MAX_PIXELS:,} are decoded, and {MAX_SIDE:,} on a side"
+        )
     if opened.mode.startswith("I"):
         raise BadRequest(f"{where} has 16 bits for a pixel; 8 are decoded")
     return opened

@@ -10,7 +10,7 @@ from proteus_cli.serving.requests.query import InThreads, InTurns, ResultT, Step
 from proteus_cli.serving.transport.turns import Turns
 
 THREADS = 2
-"""For the steps of all requests: each takes memory while it runs."""
+"""For the steps of all requests that are not large; those have one thread more, as each takes much memory."""
 
 _tasks: set[asyncio.Task[None]] = set()  # the loop holds only weak references
 
@@ -39,25 +39,24 @@ async def result_of(work: InTurns[ResultT], turns: Turns) -> ResultT:
 
 
 async def _in_threads(steps: Stepwise[ResultT]) -> ResultT:
-    loop, threads = asyncio.get_running_loop(), _threads()
+    loop, is_large = asyncio.get_running_loop(), False
     while True:
-        ended: list[ResultT] = await loop.run_in_executor(threads, _step, steps)
+        ended, is_large = await loop.run_in_executor(_threads(is_large), _step, steps)
         if ended:
             return ended[0]
 
 
-def _step(steps: Stepwise[ResultT]) -> list[ResultT]:
-    """Do a step; returns the result once there is one. (A future can't hold a `StopIteration`.)"""
+def _step(steps: Stepwise[ResultT]) -> tuple[list[ResultT], bool]:
+    """Do a step: the result once there is one, and whether the next is large. (A future can't hold `StopIteration`.)"""
     try:
-        next(steps)
+        return [], bool(next(steps))
     except StopIteration as ended:
-        return [ended.value]
-    return []
+        return [ended.value], False
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(THREADS, thread_name_prefix="images")
+def _threads(are_large: bool) -> ThreadPoolExecutor:  # noqa: FBT001 - the key of the cache
+    return ThreadPoolExecutor(1 if are_large else THREADS, thread_name_prefix="images")
 
 
 def _begin(turn: "asyncio.Future[None]") -> None:

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -22,7 +21,6 @@ from proteus_cli.serving.fleet.workers import Workers
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.admission import Admission, RequestWatch
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog
-from proteus_cli.serving.requests.answers.checks import Checks
 from proteus_cli.serving.requests.answers.second_stages import ComputedConfidence, Confidence, SecondStages
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
@@ -52,13 +50,7 @@ class DataPlane:
     samples: SampleCapture | None
     confidence: ComputedConfidence
     answers: AnswerLog | None
-    checks: Checks
     arms: dict[str, VersionArms]
-
-    def forget_variants(self, keys: AbstractSet[VariantKey]) -> None:
-        """Forget variants that are gone for good: no plan and no device has them."""
-        self.controller.forget_variants(keys)
-        self.checks.forget_variants(keys)
 
     def use_families(self, served: Sequence[ServedFamily], planned: Iterable[str]) -> None:
         """From now on these are all families, in one step; plans are made for those that are ``planned``.
@@ -82,13 +74,12 @@ class DataPlane:
 class DataPlaneOptions:
     """How requests are treated: ``refuses_non_finite`` and ``max_timeout_s`` as in `Admission`.
 
-    Every ``check_nth`` of the sure answers of first stages is checked; 0: none is. Where it ``tunes_slots``, batches of
-    devices of several slots are watched. Answers are kept for ``keep_answers_s``; 0: none is.
+    Where it ``tunes_slots``, batches of devices of several slots are watched. Answers are kept for ``keep_answers_s``;
+    0: none is.
     """
 
     refuses_non_finite: bool = False
     max_timeout_s: float = inf
-    check_nth: int = 0
     is_emulated: bool = False
     timer_s: float = TIMER_RESOLUTION_S
     tunes_slots: bool = False
@@ -121,10 +112,9 @@ def make_data_plane(
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
     computed, workers = ComputedConfidence(served), Workers()
-    checks = Checks(controller, lifecycle, workers, clock, nth=options.check_nth)
     results = Results(
         counts, clock, drift=drift, refuses_non_finite=options.refuses_non_finite, is_emulated=options.is_emulated,
-        second_stages=SecondStages(controller, confidence or computed, workers, checks),
+        second_stages=SecondStages(controller, confidence or computed, workers),
         min_timeout_s=controller.dispatch.min_timeout_s,
     )  # fmt: skip
     fleet = Fleet(
@@ -144,7 +134,7 @@ def make_data_plane(
     )  # fmt: skip
     return DataPlane(
         controller, lifecycle, families, counts, results, workers, fleet, admission, clock, options.is_emulated,
-        samples, computed, answers, checks, arms,
+        samples, computed, answers, arms,
     )  # fmt: skip
 
 

@@ -43,15 +43,19 @@ class TimingWheel:
         before, self._tick = self._tick, max(self._tick, int(now_s / TICK_S))
         for tick in range(before + 1, self._tick + 1) if self._due else ():
             to_check += self._due.pop(tick, ())
-        for in_flight in to_check:
-            if in_flight.has_ended:
-                continue
-            if in_flight.deadline_s <= now_s:
-                self._expired(in_flight)
+        checking = iter(to_check)
+        try:
+            for in_flight in checking:
+                if in_flight.has_ended:
+                    continue
+                if in_flight.deadline_s <= now_s:
+                    self._expired(in_flight)
+                else:
+                    due = min(int(in_flight.deadline_s / TICK_S) + 1, self._tick + MAX_TICKS)
+                    self._due.setdefault(due, []).append(in_flight)
+        finally:  # also after a bug in `expired`: the others have deadlines, too
+            self._arrived += checking
+            if self._due or self._arrived:
+                self._check_later()
             else:
-                due = min(int(in_flight.deadline_s / TICK_S) + 1, self._tick + MAX_TICKS)
-                self._due.setdefault(due, []).append(in_flight)
-        if self._due or self._arrived:
-            self._check_later()
-        else:
-            self._timer = None
+                self._timer = None

@@ -170,7 +170,7 @@ class Asides(Protocol):
 class AsideInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
     """A request of no client: it has no outcome, and nothing is lost where it is forgotten."""
 
-    is_check: ClassVar[bool] = True
+    is_background: ClassVar[bool] = True
 
     of: Asides
 

@@ -1,7 +1,7 @@
 """A request as the data plane takes it, whichever protocol it came by."""
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -61,7 +61,8 @@ class Query(msgspec.Struct, frozen=True, eq=False):
 
 
 ResultT = TypeVar("ResultT")
-Stepwise = Generator[None, None, ResultT]
+Stepwise = Generator[Any, None, ResultT]
+"""Work with pauses. Of work in threads, a pause gives true where the next step is large."""
 
 
 class InTurns(Generic[ResultT]):
@@ -77,7 +78,10 @@ class InTurns(Generic[ResultT]):
 
 
 class InThreads(InTurns[ResultT]):
-    """Work of which each step takes long in C, without the GIL: it is done in a thread, and others are served."""
+    """Work of which each step takes long in C, without the GIL: it is done in a thread, and others are served.
+
+    Steps that are large are done one at a time, beside the others.
+    """
 
     __slots__ = ()
 

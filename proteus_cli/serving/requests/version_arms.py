@@ -190,7 +190,7 @@ class VersionArms:
 
     def _start(self, shadow: ShadowInFlight) -> None:
         is_ready, now_s = self._lifecycle.is_ready, self._clock()
-        launch = self._controller.dispatch.check(shadow, self._new, now_s) if is_ready else None
+        launch = self._controller.dispatch.launch_if_idle(shadow, self._new, now_s) if is_ready else None
         if launch is None:
             self.forget(shadow)
         else:

@@ -1,6 +1,5 @@
 """The planes of the server, each opened for as long as it runs; adaptation is in `adapting.py`."""
 
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -70,8 +69,7 @@ async def open_hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
                 local_devices(local, catalog, models, built, slots, in_processes=in_processes)
             )
         if deployment.hosts is not None:
-            changes = await stack.enter_async_context(contextlib.aclosing(deployment.hosts.changes()))
-            cluster = cluster_devices(hardware, changes, devices, slots, profiles)
+            cluster = cluster_devices(hardware, deployment.hosts, devices, slots, profiles)
             hardware = await stack.enter_async_context(cluster)
         yield hardware
 
@@ -115,7 +113,7 @@ async def open_data_plane(
         sample_writer=sample_writer,
         watch=watch,
         options=DataPlaneOptions(
-            options.refuses_non_finite, options.max_timeout_s, 0 if hardware.is_emulated else options.check_nth,
+            options.refuses_non_finite, options.max_timeout_s,
             is_emulated=hardware.is_emulated, tunes_slots=deployment.tunes_slots,
             keep_answers_s=options.keep_answers_s,
         ),

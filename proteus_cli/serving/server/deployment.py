@@ -1,6 +1,5 @@
 """What a server is started with: where to listen, and what to serve."""
 
-import math
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,9 +33,9 @@ class ServerOptions:
     No request waits longer than ``max_timeout_s``, or than its family's SLO where that is longer.
     With ``tls``, nothing else is spoken. With ``tokens``, all requests but health checks and those for the files of the
     page need one. Without, HTTP requests must name this machine by an address, or name one of the ``allowed_hosts``.
-    Traces go to the URL ``otlp``, of ``otlp_sample`` (a fraction) of the requests that bring no decision about it. Of
-    the sure answers of first stages, ``check_sample`` (a fraction) is checked at most. Answers to requests with an id
-    are kept for ``keep_answers_s``, for feedback; 0: none are. Some requests are captured as ``samples`` say.
+    Traces go to the URL ``otlp``, of ``otlp_sample`` (a fraction) of the requests that bring no decision about it.
+    Answers to requests with an id are kept for ``keep_answers_s``, for feedback; 0: none are. Some requests are
+    captured as ``samples`` say.
     """
 
     host: str = "127.0.0.1"
@@ -52,14 +51,8 @@ class ServerOptions:
     allowed_hosts: tuple[str, ...] = ()
     otlp: str | None = None
     otlp_sample: float = 0.01
-    check_sample: float = 0.01
     keep_answers_s: float = 0.0
     samples: SampleSettings | None = None
-
-    @property
-    def check_nth(self) -> int:
-        """Every so manieth sure answer is checked; 0: none is."""
-        return math.ceil(1 / self.check_sample) if self.check_sample else 0
 
 
 @dataclass(frozen=True, slots=True)

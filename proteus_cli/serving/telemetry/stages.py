@@ -7,22 +7,8 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import CascadeRoute
 from proteus_cli.domain.base import Count, Fraction
 from proteus_cli.domain.catalog.catalog import VariantKey
-
-
-class CheckStatus(Struct, frozen=True):
-    """Sure answers of a first stage, since the start, that one more accurate variant checked."""
-
-    by: Annotated[str, Meta(description="The variant that checks.")]
-    checked: Count
-    disagreed: Annotated[Count, Meta(description="It gave another class.")]
-    expected: Annotated[
-        tuple[Fraction, Fraction] | None,
-        Meta(description="The part that is expected to disagree, from and to; null: the profile does not tell."),
-    ]
-    drifts: Annotated[bool, Meta(description="More disagree, by more than chance.")]
 
 
 class CascadeStatus(Struct, frozen=True):
@@ -34,9 +20,8 @@ class CascadeStatus(Struct, frozen=True):
     rate_qps: Annotated[float, Meta(description="Planned for this way.")]
     planned: Annotated[Fraction, Meta(description="The part of it that the plan counts on to be deferred.")]
     deferred_qps: Annotated[float, Meta(description="Planned to be deferred: that part of the rate.")]
-    observed: Annotated[Fraction | None, Meta(description="The part below the threshold, of the last rows.")]
-    rows: Annotated[Count, Meta(description="So many they are.")]
-    checks: Annotated[CheckStatus | None, Meta(description="Null: no sure answer was checked yet.")]
+    observed: Annotated[Fraction | None, Meta(description="The part of its rows that is below the threshold.")]
+    rows: Annotated[Count, Meta(description="Rows since the first stage has its present thresholds.")]
 
 
 class ExitsStatus(Struct, frozen=True):
@@ -52,7 +37,6 @@ class ExitsStatus(Struct, frozen=True):
 
 def cascades_of(controller: Controller, family: str) -> list[CascadeStatus]:
     """The cascades of the plan in force."""
-    watches = controller.cascades.watches
     return [
         CascadeStatus(
             first=route.cascade.first,
@@ -61,20 +45,13 @@ def cascades_of(controller: Controller, family: str) -> list[CascadeStatus]:
             rate_qps=route.cascade.rate_qps,
             planned=route.cascade.point.deferred_frac,
             deferred_qps=route.cascade.deferred_qps,
-            observed=watches[route.stage.key].observed(route.cut),
-            rows=watches[route.stage.key].rows,
-            checks=_checks(controller, route),
+            observed=observed,
+            rows=rows,
         )
         for route in controller.cascades.in_use
+        for observed, rows in [controller.cascades.observed(route)]
         if route.cascade.family == family
     ]
-
-
-def _checks(controller: Controller, route: CascadeRoute) -> CheckStatus | None:
-    watch, checker = controller.cascades.disagreement(route), route.checker
-    if watch is None or checker is None:
-        return None
-    return CheckStatus(checker.key.variant, watch.checked, watch.disagreed, checker.expected, watch.drifts)
 
 
 def exits_of(controller: Controller, family: str) -> list[ExitsStatus]:

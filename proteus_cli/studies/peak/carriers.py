@@ -42,7 +42,9 @@ class Carrier(Protocol):
         ...
 
 
-def arrivals(offer: Offer, slo_s: float, mix: Mapping[str, float], rng: np.random.Generator) -> Trace:
+def arrivals(
+    offer: Offer, slo_s: float, mix: Mapping[str, float], rng: np.random.Generator, min_accuracy: float = 0.0
+) -> Trace:
     """Requests at random (Poisson) for a stretch; ``mix`` is the part of each family."""
     length_s = duration_s(offer, slo_s)
     count = int(rng.poisson(offer.rate_qps * length_s))
@@ -52,6 +54,7 @@ def arrivals(offer: Offer, slo_s: float, mix: Mapping[str, float], rng: np.rando
         arrival_s=np.sort(rng.uniform(0.0, length_s, count)),
         family=rng.choice(len(mix), count, p=np.array(list(mix.values())) / sum(mix.values())),
         slo_s=np.full(count, np.nan),
+        min_accuracy=np.full(count, min_accuracy),
     )
 
 
@@ -59,7 +62,8 @@ def stretch_of_records(offer: Offer, slo_s: float, records: list[RequestRecord],
     """A stretch of requests that have all ended."""
     arrival_s = np.array([record.arrival_s for record in records], dtype=np.float64)
     missed = np.array([record.outcome is not Outcome.SERVED for record in records], dtype=np.float64)
-    return stretch_of(offer, slo_s, arrival_s, missed, lag_s)
+    accuracy = np.array([record.accuracy for record in records], dtype=np.float64)  # NaN of None
+    return stretch_of(offer, slo_s, arrival_s, missed, lag_s, accuracy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +77,13 @@ class SimulatedCarrier:
     mix: Demand
     slo_s: float
     conditions: Conditions
+    min_accuracy: float = 0.0
     is_real_time: bool = False
 
     def carry(self, offer: Offer, rng: np.random.Generator) -> Stretch:
         policy = replace(PROTEUS, batching=self.batching, replanning=None, standbys=False)
         found = simulate(
-            arrivals(offer, self.slo_s, self.mix, rng),
+            arrivals(offer, self.slo_s, self.mix, rng, self.min_accuracy),
             self.plan,
             self.catalog,
             self.profiles,
@@ -105,10 +110,11 @@ class LiveCarrier:
     slo_s_by_family: Mapping[str, float]
     mix: Demand
     slo_s: float
+    min_accuracy: float = 0.0
     is_real_time: bool = True
 
     def carry(self, offer: Offer, rng: np.random.Generator) -> Stretch:
-        trace = arrivals(offer, self.slo_s, self.mix, rng)
+        trace = arrivals(offer, self.slo_s, self.mix, rng, self.min_accuracy)
         result = self.runner.run(replay(trace, self.target, self.slo_s_by_family))
         return stretch_of_records(offer, self.slo_s, result.records, result.lag_p99_s)
 
@@ -127,12 +133,12 @@ def event_loop() -> Iterator[tuple[asyncio.Runner, AsyncExitStack]]:
 LATENCIES = 20
 
 
-async def one_by_one_s(target: Target, family: str, slo_s: float) -> Floats:
+async def one_by_one_s(target: Target, family: str, slo_s: float, min_accuracy: float = 0.0) -> Floats:
     """Seconds of requests that are sent one after another. Raises `ServerError` where one is not answered."""
     loop, found = asyncio.get_running_loop(), []
     for number in range(LATENCIES):
         begun_s = loop.time()
-        reply = await target.send(family, number, slo_s, 0.0)
+        reply = await target.send(family, number, slo_s, min_accuracy)
         found.append(loop.time() - begun_s)
         if reply.outcome is Outcome.FAILED:
             raise ServerError(f"A request to `{family}` failed, alone.", hint="the server's log says why")

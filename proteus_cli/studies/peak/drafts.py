@@ -30,7 +30,7 @@ from proteus_cli.studies.peak.question import PeakQuestion, Planned
 from proteus_cli.studies.peak.search import FEWEST_STRETCHES
 from proteus_cli.studies.peak.servers import Server, served_peak, server_peak
 from proteus_cli.studies.profiled import of_variants
-from proteus_cli.units import format_duration
+from proteus_cli.units import format_duration, format_percent
 
 KIND = "peak"
 WANTED_S: Mapping[CellMode, float] = {"simulated": 5.0, "emulated": 60.0, "measured": 60.0}
@@ -52,7 +52,7 @@ def device_draft(
     family = catalog.family(family_name)
     devices = _measured_devices(workspace, question, [profile])
     inputs = workspace.digests([workspace.catalog_path, workspace.profile_path(device)])
-    chosen = _chosen(catalog, family, profile, variants)
+    chosen = _chosen(family, profile, variants, question.rules.min_accuracy)
     _require_current(workspace, question, of_variants(profile, [each.key for each in chosen]))
     plans = {each.variant: lone_plan(catalog, family, each, profile, inputs) for each in chosen}
     jobs = [
@@ -91,8 +91,11 @@ def _require_current(workspace: Workspace, question: PeakQuestion, *profiles: Pr
             require_current_models(workspace.catalog(), profile, workspace)
 
 
-def _chosen(catalog: Catalog, family: Family, profile: Profile, variants: Sequence[str]) -> list[VariantProfile]:
-    """The variants that are named, or all that carry any rate; the most accurate first."""
+def _chosen(family: Family, profile: Profile, variants: Sequence[str], min_accuracy: float) -> list[VariantProfile]:
+    """The variants that are named, or all that carry any rate; the most accurate first.
+
+    Raises `UsageError` where a named variant, or the best one, is below ``min_accuracy``.
+    """
     known = {each.variant: each for each in profile.variants if each.family == family.name}
     for variant in variants:
         if variant not in known:
@@ -101,14 +104,28 @@ def _chosen(catalog: Catalog, family: Family, profile: Profile, variants: Sequen
                 hint=f"there are: {', '.join(known) or 'none'}; `proteus profile` measures others",
             )
     if variants:
+        for variant in variants:
+            _require_accurate(f"`{variant}`", known[variant].accuracy, min_accuracy)
         return [known[variant] for variant in dict.fromkeys(variants)]
-    found = [each for each in known.values() if carries_any(family, catalog, each, profile)]
+    best = max((each.accuracy for each in known.values()), default=1.0)
+    _require_accurate(f"The best variant of `{family.name}` on `{profile.device.id}`", best, min_accuracy)
+    accurate = [each for each in known.values() if each.accuracy >= min_accuracy]
+    found = [each for each in accurate if carries_any(family, each, profile)]
     if not found:
         raise UsageError(
             f"No variant of `{family.name}` on `{profile.device.id}` is done within the SLO.",
             hint="give the family a longer `slo` in engines/catalog.toml, or measure another device",
         )
     return sorted(found, key=lambda each: -each.accuracy)
+
+
+def _require_accurate(what: str, accuracy: float, min_accuracy: float) -> None:
+    if accuracy < min_accuracy:
+        raise UsageError(
+            f"{what} has an accuracy of {format_percent(accuracy)}, below `--min-accuracy "
+            f"{format_percent(min_accuracy)}`: no rate would count.",
+            hint="ask for less accuracy, or measure a more accurate variant",
+        )
 
 
 # --- a plan
@@ -128,6 +145,10 @@ def plan_draft(
     devices = _measured_devices(workspace, question, profiles.values())
     placed = plan.hosted()
     _require_current(workspace, question, *(of_variants(profiles[device], placed[device]) for device in placed))
+    for each in mix:
+        known = (profiles[device].of(*key) for device in placed for key in placed[device] if key.family == each)
+        best = max((variant.accuracy for variant in known if variant is not None), default=0.0)
+        _require_accurate(f"The best variant of `{each}` in the plan", best, question.rules.min_accuracy)
     planned = Planned(workspace, catalog, profiles, plan, mix)
     jobs = [_job(f"{path.stem}, {rule}", planned, rule, question) for rule in question.batchings]
     subject = {"plan": path.stem, "families": ", ".join(mix), "devices": str(len(plan.devices)), **question.words()}
@@ -159,7 +180,14 @@ def _timed(key: str, mode: CellMode, slo_s: float, measure: Callable[[JobTurn], 
 def _simulated(planned: Planned, rule: str, question: PeakQuestion, turn: JobTurn) -> Peak:
     conditions = Conditions(jitter=JITTERS[question.jitter] if question.jitter else None)
     carrier = SimulatedCarrier(
-        planned.plan, planned.catalog, planned.profiles, batcher_named(rule), planned.mix, planned.slo_s, conditions
+        planned.plan,
+        planned.catalog,
+        planned.profiles,
+        batcher_named(rule),
+        planned.mix,
+        planned.slo_s,
+        conditions,
+        question.rules.min_accuracy,
     )
     peak = measured_peak(carrier, question.rules, planned.first_qps, turn.allowed_s, question.seed, turn.advance)
     return msgspec.structs.replace(peak, slo_s=planned.slo_s)
@@ -222,10 +250,7 @@ def mode_for(workspace: Workspace, catalog: Catalog, profile: Profile) -> CellMo
 
 def _ends_draft(workspace: Workspace, family: Family, profile: Profile, question: PeakQuestion) -> StudyDraft | None:
     known = [each for each in profile.variants if each.family == family.name]
-    fitting = sorted(
-        (each for each in known if carries_any(family, workspace.catalog(), each, profile)),
-        key=lambda each: -each.accuracy,
-    )
+    fitting = sorted((each for each in known if carries_any(family, each, profile)), key=lambda each: -each.accuracy)
     if not fitting:
         return None
     ends = dict.fromkeys((fitting[0].variant, fitting[-1].variant))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from proteus_cli.domain.catalog.catalog import Catalog, Family
 from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.profile.capacity import Capacity
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.errors import UsageError
 from proteus_cli.store import made_by
@@ -15,12 +16,11 @@ def lone_plan(
     catalog: Catalog, family: Family, measured: VariantProfile, profile: Profile, inputs: Mapping[str, str]
 ) -> Plan:
     """The plan, with the batches that fit the SLO. Raises `UsageError` where not even one row does."""
-    rules, slo_s = Rules(), family.slo_s
-    capacity = rules.capacity_within(slo_s, profile.points_of(measured), attainment=family.attainment)
+    capacity = _capacity(family, measured, profile)
     if not capacity.max_batch:
         raise UsageError(
             f"No batch of `{measured.variant}` on `{profile.device.id}` is done within the SLO of "
-            f"{format_duration(slo_s)}, so it carries no rate.",
+            f"{format_duration(family.slo_s)}, so it carries no rate.",
             hint="name other variants with `--variant`, or give the family a longer `slo` in engines/catalog.toml",
         )
     device = profile.device.id
@@ -34,7 +34,7 @@ def lone_plan(
         made_by=made_by(),
         policy="proteus",
         objective="one variant on one device",
-        rules=rules,
+        rules=Rules(),
         headroom=1.0,
         demand_qps=served,
         served_qps=served,
@@ -48,6 +48,10 @@ def lone_plan(
     )
 
 
-def carries_any(family: Family, catalog: Catalog, measured: VariantProfile, profile: Profile) -> bool:
-    """Whether some batch is done within the SLO."""
-    return bool(Rules().capacity_within(catalog.slo_s()[family.name], profile.points_of(measured)).max_batch)
+def carries_any(family: Family, measured: VariantProfile, profile: Profile) -> bool:
+    """Whether some batch is done within the SLO, so that there is a `lone_plan`."""
+    return bool(_capacity(family, measured, profile).max_batch)
+
+
+def _capacity(family: Family, measured: VariantProfile, profile: Profile) -> Capacity:
+    return Rules().capacity_within(family.slo_s, profile.points_of(measured), attainment=family.attainment)

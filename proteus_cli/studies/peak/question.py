@@ -17,7 +17,7 @@ from proteus_cli.units import format_percent
 FIRST_OF_CAPACITY = 0.7
 """Of what the profile says that batches can carry: where the search begins."""
 
-SEARCH = 3
+SEARCH = 4
 """Counts changes of the search that change results: cells of an earlier one are measured anew."""
 
 
@@ -44,7 +44,10 @@ class PeakQuestion:
 
     def words(self) -> dict[str, str]:
         """The question in words."""
-        return {"within the SLO": f"at least {format_percent(1 - self.rules.allowed_frac)} of the requests"}
+        words = {"within the SLO": f"at least {format_percent(1 - self.rules.allowed_frac)} of the requests"}
+        if self.rules.min_accuracy:
+            words["accuracy"] = f"at least {format_percent(self.rules.min_accuracy)}, asked for by each request"
+        return words
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,17 +14,17 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from proteus_cli.domain.studies.peak import Limit, Peak, PeakRules, Probe, Stretch
+from proteus_cli.domain.studies.peak import NARROW, Limit, Peak, PeakRules, Probe, Stretch
 from proteus_cli.studies.peak.fit import Crossing, crossing
 from proteus_cli.studies.peak.verdicts import clump, verdict, violation_interval
 
-FIRST_VIOLATIONS = 8.0
-"""A probe begins with as many requests as have so many violations where the rate is just carried."""
+FAR_VIOLATIONS, FIRST_VIOLATIONS = 2.0, 8.0
+"""A probe begins with as many requests as have so many violations where the rate is just carried. Before a rate is
+violated they are few, as twice the rate soon tells."""
 ENOUGH = 6.0
-"""Probes get twice as many requests at each look. One that says nothing with so many times as many as at first is near
-the peak: the fourth look has 8 times, or fewer where stretches are cut to the time that is left."""
-RISE, NARROW = 2.0, 1.25
-"""The next rate is so many times the last one, until the peak is bracketed; the bracket is refined from here on."""
+"""A probe that misses too much, and not surely, is near the peak once it has had so many times as many requests."""
+RISE = 2.0
+"""The next rate is so many times the last one, until the peak is bracketed. The bracket is halved down to `NARROW`."""
 LOWEST_FALL, HIGHEST_FALL, OF_ANSWERED = 0.25, 0.87, 0.95
 """Below a rate that is violated, the next one is this part of what was answered in time: where too much comes, servers
 that shed answer about what they can carry. It is at least, and at most, these parts of the rate."""
@@ -124,21 +124,28 @@ class PeakSearch:
 
     @property
     def _first_requests(self) -> int:
-        return math.ceil(FIRST_VIOLATIONS / self._rules.allowed_frac)
+        violations = FAR_VIOLATIONS if self._above_qps == math.inf else FIRST_VIOLATIONS
+        return math.ceil(violations / self._rules.allowed_frac)
 
     def _judge(self) -> None:
-        """Take the next rate where the probe has said something, or has had its looks."""
+        """Take the next rate where the probe has said something, or has had its looks.
+
+        A rate that seems to be carried is left after its first requests: a wrong guess costs a probe of a higher rate.
+        At the highest rate it has to be sure.
+        """
+        requests = sum(each.requests for each in self._probe)
+        violations = sum(each.violations for each in self._probe)
         said = verdict(self._probe, self._rules.allowed_frac)
-        if said == "open":
-            if sum(each.requests for each in self._probe) >= ENOUGH * self._first_requests:
-                self._centre_qps = self._rate_qps
-            return
-        if said == "carried":
+        seems_carried = violations <= self._rules.allowed_frac * requests and self._rate_qps < self._rules.most_qps
+        if said == "violated":
+            self._above_qps = min(self._above_qps, self._rate_qps)
+            self._fall = min(max(OF_ANSWERED * (1 - violations / requests), LOWEST_FALL), HIGHEST_FALL)
+        elif said == "carried" or seems_carried:
             self._below_qps = max(self._below_qps, self._rate_qps)
         else:
-            self._above_qps = min(self._above_qps, self._rate_qps)
-            missed = sum(each.violations for each in self._probe) / sum(each.requests for each in self._probe)
-            self._fall = min(max(OF_ANSWERED * (1 - missed), LOWEST_FALL), HIGHEST_FALL)
+            if requests >= ENOUGH * self._first_requests:
+                self._centre_qps = self._rate_qps
+            return
         self._probe = []
         self._take_next_rate()
 
@@ -222,16 +229,19 @@ class PeakSearch:
         if self._limit == "none":
             return self._peak(0.0, 0.0, min(self._above_qps, self._rules.most_qps), None, is_precise=True)
         at = self._crossing()
-        if at is None:
+        if at is None or math.isinf(at.half_width_frac):
             return self._bracketed()
         is_precise = at.half_width_frac <= self._rules.precision_frac and self._is_enclosed(at)
         return self._peak(at.rate_qps, at.low_qps, at.high_qps, at, is_precise=is_precise)
 
     def _bracketed(self) -> Peak:
-        """What the bracket alone says; where no rate was carried so far, the rate that was next is the guess."""
+        """What the bracket alone says: the middle is a guess; bounds are rates that are surely carried or violated."""
         below, above = self._below_qps, self._above_qps
         middle = math.sqrt(below * above) if below > 0 and above < math.inf else below or self._rate_qps
-        return self._peak(self._centre_qps or middle, below, above, None, is_precise=False)
+        by_rate = _by_rate(self._seen[: len(self._seen) - len(self._refining)])
+        carried = [qps for qps, of in by_rate.items() if verdict(of, self._rules.allowed_frac) == "carried"]
+        surely_below = max((qps for qps in carried if qps < above), default=0.0)
+        return self._peak(self._centre_qps or middle, surely_below, above, None, is_precise=False)
 
     def _peak(self, rate_qps: float, low_qps: float, high_qps: float, at: Crossing | None, *, is_precise: bool) -> Peak:
         return Peak(
@@ -245,14 +255,26 @@ class PeakSearch:
             clump=clump(self._seen) if at is None else at.clump,
             lag_s=max((each.lag_s for each in self._seen), default=0.0),
             probes=_probes(self._seen),
+            accuracy=self._accuracy(),
         )
+
+    def _accuracy(self) -> float | None:
+        """The mean accuracy of the answers near the peak; before any stretch is near it, of those of the last one."""
+        near = self._near() if self._refining else self._seen[-1:]
+        known = [(each.accuracy, each.requests) for each in near if each.accuracy is not None]
+        total = sum(requests for _, requests in known)
+        return sum(accuracy * requests for accuracy, requests in known) / total if total else None
+
+
+def _by_rate(stretches: Sequence[Stretch]) -> dict[float, list[Stretch]]:
+    by_rate: dict[float, list[Stretch]] = {}
+    for each in stretches:
+        by_rate.setdefault(each.rate_qps, []).append(each)
+    return by_rate
 
 
 def _probes(stretches: Sequence[Stretch]) -> tuple[Probe, ...]:
     """Stretches of one rate together."""
-    by_rate: dict[float, list[Stretch]] = {}
-    for each in stretches:
-        by_rate.setdefault(each.rate_qps, []).append(each)
     return tuple(
         Probe(
             rate_qps,
@@ -260,5 +282,5 @@ def _probes(stretches: Sequence[Stretch]) -> tuple[Probe, ...]:
             sum(each.violations for each in of),
             *violation_interval(of),
         )
-        for rate_qps, of in sorted(by_rate.items())
+        for rate_qps, of in sorted(_by_rate(stretches).items())
     )

@@ -55,10 +55,17 @@ def served_peak(planned: Planned, rule: str, question: PeakQuestion, turn: JobTu
             return server_peak(Server(url), planned.mix, question, planned.first_qps, ends_s, turn.advance)
 
 
-def require_served(server: Server, family: str) -> None:
-    """Raise `ServerError` where there is no such server or family, `UsageError` where nobody says an SLO."""
+def require_served(server: Server, family: str, min_accuracy: float = 0.0) -> None:
+    """Raise `ServerError` where there is no such server or family.
+
+    Raises `UsageError` where no SLO is known, or where the server takes no least accuracy.
+    """
     with event_loop() as (runner, stack):
-        runner.run(_prepared(server, (family,), stack))
+        target, _ = runner.run(_prepared(server, (family,), stack))
+        if min_accuracy and isinstance(target, PlainTarget):
+            raise UsageError(
+                f"The server at `{server.url}` takes no `--min-accuracy`: it is no Proteus server.", hint="leave it out"
+            )
 
 
 def server_peak(
@@ -79,9 +86,9 @@ def server_peak(
         if first_qps is None:
             advance("requests one by one", 0.0)
             first_qps = _FIRST_OF_ONE_BY_ONE / float(
-                runner.run(one_by_one_s(target, next(iter(mix)), longest_s)).mean()
+                runner.run(one_by_one_s(target, next(iter(mix)), longest_s, question.rules.min_accuracy)).mean()
             )
-        carrier = LiveCarrier(target, runner, slo_s, mix, longest_s)
+        carrier = LiveCarrier(target, runner, slo_s, mix, longest_s, question.rules.min_accuracy)
         rules = msgspec.structs.replace(question.rules, most_qps=min(question.rules.most_qps, MAX_QPS))
         first_qps = min(first_qps, MAX_FIRST_QPS)
         peak = measured_peak(carrier, rules, first_qps, ends_s - time.monotonic(), question.seed, advance)

@@ -31,8 +31,15 @@ def duration_s(offer: Offer, slo_s: float) -> float:
     return warm_up_s(offer, slo_s) + counted_s(offer, slo_s)
 
 
-def stretch_of(offer: Offer, slo_s: float, arrival_s: Floats, is_violation: Floats, lag_s: float = 0.0) -> Stretch:
-    """A stretch of requests by arrival, each 1 where it missed its SLO, else 0."""
+def stretch_of(
+    offer: Offer,
+    slo_s: float,
+    arrival_s: Floats,
+    is_violation: Floats,
+    lag_s: float = 0.0,
+    accuracy: Floats | None = None,
+) -> Stretch:
+    """A stretch of requests by arrival, each 1 where it missed its SLO, else 0; NaN is an accuracy that is unknown."""
     start_s, length_s = warm_up_s(offer, slo_s), counted_s(offer, slo_s)
     counts = arrival_s >= start_s
     window = np.minimum(((arrival_s[counts] - start_s) * WINDOWS / length_s).astype(np.int64), WINDOWS - 1)
@@ -45,7 +52,14 @@ def stretch_of(offer: Offer, slo_s: float, arrival_s: Floats, is_violation: Floa
         scatter=_scatter(requests, violations),
         windows=int((requests > 0).sum()),
         lag_s=lag_s,
+        accuracy=None if accuracy is None else _mean(accuracy[counts]),
     )
+
+
+def _mean(values: Floats) -> float | None:
+    """The mean of what is known; None where nothing is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
 
 
 def _scatter(requests: Floats, violations: Floats) -> float:

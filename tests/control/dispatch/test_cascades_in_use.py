@@ -1,4 +1,4 @@
-"""The cascades of the plan in force: the levels of their first stages, and what plans are to count on."""
+"""The cascades of the plan in force: the levels of their first stages, and what these defer."""
 
 from dataclasses import replace
 
@@ -17,7 +17,6 @@ from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.replanning.deferral import KEEP_S, WINDOW_ROWS, WINDOW_S, WINDOWS
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
@@ -43,18 +42,6 @@ def controller_of(*cascades: PlannedCascade, first: Host = FIRST) -> Controller:
     return controller_hosting(first, SECOND, policy=policy, families=("a",), cascades=cascades)
 
 
-def defer_much(controller: Controller) -> float:
-    """Of all queries 80 % are below the threshold of the plan, for as long as it takes; returns when that is."""
-    now_s = 0.0
-    for route in controller.cascades.in_use:
-        for _ in range(WINDOWS):
-            for rows, level in ((WINDOW_ROWS * 3 // 5, 0), (WINDOW_ROWS // 5, 1), (WINDOW_ROWS // 5, 2)):
-                controller.cascades.saw(route.stage, [level] * rows, now_s)
-            now_s += WINDOW_S
-            controller.cascades.saw(route.stage, [2], now_s)
-    return now_s
-
-
 def test_the_levels_of_a_first_stage_are_those_of_all_thresholds_that_its_profile_knows() -> None:
     (route,) = controller_of(CASCADE).cascades.in_use
     assert (route.stage.key, route.stage.thresholds, route.stage.ranks, route.cut) == (KEY, (0.2, 0.5), (0.1, 0.5), 1)
@@ -73,40 +60,24 @@ def test_ranks_rise_even_where_device_types_contradict_each_other() -> None:
     assert route.stage.thresholds[route.cut] == 0.5
 
 
-def test_a_first_stage_that_defers_more_is_a_reason_for_a_plan_that_counts_on_it() -> None:
+def test_the_rows_below_the_threshold_of_the_plan_are_observed() -> None:
+    cascades = controller_of(CASCADE).cascades
+    (route,) = cascades.in_use
+    assert cascades.observed(route) == (None, 0)
+    cascades.observe(route.stage, [0, 1, 2, 2, 2])
+    assert cascades.observed(route) == (0.4, 5)
+
+
+def test_other_thresholds_are_observed_anew() -> None:
     controller = controller_of(CASCADE)
-    assert controller.replanning.decide(1.0) is None
-    now_s = defer_much(controller)
-    wanted = controller.replanning.decide(now_s)
-    assert wanted is not None
-    assert wanted.reason == "a-s defers 79.9 % where 50.0 % was counted on"
-    assert not wanted.is_routine
-    (measured,) = wanted.measured
-    assert measured.key == KEY
-    assert measured.deferred_frac == pytest.approx((0.6, 0.8), abs=0.01)
-    assert controller.replanning.decide(now_s + 1) is None, "it is told once"
-
-
-def test_later_plans_count_on_it_too_while_they_use_the_stage_and_for_a_while_after() -> None:
-    controller = controller_of(CASCADE)
-    now_s = defer_much(controller)
-    assert len(controller.cascades.measured(now_s + 2 * KEEP_S)) == 1
-    controller.adopt(plan_of(), (FIRST, SECOND), now_s)
-    assert controller.cascades.in_use == ()
-    assert len(controller.cascades.measured(now_s + KEEP_S / 2)) == 1
-    assert controller.cascades.measured(now_s + KEEP_S) == (), "so that it is tried again"
-    controller.adopt(plan_of(CASCADE), (FIRST, SECOND), now_s)
-    assert len(controller.cascades.measured(now_s + 2 * KEEP_S)) == 1
-
-
-def test_other_thresholds_are_measured_anew() -> None:
-    controller = controller_of(CASCADE)
-    now_s = defer_much(controller)
     (before,) = controller.cascades.in_use
-    controller.adopt(plan_of(CASCADE), (replace(FIRST, cascades=()), SECOND), now_s)
-    assert controller.cascades.measured(now_s) == ()
-    controller.cascades.saw(before.stage, [2], now_s)  # a batch of the plan before ends
-    assert controller.cascades.watches[KEY].rows == 0
+    controller.cascades.observe(before.stage, [0, 2])
+    controller.adopt(plan_of(CASCADE), (FIRST, SECOND), 1.0)
+    assert controller.cascades.observed(before) == (0.5, 2)
+    controller.adopt(plan_of(CASCADE), (replace(FIRST, cascades=()), SECOND), 2.0)
+    controller.cascades.observe(before.stage, [2])  # a batch of the plan before ends
+    (after,) = controller.cascades.in_use
+    assert controller.cascades.observed(after) == (None, 0)
 
 
 def test_under_pressure_the_surest_of_what_is_deferred_gets_its_first_answer_first() -> None:

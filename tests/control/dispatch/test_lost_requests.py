@@ -65,14 +65,14 @@ def test_the_losses_of_one_that_has_ended_count_no_more(end: str) -> None:
     assert controller.device_lost("cpu1", [running(controller, "cpu1")]).requeued == (request,)
 
 
-def test_a_check_fails_as_nobody_waits_for_it() -> None:
-    class Check(Request, frozen=True, eq=False):
-        is_check = True
+def test_a_background_request_fails_with_its_device() -> None:
+    class Background(Request, frozen=True, eq=False):
+        is_background = True
 
     controller = controller_of("cpu0", "cpu1")
-    check = Check(0, "a", 0.0, 10.0)
-    launch = controller.dispatch.check(check, VariantKey("a", "a-s"), 0.0)
+    request = Background(0, "a", 0.0, 10.0)
+    launch = controller.dispatch.launch_if_idle(request, VariantKey("a", "a-s"), 0.0)
     assert launch is not None
     effects = controller.device_lost(launch.hosted.device, [launch])
-    assert (effects.requeued, effects.failed, effects.dropped) == ((), (check,), ())
+    assert (effects.requeued, effects.failed, effects.dropped) == ((), (request,), ())
     assert controller.rows_of("a") == 0

@@ -106,6 +106,21 @@ def test_admission_counts_what_shares_the_workers_that_may_answer() -> None:
     assert [isinstance(answer, Admitted) for answer in answers] == [True] * 15 + [False]
 
 
+def test_admission_counts_what_runs_on_the_workers_that_may_answer() -> None:
+    """25 rows in 100 ms, less those of a batch that runs."""
+    admitted = list[int]()
+    for running in (0, 4):
+        controller = controller_of(ROUGH, BEST)
+        controller.offer(asking(0, 0.95), -1.0)  # opens the tier
+        controller.finished(launched(controller, "cpu2", -1.0), -0.9)
+        if running:
+            controller.offer(Request(1, "a", 0.0, 0.1, rows=running, min_accuracy=0.95), 0.0)
+            launched(controller, "cpu2", 0.0)
+        offers = [controller.offer(asking(number, 0.95), 0.0) for number in range(2, 40)]
+        admitted.append(sum(isinstance(each, Admitted) for each in offers))
+    assert admitted == [25, 21]
+
+
 def test_help_comes_only_from_workers_that_are_accurate_enough() -> None:
     """cpu2 has all quota and is busy: cpu1 may help, cpu0 not."""
     best = host("cpu2", 0.9)

@@ -94,13 +94,13 @@ def test_before_any_request_is_a_canary_nobody_sees_the_new_version() -> None:
 def test_a_shadow_runs_on_an_idle_worker_of_the_new_version() -> None:
     controller = controller_of(OLD, NEW)
     shadow = asking(7)
-    launch = controller.dispatch.check(shadow, VariantKey("a", "a-l@2"), 0.0)
+    launch = controller.dispatch.launch_if_idle(shadow, VariantKey("a", "a-l@2"), 0.0)
     assert launch is not None
     assert launch.hosted.variant == "a-l@2"
-    assert controller.dispatch.check(asking(8), VariantKey("a", "a-l@2"), 0.0) is None  # it is not idle now
+    assert controller.dispatch.launch_if_idle(asking(8), VariantKey("a", "a-l@2"), 0.0) is None  # it is not idle now
     controller.finished(launch, 0.01)
     controller.offer(asking(9), 0.01)
-    again = controller.dispatch.check(asking(8), VariantKey("a", "a-l@2"), 0.01)
+    again = controller.dispatch.launch_if_idle(asking(8), VariantKey("a", "a-l@2"), 0.01)
     assert again is None  # the old version has to do there
 
 

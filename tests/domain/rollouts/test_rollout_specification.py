@@ -25,6 +25,7 @@ def test_the_defaults_are_a_specification_that_survives_json() -> None:
         ({"canary_fracs": (0.1, 0.1)}, "larger than the last"),
         ({"confidence": 1.0}, "confidence"),
         ({"rollback_window_s": -1.0}, "rollback_window_s"),
+        ({"rollback_window_s": 1e308}, "from 0 to 2592000"),
         ({"most_queries": 0}, "most_queries"),
         ({"guard": "p99 <= old"}, "`p99` of the old version, at column 8"),
     ],

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Collection
-from contextlib import AsyncExitStack, aclosing
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -98,7 +98,7 @@ def test_an_address_whose_agent_says_another_name_is_that_of_the_other_host(tmp_
         links = AgentLinks(lambda address, identity: AgentLink(address, identity=identity))
         async with Pods(tmp_path) as pods:
             agent = (await pods.start("127.0.0.1", "node-1")).agent
-            async with aclosing(pods.service(dns).changes()) as changes, running(links.follow, changes):
+            async with running(links.follow, iter([pods.service(dns).changes()])):
                 await until(lambda: "node-1" in links and links["node-1"].is_connected)
                 agent._name = "node-2"
                 agent.close()

@@ -1,6 +1,6 @@
 """Which devices have processes of their own, and with how many slots they are opened; what hosts are sent."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from pathlib import Path
 
 import pytest
@@ -42,13 +42,16 @@ def test_hosts_have_the_models_of_the_catalog_as_it_is_now_also_once_they_are_co
         )  # fmt: skip
         async with running_agent(tmp_path) as agent:
 
-            async def hosts() -> AsyncIterator[Agents]:
-                yield {"a": agent.address}
+            class OneHost:
+                fixed = True
+
+                async def changes(self) -> AsyncGenerator[Agents, None]:
+                    yield {"a": agent.address}
 
             def held() -> set[str]:
                 return set(agent.agent._models._held)
 
-            async with cluster_devices(local, hosts(), {"a/cpu0": CPU}, {"a/cpu0": 1}) as cluster:
+            async with cluster_devices(local, OneHost(), {"a/cpu0": CPU}, {"a/cpu0": 1}) as cluster:
                 await until(lambda: held() == set(map(model_digest, first.values())))
                 mlp(changes, seed=3)
                 second = {VariantKey("f", "v2"): mlp(tmp_path / "v2.onnx", seed=4), VariantKey("f", "stays"): stays}

@@ -152,6 +152,20 @@ def test_watchers_that_come_and_go_leave_one_timer(monkeypatch: pytest.MonkeyPat
     asyncio.run(play())
 
 
+def test_an_error_of_one_look_ends_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def play() -> None:
+        def is_serving(_service: str) -> bool:
+            raise RuntimeError("a bug")
+
+        timers = timers_of_the_loop(monkeypatch)
+        health.Watches(is_serving).add("two", cast("Any", _Told()))
+        for _ in range(2):
+            with pytest.raises(RuntimeError):
+                timers.pop()()
+
+    asyncio.run(play())
+
+
 class _Told:
     def __init__(self) -> None:
         self.told: list[str] = []

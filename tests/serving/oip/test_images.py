@@ -28,6 +28,7 @@ from proteus_cli.serving.oip.images import (
     MAX_FILE_BYTES,
     MAX_PIXELS,
     MAX_SCANS,
+    MAX_SIDE,
     exif_orientation,
     image_rows,
     read_images,
@@ -275,10 +276,18 @@ def test_a_request_may_have_a_file_for_each_row_and_no_more_json_than_without() 
             codec.decode(bytes(codec.max_json_bytes + 1), length)
 
 
-def test_nothing_is_decoded_of_an_image_that_claims_too_many_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("size", [(100_000, 100_000), (1, MAX_PIXELS), (MAX_PIXELS, 1), (1, MAX_SIDE + 1)], ids=str)
+def test_nothing_is_decoded_of_an_image_that_claims_too_many_pixels(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PNG of 1 × 2²⁵ took 1.5 GB: a pointer for each row."""
     monkeypatch.setattr(Image.Image, "load", None)
-    with pytest.raises(BadRequest, match="pixels; at most 33,554,432 are decoded"):
-        read(png(100_000, 100_000))
+    with pytest.raises(BadRequest, match="pixels; at most 33,554,432 are decoded, and 65,535 on a side"):
+        read(png(*size))
+
+
+def test_an_image_may_have_the_longest_side() -> None:
+    assert len(read(encoded("PNG", size=(1, MAX_SIDE)), encoded("PNG", size=(MAX_SIDE, 1)))) == 2
 
 
 @given(st.sampled_from([encoded("JPEG", size=(24, 16)), encoded("PNG", size=(24, 16))]), st.data())
@@ -449,6 +458,50 @@ def test_a_request_that_ends_while_an_image_is_read_has_no_other_one_read() -> N
 
     asyncio.run(cancelled())
     assert read_count == [0]
+
+
+def test_steps_that_are_large_run_one_at_a_time_and_hold_no_others_up() -> None:
+    may_end, running, at_once = threading.Event(), list[int](), list[int]()
+
+    def large(number: int) -> Stepwise[int]:
+        yield True
+        running.append(number)
+        at_once.append(len(running))
+        may_end.wait(60.0)
+        running.remove(number)
+        return number
+
+    async def beside() -> list[int]:
+        all_large = [asyncio.create_task(result_of(InThreads(large(number)), NO_TURNS)) for number in range(4)]
+        while not running:
+            await asyncio.sleep(0)
+        assert await result_of(InThreads(counting(set())), NO_TURNS) == 7
+        assert not any(task.done() for task in all_large)
+        may_end.set()
+        return await asyncio.gather(*all_large)
+
+    assert asyncio.run(beside()) == [0, 1, 2, 3]
+    assert at_once == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("content", "is_large"),
+    [
+        (encoded("PNG", size=(65, 64)), True), (encoded("PNG", size=(64, 64)), False),
+        (encoded("JPEG", size=(400, 300)), False), (encoded("JPEG", size=(65, 64), progressive=True), True),
+        (encoded("JPEG", size=(64, 64), progressive=True), False), (png(65, 64), True),
+    ],
+    ids=[
+        "PNG", "small PNG", "JPEG that is scaled", "progressive JPEG", "small progressive JPEG", "damaged PNG",
+    ],
+)  # fmt: skip
+def test_a_pause_comes_before_a_large_image(content: bytes, *, is_large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(images, "LARGE_PIXELS", 64 * 64)
+    with monkeypatch.context() as undecoded:
+        if is_large:
+            undecoded.setattr(Image.Image, "load", None)
+        steps = read_images(packed(content), 1, WANTED)
+        assert next(steps) is is_large
 
 
 def test_what_a_step_raises_is_raised() -> None:

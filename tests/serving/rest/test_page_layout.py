@@ -143,7 +143,7 @@ def test_the_accuracy_of_families_is_seen_on_a_phone(bare_browser: Browser, file
         const now = {prefers: "accuracy", shifted: false, demand_qps: 1234, p99_s: 0.8884, slo_s: 1.2,
           violations: 0.005, accuracy: 0.9531, relative_accuracy: 1,
           estimated: false, throughput_qps: 1234, goodput_qps: 1234, waiting: 5,
-          deferred: null, fallbacks: null, disagreed: null, drifts: false, cut: null};
+          deferred: null, fallbacks: null, cut: null};
         tables.families(table, {digits: now, signals: now});
         return [table.tBodies[0].rows[0].cells[5], table.parentElement].map((at) => at.getBoundingClientRect().right);
         """

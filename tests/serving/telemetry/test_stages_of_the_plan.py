@@ -34,7 +34,7 @@ def test_what_a_first_stage_defers_it_is_not_planned_to_answer() -> None:
 def test_a_cascade_says_what_is_planned_to_be_deferred() -> None:
     (told,) = cascades_of(cascading(), "a")
     assert (told.first, told.second, told.rate_qps, told.planned, told.deferred_qps) == ("a-s", "a-l", 30.0, 0.5, 15.0)
-    assert (told.observed, told.checks) == (None, None)
+    assert (told.observed, told.rows) == (None, 0)
     assert cascades_of(cascading(), "b") == []
 
 

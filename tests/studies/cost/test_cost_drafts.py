@@ -58,6 +58,7 @@ def test_families_that_need_little_cost_half_on_a_device_that_they_share(tiny: T
     assert "sharing saves 50.0 %" in said.findings[1]
     assert not dedicated.assumed
     assert "`proteus study share --device cpu0 --variants shapes-" in said.findings[2]
+    assert f"{shared.assumed[0]}." == said.findings[2]  # it begins with a name, which keeps its case
     assert all(picture.svg.startswith("<svg") for picture in said.pictures)
 
 

@@ -4,13 +4,14 @@ import math
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import msgspec
 import numpy as np
 import pytest
+from builders import make_catalog, make_family, make_measured, make_profile
 from tiny import Tiny, add_plan, mlp
 
 from proteus_cli.domain.catalog.catalog import is_name
@@ -25,8 +26,9 @@ from proteus_cli.studies.draft import JobTurn, StudyDraft
 from proteus_cli.studies.names import default_name
 from proteus_cli.studies.peak import carriers, drafts
 from proteus_cli.studies.peak.drafts import device_draft, plan_draft, url_draft, workspace_draft
+from proteus_cli.studies.peak.lone_plan import carries_any, lone_plan
 from proteus_cli.studies.peak.question import PeakQuestion
-from proteus_cli.studies.peak.servers import Server
+from proteus_cli.studies.peak.servers import Server, require_served
 from proteus_cli.studies.run import run_study
 
 SIMULATED = PeakQuestion(PeakRules(0.1, precision_frac=0.2), "simulated", jitter="")
@@ -43,6 +45,39 @@ def test_each_variant_and_rule_has_a_peak_below_what_its_batches_can_carry(tiny:
     small, large = found.values()
     assert small.rate_qps > 2 * large.rate_qps
     assert (small.variant, small.batching, small.slo_s) == ("shapes-s", "greedy", 0.2)
+
+
+def test_a_peak_names_the_accuracy_at_which_it_was_reached(tiny: Tiny) -> None:
+    """Of a variant, its own; of a plan with two, what both answer in the mean."""
+    device = device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", SIMULATED)
+    both = plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "shapes-l"}), "shapes", SIMULATED)
+    (alone,), (mixed,) = peaks(tiny, device).values(), peaks(tiny, both).values()
+    assert alone.accuracy == pytest.approx(0.70)
+    assert 0.70 < (mixed.accuracy or 0.0) < 0.90
+    study = StudyFiles(tiny.place, device.name).read()
+    assert study is not None
+    page = section(study)
+    assert "at an accuracy of 70.0 % (one variant, fixed)" in page.findings[0]
+    assert "70.0 %" in page.tables[0].rows[0]
+    assert "Each cell is of one variant, which is fixed, and so is the accuracy." in page.how
+
+
+def test_a_floor_is_asked_for_by_each_request_and_holds_for_what_is_measured(tiny: Tiny) -> None:
+    """Variants below it are left out, or refused where they are named; a plan serves from those above it alone."""
+    floored = replace(SIMULATED, rules=msgspec.structs.replace(SIMULATED.rules, min_accuracy=0.85))
+    found = peaks(tiny, device_draft(tiny.place, "shapes", [], "cpu0", floored))
+    assert [peak.variant for peak in found.values()] == ["shapes-l"]
+    path = add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
+    (floor,), (free,) = (peaks(tiny, plan_draft(tiny.place, path, "shapes", q)).values() for q in (floored, SIMULATED))
+    assert floor.accuracy == pytest.approx(0.90)
+    assert floor.rate_qps < free.rate_qps
+    with pytest.raises(UsageError, match=r"`shapes-s` has an accuracy of 70.0 %, below `--min-accuracy 85.0 %`"):
+        device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", floored)
+    with pytest.raises(UsageError, match="The best variant of `shapes` in the plan"):
+        plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s"}), "shapes", floored)
+    server = PlainServer(0.001, [])
+    with server.listening() as url, pytest.raises(UsageError, match="takes no `--min-accuracy`"):
+        require_served(Server(url, slo_s=0.05), "m", 0.9)
 
 
 def test_two_devices_of_a_plan_carry_about_twice_as_much_as_one(tiny: Tiny) -> None:
@@ -70,6 +105,20 @@ def test_the_page_says_that_a_late_generator_found_no_peak(tiny: Tiny) -> None:
     assert "the load generator itself sent requests up to 71.7 ms late" in at_least
     assert "not known; this is no peak" in unknown
     assert [row[2] for row in found.tables[0].rows] == ["–", "–"]
+
+
+def test_an_interval_that_is_too_wide_is_no_result_and_the_page_names_a_budget(tiny: Tiny) -> None:
+    draft = device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", SIMULATED)
+    study = run_study(draft, StudyFiles(tiny.place, draft.name), Budget(), lambda _now, _done: None)
+    (cell,) = study.cells
+    wide = msgspec.structs.replace(cell.read(Peak), low_qps=468.0, high_qps=936.0, is_precise=False)
+    wide_cell = msgspec.structs.replace(cell, took_s=50.0, result=msgspec.to_builtins(wide))
+    found = section(msgspec.structs.replace(study, cells=(wide_cell,)))
+    assert found.findings == [
+        "shapes-s on cpu0, greedy: not found, as the time was too short; it is between 468 and 936 qps.",
+        "Measure longer: `--budget 3.5min --force` is likely to suffice.",
+    ]
+    assert found.tables[0].rows[0][2] == "–"
 
 
 def test_another_plan_of_the_same_name_is_another_question(tiny: Tiny) -> None:
@@ -166,6 +215,17 @@ def test_a_name_of_much_is_still_a_name() -> None:
     long = [default_name("peak", "digits", *["digits-xl"] * 12, last) for last in ("a", "b")]
     assert all(map(is_name, long))
     assert long[0] != long[1]
+
+
+def test_all_variants_that_a_plan_of_their_own_can_host_are_measured() -> None:
+    """A batch of 60 ms within an SLO of 100 ms leaves enough room for half of all queries, and not for 99.5 %."""
+    measured = make_measured("a", "s", 0.7, {1: 0.06})
+    profile = make_profile("cpu0", measured)
+    for attainment, carries in ((0.5, True), (0.995, False)):
+        family = make_family("a", {"s": 0.7}, attainment=attainment)
+        assert carries_any(family, measured, profile) is carries
+        with nullcontext() if carries else pytest.raises(UsageError, match="within the SLO"):
+            lone_plan(make_catalog(family), family, measured, profile, {})
 
 
 def test_a_workspace_has_the_ends_of_each_family(tiny: Tiny) -> None:

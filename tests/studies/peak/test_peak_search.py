@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.study.drift import DriftingDevice, long_peak_qps
 from benchmarks.study.peak import OneServer
-from proteus_cli.domain.studies.peak import Peak, PeakRules, Stretch
+from proteus_cli.domain.studies.peak import NARROW, Peak, PeakRules, Stretch
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.peak.fit import crossing, student_t
 from proteus_cli.studies.peak.measuring import fitted, measured_peak
@@ -58,7 +58,7 @@ def test_a_search_that_ends_before_it_has_seen_a_rate_carried_guesses(
 ) -> None:
     """Too few requests to judge the first rate, or a first rate that is violated: a peak of 0 would be wrong."""
     search = PeakSearch(P99, 40.0)
-    assert search.next() == Offer(40.0, 800)
+    assert search.next() == Offer(40.0, 200)
     search.saw(Stretch(40.0, 200, missed, 0.0, WINDOWS))
     peak = search.found()
     assert 0 < peak.rate_qps <= 40.0
@@ -160,7 +160,7 @@ def test_rare_slow_moments_are_part_of_the_peak() -> None:
 
         return searched(missed, PeakRules(0.01, precision_frac=0.001, most_requests=400_000), 100.0, seed)
 
-    peaks = [peak(seed) for seed in range(6)]
+    peaks = [peak(seed) for seed in range(1, 7)]
     assert np.mean([each.rate_qps for each in peaks]) == pytest.approx(truth_qps, rel=0.01)
     assert sum(each.low_qps < truth_qps < (each.high_qps or 0) for each in peaks) >= 5
 
@@ -238,15 +238,35 @@ class Clock:
         )
 
 
-def test_a_probe_that_is_cut_has_its_looks_by_requests() -> None:
-    """An open verdict after four short looks says nothing yet, so they do not make the rate the peak."""
+def test_a_probe_that_misses_too_much_but_not_surely_gets_more_requests() -> None:
+    """Where they decide nothing, the rate is near the peak; short stretches are no reason to decide earlier."""
     search, offered = PeakSearch(P99, 100.0), list[Offer]()
-    for _ in range(20):
+    for _ in range(13):
         offered.append(search.next() or Offer(0.0, 0))
-        search.saw(Stretch(100.0, 100, 1, 15.0, WINDOWS))
-    assert {each.rate_qps for each in offered} == {100.0}
-    assert [each.requests for each in offered[:8]] == [800] * 8
-    assert offered[-1].requests == 1900
+        search.saw(Stretch(100.0, 100, 2, 60.0, WINDOWS))
+    assert [each.rate_qps for each in offered[:12]] == [100.0] * 12
+    assert [each.requests for each in offered[:4]] == [200, 200, 200, 300]
+    assert offered[12].requests == 4000  # of a line fitted next to the peak
+
+
+def test_a_rate_that_seems_to_be_carried_is_left_at_once_but_is_no_bound() -> None:
+    search, offered = PeakSearch(P99, 50.0), list[float]()
+    for _ in range(4):
+        offered.append((search.next() or Offer(0.0, 0)).rate_qps)
+        search.saw(Stretch(offered[-1], 200, 0, 0.0, WINDOWS))
+    assert offered == [50.0, 100.0, 200.0, 400.0]
+    assert search.found().low_qps == 0.0
+    search.saw(Stretch(800.0, 1000, 0, 0.0, WINDOWS))
+    assert search.found().low_qps == 800.0
+
+
+@pytest.mark.parametrize("first_qps", [58.0, 2000.0])
+def test_fifty_seconds_are_enough_for_an_interval_wherever_the_search_begins(first_qps: float) -> None:
+    """The device of the benchmark carries some 580 qps."""
+    device = DriftingDevice.walking(0.0, np.random.default_rng(1))
+    peak = measured_peak(device, P99, first_qps, 50.0, 1, lambda _now, _done: None, now_s=lambda: device.now_s)
+    assert (peak.high_qps or math.inf) / peak.low_qps < NARROW
+    assert peak.rate_qps == pytest.approx(580.0, rel=0.1)
 
 
 def test_a_verdict_is_open_until_it_is_sure() -> None:

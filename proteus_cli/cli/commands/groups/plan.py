@@ -44,7 +44,6 @@ def plan(
     capacity: options.Capacity = "mean",
     slo_fraction: options.SloFraction = None,
     fairness: options.Fairness = "total",
-    objective: options.Objective = "mean",
     minimize: options.Minimize = None,
     prefer: options.Prefer = None,
     current: options.Current = None,
@@ -90,7 +89,7 @@ def plan(
     rules = plan_rules(
         catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
         min_expected_accuracy=min_expected_accuracy, max_share=max_share, capacity=capacity, slo_fraction=slo_fraction,
-        fairness=fairness, objective=objective, minimize=minimize, prefer=prefer, survive=survive,
+        fairness=fairness, minimize=minimize, prefer=prefer, survive=survive,
         survive_host=survive_host, pack=pack, budget_w=budget_w, budget_cost=budget_cost, attainment=attainment,
         cascades=cascades,
     )  # fmt: skip

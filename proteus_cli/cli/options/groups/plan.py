@@ -97,13 +97,6 @@ Fairness = Annotated[
         "as well as possible (maxmin).",
     ),
 ]
-Objective = Annotated[
-    str,
-    _objective(
-        **_one_of("--objective", "mean", "min-family"),
-        help="Then maximize the mean accuracy of all queries, or first that of the family with the lowest.",
-    ),
-]
 Minimize = Annotated[
     str | None,
     _objective(

@@ -9,11 +9,11 @@ import msgspec
 
 from proteus_cli.cli import console
 from proteus_cli.cli.workflows.cluster.hosts import agents_of
-from proteus_cli.cli.workflows.measuring import ALL
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import DeviceUnavailable, HostLost, UsageError
+from proteus_cli.serving.agent.measuring import ALL
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.links.host_list import HostList
@@ -26,16 +26,26 @@ from proteus_cli.units import format_duration, format_size
 
 
 def measured_by_agents(workspace: Workspace, hosts: HostList, options: MeasureOptions) -> list[Profile]:
-    """Measure devices of the cluster, host by host, and write their profiles.
+    """Measure devices of the cluster, all hosts at the same time, and write their profiles.
 
-    The options' ``devices`` are as in `devices_by_host`. Raises `ProteusError`.
+    The options' ``devices`` are as in `devices_by_host`. Raises `ProteusError` of the first host that can't measure,
+    when all others have.
     """
     agents = agents_of(hosts)
     wanted = devices_by_host(options.devices, agents)
+
+    async def of_all() -> list[list[Profile] | BaseException]:
+        by_host = (
+            _measured(workspace, agents[host], msgspec.structs.replace(options, devices=devices))
+            for host, devices in wanted.items()
+        )
+        return await asyncio.gather(*by_host, return_exceptions=True)
+
     profiles: list[Profile] = []
-    for host, devices in wanted.items():
-        of_host = msgspec.structs.replace(options, devices=devices)
-        profiles += asyncio.run(_measured(workspace, agents[host], of_host))
+    for found in asyncio.run(of_all()):
+        if isinstance(found, BaseException):
+            raise found
+        profiles += found
     return profiles
 
 

@@ -177,9 +177,9 @@ def _is_current(
     splits: Mapping[str, str | None],
 ) -> bool:
     found = content.digest(measured.key)
-    is_same_model = found is None or measured.model_digest == found
+    is_same_model = measured.model_digest == found or (found is None and not variant.files)
     if measured.is_imported:
-        is_same_model = is_same_model or measured.model_digest is None
+        is_same_model = is_same_model or found is None or measured.model_digest is None
         return is_same_model and is_as_declared(measured.accuracy, family, variant)
     if measured.eval_digest is None:
         return is_same_model and measured.accuracy == variant.accuracy

@@ -29,7 +29,7 @@ log = logging.getLogger("proteus.catalog")
 
 
 async def measure_missing(workspace: Workspace, lacking: MeasurableDevices, budget_s: float, say: Say) -> None:
-    """Measure, and write, for ``budget_s`` on each device.
+    """Measure, and write, for ``budget_s`` on each host.
 
     A host that can't measure is logged, and the others go on. Raises `ProteusError` where this machine can't.
     """

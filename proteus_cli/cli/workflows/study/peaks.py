@@ -37,7 +37,7 @@ def drafted(workspace: Workspace, asked: CarrierOptions, question: PeakQuestion,
         _require_server_only(asked, given)
         family = _family(asked)
         server = Server(asked.url, token(), trusting(asked.ca), asked.slo_s)
-        require_served(server, family)
+        require_served(server, family, question.rules.min_accuracy)
         return url_draft(server, family, question, name)
     if asked.slo_s is not None or asked.ca is not None:
         option = "--slo" if asked.slo_s is not None else "--ca"

@@ -80,7 +80,7 @@ class Retiring:
             del self.variants[key]
         fleet.loader.forget_models(gone)
         fleet.broken_engines.forget(gone)
-        self._plane.forget_variants(gone)
+        self._plane.controller.forget_variants(gone)
         self._accuracies.forget(gone)
         self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
         self._plane.families.use(self._profiles.values())

@@ -13,6 +13,7 @@ from proteus_cli.domain.rollouts.specification import (
     DEFAULT_CONFIDENCE,
     DEFAULT_MOST_QUERIES,
     DEFAULT_ROLLBACK_WINDOW_S,
+    MAX_ROLLBACK_WINDOW_S,
     RolloutSpecification,
 )
 from proteus_cli.domain.rollouts.status import RolloutStatus
@@ -30,7 +31,12 @@ class RolloutStart(Struct, frozen=True, forbid_unknown_fields=True):
     confidence: Fraction = DEFAULT_CONFIDENCE
     auto: Annotated[bool, Meta(description="Steps end once the guard passes; else each waits for `promote`.")] = False
     rollback_window_s: Annotated[
-        float, Meta(ge=0, description="So long the old version is kept loaded, after the last step.")
+        float,
+        Meta(
+            ge=0,
+            le=MAX_ROLLBACK_WINDOW_S,
+            description="So long the old version is kept loaded, after the last step; up to 30 days.",
+        ),
     ] = DEFAULT_ROLLBACK_WINDOW_S
     most_queries: Annotated[
         int, Meta(ge=1, description="Answers of the new version after which a step that did not pass ends it.")

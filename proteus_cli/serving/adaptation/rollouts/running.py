@@ -37,8 +37,9 @@ class Background:
     said: str = ""
 
     async def cancelled(self) -> None:
-        """End all, and wait until it has ended."""
+        """End all, and wait until it has ended. A roll-out that goes on begins it anew."""
         tasks = [task for task in (self.measuring, self.promoting) if task is not None]
+        self.measuring = self.promoting = None
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -47,10 +47,10 @@ def _result(job: SolverJob, replan: Replanner | None) -> Plan | Exception | None
         match job:
             case Solve():
                 INTERRUPTION.forget()
-                return replan(job.demand, job.current, job.without, job.standbys, job.measured)
+                return replan(job.demand, job.current, job.without, job.standbys)
             case WarmUp():
                 with contextlib.suppress(ProteusError):  # a plan that can't be made is an error where it is wanted
-                    replan(job.demand, job.current, NONE_OUT, {}, ())
+                    replan(job.demand, job.current, NONE_OUT, {})
                 import_module("scipy.optimize")  # the first plan that changes anything needs it; it takes 0.1 s
             case Use():
                 pass

@@ -8,7 +8,6 @@ from proteus_cli.domain.catalog.catalog import VariantsByDevice
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.deferral import MeasuredDeferral
 
 END_EARLY = signal.SIGUSR1
 """Sent to the process while it solves: the result is to be the best plan that it has found so far."""
@@ -17,19 +16,10 @@ END_EARLY = signal.SIGUSR1
 class Replanner(Protocol):
     """Makes the next plan for a demand, coming from the plan in force, without what can't be used now.
 
-    ``standbys`` by device are loaded beside what the plan in force hosts. Cascades defer what was ``measured``, where
-    that is known.
+    ``standbys`` by device are loaded beside what the plan in force hosts.
     """
 
-    def __call__(
-        self,
-        demand: Demand,
-        current: Plan,
-        without: Outages,
-        standbys: VariantsByDevice,
-        measured: tuple[MeasuredDeferral, ...] = (),
-        /,
-    ) -> Plan: ...
+    def __call__(self, demand: Demand, current: Plan, without: Outages, standbys: VariantsByDevice, /) -> Plan: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +45,6 @@ class Solve:
     current: Plan
     without: Outages
     standbys: VariantsByDevice
-    measured: tuple[MeasuredDeferral, ...]
     gives_way: bool
 
 

@@ -79,7 +79,7 @@ class SolverProcess:
                 try:
                     await self._until_ready()
                     gives_way = wanted.is_routine and not wanted.is_urgent
-                    job = Solve(wanted.demand_qps, current, wanted.without, standbys, wanted.measured, gives_way)
+                    job = Solve(wanted.demand_qps, current, wanted.without, standbys, gives_way)
                     self._is_solving = True
                     plan = await in_time(self._child.do(job), self._within_s, partial(waited_s, self._child.pid))
                     assert plan is not None  # noqa: S101 - a `Solve` has a plan as its result

@@ -22,7 +22,6 @@ from proteus_cli.control.decision import CascadeRoute, FirstStage
 from proteus_cli.domain.request import ANY_VERSION, Bounds, Request
 from proteus_cli.domain.stages.confidence import margin, output_of
 from proteus_cli.serving.fleet.workers import Workers
-from proteus_cli.serving.requests.answers.checks import Checks
 from proteus_cli.serving.requests.families import ServedFamily, confidence_place
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Staged, nobody
 
@@ -153,10 +152,9 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
 
 
 class SecondStages:
-    """Has second stages asked, by ``workers``; sure answers go to ``checks``."""
+    """Has second stages asked, by ``workers``."""
 
-    def __init__(self, controller: Controller, confidence: Confidence, workers: Workers, checks: Checks) -> None:
-        self.checks = checks
+    def __init__(self, controller: Controller, confidence: Confidence, workers: Workers) -> None:
         self.routes, self.live_conditions = controller.cascades, controller.stop_when
         self._controller, self._confidence, self._workers = controller, confidence, workers
 
@@ -176,7 +174,7 @@ class SecondStages:
         batch, outputs = answer.batch, answer.outputs
         own = batch.of_one(outputs, staged=batch.staged, version=_version(request))
         levels, confidence = self._confidence.levels(request, route.stage, outputs)
-        self.routes.saw(route.stage, levels.tolist(), now_s)
+        self.routes.observe(route.stage, levels.tolist())
         unsure: Bools = levels <= route.cut
         if request.bounds is not None and request.bounds.needs_confidence:
             unsure |= self._confidence.below(request.family, request.bounds.min_confidence, outputs)[0]
@@ -185,7 +183,6 @@ class SecondStages:
         first_j = _energy_j(request, batch)
         if not rows:
             own.staged = _with_exit(Staged(1, confidence, by_first, is_fallback=False, energy_j=first_j), batch)
-            self.checks.saw(request, route, outputs)
             return own
         bounds = request.bounds and request.bounds.without(_profiled_j(request, batch))
         deferred = DeferredInFlight(

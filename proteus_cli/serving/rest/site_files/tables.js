@@ -76,10 +76,9 @@ const estimate = (now) => now.estimated && now.accuracy !== null ? "≈" : "";
 // A family's name, with what its plans prefer to accuracy, and a mark where its requests or answers have shifted.
 const named = (name, {prefers, shifted}) => `${name}${prefers === "accuracy" ? "" : ` · prefers ${prefers}`}${shifted ? " ▲ shifted" : ""}`;
 
-// Columns of cascades and exits are there only where a plan has any, and that of checks where there were any.
+// Columns of cascades and exits are there only where a plan has any.
 export function families(table, of) {
   table.classList.toggle("no-cascades", Object.values(of).every(({deferred, fallbacks}) => deferred === null && fallbacks === null));
-  table.classList.toggle("no-checks", Object.values(of).every(({disagreed}) => disagreed === null));
   table.classList.toggle("no-exits", Object.values(of).every(({cut}) => cut === null));
   fill(table, Object.entries(of).map(([name, now]) => ({
     key: name,
@@ -96,7 +95,6 @@ export function families(table, of) {
       text(format.count(now.waiting)),
       text(format.percent(now.deferred), "of-cascades"),
       text(format.percent(now.fallbacks), "of-cascades"),
-      text((now.drifts ? "▲ " : "") + format.percent(now.disagreed), now.drifts ? "of-checks bad" : "of-checks"),
       text(format.percent(now.cut), "of-exits"),
     ],
   })));

@@ -70,11 +70,6 @@ class FamilySnapshot(Struct, frozen=True):
         Fraction | None, Meta(description="Of answered requests, those that first stages of cascades were not sure of.")
     ]
     fallbacks: Annotated[Fraction | None, Meta(description="Of these, those that got the first answer all the same.")]
-    disagreed: Annotated[
-        Fraction | None,
-        Meta(description="Of the sure answers of first stages that were checked, those of another class."),
-    ]
-    drifts: Annotated[bool, Meta(description="These are more than the profile lets expect, by more than chance.")]
     cut: Annotated[Fraction | None, Meta(description="Of answered requests, those that a multi-exit model cut short.")]
     shifted: Annotated[bool, Meta(description="Requests or answers are no longer distributed as on the eval split.")]
     prefers: Annotated[Preference, Meta(description="What plans aim for once all demand is served.")]
@@ -199,7 +194,6 @@ def _family(
     has_cascades = deferred_qps or any(route.cascade.family == name for route in plane.controller.cascades.in_use)
     has_exits = cut_qps or any(host.exits for host in plane.controller.hosting(name))
     ended_qps = sum(violated) + served_qps
-    disagreed, drifts = plane.controller.cascades.checks_of(name)
     found = accuracy / served_qps if served_qps else None
     return FamilySnapshot(
         slo_s=served.slo_s,
@@ -218,8 +212,6 @@ def _family(
         expected_attainment=plane.controller.plan.expected_attainment_of(name),
         deferred=min(deferred_qps / served_qps, 1.0) if has_cascades and served_qps else None,
         fallbacks=fallback_qps / deferred_qps if deferred_qps else None,
-        disagreed=disagreed,
-        drifts=drifts,
         cut=min(cut_qps / served_qps, 1.0) if has_exits and served_qps else None,
         shifted=is_shifted,
         prefers=plane.controller.plan.rules.prefers(name),

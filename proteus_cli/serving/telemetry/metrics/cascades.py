@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from proteus_cli.control.dispatch.cascades import Cascades
-from proteus_cli.control.replanning.disagreement import DisagreementWatch
 from proteus_cli.serving.telemetry.metrics.exposition import Exposition, counter, gauge
 
 DEFERRED_RATIO = gauge(
@@ -14,15 +13,6 @@ DEFERRED_RATIO = gauge(
     "first",
     "second",
     "of",
-)
-
-_PAIR = ("family", "first", "by")
-CHECKS = counter(
-    "proteus_cascade_checks_total", "Sure answers of first stages that a more accurate variant checked.", *_PAIR
-)
-DISAGREEMENTS = counter("proteus_cascade_disagreements_total", "Checks that gave another class.", *_PAIR)
-DRIFT = gauge(
-    "proteus_cascade_drift", "1 while checks disagree more often than the profile tells, by more than chance.", *_PAIR
 )
 
 CONDITION = gauge(
@@ -60,31 +50,16 @@ def add_conditions(exposition: Exposition, live: Mapping[str, str]) -> None:
 
 
 def add_cascades(exposition: Exposition, cascades: Cascades) -> None:
-    """Without cascades in the plan, there are only the checks so far, if any."""
+    """Without cascades in the plan, there are none."""
     if cascades.in_use:
         exposition.add(DEFERRED_RATIO, _deferred_ratios(cascades).items())
-    found = {(*first, by.variant): watch for (first, by), watch in cascades.disagreements.items()}
-    if found:
-        exposition.add(CHECKS, [(pair, watch.checked) for pair, watch in found.items()])
-        exposition.add(DISAGREEMENTS, [(pair, watch.disagreed) for pair, watch in found.items()])
-        exposition.add(DRIFT, [(pair, int(watch.drifts)) for pair, watch in _in_use(cascades).items()])
-
-
-def _in_use(cascades: Cascades) -> dict[tuple[str, str, str], DisagreementWatch]:
-    """Of a pair that no cascade in use is checked by, it is not known any more whether the confidence drifts."""
-    routes = ((route, cascades.disagreement(route)) for route in cascades.in_use)
-    return {
-        (*route.stage.key, route.checker.key.variant): watch
-        for route, watch in routes
-        if watch is not None and route.checker is not None
-    }
 
 
 def _deferred_ratios(cascades: Cascades) -> dict[tuple[str, str, str, str], float]:
     """As planned and as observed, by pair: over all of its thresholds that are in use."""
     rates, sums = (defaultdict[tuple[str, str, str, str], float](float) for _ in range(2))
     for route in cascades.in_use:
-        cascade, seen = route.cascade, cascades.watches[route.stage.key].observed(route.cut)
+        cascade, (seen, _) = route.cascade, cascades.observed(route)
         for of, frac in (("planned", cascade.point.deferred_frac), ("observed", seen)):
             if frac is not None:
                 key = cascade.family, cascade.first, cascade.second, of

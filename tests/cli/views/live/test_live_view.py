@@ -28,7 +28,7 @@ SOME, NONE = Attainment.of(1000, 2, 0.995), Attainment.of(0, 0, 0.995)
 SIGNALS = FamilySnapshot(
     slo_s=0.05, best_accuracy=None, estimated=False, demand_qps=4.26, throughput_qps=0.0, goodput_qps=0.0,
     violations=None, accuracy=None, relative_accuracy=None, p99_s=None, waiting=0, deferred=None, fallbacks=None,
-    disagreed=None, drifts=False, cut=None, shifted=False, prefers="accuracy", attainment=NONE, recent_attainment=NONE,
+    cut=None, shifted=False, prefers="accuracy", attainment=NONE, recent_attainment=NONE,
     expected_attainment=None,
 )  # fmt: skip
 DIGITS = structs.replace(

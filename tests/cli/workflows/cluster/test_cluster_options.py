@@ -227,11 +227,12 @@ def test_measuring_ends_when_the_host_is_lost_while_it_gets_a_model(
     run(test)
 
 
-def test_profiles_of_hosts_are_found_beside_those_of_this_machine(tmp_path: Path) -> None:
+def test_profiles_of_named_hosts_are_planned_for_beside_those_of_this_machine(tmp_path: Path) -> None:
     made = make_workspace(tmp_path)
     add_profiles(made, ["cpu0", "b/cpu1", "b/cpu0"])
     assert list(made.place.profiles()) == ["cpu0", "b/cpu0", "b/cpu1"]
-    planned = proteus("plan", "--demand", "10qps", "-w", tmp_path, "--json").document()
+    hosts = listed(tmp_path, '[hosts.b]\naddress = "127.0.0.1:7000"')
+    planned = proteus("plan", "--demand", "10qps", "--cluster", hosts, "-w", tmp_path, "--json").document()
     assert {each for ids in planned["fleet"].values() for each in ids} == {"cpu0", "b/cpu0", "b/cpu1"}
     assert "profiles/b/cpu0.json" in planned["inputs"]
 

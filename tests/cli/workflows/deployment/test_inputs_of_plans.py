@@ -1,6 +1,7 @@
 """What a server says its plans are made from: files as the workspace has them, so that the next server can resume."""
 
 import logging
+import os
 from pathlib import Path
 
 import msgspec
@@ -82,6 +83,14 @@ def test_a_server_starts_without_a_variant_whose_model_was_overwritten(
     assert overwritten not in {each.variant for each in profile.variants}
     assert {each.variant for each in deployment.plan.placements} == hosted
     assert f"is not the one that was measured: shapes/{overwritten}. `proteus profile` measures" in caplog.text
+
+
+def test_a_server_starts_without_a_variant_whose_model_is_no_regular_file(made: Tiny) -> None:
+    made.model("shapes-s").unlink()
+    os.mkfifo(made.model("shapes-s"))
+    deployment = deployment_of(Path("plan"), made.place)
+    assert {each.variant for each in deployment.plan.placements} == {"shapes-l"}
+    assert all(profile.of("shapes", "shapes-s") is None for profile in deployment.profiles.values())
 
 
 def test_a_strict_server_does_not_start_with_a_model_that_was_overwritten(made: Tiny) -> None:

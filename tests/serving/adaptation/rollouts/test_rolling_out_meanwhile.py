@@ -18,10 +18,13 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.errors import ArtefactError, Conflict
+from proteus_cli.serving import lifecycle
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.adaptation.rollouts import steps, version_rollouts
-from proteus_cli.serving.adaptation.rollouts.running import LONGEST_PAUSE_S, PUTTING_BACK
+from proteus_cli.serving.adaptation.rollouts.running import LONGEST_PAUSE_S, PUTTING_BACK, Running
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
+from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
+from proteus_cli.serving.lifecycle import supervised
 
 
 async def begin(server: Rolled, family: str = "f") -> None:
@@ -140,6 +143,29 @@ def test_what_fails_while_measuring_after_an_abort_is_waited_for_and_logged(
 
     rolled(story, monkeypatch)
     assert caplog.text.count(f"measuring {NEW} failed, after its roll-out has ended: Can't remove the copy.") == 1
+
+
+def test_after_an_unexpected_error_the_new_version_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error ends what ran in the background, too; then the task of all roll-outs starts again."""
+    run, look = VersionRollouts.run, VersionRollouts._look
+
+    async def look_wrong(rollouts: VersionRollouts, running: Running) -> None:
+        await look(rollouts, running)
+        if running.background.measuring is not None:
+            monkeypatch.setattr(VersionRollouts, "_look", look)
+            raise RuntimeError("a bug")
+
+    monkeypatch.setattr(VersionRollouts, "run", lambda rollouts: supervised(run, rollouts))
+    monkeypatch.setattr(VersionRollouts, "_look", look_wrong)
+
+    async def story(server: Rolled) -> None:
+        await asyncio.sleep(PLANNED_S)
+        await server.start()
+        await asyncio.sleep(lifecycle.RETRY_S + 2 * STEPPED_S)
+        assert (server.at(), server.hosted()) == (("canary", None), {"good", NEW})
+
+    rolled(story, monkeypatch)
+    assert VersionRollouts._look is look, "there was an error"
 
 
 def test_a_shadow_that_goes_on_undecided_is_told_by_the_reason_of_the_plan_and_the_status(

@@ -25,6 +25,7 @@ def peak(
     batching: options.Batchings = "greedy",
     percentile: shared.Percentile = common.unparsed("p99"),
     max_violations: options.MaxViolations = None,
+    min_accuracy: options.MinAccuracy = None,
     slo: options.Slo = None,
     precision: options.Precision = common.unparsed("2%"),
     jitter: shared.Jitter = "p99",
@@ -42,6 +43,9 @@ def peak(
     Requests come at random, open loop. With --device, each variant of the family is measured alone on that device; with
     PLAN, the plan as it is; with --url, a server of any make that speaks the Open Inference Protocol.
 
+    Each peak names the accuracy at which it was reached. Variants and plans are fixed; the server at --url chooses its
+    variants as it does for its users.
+
     Each result has a 95 % confidence interval. Requests are offered until it is as narrow as --precision asks for, or
     the time is over: the budget, else a minute for each cell (200 times the SLO where that is longer). Simulated cells
     have no such limit.
@@ -53,7 +57,7 @@ def peak(
     from proteus_cli.studies.peak.question import PeakQuestion
 
     asked = CarrierOptions(plan, family, variant, device, url, slo, ca, name)
-    rules = _rules(percentile, max_violations, precision)
+    rules = _rules(percentile, max_violations, precision, min_accuracy or 0.0)
     rule_names = list(dict.fromkeys(each.strip() for each in batching.split(",")))
     question = PeakQuestion(rules, mode.value, rule_names, jitter_named(jitter), seed)
     workspace = Workspace(workspace_dir, state)
@@ -61,9 +65,10 @@ def peak(
     show(studied(workspace, draft, budget, force=force or url is not None), json=json)
 
 
-def _rules(answered_frac: float, max_violations: float | None, precision: float) -> "PeakRules":
+def _rules(answered_frac: float, max_violations: float | None, precision: float, min_accuracy: float) -> "PeakRules":
     """The stricter of both bounds counts."""
     from proteus_cli.domain.studies.peak import PeakRules
 
     allowed = round(1 - answered_frac, 12)
-    return PeakRules(allowed if max_violations is None else min(allowed, max_violations), precision)
+    allowed = allowed if max_violations is None else min(allowed, max_violations)
+    return PeakRules(allowed, precision, min_accuracy=min_accuracy)

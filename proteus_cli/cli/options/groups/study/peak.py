@@ -77,6 +77,15 @@ MaxViolations = Annotated[
         help="The most of all requests that may miss the SLO, such as `0.1%`; with --percentile, the stricter counts.",
     ),
 ]
+MinAccuracy = Annotated[
+    float | None,
+    _measuring(
+        parser=parse_share,
+        metavar="ACCURACY",
+        show_default="any",
+        help="Each request asks for a variant of at least this accuracy, `0.9` or `90%`: a peak below does not count.",
+    ),
+]
 Slo = Annotated[
     float | None,
     _measuring(

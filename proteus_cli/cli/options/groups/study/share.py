@@ -1,5 +1,6 @@
 """Options of `proteus study share`."""
 
+import re
 from enum import StrEnum
 from functools import partial
 from typing import Annotated
@@ -9,6 +10,7 @@ from typer import Option
 from proteus_cli.cli.command_line import sections
 from proteus_cli.units import parse_share
 
+_ALL = re.compile(r"1(\.0*)?|100(\.0*)?%")
 _measuring = partial(Option, rich_help_panel=sections.MEASURING)
 
 
@@ -23,7 +25,7 @@ class SharingPlace(StrEnum):
 def parse_loads(text: str) -> frozenset[float]:
     """``"50%,100%"`` → 0.5 and 1.0. Raises `UsageError`."""
     parts = [each.strip() for each in text.split(",")]
-    return frozenset(1.0 if each in {"100%", "1"} else parse_share(each) for each in parts)
+    return frozenset(1.0 if _ALL.fullmatch(each) else parse_share(each) for each in parts)
 
 
 Variants = Annotated[

@@ -3,13 +3,14 @@
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, ItemsView, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, ItemsView, Iterator, Mapping
+from contextlib import aclosing
 from functools import partial
 
-from proteus_cli.domain.cluster.connection import LONGEST_PAUSE_S
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.links.host_list import Agents
 from proteus_cli.serving.devices.remote.links.link import AgentLink, ServerIdentity
+from proteus_cli.serving.lifecycle import supervised
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.cluster")
@@ -54,10 +55,11 @@ class AgentLinks(Mapping[str, AgentLink]):
         for host in self._links.keys() - agents.keys():
             self._unlist(host)
 
-    async def follow(self, changes: AsyncIterator[Agents]) -> None:
-        """Use each list that comes."""
-        async for agents in changes:
-            self.use(agents)
+    async def follow(self, sources: Iterator[AsyncGenerator[Agents, None]]) -> None:
+        """Use each list that comes from the next source. After an error in one, the source that follows goes on."""
+        async with aclosing(next(sources)) as changes:
+            async for agents in changes:
+                self.use(agents)
 
     async def close(self) -> None:
         """End all connections."""
@@ -67,9 +69,9 @@ class AgentLinks(Mapping[str, AgentLink]):
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    def _start(self, address: AgentAddress, after_s: float = 0.0) -> None:
+    def _start(self, address: AgentAddress) -> None:
         link = self._links[address.name] = self._make_link(address, self._identities[address.name])
-        self._tasks[link] = asyncio.create_task(_run(link, after_s))
+        self._tasks[link] = asyncio.create_task(supervised(link.run))
         self._tasks[link].add_done_callback(partial(self._ended, link))
 
     def _unlist(self, host: str) -> None:
@@ -84,16 +86,8 @@ class AgentLinks(Mapping[str, AgentLink]):
 
     def _ended(self, link: AgentLink, task: "asyncio.Task[None]") -> None:
         del self._tasks[link]
-        is_bug = not task.cancelled() and task.exception() is not None
-        if is_bug:
-            log.critical("a bug has ended the link to host %s", link.address, exc_info=task.exception())
         host = link.address.name
         if self._links.get(host) is link and not task.cancelled():
             del self._links[host]
             if link.is_listed and not self._is_closed:  # again, at the moment of its end
-                self._start(link.address, LONGEST_PAUSE_S if is_bug else 0.0)
-
-
-async def _run(link: AgentLink, after_s: float) -> None:
-    await asyncio.sleep(after_s)
-    await link.run()
+                self._start(link.address)

@@ -1,7 +1,7 @@
 """Links follow the list of hosts; who serves is left alone by it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 from agents import RunningAgent, remote_device, run, running_agent, until
 
-from proteus_cli.domain.cluster.connection import LONGEST_PAUSE_S
 from proteus_cli.errors import DeviceLost
+from proteus_cli.serving import lifecycle
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.links.host_list import Agents
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.links.links import AgentLinks
+from proteus_cli.serving.lifecycle import TaskErrors, running
 
 
 @asynccontextmanager
@@ -171,39 +172,61 @@ def test_each_list_that_comes_is_followed(tmp_path: Path) -> None:
     async def test() -> None:
         async with running_agent(tmp_path) as agent, opened() as links:
 
-            async def changes() -> AsyncIterator[Agents]:
+            async def changes() -> AsyncGenerator[Agents, None]:
                 yield {}
                 yield {"a": agent.address}
 
-            await links.follow(changes())
+            await links.follow(iter([changes()]))
             await until(connected(links))
             assert set(links) == {"a"}
 
     run(test)
 
 
-def test_a_link_that_a_bug_has_ended_starts_again_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    starts_s, pauses_s = list[float](), list[float]()
-    sleep = asyncio.sleep
-
-    async def run_wrong(_: AgentLink) -> None:
-        starts_s.append(sum(pauses_s))
-        raise RuntimeError("a bug")
-
-    async def pause(seconds: float) -> None:
-        pauses_s.append(seconds)
-        await sleep(0)
+def test_after_an_error_of_a_list_its_hosts_are_listed_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "RETRY_S", 0.001)
 
     async def test() -> None:
-        async with opened() as links:
-            links.use({"a": AgentAddress("a", "127.0.0.1", 1, None)})
-            while len(starts_s) < 3:
-                await sleep(0)
+        async with running_agent(tmp_path) as agent, opened() as links:
 
-    monkeypatch.setattr(AgentLink, "run", run_wrong)
-    monkeypatch.setattr(asyncio, "sleep", pause)
-    asyncio.run(test())
-    assert starts_s[:3] == [0.0, LONGEST_PAUSE_S, 2 * LONGEST_PAUSE_S]
+            async def wrong() -> AsyncGenerator[Agents, None]:
+                yield {}
+                raise RuntimeError("a bug")
+
+            async def right() -> AsyncGenerator[Agents, None]:
+                yield {"a": agent.address}
+
+            async with running(links.follow, iter([wrong(), right()])):
+                await until(connected(links))
+
+    run(test)
+
+
+def test_a_link_that_a_bug_has_ended_connects_after_a_pause_and_the_error_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = dict[str, TaskErrors]()
+    monkeypatch.setattr(lifecycle, "RETRY_S", 0.001)
+    monkeypatch.setattr(lifecycle, "task_errors", errors)
+
+    class WrongOnce(AgentLink):
+        starts = 0
+
+        async def run(self) -> None:
+            self.starts += 1
+            if self.starts == 1:
+                raise RuntimeError("a bug")
+            await super().run()
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            links = AgentLinks(lambda address, identity: WrongOnce(address, identity=identity))
+            links.use({"a": agent.address})
+            assert await links["a"].tried() is not None, "whoever waits for the first try learns of the second"
+            await links.close()
+
+    run(test)
+    assert [(error.total, error.last) for error in errors.values()] == [(1, "RuntimeError('a bug')")]
 
 
 def test_links_close_at_the_moment_at_which_a_bug_ends_one(monkeypatch: pytest.MonkeyPatch) -> None:
