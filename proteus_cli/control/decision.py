@@ -43,8 +43,7 @@ class Host:
 
     ``overflow`` is a faster standby of its device, if there is one: its batches answer what all active variants of the
     family together cannot answer in time. Such a host ``is_standby``, and the plan sends it nothing. It ``is_foreign``
-    where its device hosts none of its family. Where there is an ``overflow``, ``warm`` has all standbys of the family
-    on that device, the most accurate first. The first that is in time answers what no active variant can.
+    where its device hosts none of its family.
 
     ``network`` leads to its device, where that is of another machine: its latencies include the way there and back,
     the stages of its ``exits`` do not.
@@ -70,7 +69,6 @@ class Host:
     others: frozenset[VariantKey] = frozenset()
     alone_latency: LatencyTable | None = None
     overflow: "Host | None" = None
-    warm: tuple["Host", ...] = ()
     is_standby: bool = False
     is_foreign: bool = False
     network: Network | None = None

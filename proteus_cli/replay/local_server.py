@@ -33,11 +33,7 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
         try:
             yield _ready_url(process, log)
         finally:
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            _stop(process)
 
 
 def start_server(arguments: Sequence[str], log: BinaryIO) -> "subprocess.Popen[bytes]":
@@ -56,9 +52,18 @@ def _ready_url(process: "subprocess.Popen[bytes]", log: BinaryIO) -> str:
     ready, _, _ = select([process.stdout], [], [], READY_TIMEOUT_S)
     line = process.stdout.readline().decode() if ready else ""
     if not line.startswith("ready "):
-        process.terminate()
-        process.wait(STOP_TIMEOUT_S)
+        _stop(process)
         log.seek(0)
         end = log.read()[-_LOG_TAIL:].decode(errors="replace").strip()
         raise ServerError(f"The server did not get ready. Its log:\n{end or '(nothing)'}")
     return line.split()[1]
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    """End the server: it may drain for `STOP_TIMEOUT_S`, and is killed then."""
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

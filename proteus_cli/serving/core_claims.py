@@ -1,6 +1,6 @@
-"""Which cores the Proteus servers of this user serve from, so that two on the same cores are not left unsaid.
+"""Which cores the servers and agents of this user serve from, so that two on the same cores are not left unsaid.
 
-Each server holds a lock on a file of its own in the runtime directory, whose text names its process and its cores. The
+Each of them holds a lock on a file of its own in the runtime directory, whose text names its process and its cores. The
 lock ends with the process, however it ends; a file without one is left over and is removed. Child processes do not
 inherit the lock.
 """
@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -24,11 +25,18 @@ _SUFFIX = ".cores"
 _MAX_BYTES = 64 * 1024
 
 
-class CoreClaim(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A server by its process id, and the cores that it serves from."""
+Program = Literal["server", "agent"]
+
+
+class CoreClaim(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """A server or an agent by its process id, and the cores that it serves from.
+
+    The file of a server does not name the program, so that servers of older versions can read it.
+    """
 
     pid: int
     cores: tuple[int, ...]
+    program: Program = "server"
 
 
 def runtime_dir() -> Path:
@@ -38,12 +46,12 @@ def runtime_dir() -> Path:
 
 
 @contextmanager
-def claiming(cores: Iterable[int], directory: Path) -> Iterator[tuple[CoreClaim, ...]]:
+def claiming(cores: Iterable[int], directory: Path, program: Program = "server") -> Iterator[tuple[CoreClaim, ...]]:
     """Claim cores for this process until the block ends; yields what running servers have claimed of them.
 
     Where the directory cannot be written or belongs to another user, nothing is claimed and nobody found.
     """
-    claim = CoreClaim(os.getpid(), tuple(sorted(set(cores))))
+    claim = CoreClaim(os.getpid(), tuple(sorted(set(cores))), program)
     with contextlib.ExitStack() as stack:
         others: tuple[CoreClaim, ...] = ()
         if claim.cores:
@@ -55,12 +63,13 @@ def claiming(cores: Iterable[int], directory: Path) -> Iterator[tuple[CoreClaim,
 
 
 @contextmanager
-def warning_of_shared(cores: Iterable[int]) -> Iterator[None]:
-    """Claim cores in the `runtime_dir` until the block ends, and log a warning of each other server on them."""
-    with claiming(cores, runtime_dir()) as others:
+def warning_of_shared(cores: Iterable[int], program: Program = "server") -> Iterator[None]:
+    """Claim cores in the `runtime_dir` until the block ends, and log a warning of each other program on them."""
+    with claiming(cores, runtime_dir(), program) as others:
         for other in others:
             log.warning(
-                "another Proteus server (pid %d) serves from the same cores (%s): both are slower than planned",
+                "%s (pid %d) serves from the same cores (%s): both are slower than planned",
+                "a Proteus agent" if other.program == "agent" else "another Proteus server",
                 other.pid,
                 ", ".join(map(str, other.cores)),
                 extra=fields(other_pid=other.pid, cores=list(other.cores)),
@@ -80,7 +89,7 @@ def _overlaps(claim: CoreClaim, directory: Path) -> Iterator[CoreClaim]:
     for path in sorted(directory.glob(f"*{_SUFFIX}")):
         other = _running(path)
         if other is not None and other.pid != claim.pid and (shared := set(other.cores) & set(claim.cores)):
-            yield CoreClaim(other.pid, tuple(sorted(shared)))
+            yield CoreClaim(other.pid, tuple(sorted(shared)), other.program)
 
 
 def _running(path: Path) -> CoreClaim | None:

@@ -95,7 +95,7 @@ class SimulatedPlanChanges:
             if replanning.why_not(wanted, plan, then_s) is not None:
                 self.ask_later(then_s)
                 return
-            change = Replan(then_s, wanted.reason, solve_s, swaps, activated, what)
+            change = Replan(then_s, wanted.reason_of(before, plan), solve_s, swaps, activated, what)
             self._result.replans.append(change)
             if not plan.hosts_as(before):
                 self._result.changes.append(change)

@@ -66,6 +66,7 @@ def write_new(path: Path, content: bytes, mode: int) -> None:
         file.write(content)
         _sync(file)
         os.link(temporary, path)  # unlike renaming, this replaces nothing
+        _sync_directory(path.parent)
 
 
 @contextlib.contextmanager
@@ -130,13 +131,16 @@ def move_in_order(files: Mapping[Path, Path]) -> None:
     """Move files (their new places by their old ones) on one file system, all of them or none.
 
     The last one may replace a file, and gets its permissions. A crash meanwhile may leave the first ones moved, so a
-    file that refers to others comes after them. Raises `ArtefactError`.
+    file that refers to others comes after them. Raises `ArtefactError`, also where all are moved and the disk fails to
+    keep the last one's name.
     """
     moved: list[tuple[Path, Path]] = []
     with _interrupts_deferred():
         try:
             for old, new in files.items():
                 with _as_artefact_error(new):
+                    for _, before in moved[-1:]:
+                        _sync_directory(before.parent)
                     new.parent.mkdir(parents=True, exist_ok=True)
                     place = _followed(new)
                     if (kept := _permissions(place)) is not None:
@@ -146,13 +150,21 @@ def move_in_order(files: Mapping[Path, Path]) -> None:
         except ArtefactError:
             for old, new in reversed(moved):
                 new.replace(old)
+            for old, new in moved:
+                with _as_artefact_error(old):
+                    _sync_directory(old.parent)
+                    _sync_directory(new.parent)
             raise
+        for _, last in moved[-1:]:  # it may have replaced a file, so that from here on no move can be undone
+            with _as_artefact_error(last):
+                _sync_directory(last.parent)
 
 
 def remove(path: Path) -> None:
     """Remove a file, where there is one. Raises `ArtefactError`."""
-    with _as_artefact_error(path):
-        path.unlink(missing_ok=True)
+    with _as_artefact_error(path), contextlib.suppress(FileNotFoundError):
+        path.unlink()
+        _sync_directory(path.parent)
 
 
 @contextlib.contextmanager
@@ -228,7 +240,12 @@ def _temporary_beside(path: Path, mode: int = _ANYONE) -> Iterator[tuple[IO[byte
 def _rename(old: Path, new: Path) -> None:
     """Rename a file, and bring the new name to the disk."""
     old.replace(new)
-    directory = os.open(new.parent, os.O_RDONLY)
+    _sync_directory(new.parent)
+
+
+def _sync_directory(path: Path) -> None:
+    """Bring the names in a directory to the disk."""
+    directory = os.open(path, os.O_RDONLY)
     try:
         os.fsync(directory)
     finally:

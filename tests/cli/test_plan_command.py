@@ -416,7 +416,6 @@ def test_a_sweep_with_cascades_compares_with_plans_without(workspace: Path) -> N
         (("--residency", "2", "--survive", "1"), "The rules are not valid: survive takes one variant per device"),
         (("--fairness", "\udc80"), r"`--fairness` can't be `\udc80`."),
         (("--capacity", "P50"), "`--capacity` can't be `P50`."),
-        (("--objective", ""), "`--objective` can't be ``."),
         (("--minimize", "time"), "`--minimize` can't be `time`."),
         (("--slo-fraction", "0"), "The rules are not valid: slo_fraction must be above 0 and at most 1"),
         (("--budget-w", "-1"), "The rules are not valid: a budget must be a finite number that is not negative"),

@@ -257,6 +257,17 @@ def test_a_lost_host_is_one_loss_of_all_its_devices(tiny: Tiny, trace: Path, tmp
     assert page.read_text().count('<td class="text">host a</td>') == 2
 
 
+def test_without_a_plan_the_devices_are_those_that_a_plan_would_be_for(tiny: Tiny, trace: Path) -> None:
+    """This machine's, else those of the fleet that is given."""
+    add_profiles(tiny, ["cpu0", "b/cpu0"])
+    ended = proteus("replay", trace, "--json", "-w", tiny.root)
+    assert [*json.loads(ended.stdout)["devices"]] == ["cpu0", "cpu1"]
+    assert "left out the profiles of b: `--cluster` of `proteus plan`" in " ".join(ended.stderr.split())
+    given = proteus("replay", trace, "--json", "-w", tiny.root, "--fleet", "b/cpu0:1")
+    assert len(json.loads(given.stdout)["devices"]) == 1
+    assert "left out" not in given.stderr
+
+
 def test_a_host_that_fails_has_devices(tiny: Tiny, trace: Path) -> None:
     ended = proteus("replay", trace, "--fleet", "a=cpu-1c:2", "--fail", "b@2s..8s", "-w", tiny.root)
     assert ended.refused() == "`b@2s..8s` names `b`, which is not in the fleet."

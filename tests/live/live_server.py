@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
 from select import select
@@ -31,12 +31,22 @@ class Reply:
         return json.loads(self.body)
 
 
+@dataclass(frozen=True)
+class WithHeaders:
+    """A plugin of Triton's clients: their requests have these headers, too."""
+
+    headers: Mapping[str, str]
+
+    def __call__(self, request: Any) -> None:
+        request.headers.update({name.lower(): value for name, value in self.headers.items()})
+
+
 @dataclass
 class LiveServer:
     """``proteus serve``, ready on ``port`` of the loopback.
 
     What it said on stdout when it was ready is in ``said``, what it said on stderr in ``log``.
-    With the option ``--grpc-port 0`` it speaks gRPC on ``grpc_port``; else that is 0.
+    With the option ``--grpc-port 0`` it speaks gRPC on ``grpc_port``; else that is 0. Requests have ``headers``, too.
     """
 
     process: "subprocess.Popen[bytes]"
@@ -44,6 +54,7 @@ class LiveServer:
     log: Path
     grpc_port: int = 0
     said: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def ask(
         self,
@@ -59,7 +70,7 @@ class LiveServer:
             body = json.dumps(body).encode()
         connection = HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_WITHIN_S)
         try:
-            connection.request(method, path, body, dict(headers or {}), encode_chunked=chunked)
+            connection.request(method, path, body, {**self.headers, **(headers or {})}, encode_chunked=chunked)
             response = connection.getresponse()
             content = response.read()
             return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, content)
@@ -106,8 +117,16 @@ def expect_stopped_well(live: LiveServer) -> None:
 
 
 @contextmanager
-def serving(root: Path, plan: Path, *options: str) -> Iterator[LiveServer]:
-    """Start a server on a port of its own choice; whatever happens, it is gone afterwards."""
+def serving(root: Path, plan: Path, *options: str, token: str = "") -> Iterator[LiveServer]:
+    """Start a server on a port of its own choice; whatever happens, it is gone afterwards.
+
+    With a ``token`` it asks for that, and requests of `LiveServer.ask` have it.
+    """
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    if token:
+        (root / "tokens").write_text(token)
+        (root / "tokens").chmod(0o600)
+        options = (*options, "--auth-tokens", str(root / "tokens"))
     log = root / "server.log"
     with log.open("wb") as stderr:
         process = start_proteus(
@@ -124,7 +143,7 @@ def serving(root: Path, plan: Path, *options: str) -> Iterator[LiveServer]:
         line = process.stdout.readline().decode() if readable else ""
         assert line.startswith(("ready http://", "ready https://")), log.read_text()
         ports = [int(url.rpartition(":")[2]) for url in line.split() if "://" in url]
-        yield LiveServer(process, ports[0], log, ports[1] if len(ports) > 1 else 0, line)
+        yield LiveServer(process, ports[0], log, ports[1] if len(ports) > 1 else 0, line, headers)
     finally:
         process.kill()
         process.wait()

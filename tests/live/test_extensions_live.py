@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 from google.protobuf.json_format import ParseDict
-from live_server import LiveServer, serving
+from live_server import LiveServer, WithHeaders, serving
 from tiny import SHAPES, TONES, TinyFamily, add_plan, add_profiles, make_workspace
 from tritonclient import grpc
 from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 pytestmark = pytest.mark.live
+TOKEN = "f00d" * 8
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     )
     add_profiles(made)
     plan = add_plan(made, {"cpu0": "shapes-s"})
-    with serving(made.root, plan, "--replan=off", "--grpc-port", "0") as live:
+    with serving(made.root, plan, "--replan=off", "--grpc-port", "0", token=TOKEN) as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
 
@@ -30,6 +31,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 @pytest.fixture
 def client(server: LiveServer) -> Iterator[Any]:
     with grpc.InferenceServerClient(f"127.0.0.1:{server.grpc_port}") as made:
+        made.register_plugin(WithHeaders(server.headers))
         yield made
 
 

@@ -17,6 +17,7 @@ from tiny import SHAPES, TinyFamily, add_plan, add_profiles, make_workspace, pas
 pytestmark = pytest.mark.live
 
 FEEDBACK = "/v2/proteus/feedback"
+TOKEN = "f00d" * 8
 LABELS = ("red", "green", "blue", "white")
 FAMILY = TinyFamily("shapes", SHAPES.variants[:2], slo="10s", labels="labels.txt")
 
@@ -60,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     (root / "engines" / "labels.txt").write_text("\n".join(LABELS))
     add_profiles(made, ("cpu0",))
     plan = add_plan(made, {"cpu0": "shapes-m"}, demand_qps=1.0)
-    with serving(root, plan, "--replan=period=1s", "--feedback=10min", "--record") as live:
+    with serving(root, plan, "--replan=period=1s", "--feedback=10min", "--record", token=TOKEN) as live:
         yield Asked(live, root)
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text(), live.log.read_text()
@@ -133,10 +134,12 @@ def test_without_the_option_nothing_is_kept(tmp_path_factory: pytest.TempPathFac
     made = make_workspace(root, (TinyFamily("shapes", SHAPES.variants[:1], slo="10s"),))
     add_profiles(made, ("cpu0",))
     plan = add_plan(made, {"cpu0": "shapes-s"}, demand_qps=1.0)
-    with serving(root, plan, "--replan=off") as live:
+    with serving(root, plan, "--replan=off", token=TOKEN) as live:
         assert live.get(FEEDBACK).status == 409
         reply = live.ask("POST", FEEDBACK, {"feedback": []})
         assert (reply.status, "--feedback" in reply.document()["error"]) == (409, True)
         assert live.stop() == 0
     refused = proteus("serve", "plan", "--emulate", "--feedback", "1min", "-w", root)
     assert (refused.code, "Emulated devices give no answers" in refused.stderr) == (2, True)
+    refused = proteus("serve", "plan", "--feedback", "1min", "-w", root)
+    assert (refused.code, "only from clients with a token" in refused.stderr) == (2, True)

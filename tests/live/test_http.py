@@ -157,12 +157,6 @@ def test_a_head_is_what_a_page_says_without_saying_it(server: LiveServer) -> Non
             assert head.headers == page.headers
 
 
-def test_a_repository_may_be_told_no_parameters(server: LiveServer) -> None:
-    bodies: list[Any] = [None, {}, {"parameters": None}, {"parameters": {}}]
-    for body in bodies:
-        assert server.ask("POST", "/v2/repository/models/shapes/load", body).status == 200
-
-
 # --- answers
 
 
@@ -405,11 +399,7 @@ WRONG = [
     pages("GET", "/v2/models/shapes/versions/2/config", 404),
     pages("GET", "/v2/models/shapes/versions/2/stats", 404),
     pages("GET", "/v2/repository", 404),
-    posts("/v2/repository/models/nobody/load", None),
-    posts("/v2/repository/models/nobody/unload", None),
-    posts("/v2/repository/models/shapes/load", b"{"),
-    posts("/v2/repository/models/shapes/load", {"parameters": {"config": "{}"}}),
-    posts("/v2/repository/models/shapes/unload", b"\xff"),
+    posts("/v2/repository/models/shapes/unload", None, 403),
     posts("/v2/repository/index", b"[" * 50_000),
     posts("/v2/repository/index", {"ready": 1}),
     pages("GET", "/ui", 404),

@@ -105,7 +105,7 @@ def test_it_shows_what_happens_while_a_trace_plays(browser: Browser, server: Liv
         browser.until(lambda: any(number(cells[4]) > 0 for cells in browser.table("#devices").values()))
         change = browser.until(lambda: [text for text in plan_events(browser) if " → " in text])[0]
         assert "(loaded in " in change or "(was warm)" in change
-        assert "more than was planned for" in change or "better for the last" in change
+        assert "more than was planned for" in change or "the demand of the last" in change
         browser.until(lambda: len(browser.all("#chart-variants .legend li")) > len(FAMILIES))
         assert browser.all(".diagram .band")
         assert "The plan changed" in (browser.find("#news").get_attribute("textContent") or "")

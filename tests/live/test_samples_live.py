@@ -20,7 +20,7 @@ def test_requests_with_labels_become_an_eval_split(tmp_path: Path) -> None:
     add_profiles(made, ("cpu0",))
     plan = add_plan(made, {"cpu0": "shapes-s"}, demand_qps=1.0)
     options = ("--replan=off", "--samples=99.9999%", "--feedback=1min", f"--state={tmp_path / 'state'}")
-    with serving(tmp_path, plan, *options) as live:
+    with serving(tmp_path, plan, *options, token="f00d" * 8) as live:
         for number, row in enumerate(ROWS):
             tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": row.tolist()}
             assert live.infer("shapes", {"id": f"r{number}", "inputs": [tensor]}).status == 200

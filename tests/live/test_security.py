@@ -15,6 +15,7 @@ from live_server import ANSWER_WITHIN_S, serving
 from tiny import Tiny, add_plan
 
 from proteus_cli.errors import ArtefactError
+from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.transport.tokens import Tokens, read_tokens
 
 TOKEN, OTHER = "f00d" * 8, "cafe" * 8
@@ -140,7 +141,6 @@ def test_a_page_of_another_site_can_neither_change_nor_read_a_server_without_tok
             refused = live.ask("POST", unload, b"{}", headers)
             assert (refused.status, refused.headers["connection"]) == (403, "close")
             assert "--allowed-hosts" in refused.document()["error"]
-        assert live.ask("POST", unload, b'{"a":"="}\r\n', {"Content-Type": "text/plain"}).status == 415
         assert live.ask("POST", "/v2/repository//models/shapes/unload", b"{}", FOREIGN_PAGE).status == 403
         assert live.get(ready).status == 200
         for path in ("/", "/metrics", "/v2/proteus/status", "/v2/proteus/history", ready):
@@ -149,12 +149,30 @@ def test_a_page_of_another_site_can_neither_change_nor_read_a_server_without_tok
         assert live.ask("GET", "/v2/health/ready", headers={"Host": "evil.example"}).status == 200
         assert live.infer("shapes", GOOD, FOREIGN_PAGE).status == 403
         assert live.infer("shapes", GOOD, {"Content-Type": "text/plain"}).status == 200  # it changes nothing
+        assert live.infer("shapes", GOOD, {"Origin": "http://gpu1.lan"}).status == 200
+        assert live.stop() == 0
+        assert live.log.read_text().count("--allowed-hosts") == 1
+
+
+@pytest.mark.live
+def test_what_changes_the_server_needs_a_token_and_json(tiny: Tiny) -> None:
+    plan = add_plan(tiny, {"cpu0": "shapes-s"})
+    unload, ready = "/v2/repository/models/shapes/unload", "/v2/models/shapes/ready"
+    with serving(tiny.root, plan, "--replan=off") as live:
+        for route in ROUTES:
+            if route.changes_state:
+                path = route.path.format(model="shapes", family="shapes")
+                refused = live.ask(route.method, path, b"{}")
+                assert (refused.status, "--auth-tokens" in refused.document()["error"]) == (403, True), path
+        assert live.get(ready).status == 200
+        assert live.stop() == 0
+    with serving(tiny.root, plan, "--replan=off", token=TOKEN) as live:
+        assert live.ask("POST", unload, b'{"a":"="}\r\n', {"Content-Type": "text/plain"}).status == 415
+        assert live.get(ready).status == 200
         form = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl calls it
         assert live.ask("POST", unload, b"{}", form).status == 200
         assert live.get(ready).status == 503
-        assert live.ask("POST", unload, b"{}", {"Origin": "http://gpu1.lan"}).status == 200
         assert live.stop() == 0
-        assert live.log.read_text().count("--allowed-hosts") == 1
 
 
 @pytest.mark.live

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from google.protobuf.json_format import ParseDict
-from live_server import LiveServer, serving
+from live_server import LiveServer, WithHeaders, serving
 from onnx import TensorProto, helper
 from tiny import TONES, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace, save_model, tensor
 from tritonclient import http
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.live
 Ask = Callable[..., Any]
 """A method of a client by its name, and what it is called with."""
 
+TOKEN = "f00d" * 8
 WIDTH = 1024
 MAX_ROWS = 8
 TYPES = TinyFamily("types", (TinyVariant("types-s", 0.75, hidden=4, row_s=0.12),), slo="60s")
@@ -70,7 +71,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     wide(made.model("wide-s"))
     add_profiles(made)
     plan = add_plan(made, {"cpu0": "types-s", "cpu1": "wide-s"})
-    with serving(made.root, plan, "--replan=off", "--non-finite", "refuse") as live:
+    with serving(made.root, plan, "--replan=off", "--non-finite", "refuse", token=TOKEN) as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text()
@@ -79,6 +80,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
 @pytest.fixture(scope="module")
 def plain(server: LiveServer) -> Iterator[http.InferenceServerClient]:
     client = http.InferenceServerClient(f"127.0.0.1:{server.port}")
+    client.register_plugin(WithHeaders(server.headers))
     yield client
     client.close()
 
@@ -91,6 +93,7 @@ def ask(request: pytest.FixtureRequest, server: LiveServer, plain: http.Inferenc
     def ask_asyncio(method: str, *args: Any, **options: Any) -> Any:
         async def call() -> Any:
             async with aio.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+                client.register_plugin(WithHeaders(server.headers))
                 return await getattr(client, method)(*args, **options)
 
         return asyncio.run(call())
@@ -224,6 +227,7 @@ def test_requests_at_once_each_get_their_own_answer(server: LiveServer) -> None:
 
     async def all_at_once() -> dict[str, Any]:
         async with aio.InferenceServerClient(f"127.0.0.1:{server.port}") as client:
+            client.register_plugin(WithHeaders(server.headers))
             calls = [client.infer("wide", [given("x", x)], request_id=name) for name, x in sent.items()]
             return {answer.get_response()["id"]: answer for answer in await asyncio.gather(*calls)}
 
@@ -236,6 +240,7 @@ def test_requests_at_once_each_get_their_own_answer(server: LiveServer) -> None:
 def test_the_plain_client_may_ask_and_fetch_later(server: LiveServer) -> None:
     x = rows_of_x()
     client = http.InferenceServerClient(f"127.0.0.1:{server.port}", concurrency=4)
+    client.register_plugin(WithHeaders(server.headers))
     waiting = [client.async_infer("wide", [given("x", x * factor)]) for factor in range(4)]
     for factor, each in enumerate(waiting):
         np.testing.assert_array_equal(each.get_result().as_numpy("y"), -x * factor)
@@ -346,6 +351,14 @@ def test_an_unloaded_family_refuses_until_it_is_loaded(ask: Ask) -> None:
     ask("load_model", "wide")
     assert ask("is_model_ready", "wide") is True
     np.testing.assert_array_equal(ask("infer", "wide", [given("x", x)]).as_numpy("y"), -x)
+
+
+def test_a_repository_may_be_told_no_parameters(server: LiveServer) -> None:
+    bodies: list[Any] = [None, {}, {"parameters": None}, {"parameters": {}}]
+    for body in bodies:
+        assert server.ask("POST", "/v2/repository/models/wide/load", body).status == 200
+    assert server.ask("POST", "/v2/repository/models/wide/load", b"{").status == 400
+    assert server.ask("POST", "/v2/repository/models/wide/unload", b"\xff").status == 400
 
 
 # --- errors

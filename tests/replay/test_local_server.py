@@ -10,6 +10,8 @@ import pytest
 from injecting import descendants, is_gone
 from tiny import Tiny, add_plan
 
+from proteus_cli.errors import ServerError
+from proteus_cli.replay import local_server as module
 from proteus_cli.replay.local_server import local_server
 
 WITHIN_S = 60.0
@@ -56,3 +58,16 @@ def test_handlers_of_signals_are_what_they_were_before(tiny: Tiny) -> None:
     with local_server(tiny.place.plans_dir / "plan.json", tiny.root, emulate=True):
         pass
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_server_that_neither_gets_ready_nor_ends_is_killed_and_told_with_its_log(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deaf = "import signal, sys; signal.signal(15, signal.SIG_IGN); print('no', flush=True); signal.pause()"
+    monkeypatch.setattr(module, "PROTEUS", (sys.executable, "-c", deaf))
+    monkeypatch.setattr(module, "STOP_TIMEOUT_S", 0.1)
+    with (
+        pytest.raises(ServerError, match="did not get ready"),
+        local_server(tiny.place.plans_dir / "plan.json", tiny.root, emulate=True),
+    ):
+        pass

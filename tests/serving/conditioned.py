@@ -61,7 +61,7 @@ def conditions_of(
     lifecycle = Lifecycle()
     if how.pop("is_ready", True):
         lifecycle.on(LifecycleEvent.WARMED_UP)
-    how = {"is_guarded": True, "is_emulated": False, **how}
+    how = {"is_emulated": False, **how}
     served = ServedCatalog(CatalogContent(catalog_of(has_exits=has_exits), {}))
     how = {"kept": KeptConditions(None), **how}
     return LiveConditions(loop, controller, lifecycle, served, **how), controller  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ class Followed:
         )  # fmt: skip
         self.live = LiveCatalog(
             self.served, self.hardware, world.plane, world.profiles, self, self.planner, accuracies,
-            self._was_followed, is_guarded=True,
+            self._was_followed,
         )  # fmt: skip
 
     def _use_models(self, models: Mapping[VariantKey, object]) -> None:

@@ -9,22 +9,22 @@ from pathlib import Path
 
 import pytest
 
-from proteus_cli.serving.core_claims import CoreClaim, claiming, runtime_dir
+from proteus_cli.serving.core_claims import CoreClaim, claiming, runtime_dir, warning_of_shared
 
 HOLD = """
 import sys
 from pathlib import Path
 from proteus_cli.serving.core_claims import claiming
-with claiming(map(int, sys.argv[2].split(",")), Path(sys.argv[1])) as others:
+with claiming(map(int, sys.argv[2].split(",")), Path(sys.argv[1]), *sys.argv[3:]) as others:
     print([other.pid for other in others], flush=True)
     sys.stdin.read()
 """
 
 
 @contextmanager
-def another_server(directory: Path, cores: str) -> Iterator[subprocess.Popen[str]]:
+def another_server(directory: Path, cores: str, *program: str) -> Iterator[subprocess.Popen[str]]:
     """A process that claims cores until its stdin is closed."""
-    command = [sys.executable, "-c", HOLD, str(directory), cores]
+    command = [sys.executable, "-c", HOLD, str(directory), cores, *program]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -42,6 +42,18 @@ def test_two_servers_on_the_same_cores_find_each_other(tmp_path: Path) -> None:
 def test_servers_on_other_cores_are_no_matter(tmp_path: Path) -> None:
     with another_server(tmp_path, "1,2"), claiming((3,), tmp_path) as found:
         assert found == ()
+
+
+@pytest.mark.parametrize(("program", "named"), [("server", "another Proteus server"), ("agent", "a Proteus agent")])
+def test_the_warning_names_the_other_program(
+    program: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    with another_server(runtime_dir(), "1,2", program) as other, warning_of_shared((2,)):
+        pass
+    assert [record.message for record in caplog.records] == [
+        f"{named} (pid {other.pid}) serves from the same cores (2): both are slower than planned"
+    ]
 
 
 def test_a_server_that_was_killed_leaves_no_claim(tmp_path: Path) -> None:

@@ -205,8 +205,9 @@ def test_a_new_file_replaces_none_and_is_whole_with_its_mode_or_not_there(
 ) -> None:
     path, modes = tmp_path / "key", list[int]()
 
-    def fsync(_file: int) -> None:
-        modes.extend(each.stat().st_mode & 0o777 for each in tmp_path.iterdir())
+    def fsync(file: int) -> None:
+        if stat.S_ISREG(os.fstat(file).st_mode):  # not the directory
+            modes.extend(each.stat().st_mode & 0o777 for each in tmp_path.iterdir())
 
     with monkeypatch.context() as watched:
         watched.setattr(os, "fsync", fsync)
@@ -220,6 +221,44 @@ def test_a_new_file_replaces_none_and_is_whole_with_its_mode_or_not_there(
     with pytest.raises(OSError, match="No space left"):
         store.write_new(tmp_path / "other", b"secret", 0o600)
     assert names(tmp_path) == ["key"]
+
+
+def test_each_change_of_names_is_on_the_disk_before_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The names in a directory when it is brought to the disk."""
+    seen = list[list[str]]()
+
+    def fsync(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            seen.append([name for name in names(tmp_path) if not name.endswith(".tmp")])
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store.write_new(tmp_path / "a", b"", 0o600)
+    store.write_new(tmp_path / "b", b"", 0o600)
+    store.move_in_order({tmp_path / "a": tmp_path / "c", tmp_path / "b": tmp_path / "d"})
+    store.remove(tmp_path / "c")
+    store.remove(tmp_path / "none" / "such")
+    assert seen == [["a"], ["a", "b"], ["b", "c"], ["c", "d"], ["d"]]
+
+
+@pytest.mark.parametrize(("failing", "left"), [(1, ["a", "b", "catalog"]), (2, ["c", "catalog"])])
+def test_files_are_moved_all_or_none_where_the_disk_does_not_keep_a_name(
+    failing: int, left: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the last one has replaced a file, all stay where they are."""
+    for name in ("a", "b", "catalog"):
+        (tmp_path / name).write_text(name)
+    calls = list[int]()
+
+    def fsync(file: int) -> None:
+        calls.append(file)
+        if len(calls) == failing:
+            disk_full(file)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(ArtefactError, match="No space left"):
+        store.move_in_order({tmp_path / "a": tmp_path / "c", tmp_path / "b": tmp_path / "catalog"})
+    assert names(tmp_path) == left
+    assert (tmp_path / "catalog").read_text() == ("catalog" if failing == 1 else "b")
 
 
 def test_files_that_are_written_together_are_all_there(tmp_path: Path) -> None:

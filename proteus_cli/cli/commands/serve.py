@@ -93,8 +93,8 @@ def serve(
     require_cluster(context, cluster)
     _require_compatible(
         flags(context), emulate=emulate, keeps_answers=feedback > 0, record=record, drift_after_s=drift_after,
-        writes_elsewhere=state is not None, captures=samples is not None,
-        samples_bytes=samples_space,
+        writes_elsewhere=state is not None, captures=samples is not None, samples_bytes=samples_space,
+        has_tokens=auth_tokens is not None,
     )  # fmt: skip
     live_view = _set_up_logs(view, log_level, log_format)
     workspace = Workspace(workspace_dir, state)
@@ -130,6 +130,7 @@ def _require_compatible(
     writes_elsewhere: bool,
     captures: bool,
     samples_bytes: float,
+    has_tokens: bool,
 ) -> None:
     if "--fleet" in given and not emulate:
         raise UsageError("`--fleet` is for devices that are emulated.", hint="add `--emulate`, or leave out `--fleet`")
@@ -137,6 +138,8 @@ def _require_compatible(
         raise UsageError(
             "Emulated devices give no answers that could be right.", hint="leave out `--feedback` or `--emulate`"
         )
+    if keeps_answers and not has_tokens:
+        raise UsageError("Labels are taken only from clients with a token.", hint="add `--auth-tokens FILE`")
     if captures and emulate:
         raise UsageError(
             "Emulated devices give no answers that could be kept.", hint="leave out `--samples` or `--emulate`"
@@ -148,15 +151,22 @@ def _require_compatible(
             f"`--samples-space` must be {format_size(MIN_SAMPLES_BYTES)} at least.",
             hint="a file of samples may be that large",
         )
-    if record and writes_elsewhere:
+    if record:
+        _require_recordable(
+            emulate=emulate, keeps_answers=keeps_answers, drift_after_s=drift_after_s, writes_elsewhere=writes_elsewhere
+        )
+
+
+def _require_recordable(*, emulate: bool, keeps_answers: bool, drift_after_s: float, writes_elsewhere: bool) -> None:
+    if writes_elsewhere:
         raise UsageError(
             "`--record` writes to the workspace, which `--state` leaves as it is.", hint="leave out one of both"
         )
-    if record and emulate:
+    if emulate:
         raise UsageError(
             "Emulated devices measure nothing that could be recorded.", hint="leave out `--record` or `--emulate`"
         )
-    if record and not drift_after_s and not keeps_answers:
+    if not drift_after_s and not keeps_answers:
         raise UsageError(
             "`--drift-after 0s` leaves nothing to record.", hint="leave out one of both, or add `--feedback 1h`"
         )

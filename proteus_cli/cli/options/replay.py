@@ -8,7 +8,6 @@ from typing import Annotated
 from typer import Option
 
 from proteus_cli.cli.command_line import completion, sections
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.common import DURATION, RATE
 
 HEADROOM = 1.0  # policies that re-plan have forecasts of how arrivals scatter
@@ -64,7 +63,6 @@ Policy = Annotated[
     Option(
         metavar="POLICY,…",
         autocompletion=completion.simulated_policies,
-        envvar=environment("policy"),
         help="The policies to compare, separated by commas, or `all`; docs/policies.md lists them.",
     ),
 ]

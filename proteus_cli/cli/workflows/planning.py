@@ -1,21 +1,48 @@
 """A plan for a demand from the command line, and why it cannot obey all rules or serve all of the demand."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
+from proteus_cli.cli import console
 from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.demand import check_demand, parse_demand
+from proteus_cli.domain.fleet import fleet_of
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.analysis.conflict import smallest_conflict
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.trace import read_trace
+from proteus_cli.store import Workspace
+from proteus_cli.store.sharing import with_sharing
 from proteus_cli.units import counted, format_rate
 
 NEGLIGIBLE_FRAC = 1e-4  # of the demand: a smaller shortfall is the solver's rounding
 FAMILIES_NAMED = 5  # in a warning
 ROUNDING_FRAC = 1e-6  # of the relative accuracy
+
+
+def profiles_to_plan_for(
+    workspace: Workspace, fleet: str | None, hosts: Collection[str] | None = ()
+) -> Mapping[str, Profile]:
+    """The profiles of the devices to plan for, with what sharing costs. ``hosts`` as from `known_hosts`."""
+    profiles = workspace.profiles()
+    return with_sharing(workspace, _of_hosts(profiles, hosts) if fleet is None else fleet_of(profiles, fleet))
+
+
+def _of_hosts(profiles: Mapping[str, Profile], hosts: Collection[str] | None) -> Mapping[str, Profile]:
+    """The profiles of this machine and of ``hosts`` (None: of any), else all; says which are left out."""
+    if hosts is None:
+        return profiles
+    used = {device: each for device, each in profiles.items() if not each.device.host or each.device.host in hosts}
+    others = ", ".join(dict.fromkeys(each.device.host for device, each in profiles.items() if device not in used))
+    if not used:
+        console.say(f"only hosts have profiles ({others}), so the plan is for them: serve it with `--cluster`")
+        return profiles
+    if others:
+        how = "`--cluster` of `proteus plan` plans for hosts, `proteus devices forget HOST` removes them"
+        console.say(f"left out the profiles of {others}: {how}")
+    return used
 
 
 def wanted_demand(text: str | None, trace: Path | None, catalog: Catalog) -> dict[str, float]:

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.memory import memory_limits
+from proteus_cli.cli.workflows.planning import profiles_to_plan_for
 from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
 from proteus_cli.control.policies import Policy, batcher_named, policies_named
-from proteus_cli.domain.fleet import fleet_of
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.report import Report
@@ -45,9 +45,10 @@ class SimulationOptions:
         return simulated(scenario, self._policies(policies))
 
     def _profiles(self, workspace: Workspace, plan: Plan | None) -> Mapping[str, Profile]:
-        """The profiles of what is simulated: those of a plan's devices, or of a fleet."""
-        profiles = fleet_of(workspace.profiles(), self.fleet) if plan is None else workspace.profiles_of(plan)
-        return with_sharing(workspace, profiles)
+        """The profiles of what is simulated: those of a plan's devices, else those that `proteus plan` plans for."""
+        if plan is None:
+            return profiles_to_plan_for(workspace, self.fleet)
+        return with_sharing(workspace, workspace.profiles_of(plan))
 
     def _conditions(self, profiles: Mapping[str, Profile]) -> Conditions:
         if self.memory and not any(each.memory_bytes for profile in profiles.values() for each in profile.variants):

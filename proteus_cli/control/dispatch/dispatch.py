@@ -6,6 +6,7 @@ One class, though a long one: each of these steps changes the queues of families
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from proteus_cli.arrays import Ints
@@ -16,6 +17,7 @@ from proteus_cli.control.decision import (
     Admitted,
     BeyondHosts,
     Decision,
+    Delegate,
     Drop,
     Effects,
     Host,
@@ -31,8 +33,17 @@ from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
-from proteus_cli.control.dispatch.work_selector import WorkSelector, takes_standby
-from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WorkerState, WorkSource, sources_of
+from proteus_cli.control.dispatch.queues.host_class import HostClass
+from proteus_cli.control.dispatch.work_selector import WorkSelector
+from proteus_cli.control.dispatch.workers import (
+    NOBODY,
+    AccuracyTier,
+    WorkerState,
+    WorkSource,
+    sources_of,
+    takes_standby,
+    warm_sources,
+)
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -108,7 +119,8 @@ class Dispatch:
                 limit_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
                 is_over = before_rows and before_rows + rows > limit_rows
-                if is_over and family.waiting_rows + rows > tier.rows_at_once(due_s - now_s):
+                is_over = is_over and family.waiting_rows + rows > tier.rows_at_once(due_s - now_s)
+                if is_over and (family.waiting_rows or self._selector.next_warm(tier, request, now_s) is None):
                     _count_given_up(family, tier, rows, due_s - now_s)
                     return Refused(retry_after_s(before_rows, tier.capacity_qps))
         family.rows += rows
@@ -116,7 +128,8 @@ class Dispatch:
         if owner.free:
             return next(iter(owner.free.values()))
         waiting = tier.waiting
-        if not self._is_shared or tier.is_full or (waiting is not None and waiting.goes_on(request, owner, now_s)):
+        goes_on = tier.is_full or (waiting is not None and waiting.goes_on(request, owner, now_s))
+        if not self._is_shared or (goes_on and (rows == 1 or not tier.warm)):
             return NOBODY
         return self._next_worker(family, tier, tier.queue.queues_of(owner)[request.level], now_s)
 
@@ -245,7 +258,9 @@ class Dispatch:
                 return batching
         if best is not None:
             return self._launch(worker, *best, now_s)
-        return WaitUntil(wake_s) if wake_s < math.inf else self._decide_foreign(worker, now_s)
+        return self._decide_warm(worker, now_s) or (
+            WaitUntil(wake_s) if wake_s < math.inf else self._decide_foreign(worker, now_s)
+        )
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
         """A batch has ended after ``took_s``, or failed (None): a slot of its worker is idle again.
@@ -320,15 +335,16 @@ class Dispatch:
         """Empty all queues and return what was in them, for a driver that stops."""
         return tuple(self._uncount([request for family in self._families.values() for request in family.drain()]))
 
-    def host(self, hosted: Sequence[Host], foreign: Sequence[Host]) -> Sequence[Request]:
+    def host(self, hosted: Sequence[Host], foreign: Sequence[Host], warm: Sequence[Host] = ()) -> Sequence[Request]:
         """From now on workers host ``hosted``, which share anew what waits; returns what none of them may answer.
 
-        ``foreign`` standbys answer the overflow of a shared queue.
+        ``foreign`` standbys answer the overflow of a shared queue. They and the ``warm`` ones, which are on devices
+        that host their family, answer what no host can in its time.
         """
         unhosted: list[Request] = []
         for name, family in self._families.items():
             hosts = [host for host in hosted if host.family == name]
-            others = [host for host in foreign if host.family == name] if self._is_shared else []
+            others = [host for host in (*foreign, *warm) if host.family == name] if self._is_shared else []
             unhosted += family.rehost(hosts, others, self.cascades.by_first, self._workers)
         self._assign_sources()
         return self._uncount(unhosted)
@@ -353,11 +369,13 @@ class Dispatch:
         """A worker's phase or slowdown has changed: count the capacity of its families anew."""
         for source in worker.by_class:
             source.tier.count(source.hosted, source.host_class, worker)
+        for each, host in worker.warm.items():
+            each.count(host, *worker.slowdowns)
 
     def _beyond_hosts(
         self, family: FamilyState, tier: AccuracyTier, request: Request, now_s: float
     ) -> BeyondHosts | None:
-        """Why no host could answer a request in time, even when idle; None where one could, or none is there."""
+        """Why no host could answer a request in time, even when idle; None where a standby could, or none is there."""
         due_s, rows = self._batcher.due_s(request), request.rows
         max_rows = tier.max_rows_within(due_s - now_s, rows)
         if max_rows >= rows:
@@ -376,7 +394,7 @@ class Dispatch:
             return TooManyRows(max_rows, least_s) if max_rows else NeverInTime(least_s)
         if not time_s < of_hosts_s < math.inf or tier.is_lost:
             return None
-        if any(takes_standby(request, each) and each.latency(rows) <= time_s for each in tier.standbys):
+        if any(takes_standby(request, each.host) and each.host.latency(rows) <= time_s for each in tier.warm):
             return None
         family.counts.arrived(rows, now_s)  # it is demand
         return OtherPlanNeeded(of_hosts_s / answered_frac, RETRY_WITHOUT_CAPACITY_S)
@@ -392,7 +410,13 @@ class Dispatch:
     def _assign_sources(self) -> None:
         """Each worker has a source for each level of each tier that it takes from."""
         own, foreign = _sources_by_device(self._changed_tiers())
+        warm = defaultdict[str, dict[HostClass, Host]](dict)
+        for family in self._families.values():
+            for each in family.warm:
+                for host in each.hosts:
+                    warm[host.device][each] = host
         for device, worker in self._workers.items():
+            worker.warm = warm[device]
             worker.take_from(own[device], foreign[device])
 
     def _assign_sources_of(self, tier: AccuracyTier) -> None:
@@ -456,6 +480,20 @@ class Dispatch:
             return IDLE
         return self._decide_ahead(worker, worker.in_flight, now_s)
 
+    def _decide_warm(self, worker: WorkerState, now_s: float) -> Launch | Delegate | None:
+        """What a worker with nothing else to start does for requests that no host can answer in time.
+
+        Where a free device has a better standby for one of them, that device is asked.
+        """
+        delegate: Delegate | None = None
+        for tier in [tier for name in worker.families for tier in self._families[name].tiers if tier.warm]:
+            for source in warm_sources(tier):
+                by_warm = self._selector.by_warm(worker, source, now_s)
+                if isinstance(by_warm, Start):
+                    return self._launch(worker, source, by_warm, now_s)
+                delegate = delegate or by_warm
+        return delegate
+
     def _decide_foreign(self, worker: WorkerState, now_s: float) -> Decision:
         """What a worker does for which nothing waits: a batch of another family's overflow, the most urgent."""
         best: tuple[WorkSource, Start] | None = None
@@ -487,13 +525,21 @@ class Dispatch:
         return self._launch(worker, source, start, start_s, is_ahead=True)
 
     def _next_worker(self, family: FamilyState, tier: AccuracyTier, queue: DeadlineQueue, now_s: float) -> Admitted:
-        """Ask one free worker about a queue in which requests wait; one with a foreign standby about the overflow."""
+        """Ask one free worker about a queue in which requests wait; one with a standby about what only that can answer.
+
+        That is the first request where no host has the time for it, and the overflow.
+        """
         asked = tier.next_worker(queue, self._batcher.due_s, now_s)
-        if asked is NOBODY and tier.foreign:
+        if asked is not NOBODY or not tier.warm:
+            return asked
+        by_warm = self._selector.next_warm(tier, queue.head(), now_s)
+        if by_warm is not None:
+            return by_warm[1]
+        if tier.foreign:
             queues, own_rows = tier.queue.queues_of(tier.classes[0]), family.rows - family.foreign_rows
             left_s = self._selector.left_s_of_overflow(tier, queues.values(), own_rows, now_s)
             return tier.next_foreign(left_s) if left_s > 0 else NOBODY
-        return asked
+        return NOBODY
 
     def _rows_of(self, source: WorkSource) -> int:
         """Rows of the family that wait, or run on its own devices."""
@@ -503,7 +549,9 @@ class Dispatch:
     def _launch(
         self, worker: WorkerState, source: WorkSource, start: Start, start_s: float, *, is_ahead: bool = False
     ) -> Launch:
-        if source.overflow is not None:
+        if start.standby is not None:
+            source = replace(source, hosted=start.standby)
+        elif source.overflow is not None:
             source, start = self._selector.or_overflow(worker, source, start, self._rows_of(source), start_s)
         hosted = source.hosted
         if source.is_only:

@@ -7,6 +7,7 @@ from proteus_cli.control.decision import Host, Unfit
 from proteus_cli.control.dispatch.fitness import Fitness, Routes
 from proteus_cli.control.dispatch.patience import Patience
 from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue
+from proteus_cli.control.dispatch.queues.host_class import HostClass, classes_of
 from proteus_cli.control.dispatch.twins import Twins, standing_for_both, without_overflow_by
 from proteus_cli.control.dispatch.workers import AccuracyTier, WorkerState
 from proteus_cli.control.replanning.demand import Counts
@@ -50,6 +51,7 @@ class FamilyState:
         self._fitness = Fitness()
         self.twins: Twins | None = None
         self._foreign: Sequence[Host] = ()
+        self.warm: Sequence[HostClass] = ()
         self._tiers: dict[int, AccuracyTier] = {self._fitness.everyone: self.base}  # by the set of their hosts
         self._deferred_tiers: dict[int, AccuracyTier] = {}
         self.tiers: tuple[AccuracyTier, ...] = (self.base,)  # those that are open, the base first
@@ -157,11 +159,11 @@ class FamilyState:
     # --- hosts and tiers
 
     def rehost(
-        self, hosts: Sequence[Host], foreign: Sequence[Host], routes: Routes, workers: Mapping[str, WorkerState]
+        self, hosts: Sequence[Host], standbys: Sequence[Host], routes: Routes, workers: Mapping[str, WorkerState]
     ) -> list[Request]:
         """From now on ``hosts`` share what waits, with cascades; returns the requests that none of them may answer.
 
-        ``foreign`` are the foreign standbys of the family.
+        ``standbys`` are the foreign ones of the family, and those on devices that host it.
         """
         moved = [request for tier in self.tiers if tier is not self.base for request in tier.queue.drain()]
         twins = self.twins
@@ -176,12 +178,15 @@ class FamilyState:
             self.base.queue.remove(request)
             moved.append(request)
         prefers_accuracy = all(host.preference_rank is None for host in hosts)
-        self._foreign = foreign if hosts and prefers_accuracy else ()
+        standbys = standbys if hosts and prefers_accuracy else ()
+        self._foreign = [host for host in standbys if host.is_foreign]
+        self.warm = _counted(standbys, workers)
         unhosted = self.base.queue.rehost(hosts)
         self._tiers, self._deferred_tiers, self.tiers = {self._fitness.everyone: self.base}, {}, (self.base,)
         for host in [host for host, rows in self.running.items() if not rows]:
             del self.running[host]
-        self.base.use(workers, self.running, self._foreign_but(twins.new if twins is not None else ""))
+        other = twins.new if twins is not None else ""
+        self.base.use(workers, self.running, self._foreign_but(other), self._warm_but(other))
         if self._fitness.canary:  # also while no request is a canary: shadows run there
             self._open(self._fitness.canary, workers, is_of_canaries=True)
         for request in moved:
@@ -238,8 +243,9 @@ class FamilyState:
         hosts, foreign = self._fitness.hosts(fit), list[Host]()
         if self.twins is not None and tier.has_overflow:
             hosts, foreign = without_overflow_by(hosts, self.twins.old), self._foreign_but(self.twins.old)
+        other = "" if self.twins is None else self.twins.old if is_of_canaries else self.twins.new
         tier.queue.rehost(hosts)
-        tier.use(workers, self.running, foreign)
+        tier.use(workers, self.running, foreign, () if is_of_deferred else self._warm_but(other))
         (self._deferred_tiers if is_of_deferred else self._tiers)[fit] = tier
         self.tiers += (tier,)
         return tier
@@ -247,6 +253,9 @@ class FamilyState:
     def _foreign_but(self, variant: str) -> list[Host]:
         """The foreign standbys but those of a variant, which is that of the other arm."""
         return [host for host in self._foreign if host.variant != variant]
+
+    def _warm_but(self, variant: str) -> list[HostClass]:
+        return [each for each in self.warm if each.host.variant != variant]
 
     def _has_new(self, hosts: Sequence[Host], workers: Mapping[str, WorkerState]) -> bool:
         """The new version of twins serves somewhere."""
@@ -269,3 +278,15 @@ class FamilyState:
 
 def _has(hosts: Sequence[Host], variant: str, workers: Mapping[str, WorkerState]) -> bool:
     return any(host.variant == variant and workers[host.device].is_serving for host in hosts)
+
+
+def _counted(standbys: Sequence[Host], workers: Mapping[str, WorkerState]) -> tuple[HostClass, ...]:
+    """Their classes, which count the workers of their devices."""
+    classes = classes_of(standbys)
+    for each in classes:
+        for host in each.hosts:
+            worker = workers[host.device]
+            each.count(host, *worker.slowdowns)
+            if worker.free > 0:
+                each.free[host.device] = worker.ask_self
+    return classes

@@ -61,8 +61,6 @@ def standing_for_both(hosts: Sequence[Host], twins: Twins) -> list[Host]:
     }
     without_share = {each[0].variant for each in (of_old, of_new) if each and not sum(h.capacity_qps for h in each)}
     other_on = {h.device: h for h in (*of_old, *of_new) if h.variant not in without_share}
-    versions = {twins.old, twins.new}
-    hosts = [replace(h, warm=tuple(w for w in h.warm if w.variant not in versions)) if h.warm else h for h in hosts]
     return [
         _with_share_of(host, other_on.get(host.device))
         if host.variant in without_share

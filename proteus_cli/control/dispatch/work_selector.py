@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
 from itertools import chain, islice
 
 from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
-from proteus_cli.control.decision import Delegate, Drop, Host
+from proteus_cli.control.decision import Admitted, Delegate, Drop, Host
 from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
+from proteus_cli.control.dispatch.queues.host_class import HostClass
 from proteus_cli.control.dispatch.queues.waiting_worker import WaitingWorker
-from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WorkerState, WorkSource
-from proteus_cli.domain.request import ANY_CANARY, Request
+from proteus_cli.control.dispatch.workers import NOBODY, AccuracyTier, WorkerState, WorkSource, takes_standby
+from proteus_cli.domain.request import Request
 
 
 class WorkSelector:
@@ -48,11 +48,15 @@ class WorkSelector:
         batching = self._earliest(worker, source, quota, now_s)
         if isinstance(batching, Start) and not batching.place:
             return batching
+        by_warm = self.by_warm(worker, source, now_s)
+        if isinstance(by_warm, Start):
+            return by_warm
         hopeless = self._hopeless(source, now_s)
         if hopeless:
-            by_warm = self._by_warm(worker, source, now_s)
-            return by_warm or self._by_standby(worker, source, now_s, before=hopeless) or _drop(source, hopeless)
-        return self._delegate(worker, source, now_s) if isinstance(batching, CannotMeetDeadline) else batching
+            return self._by_standby(worker, source, now_s, before=hopeless) or _drop(source, hopeless)
+        if isinstance(batching, CannotMeetDeadline):
+            return None if by_warm is not None else self._delegate(worker, source, now_s)
+        return batching
 
     def or_overflow(
         self, worker: WorkerState, source: WorkSource, start: Start, rows: int, now_s: float
@@ -63,10 +67,8 @@ class WorkSelector:
         """
         if source.overflow is None:
             return source, start
-        by_standby = start if start.standby is not None else self.overflow_batch(worker, source, rows, now_s)
-        if by_standby is None:
-            return source, start
-        return replace(source.overflow, hosted=by_standby.standby or source.overflow.hosted), by_standby
+        by_standby = self.overflow_batch(worker, source, rows, now_s)
+        return (source, start) if by_standby is None else (source.overflow, by_standby)
 
     def overflow_batch(self, worker: WorkerState, source: WorkSource, rows: int, now_s: float) -> Start | None:
         """A batch of the standby for the overflow, where more waits than active variants can answer in time.
@@ -165,18 +167,35 @@ class WorkSelector:
             return None
         return Start(start.rows, start.place, own.hosted)
 
-    def _by_warm(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | None:
-        """A batch of the most accurate warm variant of the device that answers the first request in time."""
-        head, queues = source.queue.head(), source.family_queue.queues_of(source.host_class).values()
-        waiting = sum([each.rows for each in queues])
-        for standby in source.hosted.warm if source.overflow is not None else ():
-            batching = self._batcher.decide(head, waiting, standby, now_s, worker.slowdown.factor)
-            if isinstance(batching, CannotMeetDeadline):
-                continue
-            rows = batching.rows if isinstance(batching, Start) else head.rows
-            if all(takes_standby(each, standby) for queue in queues for each in islice(queue, rows)):
-                return Start(rows, 0, standby)
-        return None
+    def next_warm(self, tier: AccuracyTier, head: Request, now_s: float) -> tuple[HostClass, Admitted] | None:
+        """The most accurate standbys by which a free device answers a request that no host has the time for."""
+        left_s = self._batcher.due_s(head) - now_s
+        return None if tier.is_timely(head.rows, left_s) else tier.next_warm(head, left_s)
+
+    def by_warm(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | Delegate | None:
+        """What is done about the first request of a source by the most accurate standby that answers it in time.
+
+        None where a host has the time for it, or no free device such a standby. Another device is asked where that has
+        the most accurate one.
+        """
+        head, left_s = source.queue.head(), self._batcher.due_s(source.queue.head()) - now_s
+        found = self.next_warm(source.tier, head, now_s)
+        if found is None:
+            return None
+        host_class, ask_it = found
+        standby, queues = host_class.host, source.family_queue.queues_of(source.host_class).values()
+        waiting = [each for each in queues if each.rows]
+        first = chain.from_iterable(islice(each, standby.max_batch) for each in waiting)
+        takes_all = all(takes_standby(each, standby) for each in first)
+        if not takes_all and len(waiting) > 1:
+            return None
+        slowdown = worker.slowdown_at(standby)
+        is_able = worker.device in host_class.free and slowdown * standby.least_latency(head.rows) <= left_s
+        if not is_able and ask_it is not worker.ask_self:
+            return Delegate(ask_it.devices[0])
+        rows = sum([each.rows for each in waiting]) if takes_all else head.rows
+        batching = self._batcher.decide(head, rows, standby, now_s, slowdown)
+        return Start(batching.rows if isinstance(batching, Start) else head.rows, 0, worker.warm[host_class])
 
     def _earliest(self, worker: WorkerState, source: WorkSource, quota: int, now_s: float) -> Batching:
         """The largest batch of ``quota`` rows or fewer that is in time, from the earliest request from which it is.
@@ -288,12 +307,13 @@ class WorkSelector:
         return Delegate(next_worker.devices[0])
 
     def _hopeless(self, source: WorkSource, now_s: float) -> int:
-        """How many of the first requests not even the fastest workers can make, each alone."""
+        """How many of the first requests not even the fastest workers can make, each alone, nor a standby."""
         queue, serving = source.queue, [each for each in source.tier.classes if each.serving]
         for place, request in enumerate(queue):
             fastest = min(serving, key=lambda each: each.least_s(request.rows), default=source.host_class)
             batching = self._batcher.decide(request, request.rows, fastest.host, now_s, fastest.least_slowdown)
-            if not isinstance(batching, CannotMeetDeadline):
+            left_s = self._batcher.due_s(request) - now_s
+            if not isinstance(batching, CannotMeetDeadline) or source.tier.is_timely_by_warm(request, left_s):
                 return place
         return len(queue)
 
@@ -308,12 +328,6 @@ class WorkSelector:
 def _as_if_s(worker: WorkerState, now_s: float) -> float:
     """What is cut short ends just in time, so the way of its answer is missing: as if it were later by that."""
     return now_s + worker.answer_way.mostly_s
-
-
-def takes_standby(request: Request, standby: Host) -> bool:
-    """Whether a standby for the overflow keeps what a request asks for; canaries ask for nothing by being that."""
-    asks_more = request.bounds is not None and request.bounds != ANY_CANARY
-    return not asks_more and request.min_accuracy <= standby.accuracy
 
 
 def _drop(source: WorkSource, count: int) -> Drop:

@@ -1,7 +1,7 @@
 """The state of each worker, and the queues that it takes from."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
@@ -15,7 +15,7 @@ from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue
 from proteus_cli.control.dispatch.queues.host_class import HostClass, classes_of, spared_qps
 from proteus_cli.control.dispatch.queues.waiting_worker import WaitingWorker
-from proteus_cli.domain.request import Request
+from proteus_cli.domain.request import ANY_CANARY, Request
 
 NOBODY = Admitted(())
 _IS_RESERVED = attrgetter("is_reserved")
@@ -29,9 +29,9 @@ class AccuracyTier:
     ``batch_rows`` together, and ``usual_qps`` at their slowdowns as they are; ``slowdown`` is their mean, weighted by
     capacity. ``least_row_s`` is what the fastest host takes to answer one row, as profiled; infinite where there is
     none. Where the tier ``has_overflow``, the capacity is that with the standbys for it on these devices; classes
-    of ``foreign`` ones answer it, too; ``standbys`` has one of each kind of both. A tier ``is_lost`` where all of its
-    devices are lost. ``running`` counts rows in batches of a tier that not all hosts of the family belong to, on its
-    ``placements`` (device and variant).
+    of ``foreign`` ones answer it, too. What no host can answer in time, ``warm`` classes of standbys answer, the most
+    accurate first. A tier ``is_lost`` where all of its devices are lost. ``running`` counts rows in batches of a tier
+    that not all hosts of the family belong to, on its ``placements`` (device and variant).
     ``asked`` is whom `next_worker` named last, and ``waiting``, if that one waits, for how long no arrival matters to
     it; ``is_full`` where it found nobody free, not even with a foreign standby. All hold until something has `changed`.
     Deferred requests have tiers of their own, each ``is_of_deferred``. A tier ``is_of_canaries`` where the new version
@@ -47,7 +47,7 @@ class AccuracyTier:
     placements: frozenset[tuple[str, str]] = frozenset()
     has_reserved: bool = False
     foreign: tuple[HostClass, ...] = ()
-    standbys: tuple[Host, ...] = ()
+    warm: tuple[HostClass, ...] = ()
     running: int = 0
     capacity_qps: float = 0.0
     usual_qps: float = 0.0
@@ -61,18 +61,21 @@ class AccuracyTier:
     _lost: set[Host] = field(default_factory=set)
 
     def use(
-        self, workers: "Mapping[str, WorkerState]", running: Mapping[Host, int], foreign: Sequence[Host] = ()
+        self,
+        workers: "Mapping[str, WorkerState]",
+        running: Mapping[Host, int],
+        foreign: Sequence[Host] = (),
+        warm: Iterable[HostClass] = (),
     ) -> None:
         """Count the workers of the queue's hosts from now on; they have so many rows ``running``.
 
-        ``foreign`` standbys answer the overflow, too.
+        ``foreign`` standbys answer the overflow, too; ``warm`` ones what no host can in its time.
         """
         self.classes, self.foreign, self._lost = self.queue.classes, classes_of(foreign), set()
+        self.warm = tuple(warm)
         self.placements = frozenset((host.device, host.variant) for host in self.queue.hosts)
         self.running = sum(rows for host, rows in running.items() if (host.device, host.variant) in self.placements)
         self.has_reserved = any(each.is_reserved for each in self.classes)
-        own = [host.overflow for host in self.queue.hosts if host.overflow is not None] if self.has_overflow else []
-        self.standbys = tuple({(each.variant, id(each.latency)): each for each in (*own, *foreign)}.values())
         self.changed()
         spared = spared_qps(self.queue.hosts, {host.device: workers[host.device].slots for host in self.queue.hosts})
         for each in self.classes:
@@ -178,6 +181,20 @@ class AccuracyTier:
                 found += each.capacity_qps / each.serving * (each.free_parts + sum(slots))
         return found
 
+    def next_warm(self, request: Request, left_s: float) -> tuple[HostClass, Admitted] | None:
+        """The most accurate standbys that a free device answers a request by in that time, and that device."""
+        for each in self.warm:
+            if each.free and takes_standby(request, each.host):
+                able = each.free_within(left_s, request.rows)
+                if able is not None:
+                    return each, able
+        return None
+
+    def is_timely_by_warm(self, request: Request, left_s: float) -> bool:
+        """A standby that serves has an answer to a request in that time, where its device has nothing else to do."""
+        rows = request.rows
+        return any(e.serving and takes_standby(request, e.host) and e.least_s(rows) <= left_s for e in self.warm)
+
     def next_foreign(self, left_s: float) -> Admitted:
         """Ask one free device with a foreign standby that answers a row in that time, the most accurate, or nobody."""
         for each in self.foreign:
@@ -187,7 +204,7 @@ class AccuracyTier:
 
     def _count(self, host: Host, host_class: HostClass, worker: "WorkerState") -> None:
         self.changed()
-        host_class.count(host, worker.slowdown if worker.is_serving else None, worker.stage_slowdown)
+        host_class.count(host, *worker.slowdowns)
         if host.is_foreign:  # it does not keep the tier from being lost
             return
         if worker.phase is WorkerPhase.LOST:
@@ -234,6 +251,26 @@ class WorkSource:
         return due_s < other.queue.at(other_place).deadline_s - other.second_s
 
 
+def warm_sources(tier: AccuracyTier) -> Iterator[WorkSource]:
+    """One source for each level at which requests wait, for whichever standby answers them."""
+    first = tier.warm[0]
+    queues = tier.queue.queues_of(first)
+    for level, queue in queues.items():
+        if queue.rows:
+            yield WorkSource(first.host, first, tier, tier.queue, level, queue, len(queues) == 1, 0.0)
+
+
+def takes_standby(request: Request, standby: Host) -> bool:
+    """Whether a standby keeps what a request asks for; what it takes of energy is not known before its batch."""
+    bounds = request.bounds
+    if request.min_accuracy > standby.accuracy:
+        return False
+    if bounds is None or bounds == ANY_CANARY:
+        return True
+    is_accurate = bounds.min_expected_accuracy <= standby.accuracy
+    return is_accurate and not bounds.is_energy_limited and bounds.accepts(standby.variant)
+
+
 def sources_of(hosted: Host, host_class: HostClass, tier: AccuracyTier) -> list[WorkSource]:
     """One source for each level of priority."""
     queues = tier.queue.queues_of(host_class)
@@ -259,7 +296,8 @@ class WorkerState:
     none; the classes of its hosts know whether there are any.
     ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker.
     Of ``sources`` it takes first; of ``foreign_sources``, for foreign standbys on its device, only where these are
-    empty; ``by_class`` has one of each class of both. It ``has_one_queue`` where both together are one source, of the
+    empty; ``by_class`` has one of each class of both. ``warm`` are the standbys on its device by class, and
+    ``families`` those of all of these. It ``has_one_queue`` where both together are one source, of the
     only level.
 
     Capacity goes by ``slowdown``: what batches take in place of what any of their size takes. Of multi-exit models,
@@ -283,6 +321,8 @@ class WorkerState:
     foreign_sources: tuple[WorkSource, ...] = ()
     all_sources: tuple[WorkSource, ...] = ()
     by_class: tuple[WorkSource, ...] = ()
+    warm: Mapping[HostClass, Host] = field(default_factory=dict)
+    families: tuple[str, ...] = ()
     has_one_queue: bool = False
     _classes: tuple[HostClass, ...] = ()
     _tiers: tuple[AccuracyTier, ...] = ()
@@ -308,10 +348,16 @@ class WorkerState:
         self.all_sources = (*sources, *foreign)
         self.has_one_queue = [each.is_only for each in self.all_sources] == [True]
         self.by_class = tuple({source.host_class: source for source in self.all_sources}.values())
-        self._classes = tuple(source.host_class for source in self.by_class)
+        self._classes = (*(source.host_class for source in self.by_class), *self.warm)
+        self.families = tuple(dict.fromkeys(each.host.family for each in self._classes))
         self._tiers = tuple(dict.fromkeys(source.tier for source in self.all_sources))
         self._foreign = tuple(dict.fromkeys(source.host_class for source in foreign))
         self._counted_part = self.free_part
+
+    @property
+    def slowdowns(self) -> tuple[SlowdownEstimator | None, StageSlowdown]:
+        """How slowed it is, as classes count it; no slowdown where it does not serve."""
+        return self.slowdown if self.is_serving else None, self.stage_slowdown
 
     def slowdown_at(self, hosted: Host) -> float:
         """What deadlines go by there: a factor of its least latency."""

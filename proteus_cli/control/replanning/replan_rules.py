@@ -9,6 +9,7 @@ from proteus_cli.control.replanning.loss_curves import HISTORY_S, loss_curves
 from proteus_cli.domain.demand import Demand, Forecast
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan_changes.change_text import gain_text
 
 UNKNOWN_SLACK_FRAC = 0.5  # of the SLO: what queries may wait where it isn't known which batches will run
 NOTABLE_SLOWDOWN = 1.05  # a smaller one is not worth a word in the reason
@@ -28,6 +29,10 @@ class ReplanRequest:
     without: Outages = NONE_OUT
     is_routine: bool = False
     is_urgent: bool = False
+
+    def reason_of(self, before: Plan, after: Plan) -> str:
+        """The reason of the change to ``after``, with what is gained where the demand has not surely changed."""
+        return f"{self.reason}: {gain_text(before, after)}" if self.is_routine else self.reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +155,7 @@ class ForecastRule:
                 )
         is_due = served_s >= self.settle_s and context.now_s - context.asked_s >= self.refresh_s
         if is_due and not self._is_idle(context):
-            reason = f"better for the last {min(served_s, HISTORY_S):.0f} s"
+            reason = f"the demand of the last {min(served_s, HISTORY_S):.0f} s"
             return ReplanRequest(self.target_demand(context), reason, is_routine=True)
         return None
 

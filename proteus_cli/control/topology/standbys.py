@@ -262,12 +262,11 @@ class Standbys:
             return None
         return replace(fastest.host, device=host.device)
 
-    def warm_for(self, host: Host, standbys: Collection[VariantKey]) -> tuple[Host, ...]:
-        """All ``standbys`` of the family on the device of a host that plans may place, the most accurate first."""
-        loadable = self._memory[host.device].loadable
-        found = (loadable[key].host for key in sorted(standbys) if key.family == host.family and key in loadable)
-        warm = (replace(each, device=host.device) for each in found if each is not None)
-        return tuple(sorted(warm, key=lambda each: -each.accuracy))
+    def warm_on(self, device: str, standbys: Collection[VariantKey], families: Container[str]) -> list[Host]:
+        """The ``standbys`` of a device that plans may place there and that are of these families."""
+        loadable = self._memory[device].loadable if device in self._memory else {}
+        found = (loadable[key].host for key in sorted(standbys) if key.family in families and key in loadable)
+        return [replace(host, device=device) for host in found if host is not None]
 
     def loadable(self, device: str, key: VariantKey) -> Loadable:
         """What loading a variant on a device takes. Raises `KeyError` where it cannot be loaded there."""

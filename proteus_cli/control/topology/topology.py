@@ -1,5 +1,6 @@
 """What there is to serve with: devices and engines that can be used, the plan in force, and what each device hosts."""
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -47,7 +48,7 @@ class Topology:
         self.loads_beside = False
         self._overflow: Mapping[Host, Host] = {}
         self._foreign: Sequence[Host] = ()
-        self._warm: Mapping[Host, tuple[Host, ...]] = {}
+        self._warm: Sequence[Host] = ()
 
     @property
     def devices(self) -> Collection[str]:
@@ -210,9 +211,8 @@ class Topology:
 
     def _use_standbys(self) -> tuple[str, ...]:
         """Standbys have changed: from now on, those that there are answer the overflow. Returns the workers to ask."""
-        now, before = (self._overflow_of(), self._foreign_of()), (self._overflow, self._foreign)
-        warm = {host: self._standbys.warm_for(host, self.steps.standbys[host.device]) for host in now[0]}
-        if warm == self._warm and _known_to_dispatch(*now) == _known_to_dispatch(*before):
+        now = self._overflow_of(), (*self._foreign_of(), *self._warm_of())
+        if _known_to_dispatch(*now) == _known_to_dispatch(self._overflow, (*self._foreign, *self._warm)):
             return ()
         unhosted = self._host()
         assert not unhosted  # noqa: S101 - what is active has not changed, and it may answer all that waits
@@ -230,10 +230,11 @@ class Topology:
 
     def _host(self) -> Sequence[Request]:
         """Have what is hosted now share what waits, each host with its standby for the overflow; returns as `host`."""
-        self._overflow, self._foreign = overflow, foreign = self._overflow_of(), self._foreign_of()
-        self._warm = warm = {host: self._standbys.warm_for(host, self.steps.standbys[host.device]) for host in overflow}
-        hosted = [replace(h, overflow=overflow[h], warm=warm[h]) if h in overflow else h for h in self.steps.hosted]
-        return self._dispatch.host(hosted, foreign)
+        self._overflow, self._foreign, self._warm = overflow, foreign, warm = (
+            self._overflow_of(), self._foreign_of(), self._warm_of(),
+        )  # fmt: skip
+        hosted = [replace(h, overflow=overflow[h]) if h in overflow else h for h in self.steps.hosted]
+        return self._dispatch.host(hosted, foreign, warm)
 
     def _overflow_of(self) -> dict[Host, Host]:
         standbys = self.steps.standbys
@@ -242,15 +243,23 @@ class Topology:
         return {host: each for host, each in found.items() if each is not None}
 
     def _foreign_of(self) -> Sequence[Host]:
-        hosted_on = dict[str, list[Host]]()
-        for host in self.steps.hosted:
-            hosted_on.setdefault(host.device, []).append(host)
+        hosted_on = self._hosted_on()
         standbys = self.steps.standbys.items()
         return [
-            host
-            for device, keys in standbys
-            for host in self._standbys.foreign_on(device, keys, hosted_on.get(device, []))
+            host for device, keys in standbys for host in self._standbys.foreign_on(device, keys, hosted_on[device])
         ]
+
+    def _warm_of(self) -> Sequence[Host]:
+        """The standbys on devices that host their family."""
+        families = {device: {host.family for host in hosts} for device, hosts in self._hosted_on().items()}
+        standbys = [(device, keys) for device, keys in self.steps.standbys.items() if device in families]
+        return [host for device, keys in standbys for host in self._standbys.warm_on(device, keys, families[device])]
+
+    def _hosted_on(self) -> defaultdict[str, list[Host]]:
+        found = defaultdict[str, list[Host]](list)
+        for host in self.steps.hosted:
+            found[host.device].append(host)
+        return found
 
 
 def _known_to_dispatch(overflow: Mapping[Host, Host], foreign: Iterable[Host]) -> Collection[object]:

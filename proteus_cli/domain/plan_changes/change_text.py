@@ -36,6 +36,14 @@ def hosting_text(
     return "; ".join(texts) or "the same variants"
 
 
+def gain_text(before: Plan, after: Plan) -> str:
+    """``"accuracy 96.57 % → 97.01 % at 650 → 700 qps"``: what each plan expects of the demand that it was made for."""
+    expected = (plan.effective_accuracy for plan in (before, after))
+    accuracies = ("none" if each is None else f"{each * 100:.2f} %" for each in expected)
+    demands = dict.fromkeys(f"{sum(plan.demand_qps.values()):.0f}" for plan in (before, after))
+    return f"accuracy {' → '.join(accuracies)} at {' → '.join(demands)} qps"
+
+
 @dataclass(frozen=True, slots=True)
 class _Swap:
     """Variants of a device before and after, and whether any that came was loaded, or any stood by."""

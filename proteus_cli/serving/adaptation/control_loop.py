@@ -226,7 +226,12 @@ class ControlLoop:
                 else:
                     solve_s = plan.solver.solve_s
                     await self._deploy(
-                        plan, "demand", wanted.reason, start_s=start_s, solve_s=solve_s, before_switch=require_wanted
+                        plan,
+                        "demand",
+                        wanted.reason_of(before, plan),
+                        start_s=start_s,
+                        solve_s=solve_s,
+                        before_switch=require_wanted,
                     )
             except _NotWantedError as why_not:
                 log.info("dropped a new plan (%s): %s", wanted.reason, why_not)

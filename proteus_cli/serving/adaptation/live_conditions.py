@@ -25,7 +25,7 @@ from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.conditions.reach import reach, reach_in
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.stages.progress import values_by_exit
-from proteus_cli.errors import ArtefactError, BadRequest, Conflict, EngineError, Forbidden, NotReady, Unprocessable
+from proteus_cli.errors import ArtefactError, BadRequest, Conflict, EngineError, NotReady, Unprocessable
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.kept_conditions import KeptCondition, KeptConditions, of_catalog
@@ -78,10 +78,7 @@ class FamilyConditions(msgspec.Struct, frozen=True):
 
 
 class LiveConditions:
-    """``is_guarded``: clients have shown a token. Without, no condition is taken from them.
-
-    What changes is ``kept`` for the next server.
-    """
+    """The conditions of all families. What changes is ``kept`` for the next server."""
 
     def __init__(
         self,
@@ -91,11 +88,10 @@ class LiveConditions:
         served: ServedCatalog,
         kept: KeptConditions,
         *,
-        is_guarded: bool,
         is_emulated: bool,
     ) -> None:
         self._control_loop, self._controller, self._lifecycle = control_loop, controller, lifecycle
-        self._served, self._is_guarded, self._is_emulated = served, is_guarded, is_emulated
+        self._served, self._is_emulated = served, is_emulated
         self._changing = asyncio.Lock()  # conditions are put in force in the order in which they came
         self._keeping = asyncio.Lock()  # and kept, also those whose clients have gone
         self._kept, self._not_kept = kept, dict[str, str]()  # why not, by family
@@ -125,8 +121,6 @@ class LiveConditions:
 
     async def from_client(self, family: str, body: bytes | bytearray) -> FamilyConditions:
         """Change the condition of a family of the catalog. Raises `RequestError`; then nothing has changed."""
-        if not self._is_guarded:
-            raise Forbidden("conditions are taken only from clients with tokens: start the server with `--auth-tokens`")
         self._lifecycle.require_ready()
         change = decoded(body, ConditionChange, LONGEST_BODY, "a change of a condition")
         async with self._changing:

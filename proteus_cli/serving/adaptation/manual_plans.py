@@ -12,7 +12,7 @@ from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Placement, Plan
 from proteus_cli.domain.plan_changes.record import Base, Origin
 from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.errors import Conflict, EngineError, Forbidden, ProteusError, Unprocessable
+from proteus_cli.errors import Conflict, EngineError, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
@@ -36,10 +36,7 @@ class PlanRequirements:
 
 
 class ManualPlans:
-    """Checks a person's plan, has it put in force, and has the solver go on from it.
-
-    ``is_guarded``: clients have shown a token. Without, no plan is taken from them.
-    """
+    """Checks a person's plan, has it put in force, and has the solver go on from it."""
 
     def __init__(
         self,
@@ -49,12 +46,9 @@ class ManualPlans:
         requirements: PlanRequirements,
         planner: LivePlanner,
         live_catalog: LiveCatalog | None = None,
-        *,
-        is_guarded: bool,
     ) -> None:
         self._control_loop, self._lifecycle, self._source = control_loop, lifecycle, source
-        self._requirements, self._planner, self._is_guarded = requirements, planner, is_guarded
-        self._live_catalog = live_catalog
+        self._requirements, self._planner, self._live_catalog = requirements, planner, live_catalog
         self._tasks: set[asyncio.Task[None]] = set()
 
     def reload(self) -> None:
@@ -68,8 +62,6 @@ class ManualPlans:
 
     async def from_client(self, body: bytes | bytearray) -> PlanChange:
         """Put the plan in a request in force. Raises `RequestError`; then nothing has changed."""
-        if not self._is_guarded:
-            raise Forbidden("plans are taken only where clients need a token: start the server with `--auth-tokens`")
         self._lifecycle.require_ready()
         return await self._apply(decoded(body, Plan, what="a plan"), "request", "applied by a client")
 

@@ -182,8 +182,22 @@ class PlanJournal:
         if not path.exists():  # a new plan, or one that the disk had no space for when it came into force
             contents[path] = store.to_json(plan)
         contents[self.directory / f"{record.plan}{RECORD}"] = store.to_json(record)
-        store.write_in_order(contents)
+        try:
+            store.write_in_order(contents)
+        except ArtefactError:
+            if record.effect is not None and record.effect.why == "stopped":
+                self._remove_open(record.base)
+            raise
         forget_all_but(self.directory, self._keep)
+
+    def _remove_open(self, base: Base) -> None:
+        """Remove all records with that base that have no effect: the next server would take this one for killed.
+
+        A full disk has room for that. Raises `ArtefactError`.
+        """
+        for each in records(self.directory):
+            if each.base.sha256 == base.sha256 and each.emulated == self._emulated and each.effect is None:
+                store.remove(self.directory / f"{each.plan}{RECORD}")
 
     def _look_for_others(self) -> None:
         """Warn where another server that runs has the directory: `plans/history/` is for one."""

@@ -217,7 +217,7 @@ def run_agent(settings: AgentSettings, listener: socket, announce: Callable[[], 
     cores = [core for device in settings.devices for core in device.cores]
     with (
         claimed(settings.state, AgentRecord(os.getpid(), host, port, __version__)),
-        warning_of_shared(cores),
+        warning_of_shared(cores, "agent"),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_serve(settings, listener, announce))

@@ -10,6 +10,7 @@ from google.protobuf.json_format import ParseDict
 from msgspec import to_builtins
 
 from proteus_cli.buffers import Buffer
+from proteus_cli.errors import Forbidden, RequestError
 from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
 from proteus_cli.serving.grpc.health import WatchCall, Watches, serving_status
 from proteus_cli.serving.grpc.inference import GrpcCodec
@@ -29,7 +30,7 @@ from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import InTurns, Stepwise
-from proteus_cli.serving.transport.tokens import Tokens
+from proteus_cli.serving.transport.tokens import NEEDS_TOKENS, Tokens
 from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ OPEN_METHODS = frozenset(
     }
 )
 """The health checks: they need no token, and are answered beyond the limit on connections."""
+_CONTROL_METHODS = frozenset(f"/{SERVICE}/RepositoryModel{name}".encode() for name in ("Load", "Unload"))
 _TIMEOUT = re.compile(rb"(\d{1,8})([HMSmun])")
 _UNIT_S = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _TRACE_FIELDS = (b"traceparent", b"tracestate")
@@ -98,6 +100,8 @@ class GrpcHandler:
                 open_call = partial(_refused, CallError(GrpcStatus.INTERNAL, "grpc-timeout makes no sense"))
             else:
                 timeout_s = int(parsed[1]) * _UNIT_S[parsed[2]]
+        if self._tokens is None and path in _CONTROL_METHODS:
+            open_call = partial(_refused, Forbidden(NEEDS_TOKENS))
         if not self._admits(fields):
             open_call = partial(_refused, CallError(GrpcStatus.UNAUTHENTICATED, "no valid token"))
         trace = {name: fields[name] for name in _TRACE_FIELDS if len(fields.get(name, b"")) in _KEPT_BYTES}
@@ -284,7 +288,7 @@ def _unknown(path: bytes) -> CallError:
     return CallError(GrpcStatus.UNIMPLEMENTED, f"no method {path[:_MAX_KEPT_BYTES].decode(errors='replace')}")
 
 
-def _refused(error: CallError, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
+def _refused(error: CallError | RequestError, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
     call = _Refused(request, stream)
     call.fail(error)
     return call

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from proteus_cli.errors import UnsupportedMediaType
+from proteus_cli.errors import Forbidden, UnsupportedMediaType
 from proteus_cli.serving.http1.exchange import JSON, Refusal
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.rest.site import FILES
-from proteus_cli.serving.transport.tokens import Tokens
+from proteus_cli.serving.transport.tokens import NEEDS_TOKENS, Tokens
 
 log = logging.getLogger("proteus.http")
 
@@ -83,6 +83,11 @@ class Access:
         if method not in _READS and self._is_foreign(authority, headers):
             return Refusal(403, "a page of another site sent this; `--allowed-hosts` names hosts whose pages may")
         return None
+
+    def require_tokens(self) -> None:
+        """Raise `Forbidden` on a server without tokens: it does not know who asks."""
+        if self._tokens is None:
+            raise Forbidden(NEEDS_TOKENS)
 
     def _unknown_host(self, host: str) -> Refusal:
         if not host:

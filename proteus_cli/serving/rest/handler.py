@@ -102,6 +102,7 @@ class RestHandler:
         self._endpoints.require_version(values)
         route = route_of(routes, head.method.decode(), path)
         if route.changes_state:
+            self._access.require_tokens()
             require_json(head.headers, exchange.body)
         query = head.target.partition(b"?")[2]
         response = route.handle(self._endpoints, RestRequest(values, exchange.body, head.headers, query))

@@ -52,7 +52,9 @@ RESPONSES: Mapping[str, Content] = {
         {"headers": {"WWW-Authenticate": header("`Bearer`", {"type": "string"})}},
     ),
     "Foreign": Content(
-        "The request names a host that this server is not known by, or a page of another site sent it.", (Error,)
+        "The request names a host that this server is not known by, or a page of another site sent it; or it changes"
+        " what is served, and this server asks for no tokens.",
+        (Error,),
     ),
     "NotJson": Content("The Content-Type is not that of JSON.", (Error,)),
     "NotFound": Content("There is no such model, version of it, or file.", (Error,)),

@@ -143,7 +143,7 @@ ROUTES: tuple[Route, ...] = (
     Route(
         "POST", "/v2/repository/models/{model}/load", Endpoints.load, "Let a model take requests again",
         {
-            200: Content("It does. Where the server asks for tokens, the catalog was read anew, and is followed."),
+            200: Content("It does. The catalog was read anew, and is followed."),
             409: Content("What the catalog changes needs a new start of the server.", (Error,)),
             415: "NotJson",
             422: Content("The catalog is wrong, or can't be followed.", (Error,)),
@@ -183,7 +183,6 @@ ROUTES: tuple[Route, ...] = (
         "POST", f"{OWN}plan", Endpoints.apply_plan, "Put a plan in force",
         {
             200: Content("It is in force.", (PlanChange,)),
-            403: Content("This server asks for no tokens, and so takes no plans.", (Error,)),
             409: Content("What the plan was made from has changed since.", (Error,)),
             415: "NotJson",
             422: Content("The plan does not fit what is served here, or can't be loaded.", (Error,)),
@@ -199,7 +198,6 @@ ROUTES: tuple[Route, ...] = (
         "POST", f"{OWN}catalog", Endpoints.read_catalog, "Read the catalog anew, and follow it",
         {
             200: Content("It was read. What is new is measured first, where that is needed.", (CatalogStatus,)),
-            403: Content("This server asks for no tokens, and so takes no orders.", (Error,)),
             409: Content("The change needs a new start of the server.", (Error,)),
             415: "NotJson",
             422: Content("The catalog is wrong, or a model is missing or of another signature.", (Error,)),
@@ -231,7 +229,6 @@ ROUTES: tuple[Route, ...] = (
         "POST", f"{OWN}rollouts", Endpoints.start_rollout, "Roll out a new version of a variant",
         {
             200: Content("It begins: the new version is measured first.", (RolloutStatus,)),
-            403: Content("This server asks for no tokens, and so takes no orders.", (Error,)),
             409: Content("The family has a roll-out, or the catalog has changed and was not read.", (Error,)),
             415: "NotJson",
             422: Content("There is no such version, it does not fit, or the catalog can't be written.", (Error,)),
@@ -244,7 +241,6 @@ ROUTES: tuple[Route, ...] = (
             "POST", f"{OWN}rollouts/{{family}}/{name}", handler, summary,
             {
                 200: Content(answer, (RolloutStatus,)),
-                403: Content("This server asks for no tokens, and so takes no orders.", (Error,)),
                 409: Content("The roll-out is not at a step where that is possible.", (Error,)),
                 415: "NotJson",
             },
@@ -264,7 +260,6 @@ ROUTES: tuple[Route, ...] = (
         "PATCH", f"{OWN}families/{{family}}", Endpoints.change_condition, "Change the condition of a family",
         {
             200: Content("It counts from the next batch on.", (FamilyConditions,)),
-            403: Content("This server asks for no tokens, and so takes no conditions.", (Error,)),
             409: Content("The family has no multi-exit variants, or none that would follow the condition.", (Error,)),
             415: "NotJson",
             422: Content("The plan can't be put in force anew.", (Error,)),

@@ -64,7 +64,7 @@ class Route:
 
     The rest is for OpenAPI. ``answers`` are by status; a text stands for one of `openapi.RESPONSES`. ``parameters``
     are those outside the path. Without ``needs_token`` the operation needs none, whatever the server asks for.
-    ``changes_state``: a page of another site must not be able to ask for it (`access.require_json`).
+    ``changes_state``: only servers with tokens do it, and not for a page of another site (`access.require_json`).
     """
 
     method: str

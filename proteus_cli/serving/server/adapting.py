@@ -137,7 +137,7 @@ async def _open_planning(
 class _Parts:
     """The parts of adaptation; what runs of them is closed with the ``stack``.
 
-    ``is_guarded``: clients have shown a token. Without, none may change anything.
+    ``is_guarded``: clients have shown a token. Without, no version is rolled out.
     """
 
     deployment: Deployment
@@ -193,7 +193,7 @@ class _Parts:
             return None
         live_catalog = LiveCatalog(
             served, self.hardware, self.plane, self.profiles, self.deployment.catalog_source,
-            self.planning.planner, accuracies, conditions.catalog_changed, is_guarded=self.is_guarded,
+            self.planning.planner, accuracies, conditions.catalog_changed,
         )  # fmt: skip
         self.stack.push_async_callback(live_catalog.stop_following)
         await self.stack.enter_async_context(running(live_catalog.run, watches=self.deployment.watches_catalog))
@@ -212,11 +212,11 @@ class _Parts:
         requirements = PlanRequirements(self.deployment.policy.name, served, self.profiles, models)
         return ManualPlans(
             self.planning.control_loop, self.plane.lifecycle, self.deployment.source, requirements,
-            self.planning.planner, live_catalog, is_guarded=self.is_guarded,
+            self.planning.planner, live_catalog,
         )  # fmt: skip
 
     def live_conditions(self, served: ServedCatalog) -> LiveConditions:
         return LiveConditions(
             self.planning.control_loop, self.plane.controller, self.plane.lifecycle, served,
-            self.deployment.conditions, is_guarded=self.is_guarded, is_emulated=self.plane.is_emulated,
+            self.deployment.conditions, is_emulated=self.plane.is_emulated,
         )  # fmt: skip

@@ -214,7 +214,7 @@ def make_endpoints(
         profiles=profiles,
         stubs=hardware.stubs,
         is_emulated=plane.is_emulated,
-        refresh=adaptation.live_catalog.refresh if adaptation.live_catalog and options.tokens is not None else None,
+        refresh=adaptation.live_catalog.refresh if adaptation.live_catalog else None,
     )
 
     def describe() -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import SETTINGS, open_input, read_at_most
 
 MIN_TOKEN_CHARS = 16
+NEEDS_TOKENS = "this changes what is served, and needs a client with a token: start the server with `--auth-tokens`"
 _HINT = "one token a line, as from `openssl rand -hex 32`; lines that begin with # are comments"
 
 log = logging.getLogger("proteus.tokens")

@@ -114,7 +114,7 @@ def test_what_a_standby_for_the_overflow_may_answer_waits(
     standby = hosted(device, "a", "a-s", latency_s={1: 0.010, 4: 0.020}, accuracy=0.8, power_w=10.0)
     standby = replace(standby, is_standby=True, is_foreign=is_foreign)
     controller = controller_of()
-    controller.dispatch.host([LARGE if is_foreign else replace(LARGE, overflow=standby)], [standby] * is_foreign)
+    controller.dispatch.host([LARGE], [standby] * is_foreign, [standby] * (not is_foreign))
     assert isinstance(controller.offer(within(time_s, rows=10), 1.0), expected)
 
 

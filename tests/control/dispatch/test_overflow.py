@@ -1,6 +1,6 @@
 """The overflow: what all active variants together cannot answer in time, a faster standby of their devices answers."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 import pytest
@@ -18,7 +18,18 @@ from msgspec.structs import replace as replaced
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Admitted, FailedLoad, Host, Keep, Launch, Refused, StandbyEnd
+from proteus_cli.control.decision import (
+    IDLE,
+    Admitted,
+    Delegate,
+    FailedLoad,
+    Host,
+    Keep,
+    Launch,
+    OtherPlanNeeded,
+    Refused,
+    StandbyEnd,
+)
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory
@@ -300,19 +311,88 @@ def test_a_standby_for_the_overflow_has_higher_priorities_first() -> None:
     assert (launch.hosted.key, ids(launch)) == (FAST, [99, 0, 1, 2, 3, 4, 5, 6])
 
 
-def test_the_most_accurate_warm_variant_in_time_answers_what_no_active_variant_can() -> None:
-    """20 rows take the active variant 200 ms, one standby 60 ms, and a faster but less accurate one 20 ms."""
-    better = hosted(
-        "cpu9", "a", "better", latency_s={1: 0.003, 8: 0.024}, max_batch=8, capacity_qps=300.0, accuracy=0.8
-    )
-    loadable = {
-        GOOD: Loadable(1, 1.0, 4, 100.0),
-        FAST: Loadable(1, 1.0, 8, 1000.0, replace(STANDBY, is_standby=True)),
-        better.key: Loadable(1, 1.0, 8, 300.0, replace(better, weight=0.0, is_standby=True)),
-    }
-    controller = adopted(good(), limits={"cpu0": DeviceMemory("cpu", 3, loadable)})
+BETTER = hosted("cpu9", "a", "better", latency_s={1: 0.003, 8: 0.024}, max_batch=8, capacity_qps=300.0, accuracy=0.8)
+OF_BETTER = Loadable(1, 1.0, 8, 300.0, replace(BETTER, weight=0.0, is_standby=True))
+
+
+def with_standbys(*hosts: Host, better_on: Collection[str]) -> Controller:
+    """Of 20 rows, active variants take 200 ms, one standby 60 ms, and a faster but less accurate one 20 ms."""
+    both = {**memory().loadable, BETTER.key: OF_BETTER, **{host.key: Loadable(1, 1.0, 4, 100.0) for host in hosts}}
+    limits = {h.device: DeviceMemory("cpu", 9, both) if h.device in better_on else memory() for h in hosts}
+    controller = adopted(*hosts, limits=limits)
     times_s = {"good": {1: 0.01, 4: BATCH_S}, "better": {1: 0.003, 8: 0.024}, "fast": {1: 0.001}}
-    measured = [make_measured("a", name, 0.8, latency_s) for name, latency_s in times_s.items()]
-    controller.placeable.use({"cpu0": make_profile("cpu0", *measured)}, {GOOD, FAST, better.key})
-    assert isinstance(controller.offer(make_request(0, rows=20), 0.0), Admitted)
-    assert launched(controller, "cpu0", 0.0).hosted.key == better.key
+    accuracies = {"good": 0.9, "better": 0.8, "fast": 0.6}
+    measured = [make_measured("a", name, accuracies[name], latency_s) for name, latency_s in times_s.items()]
+    profiles = {host.device: make_profile(host.device, *measured) for host in hosts}
+    controller.placeable.use(profiles, {GOOD, FAST, BETTER.key})
+    return controller
+
+
+@pytest.mark.parametrize("minimum", [0.0, 0.7])
+def test_the_most_accurate_warm_variant_in_time_answers_what_no_active_variant_can(minimum: float) -> None:
+    controller = with_standbys(good(), better_on={"cpu0"})
+    asked = Request(0, "a", 0.0, 0.1, 20, min_accuracy=minimum)
+    assert controller.offer(asked, 0.0) == Admitted(("cpu0",))
+    assert launched(controller, "cpu0", 0.0).hosted.key == BETTER.key
+
+
+@pytest.mark.parametrize("bounds", [Bounds(min_expected_accuracy=0.7), Bounds(min_confidence=0.5)])
+def test_a_warm_variant_answers_what_it_keeps_the_bounds_of(bounds: Bounds) -> None:
+    controller = with_standbys(good(), better_on={"cpu0"})
+    assert isinstance(controller.offer(Request(0, "a", 0.0, 0.1, 20, bounds=bounds), 0.0), Admitted)
+    assert launched(controller, "cpu0", 0.0).hosted.key == BETTER.key
+
+
+def test_a_bound_that_no_warm_variant_keeps_in_time_needs_another_plan() -> None:
+    """The placeable one is as accurate, but is no standby."""
+    controller = with_standbys(good(), better_on=())
+    refused = controller.offer(Request(0, "a", 0.0, 0.1, 20, min_accuracy=0.7), 0.0)
+    assert isinstance(refused, OtherPlanNeeded)
+
+
+@pytest.mark.parametrize("minimum", [0.0, 0.7])
+def test_of_the_devices_of_a_family_the_one_with_the_most_accurate_warm_variant_answers(minimum: float) -> None:
+    """Also where another one is asked first."""
+    controller = with_standbys(good("cpu0"), good("cpu1"), better_on={"cpu1"})
+    assert controller.offer(Request(0, "a", 0.0, 0.1, 20, min_accuracy=minimum), 0.0) == Admitted(("cpu0",))
+    assert controller.decide("cpu0", 0.0) == Delegate("cpu1")
+    assert launched(controller, "cpu1", 0.0).hosted.key == BETTER.key
+    assert controller.decide("cpu0", 0.0) == IDLE
+
+
+def test_a_device_answers_by_a_warm_variant_though_the_one_that_it_hosts_is_not_accurate_enough() -> None:
+    low = replace(good("cpu1"), variant="low", accuracy=0.65)
+    controller = with_standbys(good("cpu0"), low, better_on={"cpu1"})
+    asked = Request(0, "a", 0.0, 0.1, 20, min_accuracy=0.7)
+    assert isinstance(controller.offer(asked, 0.0), Admitted)
+    assert controller.decide("cpu0", 0.0) == Delegate("cpu1")
+    assert launched(controller, "cpu1", 0.0).hosted.key == BETTER.key
+
+
+def test_what_a_warm_variant_of_a_busy_device_answers_in_time_waits_for_it() -> None:
+    """A batch of four rows runs on cpu1, for 40 ms; no standby of cpu0 keeps the bound."""
+    controller = with_standbys(good("cpu0"), good("cpu1"), better_on={"cpu1"})
+    offered(controller, *range(100, 108))
+    first = launched(controller, "cpu1", 0.0)
+    launched(controller, "cpu0", 0.0)
+    asked = Request(0, "a", 0.0, 0.11, 20, min_accuracy=0.7)
+    assert isinstance(controller.offer(asked, 0.0), Admitted)
+    controller.finished(first, BATCH_S)
+    assert launched(controller, "cpu1", BATCH_S).requests == (asked,)
+
+
+def test_a_batch_of_a_warm_variant_has_no_request_that_asks_for_more() -> None:
+    controller = with_standbys(good(), better_on={"cpu0"})
+    large, exacting = Request(0, "a", 0.0, 0.1, 4), Request(1, "a", 0.0, 0.2, 1, min_accuracy=0.85)
+    controller.offer(exacting, 0.0)
+    controller.offer(large, 0.0)
+    assert launched(controller, "cpu0", 0.07).requests == (large,)
+
+
+def test_a_device_with_a_warm_variant_is_asked_where_all_hosts_are_busy() -> None:
+    low = replace(good("cpu1"), variant="low", accuracy=0.65)
+    controller = with_standbys(good("cpu0"), low, better_on={"cpu1"})
+    controller.offer(Request(1, "a", 0.0, 0.1, 1, min_accuracy=0.85), 0.0)
+    launched(controller, "cpu0", 0.0)
+    assert controller.offer(Request(0, "a", 0.0, 0.1, 20, min_accuracy=0.7), 0.0) == Admitted(("cpu1",))
+    assert launched(controller, "cpu1", 0.0).hosted.key == BETTER.key

@@ -105,7 +105,7 @@ def test_with_cascades_only_what_the_plan_cannot_carry_is_asked_for_at_once(
     """A plan for 100 qps that carries 200. The search for the best one with cascades would outlast a rise."""
     plan = replace(plan_for(100.0, capacity_qps=200.0), rules=Rules(cascades=True))
     wanted = asked(plan, evenly((100.0, 10.0), (rise_qps, 0.8)), until_s=10.8)
-    reasons = [each.reason for at_s, each in wanted if at_s > 10.0 and "better" not in each.reason]
+    reasons = [each.reason for at_s, each in wanted if at_s > 10.0 and "the demand of" not in each.reason]
     assert (reasons != []) == is_at_once
     assert all("more than the plan carries (200)" in reason for reason in reasons)
     assert up(asked(plan_for(100.0, capacity_qps=200.0), evenly((100.0, 10.0), (rise_qps, 0.8)), until_s=10.8)) != []
@@ -121,14 +121,14 @@ def test_the_same_demand_is_planned_for_anew_every_two_seconds() -> None:
     """The first time once arrivals are known for 5 s. The plan is weighed by the planner, so nothing need change."""
     wanted = asked(plan_for(100.0), evenly((100.0, 10.0)), until_s=10.0)
     assert [at_s for at_s, _ in wanted] == pytest.approx([5.01, 7.01, 9.01])
-    assert [each.reason for _, each in wanted] == [f"better for the last {seconds} s" for seconds in (5, 7, 9)]
+    assert [each.reason for _, each in wanted] == [f"the demand of the last {seconds} s" for seconds in (5, 7, 9)]
     assert [each.demand_qps["a"] for _, each in wanted] == pytest.approx([100.0] * 3, rel=0.02)
 
 
 def test_less_is_planned_for_with_the_next_of_these() -> None:
     """From 100 to 30 qps at 10 s: after 2 s, short windows differ from long ones."""
     wanted = asked(plan_for(100.0), evenly((100.0, 10.0), (30.0, 3.0)), until_s=13.0)
-    assert wanted[-1][1].reason.startswith("better")
+    assert wanted[-1][1].reason.startswith("the demand of")
     assert wanted[-1][1].demand_qps["a"] == pytest.approx(30.0, rel=0.1)
 
 

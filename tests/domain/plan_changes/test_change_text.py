@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 from builders import make_placement, make_plan
+from msgspec.structs import replace
 
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.change_text import MAX_PARTS, hosting_text
+from proteus_cli.domain.plan_changes.change_text import MAX_PARTS, gain_text, hosting_text
 
 LARGE, SMALL = VariantKey("a", "a-l"), VariantKey("a", "a-s")
 
@@ -79,3 +80,12 @@ def test_a_change_of_shares_only_says_so() -> None:
 def test_variants_have_their_labels() -> None:
     labels = {LARGE: "a/large", SMALL: "a/small"}
     assert hosting_text(plan(cpu0="a-l"), plan(cpu0="a-s"), {}, labels) == "cpu0: a/large → a/small (was warm)"
+
+
+def test_a_gain_is_the_accuracy_that_each_plan_expects_of_its_demand() -> None:
+    before, after = (
+        replace(plan(cpu0=variant), effective_accuracy=accuracy, demand_qps={"a": qps})
+        for variant, accuracy, qps in (("a-s", 0.9, 650.0), ("a-l", 0.95, 700.0))
+    )
+    assert gain_text(before, after) == "accuracy 90.00 % → 95.00 % at 650 → 700 qps"
+    assert gain_text(after, after) == "accuracy 95.00 % → 95.00 % at 700 qps"

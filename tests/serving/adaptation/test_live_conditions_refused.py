@@ -13,7 +13,6 @@ from proteus_cli.errors import (
     BodyTooLarge,
     Conflict,
     EngineError,
-    Forbidden,
     NotReady,
     RequestError,
     Unprocessable,
@@ -30,14 +29,13 @@ def change(conditions: LiveConditions, body: bytes = b'{"stop_when": "exit >= 2"
 @pytest.mark.parametrize(
     ("how", "refusal", "said"),
     [
-        ({"is_guarded": False}, Forbidden, "--auth-tokens"),
         ({"is_ready": False}, NotReady, ""),
         ({"has_exits": False}, Conflict, "no variant of `a` has exits"),
         ({"is_emulated": True}, Conflict, "devices are emulated"),
         ({"is_known": False}, Conflict, "the profile knows no exits of `a-s`"),
     ],
 )
-def test_where_a_condition_would_change_nothing_or_anybody_could_change_it_none_is_taken(
+def test_where_a_condition_would_change_nothing_none_is_taken(
     how: dict[str, Any], refusal: type[RequestError], said: str
 ) -> None:
     loop = Loop()

@@ -1,6 +1,8 @@
 """`plans/history/`: names that rise, a bounded number of plans, and only whole entries."""
 
+import errno
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -92,6 +94,36 @@ def test_a_server_that_was_killed_leaves_a_plan_without_an_effect(tmp_path: Path
     stopped.began(adopted())
     stopped.stopped()
     assert left_behind(records(tmp_path), BASE, emulated=False) is None
+
+
+def test_a_server_that_stops_while_the_disk_is_full_is_not_taken_for_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the disk was full when an earlier plan of it was replaced. Records of other plan files stay."""
+    for base, emulated in ((OTHER, False), (BASE, True)):
+        killed = history(tmp_path, base=base, emulated=emulated)
+        killed.began(adopted())
+        killed._writer.shutdown(wait=True)
+    stopped = history(tmp_path)
+    stopped.began(adopted())
+    stopped.written_by_now().result()
+    with monkeypatch.context() as full:
+        full.setattr(os, "fsync", disk_full)
+        stopped.began(adopted())
+        stopped.written_by_now().result()
+    stopped.began(adopted())
+    stopped.written_by_now().result()
+    monkeypatch.setattr(os, "fsync", disk_full)
+    stopped.stopped()
+    assert stopped.failed == 3
+    assert left_behind(records(tmp_path), BASE, emulated=False) is None
+    assert left_behind(records(tmp_path), OTHER, emulated=False) is not None
+    assert left_behind(records(tmp_path), BASE, emulated=True) is not None
+
+
+def disk_full(file: int) -> None:
+    if stat.S_ISREG(os.fstat(file).st_mode):  # the names of a directory need no space
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_a_crash_between_two_files_leaves_no_record_without_its_plan(

@@ -385,6 +385,18 @@ def test_an_open_connection_keeps_to_the_limit_on_messages_of_now() -> None:
     scene(play)
 
 
+@pytest.mark.parametrize("name", ["Load", "Unload"])
+def test_models_are_controlled_only_where_clients_need_a_token(name: str) -> None:
+    async def play() -> None:
+        client = Client()
+        asked = framed(service_pb2.RepositoryModelUnloadRequest(model_name="two").SerializeToString())
+        stream = client.call(f"/inference.GRPCInferenceService/RepositoryModel{name}", asked)
+        assert client.status(stream) is GrpcStatus.PERMISSION_DENIED
+        assert "--auth-tokens" in client.fields(stream)["grpc-message"]
+
+    scene(play)
+
+
 def test_a_connection_past_the_limit_may_ask_for_health() -> None:
     async def play() -> None:
         connections = Connections(max_connections=1, max_body_bytes=0)

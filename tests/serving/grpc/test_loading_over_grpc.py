@@ -16,9 +16,11 @@ from proteus_cli.serving.grpc.service import GrpcHandler
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.oip.repository import ModelRepository
+from proteus_cli.serving.transport.tokens import Tokens
 
 SERVICE = "/inference.GRPCInferenceService"
 READ_S = 5.0
+TOKEN = "f00d" * 8
 
 
 class Catalog:
@@ -40,7 +42,9 @@ def talk(catalog: Catalog, conversation: Callable[[Client], Awaitable[None]]) ->
         models = ModelRepository(
             plane, plane, plane.lifecycle, plane, plane.clock, platform="numpy", profiles={}, refresh=catalog.refresh
         )
-        await conversation(Client(handler=GrpcHandler(plane, plane, models=models, max_message_bytes=2**20)))
+        await conversation(
+            Client(handler=GrpcHandler(plane, plane, models=models, tokens=Tokens([TOKEN]), max_message_bytes=2**20))
+        )
 
     with asyncio.Runner(loop_factory=VirtualLoop) as runner:
         runner.run(run())
@@ -48,7 +52,9 @@ def talk(catalog: Catalog, conversation: Callable[[Client], Awaitable[None]]) ->
 
 def load(client: Client, name: str) -> int:
     request = service_pb2.RepositoryModelLoadRequest(model_name=name)
-    return client.call(f"{SERVICE}/RepositoryModelLoad", framed(request.SerializeToString()))
+    return client.call(
+        f"{SERVICE}/RepositoryModelLoad", framed(request.SerializeToString()), authorization=f"Bearer {TOKEN}"
+    )
 
 
 def test_a_load_is_answered_once_the_catalog_is_followed() -> None:

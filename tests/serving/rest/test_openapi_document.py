@@ -99,14 +99,7 @@ def test_who_may_ask_is_described_where_no_tokens_are_asked_for() -> None:
     without = operations(document(ROUTES, FAMILIES))
     assert all("403" in operation["responses"] for operation in without.values())
     with_tokens = operations(document(ROUTES, FAMILIES, needs_token=True))
-    assert {path for (path, _), operation in with_tokens.items() if "403" in operation["responses"]} == {
-        "/v2/proteus/plan",
-        "/v2/proteus/catalog",
-        "/v2/proteus/rollouts",
-        "/v2/proteus/rollouts/{family}/promote",
-        "/v2/proteus/rollouts/{family}/abort",
-        "/v2/proteus/families/{family}",
-    }
+    assert all("403" not in operation["responses"] for operation in with_tokens.values())
 
 
 def test_families_are_named_and_small_ones_have_an_example() -> None:

@@ -14,7 +14,7 @@ from proteus_cli.cli.options.groups import plan as options
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from proteus_cli.domain.plan.plan import Plan
     from proteus_cli.domain.plan.rules import Rules
@@ -80,13 +80,14 @@ def plan(
         return
     from proteus_cli.cli.command_line.plan_rules import plan_rules
     from proteus_cli.cli.workflows.cluster.hosts import host_list, known_hosts
+    from proteus_cli.cli.workflows.planning import profiles_to_plan_for
     from proteus_cli.store import Workspace
 
     require_cluster(context, cluster)
     _require_compatible(sweep=sweep, plot=plot, explain=explain, current=current, strict=strict)
     workspace = Workspace(workspace_dir)
     hosts = known_hosts(host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None)
-    catalog, profiles = workspace.catalog(), _profiles(workspace, fleet, hosts)
+    catalog, profiles = workspace.catalog(), profiles_to_plan_for(workspace, fleet, hosts)
     rules = plan_rules(
         catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
         min_expected_accuracy=min_expected_accuracy, max_share=max_share, capacity=capacity, slo_fraction=slo_fraction,
@@ -147,30 +148,6 @@ def _deliver(
 
     _say_what_sharing_is_taken_to_cost(workspace, planner.profiles, [made])
     deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explains, json=json)
-
-
-def _profiles(workspace: "Workspace", fleet: str | None, hosts: "Collection[str] | None") -> "Mapping[str, Profile]":
-    """The profiles of the devices to plan for, with what sharing costs. ``hosts`` as from `known_hosts`."""
-    from proteus_cli.domain.fleet import fleet_of
-    from proteus_cli.store.sharing import with_sharing
-
-    profiles = workspace.profiles()
-    return with_sharing(workspace, _of_hosts(profiles, hosts) if fleet is None else fleet_of(profiles, fleet))
-
-
-def _of_hosts(profiles: "Mapping[str, Profile]", hosts: "Collection[str] | None") -> "Mapping[str, Profile]":
-    """The profiles of this machine and of ``hosts`` (None: of any), else all; says which are left out."""
-    if hosts is None:
-        return profiles
-    used = {device: each for device, each in profiles.items() if not each.device.host or each.device.host in hosts}
-    others = ", ".join(dict.fromkeys(each.device.host for device, each in profiles.items() if device not in used))
-    if not used:
-        console.say(f"only hosts have profiles ({others}), so the plan is for them: serve it with `--cluster`")
-        return profiles
-    if others:
-        how = "`--cluster` plans for hosts, `proteus devices forget HOST` removes them"
-        console.say(f"left out the profiles of {others}: {how}")
-    return used
 
 
 def _require_compatible(

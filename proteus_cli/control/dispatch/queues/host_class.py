@@ -91,11 +91,11 @@ class HostClass:
         """The slowdown of a device that serves."""
         return self._slowdowns[device][0]
 
-    def free_within(self, budget_s: float) -> Admitted | None:
-        """The longest free device that has an answer to one row in that time; one may be slower than the mean."""
-        one_row_s, stages, whole = self.host.least_latency(1), self._stage_slowdowns, self._slowdowns
+    def free_within(self, budget_s: float, rows: int = 1) -> Admitted | None:
+        """The longest free device that answers so many rows in that time; one may be slower than the mean."""
+        takes_s, stages, whole = self.host.least_latency(rows), self._stage_slowdowns, self._slowdowns
         for device, ask_it in self.free.items():
-            if (stages[device] if device in stages else whole[device][0]) * one_row_s <= budget_s:
+            if (stages[device] if device in stages else whole[device][0]) * takes_s <= budget_s:
                 return ask_it
         return None
 

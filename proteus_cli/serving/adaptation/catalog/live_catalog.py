@@ -30,7 +30,7 @@ from proteus_cli.domain.catalog.changes import CatalogChange, CatalogContent, Su
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.domain.profile.succession import has_news, succeeding_profile, with_variant
-from proteus_cli.errors import Conflict, Forbidden, NotReady, ProteusError, Unprocessable
+from proteus_cli.errors import Conflict, NotReady, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.followable import ReadCatalog, read_possible, require_successors
 from proteus_cli.serving.adaptation.catalog.measuring import CatalogMeasuring
 from proteus_cli.serving.adaptation.catalog.offers import Offers
@@ -60,7 +60,7 @@ WATCH_S = 2.0
 class LiveCatalog:
     """Reads the catalog anew, and has the server follow it. It alone changes what is ``served``.
 
-    ``was_followed`` is called when it has. ``is_guarded``: clients have shown a token. Without, none may have it read.
+    ``was_followed`` is called when it has.
     """
 
     def __init__(
@@ -73,14 +73,11 @@ class LiveCatalog:
         planner: LivePlanner,
         accuracies: LiveAccuracies,
         was_followed: Callable[[], Awaitable[None]],
-        *,
-        is_guarded: bool,
     ) -> None:
         self._served, self._hardware, self._plane, self._profiles = served, hardware, plane, profiles
         self._files, self._planner, self._was_followed = files, planner, was_followed
         self._offers = Offers(served, hardware, plane)
         self._measuring = CatalogMeasuring(files, profiles, plane.clock, hardware)
-        self._is_guarded = is_guarded
         self._names: Mapping[VariantKey, str] = {key: key.variant for key in served.content.variants}
         self._retiring = Retiring(plane, profiles, accuracies)
         self._reading = asyncio.Lock()
@@ -105,8 +102,6 @@ class LiveCatalog:
 
     async def from_client(self, *, restarts: bool = True) -> CatalogStatus:
         """Read the catalog now, as `read`. Raises `RequestError`; then nothing has changed."""
-        if not self._is_guarded:
-            raise Forbidden("the catalog is read anew only where clients need a token: start with `--auth-tokens`")
         self._plane.lifecycle.require_ready()
         try:
             await self.read(restarts=restarts)

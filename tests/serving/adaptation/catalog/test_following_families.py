@@ -337,7 +337,7 @@ def test_conditions_of_a_family_that_leaves_are_refused_and_forgotten(monkeypatc
         await with_g(catalog)
         conditions = LiveConditions(
             world.adaptation, world.controller, world.lifecycle, catalog.served, KeptConditions(None),
-            is_guarded=True, is_emulated=True,
+            is_emulated=True,
         )  # fmt: skip
         world.controller.stop_when["g"] = "exit >= 2"
         assert conditions.of("g").stop_when == "exit >= 2"

@@ -6,7 +6,6 @@ from typing import Annotated
 from typer import Option
 
 from proteus_cli.cli.command_line import completion, sections
-from proteus_cli.cli.command_line.names import environment
 
 Traffic = Annotated[Path, Option(metavar="TRACE", help="The trace of the queries that are to be served (CSV).")]
 SomeTraffic = Annotated[
@@ -43,7 +42,6 @@ Fleet = Annotated[
     str | None,
     Option(
         "--fleet",
-        envvar=environment("fleet"),
         metavar="TYPE:COUNT,…",
         autocompletion=completion.fleets,
         show_default="16 of each profiled type",
