@@ -21,10 +21,10 @@ _FIRST_MS = {"good": 10.0, "fast": 2.0}
 _ACCURACY = {"good": 0.9, "fast": 0.7}
 
 
-def make_small_cluster(root: Path, slo: str = SLO) -> Workspace:
-    """Profiles from a CSV file, and ``plan``, with the accurate variants."""
+def make_small_cluster(root: Path, slo: str = SLO, times: float = 1) -> Workspace:
+    """Profiles from a CSV file, and ``plan``, with the accurate variants; or for so many ``times`` the rates."""
     _add_profiles(root, {"a": "shapes", "b": "tones"}, slo)
-    demand = ",".join(f"{family}={rate:g}qps" for family, rate in RATES_QPS.items())
+    demand = ",".join(f"{family}={times * rate:g}qps" for family, rate in RATES_QPS.items())
     return _planned(root, "--demand", demand, "--fleet", FLEET)
 
 
