@@ -230,7 +230,9 @@ def test_a_device_that_takes_three_times_what_it_should_makes_the_plan_adapt(clu
         until(lambda: len(steady.ended("shapes", fast_s)) >= 70)
     reasons = [change["reason"] for change in status["changes"][changes:]]
     # Of two rules that count what batches take, either may be first: one sees too little room, the other a better plan.
-    assert any("× the profiled times (as " in each or each.startswith("the demand of the last") for each in reasons), reasons
+    assert any("× the profiled times (as " in each or each.startswith("the demand of the last") for each in reasons), (
+        reasons
+    )
     assert status["planned_qps"]["shapes"] > 1.1 * 140.0
     assert losses_of(cluster, "a-0") == lost_before
     assert violations(steady.ended("shapes", slow_s)) < 0.1
