@@ -31,7 +31,7 @@ def rollout_table(rollouts: Sequence[RolloutStatus]) -> RenderableType:
 
 
 def rollout_lines(status: RolloutStatus) -> Iterator[str]:
-    """What is known of the new version by the terms of its guard, what they still need, and how it ended."""
+    """Lines on each term of the guard, the labels it still needs, and the end of the roll-out."""
     needed = _labels_needed(status.specification.confidence)
     if status.stage is RolloutStage.MEASURING:
         labels = f", and needs about {needed:,} labels" if any(map(_is_of_labels, status.terms)) else ""

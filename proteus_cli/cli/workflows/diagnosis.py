@@ -39,7 +39,7 @@ PURPOSES = {
     "torch": "for convolutional nets of `proteus task`",
     "train": "for `proteus task`",
 }
-"""What each extra of the distribution is for."""
+"""The purpose of each extra of the distribution."""
 
 
 class Finding(Value, frozen=True):

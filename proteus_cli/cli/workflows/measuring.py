@@ -90,7 +90,7 @@ def _grouped(devices: Sequence[Device], stored_as: Mapping[str, str]) -> list[li
 
 
 def measured(workspace: Workspace, work: Iterable[DeviceWork], budget_s: float | None) -> list[Profile]:
-    """Measure devices, and write their profiles and those of the devices that share them. Raises `ProteusError`.
+    """Measure devices and write profiles for all devices that share them. Raises `ProteusError`.
 
     Each device has an equal share of the budget that is left; builds of engines come on top.
     """

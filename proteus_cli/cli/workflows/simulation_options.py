@@ -45,7 +45,7 @@ class SimulationOptions:
         return simulated(scenario, self._policies(policies))
 
     def _profiles(self, workspace: Workspace, plan: Plan | None) -> Mapping[str, Profile]:
-        """The profiles of what is simulated: those of a plan's devices, else those that `proteus plan` plans for."""
+        """The profiles of the plan's devices; without a plan, of the devices that `proteus plan` plans for."""
         if plan is None:
             return profiles_to_plan_for(workspace, self.fleet)
         return with_sharing(workspace, workspace.profiles_of(plan))

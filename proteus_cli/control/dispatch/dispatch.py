@@ -178,7 +178,7 @@ class Dispatch:
         return Launch(hosted, (request,), rows, now_s)
 
     def _idle_source(self, tiers: Iterable[AccuracyTier], by: VariantKey) -> WorkSource | None:
-        """What an idle worker that hosts ``by`` takes from: the longest free one of its class; None: none is idle."""
+        """Find the source of the longest idle worker that hosts ``by``; None without one."""
         for each in (each for tier in tiers for each in tier.classes if each.host.variant == by.variant):
             for device in each.free:
                 if self._workers[device].is_idle:
@@ -481,7 +481,7 @@ class Dispatch:
         return self._decide_ahead(worker, worker.in_flight, now_s)
 
     def _decide_warm(self, worker: WorkerState, now_s: float) -> Launch | Delegate | None:
-        """What a worker with nothing else to start does for requests that no host can answer in time.
+        """Start a batch of a standby for requests that no host can answer in time.
 
         Where a free device has a better standby for one of them, that device is asked.
         """

@@ -173,7 +173,7 @@ class WorkSelector:
         return None if tier.is_timely(head.rows, left_s) else tier.next_warm(head, left_s)
 
     def by_warm(self, worker: WorkerState, source: WorkSource, now_s: float) -> Start | Delegate | None:
-        """What is done about the first request of a source by the most accurate standby that answers it in time.
+        """Have the most accurate standby that is in time answer the first request of a source.
 
         None where a host has the time for it, or no free device such a standby. Another device is asked where that has
         the most accurate one.

@@ -191,7 +191,7 @@ class AccuracyTier:
         return None
 
     def is_timely_by_warm(self, request: Request, left_s: float) -> bool:
-        """A standby that serves has an answer to a request in that time, where its device has nothing else to do."""
+        """Whether a serving standby could answer a request within ``left_s``, on an idle device."""
         rows = request.rows
         return any(e.serving and takes_standby(request, e.host) and e.least_s(rows) <= left_s for e in self.warm)
 

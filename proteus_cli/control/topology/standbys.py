@@ -263,7 +263,7 @@ class Standbys:
         return replace(fastest.host, device=host.device)
 
     def warm_on(self, device: str, standbys: Collection[VariantKey], families: Container[str]) -> list[Host]:
-        """The ``standbys`` of a device that plans may place there and that are of these families."""
+        """The ``standbys`` of these families that plans may place on a device."""
         loadable = self._memory[device].loadable if device in self._memory else {}
         found = (loadable[key].host for key in sorted(standbys) if key.family in families and key in loadable)
         return [replace(host, device=device) for host in found if host is not None]

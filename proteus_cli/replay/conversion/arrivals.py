@@ -32,7 +32,7 @@ OnSource = Callable[[str, Format, FamilyRule], None]
 CountedRow = tuple[int, int, int, Cells]
 """Time in microseconds, index of the family, number of arrivals, and all cells that are read.
 
-A plain tuple, as there is one per row.
+There is one per row, so it is a plain tuple.
 """
 
 
@@ -108,7 +108,7 @@ class Arrivals:
         )
 
     def _rows(self, table: SourceTable, rule: FamilyRule, names: list[str]) -> Iterator[CountedRow]:
-        """The rows of a source; ``names`` are the columns that are read, those of the rule first."""
+        """The rows of a source; ``names`` are the columns to read, first the rule's."""
         family_of = self._families.reader(rule, table.lines.name, range(len(rule.columns)))
         if table.format.by_minute:
             return _rows_by_minute(table, names, family_of, self._days * DAY_US, self._window)
@@ -137,7 +137,7 @@ def _own(table: SourceTable) -> list[tuple[OwnColumn, Column]]:
 
 
 def _added(names: list[str], column: Column) -> int:
-    """The place of a column among those that are read, to which it is added."""
+    """Add a column to the names to read; returns its place."""
     names.append(column.name)
     return len(names) - 1
 

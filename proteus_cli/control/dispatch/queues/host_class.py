@@ -92,7 +92,7 @@ class HostClass:
         return self._slowdowns[device][0]
 
     def free_within(self, budget_s: float, rows: int = 1) -> Admitted | None:
-        """The longest free device that answers so many rows in that time; one may be slower than the mean."""
+        """The longest free device that answers ``rows`` within ``budget_s``; its own slowdown counts."""
         takes_s, stages, whole = self.host.least_latency(rows), self._stage_slowdowns, self._slowdowns
         for device, ask_it in self.free.items():
             if (stages[device] if device in stages else whole[device][0]) * takes_s <= budget_s:
