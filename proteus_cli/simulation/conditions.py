@@ -18,15 +18,10 @@ SOLVE_S = 0.05
 JITTERS = {"p90": 0.90, "p95": 0.95, "p99": 0.99}
 
 
-_HANGS = "hangs"
-
-
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Devices fail at ``from_s``, and can be opened again from ``until_s`` on, which may be infinite.
 
-    Those that ``hang`` end no batch, and nobody is told: the server finds out. If it does not until ``until_s``, they
-    go on. A device that hangs can be opened again as soon as the server has given it up.
     With a ``host``, that can't be reached meanwhile, and ``devices`` are all that it has.
     """
 
@@ -34,7 +29,6 @@ class Failure:
     from_s: float
     until_s: float
     host: str = ""
-    hang: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,15 +81,14 @@ class Conditions:
 
 
 def parse_failure(text: str, devices: Collection[str]) -> Failure:
-    """``"v100-3@60s..120s"``, or without an end; ``"a@60s..90s,hangs"`` of a host among ``devices``.
+    """``"v100-3@60s..120s"``, or without an end; ``"a@60s..90s"`` of a host among ``devices``.
 
     Raises `UsageError`.
     """
-    hint = "say which device or host fails when, like `v100-3@60s..120s`, `a@60s..` for good, or `a@60s..90s,hangs`"
+    hint = "say which device or host fails when, like `v100-3@60s..120s`, or `a@60s..` for good"
     name, at, when = text.partition("@")
-    times, comma, how = when.partition(",")
-    first, dots, last = times.partition("..")
-    if not (name and at and first and dots) or (comma and how != _HANGS):
+    first, dots, last = when.partition("..")
+    if not (name and at and first and dots):
         raise UsageError(f"`{text}` is no failure.", hint=hint)
     is_device = name in devices
     failing = (name,) if is_device else tuple(device for device in devices if host_of(device) == name)
@@ -104,7 +97,7 @@ def parse_failure(text: str, devices: Collection[str]) -> Failure:
     from_s, until_s = parse_duration(first), parse_duration(last) if last else math.inf
     if until_s <= from_s:
         raise UsageError(f"`{text}` ends before it starts.", hint=hint)
-    return Failure(failing, from_s, until_s, host="" if is_device else name, hang=bool(comma))
+    return Failure(failing, from_s, until_s, host="" if is_device else name)
 
 
 class LatencySampler:

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Launch, StandbyLoad
-from proteus_cli.control.devices.hangs import overdue
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.domain.catalog.catalog import VariantKey
@@ -20,17 +19,14 @@ class SimulatedDevice:
     """What runs on a device: ``running`` batches, with their starts, the last of which ends at ``busy_until_s``.
 
     Loads of standbys go on until ``loads_until_s``, also one that was given up; ``standby`` is one that was not.
-    ``life`` counts losses of the device: an event that refers to an earlier one is void. No batch ends before
-    ``stalled_until_s``; the last one ended at ``ended_s``. The queries of the ids ``answered`` have left batches that
-    still run. ``tried_out`` is what is loaded during its probation.
+    ``life`` counts losses of the device: an event that refers to an earlier one is void. The queries of
+    the ids ``answered`` have left batches that still run. ``tried_out`` is what is loaded during its probation.
     """
 
     running: dict[int, tuple[Launch, float]] = field(default_factory=dict)
     busy_until_s: float = 0.0
     loads_until_s: float = 0.0
     standby: StandbyLoad | None = None
-    stalled_until_s: float = 0.0
-    ended_s: float = 0.0
     life: int = 0
     answered: set[int] = field(default_factory=set)
     tried_out: frozenset[VariantKey] = frozenset()
@@ -59,27 +55,13 @@ class SimulatedFleet:
         self._load_time_s = load_time_s(conditions)
         self._apply, self._end = apply, end
 
-    def stall(self, devices: Sequence[str], until_s: float) -> None:
-        """No batch of these devices ends before then."""
-        for device in devices:
-            self._devices[device].stalled_until_s = until_s
-
-    def is_busy(self, device: str) -> bool:
-        """Whether a device runs any batch."""
-        return bool(self._devices[device].running)
-
-    def overdue(self, device: str, now_s: float) -> Launch | None:
-        """The oldest batch, if it should have ended long ago."""
-        state = self._devices[device]
-        return overdue(state.running, state.ended_s, now_s, self._controller.slowdown_of(device))
-
     def lose(self, devices: Sequence[str], now_s: float) -> None:
         """Lose these devices, all in this instant, with what they run."""
         effects = list[Effects]()
         for device in devices:
             state = self._devices[device]
             running = tuple(launch for launch, _ in state.running.values())
-            state.running, state.busy_until_s, state.stalled_until_s = {}, 0.0, 0.0
+            state.running, state.busy_until_s = {}, 0.0
             state.loads_until_s, state.standby = 0.0, None
             state.life += 1
             effects.append(self._controller.device_lost(device, running, state.has_answered))

@@ -2,8 +2,8 @@
 
 What the failures of a run do, and what the server makes of it:
 
-* A device is lost at once; one that hangs, when a batch has not ended for `hang_timeout_s`, at two checks in a row.
-* A host is lost with all of its devices: at once, as its connection ends; if it hangs, after `SILENT_S`.
+* A device is lost at once.
+* A host is lost with all of its devices, at once, as its connection ends.
 * A lost host is tried again at the pauses of `ConnectionPauses`. Its devices wait for that.
 * A lost device is tried again when its `Breaker` says so, which is looked at every `CHECK_EVERY_S`. Where it can't be
   opened, it has failed its probation. Else it is opened, loads what it hosted, runs a batch of each, and serves again.
@@ -14,46 +14,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from proteus_cli.control.devices.breaker import CHECK_EVERY_S, Breaker, BreakerEvent, BreakerState
-from proteus_cli.control.devices.hangs import HangWatch
-from proteus_cli.domain.cluster.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
+from proteus_cli.domain.cluster.connection import ConnectionPauses
 from proteus_cli.domain.report import Loss
 from proteus_cli.simulation.conditions import Failure
 from proteus_cli.simulation.events import Events
 from proteus_cli.simulation.fleet import SimulatedFleet
 
-SILENT_S = MAX_SILENT * BEAT_S
-
 
 @dataclass(slots=True)
 class _FailingDevice:
-    """``shut_until_s``: until then it can't be opened. ``life`` counts losses: what refers to an earlier one is void.
-
-    ``hangs_until_s``: it ends no batch until then.
-    """
+    """A device that can't be opened until ``shut_until_s``; ``life`` counts its losses, as in `SimulatedDevice`."""
 
     shut_until_s: float = -math.inf
-    hangs_until_s: float = -math.inf
     breaker: Breaker = field(default_factory=Breaker)
     life: int = 0
 
 
 @dataclass(slots=True)
 class _Link:
-    """The connection with a host, which can't be reached until ``away_until_s``.
-
-    ``since_s``: when it was made. ``hangs``: that shows only after some time; ``silent_since_s``: since when it does.
-    """
+    """The connection with a host, made at ``since_s``, which can't be reached until ``away_until_s``."""
 
     devices: tuple[str, ...]
     is_connected: bool = True
     since_s: float = 0.0
     away_until_s: float = -math.inf
-    hangs: bool = False
-    silent_since_s: float = 0.0
     pauses: ConnectionPauses = field(default_factory=ConnectionPauses)
-
-    def is_silent(self, now_s: float) -> bool:
-        return self.hangs and now_s < self.away_until_s
 
 
 @dataclass(slots=True)
@@ -85,7 +70,6 @@ class Losses:
         self._links = {failure.host: _Link(failure.devices) for failure in failures if failure.host}
         self._link_of = {device: link for link in self._links.values() for device in link.devices}
         self._losses: list[_OpenLoss] = []
-        self._hangs = HangWatch()
         for failure in failures:
             events.at(failure.from_s, self._begin, failure)
         if failures:
@@ -99,39 +83,18 @@ class Losses:
 
     def _begin(self, now_s: float, failure: Failure) -> None:
         if failure.host:
-            self._host_fails(now_s, failure)
+            self._disconnect(now_s, failure.host, failure.until_s)
             return
         for device in failure.devices:
             each = self._devices[device]
-            if failure.hang:
-                each.hangs_until_s = max(each.hangs_until_s, failure.until_s)
-                self._fleet.stall((device,), each.hangs_until_s)
-            else:
-                each.shut_until_s = max(each.shut_until_s, failure.until_s)
-                self._lose(now_s, (device,), device)
-
-    def _host_fails(self, now_s: float, failure: Failure) -> None:
-        link = self._links[failure.host]
-        was_silent = link.is_silent(now_s)
-        link.away_until_s = max(link.away_until_s, failure.until_s)
-        link.hangs = failure.hang
-        if not failure.hang:
-            self._disconnect(now_s, failure.host)
-        elif link.is_connected:
-            link.silent_since_s = link.silent_since_s if was_silent else now_s
-            self._fleet.stall(link.devices, link.away_until_s)
-            self._events.at(link.silent_since_s + SILENT_S, self._listen, failure.host, link.silent_since_s)
+            each.shut_until_s = max(each.shut_until_s, failure.until_s)
+            self._lose(now_s, (device,), device)
 
     # --- what the server makes of it: hosts
 
-    def _listen(self, now_s: float, host: str, silent_since_s: float) -> None:
-        """Give up a host that has been silent since then."""
+    def _disconnect(self, now_s: float, host: str, until_s: float) -> None:
         link = self._links[host]
-        if link.is_silent(now_s) and link.silent_since_s == silent_since_s:
-            self._disconnect(now_s, host)
-
-    def _disconnect(self, now_s: float, host: str) -> None:
-        link = self._links[host]
+        link.away_until_s = max(link.away_until_s, until_s)
         if link.is_connected:
             link.is_connected = False
             self._events.at(now_s + link.pauses.next_s(now_s - link.since_s), self._connect, host)
@@ -139,13 +102,10 @@ class Losses:
 
     def _connect(self, now_s: float, host: str) -> None:
         link = self._links[host]
-        given_up_s = now_s + CONNECT_S if link.hangs else now_s
         if now_s >= link.away_until_s:
             link.is_connected, link.since_s = True, now_s
-        elif link.away_until_s <= given_up_s:  # it answers late
-            self._events.at(link.away_until_s, self._connect, host)
         elif link.away_until_s < math.inf:
-            self._events.at(given_up_s + link.pauses.next_s(), self._connect, host)
+            self._events.at(now_s + link.pauses.next_s(), self._connect, host)
 
     # --- what the server makes of it: devices
 
@@ -158,20 +118,14 @@ class Losses:
             if each.breaker.state is not BreakerState.OPEN:
                 each.breaker.on(BreakerEvent.DIED, now_s)
                 each.life += 1
-            each.hangs_until_s = -math.inf
         if lost:
             self._losses.append(_OpenLoss(what, len(lost), now_s, set(lost)))
             self._fleet.lose(lost, now_s)
 
     def _check(self, now_s: float) -> None:
-        """Look for devices that hang, and for those to be tried again."""
-        hanging = [device for device, each in self._devices.items() if now_s < each.hangs_until_s]
-        overdue = {device: self._fleet.overdue(device, now_s) for device in hanging}
-        for device in self._hangs.look({device: each for device, each in overdue.items() if each is not None}, now_s):
-            self._lose(now_s, (device,), device)
+        """Look for devices to be tried again."""
         for device, each in self._devices.items():
-            is_open = device not in hanging and each.breaker.state is BreakerState.OPEN
-            if is_open and self._is_to_retry(device, each, now_s):
+            if each.breaker.state is BreakerState.OPEN and self._is_to_retry(device, each, now_s):
                 self._retry(device, each, now_s)
         if self._goes_on():
             self._events.at(now_s + CHECK_EVERY_S, self._check)
@@ -190,12 +144,7 @@ class Losses:
 
     def _tried_out(self, now_s: float, device: str, life: int) -> None:
         each = self._devices[device]
-        link = self._link_of.get(device)
         if each.life != life:
-            return
-        if link is not None and link.is_silent(now_s):
-            if link.away_until_s < math.inf:  # else the host is given up soon
-                self._events.at(link.away_until_s, self._tried_out, device, life)
             return
         rest_s = self._fleet.load_rest_s(device)
         if rest_s > 0:
@@ -216,8 +165,8 @@ class Losses:
         return bool(self._events) or any(map(self._can_change, self._devices, self._devices.values()))
 
     def _can_change(self, device: str, each: _FailingDevice) -> bool:
-        """The device may be found to hang, or may come back."""
+        """The device may come back."""
         if each.breaker.is_closed:
-            return each.hangs_until_s > -math.inf and self._fleet.is_busy(device)
+            return False
         link = self._link_of.get(device)
         return max(each.shut_until_s, link.away_until_s if link is not None else -math.inf) < math.inf

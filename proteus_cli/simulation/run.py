@@ -252,9 +252,9 @@ class _Simulation:
         self._events.at(end_s, self._finished, launch, run_s, state.life, walk)
 
     def _left(self, now_s: float, launch: Launch, walk: Walk, parts: Sequence[int], life: int) -> None:
-        """Queries are answered before their batch ends; where the device is stalled, when the batch ends."""
+        """Queries are answered before their batch ends."""
         state = self._devices[launch.hosted.device]
-        if state.life != life or now_s < state.stalled_until_s:
+        if state.life != life:
             return
         leaving = replace(launch, requests=tuple([launch.requests[place] for place in parts]))
         told = exit_answers(launch, walk)
@@ -269,12 +269,7 @@ class _Simulation:
         state = self._devices[device]
         if state.life != life:
             return
-        if now_s < state.stalled_until_s:
-            if state.stalled_until_s < NEVER_S:
-                self._events.at(state.stalled_until_s, self._finished, launch, took_s, life, walk)
-            return
         del state.running[id(launch)]
-        state.ended_s = now_s
         if walk is not None and hosted.cuts:
             self._controller.finished(launch, took_s, walk.exits)
         else:

@@ -31,6 +31,7 @@ FIRST_FAULT_S = 4.0
 FAULT_EVERY_S = 5.0  # on average, from the end of one to the next
 CALM_END_S = 6.0  # without faults
 HANG_S = 6.0
+GIVEN_UP_S = 0.6  # until the server gives up a device that hangs
 SLOW_S = 4.0
 TIMES_SLOWER = 3.0
 NO_MODEL_S = 4.0
@@ -279,26 +280,28 @@ class Injector:
         return Injected(Kind.KILLED, device, at_s, (Failure((device,), at_s, at_s),))  # it can be opened at once
 
     def _hang(self, device: str, process: Process) -> Injected:
-        """Stop the process; if it is still there after some time, let it go on."""
+        """Stop the process, and let it go on later if it is still there. The simulated device is lost when given up."""
         at_s = self._now_s()
         os.kill(process.pid, signal.SIGSTOP)
         self._wait(process, HANG_S)
         if process.is_there:
             os.kill(process.pid, signal.SIGCONT)
-        return Injected(Kind.HUNG, device, at_s, (Failure((device,), at_s, at_s + HANG_S, hang=True),))
+        lost_s = at_s + GIVEN_UP_S
+        return Injected(Kind.HUNG, device, at_s, (Failure((device,), lost_s, lost_s),))
 
     def _slow_down(self, device: str, process: Process, batch_s: float) -> Injected:
-        """Stop it again and again: for twice the time of a batch, after as long as a batch, so all take three times."""
-        at_s, stops = self._now_s(), list[Failure]()
+        """Stop it again and again: for twice the time of a batch, after as long as a batch, so all take three times.
+
+        Simulations know nothing of it: one of eight devices is slow for some seconds.
+        """
+        at_s = self._now_s()
         while self._now_s() < at_s + SLOW_S and process.is_there and not self._stop.is_set():
-            stopped_s = self._now_s()
             os.kill(process.pid, signal.SIGSTOP)
             time.sleep((TIMES_SLOWER - 1) * batch_s)
-            stops.append(Failure((device,), stopped_s, self._now_s(), hang=True))
             if process.is_there:
                 os.kill(process.pid, signal.SIGCONT)
             time.sleep(batch_s)
-        return Injected(Kind.SLOWED, device, at_s, tuple(stops))
+        return Injected(Kind.SLOWED, device, at_s)
 
     def _kill_solver(self) -> Injected | None:
         process = self._process(self._live.status()["solver"]["pid"])

@@ -8,34 +8,20 @@ from virtual_loop import VirtualLoop
 
 from proteus_cli.arrays import Floats
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.cluster.connection import BEAT_S, CONNECT_S, MAX_SILENT, ConnectionPauses
+from proteus_cli.domain.cluster.connection import ConnectionPauses
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import DeviceLost, DeviceUnavailable
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
-from proteus_cli.serving.devices.executor import BatchResult, OnLost
+from proteus_cli.serving.devices.executor import OnLost
 from proteus_cli.simulation.conditions import Failure
 
 Ranks = Callable[[int], Floats]
 
 
 class FailingExecutor(EmulatedExecutor):
-    """Ends no batch before ``stalled_until_s``."""
-
-    def __init__(
-        self, profile: Profile, signatures: dict[str, Signature], loop: VirtualLoop, on_lost: OnLost, ranks: Ranks
-    ) -> None:
-        super().__init__(profile, signatures, loop.time, loop.call_at, on_lost, ranks)
-        self._loop, self.stalled_until_s = loop, -math.inf
-
     def die(self) -> None:
         self._lose(DeviceLost(f"{self._device_id} was killed"))
-
-    def _ended(self, number: int, result: BatchResult) -> None:
-        if self._loop.time() < self.stalled_until_s:
-            self._loop.call_at(self.stalled_until_s, self._ended, number, result)
-        else:
-            super()._ended(number, result)
 
 
 class FailingHardware:
@@ -61,7 +47,7 @@ class FailingHardware:
         if self._loop.time() < self._shut_until_s.get(device, -math.inf):
             raise DeviceUnavailable(f"{device} is not there.")
         self._executors[device] = FailingExecutor(
-            self._profiles[device], self._signatures, self._loop, on_lost, self._ranks
+            self._profiles[device], self._signatures, self._loop.time, self._loop.call_at, on_lost, self._ranks
         )
         return self._executors[device]
 
@@ -74,14 +60,7 @@ class FailingHardware:
     async def _play(self, failure: Failure) -> None:
         await self._until(failure.from_s)
         for device in failure.devices:
-            if failure.hang:
-                self._executors[device].stalled_until_s = failure.until_s
-            else:
-                self._shut_until_s[device] = -math.inf if failure.host else failure.until_s
-        if failure.hang and not failure.host:
-            return
-        if failure.hang:
-            await asyncio.sleep(MAX_SILENT * BEAT_S)
+            self._shut_until_s[device] = -math.inf if failure.host else failure.until_s
         if failure.host:
             self._away.add(failure.host)
         for device in failure.devices:
@@ -95,8 +74,6 @@ class FailingHardware:
         while True:
             await asyncio.sleep(pauses.next_s(session_s))
             session_s = 0.0
-            gives_up_s = self._loop.time() + (CONNECT_S if failure.hang else 0.0)
-            await self._until(min(max(self._loop.time(), failure.until_s), gives_up_s))
             if self._loop.time() >= failure.until_s:
                 break
         self._since_s[failure.host] = self._loop.time()

@@ -18,12 +18,10 @@ H, G = DEVICES[:2], DEVICES[2:4]
 
 FAILURES = {
     "a host is cut off": (Failure(H, 4.013, 7.011, "h"),),
-    "a host hangs": (Failure(H, 4.013, 7.011, "h", hang=True),),
     "a host flaps": tuple(Failure(H, at_s, at_s + 0.003, "h") for at_s in (3.013, 4.117, 7.219)),
     "both hosts, and then there is one device": (Failure(H, 4.013, 6.011, "h"), Failure(G, 5.017, 8.019, "g")),
     "a device ends, and its host later": (Failure((H[0],), 3.013, 3.013), Failure(H, 3.517, 4.011, "h")),
     "a device is away": (Failure((H[0],), 3.013, 6.011),),
-    "a device hangs": (Failure((H[0],), 3.013, 9.011, hang=True),),
 }
 
 

@@ -1,4 +1,4 @@
-"""Hosts that are lost with all their devices, and devices and hosts that hang: found out and taken back as live.
+"""Hosts that are lost with all their devices: given up and taken back as live.
 
 A device of `played` runs one request in 10 ms, and loads in no time; checks for the return of a device come each 0.1 s.
 """
@@ -28,7 +28,6 @@ from proteus_cli.domain.report import Loss
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, Failure
-from proteus_cli.simulation.losses import SILENT_S
 from proteus_cli.simulation.plan_changes import ReplanFunction
 from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.simulation.run import simulate
@@ -63,8 +62,8 @@ def evenly(until_s: float, every_s: float = 0.004) -> Trace:
     return make_trace(*((n * every_s, "a") for n in range(round(until_s / every_s))), families=("a",))
 
 
-def host(from_s: float, until_s: float, *, hang: bool = False) -> Failure:
-    return Failure(H, from_s, until_s, "h", hang)
+def host(from_s: float, until_s: float) -> Failure:
+    return Failure(H, from_s, until_s, "h")
 
 
 def starts(run: SimulationResult, *devices: str) -> list[float]:
@@ -132,65 +131,11 @@ def test_a_host_that_is_lost_again_during_probations_begins_anew() -> None:
     assert [loss.at_s for loss in run.losses] == [12.0], "nothing served in between"
 
 
-def test_a_host_that_hangs_is_given_up_after_so_long() -> None:
-    """Batches go there until then, and end elsewhere."""
-    run = played(evenly(16.0, SPARSE_S), host(12.0, 13.0, hang=True))
-    assert any(12.0 < at_s < 12.0 + SILENT_S for at_s in starts(run, *H))
-    answered = [e.arrival_s + e.latency_s for e in run.ended if e.device in H and e.latency_s is not None]
-    assert not any(12.0 < at_s < 13.0 for at_s in answered)
-    assert run.losses[0].at_s == pytest.approx(12.0 + SILENT_S)
-    assert back_s(run, 12.0 + SILENT_S, *H) == just_after(13.0), "a try to connect waits for an answer"
-
-
-def test_a_host_that_hangs_for_less_is_not_lost_and_its_batches_end_late() -> None:
-    run = played(evenly(14.0), host(12.0, 12.4, hang=True))
-    assert run.losses == []
-    late = [e.latency_s for e in run.ended if e.device in H and e.latency_s is not None and e.latency_s > 0.39]
-    assert 0 < len(late) <= 4
-    assert len(run.ended) == 3500
-
-
-def test_hanging_twice_without_a_break_is_hanging_on() -> None:
-    run = played(evenly(14.0), host(12.0, 12.4, hang=True), host(12.3, 12.9, hang=True))
-    assert [loss.at_s for loss in run.losses] == pytest.approx([12.5])
-
-
-def test_with_a_break_it_is_not() -> None:
-    run = played(evenly(14.0), host(12.0, 12.3, hang=True), host(12.4, 12.8, hang=True))
-    assert run.losses == []
-
-
-def test_a_device_that_hangs_is_found_by_its_batch_and_opened_anew() -> None:
-    """After 0.5 s, at two checks in a row; and tried 0.5 s later, however long the first process would have hung."""
-    run = played(evenly(16.0), Failure(("h/cpu0",), 12.0, math.inf, hang=True))
-    (loss,) = run.losses
-    assert (loss.what, loss.devices) == ("h/cpu0", 1)
-    assert loss.at_s == pytest.approx(12.0 + 0.5 + 1.5 * CHECK_EVERY_S, abs=CHECK_EVERY_S)
-    assert back_s(run, loss.at_s, "h/cpu0") == just_after(loss.at_s + FIRST_RETRY_S)
-    assert not [e for e in run.ended if e.outcome is Outcome.FAILED]
-
-
-def test_a_device_that_hangs_for_less_goes_on() -> None:
-    run = played(evenly(14.0), Failure(("h/cpu0",), 12.0, 12.3, hang=True))
-    assert run.losses == []
-    (late,) = (e for e in run.ended if e.latency_s is not None and e.latency_s > 0.29)
-    assert late.device == "h/cpu0"
-
-
-@pytest.mark.parametrize("hang", [False, True])
-def test_a_run_ends_where_a_host_fails_for_good(*, hang: bool) -> None:
+def test_a_run_ends_where_a_host_fails_for_good() -> None:
     """All that is there: what waits is dropped."""
-    run = played(evenly(1.0), host(0.5, math.inf, hang=hang), devices=H)
+    run = played(evenly(1.0), host(0.5, math.inf), devices=H)
     assert len(run.ended) == 250
     assert {ended.outcome for ended in run.ended if ended.arrival_s > 0.5} == {Outcome.DROPPED}
-
-
-def test_a_run_ends_where_a_device_hangs_for_good() -> None:
-    """It is found to, opened anew, and goes on."""
-    run = played(evenly(1.0, SPARSE_S), Failure(("h/cpu0",), 0.5, math.inf, hang=True), devices=("h/cpu0",))
-    assert len(run.ended) == 50
-    assert run.ended[-1].outcome is Outcome.SERVED
-    assert not [e for e in run.ended if e.outcome is Outcome.DROPPED and e.arrival_s > 0.9], "an SLO of 1 s"
 
 
 def test_what_was_on_two_lost_devices_fails() -> None:

@@ -24,7 +24,6 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner, frozen_to
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import JITTERS, Conditions, Failure
-from proteus_cli.simulation.losses import SILENT_S
 from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.simulation.run import simulate
 
@@ -115,10 +114,10 @@ def worlds(draw: st.DrawFn) -> World:
     failures = []
     on_host = tuple(device for device in fleet if device.startswith("h/"))
     for device in draw(st.lists(st.sampled_from(sorted(fleet)), max_size=2)):
-        from_s, lasts_s, hang = draw(times), draw(st.sampled_from([0.01, 0.2, 1.0, math.inf])), draw(st.booleans())
+        from_s, lasts_s = draw(times), draw(st.sampled_from([0.01, 0.2, 1.0, math.inf]))
         is_host = device in on_host and draw(st.booleans())
         failing, host = (on_host, "h") if is_host else ((device,), "")
-        failures.append(Failure(failing, from_s, from_s + lasts_s, host, hang))
+        failures.append(Failure(failing, from_s, from_s + lasts_s, host))
     conditions = Conditions(
         load_time_s=draw(st.sampled_from([None, 0.0, 0.07, 0.3, 1.0])),
         jitter=draw(st.sampled_from([None, *JITTERS.values()])),
@@ -178,15 +177,12 @@ def hosts(plan: Plan, launch: Launch) -> frozenset[tuple[str, str]]:
 
 
 def lost_devices_answer_nothing(world: World, run: SimulationResult) -> None:
-    """Batches begin where it isn't known yet; a device that was found to hang may be back sooner."""
     for failure in world.conditions.failures:
         for at_s, launch in run.launches:
-            is_known = at_s > failure.from_s + (SILENT_S if failure.hang else 0.0)
-            assert launch.hosted.device not in failure.devices or not is_known or at_s >= failure.until_s or (
-                failure.hang and not failure.host
-            )  # fmt: skip
+            is_away = failure.from_s < at_s < failure.until_s
+            assert launch.hosted.device not in failure.devices or not is_away
         for ended in run.ended:
-            if ended.device in failure.devices and ended.latency_s is not None and (failure.host or not failure.hang):
+            if ended.device in failure.devices and ended.latency_s is not None:
                 assert not failure.from_s < ended.arrival_s + ended.latency_s < failure.until_s
 
 
@@ -196,7 +192,7 @@ def loading_devices_answer_nothing(world: World, first: Plan, plans: list[Plan],
     for device in world.profiles:
         loaded = next(iter(first.hosted()[device]), None)
         free_s = -math.inf
-        back_s = sorted(f.until_s for f in world.conditions.failures if device in f.devices and not f.hang)
+        back_s = sorted(f.until_s for f in world.conditions.failures if device in f.devices)
         for at_s, launch in run.launches:
             if launch.hosted.device != device:
                 continue

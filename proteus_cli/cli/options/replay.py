@@ -105,7 +105,7 @@ Fail = Annotated[
     _simulation(
         metavar="NAME@FROM..TO",
         help="Let a device fail for some time, such as `v100-3@60s..120s`, or a host with all of its devices, "
-        "`a@60s..90s`; `a@60s..90s,hangs`: it hangs. Repeatable. Only in simulation.",
+        "`a@60s..90s`. Repeatable. Only in simulation.",
     ),
 ]
 ScaleTo = Annotated[float | None, Option(**RATE, help="Scale the trace, so that its busiest 10 s have this rate.")]
