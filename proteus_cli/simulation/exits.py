@@ -8,7 +8,7 @@ import numpy as np
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host, Launch
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
@@ -16,7 +16,7 @@ from proteus_cli.simulation.conditions import Conditions, LatencySampler
 from proteus_cli.simulation.confidences import Confidences
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.catalog.catalog import VariantKey
+    from proteus_cli.domain.catalog import VariantKey
 
 ChainKey = tuple[str, str, str]
 """Device, family and variant."""

@@ -7,8 +7,8 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Launch, StandbyLoad
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.plan_steps import keys
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.timing import BatchTimes, load_time_s

@@ -7,9 +7,9 @@ from proteus_cli.control.decision import Effects, Host, Load, StandbyEnd, Standb
 from proteus_cli.control.topology.plan_rollout import LoadBeside
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.warming import ASK_S
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.events import Events
 from proteus_cli.simulation.fleet import SimulatedDevice

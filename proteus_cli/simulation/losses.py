@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from proteus_cli.control.devices.breaker import CHECK_EVERY_S, Breaker, BreakerEvent, BreakerState
-from proteus_cli.domain.cluster.connection import ConnectionPauses
+from proteus_cli.domain.cluster import ConnectionPauses
 from proteus_cli.domain.report import Loss
 from proteus_cli.simulation.conditions import Failure
 from proteus_cli.simulation.events import Events

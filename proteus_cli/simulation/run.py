@@ -21,9 +21,9 @@ from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.warming import ASK_S
 from proteus_cli.domain.base import require
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Bounds, Outcome, Request, RequestRecord
 from proteus_cli.domain.stages.walk import Walk
 from proteus_cli.domain.trace import Trace

@@ -6,13 +6,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.profile.latency_table import LatencyTable
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
-from proteus_cli.domain.profile.shared_times import beside
+from proteus_cli.domain.batch_times import LatencyTable, beside
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.simulation.conditions import Conditions, LatencySampler
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.catalog.catalog import VariantKey
+    from proteus_cli.domain.catalog import VariantKey
 
 Latencies = Callable[[int], float]
 """Seconds of a batch by rows."""
