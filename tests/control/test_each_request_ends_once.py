@@ -41,7 +41,7 @@ from proteus_cli.control.decision import (
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import MAX_RUNS, Bounds, Request
 from proteus_cli.domain.stages.cascade import PlannedCascade
 

@@ -24,9 +24,9 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching import ProactiveBatcher
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError

@@ -8,8 +8,8 @@ from proteus_cli.control.decision import FailedLoad, Host, Keep, StandbyLoad
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.room import without_room_beside
 from proteus_cli.control.topology.topology import Topology
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import OutOfDeviceMemory
 
 

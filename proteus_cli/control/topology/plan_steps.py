@@ -10,7 +10,7 @@ from proteus_cli.control.decision import Host, Keep, Load
 from proteus_cli.control.devices.worker_phase import WorkerEvent, WorkerPhase
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.standbys import Replica, Standbys
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 
 MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity; at more, one wrong plan takes a family out of service
 

@@ -3,9 +3,9 @@
 from collections import defaultdict
 from collections.abc import Mapping
 
-from proteus_cli.domain.catalog.catalog import VariantKey, VariantsByDevice
+from proteus_cli.domain.catalog import VariantKey, VariantsByDevice
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 
 KEPT_FREE_FRAC = 0.1  # of the free memory of a host: for batches, and for whatever else runs there
 

@@ -24,7 +24,7 @@ from itertools import chain
 from types import MappingProxyType
 
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
 
 RECENT_PLANS = 10
 """What the plans before these wanted no longer counts."""

@@ -14,12 +14,12 @@ from proteus_cli.control.topology.probation import Probation
 from proteus_cli.control.topology.standbys import DeviceMemory, Standbys
 from proteus_cli.control.topology.warming import Warming
 from proteus_cli.domain.attainment import SloTarget
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Request
+from proteus_cli.domain.rules import Rules
 
 
 class Topology:

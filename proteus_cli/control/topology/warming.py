@@ -8,7 +8,7 @@ from proteus_cli.control.decision import Host, StandbyEnd, StandbyLoad
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.plan_steps import PlanSteps, keys
 from proteus_cli.control.topology.standbys import Standbys
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
 from proteus_cli.domain.device import host_of
 
 MAX_LOADING_FRAC = 0.1

@@ -12,7 +12,7 @@ from proteus_cli.control.decision import IDLE, Admitted, Host, Launch, Refused, 
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Assignment, Policy
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request
 
 GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)

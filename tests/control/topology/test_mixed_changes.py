@@ -17,7 +17,7 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, RolloutEnd, Switch
 from proteus_cli.control.topology.plan_steps import keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.errors import EngineError
 

@@ -10,9 +10,9 @@ from proteus_cli.control.decision import NO_EFFECTS, FailedLoad, Host, Keep, Sta
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, RolloutEnd, Switch
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 
 DEVICES = ("cpu0", "cpu1")

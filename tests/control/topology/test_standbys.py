@@ -14,7 +14,7 @@ from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.topology.plan_rollout import PlanRollout
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable, Standbys
 from proteus_cli.control.topology.warming import LOOK_S, MAX_LOADING_FRAC, RETRY_S
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.request import Request
 
