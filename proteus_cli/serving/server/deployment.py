@@ -31,8 +31,9 @@ class ServerOptions:
 
     ``grpc_port``: None is no gRPC. ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
     No request waits longer than ``max_timeout_s``, or than its family's SLO where that is longer.
-    With a ``certificate``, only TLS is spoken. With ``tokens``, all requests need one but health checks and those for the
-    files of the page. Without, HTTP requests must name this machine by an address, or name one of ``allowed_hosts``.
+    With a ``certificate``, only TLS is spoken. With ``tokens``, all requests need one but health checks and those for
+    the files of the page. Without, HTTP requests must name this machine by an address, or one of ``allowed_hosts``.
+    Traces go to the URL ``otlp``, of ``otlp_sample`` (a fraction) of the requests that bring no decision about it.
     Answers to requests with an id are kept for ``keep_answers_s``, for feedback; 0: none are. Some requests are
     captured as ``samples`` say.
     """
