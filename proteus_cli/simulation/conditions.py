@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from proteus_cli.control.topology.plan_steps import MAX_UNAVAILABLE_FRAC
+from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.base import require
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile.profile import Point

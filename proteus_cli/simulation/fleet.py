@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Launch, StandbyLoad
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.control.topology.plan_steps import keys
+from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.profile.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Outcome, Request

@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable, Mapping
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, Host, Load, StandbyEnd, StandbyLoad
-from proteus_cli.control.topology.plan_rollout import LoadBeside
-from proteus_cli.control.topology.plan_steps import keys
-from proteus_cli.control.topology.warming import ASK_S
+from proteus_cli.control.topology.plan_change import keys
+from proteus_cli.control.topology.topology import ASK_S
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.profile.profile import Profile
@@ -55,11 +54,11 @@ class SimulatedLoads:
             if (measured := self._profiles[device].of(*key)) is not None
         }
 
-    def loaded_beside_s(self, step: LoadBeside, now_s: float) -> float:
+    def loaded_beside_s(self, effects: Effects, now_s: float) -> float:
         """When the last device has loaded what it has not yet, beside what it hosts."""
-        kept = {each.device: each.keys for each in step.keep}
+        kept = {each.device: each.keys for each in effects.keep}
         missing = dict[str, list[Host]]()
-        for host in step.hosts:
+        for host in effects.beside:
             if host.key not in kept[host.device]:
                 missing.setdefault(host.device, []).append(host)
         return max((self._loaded_s(device, hosts, now_s) for device, hosts in missing.items()), default=now_s)

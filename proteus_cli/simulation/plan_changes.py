@@ -7,7 +7,6 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects
 from proteus_cli.control.replanning.replan_rules import ReplanRequest, Rule
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.control.topology.plan_rollout import PlanRollout, Switch
 from proteus_cli.domain.catalog.catalog import variant_labels
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.change_text import hosting_text
@@ -44,11 +43,10 @@ class SimulatedPlanChanges:
         result: SimulationResult,
         *,
         apply: Callable[[Effects, float], None],
-        ask: Callable[[str, float], None],
     ) -> None:
         self._every_s, self._replan, self._profiles, self._controller = rule.every_s, replan, profiles, controller
         self._events, self._loads, self._conditions, self._result = events, loads, conditions, result
-        self._apply, self._ask = apply, ask
+        self._apply = apply
         self._variant_labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
         self.is_over = False
 
@@ -66,7 +64,7 @@ class SimulatedPlanChanges:
             self.ask_later(now_s)
             return
         try:
-            known = _if_any(without=wanted.without, standbys=self._controller.topology.standbys)
+            known = _if_any(without=wanted.without, standbys=self._controller.topology.change.standbys)
             plan = self._replan(wanted.demand_qps, self._controller.plan, **known)
         except NoFeasiblePlan:  # what serves goes on serving, as in the live server
             replanning.failed(wanted, now_s)
@@ -77,35 +75,37 @@ class SimulatedPlanChanges:
 
     def _deploy(self, now_s: float, wanted: ReplanRequest, plan: Plan, solve_s: float) -> None:
         """Load a plan beside what serves, and put it in force then, if it is still wanted."""
-        replanning, before, topology = self._controller.replanning, self._controller.plan, self._controller.topology
+        replanning, before, change = (
+            self._controller.replanning,
+            self._controller.plan,
+            self._controller.topology.change,
+        )
         hosted = hosted_by(plan, self._profiles, self._controller.attainment)
-        swaps = plan.swaps_from(before, topology.standbys)
+        swaps = plan.swaps_from(before, change.standbys)
         activated = plan.swaps_from(before) - swaps
-        what = hosting_text(before, plan, self._loads.change_s(plan, before, topology.standbys), self._variant_labels)
-        rollout = PlanRollout(topology, hosted)
-        beside = rollout.begin(in_place=self._loads.in_place)
-        for standby in beside.cancel:
+        what = hosting_text(before, plan, self._loads.change_s(plan, before, change.standbys), self._variant_labels)
+        effects = change.begin(hosted, in_place=self._loads.in_place)
+        for standby in effects.cancel:
             self._loads.give_up_standby(standby, now_s)
-        for device in beside.ask:
-            self._ask(device, now_s)
+        self._apply(effects, now_s)
 
         def adopt(then_s: float) -> None:
-            switch = rollout.loaded_beside((), then_s)
-            assert isinstance(switch, Switch)  # noqa: S101 - loads always succeed
+            change.loaded_beside((), then_s)
             if replanning.why_not(wanted, plan, then_s) is not None:
+                change.give_up()
                 self.ask_later(then_s)
                 return
-            change = Replan(then_s, wanted.reason_of(before, plan), solve_s, swaps, activated, what)
-            self._result.replans.append(change)
+            replan = Replan(then_s, wanted.reason_of(before, plan), solve_s, swaps, activated, what)
+            self._result.replans.append(replan)
             if not plan.hosts_as(before):
-                self._result.changes.append(change)
+                self._result.changes.append(replan)
             replanning.planned(wanted)
-            in_place = () if self._conditions.load_time_s == 0 else switch.in_place  # then no device is away
+            in_place = () if self._conditions.load_time_s == 0 else change.in_place  # then no device is away
             self._apply(self._controller.adopt(plan, hosted, then_s, in_place), then_s)
             replanning.succeeded()
             self.ask_later(then_s)
 
-        self._events.at(self._loads.loaded_beside_s(beside, now_s), adopt)
+        self._events.at(self._loads.loaded_beside_s(effects, now_s), adopt)
 
     def _solve_s(self, now_s: float) -> float:
         """Seconds until a plan that is asked for now is there."""

@@ -19,7 +19,7 @@ from proteus_cli.control.decision import Admitted, Delegate, Effects, Idle, Laun
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.control.topology.warming import ASK_S
+from proteus_cli.control.topology.topology import ASK_S
 from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog.catalog import Catalog
 from proteus_cli.domain.plan.plan import Plan
@@ -158,7 +158,7 @@ class _Simulation:
         if rule is not None:  # after the losses, so that a decision knows what is found out at its moment
             self._plan_changes = SimulatedPlanChanges(
                 rule, replan, profiles, self._controller, self._events, self._loads, conditions, self.result,
-                apply=self._apply, ask=self._ask,
+                apply=self._apply,
             )  # fmt: skip
             self._plan_changes.ask_later(0.0)
         if memory:

@@ -39,7 +39,7 @@ from proteus_cli.control.decision import (
     WaitUntil,
 )
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.topology.plan_steps import keys
+from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog.catalog import VariantKey
 from proteus_cli.domain.request import MAX_RUNS, Bounds, Request
@@ -331,7 +331,7 @@ class Driver:
         assert host.device == device
         assert device not in self._away
         if host.is_standby:
-            assert host.key in self.controller.topology.steps.resident_on(device)
+            assert host.key in self.controller.topology.change.resident_on(device)
             assert all(request.bounds is None and not request.is_deferred for request in launch.requests)
             assert not launch.is_ahead
             self._check_foreign(launch)
@@ -883,7 +883,6 @@ STANDBYS = {
     for name, row_s, accuracy in (("fast", 0.001, 0.6), ("faster", 0.0005, 0.5))
 }  # fmt: skip
 MEMORY = DeviceMemory(
-    "cpu",
     3,
     {
         VariantKey("a", name): Loadable(1, 1.0, 8, host.capacity_qps, replace(host, is_standby=True))

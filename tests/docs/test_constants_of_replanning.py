@@ -10,7 +10,7 @@ import pytest
 
 from proteus_cli.control.replanning import demand, loss_curves, replan_rules, replanning
 from proteus_cli.control.replanning.replan_rules import ForecastRule
-from proteus_cli.control.topology import plan_steps
+from proteus_cli.control.topology import plan_change
 from proteus_cli.planning.placements import spares
 from proteus_cli.planning.solver import target_demand
 from proteus_cli.planning.solver.lexicographic import FORECAST_GAP
@@ -20,13 +20,14 @@ CONSTANT = re.compile(r"_?[A-Z][A-Z_]+")
 ELSEWHERE = {
     "NOTABLE_SLOWDOWN",  # of a text
     "NEGLIGIBLE",  # a rounding
+    "RETRY_S",  # of standbys
     "_WEIGHTS",  # stand in the row of `_DEVIATIONS`
 }
 
 
 def in_the_code() -> dict[str, Any]:
     """Values by name, of the rule and of the modules that forecast and weigh."""
-    modules = (demand, loss_curves, replan_rules, replanning, spares, target_demand, plan_steps)
+    modules = (demand, loss_curves, replan_rules, replanning, spares, target_demand, plan_change)
     named = {name: value for module in modules for name, value in vars(module).items() if CONSTANT.fullmatch(name)}
     constants = {name: value for name, value in named.items() if isinstance(value, int | float | tuple | np.ndarray)}
     of_the_rule = {each.name: each.default for each in fields(ForecastRule)} | {"FORECAST_GAP": FORECAST_GAP}

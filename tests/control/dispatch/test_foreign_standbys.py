@@ -35,9 +35,7 @@ def other(device: str = "cpu1", full_s: float = 0.04) -> Host:
 def memory(standby: Host = STANDBY) -> DeviceMemory:
     """For one variant of either family."""
     host = replace(standby, is_standby=True)
-    return DeviceMemory(
-        "cpu", 2, {host.key: Loadable(1, 1.0, 8, host.capacity_qps, host), OTHER: Loadable(1, 1.0, 4, 100.0)}
-    )
+    return DeviceMemory(2, {host.key: Loadable(1, 1.0, 8, host.capacity_qps, host), OTHER: Loadable(1, 1.0, 4, 100.0)})
 
 
 def adopted(
@@ -77,7 +75,7 @@ def decided(controller: Controller, device: str) -> Launch | None:
 def test_a_device_of_another_family_answers_what_active_variants_cannot() -> None:
     """Of 19 rows, four run and ten are made in time; so the other device is woken."""
     controller = adopted(good(), other())
-    assert controller.topology.standbys == {"cpu1": {FAST}}
+    assert controller.topology.change.standbys == {"cpu1": {FAST}}
     assert offered(controller, *range(19)) == 19
     first = launched(controller, "cpu0", 0.0)
     assert (first.hosted.key, first.wake) == (GOOD, ("cpu1",))
@@ -257,7 +255,7 @@ def test_the_overflow_of_most_urgent_requests_comes_first() -> None:
     for first, second in (("a", "b"), ("b", "a")):
         controller = Controller(
             {"a": 0.1, "b": 0.1, "c": 0.1}, dict.fromkeys(("cpu0", "cpu1", "cpu2"), 1), GREEDY,
-            memory={"cpu2": DeviceMemory("cpu", 3, {**both, VariantKey("c", "c"): Loadable(1, 1.0, 4, 100.0)})},
+            memory={"cpu2": DeviceMemory(3, {**both, VariantKey("c", "c"): Loadable(1, 1.0, 4, 100.0)})},
         )  # fmt: skip
         controller.adopt(plan_hosting(*hosts, devices=[host.device for host in hosts]), hosts, 0.0)
         load_standbys(controller)
@@ -283,7 +281,7 @@ def test_who_asks_for_more_accuracy_is_answered_by_an_active_variant(asking: Req
 
 def test_families_that_prefer_something_else_to_accuracy_have_none() -> None:
     controller = adopted(replace(good(), preference_rank=0.0), other())
-    assert controller.topology.standbys == {}
+    assert controller.topology.change.standbys == {}
     offered(controller, *range(20))
     launched(controller, "cpu0", 0.0)
     assert controller.decide("cpu1", 0.0) == IDLE
