@@ -14,7 +14,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit ray extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
 .PHONY: bench bench-planner bench-simulator bench-dispatch bench-dispatch-emulated bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-cascades bench-cascades-live bench-exits bench-lifecycle bench-study bench-adaptation bench-step bench-gpu bench-compare
-.PHONY: lock all clean test-hosts test-ray test-torch torch
+.PHONY: lock all clean test-hosts test-ray
 
 help:  ## show the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -67,15 +67,12 @@ unit: setup  ## the tests on all cores, then one by one those that need the mach
 	$(BIN)/pytest -m "not extended and not alone and not gpu" -n $(WORKERS) $(BY_FILE) $(SKIPPING) --ignore tests/contract --ignore tests/gpu
 	$(BIN)/pytest -m "not extended and alone and not gpu" $(SKIPPING) $(call MARKED,alone)
 
-# Ray and PyTorch are large, and only their own tests need them.
-RAY   := $(VENV)/.ray
-TORCH := $(VENV)/.torch
+# Ray is large, and only its own tests need it.
+RAY := $(VENV)/.ray
 
 ray: $(RAY)  ## add Ray to .venv, for its tests
 
-torch: $(TORCH)  ## add PyTorch to .venv, for its tests; 4.5 GB with its CUDA libraries
-
-$(RAY) $(TORCH): $(VENV)/.%: requirements-%.lock $(STAMP)
+$(RAY): requirements-ray.lock $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile --require-hashes --only-binary :all: --no-deps -r $<
 	@touch $@
 
@@ -85,11 +82,8 @@ test-hosts: setup  ## servers with agents of several hosts: losses, joining, sev
 test-ray: ray  ## agents that Ray starts, in real clusters of two nodes on this machine
 	$(BIN)/pytest -m ray $(SKIPPING) $(call MARKED,ray)
 
-test-torch: torch  ## convolutional nets that `proteus task` trains by PyTorch
-	$(BIN)/pytest -m torch $(SKIPPING) $(call MARKED,torch)
-
 extended: setup  ## the long tests: GPU contract, faults, soak, chaos, the page; needs gcc, g++ and the network the first time
-	$(BIN)/pytest -m "extended and not alone and not hosts and not torch" -n $(WORKERS) $(BY_FILE) $(SKIPPING) $(call MARKED,extended) tests/contract
+	$(BIN)/pytest -m "extended and not alone and not hosts" -n $(WORKERS) $(BY_FILE) $(SKIPPING) $(call MARKED,extended) tests/contract
 	$(BIN)/pytest -m "extended and alone and not hosts and not ray" $(SKIPPING) $(call MARKED,alone)
 
 # What fuzz runs: the property tests on new examples, or a target of tests/fuzzing.
@@ -211,11 +205,10 @@ bench-compare: setup  ## this tree against another checkout, BASE=PATH: each fig
 bench-gpu: setup  ## our executor on a GPU beside trtexec; 2 minutes; needs a GPU, TensorRT and trtexec
 	$(BIN)/python -m benchmarks.gpu
 
-# The locks of Ray and PyTorch have only what these add to the other one.
-lock:  ## renew requirements.lock, requirements-ray.lock and requirements-torch.lock (needs uv)
+# The lock of Ray has only the packages that it adds to the other one.
+lock:  ## renew requirements.lock and requirements-ray.lock (needs uv)
 	uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements.lock --upgrade
 	printf 'ray[client]\nfilelock\nmsgpack\n' | uv pip compile - --no-deps --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements-ray.lock --upgrade
-	printf 'torch==2.13.0\n' | uv pip compile - --constraint requirements.lock $$(sed -nE 's/^([a-z0-9._-]+)==.*/--no-emit-package \1/p' requirements.lock) --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --quiet -o requirements-torch.lock
 
 all: test extended demo bench  ## everything
 

@@ -39,7 +39,7 @@ from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, Vari
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, SlowSpan
-from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.simulation.run import simulate
 
 SLO_S = 0.15

@@ -44,7 +44,7 @@ from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.synthesis import Burst, make_trace
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.reporting.measures import report
-from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.simulation.run import simulate
 
 HEADROOM = 1.2

@@ -40,7 +40,7 @@ LAST = ("contract/api/test_pycuda.py", "contract/e2e/test_gpu0.py", "contract/ru
 """… and these wait for that."""
 COLLECTED_AFTER = 10_000
 """Objects that are made and not gone."""
-FOUND_BY_TEXT = ("alone", "extended", "hosts", "ray", "torch")
+FOUND_BY_TEXT = ("alone", "extended", "hosts", "ray")
 SET_IN_NAME = re.compile(r"\{\([^{}:]*\)\}|\{'[^{}:]*'\}|frozenset\(")
 
 # `make test` draws the same examples each time; `make fuzz` draws new ones (tests/fuzz.py).

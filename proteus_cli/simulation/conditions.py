@@ -1,16 +1,13 @@
 """The conditions of a simulation: load times, scatter of batch times, failures of devices and hosts."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-
-import numpy as np
 
 from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.base import require
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.profile.profile import Point
-from proteus_cli.domain.stages.exits import StagePoint
+from proteus_cli.domain.profile.profile import VariantProfile
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration
 
@@ -62,8 +59,6 @@ class Conditions:
     ``jitter``: batch times scatter between the profiled percentiles, up to this fraction; None: they are the mean.
     ``slow``: batches take longer than profiled, all the time or for a while, which the controller is not told.
     ``solve_s``: seconds of virtual time from the wish for a plan to the plan, which is solved for in another process.
-    ``no_solver``: from when until when no process solves for plans; what is asked for meanwhile comes after that.
-    ``opening_s``: seconds until a device that was lost is open again; profiles do not know it.
     ``memory_bytes``: what variants may take of each device's memory, standbys included; without, there are none.
     ``max_unavailable_frac``: the largest part of a family's capacity that may be unavailable while variants load in
     place.
@@ -74,10 +69,12 @@ class Conditions:
     failures: tuple[Failure, ...] = ()
     slow: SlowSpan = AS_PROFILED
     solve_s: float = SOLVE_S
-    no_solver: tuple[tuple[float, float], ...] = ()
-    opening_s: float = 0.0
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     max_unavailable_frac: float = MAX_UNAVAILABLE_FRAC
+
+    def load_s(self, measured: VariantProfile) -> float:
+        """Seconds that a variant takes to load."""
+        return measured.load_s if self.load_time_s is None else self.load_time_s
 
 
 def parse_failure(text: str, devices: Collection[str]) -> Failure:
@@ -98,33 +95,3 @@ def parse_failure(text: str, devices: Collection[str]) -> Failure:
     if until_s <= from_s:
         raise UsageError(f"`{text}` ends before it starts.", hint=hint)
     return Failure(failing, from_s, until_s, host="" if is_device else name)
-
-
-class LatencySampler:
-    """Draws latencies of one variant or stage from profiled percentiles; linear between batch sizes, as means are."""
-
-    def __init__(self, points: Sequence[Point | StagePoint], max_frac: float, rng: np.random.Generator) -> None:
-        self._rng, self._max_frac = rng, max_frac
-        self._batches = np.array([point.batch for point in points], dtype=np.float64)
-        self._quantiles_s = np.array([_quantiles_s(point) for point in points])
-
-    def __call__(self, rows: int) -> float:
-        """Seconds of one batch of ``rows``."""
-        at = self._rng.uniform(0.0, self._max_frac)
-        drawn_s = [np.interp(at, _LEVELS, quantiles) for quantiles in self._quantiles_s]
-        per_row = max(1.0, rows / float(self._batches[-1]))
-        return float(np.interp(rows, self._batches, drawn_s)) * per_row
-
-
-_LEVELS = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)
-
-
-def _quantiles_s(point: Point | StagePoint) -> tuple[float, ...]:
-    """Below the median a batch takes the median, as profiles have no lower percentiles; a stage the mean.
-
-    A stage is linear from the mean up to its p95.
-    """
-    if isinstance(point, StagePoint):
-        p90_s = point.mean_s + (point.p95_s - point.mean_s) * (0.90 - 0.50) / (0.95 - 0.50)
-        return (point.mean_s, point.mean_s, p90_s, point.p95_s, point.within_s(0.99), point.within_s(0.99))
-    return (point.p50_s, point.p50_s, point.p90_s, point.p95_s, point.p99_s, point.p99_s)

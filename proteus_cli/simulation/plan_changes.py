@@ -3,116 +3,137 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects
+from proteus_cli.control.decision import Effects, Host, StandbyEnd, StandbyLoad
 from proteus_cli.control.replanning.replan_rules import ReplanRequest, Rule
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.domain.catalog.catalog import variant_labels
+from proteus_cli.control.topology.topology import ASK_S
+from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
 from proteus_cli.domain.plan.plan import Plan
 from proteus_cli.domain.plan_changes.change_text import hosting_text
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.domain.report import Replan
 from proteus_cli.errors import NoFeasiblePlan
-from proteus_cli.simulation.conditions import Conditions
-from proteus_cli.simulation.events import Events
-from proteus_cli.simulation.loads import SimulatedLoads
-from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.fleet import Fleet
 
 ReplanFunction = Callable[..., Plan]
-"""Called with a demand and the plan in force, and by name with ``without``, ``standbys`` and ``measured``.
+"""Called with a demand and the plan in force, and by name with ``without`` (outages) and ``standbys``.
 
-These are the outages, the standbys, and what cascades were measured to defer; empty ones are not passed. Raises
-`NoFeasiblePlan`."""
+Empty ones are not passed. Raises `NoFeasiblePlan`."""
 
 
-class SimulatedPlanChanges:
+class PlanChanges:
     """Asks every ``rule.every_s`` whether another plan is needed, and has it solved for, loaded and adopted.
 
-    ``result`` takes what was changed. Once it ``is_over``, no plan is asked for.
+    With ``standbys``, it also loads variants that are worth it beside those that serve. All loads succeed.
     """
 
     def __init__(
-        self,
-        rule: Rule,
-        replan: ReplanFunction,
-        profiles: Mapping[str, Profile],
-        controller: Controller,
-        events: Events,
-        loads: SimulatedLoads,
-        conditions: Conditions,
-        result: SimulationResult,
-        *,
-        apply: Callable[[Effects, float], None],
+        self, fleet: Fleet, rule: Rule, replan: ReplanFunction, profiles: Mapping[str, Profile], *, standbys: bool
     ) -> None:
-        self._every_s, self._replan, self._profiles, self._controller = rule.every_s, replan, profiles, controller
-        self._events, self._loads, self._conditions, self._result = events, loads, conditions, result
-        self._apply = apply
+        self._fleet, self._controller, self._events = fleet, fleet.controller, fleet.events
+        self._every_s, self._replan, self._profiles = rule.every_s, replan, profiles
         self._variant_labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
-        self.is_over = False
+        self._ask_later(0.0)
+        if standbys:
+            self._events.at(ASK_S, self._start_standbys)
 
-    def ask_later(self, now_s: float) -> None:
-        """Ask for a plan in ``every_s``."""
+    def _ask_later(self, now_s: float) -> None:
         self._events.at(now_s + self._every_s, self._tick)
 
     def _tick(self, now_s: float) -> None:
         """Ask for a plan, and solve for it; the next tick comes once it is in force, or given up."""
-        if self.is_over:
+        if self._fleet.is_over:
             return
         replanning = self._controller.replanning
         wanted = replanning.decide(now_s)
         if wanted is None:
-            self.ask_later(now_s)
+            self._ask_later(now_s)
             return
+        known: dict[str, Any] = {"without": wanted.without, "standbys": self._controller.topology.change.standbys}
+        known = {name: value for name, value in known.items() if value}
         try:
-            known = _if_any(without=wanted.without, standbys=self._controller.topology.change.standbys)
             plan = self._replan(wanted.demand_qps, self._controller.plan, **known)
         except NoFeasiblePlan:  # what serves goes on serving, as in the live server
             replanning.failed(wanted, now_s)
-            self.ask_later(now_s)
+            self._ask_later(now_s)
         else:
-            solve_s = self._solve_s(now_s)
-            self._events.at(now_s + solve_s, self._deploy, wanted, plan, solve_s)
+            self._events.at(now_s + self._fleet.conditions.solve_s, self._deploy, wanted, plan)
 
-    def _deploy(self, now_s: float, wanted: ReplanRequest, plan: Plan, solve_s: float) -> None:
+    def _deploy(self, now_s: float, wanted: ReplanRequest, plan: Plan) -> None:
         """Load a plan beside what serves, and put it in force then, if it is still wanted."""
-        replanning, before, change = (
+        replanning, change, before = (
             self._controller.replanning,
-            self._controller.plan,
             self._controller.topology.change,
+            self._controller.plan,
         )
         hosted = hosted_by(plan, self._profiles, self._controller.attainment)
         swaps = plan.swaps_from(before, change.standbys)
         activated = plan.swaps_from(before) - swaps
-        what = hosting_text(before, plan, self._loads.change_s(plan, before, change.standbys), self._variant_labels)
-        effects = change.begin(hosted, in_place=self._loads.in_place)
-        for standby in effects.cancel:
-            self._loads.give_up_standby(standby, now_s)
-        self._apply(effects, now_s)
+        what = hosting_text(before, plan, self._change_s(plan, before, change.standbys), self._variant_labels)
+        conditions = self._fleet.conditions
+        effects = change.begin(hosted, in_place=() if conditions.load_time_s is None else tuple(self._fleet.devices))
+        for standby in effects.cancel:  # its device is as busy with the load as it would have been
+            self._fleet.devices[standby.device].standby = None
+            self._standby_ended(standby, StandbyEnd.GIVEN_UP, now_s)
+        self._fleet.apply(effects, now_s)
 
         def adopt(then_s: float) -> None:
             change.loaded_beside((), then_s)
             if replanning.why_not(wanted, plan, then_s) is not None:
                 change.give_up()
-                self.ask_later(then_s)
+                self._ask_later(then_s)
                 return
-            replan = Replan(then_s, wanted.reason_of(before, plan), solve_s, swaps, activated, what)
-            self._result.replans.append(replan)
+            replan = Replan(then_s, wanted.reason_of(before, plan), conditions.solve_s, swaps, activated, what)
+            self._fleet.result.replans.append(replan)
             if not plan.hosts_as(before):
-                self._result.changes.append(replan)
+                self._fleet.result.changes.append(replan)
             replanning.planned(wanted)
-            in_place = () if self._conditions.load_time_s == 0 else change.in_place  # then no device is away
-            self._apply(self._controller.adopt(plan, hosted, then_s, in_place), then_s)
+            in_place = () if conditions.load_time_s == 0 else change.in_place  # then no device is away
+            self._fleet.apply(self._controller.adopt(plan, hosted, then_s, in_place), then_s)
             replanning.succeeded()
-            self.ask_later(then_s)
+            self._ask_later(then_s)
 
-        self._events.at(self._loads.loaded_beside_s(effects, now_s), adopt)
+        self._events.at(self._loaded_beside_s(effects, now_s), adopt)
 
-    def _solve_s(self, now_s: float) -> float:
-        """Seconds until a plan that is asked for now is there."""
-        back_s = max((until_s for from_s, until_s in self._conditions.no_solver if from_s <= now_s), default=now_s)
-        return max(back_s - now_s, 0.0) + self._conditions.solve_s
+    def _change_s(
+        self, plan: Plan, before: Plan, standbys: Mapping[str, frozenset[VariantKey]]
+    ) -> dict[tuple[str, VariantKey], float]:
+        """Seconds of the loads that the change from ``before`` takes, by device and variant."""
+        hosted, nothing = before.hosted(), frozenset[VariantKey]()
+        return {
+            (device, key): self._fleet.conditions.load_s(self._fleet.times.measured(device, *key))
+            for device, wanted in plan.hosted().items()
+            for key in wanted - hosted.get(device, nothing) - standbys.get(device, nothing)
+        }
 
+    def _loaded_beside_s(self, effects: Effects, now_s: float) -> float:
+        """When the last device has loaded what it has not yet, beside what it hosts."""
+        kept = {each.device: each.keys for each in effects.keep}
+        missing = dict[str, list[Host]]()
+        for host in effects.beside:
+            if host.key not in kept[host.device]:
+                missing.setdefault(host.device, []).append(host)
+        return max((self._fleet.loaded_s(device, hosts, now_s) for device, hosts in missing.items()), default=now_s)
 
-def _if_any(**arguments: object) -> dict[str, Any]:
-    """The arguments of a `ReplanFunction` that are not empty."""
-    return {name: value for name, value in arguments.items() if value}
+    # --- standbys
+
+    def _start_standbys(self, now_s: float) -> None:
+        """Start the loads of standbys that are worth it now; again and again."""
+        if self._fleet.is_over:
+            return
+        self._events.at(now_s + ASK_S, self._start_standbys)
+        while (load := (effects := self._controller.topology.next_standby(now_s)).standby) is not None:
+            state = self._fleet.devices[load.device]
+            load_s = self._fleet.conditions.load_s(self._fleet.times.measured(load.device, *load.key))
+            state.loads_until_s, state.standby = max(now_s, state.loads_until_s) + load_s, load
+            self._events.at(state.loads_until_s, self._standby_loaded, load)
+            self._fleet.apply(effects, now_s)
+
+    def _standby_loaded(self, now_s: float, load: StandbyLoad) -> None:
+        state = self._fleet.devices[load.device]
+        if state.standby is load:  # else it was given up
+            state.standby = None
+            self._standby_ended(load, StandbyEnd.LOADED, now_s)
+
+    def _standby_ended(self, load: StandbyLoad, end: StandbyEnd, now_s: float) -> None:
+        self._fleet.apply(self._controller.topology.standby_ended(load, end, now_s), now_s)

@@ -1,82 +1,101 @@
-"""How long batches and loads take in a simulation: as profiled, under its conditions."""
+"""Seconds of batches and stages in a simulation: as profiled, under its conditions."""
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from proteus_cli.control.decision import Host
+from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.profile.latency_table import LatencyTable
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.profile.shared_times import beside
-from proteus_cli.simulation.conditions import Conditions, LatencySampler
-
-if TYPE_CHECKING:
-    from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.stages.exits import StagePoint
+from proteus_cli.domain.stages.walk import ProfiledChain, stage_means
 
 Latencies = Callable[[int], float]
 """Seconds of a batch by rows."""
 
-BatchTimes = Mapping[tuple[str, str, str], tuple[Latencies, ...]]
-"""By device, family and variant: latencies for each number of batches that are on the device already."""
+_LEVELS = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)
 
 
-def load_time_s(conditions: Conditions) -> Callable[[VariantProfile], float]:
-    """Seconds that a variant takes to load."""
-    given_s = conditions.load_time_s
-    return (lambda measured: measured.load_s) if given_s is None else (lambda _: given_s)
+class LatencySampler:
+    """Draws latencies of one variant or stage from profiled percentiles, up to ``max_frac``.
 
-
-def batch_times(
-    profiles: Mapping[str, Profile], conditions: Conditions, rng: np.random.Generator | None
-) -> dict[tuple[str, str, str], tuple[Latencies, ...]]:
-    """The latencies of each device, family and variant, for each number of batches that are on the device already.
-
-    Devices that share measurements share the tables.
-    """
-    tables: dict[tuple[int, int], tuple[Latencies, ...]] = {}
-    found: dict[tuple[str, str, str], tuple[Latencies, ...]] = {}
-    for device, profile in profiles.items():
-        for variant in profile.variants:
-            if not profile.points_of(variant):
-                continue
-            key = id(variant), profile.slots
-            if key not in tables:
-                tables[key] = _latencies(variant, profile.slots, conditions, rng)
-            found[device, variant.family, variant.variant] = tables[key]
-    return found
-
-
-def _latencies(
-    measured: VariantProfile, slots: int, conditions: Conditions, rng: np.random.Generator | None
-) -> tuple[Latencies, ...]:
-    return tuple(
-        LatencyTable(points, of=lambda point: point.mean_s)
-        if conditions.jitter is None
-        else LatencySampler(points, conditions.jitter, rng or np.random.default_rng(0))
-        for points in measured.points_up_to(slots)
-    )
-
-
-class SharedTimes:
-    """`batch_times` of hosts whose batches take longer, as others are active on their devices; made when asked for.
-
-    Devices that share measurements, and what sharing costs, share the tables.
+    They are linear between batch sizes, as means are.
     """
 
-    def __init__(
-        self, profiles: Mapping[str, Profile], conditions: Conditions, rng: np.random.Generator | None
-    ) -> None:
-        self._profiles, self._conditions, self._rng = profiles, conditions, rng
-        self._tables: dict[tuple[int, int, int, frozenset[VariantKey]], tuple[Latencies, ...]] = {}
+    def __init__(self, points: Sequence[Point | StagePoint], max_frac: float, rng: np.random.Generator) -> None:
+        self._rng, self._max_frac = rng, max_frac
+        self._batches = np.array([point.batch for point in points], dtype=np.float64)
+        self._quantiles_s = np.array([_quantiles_s(point) for point in points])
 
-    def of(self, host: Host) -> tuple[Latencies, ...]:
-        """Latencies for each number of batches that are on the device already."""
-        profile = self._profiles[host.device]
-        measured = profile.of(*host.key)
-        assert measured is not None  # noqa: S101 - a host has a profile
-        key = id(measured), id(profile.sharing), profile.slots, host.others
-        if key not in self._tables:
-            among = beside(profile, measured, host.others)
-            self._tables[key] = _latencies(among, profile.slots, self._conditions, self._rng)
-        return self._tables[key]
+    def __call__(self, rows: int) -> float:
+        """Seconds of one batch of ``rows``."""
+        at = self._rng.uniform(0.0, self._max_frac)
+        drawn_s = [np.interp(at, _LEVELS, quantiles) for quantiles in self._quantiles_s]
+        per_row = max(1.0, rows / float(self._batches[-1]))
+        return float(np.interp(rows, self._batches, drawn_s)) * per_row
+
+
+def _quantiles_s(point: Point | StagePoint) -> tuple[float, ...]:
+    """The latencies at `_LEVELS`. Profiles have none below the median, which stands for all of these.
+
+    The mean of a stage stands for its median; between the mean and its p95 it is linear.
+    """
+    if isinstance(point, StagePoint):
+        p90_s = point.mean_s + (point.p95_s - point.mean_s) * (0.90 - 0.50) / (0.95 - 0.50)
+        return (point.mean_s, point.mean_s, p90_s, point.p95_s, point.within_s(0.99), point.within_s(0.99))
+    return (point.p50_s, point.p50_s, point.p90_s, point.p95_s, point.p99_s, point.p99_s)
+
+
+class BatchTimes:
+    """Draws the seconds of batches and stages up to the percentile ``jitter``; None: they are the profiled mean.
+
+    Tables are made when they are first asked for. Devices that share measurements share them.
+    """
+
+    def __init__(self, profiles: Mapping[str, Profile], jitter: float | None, rng: np.random.Generator) -> None:
+        self._profiles, self._jitter, self._rng = profiles, jitter, rng
+        self._of_host: dict[tuple[str, str, str, frozenset[VariantKey]], tuple[Latencies, ...]] = {}
+        self._made: dict[tuple[int, int, int, frozenset[VariantKey]], tuple[Latencies, ...]] = {}
+        self._chains: dict[tuple[str, str, str, frozenset[VariantKey]], ProfiledChain] = {}
+
+    def of(
+        self, device: str, family: str, variant: str, others: frozenset[VariantKey] = NO_VARIANTS
+    ) -> tuple[Latencies, ...]:
+        """The latencies of a variant beside ``others``, for each number of batches that already run on the device."""
+        key = device, family, variant, others
+        found = self._of_host.get(key)
+        if found is None:
+            found = self._of_host[key] = self._table(*key)
+        return found
+
+    def measured(self, device: str, family: str, variant: str) -> VariantProfile:
+        """The profile of a variant that a device hosts, or may host."""
+        measured = self._profiles[device].of(family, variant)
+        assert measured is not None  # noqa: S101 - plans and standbys are made of profiles
+        return measured
+
+    def _table(self, device: str, family: str, variant: str, others: frozenset[VariantKey]) -> tuple[Latencies, ...]:
+        profile, measured = self._profiles[device], self.measured(device, family, variant)
+        key = id(measured), id(profile.sharing), profile.slots, others
+        if key not in self._made:
+            self._made[key] = tuple(
+                LatencyTable(points, of=lambda point: point.mean_s)
+                if self._jitter is None
+                else LatencySampler(points, self._jitter, self._rng)
+                for points in beside(profile, measured, others).points_up_to(profile.slots)
+            )
+        return self._made[key]
+
+    def chain_of(self, host: Host) -> ProfiledChain:
+        """The stages of a multi-exit model."""
+        key = host.device, host.family, host.variant, host.others
+        if key not in self._chains:
+            stages_s: Sequence[Latencies] = (
+                stage_means(host.exits)
+                if self._jitter is None
+                else [LatencySampler(each.points, self._jitter, self._rng) for each in host.exits]
+            )
+            self._chains[key] = ProfiledChain(host.exits, stages_s)
+        return self._chains[key]

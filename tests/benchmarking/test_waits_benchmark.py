@@ -5,7 +5,7 @@ import pytest
 
 from benchmarks.waits import SLO_S, TAIL, made_up, simulated
 from proteus_cli.domain.profile.capacity import slo_fraction
-from proteus_cli.simulation.conditions import LatencySampler
+from proteus_cli.simulation.timing import LatencySampler
 
 
 @pytest.mark.parametrize("hosts", [1, 4])

@@ -192,7 +192,6 @@ class Injected:
     target: str
     at_s: float
     failures: tuple[Failure, ...] = ()
-    no_solver: tuple[tuple[float, float], ...] = ()
 
 
 def schedule(kinds: Sequence[Kind], lasts_s: float, rng: np.random.Generator) -> list[Fault]:
@@ -277,7 +276,7 @@ class Injector:
     def _kill(self, device: str, process: Process) -> Injected:
         at_s = self._now_s()
         os.kill(process.pid, signal.SIGKILL)
-        return Injected(Kind.KILLED, device, at_s, (Failure((device,), at_s, at_s),))  # it can be opened at once
+        return Injected(Kind.KILLED, device, at_s, (Failure((device,), at_s, at_s + OPENING_S),))
 
     def _hang(self, device: str, process: Process) -> Injected:
         """Stop the process, and let it go on later if it is still there. The simulated device is lost when given up."""
@@ -287,7 +286,7 @@ class Injector:
         if process.is_there:
             os.kill(process.pid, signal.SIGCONT)
         lost_s = at_s + GIVEN_UP_S
-        return Injected(Kind.HUNG, device, at_s, (Failure((device,), lost_s, lost_s),))
+        return Injected(Kind.HUNG, device, at_s, (Failure((device,), lost_s, lost_s + OPENING_S),))
 
     def _slow_down(self, device: str, process: Process, batch_s: float) -> Injected:
         """Stop it again and again: for twice the time of a batch, after as long as a batch, so all take three times.
@@ -309,13 +308,7 @@ class Injector:
             return None
         at_s = self._now_s()
         os.kill(process.pid, signal.SIGKILL)
-        return Injected(Kind.SOLVER_KILLED, "", at_s, no_solver=((at_s, self._solver_back_s()),))
-
-    def _solver_back_s(self) -> float:
-        """When there is another solver: how long one takes to start depends on the machine."""
-        self._live.until(lambda status: not status["solver"]["is_warm"])
-        self._live.until(lambda status: status["solver"]["is_warm"])
-        return self._now_s()
+        return Injected(Kind.SOLVER_KILLED, "", at_s)
 
     def _take_model(self, pick: float) -> Injected:
         place = self._site.place
@@ -354,11 +347,12 @@ class Injector:
 
 
 def conditions(injected: Sequence[Injected], plans_s: Sequence[float], slowdown: float) -> Conditions:
-    """For the simulator. How long plans took, and how much longer batches than profiled, depends on the machine."""
+    """For the simulator, which knows lost devices, but no killed solver.
+
+    How long plans took, and how much longer batches than profiled, depends on the machine.
+    """
     return Conditions(
         failures=tuple(failure for each in injected for failure in each.failures),
-        no_solver=tuple(away for each in injected for away in each.no_solver),
         slow=SlowSpan(slowdown),
         solve_s=median(plans_s),
-        opening_s=OPENING_S,
     )

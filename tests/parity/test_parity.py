@@ -26,7 +26,7 @@ from proteus_cli.domain.profile.profile import Point, Profile, with_load_time
 from proteus_cli.domain.request import Outcome
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import Conditions
-from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.simulation.run import simulate
 
 CPUS = ("cpu0", "cpu1", "cpu2", "cpu3", "cpu4")

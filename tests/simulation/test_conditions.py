@@ -29,10 +29,11 @@ from proteus_cli.domain.profile.profile import Point
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan, UsageError
-from proteus_cli.simulation.conditions import SOLVE_S, Conditions, Failure, LatencySampler, parse_failure
+from proteus_cli.simulation.conditions import SOLVE_S, Conditions, Failure, parse_failure
+from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.simulation.plan_changes import ReplanFunction
-from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.simulation.run import simulate
+from proteus_cli.simulation.timing import LatencySampler
 
 CATALOG = make_catalog(make_family("a", {"a-s": 0.6, "a-l": 1.0}, slo="1s"))
 MEASURED = (
@@ -60,10 +61,10 @@ def evenly(until_s: float, every_s: float = 0.1) -> Trace:
 
 def played(
     trace: Trace, plan: Plan, *failures: Failure, load_time_s: float | None = None,
-    policy: Policy = FIXED, replan: ReplanFunction = never, opening_s: float = 0.0,
+    policy: Policy = FIXED, replan: ReplanFunction = never,
 ) -> SimulationResult:  # fmt: skip
     profiles = {device: make_profile(device, *MEASURED) for device in plan.devices}
-    conditions = Conditions(load_time_s=load_time_s, failures=failures, opening_s=opening_s)
+    conditions = Conditions(load_time_s=load_time_s, failures=failures)
     return simulate(trace, plan, CATALOG, profiles, policy, replan, conditions=conditions)
 
 
@@ -186,15 +187,6 @@ def test_a_device_that_is_back_is_tried_out_before_it_serves(load_time_s: float 
     run = played(evenly(5.0, 0.004), plan_of(cpu0="a_s"), lost("cpu0", 1.0, 2.0), load_time_s=load_time_s)
     after_s = [at_s for at_s in starts(run, "cpu0") if at_s > 1.0]
     assert min(after_s) == pytest.approx(2.5 + loaded_s + 0.01, abs=LOOK_S)
-
-
-def test_a_device_that_takes_time_to_open_serves_so_much_later() -> None:
-    fails = lost("cpu0", 1.0, 1.0)
-    back_s = [
-        back_after(played(evenly(5.0, 0.004), plan_of(cpu0="a_s"), fails, load_time_s=0.0, opening_s=opening_s), 1.0)
-        for opening_s in (0.0, 0.7)
-    ]
-    assert back_s == pytest.approx([1.51, 2.21], abs=LOOK_S)
 
 
 def test_a_device_does_not_load_while_it_is_lost() -> None:

@@ -10,7 +10,7 @@ from builders import make_catalog, make_family, make_measured, make_profile, mak
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
-from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.simulation.run import simulate
 
 DEVICES, LOAD_S = 4, 1.0

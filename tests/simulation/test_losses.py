@@ -28,8 +28,8 @@ from proteus_cli.domain.report import Loss
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, Failure
+from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.simulation.plan_changes import ReplanFunction
-from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.simulation.run import simulate
 
 RUN_S = 0.01

@@ -35,10 +35,10 @@ from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
+from proteus_cli.simulation.answers import RowAnswers
 from proteus_cli.simulation.conditions import Conditions, Failure
-from proteus_cli.simulation.eval_rows import RowAnswers
+from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.simulation.oracle import simulate_oracle
-from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.simulation.run import simulate
 
 EXACT = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)

@@ -24,7 +24,7 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner, frozen_to
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import JITTERS, Conditions, Failure
-from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.simulation.run import simulate
 
 SEED = 7

@@ -32,7 +32,7 @@ from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import SOLVE_S, Conditions, Failure, SlowSpan
-from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.simulation.run import simulate
 
 EXACT = Policy("test", "all", ProactiveBatcher(answer_frac=0.0, margin_frac=0.0), None)

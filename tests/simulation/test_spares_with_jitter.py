@@ -22,7 +22,7 @@ from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.profile.profile import Point, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.simulation.conditions import JITTERS, Conditions
-from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.simulation.run import simulate
 
 SLO_S, FOR_S = 0.2, 20.0

@@ -36,7 +36,6 @@ PURPOSES = {
     "otlp": "for `proteus serve --otlp`",
     "ray": "for clusters of Ray",
     "tensorrt": "for GPUs",
-    "torch": "for convolutional nets of `proteus task`",
     "train": "for `proteus task`",
 }
 """The purpose of each extra of the distribution."""

@@ -25,10 +25,10 @@ from proteus_cli.planning.planner import Planner
 from proteus_cli.profiling.jobs import known_answers
 from proteus_cli.replay.inputs import require_row
 from proteus_cli.reporting.measures import report
+from proteus_cli.simulation.answers import RowAnswers, RowAnswersOf
 from proteus_cli.simulation.conditions import Conditions
-from proteus_cli.simulation.eval_rows import RowAnswers, RowAnswersOf
+from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.simulation.oracle import simulate_oracle
-from proteus_cli.simulation.result import SimulationResult
 from proteus_cli.simulation.run import simulate
 from proteus_cli.store import Workspace
 from proteus_cli.store.answers import kept_rows

@@ -115,8 +115,9 @@ class PlanChange:
     """All devices on their way to the latest plan. It also moves their workers between phases.
 
     ``plan`` is in force. ``in_place`` are the devices that must load in place. ``failures`` are the loads that failed.
-    ``back_to`` is the plan that was in force before the change, if it placed anything. Devices with ``memory`` may have standbys; ``pinned`` variants make way for no
-    other standby, only for a plan. ``standbys_changed`` tells dispatch; it returns the workers to ask.
+    ``back_to`` is the plan that was in force before the change, if it placed anything. Devices with ``memory`` may have
+    standbys; ``pinned`` variants make way for no other standby, only for a plan. ``standbys_changed`` tells dispatch
+    that standbys have changed, and returns the workers to ask.
     """
 
     def __init__(
@@ -418,50 +419,63 @@ def next_to_change(
     larger the part of the family's capacity that may be unavailable at once, up to ``max_unavailable_frac``. Where all
     wait for each other, the device goes that is missed least.
     """
-    total, available = (
-        defaultdict[str, float](float),
-        defaultdict[str, float](float),
-    )  # with and without loading devices
-    for each in devices.values():
-        for host in each.hosts_now if each.load is not None else each.hosted:
-            total[host.family] += host.capacity_qps
-            available[host.family] += host.capacity_qps if each.load is None else 0.0
-
-    def ratio(family: str, lost_qps: float = 0.0) -> float:
-        asked_qps = demand_qps.get(family, 0.0)
-        return (available[family] - lost_qps) / asked_qps if asked_qps > 0 else math.inf
-
-    def can_miss(family: str, lost_qps: float, most_frac: float) -> bool:
-        left_qps = available[family] - lost_qps
-        if lost_qps <= 0 or left_qps < (1 - most_frac) * total[family] * (1 - 1e-9):
-            return lost_qps <= 0
-        if ratio(family, lost_qps) >= 1:
-            return True
-        served_frac = total[family] / demand_qps[family]
-        return served_frac < 1 and left_qps >= served_frac * total[family]
-
+    capacity = _Capacity(devices.values(), demand_qps)
     waiting = [device for device, each in devices.items() if not each.is_complete and each.load is None]
-    waiting.sort(key=lambda device: min(ratio(host.family) for host in devices[device].hosts_wanted))
+    waiting.sort(key=lambda device: min(capacity.ratio(host.family) for host in devices[device].hosts_wanted))
     waiting.sort(key=lambda device: devices[device].needs_load)
     starting = list[str]()
     for device in waiting:
-        each, lost_qps = devices[device], _lost_qps(devices[device])
+        each = devices[device]
         if each.needs_load and starting and not devices[starting[0]].needs_load:
             break
-        most_frac = max_unavailable_frac if each.needs_load else 1.0
-        if all(can_miss(family, qps, most_frac) for family, qps in lost_qps.items()):
+        if capacity.can_miss(each, max_unavailable_frac if each.needs_load else 1.0):
             starting.append(device)
-            for family, qps in lost_qps.items():
-                available[family] -= qps
-                total[family] -= 0.0 if each.needs_load else qps
+            capacity.leave(each)
     if not starting and waiting and not any(each.load is not None for each in devices.values()):
-
-        def left(device: str) -> float:
-            lost_qps = _lost_qps(devices[device]).items()
-            return min((ratio(family, qps) for family, qps in lost_qps if qps > 0), default=math.inf)
-
-        return [max(waiting, key=left)]
+        return [max(waiting, key=lambda device: capacity.ratio_without(devices[device]))]
     return starting
+
+
+class _Capacity:
+    """By family, in queries per second: ``available`` now, in ``total`` if no device were loading, and the demand."""
+
+    def __init__(self, devices: Iterable[ChangingDevice], demand_qps: Mapping[str, float]) -> None:
+        self.available, self.total = defaultdict[str, float](float), defaultdict[str, float](float)
+        self.demand_qps = demand_qps
+        for each in devices:
+            for host in each.hosts_now if each.load is not None else each.hosted:
+                self.total[host.family] += host.capacity_qps
+                self.available[host.family] += host.capacity_qps if each.load is None else 0.0
+
+    def ratio(self, family: str, lost_qps: float = 0.0) -> float:
+        """The capacity of a family over its demand, without ``lost_qps``."""
+        demand_qps = self.demand_qps.get(family, 0.0)
+        return (self.available[family] - lost_qps) / demand_qps if demand_qps > 0 else math.inf
+
+    def ratio_without(self, device: ChangingDevice) -> float:
+        """The lowest ratio among the families that lose capacity once a device changes."""
+        lost_qps = _lost_qps(device).items()
+        return min((self.ratio(family, qps) for family, qps in lost_qps if qps > 0), default=math.inf)
+
+    def can_miss(self, device: ChangingDevice, max_unavailable_frac: float) -> bool:
+        """Whether each family can do without what it loses once a device changes, or gains if the device does soon."""
+        for family, lost_qps in _lost_qps(device).items():
+            left_qps, total_qps = self.available[family] - lost_qps, self.total[family]
+            if lost_qps <= 0:
+                continue
+            if left_qps < (1 - max_unavailable_frac) * total_qps * (1 - 1e-9):
+                return False
+            if self.ratio(family, lost_qps) < 1:
+                served_frac = total_qps / self.demand_qps[family]
+                if served_frac >= 1 or left_qps < served_frac * total_qps:
+                    return False
+        return True
+
+    def leave(self, device: ChangingDevice) -> None:
+        """The device changes."""
+        for family, qps in _lost_qps(device).items():
+            self.available[family] -= qps
+            self.total[family] -= 0.0 if device.needs_load else qps
 
 
 def _lost_qps(device: ChangingDevice) -> dict[str, float]:

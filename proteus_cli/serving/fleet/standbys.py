@@ -7,8 +7,7 @@ from functools import partial
 
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.decision import Effects, StandbyEnd, StandbyLoad
-from proteus_cli.control.topology.topology import Topology
-from proteus_cli.control.topology.topology import ASK_S
+from proteus_cli.control.topology.topology import ASK_S, Topology
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile.profile import Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory

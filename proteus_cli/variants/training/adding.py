@@ -21,7 +21,7 @@ from proteus_cli.variants.models import name_in
 from proteus_cli.variants.staging import Staging, staging
 from proteus_cli.variants.training.arrays import LabelledRows, apart_from, at_most, held_out, read_labelled
 from proteus_cli.variants.training.fitting import OUTPUT
-from proteus_cli.variants.training.ladder import for_rows, require_packages, variant_name
+from proteus_cli.variants.training.ladder import require_packages, variant_name
 from proteus_cli.variants.training.processes import Limits
 from proteus_cli.variants.training.recipes import train_ladder
 
@@ -92,15 +92,15 @@ def catalog_name(workspace: store.Workspace, data: Path) -> str:
 
 
 def add_task(
-    place: TaskPlace, family: Family, data: Path, asked: Sequence[str] | None, device: Device, backend: Backend,
+    place: TaskPlace, family: Family, data: Path, kinds: Sequence[str], device: Device, backend: Backend,
     limits: Limits, advance: Advance,
 ) -> AddedTask:  # fmt: skip
-    """Train the kinds of models that are ``asked`` for, and add those that are worth it as variants of ``family``.
+    """Train these kinds of models, and add the useful ones as variants of ``family``.
 
-    None: all that fit the rows. After an error all is as before. Raises `UsageError`, `ArtefactError`,
-    `BackendUnavailable`, `TrainingFailed`, and `EngineError`.
+    After an error all is as before. Raises `UsageError`, `ArtefactError`, `BackendUnavailable`, `TrainingFailed`, and
+    `EngineError`.
     """
-    require_packages(asked)
+    require_packages()
     assert family.task is not None  # noqa: S101 - `new_family` made it
     seed, max_rows = family.task.seed, family.task.rows
     rows = read_labelled(data)
@@ -109,7 +109,7 @@ def add_task(
             f"The rows in `{data}` are named `{OUTPUT}`, as the output of the models is.",
             hint="name the array `x`, or otherwise as the input of the models is to be named",
         )
-    kinds, split = for_rows(asked, rows.x.shape[1:]), held_out(rows, seed)
+    split = held_out(rows, seed)
     to_train = training_rows(rows, split, max_rows, seed)
     steps = StepCounter(advance, len(kinds) * (1 + STEPS_OF_A_MODEL))
     with staging(place.workspace) as staged:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from proteus_cli.arrays import Singles
-from proteus_cli.variants.training.ladder import CONVNETS
 
 OPSETS = MappingProxyType({"": 17, "ai.onnx.ml": 3})
 OUTPUT = "scores"
@@ -47,10 +46,6 @@ def main() -> None:
 def trained(kind: str, name: str, x: Singles, y: Any, seed: int) -> bytes:
     """An ONNX model with one input ``name``, [batch, …] as the rows are, and one output, a score for each class."""
     family, *sizes = kind.split("-")
-    if kind in CONVNETS:
-        from proteus_cli.variants.training import convnets  # noqa: PLC0415 - the extra `torch`
-
-        return convnets.trained(name, x, y, seed, *map(int, sizes))
     from sklearn.pipeline import make_pipeline  # noqa: PLC0415 - the extra `train`
     from sklearn.preprocessing import StandardScaler  # noqa: PLC0415
 

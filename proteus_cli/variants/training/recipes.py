@@ -9,7 +9,7 @@ from proteus_cli import store
 from proteus_cli.errors import TrainingFailed
 from proteus_cli.progress import StepCounter
 from proteus_cli.variants.training.arrays import LabelledRows
-from proteus_cli.variants.training.ladder import KINDS
+from proteus_cli.variants.training.ladder import LADDER
 from proteus_cli.variants.training.processes import Limits, require_success, run_command
 
 FITTING = "proteus_cli.variants.training.fitting"
@@ -30,7 +30,7 @@ def train_ladder(
     said: list[str] = []
 
     def hear(line: str) -> None:
-        if line in KINDS:
+        if line in LADDER:
             steps.begin(f"training {line}")
         elif line:
             said.append(line)

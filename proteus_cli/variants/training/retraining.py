@@ -185,7 +185,7 @@ def _trained(
         steps.begin("training")
         return _trained_by_command(known, rows, wanted, directory.absolute(), limits, say)
     kinds = kinds_of(known.family.name, wanted)
-    require_packages(kinds)
+    require_packages()
     if not kinds:
         raise UsageError(
             f"No variant of `{known.family.name}` was trained by `proteus task add`.",

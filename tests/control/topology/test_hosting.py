@@ -1,4 +1,5 @@
 import msgspec
+import numpy as np
 import pytest
 from builders import make_measured, make_placement, make_plan, make_point, make_profile, make_sharing_cost, near
 
@@ -20,8 +21,7 @@ from proteus_cli.domain.plan.rules import Rules
 from proteus_cli.domain.profile.profile import Point, VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.simulation.conditions import Conditions
-from proteus_cli.simulation.timing import SharedTimes
+from proteus_cli.simulation.timing import BatchTimes
 
 
 def test_a_host_has_the_mean_latencies_and_those_of_the_95th_percentile() -> None:
@@ -95,10 +95,14 @@ def test_devices_of_one_profile_share_no_tables_where_sharing_costs_differ() -> 
     }
     plan = make_plan(*(make_placement(device, name, f"{name}0") for device in costs for name in "ab"))
     hosts = [host for host in hosted_by(plan, profiles) if host.family == "a"]
-    simulated = SharedTimes(profiles, Conditions(jitter=None), None)
+    simulated = BatchTimes(profiles, None, np.random.default_rng(0))
     for host in hosts:
         takes_s = 0.01 * costs[host.device]
-        assert host.mean_latency(1) == simulated.of(host)[0](1) == pytest.approx(takes_s)
+        assert (
+            host.mean_latency(1)
+            == simulated.of(host.device, host.family, host.variant, host.others)[0](1)
+            == pytest.approx(takes_s)
+        )
 
 
 @pytest.mark.parametrize("missing", ["device", "variant", "points"])

@@ -146,6 +146,7 @@ def test_no_standby_that_was_loaded_is_given_up_for_another_and_loaded_again(
 ) -> None:
     """Where each device loads what it wants most, and gives up what leaves no room for it, that comes to an end."""
     device, standbys = DeviceMemory(limit, LOADABLE), loaded - active
+    missing = list[VariantKey]()
     for _ in range(len(QPS) + 1):
         missing = [key for key in device.next(active, ()) if key not in standbys]
         if not missing:

@@ -18,7 +18,7 @@ from proteus_cli.domain.catalog.catalog import is_name
 from proteus_cli.domain.studies.peak import Peak, PeakRules
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ServerError, UsageError
 from proteus_cli.reporting.studies.peak import section
-from proteus_cli.simulation.result import SimulationResult
+from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget

@@ -8,7 +8,7 @@ from typer import Argument, Option
 
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.options import common
-from proteus_cli.variants.training.ladder import KINDS
+from proteus_cli.variants.training.ladder import LADDER
 
 # --- add
 
@@ -40,10 +40,9 @@ Models = Annotated[
     str | None,
     Option(
         metavar="KIND,…",
-        show_default="all that fit",
-        help=f"The kinds of models to train, of {', '.join(f'`{kind}`' for kind in KINDS)}: linear, forests and "
-        "boosting of so many trees, networks with so many hidden units, and convolutional nets of so many channels, "
-        "which are for pictures and signals, and need the extra `torch`.",
+        show_default="all",
+        help=f"The kinds of models to train, of {', '.join(f'`{kind}`' for kind in LADDER)}. The numbers are trees of "
+        "a forest or of boosting, and hidden units of a network.",
     ),
 ]
 Seed = Annotated[

@@ -311,7 +311,8 @@ class Metrics:
 def _states(fleet: Fleet, controller: Controller) -> Iterator[tuple[Sequence[str], float]]:
     """Of each variant that was profiled on a device and has a model."""
     for device in fleet.workers:
-        active, resident = keys(controller.topology.change.hosted_on(device)), controller.topology.change.resident_on(device)
+        change = controller.topology.change
+        active, resident = keys(change.hosted_on(device)), change.resident_on(device)
         for key in fleet.loader.loadable(device):
             yield (device, *key), 2 if key in active else int(key in resident)
 
