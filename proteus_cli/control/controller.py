@@ -23,9 +23,9 @@ from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 

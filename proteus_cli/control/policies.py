@@ -13,7 +13,7 @@ from proteus_cli.control.batching import (
     StaticBatcher,
 )
 from proteus_cli.control.replanning.replan_rules import ForecastRule, PeriodicRule, Rule, TimedRule
-from proteus_cli.domain.plan.rules import PAPER_RULES, Rules
+from proteus_cli.domain.rules import PAPER_RULES, Rules
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration
 

@@ -14,8 +14,8 @@ from typing import Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from proteus_cli.domain.catalog.catalog import Catalog, name_in_catalog
-from proteus_cli.domain.catalog.changes import CatalogContent, Digests
+from proteus_cli.domain.catalog import Catalog, name_in_catalog
+from proteus_cli.domain.catalog_changes import CatalogContent, Digests
 from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import ArtefactError, ServerError
 from proteus_cli.replay.http_client import HttpClient, HttpReply, why_unreachable

@@ -20,7 +20,7 @@ import numpy as np
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.csv_cells import CsvTable, csv_table, fraction, number, number_within, positive_number, whole_number
 from proteus_cli.domain.base import Value, require
-from proteus_cli.domain.catalog.catalog import LONGEST_NAME
+from proteus_cli.domain.catalog import LONGEST_NAME
 from proteus_cli.domain.request import MAX_CONFIDENCE
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ArtefactError, UsageError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.base import require
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration
 

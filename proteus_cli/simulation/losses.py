@@ -14,9 +14,9 @@ from proteus_cli.control.decision import Host
 from proteus_cli.control.devices.breaker import CHECK_EVERY_S, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.plan_change import keys
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.cluster.connection import ConnectionPauses
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.cluster import ConnectionPauses
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.report import Loss
 from proteus_cli.simulation.conditions import Failure
 from proteus_cli.simulation.fleet import Fleet

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 

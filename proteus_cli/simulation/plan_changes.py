@@ -7,10 +7,10 @@ from proteus_cli.control.decision import Effects, Host, StandbyEnd, StandbyLoad
 from proteus_cli.control.replanning.replan_rules import ReplanRequest, Rule
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.topology import ASK_S
-from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.change_text import hosting_text
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey, variant_labels
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_changes import hosting_text
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.report import Replan
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.simulation.fleet import Fleet

@@ -10,9 +10,9 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory, hosted_by, slots_of
 from proteus_cli.domain.base import require
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Bounds, Request, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.answers import Queries, RowAnswersOf

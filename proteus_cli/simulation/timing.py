@@ -5,10 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
-from proteus_cli.domain.profile.latency_table import LatencyTable
-from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
-from proteus_cli.domain.profile.shared_times import beside
+from proteus_cli.domain.batch_times import LatencyTable, beside
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.stages.exits import StagePoint
 from proteus_cli.domain.stages.walk import ProfiledChain, stage_means
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from proteus_cli.domain.base import FORMAT, Value
-from proteus_cli.domain.studies.study import Cell, Study
-from proteus_cli.domain.studies.telemetry import Telemetry
+from proteus_cli.domain.study import Cell, Study, Telemetry
 from proteus_cli.errors import BackendUnavailable, EngineError, ProteusError, ServerError
 from proteus_cli.progress import Advance
 from proteus_cli.store import made_by

@@ -19,9 +19,9 @@ from footprint import Process, descendants
 from live_server import LiveServer
 from tiny import TinyFamily, TinyVariant, add_profiles, make_workspace
 
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.latency_table import LatencyTable
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.batch_times import LatencyTable
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Diurnal, Poisson, make_trace
 from proteus_cli.simulation.conditions import Conditions, Failure, SlowSpan

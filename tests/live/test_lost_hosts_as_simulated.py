@@ -19,7 +19,7 @@ from live_server import serving
 from small_cluster import make_emulated_hosts, one_row
 from steady import Ending, asking, violations
 
-from proteus_cli.domain.cluster.connection import BEAT_S, MAX_SILENT
+from proteus_cli.domain.cluster import BEAT_S, MAX_SILENT
 from proteus_cli.domain.report import Loss
 from proteus_cli.store import Workspace
 

@@ -16,14 +16,13 @@ from proteus_cli.control.decision import Effects, Launch, StandbyEnd, StandbyLoa
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.control.topology.topology import Topology
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.catalog.family_policy import FamilyPolicy, Preference
+from proteus_cli.domain.catalog import Catalog, FamilyPolicy, Preference, VariantKey
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Point, Profile, with_load_time
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Point, Profile, with_load_time
 from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.fleet import SimulationResult

@@ -10,9 +10,9 @@ from builders import make_measured
 from failing import LOAD_S, World
 from following import Followed, followed
 
-from proteus_cli.domain.catalog.catalog import Variant, VariantKey
-from proteus_cli.domain.catalog.changes import CatalogContent
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.catalog import Variant, VariantKey
+from proteus_cli.domain.catalog_changes import CatalogContent
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
 from proteus_cli.serving.adaptation.rollouts.source import Candidate

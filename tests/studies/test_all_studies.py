@@ -11,7 +11,7 @@ from studies.test_study_page import section
 from proteus_cli.cli.workflows.study import all_studies, running
 from proteus_cli.cli.workflows.study.all_studies import all_studied
 from proteus_cli.cli.workflows.study.running import StudyFailed
-from proteus_cli.domain.studies.study import Study
+from proteus_cli.domain.study import Study
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.reporting.studies.section import Section
 from proteus_cli.store import Workspace

@@ -11,7 +11,7 @@ from proteus_cli.control.replanning.notices import DeviceChanged, Notices
 from proteus_cli.control.replanning.replan_rules import UNKNOWN_SLACK_FRAC, ReplanContext, ReplanRequest, Rule
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.device import NONE_OUT
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 
 
 class Replanning:

@@ -8,12 +8,11 @@ from proteus_cli.control.decision import Host
 from proteus_cli.control.topology.ranking import ranked
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
-from proteus_cli.domain.profile.latency_table import LatencyTable
-from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
-from proteus_cli.domain.profile.shared_times import beside
+from proteus_cli.domain.batch_times import LatencyTable, beside
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.errors import ArtefactError

@@ -37,10 +37,10 @@ from proteus_cli.control.decision import NO_EFFECTS, Effects, FailedLoad, Host, 
 from proteus_cli.control.devices.worker_phase import WorkerEvent, WorkerPhase
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.standbys import RETRY_S, DeviceMemory
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import OutOfDeviceMemory
 
 MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity; at more, one wrong plan takes a family out of service

@@ -13,7 +13,7 @@ from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
 
 RETRY_S = 60.0  # before a standby that failed is loaded again, and before the next one where memory was short
 

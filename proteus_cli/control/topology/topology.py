@@ -13,12 +13,12 @@ from proteus_cli.control.topology.plan_change import ChangingDevice, PlanChange,
 from proteus_cli.control.topology.probation import Probation
 from proteus_cli.control.topology.standbys import RETRY_S, DeviceMemory, next_standby
 from proteus_cli.domain.attainment import SloTarget
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Outages, host_of
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Request
+from proteus_cli.domain.rules import Rules
 
 MAX_LOADING_FRAC = 0.1
 """The part of a device's time that loads of standbys take, and of a machine's devices that load one at a time.

@@ -23,11 +23,11 @@ from proteus_cli.control.devices.device_news import DeviceHealth
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.plan_change import ChangeState, keys
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import by_host, host_of
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.record import EngineChange
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_record import EngineChange
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import DeviceLost, HostLost
 from proteus_cli.serving.devices.executor import Executor, OpenExecutor
 from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor

@@ -9,7 +9,7 @@ from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.decision import Effects, StandbyEnd, StandbyLoad
 from proteus_cli.control.topology.topology import ASK_S, Topology
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.serving.fleet.loading import GivesWay, Loader
 from proteus_cli.serving.fleet.worker import Clock, Worker

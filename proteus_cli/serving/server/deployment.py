@@ -7,12 +7,12 @@ from pathlib import Path
 
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.catalog.changes import Digests
+from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog_changes import Digests
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.record import Origin
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_record import Origin
+from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.adaptation.catalog.source import CatalogSource
 from proteus_cli.serving.adaptation.joining import ProfileSource
 from proteus_cli.serving.adaptation.kept_conditions import KeptConditions

@@ -17,7 +17,7 @@ import uvloop
 
 from proteus_cli import __version__
 from proteus_cli.control.devices.drift import Drift
-from proteus_cli.domain.catalog.changes import CatalogContent
+from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BackendUnavailable
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog

@@ -1,7 +1,7 @@
 """Which variants a device could load, and has neither active nor warm."""
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.fleet.loading import Loader
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from proteus_cli.control.shift import ShiftWatch
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import printable
 from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop, hosts

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.studies.peak import Peak
+from proteus_cli.domain.study_results import Peak
 from proteus_cli.errors import UsageError
 from proteus_cli.progress import Advance
 from proteus_cli.replay.http_client import HttpClient

@@ -8,7 +8,7 @@ from proteus_cli.control.devices.sharing import counted_s, shared_profile, with_
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 
 PROFILE = make_profile("a/cpu0", make_measured("f", "v", 0.9, {1: 0.01, 4: 0.02}), memory_bytes=3000)
 

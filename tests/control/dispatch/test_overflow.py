@@ -35,10 +35,10 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.attainment import SloTarget
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import OutOfDeviceMemory
 
 GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)

@@ -15,10 +15,10 @@ from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import POLICIES, batcher_named, live_policy_named, policies_named, policy_named
 from proteus_cli.control.topology.hosting import device_memory, hosted_by
 from proteus_cli.domain.attainment import SloTarget
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Point, VariantProfile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.cluster import Network
+from proteus_cli.domain.profile import Point, VariantProfile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.simulation.timing import BatchTimes

@@ -15,7 +15,7 @@ from proteus_cli.control.decision import Admitted, Effects, Host, Idle, Keep, La
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Request
 

@@ -27,9 +27,9 @@ from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.plan_change import KEPT_FREE_FRAC, ChangeState, PlanChange, keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 

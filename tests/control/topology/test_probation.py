@@ -5,7 +5,7 @@ from builders import hosted, make_measured, make_placement, make_plan
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology.probation import Probation
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 
 LOAD_S = {"a-l": 3.0, "a-m": 2.0, "a-s": 1.0}
 HOSTABLE = [make_measured("a", variant, 0.9, {1: 0.01}, load_s=load_s) for variant, load_s in LOAD_S.items()]

@@ -12,7 +12,7 @@ from proteus_cli.control.decision import Admitted, Effects, Host, Keep, Launch, 
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.topology.standbys import RETRY_S, DeviceMemory, Loadable, next_standby
 from proteus_cli.control.topology.topology import LOOK_S, MAX_LOADING_FRAC
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.request import Request
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import on_device
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError, HostLost
 from proteus_cli.serving.adaptation.joining import FIRST_PAUSE_S, LOOK_S, TRIES, Joining
 from proteus_cli.serving.adaptation.live_planner import LivePlanner

@@ -7,7 +7,7 @@ from failing import LOAD_S, LOOK_S, SOLVE_S, World, answers, played
 
 from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.control.topology.topology import ASK_S
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.fleet.recovery import EVERY_S

@@ -10,7 +10,7 @@ from failing import LOAD_S, VARIANTS, World, played
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.topology.topology import ASK_S
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError
 

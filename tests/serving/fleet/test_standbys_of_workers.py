@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.topology.topology import ASK_S
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 

@@ -14,8 +14,8 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_profile
 from tiny import Tiny, add_plan, mlp
 
-from proteus_cli.domain.catalog.catalog import is_name
-from proteus_cli.domain.studies.peak import Peak, PeakRules
+from proteus_cli.domain.catalog import is_name
+from proteus_cli.domain.study_results import Peak, PeakRules
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ServerError, UsageError
 from proteus_cli.reporting.studies.peak import section
 from proteus_cli.simulation.fleet import SimulationResult

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from proteus_cli.cli import console
 from proteus_cli.cli.workflows.study.running import StudyFailed, studied, wanted_text
-from proteus_cli.domain.studies.study import Study
+from proteus_cli.domain.study import Study
 from proteus_cli.errors import DeviceUnavailable, ProteusError, UsageError
 from proteus_cli.store import Workspace
 from proteus_cli.studies.artefacts import StudyFiles

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from proteus_cli.cli import console
 from proteus_cli.cli.views.study_tables import finding_lines, section_parts
-from proteus_cli.domain.studies.study import Study
+from proteus_cli.domain.study import Study
 from proteus_cli.errors import ProteusError
 from proteus_cli.reporting.studies.page import busy_notes, missing_text, page
 from proteus_cli.store import Workspace

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Mapping
 
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.catalog.changes import CatalogContent, Succession
-from proteus_cli.domain.profile.succession import without_variants
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog_changes import CatalogContent, Succession
+from proteus_cli.domain.profile_changes import without_variants
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.logs import fields

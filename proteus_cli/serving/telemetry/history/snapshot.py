@@ -11,7 +11,7 @@ from proteus_cli.arrays import Ints
 from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.base import Count, Fraction
-from proteus_cli.domain.catalog.family_policy import Preference
+from proteus_cli.domain.catalog import Preference
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.cold_variants import cold_on

@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.domain.catalog.catalog import Family, VariantKey
+from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.serving.devices.process.commanding import SentCommand
