@@ -16,8 +16,7 @@ from proteus_cli.errors import UsageError
 from proteus_cli.progress import Advance
 from proteus_cli.replay.http_client import HttpClient
 from proteus_cli.replay.local_server import local_server
-from proteus_cli.replay.plain_target import PlainTarget
-from proteus_cli.replay.target import HttpTarget, Target, is_proteus
+from proteus_cli.replay.target import HttpTarget, PlainTarget, Target, is_proteus
 from proteus_cli.store import write_json
 from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.peak.carriers import LiveCarrier, event_loop, one_by_one_s
@@ -110,5 +109,4 @@ async def _prepared(
         raise UsageError("Requests go to one model of a server.", hint="name one with `--family`")
     plain = PlainTarget(server.url, client, families[0])
     await plain.prepare()
-    await plain.once()
     return plain, {families[0]: server.slo_s}
