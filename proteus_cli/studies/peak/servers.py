@@ -25,9 +25,8 @@ from proteus_cli.studies.peak.question import PeakQuestion, Planned
 
 _FIRST_OF_ONE_BY_ONE = 0.5
 """Where the search begins, as a part of the rate of requests that are sent one after another."""
-MAX_FIRST_QPS, MAX_QPS = 300.0, 20_000.0
-"""A search begins no higher, as a server that is overloaded for its whole budget tells nothing; and the most that this
-load generator is asked for: some thousand per second is what it can send."""
+MAX_QPS = 20_000.0
+"""The highest rate that this load generator is asked for: it can send some thousand requests per second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,6 @@ def server_peak(
             )
         carrier = LiveCarrier(target, runner, slo_s, mix, longest_s, question.rules.min_accuracy)
         rules = msgspec.structs.replace(question.rules, most_qps=min(question.rules.most_qps, MAX_QPS))
-        first_qps = min(first_qps, MAX_FIRST_QPS)
         peak = measured_peak(carrier, rules, first_qps, ends_s - time.monotonic(), question.seed, advance)
         return msgspec.structs.replace(peak, slo_s=longest_s, family=", ".join(mix))
 
