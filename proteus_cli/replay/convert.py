@@ -193,7 +193,7 @@ def convert(
 
 
 def _minutes_us(columns: Sequence[str], days: int, window: TraceWindow) -> dict[str, int]:
-    """The start of each minute of a day that is in the window, by its column, after so many ``days``."""
+    """The start of each minute of a day that is in the window, by its column, after a number of ``days``."""
     starts_us = {name: days * DAY_US + (int(name) - 1) * MINUTE_US for name in columns if name.isdigit()}
     return {name: at_us for name, at_us in starts_us.items() if window.start_us - MINUTE_US < at_us < window.stop_us}
 
@@ -217,9 +217,9 @@ def _joined(parts: list[_Part]) -> _Part:
 
 
 def _origin_us(time_us: Ints, options: ConversionOptions) -> int:
-    """The zero of the trace: that of the source, or the first arrival if it is before zero or a year after.
+    """The zero of the trace: the zero of the source, or the first arrival if it is before zero or a year after.
 
-    So times that count from a start stay as they are, and dates become times since the first. ``time_us`` rises.
+    Times that count from a start stay as they are, and dates become times since the first. ``time_us`` rises.
     Raises `UsageError` where the trace has no arrivals, or would last more than a year.
     """
     if not len(time_us):

@@ -23,7 +23,7 @@ class _TooLarge(Exception):
 
 @dataclass(slots=True)
 class _Memory:
-    """What the replies that are coming in may still take."""
+    """The memory that incoming replies may still take."""
 
     left_bytes: int
 
@@ -121,7 +121,7 @@ class _Connection(asyncio.Protocol):
 
 
 def why_unreachable(error: OSError) -> str:
-    """What an error of a connection says, without numbers: ``Connection refused``.
+    """The reason that an error of a connection gives, without numbers: ``Connection refused``.
 
     asyncio puts addresses in place of the system's words, and joins the errors of several addresses to one text.
     """
