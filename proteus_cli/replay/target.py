@@ -101,17 +101,14 @@ class _Metadata(msgspec.Struct):
 
 
 class ChangeReply(msgspec.Struct):
-    """A change of plan: unix time, reason, seconds to solve, variants loaded and activated, and what changed.
-
-    Servers of older versions do not say the last two.
-    """
+    """A change of plan: unix time, reason, seconds to solve, variants loaded and activated, and what changed."""
 
     unix_s: float
     reason: str
     solve_s: float
     swaps: int
-    activated: int = 0
-    what: str = ""
+    activated: int
+    what: str
 
 
 class ExpectedReply(msgspec.Struct):
@@ -122,7 +119,7 @@ class ExpectedReply(msgspec.Struct):
 
 
 class FamilyReply(msgspec.Struct):
-    """The part of a family's status that a report needs; servers of older versions do not have it."""
+    """The part of a family's status that a report needs."""
 
     expected: ExpectedReply = msgspec.field(default_factory=ExpectedReply)
 
@@ -131,7 +128,7 @@ class StatusReply(msgspec.Struct):
     """The part of ``/v2/proteus/status`` that a report needs.
 
     ``pace`` is the slowdown by device. ``emulated``: its devices are emulated. ``attainment_target`` is by family, and
-    ``estimated`` are the families with estimated accuracies; servers of older versions have neither.
+    ``estimated`` are the families with estimated accuracies.
     """
 
     policy: str
@@ -139,10 +136,10 @@ class StatusReply(msgspec.Struct):
     best_accuracy: dict[str, float]
     pace: dict[str, float]
     changes: list[ChangeReply]
-    emulated: bool = False
-    attainment_target: dict[str, float] = msgspec.field(default_factory=dict)
-    estimated: list[str] = msgspec.field(default_factory=list)
-    families: dict[str, FamilyReply] = msgspec.field(default_factory=dict)
+    emulated: bool
+    attainment_target: dict[str, float]
+    estimated: list[str]
+    families: dict[str, FamilyReply]
 
     def expected_attainment(self, before: "StatusReply") -> dict[str, float]:
         """By family, what the plans in force expected since a status ``before``, in the mean over their queries.
