@@ -17,8 +17,8 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from benchmarks.planner_instances import Fleet
 from proteus_cli.arrays import Floats, Ints
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import PAPER_RULES, Rules
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import PAPER_RULES, Rules
 from proteus_cli.planning.model.modelling import cp
 
 # All of these are parts of the whole demand.

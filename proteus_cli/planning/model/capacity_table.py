@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
-from proteus_cli.domain.profile.capacity import NO_CAPACITY, Capacity, CapacityStep
+from proteus_cli.domain.capacity import NO_CAPACITY, Capacity, CapacityStep
 
 NEVER = np.iinfo(np.int64).max
 

@@ -10,11 +10,11 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.accuracies import best_accuracy
-from proteus_cli.domain.profile.capacity import Capacity, CapacityStep, capacity_at
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity_at
+from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile_changes import best_accuracy
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.capacity_table import CapacityTable
 from proteus_cli.planning.model.choices import (
     Choice,

@@ -23,7 +23,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.affine_map import AffineMap
 from proteus_cli.planning.model.answering import lost_by_ways, ways_within_limits
 from proteus_cli.planning.model.holding import devices_hold_sets

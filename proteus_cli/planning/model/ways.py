@@ -16,9 +16,9 @@ from itertools import pairwise
 import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.capacity import SAME_RATE_FRAC, CapacityStep, capacity_at
+from proteus_cli.domain.capacity import SAME_RATE_FRAC, CapacityStep, capacity_at
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import SPLITS, CascadePoint
 from proteus_cli.planning.model.choices import Choice, DeviceGroup, Pool
 from proteus_cli.planning.model.modelling import sp

@@ -6,7 +6,7 @@ from weakref import WeakKeyDictionary
 
 from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.topology.plan_steps import keys
+from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.domain.device import host_of
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
@@ -76,7 +76,7 @@ class SlotTuning:
         serving = [device for device, breaker in fleet.breakers.items() if breaker.is_closed and device in hosting]
         found: dict[str, object] = {
             device: (
-                keys(controller.topology.hosted_on(device)),
+                keys(controller.topology.change.hosted_on(device)),
                 fleet.workers[device].servers,
                 {other for other in serving if other != device and host_of(other) == host_of(device)},
             )

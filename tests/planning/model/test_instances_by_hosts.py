@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from builders import make_catalog, make_family, make_measured, make_profile
 
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.capacity import capacity_at
+from proteus_cli.domain.capacity import capacity_at
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance, make_instance
 from proteus_cli.planning.model.modelling import sp
 
