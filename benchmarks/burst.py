@@ -16,9 +16,9 @@ from rich.console import Console
 from benchmarks.tables import Table, rich_table
 from proteus_cli.cli.commands import demo
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.accuracies import best_accuracy
+from proteus_cli.domain.profile_changes import best_accuracy
 from proteus_cli.domain.request import Outcome, RequestRecord
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.replay.scaling import scaled_to
 from proteus_cli.replay.trace import read_trace

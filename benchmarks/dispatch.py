@@ -30,13 +30,13 @@ from benchmarks.planner_instances import NOBODY
 from benchmarks.tables import Aim, Table, conclude, rich_table
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
+from proteus_cli.domain.capacity import slo_fraction
+from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.capacity import slo_fraction
-from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, SlowSpan
 from proteus_cli.simulation.fleet import SimulationResult

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.machine import machine
 from benchmarks.paper.cluster import Cluster, cluster_at
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.profile import Point
 from proteus_cli.domain.report import Report
 from proteus_cli.replay.local_server import local_server
 from proteus_cli.serving.devices.emulated import TimerThread

@@ -48,8 +48,8 @@ from benchmarks.planner_rivals import LESS_ACCURATE, LESS_SERVED, Choices, max_m
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.planning.from_workspace import TIME_LIMIT_S

@@ -13,11 +13,11 @@ import msgspec
 import numpy as np
 
 from proteus_cli.domain.base import FORMAT, MadeBy
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import hypothetical_fleet
-from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 from proteus_cli.profiling.csv_files.profiles import profiles_from
 from proteus_cli.profiling.csv_files.reading import parse_rows

@@ -18,8 +18,8 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
 from benchmarks.planner_instances import Fleet
 from proteus_cli.arrays import Floats, Ints
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import PAPER_RULES, Rules
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import PAPER_RULES, Rules
 
 # All of these are parts of the whole demand.
 LESS_ACCURATE = 1e-4  # the planner proves no more

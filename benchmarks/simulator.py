@@ -34,11 +34,11 @@ from benchmarks.tables import Aim, conclude
 from proteus_cli.control.policies import POLICIES, Policy, policies_named, policy_named
 from proteus_cli.control.replanning.replan_rules import ReplanContext, ReplanRequest
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.synthesis import Burst, make_trace

@@ -9,7 +9,7 @@ from unittest import mock
 
 from benchmarks.paper.cluster import slowed
 from proteus_cli.cli.main import app
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.devices import hardware
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 

@@ -23,13 +23,13 @@ from benchmarks.tables import Aim, Table, conclude, rich_table
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
+from proteus_cli.domain.capacity import slo_fraction
+from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.capacity import slo_fraction
-from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.analysis.expectation import expecting
 from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.planning.planner import Planner

@@ -16,7 +16,7 @@ from proteus_cli.backends.exits.runner import HostExitRunner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.profile import Point
 from proteus_cli.domain.stages.exits import ExitProfile
 
 WIDTH = 6

@@ -16,9 +16,9 @@ from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.backends.discovery import discover
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.settings import read_settings
 from proteus_cli.units import parse_duration
 

@@ -27,11 +27,11 @@ from proteus_cli.cli.command_line.memory import memory_limits
 from proteus_cli.cli.workflows.simulated_replay import Scenario, first_demand, simulated, starting_plan
 from proteus_cli.control.policies import PROTEUS as POLICY
 from proteus_cli.control.policies import Policy, policy_named
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.accuracies import best_accuracy
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile_changes import best_accuracy
 from proteus_cli.domain.report import Replan, Report
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.planning.from_workspace import planner_settings

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from benchmarks.adaptation.lab import RULES, Lab
 from benchmarks.adaptation.results import PROTEUS, Reaction
 from proteus_cli.control.policies import PROTEUS as POLICY
-from proteus_cli.domain.plan_changes.record import PlanRecord
+from proteus_cli.domain.plan_record import PlanRecord
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Poisson, make_trace

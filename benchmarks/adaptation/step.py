@@ -22,7 +22,7 @@ from benchmarks.adaptation.results import PROTEUS
 from benchmarks.machine import machine
 from benchmarks.tables import Aim, Table, conclude, rich_table
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.rules import Rules
 from proteus_cli.store import write_json
 
 LOW, MULTIPLE = 0.5, 5.7

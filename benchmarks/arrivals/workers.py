@@ -2,9 +2,9 @@
 
 from benchmarks.planner_instances import NOBODY, Fleet
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 
 KIND, FAMILY, SLO = "worker", "images", "150ms"
 BATCHES = (1, 2, 4, 8, 16)

@@ -23,11 +23,11 @@ from proteus_cli.arrays import Floats
 from proteus_cli.backends.affinity import pinned
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.accuracies import best_accuracy
-from proteus_cli.domain.profile.profile import Point, Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Point, Profile
+from proteus_cli.domain.profile_changes import best_accuracy
 from proteus_cli.domain.report import FamilySummary
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.intervals import wilson
 from proteus_cli.planning.analysis.explain import max_multiple

@@ -17,11 +17,11 @@ from benchmarks.tables import Aim, Table
 from proteus_cli.control.dispatch import cascades
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.report import FamilySummary
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.synthesis import Burst, Poisson, Shape, make_trace
 from proteus_cli.reporting.measures import report

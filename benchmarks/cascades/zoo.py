@@ -11,9 +11,9 @@ from msgspec.structs import replace
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.affinity import usable_cores
-from proteus_cli.domain.catalog.catalog import Family, VariantKey
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Family, VariantKey
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.profiling.cascades.options import Option, options_of
 from proteus_cli.profiling.cascades.pairs import FoundCascades, StageAnswers, cascades_of
 from proteus_cli.store import Workspace

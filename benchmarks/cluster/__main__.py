@@ -26,7 +26,7 @@ from rich.console import Console
 from benchmarks.cluster import channels, delays, executors, front_ends, losses, scale
 from benchmarks.machine import machine
 from benchmarks.tables import Aim, Table, aim_line, rich_table
-from proteus_cli.domain.cluster.connection import BEAT_S, MAX_SILENT
+from proteus_cli.domain.cluster import BEAT_S, MAX_SILENT
 
 MODEL = Path(__file__).parents[2] / "engines" / "models" / "signals" / "signals-xs.onnx"
 

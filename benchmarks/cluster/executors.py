@@ -23,7 +23,7 @@ from benchmarks.cluster.processes import children, cpu_s
 from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.backends.base import Part
 from proteus_cli.backends.discovery import discover
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.executor import ProcessExecutor

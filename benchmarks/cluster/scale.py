@@ -18,7 +18,7 @@ import msgspec
 from benchmarks.cluster.live import LiveServer, make_emulated_hosts, one_row, serving, write_hosts
 from benchmarks.cluster.processes import cpu_s, wake_ups
 from benchmarks.tables import Aim, Table
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.cluster.new_key import write_key
 
 DEVICES = 8

@@ -13,9 +13,9 @@ import numpy as np
 from benchmarks.planner_instances import NOBODY
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.domain.stages.stage_forecast import ExitBounds

@@ -18,12 +18,12 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Request
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 

@@ -28,7 +28,7 @@ from proteus_cli.backends.discovery import discover, select
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.backends.tensorrt.backend import TensorRT
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import BackendUnavailable, ProteusError
 from proteus_cli.serving.devices.executor import Batch, BatchResult

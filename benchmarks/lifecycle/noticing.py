@@ -17,7 +17,7 @@ from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.backends.discovery import discover
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.store.eval_splits import labelled_rows

@@ -20,7 +20,7 @@ from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.discovery import discover
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
-from proteus_cli.domain.catalog.catalog import Variant
+from proteus_cli.domain.catalog import Variant
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 

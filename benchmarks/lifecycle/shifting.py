@@ -21,8 +21,8 @@ from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.backends.discovery import discover
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.control.shift import ALARM_ROWS, ShiftWatch
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.stages.confidence import margin
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.stages.cascade import margin
 from proteus_cli.serving.adaptation.shifts.summaries import RowSummary
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace

@@ -29,9 +29,9 @@ from benchmarks.adaptation.lab import Lab, replayed, until_warm
 from benchmarks.tables import Aim, Table
 from proteus_cli.backends.affinity import pinned
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog.catalog import Catalog, name_in_catalog
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.catalog import Catalog, name_in_catalog
 from proteus_cli.domain.request import Outcome, RequestRecord
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.replay.loadgen import ReplayResult
 from proteus_cli.replay.local_server import local_server

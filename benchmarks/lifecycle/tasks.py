@@ -27,11 +27,11 @@ import numpy as np
 from benchmarks.adaptation.lab import replayed, until_warm
 from benchmarks.tables import Aim, Table
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog.catalog import Catalog, Variant, VariantKey
-from proteus_cli.domain.plan.rules import DeviceVariant, Rules
-from proteus_cli.domain.profile.capacity import capacity, points_in_time
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.capacity import capacity, points_in_time
+from proteus_cli.domain.catalog import Catalog, Variant, VariantKey
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
+from proteus_cli.domain.rules import DeviceVariant, Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.from_workspace import PlannerSettings
 from proteus_cli.planning.planner import Planner

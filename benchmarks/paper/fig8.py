@@ -3,7 +3,7 @@
 from benchmarks.paper.lab import Lab
 from benchmarks.paper.results import SHORT_NOTE, Section, beside
 from benchmarks.tables import Table
-from proteus_cli.domain.plan.rules import PAPER_RULES
+from proteus_cli.domain.rules import PAPER_RULES
 
 BASE_MS = 150
 OWN_MS = 300  # of the paper's configuration: 2 × the base

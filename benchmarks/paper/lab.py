@@ -15,7 +15,7 @@ from benchmarks.planner_instances import PAPER
 from proteus_cli.cli.options import replay as options
 from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
 from proteus_cli.control.policies import Policy, policy_named
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, SlowSpan

@@ -20,10 +20,10 @@ from tempfile import TemporaryDirectory
 from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
 from proteus_cli.cli.options.common import HEADROOM
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.report import Report
-from proteus_cli.domain.studies.cost import Usage
+from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.study_results import Usage
 from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.store import Workspace, read_json, write_json

@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.studies.peak import PeakRules, Stretch
+from proteus_cli.domain.study_results import PeakRules, Stretch
 from proteus_cli.studies.peak.measuring import measured_peak
 from proteus_cli.studies.peak.search import Offer
 from proteus_cli.studies.peak.stretches import duration_s, stretch_of

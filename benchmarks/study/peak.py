@@ -15,10 +15,10 @@ from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.domain.base import FORMAT, MadeBy
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
-from proteus_cli.domain.studies.peak import Peak, PeakRules, Stretch
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.study_results import Peak, PeakRules, Stretch
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.studies.peak.carriers import SimulatedCarrier
 from proteus_cli.studies.peak.lone_plan import lone_plan

@@ -13,8 +13,8 @@ from pathlib import Path
 from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
 from proteus_cli.backends.affinity import usable_cores
-from proteus_cli.domain.studies.peak import Peak, PeakRules
-from proteus_cli.domain.studies.study import CellMode
+from proteus_cli.domain.study import CellMode
+from proteus_cli.domain.study_results import Peak, PeakRules
 from proteus_cli.store import Workspace
 from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.peak.drafts import device_draft

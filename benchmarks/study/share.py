@@ -16,11 +16,11 @@ from msgspec.structs import replace
 from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
 from proteus_cli.backends.discovery import discover
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.profile.interference import SharingModel
-from proteus_cli.domain.profile.latency_table import LatencyTable
-from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.studies.sharing import SetCheck, SharingResult
+from proteus_cli.domain.batch_times import LatencyTable
+from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.interference import SharingModel
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.study_results import SetCheck, SharingResult
 from proteus_cli.settings import DeviceSettings
 from proteus_cli.store import Workspace
 from proteus_cli.studies.sharing.bench.slices import Work

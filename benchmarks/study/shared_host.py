@@ -19,11 +19,11 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Delegate, Drop, Effects, Host, Launch, WaitUntil
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.base import MadeBy
-from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.latency_table import LatencyTable
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.batch_times import LatencyTable
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
+from proteus_cli.domain.profile import Point
 from proteus_cli.domain.request import Request
+from proteus_cli.domain.rules import Rules
 
 FAMILY, VARIANT, SLOTS, MAX_BATCH = "f", "f-a", 4, 4
 BATCH_S = {1: 0.04, 2: 0.05, 4: 0.07}  # alone

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.buffers import Buffer
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import BackendInfo
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError
 from proteus_cli.units import format_size
 

@@ -13,9 +13,9 @@ import onnxruntime as ort
 
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec, require_batched, require_size
 from proteus_cli.backends.slices import MAX_KNOWN_BYTES, Find, KnownSlices, SlicedInference, fastest_slice
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import BackendInfo
+from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError
 from proteus_cli.input_files import MODEL, sha256_of
 from proteus_cli.store.models.onnx_files import TOLD_BY_CHECK

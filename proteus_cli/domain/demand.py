@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from proteus_cli.domain.base import is_amount
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_assignments, parse_rate
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 import msgspec
 
-from proteus_cli.domain.catalog.catalog import is_name
-from proteus_cli.domain.cluster.hosts import MAX_HOSTS
+from proteus_cli.domain.catalog import is_name
+from proteus_cli.domain.cluster import MAX_HOSTS
 from proteus_cli.domain.device import Device, host_of
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_assignments
 

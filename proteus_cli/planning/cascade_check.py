@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from proteus_cli.domain.plan.plan import Placement
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.cascade import SPLITS, CascadePoint, PlannedCascade
 
 REL, ABS_QPS = 1e-5, 1e-5

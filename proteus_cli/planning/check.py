@@ -4,13 +4,12 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.plan.rules import Resource, selects
-from proteus_cli.domain.profile.capacity import Capacity, CapacityStep
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
-from proteus_cli.domain.profile.query_amounts import cost_of, max_energy_of
-from proteus_cli.domain.profile.shared_times import beside
+from proteus_cli.domain.batch_times import beside
+from proteus_cli.domain.capacity import Capacity, CapacityStep, cost_of, max_energy_of
+from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.rules import Resource, selects
 from proteus_cli.planning.cascade_check import gained_qps, problems_of_cascades
 from proteus_cli.planning.networks import NETWORK_FRAC
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from proteus_cli.control.policies import PlanRule, Policy
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.demand import Demand, for_catalog
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.profile.succession import as_recorded
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile_changes import as_recorded
+from proteus_cli.domain.rules import Rules
 from proteus_cli.store import Workspace, require_current_models
 from proteus_cli.store.sharing import sharing_paths
 

@@ -8,12 +8,12 @@ from types import MappingProxyType
 
 import msgspec
 
-from proteus_cli.domain.catalog.catalog import VariantsByDevice
+from proteus_cli.domain.capacity import Capacity
+from proteus_cli.domain.catalog import VariantsByDevice
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
-from proteus_cli.domain.plan.plan import Placement, Plan, Solver
-from proteus_cli.domain.plan.rules import Reserved
-from proteus_cli.domain.profile.capacity import Capacity
+from proteus_cli.domain.plan import Placement, Plan, Solver
+from proteus_cli.domain.rules import Reserved
 from proteus_cli.planning.model.choices import Choice
 from proteus_cli.planning.model.instance import make_instance
 from proteus_cli.planning.planner import Planner

@@ -13,9 +13,9 @@ from itertools import chain
 import numpy as np
 
 from proteus_cli.arrays import Ints
-from proteus_cli.domain.plan.plan import Placement
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.planning.model.hosted_now import Now
 from proteus_cli.planning.model.instance import Instance

@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 
 from msgspec.structs import replace
 
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.units import format_size
 
 NETWORK_FRAC = 0.5

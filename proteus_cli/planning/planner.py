@@ -11,16 +11,15 @@ from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey, VariantsByDevice
+from proteus_cli.domain.batch_times import beside
+from proteus_cli.domain.catalog import Catalog, VariantKey, VariantsByDevice
 from proteus_cli.domain.demand import Demand, Forecast, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.fleet import ids_by_type
-from proteus_cli.domain.plan.catalog_rules import with_catalog
-from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.plan.rules import Rules, in_words
-from proteus_cli.domain.profile.accuracies import accuracies, best_accuracy, estimated_families, relative
-from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.profile.shared_times import beside
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile_changes import accuracies, best_accuracy, estimated_families, relative
+from proteus_cli.domain.rules import Rules, in_words, with_catalog
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.errors import NoFeasiblePlan, NoPlanInTime, RulesConflict, UsageError
 from proteus_cli.interruption import INTERRUPTION

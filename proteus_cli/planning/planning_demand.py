@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand, Forecast, LossCurve
 
 

@@ -11,11 +11,11 @@ from msgspec import UNSET
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, Catalog, VariantsByDevice
-from proteus_cli.domain.plan.plan import Placement
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.accuracies import best_accuracy
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import NO_VARIANTS, Catalog, VariantsByDevice
+from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile_changes import best_accuracy
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.host_rounds import HostRounds, PlacedSolution, is_better

@@ -10,7 +10,7 @@ smaller size has exceeded it.
 import math
 from collections.abc import Iterator, Sequence
 
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.profile import Point
 from proteus_cli.profiling.measuring.measure import STABLE_FRAC
 
 

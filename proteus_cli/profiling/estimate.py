@@ -11,7 +11,7 @@ from proteus_cli.backends.affinity import pinned
 from proteus_cli.backends.base import Backend
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.profile import Point
 from proteus_cli.profiling.batch_sizes import expected_s, useless_sizes
 from proteus_cli.profiling.jobs import MeasurementJob, ProfileCell
 from proteus_cli.profiling.measuring.measure import CELL_S, EVAL_BATCH, FEWEST_RUNS, WARM_UP_RUNS, measure_point

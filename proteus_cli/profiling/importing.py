@@ -6,8 +6,8 @@ import msgspec
 
 from proteus_cli import store
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.profiling.csv_files.columns import ProfileRow
 from proteus_cli.profiling.csv_files.profiles import IMPORTED, profiles_from

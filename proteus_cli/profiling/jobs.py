@@ -8,9 +8,9 @@ import msgspec
 
 from proteus_cli import store
 from proteus_cli.backends.base import Backend
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import LARGEST_SLOTS, Point, Profile, VariantProfile
+from proteus_cli.domain.profile import LARGEST_SLOTS, Point, Profile, VariantProfile
 from proteus_cli.profiling.batch_sizes import useful_sizes
 from proteus_cli.profiling.slots import MAX_SLOTS, is_settled, points_of_batch
 from proteus_cli.store.answers import Answers, read_answers

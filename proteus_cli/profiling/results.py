@@ -8,9 +8,9 @@ from proteus_cli import store
 from proteus_cli.backends.base import Backend, Runner
 from proteus_cli.backends.exits.runner import ExitRunner
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.profiling.cascades.collected import CollectedAnswers
 from proteus_cli.profiling.cascades.pairs import FoundCascades

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from proteus_cli.domain.profile.capacity import points_in_time, slo_fraction
-from proteus_cli.domain.profile.profile import Point, VariantProfile
+from proteus_cli.domain.capacity import points_in_time, slo_fraction
+from proteus_cli.domain.profile import Point, VariantProfile
 
 MAX_SLOTS = 4
 GROWTH_FRAC = 0.03  # the least gain in throughput that justifies one more slot

@@ -12,9 +12,9 @@ from proteus_cli.backends.affinity import pinned
 from proteus_cli.backends.base import Backend, Runner, Signature, SlottedRunner
 from proteus_cli.backends.exits.runner import ExitRunner
 from proteus_cli.backends.free_memory import within_free_memory
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Point, Profile
+from proteus_cli.domain.profile import Point, Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.profiling.batch_sizes import next_size
 from proteus_cli.profiling.jobs import MeasurementJob, ProfileCell

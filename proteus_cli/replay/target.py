@@ -1,4 +1,4 @@
-"""The target of a replay: a server that speaks the Open Inference Protocol v2 over HTTP."""
+"""The target of a replay: a Proteus server, or any other that speaks the Open Inference Protocol v2 over HTTP."""
 
 import asyncio
 import math
@@ -6,7 +6,6 @@ import ssl
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -14,8 +13,8 @@ from typing import Protocol, TypeVar
 import msgspec
 import numpy as np
 
-from proteus_cli.domain.catalog.catalog import Catalog, name_in_catalog
-from proteus_cli.domain.catalog.changes import CatalogContent, Digests
+from proteus_cli.domain.catalog import Catalog, name_in_catalog
+from proteus_cli.domain.catalog_changes import CatalogContent, Digests
 from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import ArtefactError, ServerError
 from proteus_cli.replay.http_client import HttpClient, HttpReply, why_unreachable
@@ -24,22 +23,21 @@ from proteus_cli.urls import path_of
 
 REPLY_TIMEOUT_S = 30.0  # after the deadline; without a reply by then, a request has failed
 OK = 200
+_US_PER_S = 1e6
 _UNAUTHORIZED = 401
 _JSON_LENGTH = b"inference-header-content-length"
 _OUTCOME = b"proteus-outcome"
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome if outcome is not Outcome.SERVED}
 _NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)  # a value error: no UTF-8, or no number
-OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED}
-
+_OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED}
 
 AnsweredT = TypeVar("AnsweredT")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """How a request ended for its client. SERVED means answered; the caller knows whether in time.
+class Reply(msgspec.Struct, frozen=True):
+    """The end of a request for its client. SERVED means answered; the caller knows whether in time.
 
-    ``is_deferred``, ``is_fallback``, ``is_correct`` and ``is_cut`` as in `RequestRecord`.
+    The other fields are as in `RequestRecord`.
     """
 
     outcome: Outcome
@@ -76,10 +74,6 @@ class _Parameters(msgspec.Struct):
     cut: bool = False
 
 
-class _Answer(msgspec.Struct):
-    parameters: _Parameters = msgspec.field(default_factory=_Parameters)
-
-
 class _OutputParameters(msgspec.Struct):
     binary_data_size: int
 
@@ -89,8 +83,17 @@ class _Output(msgspec.Struct):
     parameters: _OutputParameters
 
 
+class _Answer(msgspec.Struct):
+    parameters: _Parameters = msgspec.field(default_factory=_Parameters)
+
+
 class _AnswerWithOutputs(_Answer):
     outputs: list[_Output] = msgspec.field(default_factory=list)
+
+
+class _ServerMetadata(msgspec.Struct):
+    name: str = ""
+    extensions: list[str] = msgspec.field(default_factory=list)
 
 
 class _Metadata(msgspec.Struct):
@@ -98,28 +101,25 @@ class _Metadata(msgspec.Struct):
 
 
 class ChangeReply(msgspec.Struct):
-    """A change of plan: unix time, reason, seconds to solve, variants loaded and activated, and what changed.
-
-    Servers of older versions do not say the last two.
-    """
+    """A change of plan: unix time, reason, seconds to solve, variants loaded and activated, and what changed."""
 
     unix_s: float
     reason: str
     solve_s: float
     swaps: int
-    activated: int = 0
-    what: str = ""
+    activated: int
+    what: str
 
 
 class ExpectedReply(msgspec.Struct):
-    """The queries that plans expected anything of since the start, and how many of these in time."""
+    """The queries since the start, as far as plans expected anything for them, and how many they expected in time."""
 
     queries: float = 0.0
     in_time: float = 0.0
 
 
 class FamilyReply(msgspec.Struct):
-    """The part of a family's status that a report needs; servers of older versions do not have it."""
+    """The part of a family's status that a report needs."""
 
     expected: ExpectedReply = msgspec.field(default_factory=ExpectedReply)
 
@@ -128,7 +128,7 @@ class StatusReply(msgspec.Struct):
     """The part of ``/v2/proteus/status`` that a report needs.
 
     ``pace`` is the slowdown by device. ``emulated``: its devices are emulated. ``attainment_target`` is by family, and
-    ``estimated`` are the families with estimated accuracies; servers of older versions have neither.
+    ``estimated`` are the families with estimated accuracies.
     """
 
     policy: str
@@ -136,15 +136,15 @@ class StatusReply(msgspec.Struct):
     best_accuracy: dict[str, float]
     pace: dict[str, float]
     changes: list[ChangeReply]
-    emulated: bool = False
-    attainment_target: dict[str, float] = msgspec.field(default_factory=dict)
-    estimated: list[str] = msgspec.field(default_factory=list)
-    families: dict[str, FamilyReply] = msgspec.field(default_factory=dict)
+    emulated: bool
+    attainment_target: dict[str, float]
+    estimated: list[str]
+    families: dict[str, FamilyReply]
 
     def expected_attainment(self, before: "StatusReply") -> dict[str, float]:
         """By family, what the plans in force expected since a status ``before``, in the mean over their queries.
 
-        Without families of which none of these expected anything, or the server does not say.
+        Families without an expectation are left out.
         """
         found = {}
         for family, now in self.families.items():
@@ -202,8 +202,8 @@ class HttpTarget:
         """Read the inputs of the families and make sample requests; returns the status. Raises `ServerError`.
 
         Where there is an eval split that fits, requests carry its rows, else random ones. The number of a request is
-        its row in families with ``last_rows``, as far as that. Emulated devices compute nothing that could be judged:
-        servers of these get random rows.
+        its row in families with ``last_rows``, as far as that. Emulated devices give
+        no real answers, so that their servers get random rows.
         """
         rng = np.random.default_rng(0)
         status = await self.status()
@@ -211,9 +211,12 @@ class HttpTarget:
             path = f"/v2/models/{path_of(family)}"
             inputs = (await self._get(path, _Metadata)).inputs
             self._heads[family] = self._client.head("POST", f"{path}/infer")
-            split = None if status.emulated else eval_splits.get(family)
-            last_row = last_rows.get(family)
-            self._samples[family] = self._samples_of(family, f"{self._url}{path}", inputs, split, rng, last_row)
+            where, split = f"{self._url}{path}", None if status.emulated else eval_splits.get(family)
+            try:
+                known = [] if split is None else eval_samples(split, inputs, where, rng, last_rows.get(family))
+            except ArtefactError as error:
+                known, self.unfit[family] = [], error
+            self._samples[family] = known or random_samples(inputs, where, rng)
         for family in families:
             if not 0 < status.slo_s.get(family, 0.0) < math.inf:
                 raise ServerError(f"`{self._url}` says no SLO of `{family}`.", hint="is it a Proteus server?")
@@ -224,14 +227,14 @@ class HttpTarget:
         return await self._get("/v2/proteus/status", StatusReply)
 
     async def served(self) -> CatalogContent:
-        """What the server serves of its catalog. Raises `ServerError`."""
+        """The part of its catalog that the server serves. Raises `ServerError`."""
         found = await self._get("/v2/proteus/catalog", CatalogReply, hint="is it a Proteus server of this version?")
         return CatalogContent(found.catalog, found.digests)
 
     async def planned_qps(self, family: str) -> dict[str, float]:
-        """What the plan in force sends to each variant of a family, by its name in the catalog. Raises `ServerError`.
+        """The rate that the plan in force sends to each variant of a family, by its name in the catalog.
 
-        A variant of which a version is rolled out has the queries of both versions.
+        During the roll-out of a version, a variant has the queries of both versions. Raises `ServerError`.
         """
         plan = await self._get("/v2/proteus/plan", PlanReply, hint="is it a Proteus server of this version?")
         rates = defaultdict[str, float](float)
@@ -243,37 +246,14 @@ class HttpTarget:
     async def send(
         self, family: str, number: int, timeout_s: float, min_accuracy: float, bounds: Bounds | None = None
     ) -> Reply:
+        """See `Target`."""
         samples = self._samples[family]
         sample = samples[number % len(samples)]
-        body, json_length = sample.body(timeout_s, min_accuracy, bounds)
-        headers = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % json_length
-        try:
-            async with asyncio.timeout(timeout_s + REPLY_TIMEOUT_S):
-                reply = await self._client.post(self._heads[family], headers, body)
-        except OSError:  # TimeoutError is one
-            return Reply(Outcome.FAILED)
-        return self._read(reply, sample.label)
-
-    def _samples_of(
-        self,
-        family: str,
-        where: str,
-        inputs: list[InputMetadata],
-        split: Path | None,
-        rng: np.random.Generator,
-        last_row: int | None,
-    ) -> list[Sample]:
-        if split is not None:
-            try:
-                return eval_samples(split, inputs, where, rng, last_row)
-            except ArtefactError as error:
-                self.unfit[family] = error
-        return random_samples(inputs, where, rng)
+        json = sample.json(request_parameters(timeout_s, min_accuracy, bounds))
+        reply = await post_inference(self._client, self._heads[family], json, sample.binary, timeout_s)
+        return refused(reply) if reply is None or reply.status != OK else self._read(reply, sample.label)
 
     def _read(self, reply: HttpReply, label: int | None) -> Reply:
-        if reply.status != OK:
-            outcome = _OUTCOMES.get(reply.headers.get(_OUTCOME, b""))
-            return Reply(outcome or OF_STATUS.get(reply.status, Outcome.FAILED))
         try:
             json = reply.body[: int(reply.headers.get(_JSON_LENGTH, len(reply.body)))]
             found = msgspec.json.decode(json, type=_Answer if label is None else _AnswerWithOutputs)
@@ -293,13 +273,86 @@ class HttpTarget:
             is_cut=answer.cut,
         )
 
-    async def _get(
-        self, path: str, kind: type[AnsweredT], *, hint: str = "does the server serve all families that are asked for?"
-    ) -> AnsweredT:
-        return await self._answer(self._client.get(path), path, kind, hint=hint)
+    async def _get(self, path: str, kind: type[AnsweredT], *, hint: str = "") -> AnsweredT:
+        hint = hint or "does the server serve all families that are asked for?"
+        return await get_json(self._client, self._url, path, kind, hint=hint)
 
-    async def _answer(self, request: Awaitable[HttpReply], path: str, kind: type[AnsweredT], *, hint: str) -> AnsweredT:
-        return _decoded(await _reply(request, self._url), f"{self._url}{path}", kind, hint=hint)
+
+class PlainTarget:
+    """One model of a server of any make at ``url``; `prepare` comes first.
+
+    Requests have no deadline and no bounds, which only some servers know. Tensors are binary where the server has the
+    extension ``binary_tensor_data``, else JSON.
+    """
+
+    def __init__(self, url: str, client: HttpClient, model: str) -> None:
+        self._url, self._client, self._model = url.rstrip("/"), client, model
+        self._path = f"/v2/models/{path_of(model)}"
+        self._head = client.head("POST", f"{self._path}/infer")
+        self._samples: list[Sample] = []
+
+    async def prepare(self) -> None:
+        """Make sample requests, and send one. Raises `ServerError`, also where it is not answered."""
+        server = await get_json(self._client, self._url, "/v2", _ServerMetadata, hint="is it a server of the protocol?")
+        model = await get_json(self._client, self._url, self._path, _Metadata, hint="does it serve that model?")
+        where, is_binary = f"{self._url}{self._path}", "binary_tensor_data" in server.extensions
+        self._samples = random_samples(model.inputs, where, np.random.default_rng(0), is_binary=is_binary)
+        if (await self.send(self._model, 0, 0.0, 0.0)).outcome is not Outcome.SERVED:
+            raise ServerError(
+                f"`{self._url}` does not answer a request for `{self._model}` with random inputs.",
+                hint="send one with another client, and look at the server's log",
+            )
+
+    async def send(
+        self,
+        family: str,  # noqa: ARG002 - there is one model
+        number: int,
+        timeout_s: float,
+        min_accuracy: float,  # noqa: ARG002
+        bounds: Bounds | None = None,  # noqa: ARG002
+    ) -> Reply:
+        """See `Target`. The server is not told ``timeout_s``."""
+        sample = self._samples[number % len(self._samples)]
+        json = sample.json({"binary_data_output": True} if sample.binary else {})
+        reply = await post_inference(self._client, self._head, json, sample.binary, timeout_s)
+        return refused(reply) if reply is None or reply.status != OK else Reply(Outcome.SERVED)
+
+
+def request_parameters(timeout_s: float, min_accuracy: float, bounds: Bounds | None) -> dict[str, float]:
+    """The parameters of a request with a deadline and bounds."""
+    found: dict[str, float] = {"binary_data_output": True, "timeout": max(1, round(timeout_s * _US_PER_S))}
+    if min_accuracy > 0:
+        found["min_accuracy"] = min_accuracy
+    if bounds is not None and bounds.min_expected_accuracy:
+        found["min_expected_accuracy"] = bounds.min_expected_accuracy
+    if bounds is not None and bounds.is_energy_limited:
+        found["max_energy_j"] = bounds.max_energy_j
+    if bounds is not None and bounds.needs_confidence:
+        found["min_confidence"] = bounds.min_confidence
+    return found
+
+
+async def post_inference(
+    client: HttpClient, head: bytes, json: bytes, binary: bytes, timeout_s: float
+) -> HttpReply | None:
+    """The reply to a request for inference; None: there was none, long after ``timeout_s``."""
+    if binary:
+        headers = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % len(json)
+    else:
+        headers = b"Content-Type: application/json\r\n"
+    try:
+        async with asyncio.timeout(timeout_s + REPLY_TIMEOUT_S):
+            return await client.post(head, headers, json + binary)
+    except OSError:  # TimeoutError is one
+        return None
+
+
+def refused(reply: HttpReply | None) -> Reply:
+    """The end of a request that was not answered, by the header of a Proteus server, else by the status."""
+    if reply is None:
+        return Reply(Outcome.FAILED)
+    outcome = _OUTCOMES.get(reply.headers.get(_OUTCOME, b""))
+    return Reply(outcome or _OF_STATUS.get(reply.status, Outcome.FAILED))
 
 
 async def is_proteus(client: HttpClient, url: str) -> bool:
@@ -309,7 +362,7 @@ async def is_proteus(client: HttpClient, url: str) -> bool:
 
 
 async def get_json(client: HttpClient, url: str, path: str, kind: type[AnsweredT], *, hint: str) -> AnsweredT:
-    """What the server at a URL answers to GET. Raises `ServerError`, with the hint where it is another status."""
+    """The answer of the server at a URL to GET. Raises `ServerError`, with the hint where it is another status."""
     return _decoded(await _reply(client.get(path), url), f"{url}{path}", kind, hint=hint)
 
 
@@ -348,7 +401,7 @@ async def http_target(
 
 
 def _is_correct(answer: _Answer, binary: bytes, label: int | None) -> bool | None:
-    """Whether the highest score of the first output is that of the label, as profiles judge answers; None: unknown.
+    """Whether the label has the highest score of the first output, as profiles judge answers; None: unknown.
 
     Raises `ValueError` where the first output is not what it says.
     """

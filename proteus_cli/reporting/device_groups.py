@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import by_host
 from proteus_cli.domain.fleet import base_name
 from proteus_cli.domain.report import DeviceSummary, Report

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
+from proteus_cli.domain.catalog import VariantKey, variant_labels
 from proteus_cli.domain.report import DeviceSummary, Report, Window
 from proteus_cli.reporting import comparison
 from proteus_cli.reporting.device_groups import (

@@ -4,10 +4,10 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from proteus_cli.control.topology.plan_steps import MAX_UNAVAILABLE_FRAC
+from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.base import require
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_duration
 
@@ -54,7 +54,7 @@ AS_PROFILED = SlowSpan()
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """``load_time_s``: seconds of a load in place; None: variants load beside those that serve, in profiled time.
+    """``load_time_s``: seconds of a load in place; None: variants load beside the active ones, in profiled time.
 
     ``jitter``: batch times scatter between the profiled percentiles, up to this fraction; None: they are the mean.
     ``slow``: batches take longer than profiled, all the time or for a while, which the controller is not told.

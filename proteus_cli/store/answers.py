@@ -11,7 +11,7 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_count, require
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import ANSWERS, read_bytes
 from proteus_cli.store.files import made_by, remove, write_bytes

@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 from proteus_cli.domain.base import require
-from proteus_cli.domain.catalog.catalog import VERSION_MARK, Catalog
+from proteus_cli.domain.catalog import VERSION_MARK, Catalog
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import LABELS, decode_toml, decoded, read_text
 

@@ -13,10 +13,8 @@ import tomlkit
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
-from proteus_cli.domain.catalog.family_policy import DEFAULT_POLICY
-from proteus_cli.domain.catalog.task import Task
-from proteus_cli.domain.stages.confidence import DISCRIMINATOR, MARGIN, discriminator_of
+from proteus_cli.domain.catalog import DEFAULT_POLICY, Catalog, Family, Task, Variant
+from proteus_cli.domain.stages.cascade import DISCRIMINATOR, MARGIN, discriminator_of
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.catalog_files import parse_catalog
 

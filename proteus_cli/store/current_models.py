@@ -1,7 +1,7 @@
 """Whether a profile is of the models, eval splits and accuracies that the catalog names now."""
 
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.digests import digest
 from proteus_cli.store.workspace import Workspace

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from proteus_cli.domain.cluster.hosts import ClusterHosts
+from proteus_cli.domain.cluster import ClusterHosts
 from proteus_cli.input_files import SETTINGS, decode_toml, decoded, read_bytes
 
 _HINT = "docs/cluster.md shows a hosts.toml"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from proteus_cli.domain.catalog.catalog import VariantKey, name_in_catalog, variant_labels
+from proteus_cli.domain.catalog import VariantKey, name_in_catalog, variant_labels
 from proteus_cli.domain.fleet import origins
-from proteus_cli.domain.profile.interference import MAX_BESIDE, Interference, SharingCost, SharingModel
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.interference import MAX_BESIDE, Interference, SharingCost, SharingModel
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.digests import digest_of
 from proteus_cli.store.files import read_json, write_json

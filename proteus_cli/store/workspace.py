@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device, of_type, origins, profile_for
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.stages.confidence import discriminator_of
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.stages.cascade import discriminator_of
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import ARTEFACT, CATALOG, found_in, read_bytes, sha256_of
 from proteus_cli.store.catalog_files import parse_catalog, read_labels

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from proteus_cli.domain.catalog.catalog import is_name
-from proteus_cli.domain.studies.study import Cell, Scalar, Study
+from proteus_cli.domain.catalog import is_name
+from proteus_cli.domain.study import Cell, Scalar, Study
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace, read_json, write_json, write_text
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from proteus_cli.backends.discovery import select
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError
 
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from proteus_cli.domain.base import FORMAT, Value
-from proteus_cli.domain.studies.study import Cell, Study
-from proteus_cli.domain.studies.telemetry import Telemetry
+from proteus_cli.domain.study import Cell, Study, Telemetry
 from proteus_cli.errors import BackendUnavailable, EngineError, ProteusError, ServerError
 from proteus_cli.progress import Advance
 from proteus_cli.store import made_by
@@ -46,8 +45,13 @@ def run_study(draft: StudyDraft, files: StudyFiles, budget: Budget, advance: Adv
 
 def left_s(draft: StudyDraft, files: StudyFiles, *, force: bool = False) -> float:
     """About how long the cells take that a run would measure."""
+    return sum(job.wanted_s for job in missing_jobs(draft, files, force=force))
+
+
+def missing_jobs(draft: StudyDraft, files: StudyFiles, *, force: bool = False) -> list[Job]:
+    """The cells that a run would measure."""
     missing = set(_begun(draft, None if force else files.read()).missing)
-    return sum(job.wanted_s for job in draft.jobs if job.key in missing)
+    return [job for job in draft.jobs if job.key in missing]
 
 
 def _begun(draft: StudyDraft, before: Study | None) -> Study:

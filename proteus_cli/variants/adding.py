@@ -10,7 +10,7 @@ from proteus_cli import store
 from proteus_cli.backends.base import Backend, Signature, TensorSpec
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, is_name
+from proteus_cli.domain.catalog import Catalog, Family, Variant, is_name
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.profiling.importing import parse_slo

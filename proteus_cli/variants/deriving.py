@@ -8,7 +8,7 @@ import numpy as np
 
 from proteus_cli import store
 from proteus_cli.backends.base import Backend, NamedArrays, Signature
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.input_files import CATALOG, read_text

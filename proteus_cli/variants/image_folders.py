@@ -9,7 +9,7 @@ from zipfile import ZIP_STORED
 import numpy as np
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.catalog.catalog import ImageInput, Layout
+from proteus_cli.domain.catalog import ImageInput, Layout
 from proteus_cli.errors import ArtefactError, BadRequest
 from proteus_cli.input_files import FileKind, looking, read_bytes
 from proteus_cli.serving.oip.images import MAX_FILE_BYTES, decoded

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from proteus_cli.domain.profile.capacity import SAME_RATE_FRAC
+from proteus_cli.domain.capacity import SAME_RATE_FRAC
 from proteus_cli.store import ACCURACY_TOLERANCE
 
 

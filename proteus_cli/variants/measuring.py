@@ -10,9 +10,9 @@ import numpy as np
 from proteus_cli.backends.affinity import pinned
 from proteus_cli.backends.base import Backend, Runner
 from proteus_cli.backends.free_memory import within_free_memory
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.capacity import capacity, points_in_time
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.capacity import capacity, points_in_time
 from proteus_cli.profiling.measuring.measure import measure_point
 from proteus_cli.progress import StepCounter
 from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from proteus_cli import store
 from proteus_cli.backends.base import Backend, Runner, Signature
-from proteus_cli.domain.catalog.catalog import LONGEST_NAME, is_name
+from proteus_cli.domain.catalog import LONGEST_NAME, is_name
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.input_files import MODEL, read_bytes
 from proteus_cli.store.models.external_data import external_files

@@ -17,7 +17,7 @@ from proteus_cli.arrays import Singles
 from proteus_cli.backends.base import Backend, NamedArrays, Signature
 from proteus_cli.backends.exits.runner import ExitRunner, Passed
 from proteus_cli.backends.free_memory import within_free_memory
-from proteus_cli.domain.catalog.catalog import Family, Variant, VariantKey
+from proteus_cli.domain.catalog import Family, Variant, VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.input_files import CATALOG, read_text

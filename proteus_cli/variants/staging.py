@@ -9,7 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from proteus_cli import store
-from proteus_cli.domain.catalog.catalog import Family
+from proteus_cli.domain.catalog import Family
 from proteus_cli.ending_signals import ending_by_exception
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import CATALOG, WEIGHTS, open_input, read_text

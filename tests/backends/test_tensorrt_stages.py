@@ -17,7 +17,7 @@ from proteus_cli.backends.tensorrt import backend as backend_module
 from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.backends.tensorrt.cache import stage_name
 from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChain, SharedStagePace
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu

@@ -19,8 +19,8 @@ from benchmarks.paper.lab import Case, play
 from benchmarks.paper.results import Figures
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.base import MadeBy
-from proteus_cli.domain.plan.rules import PAPER_RULES
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.profile import Point
+from proteus_cli.domain.rules import PAPER_RULES
 from proteus_cli.domain.trace import Trace
 
 MIX = {"a": 0.1, "b": 0.6, "c": 0.3}

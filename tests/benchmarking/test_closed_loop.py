@@ -10,7 +10,7 @@ from tiny import INPUTS, mlp
 
 from benchmarks.gpu.closed_loop import Loop
 from proteus_cli.backends.onnxruntime import OnnxRuntime
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult

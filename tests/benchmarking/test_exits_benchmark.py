@@ -14,7 +14,7 @@ from benchmarks.exits.judging import Requests, Samples, aims, ends_of, losses_of
 from benchmarks.exits.serving import EngineChain, OneDevice, run
 from proteus_cli.backends.exits.runner import EXIT_NOTE
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 

@@ -6,7 +6,7 @@ from builders import make_measured, make_profile
 from benchmarks.cascades import simulated, under_pressure
 from benchmarks.cascades.zoo import Measured
 from proteus_cli.control.dispatch import cascades
-from proteus_cli.domain.catalog.catalog import Family, Variant
+from proteus_cli.domain.catalog import Family, Variant
 from proteus_cli.store.answers import Answers
 
 ROWS = 3000

@@ -6,8 +6,8 @@ from builders import make_catalog, make_family, make_measured, make_profile
 
 from benchmarks.lifecycle import retraining, tasks
 from benchmarks.lifecycle.retraining import Shift
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.profile import Profile
 
 LATENCIES = {"s": 0.001, "m": 0.002, "l": 0.004}
 ACCURACIES = {"s": 0.7, "m": 0.8, "l": 0.9}

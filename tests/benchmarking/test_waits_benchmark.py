@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.waits import SLO_S, TAIL, made_up, simulated
-from proteus_cli.domain.profile.capacity import slo_fraction
+from proteus_cli.domain.capacity import slo_fraction
 from proteus_cli.simulation.timing import LatencySampler
 
 

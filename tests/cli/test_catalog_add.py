@@ -14,7 +14,7 @@ from PIL import Image
 from tiny import Tiny, keep_apart, mlp, passing_on, save_eval, save_model, tensor
 
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.domain.catalog.catalog import Variant
+from proteus_cli.domain.catalog import Variant
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace
 from proteus_cli.variants import image_folders

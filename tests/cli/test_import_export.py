@@ -14,8 +14,8 @@ from command_line import Ended, files, proteus, proteus_process
 from tiny import DEVICES, Tiny, add_plan, change_json, mlp
 
 from proteus_cli import store
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Point, Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Point, Profile
 from proteus_cli.profiling.csv_files.reading import parse_rows
 from proteus_cli.store import Workspace
 

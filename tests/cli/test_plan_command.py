@@ -16,7 +16,7 @@ from tiny import DEVICES, Tiny, add_plan, add_profiles, change_json
 
 from proteus_cli.cli.workflows.planning import short_families
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.plan.plan import FrontierPoint, Plan
+from proteus_cli.domain.plan import FrontierPoint, Plan
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.planning.analysis.explain import Explanation
 from proteus_cli.planning.from_workspace import planner_settings

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from test_plan_command import PRICES, placed, plan, planned, re_planned, workspace
 
-from proteus_cli.domain.catalog.family_policy import FamilyPolicy
+from proteus_cli.domain.catalog import FamilyPolicy
 from proteus_cli.store import parse_catalog
 
 __all__ = ["workspace"]

@@ -27,7 +27,7 @@ from tiny import (
 )
 
 from proteus_cli.backends.affinity import usable_cores
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 
 # A budget that all cells fit, also where the machine stalls: to measure tiny models until they are stable takes little.
 QUICK = ("profile", "--budget", "1h", "--max-batch", "4", "--accept-noise")

@@ -12,8 +12,7 @@ from tiny import Tiny
 from proteus_cli.backends.base import BuildContext
 from proteus_cli.backends.discovery import discover
 from proteus_cli.backends.registry import open_backend
-from proteus_cli.domain.catalog.family_policy import FamilyPolicy
-from proteus_cli.domain.catalog.task import Task
+from proteus_cli.domain.catalog import FamilyPolicy, Task
 from proteus_cli.settings import Settings
 from proteus_cli.store import Workspace
 from proteus_cli.variants import measuring

@@ -9,7 +9,7 @@ from command_line import Ended, files, proteus
 from labelled import blobs, save_rows
 from spots import TRAIN, make_spots, write_catalog
 
-from proteus_cli.domain.catalog.catalog import Family
+from proteus_cli.domain.catalog import Family
 from proteus_cli.store import Workspace
 from proteus_cli.variants import measuring
 from proteus_cli.variants.training import processes

@@ -13,7 +13,7 @@ from installed import lacking
 from typer.main import get_command
 
 from proteus_cli.cli.main import app
-from proteus_cli.domain.cluster.connection import CONNECT_S
+from proteus_cli.domain.cluster import CONNECT_S
 from proteus_cli.serving.rest.routes import ROUTES
 
 ROOT = Path(__file__).parents[2]

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.domain.attainment import Attainment
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.rules import Rules
 
 CATALOG = make_catalog(make_family("a", {"a-s": 0.8}), make_family("b", {"b-s": 0.8}, attainment=0.9))
 

@@ -4,8 +4,8 @@ from builders import make_measured, make_profile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.catalog.catalog import is_name
-from proteus_cli.domain.cluster.hosts import MAX_HOSTS
+from proteus_cli.domain.catalog import is_name
+from proteus_cli.domain.cluster import MAX_HOSTS
 from proteus_cli.domain.fleet import (
     MAX_DEVICES,
     as_device,
@@ -17,7 +17,7 @@ from proteus_cli.domain.fleet import (
     parse_fleet,
     profile_for,
 )
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
 
 FAST = make_measured("a", "s", 0.8, {1: 0.01})

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from command_line import proteus
 
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.store import Workspace, require_current_models
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ from live_server import LiveServer
 from tiny import SHAPES, Tiny, TinyFamily, add_plan, add_profiles, make_workspace
 
 from proteus_cli.arrays import Singles
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.store import write_json
 
 

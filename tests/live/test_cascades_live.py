@@ -12,7 +12,7 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from proteus_cli.arrays import Singles
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.store import write_json
 
 pytestmark = pytest.mark.live

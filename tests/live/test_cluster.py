@@ -20,7 +20,7 @@ from relay import Relay
 from steady import asking, one_row, row
 from tiny import SHAPES, Tiny, add_plan, make_workspace
 
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.store import read_json
 

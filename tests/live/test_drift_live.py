@@ -11,7 +11,7 @@ from live_server import LiveServer, serving
 from tiny import Tiny, TinyFamily, TinyVariant, add_plan, add_profiles, make_workspace
 
 from proteus_cli import store
-from proteus_cli.domain.profile.profile import Recorded
+from proteus_cli.domain.profile import Recorded
 
 pytestmark = pytest.mark.live
 

@@ -9,7 +9,7 @@ from live_server import serving
 from tiny import add_plan, make_workspace, passing_on
 from versioned import AUTHORIZED, BY_HAND, FAMILY, NEW, OLD, TOKEN, Watched, renamed
 
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.store import model_digest, read_json
 
 pytestmark = [pytest.mark.live, pytest.mark.extended, pytest.mark.hosts]

@@ -20,8 +20,8 @@ from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
 from proteus_cli.control.shift import ShiftWatch
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.requests.samples.capture import SampleCounts
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
 from proteus_cli.serving.telemetry.metrics.cascades import add_cascades, add_conditions, add_cut

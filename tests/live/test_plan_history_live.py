@@ -12,7 +12,7 @@ from clusters import FLEET, make_cluster
 from command_line import proteus
 from live_server import LiveServer, serving
 
-from proteus_cli.domain.plan_changes.record import PlanRecord
+from proteus_cli.domain.plan_record import PlanRecord
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace
 

@@ -14,9 +14,9 @@ from injecting import until
 from live_server import LiveServer, serving
 
 from proteus_cli import store
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.plan_changes.record import PlanRecord
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_record import PlanRecord
+from proteus_cli.domain.rules import Rules
 from proteus_cli.serving.adaptation.control_loop import HOLD_S
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.store import Workspace

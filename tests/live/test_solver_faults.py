@@ -13,7 +13,7 @@ from injecting import metric
 from live_server import LiveServer, Reply, serving
 
 from proteus_cli import store
-from proteus_cli.domain.plan.rules import DeviceVariant
+from proteus_cli.domain.rules import DeviceVariant
 from proteus_cli.store import Workspace
 
 pytestmark = pytest.mark.live

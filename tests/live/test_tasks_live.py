@@ -15,7 +15,7 @@ from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from msgspec.structs import replace
 from spots import make_spots
 
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.store import Workspace, model_digest, read_json, write_json
 from proteus_cli.variants import measuring
 from proteus_cli.variants.training import processes

@@ -26,7 +26,7 @@ from tiny import (
     tensor,
 )
 
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.store import model_digest, read_json, write_json
 
 TOKEN = "f00d" * 8

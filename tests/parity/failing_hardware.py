@@ -8,9 +8,9 @@ from virtual_loop import VirtualLoop
 
 from proteus_cli.arrays import Floats
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.cluster.connection import ConnectionPauses
+from proteus_cli.domain.cluster import ConnectionPauses
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, DeviceUnavailable
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import OnLost

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from proteus_cli.domain.base import FORMAT, MadeBy
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Burst, Poisson, make_trace
 

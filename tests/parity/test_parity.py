@@ -16,14 +16,13 @@ from proteus_cli.control.decision import Effects, Launch, StandbyEnd, StandbyLoa
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.control.topology.topology import Topology
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.catalog.family_policy import FamilyPolicy, Preference
+from proteus_cli.domain.catalog import Catalog, FamilyPolicy, Preference, VariantKey
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Point, Profile, with_load_time
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Point, Profile, with_load_time
 from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.fleet import SimulationResult
@@ -235,10 +234,11 @@ def test_they_load_the_same_standbys_and_cancel_those_in_the_way_of_a_plan(
 
     assert _until(trace.duration_s, ended) == of_simulated
     assert {how for *_, how, _ in of_simulated} == {StandbyEnd.LOADED, StandbyEnd.GIVEN_UP}
-    assert live.changes == [(change.reason, change.swaps) for change in simulated.changes]
+    changes = [change for change in simulated.changes if change.at_s <= trace.duration_s]  # the server ends with it
+    assert live.changes == [(change.reason, change.swaps) for change in changes]
     assert [_batch(launch) for _, launch in live.launches] == [_batch(launch) for _, launch in simulated.launches]
     assert [at_s for at_s, _ in live.launches] == pytest.approx([at_s for at_s, _ in simulated.launches], abs=1e-6)
-    assert sum(change.activated for change in simulated.changes) > 0
+    assert sum(change.activated for change in changes) > 0
 
 
 def _until(end_s: float, ended: Sequence[StandbyOutcome]) -> list[StandbyOutcome]:

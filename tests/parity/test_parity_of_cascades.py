@@ -16,7 +16,7 @@ from proteus_cli.arrays import Bools, Ints
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.control.decision import FirstStage, Launch
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.plan.plan import Placement, Plan
+from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.domain.trace import Trace

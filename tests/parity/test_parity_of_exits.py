@@ -11,10 +11,10 @@ from parity_world import make_world
 from virtual_time import run_live
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.profile.profile import Point, Profile, reached_over
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.cluster import Network
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Point, Profile, reached_over
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.trace import Trace

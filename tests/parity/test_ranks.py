@@ -9,8 +9,8 @@ from parity_world import make_world
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology import ranking
-from proteus_cli.domain.catalog.family_policy import FamilyPolicy
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import FamilyPolicy
+from proteus_cli.domain.profile import Profile
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.synthesis import Poisson, make_trace
 from proteus_cli.simulation.run import simulate

@@ -20,9 +20,9 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.catalog.catalog import Catalog, VariantsByDevice
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog, VariantsByDevice
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError

@@ -16,8 +16,8 @@ from tiny_fleets import Tiny
 
 from proteus_cli.arrays import Floats
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import DeviceVariant
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import DeviceVariant
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict
 

@@ -6,7 +6,7 @@ import msgspec
 from builders import make_placement, make_plan
 from tiny_fleets import Tiny
 
-from proteus_cli.domain.plan.rules import PAPER_RULES, DeviceVariant, Rules
+from proteus_cli.domain.rules import PAPER_RULES, DeviceVariant, Rules
 
 
 def cpus(count: int, rules: Rules, demand_qps: dict[str, float], **variants: tuple[float, int]) -> Tiny:

@@ -4,7 +4,7 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_profile
 
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Forecast, LossCurve, for_catalog
 from proteus_cli.planning.planner import Planner
 

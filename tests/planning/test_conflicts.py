@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tiny_fleets import SLOW_ON_CPUS, Tiny
 
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.analysis import conflict
 from proteus_cli.planning.analysis.conflict import MAX_QUESTIONS, smallest_conflict, smallest_infeasible_subset
 from proteus_cli.planning.analysis.explain import explain

@@ -8,7 +8,7 @@ from builders import hosted, make_catalog, make_family, make_measured, make_plac
 
 from proteus_cli.control.decision import Host
 from proteus_cli.control.replanning.loss_curves import REACHED_FRAC
-from proteus_cli.domain.plan.plan import Placement
+from proteus_cli.domain.plan import Placement
 from proteus_cli.planning.analysis.expectation import expecting, lost_frac
 
 MAY_WAIT_S = 0.05

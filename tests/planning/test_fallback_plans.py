@@ -6,8 +6,8 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_profile
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning import host_rounds
 from proteus_cli.planning.planner import Planner

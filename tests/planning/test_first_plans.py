@@ -8,8 +8,8 @@ from test_plan_cascades import CATALOG, RULES, profile
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.demand import Demand, Forecast, LossCurve
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Residency, Rules
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import Residency, Rules
 from proteus_cli.planning.planner import Planner
 
 STEADY = LossCurve(CAPACITIES, (1.0, 0.2, *(0.0,) * 6))

@@ -13,9 +13,9 @@ from msgspec import UNSET
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.demand import Forecast, LossCurve
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import PAPER_RULES
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import PAPER_RULES
 from proteus_cli.planning.planner import Planner
 from proteus_cli.planning.solver.target_demand import HORIZON_S, LOAD_EFFORT_S
 

@@ -14,7 +14,7 @@ from linear_program import least
 from test_forecasts import ACCURACY, CAPACITIES, QPS, curve_of, curves, planner
 
 from proteus_cli.domain.demand import Forecast, LossCurve
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 
 KEYS = [(family, variant) for family in ACCURACY for variant in ("large", "small")]
 BURSTY = LossCurve(CAPACITIES, (1.0, 0.8, 0.74, 0.68, 0.6, 0.5, 0.3, 0.0))

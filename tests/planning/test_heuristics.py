@@ -5,9 +5,9 @@ from builders import make_catalog, make_family, make_measured, make_placement, m
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import DeviceVariant, Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import DeviceVariant, Rules
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner, frozen_to
 from proteus_cli.planning.planner import Planner

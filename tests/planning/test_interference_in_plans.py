@@ -8,8 +8,8 @@ from builders import make_catalog, make_family, make_measured, make_profile, mak
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import DeviceVariant, Rules
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import DeviceVariant, Rules
 from proteus_cli.planning.analysis.explain import explain
 from proteus_cli.planning.check import PlanCheckError, check_plan
 from proteus_cli.planning.model import resident_sets

@@ -5,9 +5,9 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile, reached_over
+from proteus_cli.domain.cluster import Network
+from proteus_cli.domain.profile import Profile, reached_over
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.analysis.conflict import smallest_conflict
 from proteus_cli.planning.analysis.explain import explain
 from proteus_cli.planning.check import PlanCheckError, check_plan

@@ -10,9 +10,9 @@ from msgspec import UNSET
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.demand import Forecast, LossCurve
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.plan.rules import PAPER_RULES, DeviceVariant, Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import PAPER_RULES, DeviceVariant, Rules
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict
 from proteus_cli.planning.check import PlanCheckError, check_plan

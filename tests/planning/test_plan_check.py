@@ -4,8 +4,8 @@ import msgspec
 import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
 
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import ProteusError
 from proteus_cli.planning.check import PlanCheckError, check_plan
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.optimize import Bounds, LinearConstraint, milp
 from tiny_fleets import TYPES, Tiny, Worth, latencies
 
-from proteus_cli.domain.plan.rules import PAPER_RULES
+from proteus_cli.domain.rules import PAPER_RULES
 from proteus_cli.planning.solver.solve import FIRST_GAP
 
 EXACT = {"mip_rel_gap": 1e-7, "time_limit": 60.0}

@@ -10,12 +10,12 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_profile, near
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Outages, host_of
 from proteus_cli.domain.fleet import fleet_of
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan, UsageError
 from proteus_cli.planning.model.instance import make_instance
 from proteus_cli.planning.planner import Planner

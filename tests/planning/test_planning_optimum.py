@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tiny_fleets import TYPES, Tiny, Worth, by_brute_force, latencies, tinies
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.planner import Planner
 from proteus_cli.planning.solver import solve

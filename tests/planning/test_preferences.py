@@ -14,10 +14,10 @@ from msgspec import UNSET
 from tiny_fleets import TYPES, Tiny, tinies
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog.family_policy import PREFERENCES
+from proteus_cli.domain.catalog import PREFERENCES
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import PAPER_RULES
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import PAPER_RULES
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import NoFeasiblePlan, UsageError
 from proteus_cli.planning.analysis.conflict import smallest_conflict

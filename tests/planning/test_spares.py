@@ -10,11 +10,11 @@ from hypothesis import given, reject, settings
 from tiny_fleets import Tiny, tinies
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import DeviceVariant, Reserved, Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import DeviceVariant, Reserved, Rules
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning.check import check_plan
 from proteus_cli.planning.planner import Planner

@@ -12,10 +12,10 @@ from tiny_fleets import Tiny, tinies
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.attainment import SloTarget
+from proteus_cli.domain.capacity import capacity_at
 from proteus_cli.domain.device import Outages, host_of
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.capacity import capacity_at
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning import search
 from proteus_cli.planning.analysis.conflict import smallest_conflict

@@ -9,12 +9,12 @@ from builders import make_catalog, make_family, make_measured, make_profile, mak
 from hypothesis import strategies as st
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import PAPER_RULES, Rules
-from proteus_cli.domain.profile.profile import LatencyStatistic, Point, Profile, VariantProfile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import LatencyStatistic, Point, Profile, VariantProfile
+from proteus_cli.domain.rules import PAPER_RULES, Rules
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.planning.planner import Planner
 

@@ -10,14 +10,14 @@ from builders import make_cascade_point, make_placement, make_plan
 from hypothesis import strategies as st
 from tiny_fleets import TYPES, Latencies, Tiny
 
-from proteus_cli.domain.catalog.family_policy import PREFERENCES
-from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import DeviceVariant, Reserved
+from proteus_cli.domain.catalog import PREFERENCES
+from proteus_cli.domain.cluster import Network
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import DeviceVariant, Reserved
 from proteus_cli.domain.stages.cascade import CascadeProfile
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.profile.profile import LatencyStatistic
+    from proteus_cli.domain.profile import LatencyStatistic
 
 CAPACITIES_QPS = (10, 20, 25, 40, 50, 80, 100)  # 10 qps take 100 ms: too slow for half of the SLO
 

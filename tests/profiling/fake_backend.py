@@ -10,8 +10,8 @@ import numpy.typing as npt
 from tiny import CLASSES, INPUTS
 
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import BackendInfo
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling.measuring.noise import Waiting
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from builders import make_point
 
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.profile import Point
 from proteus_cli.profiling.batch_sizes import expected_s, next_size, useful_sizes, useless_sizes
 
 SLO_S = 0.1

@@ -11,7 +11,7 @@ import pytest
 from fake_backend import Clock, FakeBackend
 from tiny import CLASSES, INPUTS, Tiny, device, mlp
 
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling import estimate, sweep
 from proteus_cli.profiling.jobs import measurement_jobs

@@ -14,9 +14,9 @@ from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.cli.views.exit_lines import exit_lines
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.profiling.exits import batches_of, judged, stage_points, stages_s, unjudged, with_points
 from proteus_cli.profiling.jobs import measurement_jobs

@@ -10,8 +10,8 @@ from fake_backend import Clock, FakeBackend, FakeRunner
 from tiny import Tiny, device
 
 from proteus_cli.backends.base import NamedArrays, Runner
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import OutOfDeviceMemory
 from proteus_cli.profiling import sweep
 from proteus_cli.profiling.jobs import measurement_jobs

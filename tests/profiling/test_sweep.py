@@ -7,7 +7,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 from tiny import Tiny, device
 
-from proteus_cli.domain.profile.profile import BackendInfo, LiveAccuracyRecord, Profile
+from proteus_cli.domain.profile import BackendInfo, LiveAccuracyRecord, Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.profiling import estimate, sweep
 from proteus_cli.profiling.estimate import estimates, total_s

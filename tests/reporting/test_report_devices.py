@@ -1,7 +1,7 @@
 import pytest
 from synthetic_runs import answer, burst, reported
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.report import DeviceSummary
 from proteus_cli.reporting.device_groups import grouped_devices, similar_devices, variant_shares
 

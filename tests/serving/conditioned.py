@@ -9,9 +9,9 @@ from builders import hosted, make_catalog, make_family, plan_hosting
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.catalog.changes import CatalogContent
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog_changes import CatalogContent
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.kept_conditions import KeptConditions

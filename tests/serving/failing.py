@@ -17,14 +17,14 @@ from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.catalog.catalog import VariantKey, VariantsByDevice
-from proteus_cli.domain.catalog.changes import CatalogContent
+from proteus_cli.domain.catalog import VariantKey, VariantsByDevice
+from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.demand import for_catalog
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog

@@ -13,9 +13,9 @@ from failing import LOAD_S, World, played
 
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.replanning.replan_rules import ForecastRule
-from proteus_cli.domain.catalog.catalog import Family, VariantKey
-from proteus_cli.domain.catalog.changes import CatalogContent, Succession
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.catalog import Family, VariantKey
+from proteus_cli.domain.catalog_changes import CatalogContent, Succession
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import RequestError
 from proteus_cli.planning.planner import Planner

@@ -10,9 +10,9 @@ from builders import make_measured
 from failing import LOAD_S, World
 from following import Followed, followed
 
-from proteus_cli.domain.catalog.catalog import Variant, VariantKey
-from proteus_cli.domain.catalog.changes import CatalogContent
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.catalog import Variant, VariantKey
+from proteus_cli.domain.catalog_changes import CatalogContent
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
@@ -59,7 +59,7 @@ class Rolled:
     def hosted(self, family: str = "f") -> set[str]:
         """The variants of a family that any device has active."""
         controller = self.world.controller
-        hosts = (host for device in self.world.profiles for host in controller.topology.hosted_on(device))
+        hosts = (host for device in self.world.profiles for host in controller.topology.change.hosted_on(device))
         return {host.variant for host in hosts if host.family == family}
 
     @property

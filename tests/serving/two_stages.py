@@ -11,7 +11,7 @@ from virtual_loop import VirtualLoop
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.domain.plan.plan import Placement, Plan
+from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import make_data_plane

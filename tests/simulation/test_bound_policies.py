@@ -19,7 +19,7 @@ from builders import (
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.plan.plan import Placement, Plan
+from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.request import RequestRecord
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.replay.trace import read_trace

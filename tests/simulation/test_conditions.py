@@ -24,8 +24,8 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Point
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import NoFeasiblePlan, UsageError

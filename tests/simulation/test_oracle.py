@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.accuracies import accuracies
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile_changes import accuracies
 from proteus_cli.domain.request import Outcome, RequestRecord
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.planner import Planner
 from proteus_cli.simulation.oracle import simulate_oracle
 

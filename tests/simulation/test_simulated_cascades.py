@@ -28,8 +28,8 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.policies import POLICIES, Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import POLICIES, Policy
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.heuristics import InfaasPlanner, SommelierPlanner, frozen_to
 from proteus_cli.planning.planner import Planner

@@ -19,7 +19,7 @@ from builders import (
 )
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.profile.profile import Point, VariantProfile
+from proteus_cli.domain.profile import Point, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.simulation.conditions import JITTERS, Conditions
 from proteus_cli.simulation.fleet import SimulationResult

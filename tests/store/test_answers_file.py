@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.answers import MAX_ROWS, Answers, kept_rows, read_answers, write_answers
 

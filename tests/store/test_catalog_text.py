@@ -5,9 +5,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant
-from proteus_cli.domain.catalog.family_policy import FamilyPolicy
-from proteus_cli.domain.catalog.task import Task
+from proteus_cli.domain.catalog import Catalog, Family, FamilyPolicy, Task, Variant
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import parse_catalog
 from proteus_cli.store.catalog_text import (

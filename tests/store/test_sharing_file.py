@@ -6,10 +6,10 @@ import pytest
 from builders import MADE_BY, make_measured, make_profile
 from msgspec.structs import replace
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.fleet import as_device
-from proteus_cli.domain.profile.interference import CostPoint, Interference, MeasuredVariant, SharingCost, VariantName
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.interference import CostPoint, Interference, MeasuredVariant, SharingCost, VariantName
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.store.sharing import read_sharing, sharing_digest, sharing_gaps, with_sharing, write_sharing

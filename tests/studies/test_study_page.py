@@ -9,8 +9,7 @@ from matplotlib.axes import Axes
 from studies.fake_study import Square, Squares
 from studies.test_study_runs import studied
 
-from proteus_cli.domain.studies.study import Study
-from proteus_cli.domain.studies.telemetry import MEASURES, Telemetry
+from proteus_cli.domain.study import MEASURES, Study, Telemetry
 from proteus_cli.errors import ServerError
 from proteus_cli.reporting.studies.load_pictures import load_pictures
 from proteus_cli.reporting.studies.page import busy_notes, missing_text, page

@@ -15,8 +15,7 @@ from studies.test_study_page import section as squares_section
 from studies.test_study_runs import studied
 from tiny import Tiny
 
-from proteus_cli.domain.studies.study import Study
-from proteus_cli.domain.studies.telemetry import Telemetry
+from proteus_cli.domain.study import Study, Telemetry
 from proteus_cli.reporting.studies.page import page
 from proteus_cli.studies.cost.drafts import cost_draft
 from proteus_cli.studies.kinds import SECTIONS

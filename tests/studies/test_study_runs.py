@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from studies.fake_study import Square, Squares
 
-from proteus_cli.domain.studies.study import Study
+from proteus_cli.domain.study import Study
 from proteus_cli.errors import ArtefactError, ProteusError, UsageError
 from proteus_cli.store import Workspace
 from proteus_cli.studies import run

@@ -13,7 +13,7 @@ from proteus_cli.arrays import Singles
 from proteus_cli.backends.exits.runner import EXIT_NOTE
 from proteus_cli.backends.onnxruntime import open_session
 from proteus_cli.backends.registry import open_backend
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import parse_catalog

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 from proteus_cli.backends.base import Backend, PowerMeter, Runner
 from proteus_cli.backends.exits.runner import HostExitRunner
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import EngineError
 from proteus_cli.input_files import MODEL, sha256_of
 from proteus_cli.store.models.exit_chains import is_chain_file, unpacked

@@ -11,7 +11,7 @@ from proteus_cli import store
 from proteus_cli.backends.tensorrt.cache import PLAN_NAME, RECORD_NAME, EngineFiles, building_lock, stage_name
 from proteus_cli.backends.tensorrt.file_lock import file_lock
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.engine import BuiltEngine
 from proteus_cli.errors import ArtefactError
 

@@ -32,7 +32,7 @@ def memory_limits(
     Devices that are left out get `DEFAULT_FRAC` of their memory; CPUs of this machine, which share that, no more than
     that part of an equal share of the ``free_bytes`` here. Raises `UsageError`.
     """
-    from proteus_cli.domain.plan.rules import selects
+    from proteus_cli.domain.rules import selects
 
     given = given or {}
     cpus = sum(device.kind == "cpu" and not device.host for device in devices.values())

@@ -8,9 +8,9 @@ from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_assignments
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.catalog.catalog import Catalog
-    from proteus_cli.domain.plan.rules import DeviceVariant, Reserved, Rules
-    from proteus_cli.domain.profile.profile import Profile
+    from proteus_cli.domain.catalog import Catalog
+    from proteus_cli.domain.profile import Profile
+    from proteus_cli.domain.rules import DeviceVariant, Reserved, Rules
 
 
 def plan_rules(
@@ -33,7 +33,7 @@ def plan_rules(
     """The rules that the options of `proteus plan` give; ``fields`` need no parsing. Raises `UsageError`."""
     import msgspec
 
-    from proteus_cli.domain.plan.rules import Rules
+    from proteus_cli.domain.rules import Rules
 
     fields |= {
         "residency": _residency(residency),
@@ -65,7 +65,7 @@ def plan_rules(
 
 def _preferences(text: str, catalog: "Catalog") -> dict[str, str]:
     """``"latency"`` for all families, or ``"bert=latency,yolo=energy"`` → what each prefers. Raises `UsageError`."""
-    from proteus_cli.domain.catalog.family_policy import PREFERENCES
+    from proteus_cli.domain.catalog import PREFERENCES
 
     given: dict[str, str | None] = dict.fromkeys(catalog.names, text.strip())
     if "=" in text:
@@ -100,7 +100,7 @@ def _fraction(text: str, option: str) -> float:
 
 def _pairs(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "tuple[DeviceVariant, ...]":
     """``DEVICE:VARIANT`` or ``DEVICE:FAMILY/VARIANT``, several joined by commas."""
-    from proteus_cli.domain.plan.rules import DeviceVariant
+    from proteus_cli.domain.rules import DeviceVariant
 
     pairs = []
     for text in _items(texts):
@@ -115,7 +115,7 @@ def _pairs(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Pro
 
 def _reserved(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "tuple[Reserved, ...]":
     """``DEVICE`` (for nobody) or ``DEVICE=FAMILY``, several joined by commas. Raises `UsageError`."""
-    from proteus_cli.domain.plan.rules import Reserved
+    from proteus_cli.domain.rules import Reserved
 
     reserved = []
     for text in _items(texts):

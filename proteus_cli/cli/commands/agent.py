@@ -67,7 +67,7 @@ def _host_name(name: str | None) -> str:
     """The name that was given, or that of the machine, if it can be one: else nobody may need it."""
     from socket import gethostname
 
-    from proteus_cli.domain.catalog.catalog import is_name
+    from proteus_cli.domain.catalog import is_name
 
     if name is None:
         machine = gethostname()
@@ -78,7 +78,7 @@ def _host_name(name: str | None) -> str:
 
 
 def _listening(address: str, *, has_key: bool) -> "socket.socket":
-    from proteus_cli.domain.cluster.hosts import split_address
+    from proteus_cli.domain.cluster import split_address
     from proteus_cli.serving.transport.listening import is_loopback
     from proteus_cli.serving.transport.listening import listen as listen_on
 

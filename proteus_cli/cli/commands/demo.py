@@ -14,8 +14,8 @@ from proteus_cli.cli.options.groups import plan as options
 from proteus_cli.errors import ProteusError
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.catalog.catalog import Family, VariantKey
-    from proteus_cli.domain.profile.profile import Profile
+    from proteus_cli.domain.catalog import Family, VariantKey
+    from proteus_cli.domain.profile import Profile
     from proteus_cli.store import Workspace
 
 BUDGET = "40s"
@@ -78,7 +78,7 @@ def burst_qps(workspace: "Workspace") -> float:
 
     Raises `ProteusError` where there are fewer devices than families, or one of these variants has no capacity.
     """
-    from proteus_cli.domain.catalog.catalog import VariantKey
+    from proteus_cli.domain.catalog import VariantKey
 
     profiles, catalog = workspace.profiles(), workspace.catalog()
     if len(profiles) < len(catalog.families):
@@ -102,7 +102,7 @@ def burst_qps(workspace: "Workspace") -> float:
 
 def _capacity_qps(profile: "Profile", family: "Family", key: "VariantKey") -> float:
     """What a device carries of a variant of this family within the SLO; 0 where the variant was not measured."""
-    from proteus_cli.domain.plan.rules import Rules
+    from proteus_cli.domain.rules import Rules
 
     measured = profile.of(key.family, key.variant)
     if measured is None:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from proteus_cli.cli.workflows.measuring import DeviceWork
-    from proteus_cli.domain.catalog.catalog import Catalog
-    from proteus_cli.domain.profile.profile import Profile
+    from proteus_cli.domain.catalog import Catalog
+    from proteus_cli.domain.profile import Profile
     from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
     from proteus_cli.store import Workspace
 

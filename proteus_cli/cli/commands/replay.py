@@ -15,7 +15,7 @@ from proteus_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from proteus_cli.domain.plan.plan import Plan
+    from proteus_cli.domain.plan import Plan
     from proteus_cli.domain.report import Report
     from proteus_cli.domain.trace import Trace
     from proteus_cli.store import Workspace

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.profile import Profile
 from proteus_cli.profiling.cascades.options import Option, frontier, options_of, substitute
 from proteus_cli.profiling.cascades.pairs import FoundCascades
 from proteus_cli.reporting.tables import number, table, text

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from proteus_cli.domain.catalog.changes import CatalogChange
+from proteus_cli.domain.catalog_changes import CatalogChange
 from proteus_cli.reporting.tables import described, name, number, table, text
 from proteus_cli.units import ESTIMATED, format_accuracy, format_percent, format_size
 from proteus_cli.variants.adding import Addition

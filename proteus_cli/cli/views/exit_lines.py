@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.units import UNKNOWN, format_duration, format_percent
 

@@ -7,7 +7,7 @@ from msgspec import UNSET
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
-from proteus_cli.domain.cluster.host_text import whereabouts
+from proteus_cli.domain.cluster import whereabouts
 from proteus_cli.domain.device import by_host
 from proteus_cli.reporting.tables import bars, described, folded_name, number, table, text
 from proteus_cli.units import (
@@ -25,8 +25,8 @@ from proteus_cli.units import (
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from proteus_cli.domain.plan.plan import FrontierPoint, Placement, Plan, Solver
-    from proteus_cli.domain.plan_changes.difference import BeforeAfter, DeviceChange, PlanDifference, VariantChange
+    from proteus_cli.domain.plan import FrontierPoint, Placement, Plan, Solver
+    from proteus_cli.domain.plan_changes import BeforeAfter, DeviceChange, PlanDifference, VariantChange
     from proteus_cli.domain.stages.cascade import PlannedCascade
     from proteus_cli.planning.analysis.explain import Explanation, Price
 

@@ -6,9 +6,9 @@ from rich.console import RenderableType
 from rich.table import Table
 
 from proteus_cli.cli.views.cascade_views import frontier_table
-from proteus_cli.domain.catalog.catalog import Catalog, Family
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.catalog import Catalog, Family
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.profiling.estimate import JobEstimate
 from proteus_cli.profiling.slots import points_of_batch
 from proteus_cli.reporting.tables import described, number, table, text

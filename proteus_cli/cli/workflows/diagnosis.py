@@ -18,9 +18,9 @@ from proteus_cli.backends.discovery import VISIBLE, discover, has_cuda_driver
 from proteus_cli.backends.nvml import nvml_device
 from proteus_cli.cli.workflows.deployment.resources import require_like
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ProteusError, printable
 from proteus_cli.input_files import found_in, looking
 from proteus_cli.settings import read_settings

@@ -16,9 +16,9 @@ import uvloop
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.replay import InputSource
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.accuracies import accuracy_by_variant
-from proteus_cli.domain.profile.profile import Profile, noisy_cells
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile, noisy_cells
+from proteus_cli.domain.profile_changes import accuracy_by_variant
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError

@@ -14,9 +14,9 @@ from proteus_cli.backends.registry import open_backend
 from proteus_cli.cli import console
 from proteus_cli.cli.views.cascade_views import cascade_lines
 from proteus_cli.cli.views.exit_lines import exit_lines
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey, is_name
+from proteus_cli.domain.catalog import Catalog, VariantKey, is_name
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import UsageError
 from proteus_cli.profiling.jobs import MeasurementJob, measurement_jobs
 from proteus_cli.profiling.sweep import Sweep, accuracy_warnings, share

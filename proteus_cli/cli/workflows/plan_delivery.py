@@ -20,8 +20,8 @@ from proteus_cli.cli.workflows.planning import (
     why_families_lack_devices,
     why_no_cascade,
 )
-from proteus_cli.domain.plan.plan import FrontierPoint, Plan
-from proteus_cli.domain.profile.accuracies import estimated_families
+from proteus_cli.domain.plan import FrontierPoint, Plan
+from proteus_cli.domain.profile_changes import estimated_families
 from proteus_cli.planning.analysis.explain import Explanation, explain, largest_multiple
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import format_accuracy, format_percent, format_rate, mark_estimate

@@ -4,11 +4,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from proteus_cli.cli import console
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import check_demand, parse_demand
 from proteus_cli.domain.fleet import fleet_of
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.planning.analysis.conflict import smallest_conflict
 from proteus_cli.planning.planner import Planner

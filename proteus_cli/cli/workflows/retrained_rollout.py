@@ -9,7 +9,7 @@ from proteus_cli.cli.workflows.deployment.live_catalog import catalog_changes
 from proteus_cli.cli.workflows.live_replay import server_at
 from proteus_cli.cli.workflows.rollout_calls import RolloutCalls
 from proteus_cli.cli.workflows.rollout_options import RolloutOptions
-from proteus_cli.domain.catalog.changes import CatalogChange, in_words
+from proteus_cli.domain.catalog_changes import CatalogChange, in_words
 from proteus_cli.errors import ProteusError, ServerError, UsageError
 from proteus_cli.store import Workspace
 from proteus_cli.variants.training.retraining import KnownTask, NewVersion, Retraining

@@ -8,13 +8,13 @@ import numpy as np
 
 from proteus_cli.cli import console
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.catalog.catalog import Family
+from proteus_cli.domain.catalog import Family
 from proteus_cli.domain.demand import check_demand
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.accuracies import accuracies, accuracy_by_variant, best_accuracy, estimated_families
-from proteus_cli.domain.profile.profile import Profile, noisy_cells, with_load_time
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile, noisy_cells, with_load_time
+from proteus_cli.domain.profile_changes import accuracies, accuracy_by_variant, best_accuracy, estimated_families
 from proteus_cli.domain.report import Report
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.analysis.expectation import expecting

@@ -8,8 +8,8 @@ from proteus_cli.cli.command_line.memory import memory_limits
 from proteus_cli.cli.workflows.planning import profiles_to_plan_for
 from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
 from proteus_cli.control.policies import Policy, batcher_named, policies_named
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError

@@ -8,7 +8,7 @@ from enum import StrEnum
 
 from proteus_cli.control.concurrency.slot_bins import Exposure, SlotBins, SlotWindow
 from proteus_cli.control.concurrency.throughputs import SURE_ERRORS, Throughputs, throughputs
-from proteus_cli.domain.concurrency.knee import TOLERANCE_FRAC, knee_place
+from proteus_cli.domain.knee import TOLERANCE_FRAC, knee_place
 
 # The constants of the tuner. `python -m benchmarks.study --parts concurrency` shows their effect beside that of each
 # fixed number of slots, on seeds that had no part in choosing them; tests/control/concurrency/test_slot_tuner.py tests

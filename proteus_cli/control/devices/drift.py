@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.latency_table import LatencyTable
-from proteus_cli.domain.profile.profile import Point, Profile, Recorded, RecordedPoint, VariantProfile
+from proteus_cli.domain.batch_times import LatencyTable
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Point, Profile, Recorded, RecordedPoint, VariantProfile
 
 NOTABLE = 0.2  # of the profiled time; a smaller difference is no drift
 NOTABLE_S = 0.0003  # nor is a shorter one, which may be the way to the device and back

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
 
 
 def shared_profile(profile: Profile, servers: int) -> Profile:

@@ -5,8 +5,8 @@ from itertools import accumulate
 
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
 from proteus_cli.control.dispatch.queues.quota import WeightedShares
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.domain.stages.cascade import CascadePoint, accuracy_by_level
 

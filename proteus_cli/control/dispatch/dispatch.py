@@ -46,7 +46,7 @@ from proteus_cli.control.dispatch.workers import (
 )
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import MAX_RUNS, Request
 from proteus_cli.domain.stages.stage_forecast import first_stage_s, profiled_s
 

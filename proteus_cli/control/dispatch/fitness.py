@@ -30,7 +30,7 @@ from types import MappingProxyType
 
 from proteus_cli.control.decision import CascadeRoute, Host
 from proteus_cli.control.dispatch.twins import Twins
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request
 
 Routes = Mapping[VariantKey, Sequence[CascadeRoute]]

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 
 
 class ExpectedAttainment:

@@ -8,8 +8,8 @@ from proteus_cli.control.replanning.demand import WINDOWS_S, DemandEstimator, Ra
 from proteus_cli.control.replanning.loss_curves import HISTORY_S, loss_curves
 from proteus_cli.domain.demand import Demand, Forecast
 from proteus_cli.domain.device import NONE_OUT, Outages
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.change_text import gain_text
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_changes import gain_text
 
 UNKNOWN_SLACK_FRAC = 0.5  # of the SLO: what queries may wait where it isn't known which batches will run
 NOTABLE_SLOWDOWN = 1.05  # a smaller one is not worth a word in the reason

@@ -13,14 +13,12 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from proteus_cli.domain.attainment import SloTarget
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.answer_limits import why_not_within
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.plan.rules import Rules, limits_of
-from proteus_cli.domain.profile.capacity import capacity_at
-from proteus_cli.domain.profile.latency_table import LatencyTable
-from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
-from proteus_cli.domain.profile.shared_times import beside
+from proteus_cli.domain.batch_times import LatencyTable, beside
+from proteus_cli.domain.capacity import capacity_at
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.rules import Rules, limits_of, why_not_within
 
 PriceOf = Callable[[str, str], float | None]
 """What a device, by id and type, costs per hour; None: unknown."""

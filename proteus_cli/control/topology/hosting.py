@@ -8,12 +8,11 @@ from proteus_cli.control.decision import Host
 from proteus_cli.control.topology.ranking import ranked
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
-from proteus_cli.domain.profile.latency_table import LatencyTable
-from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile
-from proteus_cli.domain.profile.shared_times import beside
+from proteus_cli.domain.batch_times import LatencyTable, beside
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.errors import ArtefactError
@@ -21,19 +20,23 @@ from proteus_cli.errors import ArtefactError
 Tables = tuple[LatencyTable, LatencyTable, LatencyTable | None, tuple[ExitProfile, ...]]
 """What batches take at the p95 and in the mean, to their first exit where that may answer all rows; and the exits."""
 TablesKey = tuple[int, int, int, int | None, float, frozenset[VariantKey]]
+KnownTables = dict[TablesKey, tuple[VariantProfile, Tables]]
+"""Tables of earlier plans for the same ``profiles``, which must all be alive: keys are identities."""
 
 
 def hosted_by(
-    plan: Plan, profiles: Mapping[str, Profile], attainment: Mapping[str, float] = MappingProxyType({})
+    plan: Plan,
+    profiles: Mapping[str, Profile],
+    attainment: Mapping[str, float] = MappingProxyType({}),
+    tables: KnownTables | None = None,
 ) -> tuple[Host, ...]:
     """The hosts of a plan, with latencies while all slots are busy and among all that its device has active.
 
-    ``profiles`` are by device id.
-
-    ``attainment`` is the target by family, unless the plan's rules have one for all. Hosts that share measurements,
-    and what sharing costs, share the tables. Raises `ArtefactError` where a placement was never profiled.
+    ``profiles`` are by device id. ``attainment`` is the target by family, unless the plan's rules have one for all.
+    Hosts share the tables where measurements and the costs of sharing are the same; ``tables`` keeps them for the next
+    plan. Raises `ArtefactError` where a placement was never profiled.
     """
-    known: dict[TablesKey, tuple[VariantProfile, Tables]] = {}
+    known: KnownTables = {} if tables is None else tables
     of_all, active = plan.rules.attainment, plan.hosted()
     hosts = tuple(
         _hosted(
@@ -86,17 +89,17 @@ def device_memory(
     Only the ``variants`` that there are may be loaded: a profile may be older than the catalog. Those of unknown size
     are left out, and devices on which no size is known.
     """
-    known: dict[tuple[int, int, str, DeviceLimits], Mapping[VariantKey, Loadable]] = {}
+    known: dict[tuple[int, int, DeviceLimits], Mapping[VariantKey, Loadable]] = {}
     found = {}
     for device, limit in limit_bytes.items():
         profile = profiles[device]
         limits = limits_of(profile.device, rules)
-        key = id(profile.variants), profile.slots, profile.device.type, limits
+        key = id(profile.variants), profile.slots, limits
         if key not in known:
             current = [each for each in profile.variants if each.key in variants]
             known[key] = dict(_loadable(profile, current, limits, rules.planned_targets(targets), rules, load_s))
         if known[key] and limit > 0:
-            found[device] = DeviceMemory(profile.device.type, limit, known[key])
+            found[device] = DeviceMemory(limit, known[key])
     return found
 
 
@@ -162,7 +165,7 @@ def _hosted(
     profiles: Mapping[str, Profile],
     attainment: float,
     others: frozenset[VariantKey],
-    known: dict[TablesKey, tuple[VariantProfile, Tables]],
+    known: KnownTables,
 ) -> Host:
     alone, profile = measured_for(placement, profiles), profiles[placement.device]
     shares = others if profile.sharing else NO_VARIANTS

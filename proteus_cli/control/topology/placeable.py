@@ -6,9 +6,9 @@ from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
 from proteus_cli.control.dispatch.fitness import Fitness
 from proteus_cli.control.topology.hosting import placeable_host
 from proteus_cli.domain.attainment import SloTarget
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
-from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
 from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
 
 

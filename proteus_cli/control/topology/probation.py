@@ -3,8 +3,8 @@
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import VariantProfile
 
 
 class Probation:

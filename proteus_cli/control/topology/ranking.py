@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.catalog.family_policy import Preference
+from proteus_cli.domain.catalog import Preference
 
 ALIKE: Mapping[Preference, float] = {"latency": 3.0, "energy": 1.1, "cost": 1.0, "accuracy": 1.0}
 """Hosts that take up to so many times what the first of their rank does are of that rank.

@@ -7,9 +7,8 @@ import numpy as np
 from proteus_cli.arrays import Floats, Ints, Singles
 from proteus_cli.domain.conditions.condition import Condition, Values, holds
 from proteus_cli.domain.conditions.metrics import Metric
-from proteus_cli.domain.stages.energy import RowEnergy
 from proteus_cli.domain.stages.exits import ExitProfile
-from proteus_cli.domain.stages.stage_forecast import ExitBounds, computed_fracs
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, RowEnergy, computed_fracs
 
 
 class Progress:

@@ -9,7 +9,7 @@ from itertools import chain, combinations, islice
 import msgspec
 from msgspec import UNSET
 
-from proteus_cli.domain.plan.rules import AmountBound, Rules
+from proteus_cli.domain.rules import AmountBound, Rules
 from proteus_cli.planning.networks import limit_in_words, limits_of_hosts, without_limits
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import format_duration, format_percent, format_rate

@@ -22,9 +22,9 @@ from proteus_cli.control.decision import Host
 from proteus_cli.control.replanning.loss_curves import REACHED_FRAC
 from proteus_cli.control.replanning.replanning import slack_s
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Profile
 
 POINTS = 2001
 """Rows for which the density is found; with four times as many, nothing that is shown changes."""

@@ -9,13 +9,13 @@ from msgspec import UNSET, field
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli.domain.base import Value
+from proteus_cli.domain.batch_times import sharing_factor
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.fleet import as_device
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.profile.accuracies import best_accuracy, relative
-from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.profile.shared_times import sharing_factor
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile_changes import best_accuracy, relative
 from proteus_cli.errors import NoFeasiblePlan, NoPlanInTime
 from proteus_cli.planning.analysis.conflict import without_each
 from proteus_cli.planning.networks import limit_in_words, limits_of_hosts, without_limits

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from proteus_cli.domain.plan.plan import FrontierPoint, Plan
+from proteus_cli.domain.plan import FrontierPoint, Plan
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import parse_rate

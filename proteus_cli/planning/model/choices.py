@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.attainment import SloTarget
-from proteus_cli.domain.catalog.catalog import Catalog, Family, VariantKey
-from proteus_cli.domain.plan.answer_limits import knows_amounts, why_not_within
-from proteus_cli.domain.plan.rules import DeviceLimits, Rules, limits_of
-from proteus_cli.domain.profile.capacity import CapacityStep, capacity_at
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.capacity import CapacityStep, capacity_at
+from proteus_cli.domain.catalog import Catalog, Family, VariantKey
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.rules import DeviceLimits, Rules, knows_amounts, limits_of, why_not_within
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.networks import row_bytes
 

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantsByDevice
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantsByDevice
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 
 
 @dataclass(frozen=True, slots=True)

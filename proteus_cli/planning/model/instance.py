@@ -11,11 +11,11 @@ import scipy.sparse as sp
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.accuracies import best_accuracy
-from proteus_cli.domain.profile.capacity import NO_CAPACITY, Capacity, CapacityStep, capacity_at
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.capacity import NO_CAPACITY, Capacity, CapacityStep, capacity_at
+from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile_changes import best_accuracy
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.choices import (
     Choice,
     DeviceGroup,

@@ -30,7 +30,7 @@ from typing import Any, Literal
 import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance, members
 from proteus_cli.planning.model.program import Columns, Constraint, Linear, Program, rows_of
 from proteus_cli.planning.model.ways import Ways

@@ -1,7 +1,7 @@
 """Devices whose variants cost each other time: the sets of variants that one of them may hold.
 
 Where sharing a device costs nothing, a variant's capacity is its own, and counts of replicas are all that is decided.
-Where it does (`domain.profile.shared_times`), the capacity of a variant depends on what else its device holds, which
+Where it does (`domain.batch_times`), the capacity of a variant depends on what else its device holds, which
 would make a product of two unknowns. So in groups with such a cost the set is what is decided: ``sets[s]`` devices hold
 set ``s``, and ``served_in_set[n]`` is what a choice answers on these. Beside a given set a capacity is a number, so
 this is linear and exact, and as devices that hold the same set are alike, nothing is left to pack:
@@ -27,11 +27,11 @@ import scipy.sparse as sp
 
 from proteus_cli.arrays import Ints
 from proteus_cli.domain.attainment import SloTarget
-from proteus_cli.domain.catalog.catalog import VariantKey, name_in_catalog
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.capacity import Capacity, CapacityStep, capacity_at
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
-from proteus_cli.domain.profile.shared_times import beside
+from proteus_cli.domain.batch_times import beside
+from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity_at
+from proteus_cli.domain.catalog import VariantKey, name_in_catalog
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.choices import Choice, DeviceGroup, memory_frac
 
 MAX_SETS = 400

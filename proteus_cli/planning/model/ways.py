@@ -17,9 +17,9 @@ import numpy as np
 import scipy.sparse as sp
 
 from proteus_cli.arrays import Bools, Floats, Ints
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.capacity import SAME_RATE_FRAC, CapacityStep, capacity_at
+from proteus_cli.domain.capacity import SAME_RATE_FRAC, CapacityStep, capacity_at
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import SPLITS, CascadePoint
 from proteus_cli.planning.model.choices import Choice, DeviceGroup, Pool
 

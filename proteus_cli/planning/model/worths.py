@@ -19,10 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.catalog.family_policy import Preference
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.query_amounts import cost_of, energy_of, latency_of
+from proteus_cli.domain.capacity import cost_of, energy_of, latency_of
+from proteus_cli.domain.catalog import Catalog, Preference
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.choices import Choice, DeviceGroup
 from proteus_cli.planning.model.ways import Ways
 

@@ -9,8 +9,8 @@ import numpy as np
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli.arrays import Floats, Ints
-from proteus_cli.domain.plan.plan import Placement
-from proteus_cli.domain.profile.capacity import capacity_at
+from proteus_cli.domain.capacity import capacity_at
+from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.placements.pack import Packed

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantKey
-from proteus_cli.domain.plan.plan import Placement
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.planning.model.hosted_now import Now
 from proteus_cli.planning.model.instance import Instance

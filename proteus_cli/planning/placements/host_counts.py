@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
-from proteus_cli.domain.plan.plan import Placement
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.hosted_now import Now
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.solver.solution import Solution

@@ -5,8 +5,8 @@ from collections import Counter
 import numpy as np
 
 from proteus_cli.arrays import Ints
-from proteus_cli.domain.catalog.catalog import NO_VARIANTS, VariantsByDevice
-from proteus_cli.domain.plan.plan import Placement
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantsByDevice
+from proteus_cli.domain.plan import Placement
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.solver.solution import Solution
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from proteus_cli.arrays import Ints
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.placements.host_counts import kept_replicas
 from proteus_cli.planning.solver.solution import Solution

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.milp import Objective, formulate
 from proteus_cli.planning.model.program import Linear, Program, SolverPoint

@@ -8,7 +8,7 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.domain.demand import LossCurve
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.milp import Parameters, has_served
 

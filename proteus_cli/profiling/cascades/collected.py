@@ -3,9 +3,9 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.capacity import capacity
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.capacity import capacity
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.profiling.cascades.pairs import FoundCascades, StageAnswers, cascades_of
 from proteus_cli.profiling.jobs import MeasurementJob

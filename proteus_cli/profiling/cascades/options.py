@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from proteus_cli.domain.catalog.catalog import Family, VariantKey
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Family, VariantKey
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import CascadePoint
 from proteus_cli.profiling.cascades.hull import hull
 

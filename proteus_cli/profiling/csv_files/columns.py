@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.profile import Point
 from proteus_cli.profiling.csv_files.network import NETWORK, RowNetwork
 
 NEEDED = ("device_type", "family", "variant", "accuracy", "batch", "latency_ms")

@@ -6,7 +6,7 @@ from decimal import Decimal
 
 from proteus_cli.csv_cells import number, positive_number, whole_number
 from proteus_cli.domain.base import require
-from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.cluster import Network
 
 ROUND_TRIP, BYTES_PER_S, ROW_BYTES = NETWORK = ("network_round_trip_ms", "network_bytes_per_s", "network_row_bytes")
 """Of types on hosts of a cluster; an export without any lacks these columns."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import BackendInfo, Profile, VariantProfile
+from proteus_cli.domain.profile import BackendInfo, Profile, VariantProfile
 from proteus_cli.profiling.csv_files.columns import ProfileRow, kind_by_name
 from proteus_cli.profiling.csv_files.network import network_of
 

@@ -8,8 +8,8 @@ from typing import TypeVar
 
 from proteus_cli.csv_cells import csv_table, fraction, number, positive_number, whole_number
 from proteus_cli.domain.base import LARGEST_BATCH, LONGEST_S, SHORTEST_S, require
-from proteus_cli.domain.catalog.catalog import is_name
-from proteus_cli.domain.profile.profile import LARGEST_SLOTS, Point
+from proteus_cli.domain.catalog import is_name
+from proteus_cli.domain.profile import LARGEST_SLOTS, Point
 from proteus_cli.profiling.csv_files.columns import HINT, NEEDED, OPTIONAL, PERCENTILES, DeviceKind, ProfileRow
 from proteus_cli.profiling.csv_files.contradictions import EarlierRows
 from proteus_cli.profiling.csv_files.network import network_in

@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
 from proteus_cli.profiling.csv_files.columns import DIGEST, KIND, NEEDED, NOISE, SLOTS, USUAL, kind_by_name
 from proteus_cli.profiling.csv_files.network import NETWORK, network_cells

@@ -11,7 +11,7 @@ import numpy as np
 from proteus_cli.backends.base import Backend, NamedArrays, Runner, SlottedRunner
 from proteus_cli.backends.exits.runner import ExitRunner
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.profile import Point
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.profiling.exits import batches_of, stage_points, with_points
 from proteus_cli.profiling.jobs import MeasurementJob

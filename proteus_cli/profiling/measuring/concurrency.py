@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.profile import Point
 from proteus_cli.profiling.measuring.measure import FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS, is_stable, point_of
 
 CHECK_EVERY_S = 0.02

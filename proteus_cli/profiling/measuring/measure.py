@@ -10,9 +10,9 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import ANY_RUNNER_TAKES, NamedArrays, Runner, Signature
-from proteus_cli.domain.catalog.catalog import Family
-from proteus_cli.domain.profile.profile import Point
-from proteus_cli.domain.stages.confidence import margin, output_of
+from proteus_cli.domain.catalog import Family
+from proteus_cli.domain.profile import Point
+from proteus_cli.domain.stages.cascade import margin, output_of
 from proteus_cli.errors import EngineError
 from proteus_cli.store.eval_splits import labelled_rows
 

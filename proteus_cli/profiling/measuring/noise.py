@@ -27,7 +27,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from proteus_cli.backends.affinity import pinned
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.profile import Point
 
 NOISE_FRAC = 0.1
 """Half of the fifth from which on a server corrects a profile: what is measured must be nearer to the truth."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import msgspec
 
 from proteus_cli.backends.base import PowerMeter
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.profile import Point
 
 MIN_S = 0.5
 """Seconds: meters lag, so shorter measurements say nothing of what ran."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from proteus_cli.domain.plan.plan import FrontierPoint
+from proteus_cli.domain.plan import FrontierPoint
 from proteus_cli.reporting.plots.plot_style import COLOURS, INK, render_axes
 from proteus_cli.store import write_bytes
 

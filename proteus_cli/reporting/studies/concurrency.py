@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from proteus_cli.domain.studies.concurrency import (
+from proteus_cli.domain.study import Cell, Study
+from proteus_cli.domain.study_results import (
     IN_FLIGHT,
     ConcurrencyConclusion,
     ConcurrencyResult,
     StudiedWay,
     concluded,
 )
-from proteus_cli.domain.studies.study import Cell, Study
 from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
 from proteus_cli.units import counted, format_duration, format_percent, format_qps

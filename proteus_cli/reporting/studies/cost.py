@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import msgspec
 from matplotlib.axes import Axes
 
-from proteus_cli.domain.studies.cost import CostConclusion, FleetCost, Saving
-from proteus_cli.domain.studies.study import Cell, Study
+from proteus_cli.domain.study import Cell, Study
+from proteus_cli.domain.study_results import CostConclusion, FleetCost, Saving
 from proteus_cli.reporting.studies.drawing import ABOVE_INCHES, ROW_INCHES, colour, name_bars, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
 from proteus_cli.units import format_duration, format_percent, or_unknown

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from proteus_cli.domain.studies.study import Cell, Study
-from proteus_cli.domain.studies.telemetry import Telemetry
+from proteus_cli.domain.study import Cell, Study, Telemetry
 from proteus_cli.reporting.plots.plot_style import INK
 from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture

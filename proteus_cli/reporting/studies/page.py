@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from proteus_cli.domain.studies.study import Cell, Study
-from proteus_cli.domain.studies.telemetry import meaning
+from proteus_cli.domain.study import Cell, Study, meaning
 from proteus_cli.reporting.page_templates import page_templates
 from proteus_cli.reporting.studies.load_pictures import load_pictures
 from proteus_cli.reporting.studies.section import Picture, Section, SectionOf, StudyTable

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from proteus_cli.domain.profile.interference import Slowdown, Where
-from proteus_cli.domain.studies.sharing import FULL_LOAD, SharingMember, SharingResult
+from proteus_cli.domain.interference import Slowdown, Where
+from proteus_cli.domain.study_results import FULL_LOAD, SharingMember, SharingResult
 from proteus_cli.reporting.plots.plot_style import COLOURS, draw_cells
 from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
 from proteus_cli.reporting.studies.section import Picture

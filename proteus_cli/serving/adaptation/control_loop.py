@@ -11,10 +11,10 @@ from typing import Protocol
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.change_text import hosting_text
-from proteus_cli.domain.plan_changes.record import Base, Observation, Origin
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_changes import hosting_text
+from proteus_cli.domain.plan_record import Base, Observation, Origin
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
 from proteus_cli.serving.adaptation.plan_journal import Adopted
 from proteus_cli.serving.adaptation.solves import PlanSolver, Solves
@@ -206,7 +206,7 @@ class ControlLoop:
     async def _change(self, wanted: ReplanRequest, solves: Solves) -> None:
         start_s = self._clock()
         before = self._controller.plan
-        planned = await solves.plan(wanted, before, self._controller.topology.standbys)
+        planned = await solves.plan(wanted, before, self._controller.topology.change.standbys)
         if planned is None:
             return
         async with self._deploying:

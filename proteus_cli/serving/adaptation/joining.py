@@ -22,9 +22,9 @@ from msgspec.structs import replace
 
 from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.domain.catalog.catalog import is_name
+from proteus_cli.domain.catalog import is_name
 from proteus_cli.domain.device import Device, host_of
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore

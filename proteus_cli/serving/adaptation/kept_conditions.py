@@ -9,7 +9,7 @@ from pathlib import Path
 
 from proteus_cli import store
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
-from proteus_cli.domain.catalog.catalog import Catalog, Family, name_in_catalog
+from proteus_cli.domain.catalog import Catalog, Family, name_in_catalog
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.logs import fields

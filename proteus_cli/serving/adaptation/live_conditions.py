@@ -18,12 +18,12 @@ from msgspec import Meta
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.catalog.catalog import Variant
+from proteus_cli.domain.catalog import Variant
 from proteus_cli.domain.conditions.condition import Condition, metrics
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.conditions.reach import reach, reach_in
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.stages.progress import values_by_exit
 from proteus_cli.errors import ArtefactError, BadRequest, Conflict, EngineError, NotReady, Unprocessable
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog

@@ -3,7 +3,7 @@
 import msgspec
 
 from proteus_cli.control.rollouts.twinning import Twinning, blended
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.solver.process import SolverProcess

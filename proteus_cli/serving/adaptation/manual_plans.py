@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.control.topology.hosting import measured_for
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.plan_changes.record import Base, Origin
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.plan_record import Base, Origin
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import Conflict, EngineError, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog

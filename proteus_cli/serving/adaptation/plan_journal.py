@@ -19,8 +19,8 @@ import msgspec
 
 from proteus_cli import store
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.record import (
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_record import (
     Base,
     Effect,
     Ended,

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.record import Base
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_record import Base
+from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.adaptation.solver.jobs import Replanner
 
 

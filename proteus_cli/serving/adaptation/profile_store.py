@@ -10,10 +10,9 @@ import msgspec
 from proteus_cli import store
 from proteus_cli.control.devices.drift import Correction, corrected_profile
 from proteus_cli.control.devices.sharing import shared_profile
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.accuracies import live_accuracies
-from proteus_cli.domain.profile.profile import LiveAccuracyRecord, Profile, Recorded, VariantProfile
-from proteus_cli.domain.profile.succession import with_accuracies
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import LiveAccuracyRecord, Profile, Recorded, VariantProfile
+from proteus_cli.domain.profile_changes import live_accuracies, with_accuracies
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 
 

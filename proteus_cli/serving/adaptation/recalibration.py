@@ -13,7 +13,7 @@ import msgspec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects
 from proteus_cli.control.devices.drift import Correction, Drift, rerated
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_planner import LivePlanner

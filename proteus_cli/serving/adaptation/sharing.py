@@ -8,7 +8,7 @@ from functools import partial
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.sharing import with_shares
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_planner import LivePlanner

@@ -13,8 +13,8 @@ from typing import Protocol
 
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.control.replanning.replanning import Replanning
-from proteus_cli.domain.catalog.catalog import VariantsByDevice
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.catalog import VariantsByDevice
+from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.fleet.worker import Clock
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 
 from proteus_cli.backends.free_memory import host_memory
-from proteus_cli.domain.cluster.connection import BEAT_S
+from proteus_cli.domain.cluster import BEAT_S
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.messages import Beat, ToAgent
 

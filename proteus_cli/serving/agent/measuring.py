@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog.catalog import Catalog, Family
+from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.progress import Say

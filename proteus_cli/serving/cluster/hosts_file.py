@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 from ipaddress import ip_address
 from pathlib import Path
 
-from proteus_cli.domain.cluster.hosts import split_address
+from proteus_cli.domain.cluster import split_address
 from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.input_files import SETTINGS, read_bytes
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress

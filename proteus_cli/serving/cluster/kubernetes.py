@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
-from proteus_cli.domain.catalog.catalog import is_name
+from proteus_cli.domain.catalog import is_name
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.links.host_list import Agents

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from proteus_cli.domain.catalog.catalog import is_name
+from proteus_cli.domain.catalog import is_name
 from proteus_cli.serving.cluster.ray_reports import Listed, Problem, RayReport
 
 

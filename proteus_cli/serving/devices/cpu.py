@@ -11,7 +11,7 @@ import numpy as np
 from proteus_cli.backends.base import Backend, OutputArrays, Part, Runner, Signature, gather
 from proteus_cli.backends.exits.runner import ExitRunner
 from proteus_cli.backends.free_memory import within_free_memory
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import EngineError

@@ -19,9 +19,9 @@ from proteus_cli.arrays import Floats, Ints
 from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.emulated import EmulatedEngine, notes_of
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.profile.shared_times import beside
+from proteus_cli.domain.batch_times import beside
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, ExecutorBase, OnLost, settle
 

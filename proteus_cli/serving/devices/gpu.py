@@ -18,7 +18,7 @@ from proteus_cli.backends.tensorrt.chain import ChainPlans, ExitSlot, LoadedChai
 from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.engine import LoadedEngine, warm_up_parts
 from proteus_cli.backends.tensorrt.slots import EngineTensors
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.bisection import Left, leave_by, run_with_bisection

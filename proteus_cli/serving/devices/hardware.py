@@ -12,9 +12,9 @@ from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory, host_memory
 from proteus_cli.backends.registry import open_backend
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device, host_of
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, HostLost
 from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread

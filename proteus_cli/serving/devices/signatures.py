@@ -7,7 +7,7 @@ from pathlib import Path
 from proteus_cli.backends import emulated
 from proteus_cli.backends.base import Backend, Signature
 from proteus_cli.backends.registry import open_backend
-from proteus_cli.domain.catalog.catalog import Family, VariantKey
+from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.device import Device
 
 ModelPaths = Mapping[VariantKey, Path]

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from proteus_cli.backends.affinity import CAN_GIVE_WAY, give_way, pin_this_thread
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.executor import ExecutorBase, OnLost, settle
 from proteus_cli.serving.logs import fields

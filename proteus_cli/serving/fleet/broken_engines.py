@@ -12,7 +12,7 @@ from proteus_cli.control.devices.breaker import (
     BreakerState,
     hang_timeout_s,
 )
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import BuildCancelled, ModelOnItsWay
 from proteus_cli.serving.fleet.loading import Loader
 from proteus_cli.serving.fleet.worker import Clock, Worker

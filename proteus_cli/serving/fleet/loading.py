@@ -13,8 +13,8 @@ import numpy as np
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.control.decision import FailedLoad, Host
-from proteus_cli.domain.catalog.catalog import VariantKey, variant_labels
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey, variant_labels
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError, ModelOnItsWay
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, settle
 from proteus_cli.serving.fleet.model_files import ModelFiles

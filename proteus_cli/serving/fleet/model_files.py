@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.store import ModelStamp, model_digest, model_parts, model_stamp
 

@@ -16,7 +16,7 @@ from proteus_cli.control.decision import Delegate, Drop, Effects, Idle, Launch, 
 from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.control.devices.hangs import overdue
 from proteus_cli.control.devices.sharing import counted_s
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import DeviceLost, EngineBroken
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor

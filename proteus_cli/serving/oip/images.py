@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.buffers import Buffer
-from proteus_cli.domain.catalog.catalog import ImageInput
+from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.requests.query import Inputs, Stepwise

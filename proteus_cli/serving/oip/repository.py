@@ -8,7 +8,7 @@ from proteus_cli import __version__
 from proteus_cli.backends.base import TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import BeyondHosts, Host, OtherPlanNeeded, Unfit
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds
 from proteus_cli.serving.requests.query import Query
 from proteus_cli.units import counted

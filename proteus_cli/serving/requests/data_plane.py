@@ -11,8 +11,8 @@ import numpy as np
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.drift import Drift
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.devices.executor import OpenExecutor
 from proteus_cli.serving.fleet.fleet import TIMER_RESOLUTION_S, Fleet
 from proteus_cli.serving.fleet.model_files import ModelFiles

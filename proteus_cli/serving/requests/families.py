@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
-from proteus_cli.domain.catalog.catalog import Family, ImageInput, VariantKey
-from proteus_cli.domain.catalog.versions import asked_versions, version_in_name, versions_of
-from proteus_cli.domain.profile.accuracies import accuracy_by_variant, estimated_families
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Family, ImageInput, VariantKey
+from proteus_cli.domain.catalog_changes import asked_versions, version_in_name, versions_of
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile_changes import accuracy_by_variant, estimated_families
 from proteus_cli.domain.request import ANY_VERSION, AskedVersion
-from proteus_cli.domain.stages.confidence import MARGIN, output_of
+from proteus_cli.domain.stages.cascade import MARGIN, output_of
 from proteus_cli.errors import ArtefactError, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle
 

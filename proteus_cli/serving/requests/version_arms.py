@@ -21,7 +21,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.dispatch.twins import CanaryArm
 from proteus_cli.control.rollouts.guard import Arm, Guard
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.errors import EngineFailed
 from proteus_cli.serving.devices.executor import BatchResult

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.serving.adaptation.catalog.status import CatalogStatus
 from proteus_cli.serving.adaptation.control_loop import PlanChange

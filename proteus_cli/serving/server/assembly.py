@@ -43,7 +43,7 @@ from proteus_cli.serving.telemetry.status import StatusSources
 from proteus_cli.serving.transport.connections import Connections
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.profile.profile import Profile
+    from proteus_cli.domain.profile import Profile
 
 log = logging.getLogger("proteus.server")
 

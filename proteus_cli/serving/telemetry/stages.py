@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.domain.base import Count, Fraction
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 
 
 class CascadeStatus(Struct, frozen=True):

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from proteus_cli.control.shift import ShiftWatch
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import printable
 from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop, hosts
@@ -191,7 +191,7 @@ def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
             type=sources.profiles[device].device.type,
             kind=sources.profiles[device].device.kind,
             variants=hosted.get(device, []),
-            warm=sorted(key.variant for key in controller.topology.standbys.get(device, ())),
+            warm=sorted(key.variant for key in controller.topology.change.standbys.get(device, ())),
             cold=sorted(key.variant for key in cold_on(device, sources.plane.fleet.loader, controller)),
             pace=controller.slowdown_of(device),
             busy_s=worker.busy_s,

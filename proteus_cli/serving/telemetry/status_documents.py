@@ -9,9 +9,9 @@ from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.control.devices.drift import Estimate
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.base import Count, Fraction
-from proteus_cli.domain.catalog.family_policy import Preference
-from proteus_cli.domain.plan.plan import Placement
-from proteus_cli.domain.plan_changes.record import Origin
+from proteus_cli.domain.catalog import Preference
+from proteus_cli.domain.plan import Placement
+from proteus_cli.domain.plan_record import Origin
 from proteus_cli.serving.adaptation.control_loop import FailedChange, PlanChange
 from proteus_cli.serving.adaptation.solver.process import SolverState
 from proteus_cli.serving.lifecycle import ServerState, TaskErrors

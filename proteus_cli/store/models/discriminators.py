@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from proteus_cli.domain.stages.confidence import DISCRIMINATOR_OUTPUT
+from proteus_cli.domain.stages.cascade import DISCRIMINATOR_OUTPUT
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.models.onnx_files import inputs_of, read_graph, tensor_names
 

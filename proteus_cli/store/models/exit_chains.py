@@ -15,10 +15,10 @@ from zipfile import ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 import msgspec
 
 from proteus_cli.domain.base import FORMAT, Value, is_count, require
-from proteus_cli.domain.catalog.catalog import Variant
+from proteus_cli.domain.catalog import Variant
 from proteus_cli.domain.conditions.condition import Condition
 from proteus_cli.domain.conditions.parser import parse
-from proteus_cli.domain.stages.confidence import output_of
+from proteus_cli.domain.stages.cascade import output_of
 from proteus_cli.domain.stages.exits import MAX_EXITS
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.input_files import MODEL, open_input, read_bytes

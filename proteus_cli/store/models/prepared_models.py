@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from proteus_cli.domain.catalog.catalog import ImageInput, Layout
+from proteus_cli.domain.catalog import ImageInput, Layout
 from proteus_cli.errors import ArtefactError
 from proteus_cli.input_files import MODEL, read_bytes
 from proteus_cli.store.digests import digest_of, model_digest, model_parts, single_file_digest

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import msgspec
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.studies.concurrency import StudiedWay
+from proteus_cli.domain.study_results import StudiedWay
 
 BESIDE_SLOTS = 2
 """More batches in flight than slots: those wait in the device's process, so that it never waits for the server."""

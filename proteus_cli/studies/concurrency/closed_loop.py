@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Sequence
 
-from proteus_cli.domain.concurrency.knee import ScatterSample
+from proteus_cli.domain.knee import ScatterSample
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
 
 FEWEST_ENDS = 8

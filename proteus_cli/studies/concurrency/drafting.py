@@ -6,12 +6,12 @@ from functools import partial
 
 from proteus_cli import store
 from proteus_cli.backends.discovery import discover
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.capacity import points_in_time, slo_fraction
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.capacity import points_in_time, slo_fraction
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
-from proteus_cli.domain.studies.concurrency import ConcurrencyConclusion, ConcurrencyResult, concluded
-from proteus_cli.domain.studies.study import Cell, CellMode
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.study import Cell, CellMode
+from proteus_cli.domain.study_results import ConcurrencyConclusion, ConcurrencyResult, concluded
 from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.profiling.slots import MAX_SLOTS
 from proteus_cli.settings import read_settings

@@ -8,8 +8,8 @@ from zlib import crc32
 
 import numpy as np
 
-from proteus_cli.domain.concurrency.knee import ScatterSample, fit_knee
-from proteus_cli.domain.studies.concurrency import ConcurrencyResult
+from proteus_cli.domain.knee import ScatterSample, fit_knee
+from proteus_cli.domain.study_results import ConcurrencyResult
 from proteus_cli.studies.concurrency.cells import ConcurrencyCell, StudiedLevel
 from proteus_cli.studies.concurrency.closed_loop import sample
 from proteus_cli.studies.concurrency.opening import DeviceSetup, opened

@@ -8,10 +8,10 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.studies.concurrency import StudiedWay
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.study_results import StudiedWay
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.executor import Batch, Executor
 from proteus_cli.serving.devices.hardware import Hardware, emulated_devices, local_devices

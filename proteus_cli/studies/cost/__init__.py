@@ -2,7 +2,7 @@
 
 Theory of operation. A *scope* is what a fleet may be made of: up to so many devices of one type, or of all types. For
 each scope two *usages* are compared: *dedicated*, where a device serves one variant, and *shared*, where it may hold
-several, at what these cost each other as measured (`domain.profile.shared_times`).
+several, at what these cost each other as measured (`domain.batch_times`).
 
 For one scope and usage the cheapest fleet is searched for (`search.py`). The planner, told to serve all at the least
 cost, picks counts of devices for a multiple of the demand of the trace's busiest seconds; it is exact, so no fleet of

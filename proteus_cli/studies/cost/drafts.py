@@ -7,12 +7,12 @@ from time import monotonic
 
 import msgspec
 
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import check_demand
 from proteus_cli.domain.fleet import hypothetical_fleet, ids_by_type
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.studies.cost import CostConclusion, FleetCost, Saving, Usage
-from proteus_cli.domain.studies.study import Cell, Scalar
+from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.study import Cell, Scalar
+from proteus_cli.domain.study_results import CostConclusion, FleetCost, Saving, Usage
 from proteus_cli.errors import EngineError
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.store import Workspace, digest

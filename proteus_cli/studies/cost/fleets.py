@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.studies.cost import FleetCost, Usage
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.study_results import FleetCost, Usage
 from proteus_cli.errors import EngineError, NoFeasiblePlan, RulesConflict
 from proteus_cli.intervals import wilson
 from proteus_cli.planning.from_workspace import planner_settings

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import msgspec
 
 from proteus_cli.domain.base import LARGEST_PRICE
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_assignments
 

@@ -10,9 +10,9 @@ from functools import partial
 import numpy as np
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner

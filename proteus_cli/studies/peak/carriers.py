@@ -12,12 +12,12 @@ import uvloop
 from proteus_cli.arrays import Floats
 from proteus_cli.control.batching import Batcher
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
-from proteus_cli.domain.studies.peak import Stretch
+from proteus_cli.domain.study_results import Stretch
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ServerError
 from proteus_cli.replay.loadgen import replay

@@ -10,11 +10,11 @@ import msgspec
 
 from proteus_cli.backends.discovery import discover
 from proteus_cli.control.policies import batcher_named
-from proteus_cli.domain.catalog.catalog import Catalog, Family, VariantKey
+from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
-from proteus_cli.domain.studies.peak import Peak, PeakRules
-from proteus_cli.domain.studies.study import CellMode
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.study import CellMode
+from proteus_cli.domain.study_results import Peak, PeakRules
 from proteus_cli.errors import UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.simulation.conditions import JITTERS, Conditions

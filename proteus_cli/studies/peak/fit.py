@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proteus_cli.arrays import Bools, Floats
-from proteus_cli.domain.studies.peak import Stretch
+from proteus_cli.domain.study_results import Stretch
 from proteus_cli.intervals import OF_95_PERCENT
 from proteus_cli.studies.peak.verdicts import clump
 

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 
-from proteus_cli.domain.catalog.catalog import Catalog, Family
-from proteus_cli.domain.plan.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.capacity import Capacity
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.capacity import Capacity
+from proteus_cli.domain.catalog import Catalog, Family
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import UsageError
 from proteus_cli.store import made_by
 from proteus_cli.units import format_duration

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from proteus_cli.domain.studies.peak import Peak, PeakRules
+from proteus_cli.domain.study_results import Peak, PeakRules
 from proteus_cli.errors import EngineError
 from proteus_cli.progress import Advance
 from proteus_cli.studies.peak.carriers import Carrier

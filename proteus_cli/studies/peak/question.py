@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.studies.peak import PeakRules
-from proteus_cli.domain.studies.study import CellMode, Scalar
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.study import CellMode, Scalar
+from proteus_cli.domain.study_results import PeakRules
 from proteus_cli.store import Workspace
 from proteus_cli.units import format_percent
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from proteus_cli.domain.studies.peak import NARROW, Limit, Peak, PeakRules, Probe, Stretch
+from proteus_cli.domain.study_results import NARROW, Limit, Peak, PeakRules, Probe, Stretch
 from proteus_cli.studies.peak.fit import Crossing, crossing
 from proteus_cli.studies.peak.verdicts import clump, verdict, violation_interval
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.studies.peak import Stretch
+from proteus_cli.domain.study_results import Stretch
 from proteus_cli.studies.peak.search import Offer
 
 WARM_UP_SLOS = 5.0

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from proteus_cli.domain.studies.peak import Stretch
+from proteus_cli.domain.study_results import Stretch
 from proteus_cli.intervals import OF_95_PERCENT, wilson
 
 RateVerdict = Literal["carried", "violated", "open"]

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from proteus_cli.domain.profile.interference import CostPoint, Place, SharingCost, SharingModel, VariantName
-from proteus_cli.domain.studies.sharing import FULL_LOAD, SetCheck, SharingResult
+from proteus_cli.domain.interference import CostPoint, Place, SharingCost, SharingModel, VariantName
+from proteus_cli.domain.study_results import FULL_LOAD, SetCheck, SharingResult
 
 _PAIR = 2
 

@@ -8,11 +8,11 @@ from zlib import crc32
 
 import numpy as np
 
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.profile.interference import SHARING_FORMAT, Interference, MeasuredVariant, SharingCost
-from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.studies.sharing import SharingConclusion, SharingResult, format_load
-from proteus_cli.domain.studies.study import Cell, Scalar
+from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.interference import SHARING_FORMAT, Interference, MeasuredVariant, SharingCost
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.study import Cell, Scalar
+from proteus_cli.domain.study_results import SharingConclusion, SharingResult, format_load
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace, made_by
 from proteus_cli.store.sharing import KnownSharing, extended, read_sharing, sharing_digest, sharing_paths, write_sharing

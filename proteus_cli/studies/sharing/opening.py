@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from proteus_cli import store
 from proteus_cli.backends.discovery import discover
 from proteus_cli.backends.free_memory import free_bytes
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.interference import SharingModel
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.interference import SharingModel
+from proteus_cli.domain.profile import Profile
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.store.sharing import read_sharing

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.profile.interference import MAX_BESIDE, Where
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.interference import MAX_BESIDE, Where
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
 
 MAX_VARIANTS = 24

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from proteus_cli.domain.studies.sharing import FULL_LOAD, SharingMember, SharingResult
+from proteus_cli.domain.study_results import FULL_LOAD, SharingMember, SharingResult
 from proteus_cli.errors import EngineError
 from proteus_cli.intervals import hodges_lehmann
 from proteus_cli.progress import Advance

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from proteus_cli.backends.discovery import discover, select
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.studies.startup import Startup
+from proteus_cli.domain.study_results import Startup
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, model_parts

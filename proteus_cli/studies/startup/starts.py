@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.studies.startup import ProcessStart, Starts, Startup, starts_of
+from proteus_cli.domain.study_results import ProcessStart, Starts, Startup, starts_of
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.startup.child import StartSpec

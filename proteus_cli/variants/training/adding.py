@@ -6,9 +6,7 @@ from pathlib import Path
 
 from proteus_cli import store
 from proteus_cli.backends.base import Backend
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
-from proteus_cli.domain.catalog.family_policy import FamilyPolicy
-from proteus_cli.domain.catalog.task import Task
+from proteus_cli.domain.catalog import Catalog, Family, FamilyPolicy, Task, Variant, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, TrainingFailed, UsageError
 from proteus_cli.input_files import CATALOG, read_text

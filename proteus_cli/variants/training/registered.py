@@ -4,7 +4,7 @@ import glob
 from dataclasses import dataclass
 from pathlib import Path
 
-from proteus_cli.domain.catalog.catalog import Family, Variant
+from proteus_cli.domain.catalog import Family, Variant
 from proteus_cli.store import Workspace
 
 

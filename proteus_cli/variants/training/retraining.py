@@ -8,8 +8,7 @@ import msgspec
 
 from proteus_cli import store
 from proteus_cli.backends.base import Backend
-from proteus_cli.domain.catalog.catalog import VERSION_MARK, Catalog, Family, Variant
-from proteus_cli.domain.catalog.task import Task
+from proteus_cli.domain.catalog import VERSION_MARK, Catalog, Family, Task, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, TrainingFailed, UsageError
 from proteus_cli.input_files import CATALOG, MODEL, read_bytes, read_text

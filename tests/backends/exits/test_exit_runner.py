@@ -17,11 +17,11 @@ from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.backends.exits.loading import WithExits
 from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE, EXIT_NOTE, NOTES, HostExitRunner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.conditions.condition import holds
 from proteus_cli.domain.conditions.metrics import Metric
 from proteus_cli.domain.conditions.parser import parse
-from proteus_cli.domain.stages.confidence import margin
+from proteus_cli.domain.stages.cascade import margin
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.store.models.exit_chains import ExitChain, chain_file
 

@@ -10,8 +10,8 @@ from proteus_cli.cli.views.inventory_tables import inventory_tables
 from proteus_cli.cli.views.plan_tables import difference_tables, plan_table
 from proteus_cli.cli.workflows.cluster.hosts import ReachedHost
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.difference import difference
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_changes import difference
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
 
 CPU = Device("cpu0", "cpu-2c", "cpu", "a CPU", 2**34, cores=(0, 1))

@@ -1,7 +1,7 @@
 """What `proteus plan` says of a plan that the time limit has kept from being proven the best."""
 
 from proteus_cli.cli.views.plan_tables import proven
-from proteus_cli.domain.plan.plan import Solver
+from proteus_cli.domain.plan import Solver
 
 
 def test_the_demand_that_may_be_servable_beyond_the_plan_is_named() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 from tiny import CLASSES, INPUTS, looking_up
 
 from proteus_cli.backends.discovery import gpu_devices
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.executor import ProcessExecutor

@@ -17,7 +17,7 @@ from proteus_cli.backends.exits.loading import WithExits
 from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE, EXIT_NOTE, ExitRunner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.backends.tensorrt.cache import stage_name
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.profiling.exits import judged
 from proteus_cli.store.digests import model_digest
 

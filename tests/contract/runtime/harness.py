@@ -21,7 +21,7 @@ from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE, EXIT_NOTE, HostEx
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.backends.tensorrt.chain import ChainPlans
 from proteus_cli.backends.tensorrt.cuda import primary_context
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.stage_forecast import ExitBounds

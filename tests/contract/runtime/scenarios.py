@@ -39,8 +39,8 @@ from proteus_cli.backends.exits.runner import CUT_NOTE, NOTES  # noqa: E402
 from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChain, LoadedStages  # noqa: E402
 from proteus_cli.backends.tensorrt.cuda import primary_context  # noqa: E402
 from proteus_cli.backends.tensorrt.engine import LoadedEngine  # noqa: E402
-from proteus_cli.domain.catalog.catalog import VariantKey  # noqa: E402
-from proteus_cli.domain.profile.profile import Point  # noqa: E402
+from proteus_cli.domain.catalog import VariantKey  # noqa: E402
+from proteus_cli.domain.profile import Point  # noqa: E402
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint  # noqa: E402
 from proteus_cli.domain.stages.stage_forecast import ExitBounds  # noqa: E402
 from proteus_cli.errors import DeviceLost, EngineError, OutOfDeviceMemory  # noqa: E402

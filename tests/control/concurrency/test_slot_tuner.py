@@ -10,7 +10,7 @@ from moving_knee import AimdSlots, Curve, FixedSlots, Ran, curve, poisson, run
 
 from proteus_cli.control.concurrency.slot_tuner import KEPT_WINDOWS, MAX_REMEMBERED, OVERLOADED_PAUSE_S, SlotTuner
 from proteus_cli.control.concurrency.surroundings import surroundings
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 
 WORK_S = 0.01
 

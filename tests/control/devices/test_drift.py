@@ -9,7 +9,7 @@ from builders import make_measured, make_placement, make_plan, make_profile, nea
 
 from proteus_cli.control.devices.drift import BOUNDS, Correction, Drift, Estimate, corrected_profile, rerated
 from proteus_cli.control.devices.slowdown import SlowdownEstimator
-from proteus_cli.domain.profile.profile import Profile, Recorded
+from proteus_cli.domain.profile import Profile, Recorded
 
 LATENCY_S = {1: 0.010, 2: 0.016, 4: 0.028, 8: 0.052}
 RECORDED = Recorded("2026-01-02T03:04:05+00:00", "0" * 64)

@@ -13,7 +13,7 @@ from proteus_cli.control.decision import Drop, Host, Launch
 from proteus_cli.control.devices.stage_slowdown import FRESH
 from proteus_cli.control.dispatch.answer_way import AnswerWay
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import FIRST, FIRST_EXIT_MULTIPLE, MAX_MULTIPLE, MIN_MARGIN, MIN_MULTIPLE

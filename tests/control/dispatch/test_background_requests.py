@@ -9,7 +9,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Request
 
 FIRST = hosted("cpu0", "a", "a-s", latency_s={1: 0.01}, weight=10.0, capacity_qps=100.0, accuracy=0.8)

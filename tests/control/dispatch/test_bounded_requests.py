@@ -24,8 +24,8 @@ from proteus_cli.control.decision import IDLE, Admitted, CascadeRoute, FirstStag
 from proteus_cli.control.dispatch.family import MAX_FREE_TIERS
 from proteus_cli.control.dispatch.fitness import Fitness, Routes
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 from proteus_cli.domain.stages.cascade import PlannedCascade
 

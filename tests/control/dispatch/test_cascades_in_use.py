@@ -18,8 +18,8 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
 
 KNOWN = CascadeProfile(

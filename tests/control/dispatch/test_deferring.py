@@ -32,7 +32,7 @@ from proteus_cli.control.decision import (
     WaitUntil,
 )
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.domain.stages.cascade import PlannedCascade
 

@@ -27,7 +27,7 @@ from proteus_cli.control.decision import (
 from proteus_cli.control.devices.stage_slowdown import FRESH
 from proteus_cli.control.dispatch.fitness import Fitness
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import FIRST, MIN_MARGIN

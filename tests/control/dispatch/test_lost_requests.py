@@ -6,7 +6,7 @@ from builders import hosted, make_placement, make_plan, make_request
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Request
 
 DEVICES = ("cpu0", "cpu1", "cpu2")

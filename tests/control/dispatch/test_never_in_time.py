@@ -13,10 +13,10 @@ from proteus_cli.control.decision import Admitted, Host, Launch, NeverInTime, Ot
 from proteus_cli.control.dispatch.dispatch import RETRY_WITHOUT_CAPACITY_S
 from proteus_cli.control.dispatch.fitness import MAX_KEPT, Fitness
 from proteus_cli.control.policies import Policy, policy_named
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import CascadeProfile
 
 POLICY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)

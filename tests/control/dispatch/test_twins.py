@@ -14,7 +14,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Host, Launch
 from proteus_cli.control.dispatch.twins import CanaryArm, Twins, standing_for_both
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 
 TWINS = Twins("a-l", "a-l@2")

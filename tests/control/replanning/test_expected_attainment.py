@@ -5,7 +5,7 @@ from builders import make_placement, make_plan, near
 from msgspec import UNSET, UnsetType
 
 from proteus_cli.control.replanning.expected_attainment import ExpectedAttainment
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 
 
 def plan_for(qps: float, share: float | UnsetType) -> Plan:

@@ -17,8 +17,8 @@ from proteus_cli.control.replanning.replan_rules import (
 )
 from proteus_cli.control.replanning.replanning import slack_s
 from proteus_cli.domain.demand import Forecast
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.rules import Rules
 
 RULE = ForecastRule()
 

@@ -4,7 +4,7 @@ from builders import controller_hosting, hosted, make_request
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 
 CARRIES_QPS = 100.0
 HOST = hosted(latency_s={1: 0.01, 4: 0.04}, capacity_qps=CARRIES_QPS)

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.rollouts.twinning import Twinning, blended, contracted, expanded
 from proteus_cli.domain.attainment import SloTarget
-from proteus_cli.domain.plan.plan import Placement, Plan
-from proteus_cli.domain.plan.rules import DeviceVariant, Rules
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rules import DeviceVariant, Rules
 from proteus_cli.planning.check import check_plan
 from proteus_cli.planning.planner import Planner
 

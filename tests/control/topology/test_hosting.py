@@ -15,10 +15,10 @@ from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import POLICIES, batcher_named, live_policy_named, policies_named, policy_named
 from proteus_cli.control.topology.hosting import device_memory, hosted_by
 from proteus_cli.domain.attainment import SloTarget
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.profile import Point, VariantProfile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.cluster import Network
+from proteus_cli.domain.profile import Point, VariantProfile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.simulation.timing import BatchTimes
@@ -162,12 +162,6 @@ def test_a_batching_rule_that_does_not_exist_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match="No batching") as caught:
         batcher_named(name)
     assert "static-N" in caught.value.hint
-
-
-def test_the_old_name_of_the_papers_batching_rule_is_refused_with_its_new_name() -> None:
-    with pytest.raises(UsageError, match="No batching `proteus`") as caught:
-        batcher_named("proteus")
-    assert "`proactive`" in caught.value.hint
 
 
 def test_what_a_profile_knows_and_the_catalog_has_no_more_stands_nowhere_by() -> None:

@@ -5,7 +5,7 @@ from builders import hosted, make_measured, make_placement, make_plan
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology.probation import Probation
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 
 LOAD_S = {"a-l": 3.0, "a-m": 2.0, "a-s": 1.0}
 HOSTABLE = [make_measured("a", variant, 0.9, {1: 0.01}, load_s=load_s) for variant, load_s in LOAD_S.items()]
@@ -60,7 +60,7 @@ def test_an_engine_that_works_on_no_other_device_is_broken_on_all() -> None:
     controller = Controller({"a": 1.0}, {"cpu0": 1, "cpu1": 1, "cpu2": 1}, policy_named("proteus"))
     hosts = [hosted(device, "a", "a-l", latency_s={1: 0.01}) for device in ("cpu0", "cpu1")]
     controller.adopt(make_plan(*(make_placement(each.device, *each.key) for each in hosts)), hosts, 0.0)
-    loaded = controller.topology.steps.resident_on
+    loaded = controller.topology.change.resident_on
     assert controller.topology.broken_with("cpu0", LARGE, loaded) == ("cpu0",)
     assert controller.topology.broken_with("cpu0", SMALL, loaded) == ("cpu0", "cpu1", "cpu2")
     assert controller.topology.broken_with("cpu0", SMALL, {"cpu1": (), "cpu2": (SMALL,)}.__getitem__) == ("cpu0",)

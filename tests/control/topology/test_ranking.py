@@ -8,8 +8,8 @@ from builders import controller_hosting, hosted, launched, make_request
 from proteus_cli.control.decision import Host, WaitUntil
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology.ranking import ranked
-from proteus_cli.domain.catalog.family_policy import Preference
-from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.catalog import Preference
+from proteus_cli.domain.cluster import Network
 
 FAST = hosted("cpu0", variant="a-s", accuracy=0.8, latency_s={1: 0.010, 4: 0.020}, capacity_qps=200.0, power_w=9.0)
 SLOW = hosted("cpu1", variant="a-l", accuracy=0.9, latency_s={1: 0.040, 4: 0.060}, capacity_qps=66.0, power_w=1.0)

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from proteus_cli.domain.catalog.catalog import Family, Variant
-from proteus_cli.domain.stages.confidence import margin, output_of
+from proteus_cli.domain.catalog import Family, Variant
+from proteus_cli.domain.stages.cascade import margin, output_of
 
 SCORES = arrays(np.float32, st.tuples(st.integers(1, 5), st.integers(2, 6)), elements=st.floats(-100, 100, width=32))
 

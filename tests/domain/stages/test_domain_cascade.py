@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from builders import make_measured, make_profile
 
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.cascade import MAX_POINTS, CascadePoint, CascadeProfile, accuracy_by_level
 
 A_FIFTH = CascadePoint(0.4, 0.2, 0.94, 0.92, 0.96, sure_accuracy=0.95, unsure_accuracy=0.5, second_accuracy=0.9)

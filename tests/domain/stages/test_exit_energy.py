@@ -6,10 +6,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from proteus_cli.domain.stages.energy import EnergyLimits, RowEnergy
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import StagePace
-from proteus_cli.domain.stages.stage_forecast import ExitBounds, StageForecast
+from proteus_cli.domain.stages.stage_forecast import EnergyLimits, ExitBounds, RowEnergy, StageForecast
 from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
 
 POWER_W = 10.0

@@ -13,9 +13,9 @@ from tiny import INPUTS, Tiny, add_plan, add_profiles, change_json, keep_apart, 
 from proteus_cli import store
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.base import FORMAT
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.engine import BuiltEngine
-from proteus_cli.domain.plan_changes.record import Base, Observation, PlanRecord
+from proteus_cli.domain.plan_record import Base, Observation, PlanRecord
 from proteus_cli.input_files import PROFILE_TABLE, read_text
 from proteus_cli.profiling.csv_files.reading import parse_rows
 from proteus_cli.profiling.measuring.measure import measure_accuracy

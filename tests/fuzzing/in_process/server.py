@@ -17,9 +17,9 @@ from builders import make_catalog, make_family, make_measured, make_placement, m
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named, with_replanning
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.catalog.changes import CatalogContent
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog_changes import CatalogContent
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.profile_store import ProfileStore

@@ -29,7 +29,7 @@ from tiny import mlp
 
 from proteus_cli import __version__
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost, EngineError, ProteusError

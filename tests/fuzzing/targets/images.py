@@ -17,7 +17,7 @@ from fuzzing.targets.target import Target
 from fuzzing.watch import Watch
 from PIL import Image
 
-from proteus_cli.domain.catalog.catalog import ImageInput
+from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip import images
 from proteus_cli.serving.requests.query import drained

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from proteus_cli.cli.views.plan_tables import explanation_tables
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.analysis.conflict import smallest_conflict
 from proteus_cli.planning.analysis.explain import Explanation, explain, largest_multiple
 from proteus_cli.planning.planner import Planner

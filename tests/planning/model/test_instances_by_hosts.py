@@ -8,8 +8,8 @@ import pytest
 import scipy.sparse as sp
 from builders import make_catalog, make_family, make_measured, make_profile
 
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.capacity import capacity_at
+from proteus_cli.domain.capacity import capacity_at
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance, make_instance
 
 CATALOG = make_catalog(make_family("a", {"s": 0.7, "l": 0.9}), make_family("b", {"t": 0.8}))

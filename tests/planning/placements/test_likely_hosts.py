@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from builders import make_catalog, make_family, make_measured, make_profile
 
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import make_instance
 from proteus_cli.planning.placements.host_counts import likely_hosts
 

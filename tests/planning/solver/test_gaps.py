@@ -8,8 +8,8 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_profile
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.plan.plan import Solver
-from proteus_cli.domain.plan.rules import Rules
+from proteus_cli.domain.plan import Solver
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.program import Program, SolverPoint
 from proteus_cli.planning.planner import Planner
 from proteus_cli.planning.solver import lexicographic

@@ -4,8 +4,8 @@ import pytest
 from builders import make_measured, make_profile
 from msgspec.structs import replace
 
-from proteus_cli.domain.catalog.catalog import Family, Variant
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Family, Variant
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
 from proteus_cli.profiling.cascades.options import Option, frontier, options_of, substitute
 

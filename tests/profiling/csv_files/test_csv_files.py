@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.domain.base import LARGEST_BATCH
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.profile.profile import Point, Profile, VariantProfile, reached_over
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.cluster import Network
+from proteus_cli.domain.profile import Point, Profile, VariantProfile, reached_over
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.profiling.csv_files.columns import NEEDED, DeviceKind, ProfileRow
 from proteus_cli.profiling.csv_files.profiles import profiles_from

@@ -13,7 +13,7 @@ from tiny import INPUTS, passing_on, save_eval, save_model, tensor
 
 from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.backends.onnxruntime import OnnxRuntime
-from proteus_cli.domain.catalog.catalog import Family, Variant
+from proteus_cli.domain.catalog import Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.profiling.measuring.measure import confidence_output, measure_accuracy, measure_answers

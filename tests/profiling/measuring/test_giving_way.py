@@ -12,7 +12,7 @@ import pytest
 from builders import near
 
 from proteus_cli.backends.affinity import pinned, usable_cores
-from proteus_cli.domain.profile.profile import Point
+from proteus_cli.domain.profile import Point
 from proteus_cli.profiling.measuring import measure
 from proteus_cli.profiling.measuring.measure import measure_point
 from proteus_cli.profiling.measuring.noise import gives_way, own_waits

@@ -14,7 +14,7 @@ from fake_backend import Clock, FakeBackend
 from tiny import Tiny, device
 
 from proteus_cli.backends.affinity import pinned, usable_cores
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.profiling import sweep
 from proteus_cli.profiling.jobs import measurement_jobs, without_noise
 from proteus_cli.profiling.measuring import cells, measure

@@ -14,10 +14,10 @@ from virtual_loop import VirtualLoop
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
-from proteus_cli.domain.catalog.catalog import VariantKey, VariantsByDevice
+from proteus_cli.domain.catalog import VariantKey, VariantsByDevice
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.record import EngineChange
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.errors import EngineError, NoFeasiblePlan
 from proteus_cli.serving.adaptation.control_loop import HOLD_S, ControlLoop
 from proteus_cli.serving.adaptation.plan_journal import Adopted

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import on_device
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError, HostLost
 from proteus_cli.serving.adaptation.joining import FIRST_PAUSE_S, LOOK_S, TRIES, Joining
 from proteus_cli.serving.adaptation.live_planner import LivePlanner
@@ -283,7 +283,7 @@ def test_variants_stand_by_on_devices_that_join() -> None:
         await asyncio.sleep(JOINED_S)
         await at.world.fleet.deploy(at.world.plan_of({**HERE, "b/cpu0": "good"}))
         await asyncio.sleep(20.0)
-        assert [key.variant for key in at.world.controller.topology.standbys["b/cpu0"]] == ["fast"]
+        assert [key.variant for key in at.world.controller.topology.change.standbys["b/cpu0"]] == ["fast"]
 
     looking(test, has_standbys=True, replans=False)
 

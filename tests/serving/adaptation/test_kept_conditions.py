@@ -13,7 +13,7 @@ from builders import make_catalog, make_family
 from conditioned import Loop, catalog_of, conditions_of
 
 from proteus_cli import store
-from proteus_cli.domain.catalog.catalog import Catalog
+from proteus_cli.domain.catalog import Catalog
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
 from proteus_cli.serving.adaptation.live_conditions import FamilyConditions, LiveConditions

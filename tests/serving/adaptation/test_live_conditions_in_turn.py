@@ -9,8 +9,8 @@ import pytest
 from conditioned import conditions_of
 from virtual_loop import VirtualLoop
 
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.record import EngineChange
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.errors import EngineError, Unprocessable
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_conditions import FamilyConditions, LiveConditions

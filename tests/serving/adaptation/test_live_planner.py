@@ -7,8 +7,8 @@ from typing import Any
 from builders import make_measured, make_placement, make_plan, make_profile, near
 
 from proteus_cli.control.rollouts.twinning import Twinning
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
 
-from proteus_cli.domain.catalog.changes import CatalogContent
+from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.errors import Unprocessable
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.manual_plans import PlanRequirements, require_fitting

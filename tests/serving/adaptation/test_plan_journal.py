@@ -13,7 +13,7 @@ from builders import make_placement, make_plan
 
 from proteus_cli import store
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.plan_changes.record import Base, Observation
+from proteus_cli.domain.plan_record import Base, Observation
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.plan_journal import (
     Adopted,

@@ -12,8 +12,8 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects
 from proteus_cli.control.devices.drift import Correction, Estimate
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.record import EngineChange
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_planner import LivePlanner

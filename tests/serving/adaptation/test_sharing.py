@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 from builders import make_measured, make_placement, make_plan, make_profile, near
 
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore

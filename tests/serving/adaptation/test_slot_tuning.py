@@ -11,7 +11,7 @@ from virtual_loop import VirtualLoop
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.slot_tuning import SlotTuning
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult

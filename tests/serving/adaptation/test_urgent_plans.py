@@ -15,10 +15,10 @@ from virtual_loop import VirtualLoop
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
-from proteus_cli.domain.catalog.catalog import VariantsByDevice
+from proteus_cli.domain.catalog import VariantsByDevice
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.serving.adaptation.control_loop import ControlLoop

@@ -26,8 +26,8 @@ from tiny import INPUTS, mlp
 from proteus_cli import __version__
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.cluster.connection import FIRST_PAUSE_S
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.cluster import FIRST_PAUSE_S
 from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
 from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent import beats as beats_module

@@ -13,7 +13,7 @@ import pytest
 from agents import PATIENCE_S, linked, remote_device, run, running_agent, until
 from tiny import keep_apart, mlp
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.agent import models
 from proteus_cli.serving.agent.models import ModelStore, OfferedModels, half_of_disk

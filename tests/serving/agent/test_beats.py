@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from virtual_loop import VirtualLoop
 
-from proteus_cli.domain.cluster.connection import BEAT_S
+from proteus_cli.domain.cluster import BEAT_S
 from proteus_cli.serving.agent import beats
 from proteus_cli.serving.agent.beats import MEMORY_S, SERVER_SILENT_S, beat
 from proteus_cli.serving.devices.remote.channel import channel as channel_module

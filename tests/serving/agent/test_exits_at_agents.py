@@ -17,7 +17,7 @@ import pytest
 from agents import linked, remote_device, run, running_agent
 from exit_nets import exit_stages, inputs_of
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.serving.devices.executor import Batch, BatchResult

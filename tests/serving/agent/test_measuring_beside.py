@@ -11,7 +11,7 @@ from agents import linked, remote_device, run, running_agent, until
 from msgspec.structs import replace
 from tiny import INPUTS, mlp
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceUnavailable, HostLost
 from proteus_cli.progress import Say
 from proteus_cli.serving.agent.measuring import Measurer

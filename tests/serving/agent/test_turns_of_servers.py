@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny import INPUTS, mlp
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.agent import sharing
 from proteus_cli.serving.agent.measuring import require_measurable

@@ -30,8 +30,8 @@ from proteus_cli.backends.base import Part, Signature, TensorSpec
 from proteus_cli.backends.emulated import STUB, EmulatedEngine
 from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.control.decision import IDLE, Launch
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import EngineError

@@ -20,7 +20,7 @@ from tiny import INPUTS, looking_up, mlp
 from proteus_cli.backends.base import Part
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.onnxruntime import OnnxRuntime
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices import gpu as gpu_module
 from proteus_cli.serving.devices.cpu import CpuExecutor

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from gpu_in_python import FLOAT, LETHAL, MAX_ROWS, POISON, SIGNATURE, WITHIN_S, FakeContext, FakeEngine
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError
 from proteus_cli.serving.devices import gpu
 from proteus_cli.serving.devices.executor import Batch, BatchResult

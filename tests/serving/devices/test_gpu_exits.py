@@ -13,7 +13,7 @@ from gpu_in_python import EXITS, FLOAT, LETHAL, MAX_ROWS, POISON, WITHIN_S, Fake
 
 from proteus_cli.backends.tensorrt import chain
 from proteus_cli.backends.tensorrt.chain import ChainPlans
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.conditions.parser import parse
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds

@@ -7,7 +7,7 @@ import pytest
 from agents import run, running_agent, until
 from tiny import mlp
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.devices.hardware import LocalHardware, cluster_devices, process_specs
 from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, GpuSpec

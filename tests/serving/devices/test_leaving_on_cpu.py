@@ -10,7 +10,7 @@ import numpy as np
 from exit_nets import CPU, exit_stages, inputs_of, loaded
 
 from proteus_cli.backends.onnxruntime import OnnxRuntime
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.serving.devices.cpu import CpuEngine, CpuExecutor

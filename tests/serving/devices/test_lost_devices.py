@@ -18,9 +18,9 @@ from tiny import INPUTS, mlp
 from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.onnxruntime import OnnxRuntime
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import BackendInfo
+from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread

@@ -10,7 +10,7 @@ import pytest
 
 from proteus_cli.backends.affinity import NICE
 from proteus_cli.backends.emulated import STUB
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.devices import threaded
 from proteus_cli.serving.devices.process import messages
 from proteus_cli.serving.devices.process.commanding import CommandingExecutor, SentCommand

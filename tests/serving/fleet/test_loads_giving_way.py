@@ -9,8 +9,8 @@ from builders import make_measured
 from failing import LOAD_S, VARIANTS, World, played
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.control.topology.warming import ASK_S
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.control.topology.topology import ASK_S
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE, LOOK_S, SharedLook
 
 GOOD, FAST, BETTER = VariantKey("f", "good"), VariantKey("f", "fast"), VariantKey("f", "better")

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from tiny import keep_apart, mlp
 
 from proteus_cli import store
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import EngineError
 from proteus_cli.serving.fleet import model_files
 from proteus_cli.serving.fleet.model_files import ModelFiles

@@ -7,7 +7,7 @@ import pytest
 from failing import LOAD_S, FailingExecutor, World, answers, played
 
 from proteus_cli.control.devices.breaker import BreakerState
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError, ModelOnItsWay
 from proteus_cli.serving.devices.executor import settle

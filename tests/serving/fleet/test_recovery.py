@@ -19,9 +19,9 @@ from proteus_cli.control.devices.breaker import (
     BreakerState,
 )
 from proteus_cli.control.replanning.replan_rules import ForecastRule
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages, host_of
-from proteus_cli.domain.profile.succession import without_variants
+from proteus_cli.domain.profile_changes import without_variants
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BuildCancelled, DeviceLost, EngineError, EngineFailed, HostLost, NotReady
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult

@@ -13,7 +13,7 @@ from proteus_cli.arrays import Ints
 from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import IDLE, Decision, Delegate, Launch, WaitUntil
 from proteus_cli.control.devices.breaker import LONGEST_TURN_S, hang_timeout_s
-from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds

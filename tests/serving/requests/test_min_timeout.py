@@ -11,7 +11,7 @@ from one_device import FLOAT, SLO_S, SLOW_S, World, run
 from reading import at_once
 from tritonclient.grpc import service_pb2
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import BadRequest, BoundsUnmet, DeadlineExceeded, Overloaded, RequestError
 from proteus_cli.serving.grpc.inference import GrpcCodec

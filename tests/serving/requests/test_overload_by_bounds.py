@@ -6,7 +6,7 @@ import pytest
 from builders import make_placement
 from two_stages import PLAN, TwoStages, plan_of, run
 
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Bounds
 from proteus_cli.errors import Overloaded
 from proteus_cli.serving.requests.query import RequestOptions

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from one_device import AT_ONCE_S, FLOAT, SLO_S, World, outputs, run
 
-from proteus_cli.domain.cluster.network import Network
+from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, DeadlineExceeded, EngineError, EngineFailed, Overloaded
 from proteus_cli.serving.devices.executor import BatchResult

@@ -15,7 +15,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.rollouts.guard import Guard
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import AskedVersion, Bounds
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
 from proteus_cli.domain.rollouts.status import StepCounts

@@ -6,7 +6,7 @@ from builders import controller_hosting, hosted, make_cascade, make_placement, m
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import policy_named
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.serving.telemetry.stages import ExitsStatus, cascades_of, exits_of, kept_fracs
 

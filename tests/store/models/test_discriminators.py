@@ -16,9 +16,9 @@ from tiny import CLASSES, INPUTS, Tiny, make_workspace, mlp, save_model, tensor
 from proteus_cli.backends.exits.loading import WithExits
 from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE
 from proteus_cli.backends.onnxruntime import OnnxRuntime
-from proteus_cli.domain.catalog.catalog import ImageInput
+from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.stages.confidence import DISCRIMINATOR_OUTPUT
+from proteus_cli.domain.stages.cascade import DISCRIMINATOR_OUTPUT
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.models.exit_chains import ExitChain, chain_file
 from proteus_cli.store.models.prepared_models import Preparation, prepared, prepared_digest

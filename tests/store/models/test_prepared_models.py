@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from tiny import keep_apart, tensor
 
-from proteus_cli.domain.catalog.catalog import ImageInput
+from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import ArtefactError, BackendUnavailable
 from proteus_cli.input_files import FileKind
 from proteus_cli.store import model_digest

@@ -11,10 +11,10 @@ from builders import make_profile
 from tiny import Tiny
 from virtual_loop import VirtualLoop
 
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.concurrency.knee import ScatterSample, fit_knee
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.studies.concurrency import ConcurrencyResult, StudiedWay, concluded
+from proteus_cli.domain.knee import ScatterSample, fit_knee
+from proteus_cli.domain.study_results import ConcurrencyResult, StudiedWay, concluded
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.store import write_json

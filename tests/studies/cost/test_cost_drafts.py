@@ -9,10 +9,10 @@ import pytest
 from builders import MADE_BY, make_sharing_cost
 from tiny import Tiny
 
-from proteus_cli.domain.plan.rules import Rules
-from proteus_cli.domain.profile.interference import Interference, MeasuredVariant
-from proteus_cli.domain.studies.cost import CostConclusion, FleetCost
-from proteus_cli.domain.studies.study import Study
+from proteus_cli.domain.interference import Interference, MeasuredVariant
+from proteus_cli.domain.rules import Rules
+from proteus_cli.domain.study import Study
+from proteus_cli.domain.study_results import CostConclusion, FleetCost
 from proteus_cli.errors import EngineError
 from proteus_cli.reporting.studies.cost import section
 from proteus_cli.store.sharing import sharing_digest, write_sharing

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.study.drift import DriftingDevice, long_peak_qps
 from benchmarks.study.peak import OneServer
-from proteus_cli.domain.studies.peak import NARROW, Peak, PeakRules, Stretch
+from proteus_cli.domain.study_results import NARROW, Peak, PeakRules, Stretch
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.peak.fit import crossing, student_t
 from proteus_cli.studies.peak.measuring import fitted, measured_peak

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 from tiny import Tiny
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.studies.sharing import opening
 from proteus_cli.studies.sharing.cells import BatchSizes

@@ -7,8 +7,8 @@ import msgspec
 import numpy as np
 import pytest
 
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.studies.sharing import Served, SharingMember, SharingResult
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.study_results import Served, SharingMember, SharingResult
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.sharing.bench.slices import Ran, Work, Workload
 from proteus_cli.studies.sharing.cells import SharingCell

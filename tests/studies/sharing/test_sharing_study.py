@@ -10,8 +10,8 @@ from studies.test_study_page import _Tags
 from studies.test_study_runs import studied
 from tiny import Tiny
 
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.interference import (
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.interference import (
     CostPoint,
     Interference,
     MeasuredVariant,
@@ -20,8 +20,8 @@ from proteus_cli.domain.profile.interference import (
     VariantName,
     Where,
 )
-from proteus_cli.domain.studies.sharing import Served, SharingConclusion, SharingMember, SharingResult
-from proteus_cli.domain.studies.study import Cell, Study
+from proteus_cli.domain.study import Cell, Study
+from proteus_cli.domain.study_results import Served, SharingConclusion, SharingMember, SharingResult
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.reporting.studies.page import page
 from proteus_cli.reporting.studies.sharing import section

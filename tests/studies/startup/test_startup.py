@@ -9,7 +9,7 @@ import pytest
 from tiny import Tiny
 
 from proteus_cli.backends.discovery import discover
-from proteus_cli.domain.studies.startup import ProcessStart, Startup, median_ranks, starts_of
+from proteus_cli.domain.study_results import ProcessStart, Startup, median_ranks, starts_of
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.studies.draft import JobTurn, StudyDraft

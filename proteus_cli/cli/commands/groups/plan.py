@@ -16,9 +16,9 @@ from proteus_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from proteus_cli.domain.plan.plan import Plan
-    from proteus_cli.domain.plan.rules import Rules
-    from proteus_cli.domain.profile.profile import Profile
+    from proteus_cli.domain.plan import Plan
+    from proteus_cli.domain.profile import Profile
+    from proteus_cli.domain.rules import Rules
     from proteus_cli.planning.planner import Planner
     from proteus_cli.store import Workspace
 
@@ -113,7 +113,7 @@ def diff(
 ) -> None:
     """Show what changes from plan A to plan B: what each device keeps, loads and unloads, and its rates."""
     from proteus_cli.cli.views.plan_tables import difference_lines, difference_tables
-    from proteus_cli.domain.plan_changes.difference import difference
+    from proteus_cli.domain.plan_changes import difference
     from proteus_cli.store import Workspace
 
     workspace = Workspace(workspace_dir)
@@ -123,7 +123,7 @@ def diff(
 
 
 def _say_what_is_live(profiles: "Mapping[str, Profile]") -> None:
-    from proteus_cli.domain.profile.accuracies import live_accuracies
+    from proteus_cli.domain.profile_changes import live_accuracies
     from proteus_cli.units import counted, format_percent
 
     for key, live in sorted(live_accuracies(profiles.values()).items()):
@@ -186,7 +186,7 @@ def _planner(
 
 def _warn_of_what_is_left_out(planner: "Planner") -> None:
     from proteus_cli.cli.command_line.plan_rules import unknown_amounts, unknown_devices
-    from proteus_cli.domain.catalog.catalog import VariantKey
+    from proteus_cli.domain.catalog import VariantKey
     from proteus_cli.domain.fleet import origins
 
     distinct = {id(profile.variants): profile for profile in planner.profiles.values()}

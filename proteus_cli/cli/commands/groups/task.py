@@ -39,7 +39,7 @@ def add(
     """
     from proteus_cli.cli.views.task_lines import added_lines, added_table
     from proteus_cli.cli.workflows.training import opened_cpu
-    from proteus_cli.domain.catalog.family_policy import FamilyPolicy
+    from proteus_cli.domain.catalog import FamilyPolicy
     from proteus_cli.store import Workspace
     from proteus_cli.variants.training.adding import add_task, new_family, read_place
     from proteus_cli.variants.training.ladder import chosen

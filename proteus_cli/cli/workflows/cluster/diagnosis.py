@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from proteus_cli import __version__
 from proteus_cli.cli.workflows.cluster.hosts import ReachedHost, agents_of, reached_at
 from proteus_cli.cli.workflows.diagnosis import Finding, printable_finding
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ProteusError
 from proteus_cli.input_files import looking
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress

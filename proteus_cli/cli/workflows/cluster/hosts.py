@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.cli import console
-from proteus_cli.domain.cluster.hosts import split_address
+from proteus_cli.domain.cluster import split_address
 from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.cluster.kubernetes import KubernetesService

@@ -9,9 +9,9 @@ import msgspec
 
 from proteus_cli.cli import console
 from proteus_cli.cli.workflows.cluster.hosts import agents_of
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceUnavailable, HostLost, UsageError
 from proteus_cli.serving.agent.measuring import ALL
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress

@@ -16,11 +16,11 @@ from proteus_cli.cli.workflows.deployment.starting_plan import starting_plan
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans, base_of
 from proteus_cli.control.policies import Policy, batcher_named, live_policy_named, with_replanning
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.catalog.changes import CatalogContent
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.record import Base
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog_changes import CatalogContent
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_record import Base
+from proteus_cli.domain.profile import Profile
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings

@@ -9,10 +9,10 @@ from proteus_cli.cli.command_line.memory import limits_of_host
 from proteus_cli.cli.workflows.cluster.measuring import measurable_in
 from proteus_cli.cli.workflows.deployment.measuring import firsts_of_alike, options_of_agent
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import on_device
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.devices.remote.measuring import measured_by_agent
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession

@@ -11,9 +11,9 @@ import msgspec
 from proteus_cli.cli.workflows.deployment.measuring import measure_missing
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.cli.workflows.live_replay import server_at
-from proteus_cli.domain.catalog.catalog import Catalog, Family, Variant, VariantKey
-from proteus_cli.domain.catalog.changes import CatalogChange, CatalogContent, Digests, Succession, changes
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.catalog_changes import CatalogChange, CatalogContent, Digests, Succession, changes
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ProteusError
 from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices, Measurements

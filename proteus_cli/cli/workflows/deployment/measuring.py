@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from proteus_cli.cli.workflows.cluster.measuring import measurable_in
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.profile.succession import with_missing
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile_changes import with_missing
 from proteus_cli.errors import ProteusError
 from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices

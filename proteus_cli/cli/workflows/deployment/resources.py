@@ -8,11 +8,11 @@ import msgspec
 
 from proteus_cli.backends.discovery import discover
 from proteus_cli.control.topology.hosting import measured_for
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import fleet_of, ids_by_type
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace

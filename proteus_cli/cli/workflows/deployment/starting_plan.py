@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.cli.workflows.deployment.resources import Emulation, Resources, on_fleet, resources_for
-from proteus_cli.domain.catalog.catalog import name_in_catalog
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.record import Base, Origin
+from proteus_cli.domain.catalog import name_in_catalog
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_record import Base, Origin
 from proteus_cli.errors import ArtefactError, DeviceUnavailable
 from proteus_cli.serving.adaptation.plan_journal import claim, left_behind, records
 from proteus_cli.store import Workspace

@@ -9,9 +9,9 @@ and told: all that is lost is what `proteus profile` measures anew.
 import logging
 from collections.abc import Mapping, Sequence
 
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.capacity import capacity
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.capacity import capacity
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.profiling.cascades.pairs import StageAnswers, cascades_of

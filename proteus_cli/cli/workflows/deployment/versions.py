@@ -22,9 +22,9 @@ from proteus_cli.cli.workflows.deployment.naming_intents import (
     with_variant_of,
 )
 from proteus_cli.cli.workflows.deployment.version_answers import cascades_with, keep_answers, use_answers
-from proteus_cli.domain.catalog.catalog import Variant, VariantKey
-from proteus_cli.domain.catalog.changes import CatalogContent
-from proteus_cli.domain.profile.profile import Profile, VariantProfile
+from proteus_cli.domain.catalog import Variant, VariantKey
+from proteus_cli.domain.catalog_changes import CatalogContent
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices

@@ -7,19 +7,20 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.cli.workflows.deployment.resources import Emulation, Resources, on_fleet
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
-from proteus_cli.domain.plan.catalog_rules import (
+from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_record import Base
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile_changes import in_catalog_names, in_server_names, written_over
+from proteus_cli.domain.rules import (
+    DeviceVariant,
     FamilyLimit,
+    Rules,
     family_limits,
     with_catalog,
     with_families_of,
     with_variants_of,
 )
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan.rules import DeviceVariant, Rules
-from proteus_cli.domain.plan_changes.record import Base
-from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.profile.succession import in_catalog_names, in_server_names, written_over
 from proteus_cli.errors import printable
 from proteus_cli.planning.from_workspace import DeferredPlanner, PlannerSettings, deferred_planner
 from proteus_cli.store import Workspace, write_json

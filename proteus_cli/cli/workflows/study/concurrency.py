@@ -1,6 +1,6 @@
 """The question of `proteus study concurrency`, of what stands on the command line."""
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.store import Workspace
 from proteus_cli.studies.concurrency.drafting import ConcurrencyQuestion, best_of_families
 

@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 from proteus_cli.backends.discovery import discover, select
 from proteus_cli.cli import console
-from proteus_cli.domain.catalog.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.profiling.measuring.noise import NOISE_FRAC, waiting_now
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace

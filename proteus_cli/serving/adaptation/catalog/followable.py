@@ -5,9 +5,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.catalog.catalog import Family, VariantKey
-from proteus_cli.domain.catalog.changes import CatalogContent, Succession
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import Family, VariantKey
+from proteus_cli.domain.catalog_changes import CatalogContent, Succession
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, Conflict
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
 from proteus_cli.serving.devices.hardware import Hardware

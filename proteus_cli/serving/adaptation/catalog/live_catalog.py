@@ -4,7 +4,7 @@ Theory of operation
 ===================
 
 SIGHUP, ``POST /v2/proteus/catalog`` and ``--watch`` have the catalog read. What is read is compared with what is
-served (`domain/catalog/changes.py`): a model that has changed is another variant, with its version behind its name. A
+served (`domain/catalog_changes.py`): a model that has changed is another variant, with its version behind its name. A
 catalog that is wrong, or that cannot be followed, changes nothing, and the answer says why.
 
 Variants that no profile knows are measured first, in a process that runs only where the devices leave it time. Then
@@ -25,11 +25,11 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 
 from proteus_cli.control.topology.hosting import device_memory
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.catalog.changes import CatalogChange, CatalogContent, Succession, in_words, succession
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import VariantProfile
-from proteus_cli.domain.profile.succession import has_news, succeeding_profile, with_variant
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog_changes import CatalogChange, CatalogContent, Succession, in_words, succession
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import VariantProfile
+from proteus_cli.domain.profile_changes import has_news, succeeding_profile, with_variant
 from proteus_cli.errors import Conflict, NotReady, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.followable import ReadCatalog, read_possible, require_successors
 from proteus_cli.serving.adaptation.catalog.measuring import CatalogMeasuring
@@ -320,7 +320,7 @@ class LiveCatalog:
     def keep(self, keys: Collection[VariantKey]) -> None:
         """Keep these variants alone loaded, where there is memory, of those that the catalog has no more."""
         self._retiring.kept = frozenset(keys)
-        self._plane.controller.topology.pin_standbys(keys)
+        self._plane.controller.topology.change.pinned = frozenset(keys)
         self._use_memory()
 
     def _add_models(self, models: Mapping[VariantKey, Path]) -> None:
@@ -330,7 +330,8 @@ class LiveCatalog:
 
     def _use_memory(self) -> None:
         controller, keys = self._plane.controller, self._served.catalog.keys
-        known, limits = keys | self._retiring.held.keys() | self._retiring.kept, controller.topology.memory_limits
+        known = keys | self._retiring.held.keys() | self._retiring.kept
+        limits = {device: each.memory_bytes for device, each in controller.topology.change.memory.items()}
         memory = device_memory(limits, self._profiles, controller.slo_targets, controller.plan.rules, known)
         placeable = {device: each.placing_only(keys) for device, each in memory.items()}
         self._plane.fleet.apply(controller.topology.use_memory(placeable))

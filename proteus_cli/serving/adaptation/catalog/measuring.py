@@ -3,8 +3,8 @@
 import asyncio
 import logging
 
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, MeasurableDevices, Measurements
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.devices.hardware import Hardware

@@ -3,9 +3,9 @@
 import logging
 from collections.abc import Mapping
 
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.catalog.changes import CatalogContent, Succession
-from proteus_cli.domain.profile.succession import without_variants
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog_changes import CatalogContent, Succession
+from proteus_cli.domain.profile_changes import without_variants
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.logs import fields
@@ -72,7 +72,7 @@ class Retiring:
         fleet, controller = self._plane.fleet, self._plane.controller
         there = {placement.key for placement in controller.placements}
         for device in fleet.workers:
-            there |= fleet.loader.loaded(device) | controller.topology.steps.resident_on(device)
+            there |= fleet.loader.loaded(device) | controller.topology.change.resident_on(device)
         gone = self.variants.keys() - there - self.kept
         if not gone:
             return

@@ -2,13 +2,13 @@
 
 from dataclasses import dataclass
 
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.catalog.changes import CatalogContent
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog_changes import CatalogContent
 
 
 @dataclass(slots=True)
 class ServedCatalog:
-    """Names of variants may have versions (`domain/catalog/changes.py`). `LiveCatalog` replaces the ``content``."""
+    """Names of variants may have versions (`domain/catalog_changes.py`). `LiveCatalog` replaces the ``content``."""
 
     content: CatalogContent
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, Self
 
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.catalog.changes import CatalogContent, Succession
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog_changes import CatalogContent, Succession
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 from proteus_cli.progress import Say
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 

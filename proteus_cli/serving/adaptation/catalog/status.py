@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from proteus_cli.domain.catalog.catalog import Catalog
-from proteus_cli.domain.catalog.changes import CatalogChange, Digests
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.catalog_changes import CatalogChange, Digests
 
 State = Literal["served", "measuring", "failed"]
 

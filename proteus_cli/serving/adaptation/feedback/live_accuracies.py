@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import LiveAccuracyRecord
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import LiveAccuracyRecord
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.feedback.documents import FamilyFeedback, VariantFeedback

@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from proteus_cli.domain.base import Fraction
-from proteus_cli.domain.catalog.catalog import VERSION_MARK, VariantKey, is_name
+from proteus_cli.domain.catalog import VERSION_MARK, VariantKey, is_name
 from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, guard_text, parse_guard
 from proteus_cli.domain.rollouts.specification import (
     DEFAULT_CANARY,

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import msgspec
 
 from proteus_cli.control.rollouts.version_rollout import Step, VersionRollout
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.rollouts.source import Candidate

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from proteus_cli.domain.catalog.catalog import Variant, VariantKey
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.catalog import Variant, VariantKey
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
 

@@ -5,9 +5,9 @@ from collections.abc import Collection, Mapping
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.rollouts.twinning import PriceOf, Twinning, contracted, expanded, replaced
 from proteus_cli.domain.attainment import SloTarget
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.rollouts.running import Running
 

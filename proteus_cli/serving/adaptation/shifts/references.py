@@ -7,8 +7,8 @@ import numpy as np
 
 from proteus_cli.arrays import Floats
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.adaptation.shifts.summaries import RowSummary
 from proteus_cli.store import Workspace
 from proteus_cli.store.answers import read_answers

@@ -11,7 +11,7 @@ from proteus_cli.arrays import Floats
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.shift import MIN_REFERENCE_ROWS, ShiftWatch
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.profile_store import ProfileStore

@@ -11,7 +11,7 @@ from multiprocessing.connection import Connection
 
 from proteus_cli.backends.affinity import give_way
 from proteus_cli.domain.device import NONE_OUT
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.serving.adaptation.solver.jobs import END_EARLY, Replanner, Solve, SolverJob, Use, WarmUp

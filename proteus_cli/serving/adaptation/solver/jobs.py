@@ -4,10 +4,10 @@ import signal
 from dataclasses import dataclass
 from typing import Protocol
 
-from proteus_cli.domain.catalog.catalog import VariantsByDevice
+from proteus_cli.domain.catalog import VariantsByDevice
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 
 END_EARLY = signal.SIGUSR1
 """Sent to the process while it solves: the result is to be the best plan that it has found so far."""

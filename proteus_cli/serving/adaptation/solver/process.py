@@ -12,8 +12,8 @@ from multiprocessing.connection import Pipe
 
 from proteus_cli.control.devices.breaker import Breaker, BreakerEvent
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
-from proteus_cli.domain.catalog.catalog import VariantsByDevice
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.catalog import VariantsByDevice
+from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.serving.adaptation.solver.jobs import (
     END_EARLY,

@@ -19,7 +19,7 @@ from proteus_cli.backends import emulated
 from proteus_cli.backends.affinity import pin_this_thread
 from proteus_cli.backends.base import BuildContext
 from proteus_cli.backends.registry import open_backend
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError
 from proteus_cli.serving.child_process import depend_on_parent
 from proteus_cli.serving.devices.builds import log_build

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from pathlib import Path
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.executor import ExecutorBase, OnLost, settle
 from proteus_cli.serving.devices.process import messages

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.devices.executor import Executor
 from proteus_cli.serving.devices.process import messages
 from proteus_cli.serving.devices.process.layout import BatchLayout

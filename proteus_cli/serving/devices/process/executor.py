@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, EngineError
 from proteus_cli.serving.child_process import LIMITS_HINT, start_process
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, LeavingCallback, OnLost

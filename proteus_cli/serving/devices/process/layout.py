@@ -8,7 +8,7 @@ import numpy as np
 
 from proteus_cli.backends.base import OutputArrays, Part, Signature, gather
 from proteus_cli.buffers import Buffer
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.serving.devices.executor import Batch, LeavingCallback
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer, offsets

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import (
     ArtefactError,

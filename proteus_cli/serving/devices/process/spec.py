@@ -6,7 +6,7 @@ import msgspec
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.profile import Profile
 
 
 class CpuSpec(msgspec.Struct, frozen=True, tag=True):

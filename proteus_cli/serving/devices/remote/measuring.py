@@ -7,9 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from proteus_cli.domain.catalog.catalog import Family, VariantKey, is_name
-from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.profile.profile import Profile, reached_over
+from proteus_cli.domain.catalog import Family, VariantKey, is_name
+from proteus_cli.domain.cluster import Network
+from proteus_cli.domain.profile import Profile, reached_over
 from proteus_cli.errors import ArtefactError, HostLost
 from proteus_cli.input_files import decoded
 from proteus_cli.progress import Say

@@ -9,7 +9,7 @@ from functools import partial
 
 import msgspec
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.requests.answers.classes import classes_of
 from proteus_cli.serving.requests.in_flight import Answered, Result, ResultCallback
 from proteus_cli.serving.requests.query import Query

@@ -14,7 +14,7 @@ import msgspec
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.buffers import Buffer
-from proteus_cli.domain.catalog.catalog import ImageInput
+from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.domain.request import AskedVersion
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip import tensors as oip

@@ -11,7 +11,7 @@ from proteus_cli.arrays import Ints
 from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.base import Count, Fraction
-from proteus_cli.domain.catalog.family_policy import Preference
+from proteus_cli.domain.catalog import Preference
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.telemetry.cold_variants import cold_on
@@ -131,7 +131,7 @@ def make_snapshot(
     ``p99_s`` and ``recent`` are of the families, in their order; the latter has the requests that have ended in the
     last 15 minutes, and how many of them were SLO violations.
     """
-    controller, fleet, standbys = plane.controller, plane.fleet, plane.controller.topology.standbys
+    controller, fleet, standbys = plane.controller, plane.fleet, plane.controller.topology.change.standbys
     rates, loads = counters.family_rates(before).tolist(), counters.device_loads(before).tolist()
     labels = fleet.loader.labels
     hosted: dict[str, list[str]] = {}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.telemetry.metrics.exposition import Exposition, counter, gauge
 
 _LABELS = ("family", "variant", "answers")

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.devices.process.messages import SentError
 from proteus_cli.studies.sharing.bench.slices import Ran, Workload

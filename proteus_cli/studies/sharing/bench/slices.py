@@ -6,7 +6,7 @@ from itertools import count, islice
 
 import msgspec
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 
 MAX_BATCHES = 20_000
 """Of a workload in a slice: what comes after is not run, so that an answer fits in memory."""

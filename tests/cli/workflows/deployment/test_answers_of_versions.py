@@ -17,8 +17,8 @@ from proteus_cli.cli.workflows.deployment import versions as versions_module
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
 from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.adaptation.shifts.references import References

@@ -14,11 +14,11 @@ from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, d
 from proteus_cli.cli.workflows.deployment.joining import WorkspaceProfiles
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
-from proteus_cli.domain.catalog.catalog import Family, VariantKey
+from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.plan_changes.record import Observation
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.plan_record import Observation
+from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanJournal
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.cluster.hosts_file import HostsFile

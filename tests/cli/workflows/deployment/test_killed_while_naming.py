@@ -17,8 +17,8 @@ from proteus_cli.cli.workflows.deployment.deployment import deployment_of
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
 from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.store import write_json
 

@@ -13,9 +13,9 @@ from tiny import SHAPES, Tiny, add_profiles, make_workspace, mlp
 
 from proteus_cli.cli.workflows.deployment import measuring as measuring_module
 from proteus_cli.cli.workflows.deployment.measuring import measure_missing
-from proteus_cli.domain.catalog.catalog import Family
-from proteus_cli.domain.cluster.network import Network
-from proteus_cli.domain.profile.profile import Profile, VariantProfile, reached_over
+from proteus_cli.domain.catalog import Family
+from proteus_cli.domain.cluster import Network
+from proteus_cli.domain.profile import Profile, VariantProfile, reached_over
 from proteus_cli.errors import EngineError, HostLost
 from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions

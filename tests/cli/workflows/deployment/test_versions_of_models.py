@@ -19,8 +19,8 @@ from proteus_cli.cli.workflows.deployment import measuring as measuring_module
 from proteus_cli.cli.workflows.deployment import versions as versions_module
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices
 from proteus_cli.store import Workspace, model_digest

@@ -14,8 +14,8 @@ from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, 
 from proteus_cli.cli.workflows.deployment.resources import Emulation
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.catalog.changes import succession
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.catalog_changes import succession
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices

@@ -7,7 +7,7 @@ from failing import World
 from following import GONE_S, PLANNED_S, SETTLED_S, Followed, followed
 
 from proteus_cli.control.devices.breaker import BreakerState
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import Conflict, EngineError
 from proteus_cli.serving.adaptation.control_loop import HOLD_S
 

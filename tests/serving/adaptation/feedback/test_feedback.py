@@ -12,10 +12,10 @@ import pytest
 from builders import hosted, make_cascade, make_measured, make_plan, make_profile
 
 from proteus_cli.control.decision import Effects
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import Profile
-from proteus_cli.domain.profile.succession import without_variants
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.profile_changes import without_variants
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError, BadRequest, BodyTooLarge, Conflict
 from proteus_cli.serving.adaptation.feedback.documents import MAX_ITEMS, MAX_PROBLEMS

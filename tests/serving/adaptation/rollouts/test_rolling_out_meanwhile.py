@@ -14,9 +14,9 @@ from rolling import NEW, STEPPED_S, Rolled, rolled
 from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.control.rollouts import version_rollout
 from proteus_cli.control.rollouts.guard import Arm
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.plan.plan import Plan
-from proteus_cli.domain.profile.profile import VariantProfile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.errors import ArtefactError, Conflict
 from proteus_cli.serving import lifecycle
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements

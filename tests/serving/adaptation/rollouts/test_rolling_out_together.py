@@ -8,7 +8,7 @@ from following import GONE_S, PLANNED_S
 from rolling import NEW, STEPPED_S, Rolled, rolled
 
 from proteus_cli.control.rollouts.guard import Arm
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import Conflict
 from proteus_cli.serving.adaptation.rollouts.running import QUIET_S
 from proteus_cli.serving.measuring_time import WAITS

@@ -15,8 +15,8 @@ from tiny import SHAPES, TinyFamily, make_workspace, save_eval
 
 from proteus_cli.arrays import Floats
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.profile import Profile
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.profile_store import ProfileStore

@@ -20,10 +20,10 @@ from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.affinity import CAN_GIVE_WAY
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
-from proteus_cli.domain.catalog.catalog import VariantsByDevice
+from proteus_cli.domain.catalog import VariantsByDevice
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import Outages
-from proteus_cli.domain.plan.plan import Plan
+from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.serving.adaptation.solver import process as solver_process

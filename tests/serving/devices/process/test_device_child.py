@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.child import DeviceProcess
 from proteus_cli.serving.devices.process.layout import BatchLayout

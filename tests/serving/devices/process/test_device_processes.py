@@ -33,7 +33,7 @@ from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.backends.onnxruntime import OnnxRuntime
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds

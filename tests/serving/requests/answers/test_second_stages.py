@@ -13,7 +13,7 @@ from two_stages import SURE, UNSURE, TwoStages, plan_of, run
 from proteus_cli.backends.base import OutputArrays, Signature, TensorSpec
 from proteus_cli.control.decision import FirstStage
 from proteus_cli.control.devices.breaker import BreakerEvent
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Outcome, Request
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.devices.executor import BatchResult

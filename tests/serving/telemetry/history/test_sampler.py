@@ -14,7 +14,7 @@ from one_device import World, run
 from proteus_cli.control.devices.breaker import Breaker
 from proteus_cli.control.devices.breaker import BreakerEvent as Device
 from proteus_cli.domain.attainment import Attainment
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange

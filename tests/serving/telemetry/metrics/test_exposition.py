@@ -19,7 +19,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import FailedLoad
 from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.control.policies import live_policy_named
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, EngineError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop

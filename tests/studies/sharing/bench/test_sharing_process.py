@@ -11,7 +11,7 @@ import pytest
 from tiny import Tiny
 
 from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.process.channel import Channel

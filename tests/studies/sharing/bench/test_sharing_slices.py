@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from builders import make_measured, make_profile
 
-from proteus_cli.domain.catalog.catalog import VariantKey
-from proteus_cli.domain.profile.interference import SharingModel
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.interference import SharingModel
 from proteus_cli.studies.sharing.bench.emulated import EmulatedBench
 from proteus_cli.studies.sharing.bench.slices import (
     MAX_BATCHES,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import HostLost
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, ExecutorBase
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
-from proteus_cli.domain.cluster.connection import ConnectionPauses
+from proteus_cli.domain.cluster import ConnectionPauses
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable, HostLost
 from proteus_cli.serving.devices.executor import Executor, OnLost

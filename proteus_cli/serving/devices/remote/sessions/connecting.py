@@ -5,7 +5,7 @@ import ssl
 import time
 
 from proteus_cli import __version__
-from proteus_cli.domain.cluster.connection import CONNECT_S
+from proteus_cli.domain.cluster import CONNECT_S
 from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.devices.executor import settle
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress

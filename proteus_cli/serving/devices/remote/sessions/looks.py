@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from proteus_cli.domain.cluster.connection import BEAT_S
+from proteus_cli.domain.cluster import BEAT_S
 
 GROUP = 25
 """Hosts that are looked at in one turn: to read what they send takes half a millisecond."""

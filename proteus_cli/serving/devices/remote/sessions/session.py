@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.domain.catalog.catalog import Family
+from proteus_cli.domain.catalog import Family
 from proteus_cli.errors import HostLost
 from proteus_cli.serving.devices.executor import OnLost, settle
 from proteus_cli.serving.devices.process.spec import EmulatedSpec

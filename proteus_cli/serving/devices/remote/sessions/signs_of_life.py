@@ -3,7 +3,7 @@
 import time
 from typing import TYPE_CHECKING
 
-from proteus_cli.domain.cluster.connection import BEAT_S, MAX_SILENT
+from proteus_cli.domain.cluster import BEAT_S, MAX_SILENT
 from proteus_cli.serving.devices.remote.channel.messages import Ping
 
 if TYPE_CHECKING:

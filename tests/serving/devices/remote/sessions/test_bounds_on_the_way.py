@@ -13,7 +13,7 @@ import pytest
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.buffers import Buffer
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 from virtual_loop import VirtualLoop
 
-from proteus_cli.domain.cluster.connection import BEAT_S
+from proteus_cli.domain.cluster import BEAT_S
 from proteus_cli.serving.devices.remote.sessions.looks import GROUP, PING_BEATS, Looks
 
 

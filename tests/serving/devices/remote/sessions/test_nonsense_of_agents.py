@@ -12,7 +12,7 @@ import pytest
 from agents import CPU, PATIENCE_S, run, until
 from tiny import mlp
 
-from proteus_cli.domain.catalog.catalog import VariantKey
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import HostLost
 from proteus_cli.serving.devices.process.messages import OpenedEvent
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from proteus_cli.domain.cluster.connection import MAX_SILENT
+from proteus_cli.domain.cluster import MAX_SILENT
 from proteus_cli.serving.devices.remote.sessions.signs_of_life import MAX_SILENT_MEASURING, SignsOfLife
 
 

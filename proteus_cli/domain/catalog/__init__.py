@@ -1,1 +1,0 @@
-"""What can be served: families and their variants, how a family is trained and what it prefers, and what changes."""

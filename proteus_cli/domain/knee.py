@@ -1,0 +1,169 @@
+"""The knee of a scatter, and how sure it is.
+
+The curve next to measured values that rises, then falls: what noise does to a plateau is no peak.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from proteus_cli.arrays import Floats
+from proteus_cli.domain.base import Value, is_amount, require
+
+
+@dataclass(slots=True)
+class _Block:
+    """Neighbours that share a value."""
+
+    value: float
+    weight: float
+    count: int
+
+
+def rise_and_fall(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """The weighted least-squares fit to ``values`` that rises up to some place and falls from there on.
+
+    In O(n²) steps at most, by pooling neighbours that are out of order, from both ends (`isotonic regression`).
+    """
+    count = len(values)
+    rising = _errors(values, weights)
+    falling = _errors(values[::-1], weights[::-1])
+    split = min(range(1, count + 1), key=lambda place: rising[place] + falling[count - place])
+    fall = _rise(values[split:][::-1], weights[split:][::-1])[::-1]
+    return _rise(values[:split], weights[:split]) + fall
+
+
+def _rise(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    blocks: list[_Block] = []
+    for value, weight in zip(values, weights, strict=True):
+        _append(blocks, value, weight)
+    return [block.value for block in blocks for _ in range(block.count)]
+
+
+def _errors(values: Sequence[float], weights: Sequence[float]) -> list[float]:
+    """The squared error of the rising fit to the first 0, 1, 2, … values."""
+    blocks: list[_Block] = []
+    errors = [0.0]
+    for value, weight in zip(values, weights, strict=True):
+        errors.append(errors[-1] + _append(blocks, value, weight))
+    return errors
+
+
+def _append(blocks: list[_Block], value: float, weight: float) -> float:
+    """One more value at the end; returns by how much the squared error grows."""
+    last, error = _Block(value, weight, 1), 0.0
+    while blocks and blocks[-1].value > last.value:
+        before = blocks.pop()
+        together = before.weight + last.weight
+        error += before.weight * last.weight / together * (before.value - last.value) ** 2
+        mean = (before.weight * before.value + last.weight * last.value) / together
+        last = _Block(mean, together, before.count + last.count)
+    blocks.append(last)
+    return error
+
+
+TOLERANCE_FRAC = 0.03
+"""A throughput that is lower by no more counts as that of the plateau: the least gain that is worth one more slot."""
+
+RESAMPLES = 400  # so the confidence is known to about ± 2 points
+INTERVAL = (5.0, 95.0)  # percentiles of the resamples: an interval of 90 %
+MAX_LEVELS = 64  # numbers in flight; the fit takes quadratic time
+MAX_SAMPLES = 1000  # of each
+
+
+class ScatterSample(Value, frozen=True):
+    """What was measured with so many in flight all the time: their throughput, and the mean seconds of one of them."""
+
+    in_flight: int
+    throughput: float
+    service_s: float
+
+    def __post_init__(self) -> None:
+        require(self.in_flight >= 1, "in_flight must be 1 or more")
+        require(is_amount(self.throughput), "a throughput must be a number, 0 or more")
+        require(0 < self.service_s < np.inf, "service_s must be positive")
+
+
+class ConcurrencyLevel(Value, frozen=True):
+    """All samples with so many in flight: means, the interval of the mean throughput, and the fitted throughput."""
+
+    in_flight: int
+    throughput: float
+    low: float
+    high: float
+    fitted: float
+    service_s: float
+    samples: int
+
+
+class Knee(Value, frozen=True):
+    """The smallest number in flight with the ``throughput`` of the plateau, within `TOLERANCE_FRAC`.
+
+    It lies from ``low`` to ``high`` in 90 % of the resamples, and in the part ``confidence`` of them it is the same.
+    Unless the plateau ``is_seen``, throughput still rises at the largest number that was measured.
+    """
+
+    in_flight: int
+    low: int
+    high: int
+    confidence: float
+    throughput: float
+    is_seen: bool
+    levels: tuple[ConcurrencyLevel, ...]
+
+
+def knee_place(throughputs: Sequence[float], weights: Sequence[float] | None = None) -> int:
+    """The place of the knee among throughputs that are ordered by the number in flight."""
+    fitted = rise_and_fall(throughputs, weights if weights is not None else [1.0] * len(throughputs))
+    least = (1 - TOLERANCE_FRAC) * max(fitted)
+    return next(place for place, value in enumerate(fitted) if value >= least)
+
+
+def fit_knee(samples: Sequence[ScatterSample], rng: np.random.Generator) -> Knee:
+    """The knee of a scatter of samples of the same length, by bootstrap.
+
+    Raises `ValueError` without samples, and above `MAX_LEVELS` numbers in flight or `MAX_SAMPLES` samples of one.
+    """
+    by_level: dict[int, list[ScatterSample]] = {}
+    for sample in samples:
+        by_level.setdefault(sample.in_flight, []).append(sample)
+    numbers = sorted(by_level)
+    require(0 < len(numbers) <= MAX_LEVELS, f"a scatter has from 1 to {MAX_LEVELS} numbers in flight")
+    most = max(len(each) for each in by_level.values())
+    require(most <= MAX_SAMPLES, f"a scatter has {MAX_SAMPLES} samples of a number in flight at most")
+    measured = [np.array([sample.throughput for sample in by_level[number]]) for number in numbers]
+    weights = [float(len(each)) for each in measured]
+    means = [float(each.mean()) for each in measured]
+    place = knee_place(means, weights)
+    resampled = np.column_stack([_resampled_means(each, rng) for each in measured])
+    knees = Counter(knee_place(row, weights) for row in resampled.tolist())
+    places = np.repeat(list(knees), list(knees.values()))
+    low, high = (numbers[int(each)] for each in np.percentile(places, INTERVAL, method="closest_observation"))
+    fitted = rise_and_fall(means, weights)
+    return Knee(
+        in_flight=numbers[place],
+        low=min(low, numbers[place]),
+        high=max(high, numbers[place]),
+        confidence=knees[place] / RESAMPLES,
+        throughput=max(fitted),
+        is_seen=place < len(numbers) - 1,
+        levels=tuple(
+            _level(by_level[number], mean, fit, column)
+            for number, mean, fit, column in zip(numbers, means, fitted, resampled.T, strict=True)
+        ),
+    )
+
+
+def _resampled_means(measured: Floats, rng: np.random.Generator) -> Floats:
+    drawn = rng.integers(len(measured), size=(RESAMPLES, len(measured)))
+    return np.asarray(measured[drawn].mean(axis=1))
+
+
+def _level(samples: Sequence[ScatterSample], mean: float, fitted: float, resampled: Floats) -> ConcurrencyLevel:
+    low, high = np.percentile(resampled, INTERVAL)
+    service_s = sum(sample.service_s for sample in samples) / len(samples)
+    return ConcurrencyLevel(
+        samples[0].in_flight, mean, min(float(low), mean), max(float(high), mean), fitted, service_s, len(samples)
+    )

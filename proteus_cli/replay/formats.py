@@ -1,0 +1,177 @@
+"""The formats of traces that can be converted: one table, by the roles of their columns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from proteus_cli.errors import UsageError
+from proteus_cli.replay.trace import OWN_NAMES
+
+UNITS_US: Mapping[str, float] = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
+SECOND_US, MINUTE_US, DAY_US = 1_000_000, 60_000_000, 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column, and the microseconds that 1 means in it."""
+
+    name: str
+    unit_us: float = UNITS_US["s"]
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """The columns of a format, and their roles.
+
+    * ``needs``: columns that must be there; ``allows``: others that may. None allows any other, which is not read.
+    * ``roles``: columns by role. ``time`` is a number or a date; without it, the n-th row is the n-th second.
+      ``duration``: the arrival is this long before the time. ``count``: arrivals in the second after the time; without
+      it, a row is one arrival. Other roles are names of `trace.OWN`; their columns are optional.
+    * ``by_minute``: columns 1, 2, … count arrivals by minute of a day.
+    * ``families``: rules for the family of a row. The first rule whose columns are there counts.
+    * ``unnamed``: the names of the columns in a file without a header.
+    """
+
+    name: str
+    about: str
+    needs: tuple[str, ...]
+    roles: Mapping[str, Column] = field(default_factory=dict)
+    allows: tuple[str, ...] | None = None
+    by_minute: bool = False
+    families: tuple[str, ...] = ("weights",)
+    unnamed: tuple[str, ...] = ()
+
+    @property
+    def spread_us(self) -> int:
+        """The time over which counted arrivals are spread; 0 where rows are single arrivals."""
+        return MINUTE_US if self.by_minute else SECOND_US if "count" in self.roles else 0
+
+    def fits(self, names: Sequence[str]) -> bool:
+        """Whether a header with these names may be of this format."""
+        allowed = names if self.allows is None else (*self.needs, *self.allows)
+        return set(self.needs) <= set(names) <= set(allowed)
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "arrivals",
+        "our own, a row per arrival",
+        needs=("arrival_s", "family"),
+        roles={"time": Column("arrival_s"), **{name: Column(name) for name in OWN_NAMES}},
+        allows=OWN_NAMES,
+        families=("column=family",),
+    ),
+    Format(
+        "counts",
+        "arrivals per second; our own where there is a family",
+        needs=("second", "count"),
+        roles={"time": Column("second"), "count": Column("count")},
+        allows=("family",),
+        families=("column=family", "weights"),
+        unnamed=("second", "count", "family"),
+    ),
+    Format(
+        "proteus-artifact",
+        "text files of the Proteus artifact (ASPLOS 2024), one per family",
+        needs=("arrival_ms",),
+        roles={"time": Column("arrival_ms", UNITS_US["ms"]), "slo_s": Column("deadline_ms", UNITS_US["ms"])},
+        families=("file",),
+        unnamed=("arrival_ms", "qos_level", "deadline_ms", "accuracy"),
+    ),
+    Format(
+        "azure-functions-2019",
+        "Azure Functions 2019, invocations per function and minute; the n-th file is the n-th day",
+        needs=("HashOwner", "HashApp", "HashFunction", "1"),
+        by_minute=True,
+        families=("hash=HashApp+HashFunction",),
+    ),
+    Format(
+        "azure-functions-2021",
+        "Azure Functions 2021, invocations by their end",
+        needs=("app", "func", "end_timestamp", "duration"),
+        roles={"time": Column("end_timestamp"), "duration": Column("duration")},
+        families=("hash=app+func",),
+    ),
+    Format(
+        "azure-llm",
+        "Azure LLM inference 2023 and 2024",
+        needs=("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
+        roles={"time": Column("TIMESTAMP")},
+    ),
+    Format(
+        "burstgpt",
+        "BurstGPT",
+        needs=("Timestamp", "Model", "Request tokens", "Response tokens"),
+        roles={"time": Column("Timestamp")},
+    ),
+    Format(
+        "mooncake",
+        "Mooncake, JSON lines",
+        needs=("timestamp", "input_length", "output_length"),
+        roles={"time": Column("timestamp", UNITS_US["ms"])},
+    ),
+    Format(
+        "counts-by-line",
+        "arrivals of one second per line",
+        needs=("count",),
+        roles={"count": Column("count")},
+        allows=(),
+        unnamed=("count",),
+    ),
+)
+NAMES = tuple(form.name for form in FORMATS)
+
+
+def named(name: str) -> Format:
+    """The format of that name. Raises `UsageError`."""
+    for form in FORMATS:
+        if form.name == name:
+            return form
+    raise UsageError(f"No format `{name}`.", hint=f"choose one of: {', '.join(NAMES)}")
+
+
+def recognised(cells: Sequence[str], *, is_header: bool) -> Format | None:
+    """The format whose first line has these cells, if any: its header, or a row of a file without one."""
+    if is_header:
+        return next((form for form in FORMATS if form.fits(cells)), None)
+    match len(cells):
+        case 1:
+            return named("counts-by-line")
+        case 2:
+            return named("counts")
+        case 3 | 4:
+            return named("proteus-artifact" if is_number(cells[2]) else "counts")
+        case _:
+            return None
+
+
+def is_number(cell: str) -> bool:
+    """Whether it reads as a number."""
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def mapped(assignments: Sequence[str]) -> Format:
+    """The format that the user describes, a role for each column, such as ``time_ms=ts``.
+
+    Roles are time, duration and slo, with a unit (``_ms``, ``_us``, ``_ns``) where they aren't in seconds, and count.
+    Raises `UsageError`.
+    """
+    roles: dict[str, Column] = {}
+    for assignment in assignments:
+        given, equals, column = (text.strip() for text in assignment.partition("="))
+        role, underscore, unit = given.partition("_")
+        has_unit = bool(underscore) and unit in UNITS_US and role != "count"
+        if not (equals and column and role in {"time", "duration", "slo", "count"} and has_unit == bool(underscore)):
+            hint = "write it like `time=started_at`, `time_ms=ts`, `duration_ms=took`, `slo_ms=deadline` or `count=n`"
+            raise UsageError(f"`{assignment}` maps no column.", hint=hint)
+        if role in roles:
+            raise UsageError(f"Two columns are mapped to the {role}.", hint="map one")
+        roles[role] = Column(column, UNITS_US[unit or "s"])
+    if "time" not in roles:
+        raise UsageError("No column is mapped to the time.", hint="add `--map-column time=COLUMN`")
+    needs = tuple(column.name for column in roles.values())
+    own = {"slo_s" if role == "slo" else role: column for role, column in roles.items()}
+    return Format("mapped", "columns as mapped", needs, own)
