@@ -31,7 +31,7 @@ PLAIN_FRAC = 0.4  # of the search with cascades, the most that the plan without 
 FALLBACK_FRAC = 0.25  # of the search for several variants per device, kept for one variant on each where none is found
 MAX_SETS_APART = 100
 """Sets of variants, of all groups, up to which devices are told apart by what they host: exact loads need that."""
-MAX_SPLIT = 2  # models of other groupings than the simplest that are kept
+MAX_SPLIT = 2  # instances of other groupings than the simplest that are kept
 
 
 Numbers = tuple[int, ...]
@@ -60,8 +60,7 @@ class _Grouping:
 class PlacementSearch:
     """Searches for one set of profiled devices (by id), variants and rules.
 
-    Models are compiled once; each demand only re-solves them. It can be pickled, without these. Times are those of
-    `time.perf_counter`.
+    Instances are made once. A search can be pickled, without them. Times are those of `time.perf_counter`.
     """
 
     def __init__(self, catalog: Catalog, profiles: Mapping[str, Profile], variants: VariantRule, rules: Rules) -> None:
@@ -80,7 +79,7 @@ class PlacementSearch:
             self._fallback = PlacementSearch(catalog, profiles, variants, replace_fields(rules, residency=1))
 
     def prepare(self, asked: PlanningDemand) -> None:
-        """Compile the models that a demand needs first. Raises `NoFeasiblePlan` where no variant may be hosted."""
+        """Make the instances that a demand needs first. Raises `NoFeasiblePlan` where no variant may be hosted."""
         instance = self._instance(())
         if instance.ways is None and instance.sets is None:
             self._plain = None

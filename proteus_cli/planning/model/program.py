@@ -7,7 +7,7 @@ A block is an expression like any other, so formulas read as they do on paper::
     serves_all_demand = capacity @ hosts + unserved >= demand
 
 Expressions hold numbers, not parameters: a model is formulated anew for each demand, which takes about a millisecond.
-CVXPY takes three times as long to set the parameters of a compiled model, and 100 ms to compile it.
+CVXPY takes longer to set the parameters of a compiled model, and 100 ms to compile it.
 """
 
 from collections.abc import Sequence
