@@ -17,7 +17,7 @@ class Timer:
     """An action at a time; when it is set again, the earlier setting no longer counts.
 
     ``due_s`` and ``setting``, a number in the sequence of all events, are the last setting. The queue has an event for
-    the setting ``queued``, at ``queued_s``, the earliest of those since the last event.
+    the setting ``queued``, at ``queued_s``. It is the earliest setting since the last event.
     """
 
     action: Action
@@ -67,7 +67,7 @@ class Events:
         timer.action(now_s)
 
     def run_until(self, time_s: float) -> None:
-        """Run all actions up to and including ``time_s``, with those that they schedule."""
+        """Run all actions up to and including ``time_s``, and the actions that they schedule."""
         heap = self._heap
         while heap and heap[0][0] <= time_s:
             due_s, _, action, given = heappop(heap)

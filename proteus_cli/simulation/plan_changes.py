@@ -24,7 +24,8 @@ Empty ones are not passed. Raises `NoFeasiblePlan`."""
 class PlanChanges:
     """Asks every ``rule.every_s`` whether another plan is needed, and has it solved for, loaded and adopted.
 
-    With ``standbys``, it also loads variants that are worth it beside those that serve. All loads succeed.
+    With ``standbys``, it also loads variants beside the active ones where the controller finds them worth it. All loads
+    succeed.
     """
 
     def __init__(
