@@ -57,7 +57,7 @@ class Queries:
         return ranks
 
     def ranks_of(self, numbers: Sequence[int], rows: Sequence[int]) -> Floats:
-        """The rank of each row of these queries, which have this number of ``rows`` each."""
+        """The rank of each row of these queries. ``rows`` are their numbers of rows."""
         return np.repeat([self.ranks[number] for number in numbers], rows)
 
     def answer(self, number: int, host: Host) -> tuple[float, bool] | None:

@@ -46,8 +46,8 @@ class Events:
     def set_timer(self, timer: Timer, time_s: float) -> None:
         """Schedule the action of a timer as `at` would, in place of its last setting.
 
-        A timer is set many times before it goes off, mostly to a later time. So one event is queued, and moved when it
-        is due: events that no longer count would be most of the queue where thousands of workers wait.
+        A timer is set many times before it goes off, mostly to a later time. Therefore one event is queued, and moved
+        when it is due. Void events would be most of the queue where thousands of workers wait.
         """
         timer.due_s, timer.setting = time_s, next(self._sequence)
         if time_s < timer.queued_s:
