@@ -38,15 +38,15 @@ workers: at once if no accuracy is lost, or if there are more than the more accu
 these cannot make any more. On one device, a faster variant first takes what a more accurate one passes over. A worker
 that can make nothing transfers its quota to a faster class (`Delegate`). A request that no worker can make is dropped.
 What all of them together cannot make is the *overflow*: a worker whose device has a faster standby of the family
-(`Host.overflow`) runs a batch of that in place of its own, and a worker for which nothing waits runs one of a family
-that its device has a *foreign* standby of (`AccuracyTier.foreign`).
+(`Host.overflow`) runs a batch of that in place of its own. A request that no host can answer in time goes to the most
+accurate standby of the family that can, on any device that hosts the family (`AccuracyTier.warm`).
 
 **Who is asked.** One worker at a time: a free one of the class that got the quota, else the one that may take over,
-else one with a foreign standby (`AccuracyTier.next_worker`). An arrival that changes nothing for a worker that waits to
-take over asks nobody (`WaitingWorker.goes_on`). A worker that is full names the next one for what it leaves
-(`Launch.wake`). What classes and tiers know of their workers is counted when it changes, so the steps of a decision
-grow with classes, not with workers: O(classes + log(requests)). With dispatch ahead, a full batch is submitted shortly
-before the running one ends.
+else one with a standby for a request that no host can make (`Dispatch._next_worker`). An arrival that changes nothing
+for a worker that waits to take over asks nobody (`WaitingWorker.goes_on`). A worker that is full names the next one for
+what it leaves (`Launch.wake`). What classes and tiers know of their workers is counted when it changes, so the steps of
+a decision grow with classes, not with workers: O(classes + log(requests)). With dispatch ahead, a full batch is
+submitted shortly before the running one ends.
 
 **Cascades.** When a batch of newcomers has ended, `dispatch.cascades.Cascades` says which of its requests go by which
 cascade of the plan, and the driver whether the first stage was sure of them. Those that it was not sure of come back

@@ -42,8 +42,7 @@ class Host:
     but ``alone_latency``, the mean without.
 
     ``overflow`` is a faster standby of its device, if there is one: its batches answer what all active variants of the
-    family together cannot answer in time. Such a host ``is_standby``, and the plan sends it nothing. It ``is_foreign``
-    where its device hosts none of its family.
+    family together cannot answer in time. Such a host ``is_standby``, and the plan sends it nothing.
 
     ``network`` leads to its device, where that is of another machine: its latencies include the way there and back,
     the stages of its ``exits`` do not.
@@ -70,7 +69,6 @@ class Host:
     alone_latency: LatencyTable | None = None
     overflow: "Host | None" = None
     is_standby: bool = False
-    is_foreign: bool = False
     network: Network | None = None
     key: VariantKey = field(init=False)
     least_latency: LatencyTable = field(init=False)

@@ -115,7 +115,6 @@ class Dispatch:
         if self._admits_timely and family.rows:
             timely_rows = tier.capacity_qps * (due_s - now_s)
             if family.rows + rows > self._admitted_frac * timely_rows:
-                timely_rows += tier.foreign_qps(self._workers, family.helping) * (due_s - now_s)
                 limit_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
                 before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
                 is_over = before_rows and before_rows + rows > limit_rows
@@ -131,7 +130,7 @@ class Dispatch:
         goes_on = tier.is_full or (waiting is not None and waiting.goes_on(request, owner, now_s))
         if not self._is_shared or (goes_on and (rows == 1 or not tier.warm)):
             return NOBODY
-        return self._next_worker(family, tier, tier.queue.queues_of(owner)[request.level], now_s)
+        return self._next_worker(tier, tier.queue.queues_of(owner)[request.level], now_s)
 
     def defer(self, request: Request, now_s: float, room_frac: float = 1.0) -> Admitted | None:
         """Have a deferred request wait for the second stage; None where that cannot answer it in time.
@@ -258,9 +257,7 @@ class Dispatch:
                 return batching
         if best is not None:
             return self._launch(worker, *best, now_s)
-        return self._decide_warm(worker, now_s) or (
-            WaitUntil(wake_s) if wake_s < math.inf else self._decide_foreign(worker, now_s)
-        )
+        return self._decide_warm(worker, now_s) or (WaitUntil(wake_s) if wake_s < math.inf else IDLE)
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
         """A batch has ended after ``took_s``, or failed (None): a slot of its worker is idle again.
@@ -335,16 +332,16 @@ class Dispatch:
         """Empty all queues and return what was in them, for a driver that stops."""
         return tuple(self._uncount([request for family in self._families.values() for request in family.drain()]))
 
-    def host(self, hosted: Sequence[Host], foreign: Sequence[Host], warm: Sequence[Host] = ()) -> Sequence[Request]:
+    def host(self, hosted: Sequence[Host], warm: Sequence[Host] = ()) -> Sequence[Request]:
         """From now on workers host ``hosted``, which share anew what waits; returns what none of them may answer.
 
-        ``foreign`` standbys answer the overflow of a shared queue. They and the ``warm`` ones, which are on devices
-        that host their family, answer what no host can in its time.
+        ``warm`` standbys, which are on devices that host their family, answer requests of a shared queue that no host
+        can answer in time.
         """
         unhosted: list[Request] = []
         for name, family in self._families.items():
             hosts = [host for host in hosted if host.family == name]
-            others = [host for host in (*foreign, *warm) if host.family == name] if self._is_shared else []
+            others = [host for host in warm if host.family == name] if self._is_shared else []
             unhosted += family.rehost(hosts, others, self.cascades.by_first, self._workers)
         self._assign_sources()
         return self._uncount(unhosted)
@@ -409,7 +406,7 @@ class Dispatch:
 
     def _assign_sources(self) -> None:
         """Each worker has a source for each level of each tier that it takes from."""
-        own, foreign = _sources_by_device(self._changed_tiers())
+        own = _sources_by_device(self._changed_tiers())
         warm = defaultdict[str, dict[HostClass, Host]](dict)
         for family in self._families.values():
             for each in family.warm:
@@ -417,18 +414,15 @@ class Dispatch:
                     warm[host.device][each] = host
         for device, worker in self._workers.items():
             worker.warm = warm[device]
-            worker.take_from(own[device], foreign[device])
+            worker.take_from(own[device])
 
     def _assign_sources_of(self, tier: AccuracyTier) -> None:
         """The same for a tier that is new or has a new level: only its workers get other sources."""
         self._changed_tiers()
-        own, foreign = _sources_by_device([tier])
-        for device in own | foreign:
+        own = _sources_by_device([tier])
+        for device in own:
             worker = self._workers[device]
-            worker.take_from(
-                [*(each for each in worker.sources if each.tier is not tier), *own[device]],
-                [*(each for each in worker.foreign_sources if each.tier is not tier), *foreign[device]],
-            )
+            worker.take_from([*(each for each in worker.sources if each.tier is not tier), *own[device]])
 
     def _changed_tiers(self) -> list[AccuracyTier]:
         """All tiers, as no answer from before holds in any of them."""
@@ -494,16 +488,6 @@ class Dispatch:
                 delegate = delegate or by_warm
         return delegate
 
-    def _decide_foreign(self, worker: WorkerState, now_s: float) -> Decision:
-        """What a worker does for which nothing waits: a batch of another family's overflow, the most urgent."""
-        best: tuple[WorkSource, Start] | None = None
-        for source in worker.foreign_sources:
-            if source.queue.rows:
-                start = self._selector.overflow_batch(worker, source, self._rows_of(source), now_s)
-                if start is not None and (best is None or source.is_before(best[0], start.place, best[1].place)):
-                    best = source, start
-        return IDLE if best is None else self._launch(worker, *best, now_s)
-
     def _decide_ahead(self, worker: WorkerState, in_flight: InFlightBatches, now_s: float) -> Decision:
         """The batch to submit shortly before a busy worker is free.
 
@@ -524,27 +508,20 @@ class Dispatch:
             return IDLE
         return self._launch(worker, source, start, start_s, is_ahead=True)
 
-    def _next_worker(self, family: FamilyState, tier: AccuracyTier, queue: DeadlineQueue, now_s: float) -> Admitted:
-        """Ask one free worker about a queue in which requests wait; one with a standby about what only that can answer.
+    def _next_worker(self, tier: AccuracyTier, queue: DeadlineQueue, now_s: float) -> Admitted:
+        """Ask one free worker about a queue in which requests wait.
 
-        That is the first request where no host has the time for it, and the overflow.
+        Where there is none, ask one with a standby if no host has the time for the first request.
         """
         asked = tier.next_worker(queue, self._batcher.due_s, now_s)
         if asked is not NOBODY or not tier.warm:
             return asked
         by_warm = self._selector.next_warm(tier, queue.head(), now_s)
-        if by_warm is not None:
-            return by_warm[1]
-        if tier.foreign:
-            queues, own_rows = tier.queue.queues_of(tier.classes[0]), family.rows - family.foreign_rows
-            left_s = self._selector.left_s_of_overflow(tier, queues.values(), own_rows, now_s)
-            return tier.next_foreign(left_s) if left_s > 0 else NOBODY
-        return NOBODY
+        return NOBODY if by_warm is None else by_warm[1]
 
     def _rows_of(self, source: WorkSource) -> int:
-        """Rows of the family that wait, or run on its own devices."""
-        family = self._families[source.hosted.family]
-        return family.rows - family.foreign_rows
+        """Rows of the family that wait or run."""
+        return self._families[source.hosted.family].rows
 
     def _launch(
         self, worker: WorkerState, source: WorkSource, start: Start, start_s: float, *, is_ahead: bool = False
@@ -563,24 +540,20 @@ class Dispatch:
         worker.launched(hosted.latency(rows) * worker.slowdown.factor if has_slots else 0.0, start_s)
         wake: tuple[str, ...] = ()
         if self._is_shared and worker.free == 0:
-            for each in worker.all_sources:
+            for each in worker.sources:
                 if each.queue.rows:
-                    family = self._families[each.hosted.family]
-                    wake += self._next_worker(family, each.tier, each.queue, start_s).devices
+                    wake += self._next_worker(each.tier, each.queue, start_s).devices
         return Launch(hosted, requests, rows, start_s, is_more_to_do=worker.free > 0, is_ahead=is_ahead, wake=wake)
 
 
-def _sources_by_device(
-    tiers: Iterable[AccuracyTier],
-) -> tuple[defaultdict[str, list[WorkSource]], defaultdict[str, list[WorkSource]]]:
-    """The sources of these tiers, and those of their foreign standbys."""
-    own, foreign = defaultdict[str, list[WorkSource]](list), defaultdict[str, list[WorkSource]](list)
+def _sources_by_device(tiers: Iterable[AccuracyTier]) -> defaultdict[str, list[WorkSource]]:
+    """The sources of these tiers."""
+    found = defaultdict[str, list[WorkSource]](list)
     for tier in tiers:
-        for sources, classes in ((own, tier.classes), (foreign, tier.foreign)):
-            for host_class in classes:
-                for host in host_class.hosts:
-                    sources[host.device] += sources_of(host, host_class, tier)
-    return own, foreign
+        for host_class in tier.classes:
+            for host in host_class.hosts:
+                found[host.device] += sources_of(host, host_class, tier)
+    return found
 
 
 def _count_given_up(family: FamilyState, tier: AccuracyTier, rows: int, left_s: float) -> None:

@@ -23,14 +23,12 @@ class FamilyState:
     The ``base`` tier holds what any host may answer. A tier for a part of the hosts is opened when a request first
     needs it, and stays until the next plan: `Fitness` says which may answer. Beyond `MAX_FREE_TIERS`, a request may
     wait in the tier of a smaller part, so that no client can have tiers made again and again.
-    Standbys answer the overflow of the base, and of canaries that ask for nothing; so do ``foreign`` ones, on devices
-    that host none of the family.
+    Standbys answer the overflow of the base, and of canaries that ask for nothing.
     Deferred requests have tiers of their own: the plan's shares of these are others. ``new_queue`` makes a queue, by
     whether it is for deferred ones. With ``twins``, canaries have tiers, too, and the base is without the new version.
-    ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` alone counts both. Of these,
-    ``foreign_rows`` are run by foreign standbys; ``helping`` has the number of their batches by device. ``was_lost``:
-    all devices that hosted the family were lost, and nothing hosts it since. ``patience`` is for multi-exit models.
-    ``placeable`` says what plans could place.
+    ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` alone counts both.
+    ``was_lost``: all devices that hosted the family were lost, and no device has hosted it since. ``patience`` is for
+    multi-exit models. ``placeable`` gives the variants that plans could place.
     """
 
     def __init__(
@@ -42,15 +40,12 @@ class FamilyState:
         self.counts = counts
         self.rows = 0
         self.running: defaultdict[Host, int] = defaultdict(int)
-        self.foreign_rows = 0
-        self.helping: dict[str, int] = {}
         self.was_lost = False
         self.patience = Patience()
         self.base = AccuracyTier(new_queue(False), has_overflow=True)
         self._new_queue, self._placeable = new_queue, placeable
         self._fitness = Fitness()
         self.twins: Twins | None = None
-        self._foreign: Sequence[Host] = ()
         self.warm: Sequence[HostClass] = ()
         self._tiers: dict[int, AccuracyTier] = {self._fitness.everyone: self.base}  # by the set of their hosts
         self._deferred_tiers: dict[int, AccuracyTier] = {}
@@ -97,18 +92,10 @@ class FamilyState:
     def ran(self, host: Host, rows: int) -> None:
         """A batch of so many rows runs on a host, or does not any more where negative."""
         self.running[host] += rows
-        if host.is_foreign:
-            self._ran_foreign(host.device, rows)
         if len(self.tiers) > 1:
             for tier in self.tiers[1:]:
                 if (host.device, host.variant) in tier.placements:
                     tier.running += rows
-
-    def _ran_foreign(self, device: str, rows: int) -> None:
-        self.foreign_rows += rows
-        batches = self.helping.pop(device, 0) + (1 if rows > 0 else -1)
-        if batches:
-            self.helping[device] = batches
 
     # --- requests
 
@@ -163,7 +150,7 @@ class FamilyState:
     ) -> list[Request]:
         """From now on ``hosts`` share what waits, with cascades; returns the requests that none of them may answer.
 
-        ``standbys`` are the foreign ones of the family, and those on devices that host it.
+        ``standbys`` are on devices that host the family.
         """
         moved = [request for tier in self.tiers if tier is not self.base for request in tier.queue.drain()]
         twins = self.twins
@@ -179,14 +166,13 @@ class FamilyState:
             moved.append(request)
         prefers_accuracy = all(host.preference_rank is None for host in hosts)
         standbys = standbys if hosts and prefers_accuracy else ()
-        self._foreign = [host for host in standbys if host.is_foreign]
         self.warm = _counted(standbys, workers)
         unhosted = self.base.queue.rehost(hosts)
         self._tiers, self._deferred_tiers, self.tiers = {self._fitness.everyone: self.base}, {}, (self.base,)
         for host in [host for host, rows in self.running.items() if not rows]:
             del self.running[host]
         other = twins.new if twins is not None else ""
-        self.base.use(workers, self.running, self._foreign_but(other), self._warm_but(other))
+        self.base.use(workers, self.running, self._warm_but(other))
         if self._fitness.canary:  # also while no request is a canary: shadows run there
             self._open(self._fitness.canary, workers, is_of_canaries=True)
         for request in moved:
@@ -240,19 +226,15 @@ class FamilyState:
             is_of_canaries=is_of_canaries,
             has_overflow=is_of_canaries and fit == self._fitness.canary and not is_of_deferred,
         )
-        hosts, foreign = self._fitness.hosts(fit), list[Host]()
+        hosts = self._fitness.hosts(fit)
         if self.twins is not None and tier.has_overflow:
-            hosts, foreign = without_overflow_by(hosts, self.twins.old), self._foreign_but(self.twins.old)
+            hosts = without_overflow_by(hosts, self.twins.old)
         other = "" if self.twins is None else self.twins.old if is_of_canaries else self.twins.new
         tier.queue.rehost(hosts)
-        tier.use(workers, self.running, foreign, () if is_of_deferred else self._warm_but(other))
+        tier.use(workers, self.running, () if is_of_deferred else self._warm_but(other))
         (self._deferred_tiers if is_of_deferred else self._tiers)[fit] = tier
         self.tiers += (tier,)
         return tier
-
-    def _foreign_but(self, variant: str) -> list[Host]:
-        """The foreign standbys but those of a variant, which is that of the other arm."""
-        return [host for host in self._foreign if host.variant != variant]
 
     def _warm_but(self, variant: str) -> list[HostClass]:
         return [each for each in self.warm if each.host.variant != variant]

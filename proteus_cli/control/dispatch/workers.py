@@ -13,7 +13,7 @@ from proteus_cli.control.dispatch.answer_way import AnswerWay
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
 from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue
-from proteus_cli.control.dispatch.queues.host_class import HostClass, classes_of, spared_qps
+from proteus_cli.control.dispatch.queues.host_class import HostClass, spared_qps
 from proteus_cli.control.dispatch.queues.waiting_worker import WaitingWorker
 from proteus_cli.domain.request import ANY_CANARY, Request
 
@@ -28,15 +28,14 @@ class AccuracyTier:
     The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of
     ``batch_rows`` together, and ``usual_qps`` at their slowdowns as they are; ``slowdown`` is their mean, weighted by
     capacity. ``least_row_s`` is what the fastest host takes to answer one row, as profiled; infinite where there is
-    none. Where the tier ``has_overflow``, the capacity is that with the standbys for it on these devices; classes
-    of ``foreign`` ones answer it, too. What no host can answer in time, ``warm`` classes of standbys answer, the most
-    accurate first. A tier ``is_lost`` where all of its devices are lost. ``running`` counts rows in batches of a tier
-    that not all hosts of the family belong to, on its ``placements`` (device and variant).
-    ``asked`` is whom `next_worker` named last, and ``waiting``, if that one waits, for how long no arrival matters to
-    it; ``is_full`` where it found nobody free, not even with a foreign standby. All hold until something has `changed`.
-    Deferred requests have tiers of their own, each ``is_of_deferred``. A tier ``is_of_canaries`` where the new version
-    of `Twins` takes from it.
-    What is counted here is kept up to date in steps: a decision never looks at all workers.
+    none. Where the tier ``has_overflow``, the capacity includes the standbys on these devices. ``warm`` classes of
+    standbys answer requests that no host can answer in time, the most accurate first. A tier ``is_lost`` where all of
+    its devices are lost. ``running`` counts rows in batches of a tier that not all hosts of the family belong to, on
+    its ``placements`` (device and variant). ``asked`` is whom `next_worker` named last, and ``waiting``, if that one
+    waits, for how long no arrival matters to it; ``is_full`` where it found no free worker. All hold until something
+    has `changed`. Deferred requests have tiers of their own, each ``is_of_deferred``. A tier ``is_of_canaries`` where
+    the new version of `Twins` takes from it. What is counted here is kept up to date in steps: a decision never looks
+    at all workers.
     """
 
     queue: FamilyQueue
@@ -46,7 +45,6 @@ class AccuracyTier:
     has_overflow: bool = False
     placements: frozenset[tuple[str, str]] = frozenset()
     has_reserved: bool = False
-    foreign: tuple[HostClass, ...] = ()
     warm: tuple[HostClass, ...] = ()
     running: int = 0
     capacity_qps: float = 0.0
@@ -64,14 +62,13 @@ class AccuracyTier:
         self,
         workers: "Mapping[str, WorkerState]",
         running: Mapping[Host, int],
-        foreign: Sequence[Host] = (),
         warm: Iterable[HostClass] = (),
     ) -> None:
         """Count the workers of the queue's hosts from now on; they have so many rows ``running``.
 
-        ``foreign`` standbys answer the overflow, too; ``warm`` ones what no host can in its time.
+        ``warm`` standbys answer requests that no host can answer in time.
         """
-        self.classes, self.foreign, self._lost = self.queue.classes, classes_of(foreign), set()
+        self.classes, self._lost = self.queue.classes, set()
         self.warm = tuple(warm)
         self.placements = frozenset((host.device, host.variant) for host in self.queue.hosts)
         self.running = sum(rows for host, rows in running.items() if (host.device, host.variant) in self.placements)
@@ -80,13 +77,11 @@ class AccuracyTier:
         spared = spared_qps(self.queue.hosts, {host.device: workers[host.device].slots for host in self.queue.hosts})
         for each in self.classes:
             each.spared_qps = sum([spared.get(host, 0.0) for host in each.hosts])
-        for each in (*self.classes, *self.foreign):
+        for each in self.classes:
             for host in each.hosts:
                 worker = workers[host.device]
                 if worker.free > 0:
                     each.free[host.device] = worker.ask_self
-                if host.is_foreign:
-                    each.free_parts += worker.free_part
                 self._count(host, each, worker)
         self.least_row_s = self.least_s(1)
         self._sum_up()
@@ -94,8 +89,7 @@ class AccuracyTier:
     def count(self, host: Host, host_class: HostClass, worker: "WorkerState") -> None:
         """The phase or the slowdown of a worker has changed."""
         self._count(host, host_class, worker)
-        if not host.is_foreign:
-            self._sum_up()
+        self._sum_up()
 
     def changed(self) -> None:
         """The queue, a quota or a worker has changed otherwise than by an arrival: no answer from before holds."""
@@ -140,7 +134,7 @@ class AccuracyTier:
             elif each.quota:
                 least = each.host.rank  # the classes come in order
         if not free or least == math.inf:
-            self.is_full = not free and not self.foreign
+            self.is_full = not free
             return NOBODY
         is_any_taken_over = free[0].host.rank >= least
         if self.has_reserved:
@@ -172,15 +166,6 @@ class AccuracyTier:
                 timely += each.usual_qps * max(left_s if device in each.free else left_s - each.half_full_s, 0.0)
         return rows - timely
 
-    def foreign_qps(self, workers: "Mapping[str, WorkerState]", helping: Mapping[str, int]) -> float:
-        """What foreign standbys carry in slots that are free, or run one of the ``helping`` batches, by device."""
-        found = 0.0
-        for each in self.foreign:
-            if each.serving:
-                slots = [min(n / workers[device].slots, 1.0) for device, n in helping.items() if each.serves(device)]
-                found += each.capacity_qps / each.serving * (each.free_parts + sum(slots))
-        return found
-
     def next_warm(self, request: Request, left_s: float) -> tuple[HostClass, Admitted] | None:
         """The most accurate standbys that a free device answers a request by in that time, and that device."""
         for each in self.warm:
@@ -195,18 +180,9 @@ class AccuracyTier:
         rows = request.rows
         return any(e.serving and takes_standby(request, e.host) and e.least_s(rows) <= left_s for e in self.warm)
 
-    def next_foreign(self, left_s: float) -> Admitted:
-        """Ask one free device with a foreign standby that answers a row in that time, the most accurate, or nobody."""
-        for each in self.foreign:
-            if each.free and each.least_row_s <= left_s:
-                return next(iter(each.free.values()))
-        return NOBODY
-
     def _count(self, host: Host, host_class: HostClass, worker: "WorkerState") -> None:
         self.changed()
         host_class.count(host, *worker.slowdowns)
-        if host.is_foreign:  # it does not keep the tier from being lost
-            return
         if worker.phase is WorkerPhase.LOST:
             self._lost.add(host)
         else:
@@ -229,8 +205,7 @@ class WorkSource:
 
     ``queue`` is the part of ``family_queue`` with the priority ``level``; ``is_only`` where there is no other level.
     Its requests must have ended ``second_s`` before their deadlines, where they leave that to a second stage. Of a
-    tier that has overflow, ``overflow`` is the same for the standby that answers it, if there is one; where the worker
-    hosts none of the family, that is what it takes the overflow by.
+    tier that has overflow, ``overflow`` is the same for the standby that answers it, if there is one.
     """
 
     hosted: Host
@@ -281,8 +256,6 @@ def sources_of(hosted: Host, host_class: HostClass, tier: AccuracyTier) -> list[
     ]
     if tier.has_overflow and hosted.overflow is not None:
         return [replace(each, overflow=replace(each, hosted=hosted.overflow)) for each in found]
-    if hosted.is_foreign:  # it takes the overflow, and nothing else
-        return [replace(each, overflow=each) for each in found]
     return found
 
 
@@ -295,10 +268,9 @@ class WorkerState:
     and so do fewer slots than batches. ``free`` slots may take a batch: the idle ones while the worker serves, else
     none; the classes of its hosts know whether there are any.
     ``in_flight`` is None where batches are not submitted ahead. ``ask_self`` is the answer that names this worker.
-    Of ``sources`` it takes first; of ``foreign_sources``, for foreign standbys on its device, only where these are
-    empty; ``by_class`` has one of each class of both. ``warm`` are the standbys on its device by class, and
-    ``families`` those of all of these. It ``has_one_queue`` where both together are one source, of the
-    only level.
+    It takes requests from ``sources``; ``by_class`` has one of each class. ``warm`` are the standbys on its device by
+    class, ``families`` those of its hosts and standbys. It ``has_one_queue`` where it has one source, of the only
+    level.
 
     Capacity goes by ``slowdown``: what batches take in place of what any of their size takes. Of multi-exit models,
     that also depends on how hard their rows are, and falls where rows are cut short. So their deadlines go by
@@ -318,16 +290,12 @@ class WorkerState:
     stage_slowdown: StageSlowdown = field(default_factory=StageSlowdown)
     answer_way: AnswerWay = field(default_factory=AnswerWay)
     sources: tuple[WorkSource, ...] = ()
-    foreign_sources: tuple[WorkSource, ...] = ()
-    all_sources: tuple[WorkSource, ...] = ()
     by_class: tuple[WorkSource, ...] = ()
     warm: Mapping[HostClass, Host] = field(default_factory=dict)
     families: tuple[str, ...] = ()
     has_one_queue: bool = False
     _classes: tuple[HostClass, ...] = ()
     _tiers: tuple[AccuracyTier, ...] = ()
-    _foreign: tuple[HostClass, ...] = ()  # of the classes, those of foreign standbys
-    _counted_part: float = 0.0  # what these count of the slots
 
     def __post_init__(self) -> None:
         self.ask_self, self.free, self.slots = Admitted((self.device,)), self.idle_slots, self.idle_slots
@@ -337,22 +305,14 @@ class WorkerState:
         """Whether the worker serves, runs nothing, and has nothing to take."""
         return self.free == self.slots and not any(source.queue.rows for source in self.sources)
 
-    @property
-    def free_part(self) -> float:
-        """The part of the slots that is free."""
-        return max(self.free, 0) / self.slots
-
-    def take_from(self, sources: Sequence[WorkSource], foreign: Sequence[WorkSource]) -> None:
+    def take_from(self, sources: Sequence[WorkSource]) -> None:
         """Take from these sources from now on."""
-        self.sources, self.foreign_sources = tuple(sources), tuple(foreign)
-        self.all_sources = (*sources, *foreign)
-        self.has_one_queue = [each.is_only for each in self.all_sources] == [True]
-        self.by_class = tuple({source.host_class: source for source in self.all_sources}.values())
+        self.sources = tuple(sources)
+        self.has_one_queue = [each.is_only for each in self.sources] == [True]
+        self.by_class = tuple({source.host_class: source for source in self.sources}.values())
         self._classes = (*(source.host_class for source in self.by_class), *self.warm)
         self.families = tuple(dict.fromkeys(each.host.family for each in self._classes))
-        self._tiers = tuple(dict.fromkeys(source.tier for source in self.all_sources))
-        self._foreign = tuple(dict.fromkeys(source.host_class for source in foreign))
-        self._counted_part = self.free_part
+        self._tiers = tuple(dict.fromkeys(source.tier for source in self.sources))
 
     @property
     def slowdowns(self) -> tuple[SlowdownEstimator | None, StageSlowdown]:
@@ -404,8 +364,6 @@ class WorkerState:
                 del each.free[self.device]
         for tier in self._tiers:
             tier.changed()
-        if self._foreign:
-            self._count_part()
         if self.in_flight is not None:
             self.in_flight.add(takes_s, start_s)
 
@@ -419,8 +377,6 @@ class WorkerState:
             if self.free == 1:
                 for each in self._classes:
                     each.free[self.device] = self.ask_self
-            if self._foreign:
-                self._count_part()
         if self.in_flight is not None:
             self.in_flight.ended()
 
@@ -432,12 +388,3 @@ class WorkerState:
             each.free.pop(self.device, None)
             if self.free > 0:
                 each.free[self.device] = self.ask_self
-        self._count_part()
-
-    def _count_part(self) -> None:
-        """Have foreign standbys count what part of the slots is free now: to sum that up when asked takes too long."""
-        if self._foreign:
-            part = self.free_part
-            for each in self._foreign:
-                each.free_parts += part - self._counted_part
-            self._counted_part = part

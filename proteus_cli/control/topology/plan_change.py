@@ -1,13 +1,12 @@
 """The change from the plan in force to the next one: one state machine, which server and simulator obey alike.
 
-A change loads new engines beside those that serve, on every device that has the memory. Then it switches. Devices
-without that memory load *in place*: they stop serving, free what they have, and load. A device is in one of these
-conditions:
+A change loads new engines beside the active ones, on every device with enough memory. Then it switches. The other
+devices load *in place*: they stop serving, free their engines, and load. A device is in one of these conditions:
 
-* *complete*: it has active all that the plan wants there;
-* *waiting*: some of that is loaded and inactive, or not loaded;
-* *loading*: it serves nothing until its load ends (`ChangingDevice.load`);
-* *lost*: its worker says so.
+* *complete*: it hosts all variants that the plan places there;
+* *waiting*: some of these variants are standbys, or are not loaded;
+* *loading*: it does not serve until its load ends (`ChangingDevice.load`);
+* *lost*: its worker is in the phase `WorkerPhase.LOST`.
 
 Where all devices can switch, they do so at one instant. While any device loads in place, the others wait: a device
 activates or loads only if its families can do without it (`next_to_change`). The end of a load may start others.
@@ -20,9 +19,9 @@ does the loads that `Effects` ask for, and reports their ends::
     controller.adopt(plan, hosted, now_s, change.in_place)
     effects = change.loaded_in_place(failures)
 
-If a load beside fails, nothing has changed. If memory is short, the device gives up its standbys and loads in place.
-If a load in place fails, the driver begins a change back to the earlier plan; that one does not
-go back again. A device that is lost meanwhile is no failure: the plan goes ahead without it.
+If a load beside fails, the earlier plan stays in force. If memory is short, the device gives up its standbys and loads
+in place. If a load in place fails, the driver begins a change back to the earlier plan; that change does not go back
+again. The loss of a device is no failure: the change goes on without it.
 """
 
 import math
@@ -107,7 +106,7 @@ class ChangingDevice:
 
     @property
     def hosted(self) -> tuple[Host, ...]:
-        """The hosts that queries are queued for: during a load, those that it loads; before it, those that serve."""
+        """The hosts that queries are queued for: during a load the wanted ones, before it the active ones."""
         return self.hosts_wanted if self.load is not None or self.is_complete else self.hosts_now
 
 
@@ -142,7 +141,7 @@ class PlanChange:
 
     @property
     def is_loading_beside(self) -> bool:
-        """Engines load beside those that serve; standbys stay as they are meanwhile."""
+        """Engines load beside the active ones; standbys stay as they are meanwhile."""
         return self.state is ChangeState.LOADING_BESIDE
 
     def begin(
@@ -217,8 +216,9 @@ class PlanChange:
     def loaded(self, load: Load, engines: Collection[VariantKey]) -> tuple[Load, ...] | None:
         """A load in place has ended and left ``engines`` on the device; returns the next loads.
 
-        The end of a load that was given up changes nothing on its device. It may start the loads that waited for it;
-        None: nothing has changed. After a load that fails, no further device starts or activates anything.
+        A load that was given up leaves its device as it is, but its end may start loads that waited for it. Returns
+        None if hosts and loads are the same as before. After a failed load, no further device starts a load or
+        activates a standby.
         """
         each = self.devices[load.device]
         if each.load is not load:
@@ -232,7 +232,7 @@ class PlanChange:
         return self._advance()
 
     def loaded_in_place(self, failures: Sequence[FailedLoad]) -> Effects:
-        """All loads in place have ended, with these failures. In `ChangeState.GOING_BACK`, nothing is freed yet."""
+        """All loads in place have ended, with these failures. Devices free no engines in `ChangeState.GOING_BACK`."""
         self.failures = list(failures)
         if failures and self._may_go_back and self.back_to is not None:
             self._to(ChangeState.GOING_BACK)
@@ -241,14 +241,14 @@ class PlanChange:
         return Effects(keep=self.keep)
 
     def give_up(self) -> Effects:
-        """End the change before the switch: nothing has changed."""
+        """End the change before the switch; the earlier plan stays in force."""
         self._to(ChangeState.FAILED)
         return Effects(keep=self.keep)
 
     # --- what devices have
 
     def hosted_on(self, device: str) -> tuple[Host, ...]:
-        """What a device has active; during a load in place, what it had before."""
+        """The active hosts of a device; during a load in place, the hosts before it."""
         return self.devices[device].hosts_now
 
     def resident_on(self, device: str) -> frozenset[VariantKey]:
@@ -282,11 +282,11 @@ class PlanChange:
 
     @property
     def keep(self) -> tuple[Keep, ...]:
-        """What each device keeps loaded."""
+        """The engines that each device keeps loaded."""
         return self.keep_of(*self.usable)
 
     def keep_of(self, *devices: str) -> tuple[Keep, ...]:
-        """What each of these devices keeps loaded."""
+        """The engines that each of these devices keeps loaded."""
         return tuple(Keep(device, self.devices[device].resident) for device in devices)
 
     def spare_on(self, device: str) -> frozenset[VariantKey]:
@@ -412,12 +412,12 @@ class PlanChange:
 def next_to_change(
     devices: Mapping[str, ChangingDevice], demand_qps: Mapping[str, float], max_unavailable_frac: float
 ) -> list[str]:
-    """The devices that activate standbys now, if there are any; else those that start to load.
+    """The devices that activate standbys now; if there are none, the devices that start to load.
 
-    Devices go first whose family has the least of what it needs. A device leaves a family only where the other devices
-    carry the family's demand. Where not even all devices carry it, the change itself helps: the more is missing, the
-    larger the part of the family's capacity that may be unavailable at once, up to ``max_unavailable_frac``. Where all
-    wait for each other, the device goes that is missed least.
+    Devices of the family with the least capacity over demand come first. A device leaves a family only if the other
+    devices carry the family's demand. If all devices together do not carry it, part of its capacity may be unavailable
+    at once: the more is missing, the larger the part, up to ``max_unavailable_frac``. If all devices wait for each
+    other, the one with the least effect changes first.
     """
     capacity = _Capacity(devices.values(), demand_qps)
     waiting = [device for device, each in devices.items() if not each.is_complete and each.load is None]
@@ -479,7 +479,7 @@ class _Capacity:
 
 
 def _lost_qps(device: ChangingDevice) -> dict[str, float]:
-    """What each family loses, or gains (below 0), when a device activates what the plan wants, or begins to load it."""
+    """The capacity that each family loses when a device activates or loads its wanted hosts; a gain is negative."""
     lost = defaultdict[str, float](float)
     for host in device.hosts_now:
         lost[host.family] += host.capacity_qps
@@ -489,5 +489,5 @@ def _lost_qps(device: ChangingDevice) -> dict[str, float]:
 
 
 def keys(hosted: Iterable[Host]) -> frozenset[VariantKey]:
-    """Which variants these are."""
+    """The variants of these hosts."""
     return frozenset([host.key for host in hosted])

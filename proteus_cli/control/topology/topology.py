@@ -269,7 +269,7 @@ class Topology:
         """Have what is hosted now share what waits, each host with its standby for the overflow; returns as `host`."""
         self._overflow, self._warm = overflow, warm = self._standbys()
         hosted = [replace(h, overflow=overflow[h]) if h in overflow else h for h in self.change.hosted]
-        return self._dispatch.host(hosted, (), warm)
+        return self._dispatch.host(hosted, warm)
 
     def _standbys(self) -> tuple[Mapping[Host, Host], Sequence[Host]]:
         """The standby that answers the overflow of each host, and the standbys on devices that host their family."""

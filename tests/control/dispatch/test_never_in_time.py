@@ -105,16 +105,13 @@ def test_what_only_another_plan_could_answer_is_refused_at_once_as_overload_is_a
 
 
 @pytest.mark.parametrize(("time_s", "expected"), [(0.0501, Admitted), (0.0499, OtherPlanNeeded)])
-@pytest.mark.parametrize("is_foreign", [True, False])
-def test_what_a_standby_for_the_overflow_may_answer_waits(
-    time_s: float, expected: type[object], *, is_foreign: bool
-) -> None:
+@pytest.mark.parametrize("device", ["cpu0", "cpu1"])
+def test_what_a_standby_for_the_overflow_may_answer_waits(time_s: float, expected: type[object], device: str) -> None:
     """Ten rows take the hosted variant 120 ms, its standby 50 ms, and the fastest that a plan could place 40 ms."""
-    device = "cpu1" if is_foreign else "cpu0"
     standby = hosted(device, "a", "a-s", latency_s={1: 0.010, 4: 0.020}, accuracy=0.8, power_w=10.0)
-    standby = replace(standby, is_standby=True, is_foreign=is_foreign)
+    standby = replace(standby, is_standby=True)
     controller = controller_of()
-    controller.dispatch.host([LARGE], [standby] * is_foreign, [standby] * (not is_foreign))
+    controller.dispatch.host([LARGE], [standby])
     assert isinstance(controller.offer(within(time_s, rows=10), 1.0), expected)
 
 

@@ -39,7 +39,6 @@ class HostClass:
     is_reserved: bool = field(init=False)
     quota: int = 0
     free: dict[str, Admitted] = field(default_factory=dict)
-    free_parts: float = 0.0  # of foreign standbys: the parts of slots that are free, summed over devices
     serving: int = 0
     capacity_qps: float = 0.0
     overflow_qps: float = 0.0
@@ -82,10 +81,6 @@ class HostClass:
     def rows_within(self, budget_s: float) -> int:
         """The largest batch whose rows all have an answer in that time."""
         return self.host.least_latency.max_rows_within(budget_s / self.least_slowdown, self.host.max_batch)
-
-    def serves(self, device: str) -> bool:
-        """Whether the host on that device is of this class, and serves."""
-        return device in self._slowdowns
 
     def slowdown_of(self, device: str) -> float:
         """The slowdown of a device that serves."""
