@@ -9,10 +9,8 @@ from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.exit_bounds import exit_bounds
 from proteus_cli.control.dispatch.family import FamilyState
-from proteus_cli.control.dispatch.in_flight import InFlightBatches
-from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 from proteus_cli.control.dispatch.twins import Twins
-from proteus_cli.control.dispatch.workers import WorkerState
+from proteus_cli.control.dispatch.workers import InFlightBatches, WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.expected_attainment import ExpectedAttainment
@@ -248,8 +246,7 @@ class Controller:
         self._workers[device].slowdown.rebase(ratio)
 
     def _new_family(self, name: str) -> FamilyState:
-        new_queue, placeable = partial(_new_queue, self.policy), partial(self.placeable.of, name)
-        return FamilyState(self.demand.counts_of(name), new_queue, placeable)
+        return FamilyState(self.demand.counts_of(name), self.policy.assignment, partial(self.placeable.of, name))
 
     def _worker(self, device: str, slots: int) -> WorkerState:
         return WorkerState(device, slots, InFlightBatches() if self._dispatch_ahead_s and slots == 1 else None)
@@ -258,9 +255,3 @@ class Controller:
         if effects is not NO_EFFECTS:
             self.replanning.hosting_changed(now_s)
         return effects
-
-
-def _new_queue(policy: Policy, of_deferred: bool) -> FamilyQueue:  # noqa: FBT001 - called as `FamilyState` does
-    if policy.assignment == "late":
-        return SharedQueue(of_deferred=of_deferred)
-    return PerDeviceQueue(uniform=policy.assignment == "uniform", of_deferred=of_deferred)

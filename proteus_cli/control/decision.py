@@ -41,8 +41,9 @@ class Host:
     ``others`` are active on the device, too, where that costs its batches anything: all times here are with that cost,
     but ``alone_latency``, the mean without.
 
-    ``overflow`` is a faster standby of its device, if there is one: its batches answer what all active variants of the
-    family together cannot answer in time. Such a host ``is_standby``, and the plan sends it nothing.
+    A host ``is_standby`` if it answers only requests that no active host can. The plan sends it nothing. Its
+    ``capacity_qps`` is what its device carries more with it than with its active variant; 0 for a standby that answers
+    only requests for which active hosts are too slow.
 
     ``network`` leads to its device, where that is of another machine: its latencies include the way there and back,
     the stages of its ``exits`` do not.
@@ -67,7 +68,6 @@ class Host:
     preference_rank: float | None = None
     others: frozenset[VariantKey] = frozenset()
     alone_latency: LatencyTable | None = None
-    overflow: "Host | None" = None
     is_standby: bool = False
     network: Network | None = None
     key: VariantKey = field(init=False)
@@ -220,14 +220,13 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
 
     Requests are ordered by priority, then by deadline. A batch that ``is_ahead`` is submitted while another runs, and
     starts when that ends. A worker that is full leaves work to the devices of ``wake``, which have free slots: they are
-    asked next. Where ``is_more_to_do``, the worker asks again after that; else when something changes.
+    asked next. Then the worker asks again.
     """
 
     hosted: Host
     requests: tuple[Request, ...]
     rows: int
     at_s: float
-    is_more_to_do: bool = False
     is_ahead: bool = False
     wake: tuple[str, ...] = ()
 
@@ -246,21 +245,11 @@ class Drop:
 
 
 @dataclass(frozen=True, slots=True)
-class Delegate:
-    """This worker can make none of the requests; its quota is now of a faster class, and ``to`` may use it.
-
-    Ask that worker. Then ask again.
-    """
-
-    to: str
-
-
-@dataclass(frozen=True, slots=True)
 class Idle:
     """Nothing to do until something changes."""
 
 
-Decision = Launch | WaitUntil | Drop | Delegate | Idle
+Decision = Launch | WaitUntil | Drop | Idle
 IDLE = Idle()
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Delegate, Effects, Host, Idle, Launch, Load, StandbyLoad, WaitUntil
+from proteus_cli.control.decision import Admitted, Effects, Host, Idle, Launch, Load, StandbyLoad, WaitUntil
 from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.domain.report import Loss, Replan
 from proteus_cli.domain.request import Outcome, Request, RequestRecord
@@ -142,15 +142,10 @@ class Fleet:
                 pass
             elif isinstance(decision, Launch):
                 self._launch(decision, now_s)
-                if decision.is_more_to_do:
-                    to_ask.append(device)
+                to_ask.append(device)
                 to_ask += decision.wake[::-1]
             elif isinstance(decision, WaitUntil):
                 self.events.set_timer(self.devices[device].timer, decision.at_s)
-            elif isinstance(decision, Delegate):
-                to_ask.append(device)
-                device = decision.to
-                continue
             else:
                 self.end(decision.requests, Outcome.DROPPED, now_s)
                 continue

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
-from proteus_cli.control.dispatch.queues.quota import WeightedShares
+from proteus_cli.control.dispatch.shares import WeightedShares
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Bounds, Request

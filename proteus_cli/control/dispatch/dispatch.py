@@ -6,18 +6,14 @@ One class, though a long one: each of these steps changes the queues of families
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
-from itertools import chain
 
 from proteus_cli.arrays import Ints
-from proteus_cli.control.batching import Delay, Start
 from proteus_cli.control.decision import (
     IDLE,
     NO_EFFECTS,
     Admitted,
     BeyondHosts,
     Decision,
-    Delegate,
     Drop,
     Effects,
     Host,
@@ -31,19 +27,9 @@ from proteus_cli.control.decision import (
 )
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.family import FamilyState
-from proteus_cli.control.dispatch.in_flight import InFlightBatches
-from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
-from proteus_cli.control.dispatch.queues.host_class import HostClass
-from proteus_cli.control.dispatch.work_selector import WorkSelector
-from proteus_cli.control.dispatch.workers import (
-    NOBODY,
-    AccuracyTier,
-    WorkerState,
-    WorkSource,
-    sources_of,
-    takes_standby,
-    warm_sources,
-)
+from proteus_cli.control.dispatch.request_queue import RequestQueue
+from proteus_cli.control.dispatch.selection import Choice, Hopeless, Selector, WorkSource
+from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.domain.catalog import VariantKey
@@ -81,8 +67,9 @@ class Dispatch:
     ) -> None:
         self._families, self._workers, self._demand = families, workers, demand
         self._batcher = policy.batching.fresh()
-        self._is_shared, self._admits_timely = policy.assignment == "late", policy.admits == "timely"
-        self._selector = WorkSelector(self._batcher, is_shared=self._is_shared)
+        self._admits_timely = policy.admits == "timely"
+        self._selector = Selector(self._batcher)
+        self._sources: dict[str, list[WorkSource]] = {}
         self.cascades = Cascades()
         self._dispatch_ahead_s = dispatch_ahead_s
         self._admitted_frac = 1 - HELD_BACK_FRAC if dispatch_ahead_s else 1.0
@@ -97,40 +84,32 @@ class Dispatch:
         answer it either.
         """
         family, rows = self._families[request.family], request.rows
-        is_unusual = request.priority or request.min_accuracy or request.bounds is not None
-        tier = self._tier_for(family, request) if is_unusual else family.base
-        if tier is None:
+        is_unusual = request.min_accuracy or request.bounds is not None
+        queue = self._queue_for(family, request) if is_unusual else family.base
+        if queue is None:
             return family.unfit(request)
         # `Batcher.due_s`, without a call for each request
         due_s = request.deadline_s - self._answer_frac * (request.deadline_s - request.arrival_s)
-        if self._admits_timely and (rows > 1 or due_s - request.arrival_s < tier.least_row_s):
-            refused = self._beyond_hosts(family, tier, request, now_s)
+        if self._admits_timely and (rows > 1 or due_s - request.arrival_s < queue.least_row_s):
+            refused = self._beyond_hosts(family, queue, request, now_s)
             if refused is not None:
                 return refused
         family.counts.arrived(rows, now_s)
-        if not tier.classes or (self._admits_timely and tier.is_lost):
-            return Refused(RETRY_WITHOUT_CAPACITY_S, is_lost=tier.is_lost or family.was_lost)
+        if not queue.classes or (self._admits_timely and queue.is_lost):
+            return Refused(RETRY_WITHOUT_CAPACITY_S, is_lost=queue.is_lost or family.was_lost)
         # With nothing before it, a request can be too late only for its own deadline. That is not overload, so it is
         # admitted and the workers decide.
         if self._admits_timely and family.rows:
-            timely_rows = tier.capacity_qps * (due_s - now_s)
+            timely_rows = queue.capacity_qps * (due_s - now_s)
             if family.rows + rows > self._admitted_frac * timely_rows:
-                limit_rows = admitted_rows(timely_rows, tier.batch_rows, self._admitted_frac)
-                before_rows = family.rows_before(request, tier)  # no more than `family.rows`, but slower to count
+                limit_rows = admitted_rows(timely_rows, queue.batch_rows, self._admitted_frac)
+                before_rows = family.rows_before(request, queue)  # no more than `family.rows`, but slower to count
                 is_over = before_rows and before_rows + rows > limit_rows
-                is_over = is_over and family.waiting_rows + rows > tier.rows_at_once(due_s - now_s)
-                if is_over and (family.waiting_rows or self._selector.next_warm(tier, request, now_s) is None):
-                    _count_given_up(family, tier, rows, due_s - now_s)
-                    return Refused(retry_after_s(before_rows, tier.capacity_qps))
-        family.rows += rows
-        owner = tier.queue.push(request)
-        if owner.free:
-            return next(iter(owner.free.values()))
-        waiting = tier.waiting
-        goes_on = tier.is_full or (waiting is not None and waiting.goes_on(request, owner, now_s))
-        if not self._is_shared or (goes_on and (rows == 1 or not tier.warm)):
-            return NOBODY
-        return self._next_worker(tier, tier.queue.queues_of(owner)[request.level], now_s)
+                is_over = is_over and family.waiting_rows + rows > queue.rows_at_once(due_s - now_s)
+                if is_over and (family.waiting_rows or not queue.is_free_within(rows, due_s - now_s)):
+                    _count_given_up(family, queue, rows, due_s - now_s)
+                    return Refused(retry_after_s(before_rows, queue.capacity_qps))
+        return self._admit(family, queue, request, now_s)
 
     def defer(self, request: Request, now_s: float, room_frac: float = 1.0) -> Admitted | None:
         """Have a deferred request wait for the second stage; None where that cannot answer it in time.
@@ -141,23 +120,17 @@ class Dispatch:
         request that waits.
         """
         family, rows = self._families[request.family], request.rows
-        tier, left_s = self._tier_for(family, request), self._batcher.due_s(request) - now_s
-        if tier is None or tier.is_lost or left_s <= 0:
+        queue, left_s = self._queue_for(family, request), self._batcher.due_s(request) - now_s
+        if queue is None or queue.is_lost or left_s <= 0:
             return None
         if self._admits_timely:
-            if not tier.is_timely(rows, left_s):
+            if not queue.is_timely(rows, left_s):
                 return None
-            limit_rows = admitted_rows(tier.capacity_qps * left_s, tier.batch_rows, self._admitted_frac)
-            before_rows = family.rows_before(request, tier)
+            limit_rows = admitted_rows(queue.capacity_qps * left_s, queue.batch_rows, self._admitted_frac)
+            before_rows = family.rows_before(request, queue)
             if before_rows and before_rows + rows > room_frac * limit_rows:
                 return None
-        family.rows += rows
-        owner = tier.queue.push(request)
-        for ask_it in owner.free.values():
-            return ask_it
-        if not self._is_shared:
-            return NOBODY
-        return tier.next_worker(tier.queue.queues_of(owner)[request.level], self._batcher.due_s, now_s)
+        return self._admit(family, queue, request, now_s)
 
     def launch_if_idle(self, request: Request, by: VariantKey, now_s: float) -> Launch | None:
         """A batch of a background request alone, on an idle worker that hosts ``by``; None where there is none.
@@ -166,22 +139,24 @@ class Dispatch:
         reports.
         """
         family, rows = self._families[request.family], request.rows
-        source = self._idle_source((family.base, *family.canary_tiers), by)
+        source = self._idle_source(family, by.variant)
         if source is None:
             return None
         self.cascades.ever_in_use = True
         hosted, worker = source.hosted, self._workers[source.hosted.device]
         family.rows += rows
-        family.ran(hosted, rows)
+        family.running[hosted] += rows
         worker.launched(hosted.latency(rows) * worker.slowdown.factor, now_s)
         return Launch(hosted, (request,), rows, now_s)
 
-    def _idle_source(self, tiers: Iterable[AccuracyTier], by: VariantKey) -> WorkSource | None:
-        """Find the source of the longest idle worker that hosts ``by``; None without one."""
-        for each in (each for tier in tiers for each in tier.classes if each.host.variant == by.variant):
+    def _idle_source(self, family: FamilyState, variant: str) -> WorkSource | None:
+        """The source of a worker that hosts a variant, runs nothing, and has nothing to take; None without one."""
+        queues = [queue for queue in family.queues if queue is family.base or queue.is_of_canaries]
+        for each in (each for queue in queues for each in queue.classes if each.host.variant == variant):
             for device in each.free:
-                if self._workers[device].is_idle:
-                    return next(source for source in self._workers[device].sources if source.host_class is each)
+                worker, sources = self._workers[device], self._sources[device]
+                if worker.free == worker.slots and not any(source.lane.rows for source in sources):
+                    return next(source for source in sources if source.host_class is each)
         return None
 
     def last_moment_s(self, request: Request) -> float:
@@ -203,8 +178,8 @@ class Dispatch:
 
         None where it has that, or no host may answer it.
         """
-        tier = self._families[request.family].tier_of(request)
-        least_s = tier.least_s(request.rows) if tier is not None else math.inf
+        queue = self._families[request.family].queue_for(request)
+        least_s = queue.least_s(request.rows) if queue is not None else math.inf
         due_s = self._batcher.due_s(request) - request.arrival_s
         if due_s >= least_s or least_s == math.inf:
             return None
@@ -216,7 +191,8 @@ class Dispatch:
         if not family.remove(request):
             return NO_EFFECTS
         self._uncount((request,))
-        return Effects(ask=family.longest_free(), dropped=(request,))
+        free = [next(iter(each.free), "") for queue in family.queues for each in queue.classes]
+        return Effects(ask=tuple(dict.fromkeys(filter(None, free))), dropped=(request,))
 
     def count_refused(self, family: str, rows: int, now_s: float, within_s: float) -> None:
         """Count a request that the driver refuses as it refused one alike; it had ``within_s`` to be answered."""
@@ -234,30 +210,26 @@ class Dispatch:
         """What the worker of ``device`` does now. To ask once too often is harmless."""
         worker = self._workers[device]
         if worker.free <= 0:
-            return self._decide_busy(worker, now_s)
-        best: tuple[WorkSource, Start] | None = None
-        wake_s, decide_at = math.inf, self._selector.decide
-        for source in worker.sources:
-            if not source.queue.rows:
+            return self._decide_ahead(worker, now_s)
+        best: Choice | None = None
+        wake_s, select = math.inf, self._selector.select
+        for source in self._sources[device]:
+            found = select(worker, source, now_s)
+            if found is None:
                 continue
-            batching = decide_at(worker, source, now_s, best)
             # Not `match`: class patterns take twice as long, which is 4 % of a simulation.
-            if isinstance(batching, Start):
-                if (
-                    best is None
-                    or source.is_before(best[0], batching.place, best[1].place)
-                    or self._selector.relieves(source, best[0], now_s)
-                ):
-                    best = source, batching
-            elif isinstance(batching, Delay):
-                wake_s = min(wake_s, batching.until_s)
-            elif batching is not None:
-                if isinstance(batching, Drop):
-                    self._given_up(worker, source.hosted, batching.requests)
-                return batching
+            if isinstance(found, Choice):
+                if best is None or found.is_before(best):
+                    best = found
+            elif isinstance(found, Hopeless):
+                dropped = found.queue.pop(found.requests)
+                self._given_up(worker, source.hosted, dropped)
+                return Drop(dropped)
+            else:
+                wake_s = min(wake_s, found)
         if best is not None:
-            return self._launch(worker, *best, now_s)
-        return self._decide_warm(worker, now_s) or (WaitUntil(wake_s) if wake_s < math.inf else IDLE)
+            return self._launch(worker, best, now_s)
+        return WaitUntil(wake_s) if wake_s < math.inf else IDLE
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
         """A batch has ended after ``took_s``, or failed (None): a slot of its worker is idle again.
@@ -268,14 +240,14 @@ class Dispatch:
         worker, family = self._workers[hosted.device], self._families[hosted.family]
         worker.finished()
         family.rows -= rows
-        family.ran(hosted, -rows)
+        family.running[hosted] -= rows
         if self._lost_runs:
             self._forget_lost_runs(launch.requests)
         if took_s is not None:
             mean_s, p95_s = hosted.mean_latency(rows), hosted.latency(rows)
             has_changed = worker.slowdown.ran(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead)
             if exits is not None:
-                family.patience.answered(rows, hosted.attainment)
+                family.budget.answered(rows, hosted.attainment)
                 self._learn_of_stages(worker, launch, took_s, exits)
             if has_changed or exits is not None:
                 self.count_capacity(worker)
@@ -322,7 +294,7 @@ class Dispatch:
 
     def may_leave(self, launch: Launch) -> bool:
         """A batch of a multi-exit model may go on for some of its rows when others have left."""
-        return self._families[launch.hosted.family].patience.is_left
+        return self._families[launch.hosted.family].budget.is_left
 
     def give_up_lost(self) -> Sequence[Request]:
         """Deferred requests that wait only for lost devices: their first answers are to be sent now."""
@@ -335,13 +307,12 @@ class Dispatch:
     def host(self, hosted: Sequence[Host], warm: Sequence[Host] = ()) -> Sequence[Request]:
         """From now on workers host ``hosted``, which share anew what waits; returns what none of them may answer.
 
-        ``warm`` standbys, which are on devices that host their family, answer requests of a shared queue that no host
-        can answer in time.
+        ``warm`` standbys are on devices that host their family.
         """
         unhosted: list[Request] = []
         for name, family in self._families.items():
             hosts = [host for host in hosted if host.family == name]
-            others = [host for host in warm if host.family == name] if self._is_shared else []
+            others = [host for host in warm if host.family == name]
             unhosted += family.rehost(hosts, others, self.cascades.by_first, self._workers)
         self._assign_sources()
         return self._uncount(unhosted)
@@ -356,28 +327,22 @@ class Dispatch:
         worker.use_slots(slots)
         if worker.free > 0:
             return Effects(ask=(device,))
-        if not self._is_shared:
-            return NO_EFFECTS
-        waiting = [source for source in worker.sources if source.queue.rows]
-        others = (each.tier.next_worker(each.queue, self._batcher.due_s, now_s).devices for each in waiting)
-        return Effects(ask=tuple(dict.fromkeys(chain.from_iterable(others))))
+        return Effects(ask=self._next_workers(device, now_s))
 
     def count_capacity(self, worker: WorkerState) -> None:
         """A worker's phase or slowdown has changed: count the capacity of its families anew."""
-        for source in worker.by_class:
-            source.tier.count(source.hosted, source.host_class, worker)
-        for each, host in worker.warm.items():
-            each.count(host, *worker.slowdowns)
+        for source in self._sources[worker.device]:
+            source.queue.count(source.hosted, source.host_class, worker)
 
     def _beyond_hosts(
-        self, family: FamilyState, tier: AccuracyTier, request: Request, now_s: float
+        self, family: FamilyState, queue: RequestQueue, request: Request, now_s: float
     ) -> BeyondHosts | None:
-        """Why no host could answer a request in time, even when idle; None where a standby could, or none is there."""
+        """Why no host could answer a request in time, even when idle; None if one could, or none is there."""
         due_s, rows = self._batcher.due_s(request), request.rows
-        max_rows = tier.max_rows_within(due_s - now_s, rows)
+        max_rows = queue.max_rows_within(due_s - now_s, rows)
         if max_rows >= rows:
             return None
-        hosted = [each.host for each in tier.classes]
+        hosted = [each.host for each in queue.classes]
         hosted_s = [host.least_latency(rows) * (self._fastest_stage if host.cuts else 1.0) for host in hosted]
         of_hosts_s, answered_frac = min(hosted_s, default=math.inf), 1 - self._answer_frac
         placeable_s = family.placeable_s(request)
@@ -386,50 +351,48 @@ class Dispatch:
         whole_s, cut_s = placeable_s
         least_s, time_s = min(whole_s, cut_s * self._fastest_stage, of_hosts_s), due_s - request.arrival_s
         if time_s < least_s < math.inf:
-            # where not even one row is in time, the deadline is too short, not the request too large
+            # if not even one row is in time, the deadline is too short, not the request too large
             least_s /= answered_frac
             return TooManyRows(max_rows, least_s) if max_rows else NeverInTime(least_s)
-        if not time_s < of_hosts_s < math.inf or tier.is_lost:
-            return None
-        if any(takes_standby(request, each.host) and each.host.latency(rows) <= time_s for each in tier.warm):
+        if not time_s < of_hosts_s < math.inf or queue.is_lost:
             return None
         family.counts.arrived(rows, now_s)  # it is demand
         return OtherPlanNeeded(of_hosts_s / answered_frac, RETRY_WITHOUT_CAPACITY_S)
 
-    def _tier_for(self, family: FamilyState, request: Request) -> AccuracyTier | None:
-        """The tier of a request with any minimum, bounds and priority, opened where needed; None: no host is fit."""
+    def _queue_for(self, family: FamilyState, request: Request) -> RequestQueue | None:
+        """The queue of a request with any minimum or bounds, opened if needed; None if no host is fit."""
         if request.bounds is not None:
             self.cascades.ever_in_use = True
-        if (opened := family.open(request, self._workers)) is not None:
-            self._assign_sources_of(opened)
-        return family.tier_of(request)
+        opened = family.open(request, self._workers)
+        if opened is not None:
+            self._add_sources(opened)
+            return opened
+        return family.queue_for(request)
+
+    def _admit(self, family: FamilyState, queue: RequestQueue, request: Request, now_s: float) -> Admitted:
+        """Have a request wait; returns whom to ask about it."""
+        family.rows += request.rows
+        lane = queue.lane_for(request)
+        return lane.next_worker(lane.push(request), self._batcher.due_s, now_s)
 
     def _assign_sources(self) -> None:
-        """Each worker has a source for each level of each tier that it takes from."""
-        own = _sources_by_device(self._changed_tiers())
-        warm = defaultdict[str, dict[HostClass, Host]](dict)
+        """Each worker takes from the lanes of all queues that it hosts for."""
+        self._sources = {device: [] for device in self._workers}
+        for worker in self._workers.values():
+            worker.take_from(())
         for family in self._families.values():
-            for each in family.warm:
+            for queue in family.queues:
+                self._add_sources(queue)
+
+    def _add_sources(self, queue: RequestQueue) -> None:
+        added = defaultdict[str, list[WorkSource]](list)
+        for lane in queue.lanes:
+            for each in lane.classes:
                 for host in each.hosts:
-                    warm[host.device][each] = host
-        for device, worker in self._workers.items():
-            worker.warm = warm[device]
-            worker.take_from(own[device])
-
-    def _assign_sources_of(self, tier: AccuracyTier) -> None:
-        """The same for a tier that is new or has a new level: only its workers get other sources."""
-        self._changed_tiers()
-        own = _sources_by_device([tier])
-        for device in own:
-            worker = self._workers[device]
-            worker.take_from([*(each for each in worker.sources if each.tier is not tier), *own[device]])
-
-    def _changed_tiers(self) -> list[AccuracyTier]:
-        """All tiers, as no answer from before holds in any of them."""
-        tiers = [tier for family in self._families.values() for tier in family.tiers]
-        for tier in tiers:
-            tier.changed()
-        return tiers
+                    added[host.device].append(WorkSource(host, each, queue, lane))
+        for device, sources in added.items():
+            self._sources[device] += sources
+            self._workers[device].take_from([each.host_class for each in self._sources[device]])
 
     def _uncount(self, requests: Sequence[Request]) -> Sequence[Request]:
         """Count these requests no longer, as they neither wait nor will run; returns them."""
@@ -461,105 +424,64 @@ class Dispatch:
             time_s, alone_s = self._batcher.due_s(request) - request.arrival_s, hosted.least_latency(request.rows)
             slowed_s = worker.slowdown_at(hosted) * alone_s
             if slowed_s <= time_s and not request.is_deferred:  # which has an answer already
-                self._families[hosted.family].patience.gave_up(request.rows)
+                self._families[hosted.family].budget.gave_up(request.rows)
             if worker.least_at(hosted) * alone_s <= time_s < slowed_s:
                 if worker.doubt(hosted):
                     self.count_capacity(worker)
             elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.mostly_s:
                 worker.answer_way.doubt()
 
-    def _decide_busy(self, worker: WorkerState, now_s: float) -> Decision:
-        """Submit a batch ahead, or nothing."""
-        if worker.in_flight is None or not worker.is_serving:
+    def _decide_ahead(self, worker: WorkerState, now_s: float) -> Decision:
+        """The batch to submit shortly before a busy worker is free, or nothing.
+
+        A batch with less than all that waits is submitted only if it is full: the worker may be free earlier than it
+        should be, and then a larger one is possible. One that is not full must be long, and the next to start. Excess
+        is left undecided.
+        """
+        in_flight = worker.in_flight
+        if in_flight is None or not worker.is_serving:
             return IDLE
-        return self._decide_ahead(worker, worker.in_flight, now_s)
-
-    def _decide_warm(self, worker: WorkerState, now_s: float) -> Launch | Delegate | None:
-        """Start a batch of a standby for requests that no host can answer in time.
-
-        Where a free device has a better standby for one of them, that device is asked.
-        """
-        delegate: Delegate | None = None
-        for tier in [tier for name in worker.families for tier in self._families[name].tiers if tier.warm]:
-            for source in warm_sources(tier):
-                by_warm = self._selector.by_warm(worker, source, now_s)
-                if isinstance(by_warm, Start):
-                    return self._launch(worker, source, by_warm, now_s)
-                delegate = delegate or by_warm
-        return delegate
-
-    def _decide_ahead(self, worker: WorkerState, in_flight: InFlightBatches, now_s: float) -> Decision:
-        """The batch to submit shortly before a busy worker is free.
-
-        A batch that is not full is submitted only if it is long, and is the next to start.
-        """
         in_flight.note_start(now_s)
         start_s = in_flight.ends_s(now_s)
         if start_s - self._dispatch_ahead_s > now_s:
             return WaitUntil(start_s - self._dispatch_ahead_s)
-        selected = self._selector.select_ahead(worker, start_s)
-        if selected is None:
+        best: Choice | None = None
+        for source in self._sources[worker.device]:
+            found = self._selector.select(worker, source, start_s)
+            if isinstance(found, Choice) and (best is None or found.is_before(best)):
+                best = found
+        if best is None or best.is_excess:
             return IDLE
-        source, start = selected
-        if self._selector.or_overflow(worker, source, start, self._rows_of(source), start_s)[0] is not source:
-            return IDLE
-        rows, is_next = start.rows, len(in_flight) == 1 and start_s > now_s
-        if rows < source.hosted.max_batch and not (is_next and source.hosted.latency(rows) >= MIN_PARTIAL_AHEAD_S):
-            return IDLE
-        return self._launch(worker, source, start, start_s, is_ahead=True)
+        rows, hosted = best.start.rows, best.source.hosted
+        if rows < hosted.max_batch:
+            is_next = len(in_flight) == 1 and start_s > now_s
+            if rows < best.queue.rows or not is_next or hosted.latency(rows) < MIN_PARTIAL_AHEAD_S:
+                return IDLE
+        return self._launch(worker, best, start_s, is_ahead=True)
 
-    def _next_worker(self, tier: AccuracyTier, queue: DeadlineQueue, now_s: float) -> Admitted:
-        """Ask one free worker about a queue in which requests wait.
-
-        Where there is none, ask one with a standby if no host has the time for the first request.
-        """
-        asked = tier.next_worker(queue, self._batcher.due_s, now_s)
-        if asked is not NOBODY or not tier.warm:
-            return asked
-        by_warm = self._selector.next_warm(tier, queue.head(), now_s)
-        return NOBODY if by_warm is None else by_warm[1]
-
-    def _rows_of(self, source: WorkSource) -> int:
-        """Rows of the family that wait or run."""
-        return self._families[source.hosted.family].rows
-
-    def _launch(
-        self, worker: WorkerState, source: WorkSource, start: Start, start_s: float, *, is_ahead: bool = False
-    ) -> Launch:
-        if start.standby is not None:
-            source = replace(source, hosted=start.standby)
-        elif source.overflow is not None:
-            source, start = self._selector.or_overflow(worker, source, start, self._rows_of(source), start_s)
-        hosted = source.hosted
-        if source.is_only:
-            requests, rows = source.family_queue.take(source.host_class, start.rows, source.level, start.place)
-        else:
-            requests, rows = self._selector.gather(worker, source, start, start_s)
-        self._families[hosted.family].ran(hosted, rows)
+    def _launch(self, worker: WorkerState, choice: Choice, start_s: float, *, is_ahead: bool = False) -> Launch:
+        hosted = choice.source.hosted
+        requests, rows = self._selector.take(worker, choice, start_s)
+        self._families[hosted.family].running[hosted] += rows
         has_slots = worker.in_flight is not None  # only then is the end of each batch estimated
         worker.launched(hosted.latency(rows) * worker.slowdown.factor if has_slots else 0.0, start_s)
-        wake: tuple[str, ...] = ()
-        if self._is_shared and worker.free == 0:
-            for each in worker.sources:
-                if each.queue.rows:
-                    wake += self._next_worker(each.tier, each.queue, start_s).devices
-        return Launch(hosted, requests, rows, start_s, is_more_to_do=worker.free > 0, is_ahead=is_ahead, wake=wake)
+        wake = self._next_workers(worker.device, start_s) if worker.free == 0 else ()
+        return Launch(hosted, requests, rows, start_s, is_ahead=is_ahead, wake=wake)
+
+    def _next_workers(self, device: str, now_s: float) -> tuple[str, ...]:
+        """The free workers to ask about the requests that a worker could take, and leaves."""
+        found = dict[str, None]()
+        for lane in {source.lane: None for source in self._sources[device]}:
+            for queue in lane.levels.values():
+                if queue.rows:
+                    found |= dict.fromkeys(lane.next_worker(queue, self._batcher.due_s, now_s).devices)
+        return tuple(found)
 
 
-def _sources_by_device(tiers: Iterable[AccuracyTier]) -> defaultdict[str, list[WorkSource]]:
-    """The sources of these tiers."""
-    found = defaultdict[str, list[WorkSource]](list)
-    for tier in tiers:
-        for host_class in tier.classes:
-            for host in host_class.hosts:
-                found[host.device] += sources_of(host, host_class, tier)
-    return found
-
-
-def _count_given_up(family: FamilyState, tier: AccuracyTier, rows: int, left_s: float) -> None:
+def _count_given_up(family: FamilyState, queue: RequestQueue, rows: int, left_s: float) -> None:
     """Count rows that are refused, if an idle device would have had the time for them."""
-    if tier.is_timely(rows, left_s):
-        family.patience.gave_up(rows)
+    if queue.is_timely(rows, left_s):
+        family.budget.gave_up(rows)
 
 
 def admitted_rows(timely_rows: float, batch_rows: int, admitted_frac: float) -> float:

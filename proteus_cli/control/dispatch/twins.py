@@ -69,14 +69,6 @@ def standing_for_both(hosts: Sequence[Host], twins: Twins) -> list[Host]:
     ]
 
 
-def without_overflow_by(hosts: Sequence[Host], variant: str) -> list[Host]:
-    """The hosts of an arm whose overflow that variant does not answer, as it is of the other arm."""
-    return [
-        replace(host, overflow=None) if host.overflow is not None and host.overflow.variant == variant else host
-        for host in hosts
-    ]
-
-
 def _with_share_of(host: Host, other: Host | None) -> Host:
     return host if other is None else replace(host, weight=other.weight, capacity_qps=other.capacity_qps)
 

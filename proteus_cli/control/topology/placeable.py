@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable, Mapping
 
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
-from proteus_cli.control.dispatch.fitness import Fitness
+from proteus_cli.control.dispatch.eligibility import Eligibility
 from proteus_cli.control.topology.hosting import placeable_host
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
@@ -21,7 +21,7 @@ class Placeable:
     def __init__(self) -> None:
         self._profiles: Mapping[str, Profile] | None = None
         self._variants: Container[VariantKey] = NO_VARIANTS
-        self._rules, self._targets, self._found = Rules(), dict[str, SloTarget](), dict[str, Fitness]()
+        self._rules, self._targets, self._found = Rules(), dict[str, SloTarget](), dict[str, Eligibility]()
 
     def use(self, profiles: Mapping[str, Profile], variants: Container[VariantKey]) -> None:
         """From now on plans may place these variants, as these profiles, by device, say."""
@@ -38,7 +38,7 @@ class Placeable:
         """The profiles say something else."""
         self._found.clear()
 
-    def of(self, family: str) -> Fitness | None:
+    def of(self, family: str) -> Eligibility | None:
         """None where it is not known: without profiles, and before the first plan for the family."""
         if self._profiles is None or family not in self._targets:
             return None
@@ -50,7 +50,7 @@ class Placeable:
 
 def _placeable(
     family: str, profiles: Iterable[Profile], target: SloTarget, rules: Rules, variants: Container[VariantKey]
-) -> Fitness:
+) -> Eligibility:
     """What plans by these ``rules`` may place of a family: each of its ``variants`` once for each kind of devices.
 
     Each host has its device to itself. With cascades, it begins all that the profiles know of it, at the most accurate
@@ -76,7 +76,7 @@ def _placeable(
     for cascade in cascades.values():
         if cascade.second in least:
             routes.setdefault(VariantKey(family, cascade.first), []).append(_route(cascade, least[cascade.second]))
-    return Fitness(hosts, routes)
+    return Eligibility(hosts, routes)
 
 
 def _route(cascade: CascadeProfile, min_accuracy: float) -> CascadeRoute:

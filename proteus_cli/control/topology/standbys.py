@@ -83,21 +83,18 @@ class DeviceMemory:
         }
         return self._fitting(wanted, active, pinned)
 
-    def overflow_of(self, host: Host, standbys: Iterable[VariantKey]) -> Host | None:
-        """The fastest of the ``standbys`` of a host's device that carries more of the family than the host does.
+    def hosts_of(self, device: str, standbys: Iterable[VariantKey], family: str, qps: float) -> list[Host]:
+        """The ``standbys`` of a family on a device, as hosts, beside active variants of ``qps``.
 
-        None where there is none, or the family prefers something else to accuracy.
+        The fastest has the capacity that it adds to that; the others have none.
         """
-        found = [self.loadable[key] for key in standbys if key.family == host.family and key in self.loadable]
-        fastest = max(found, key=lambda each: each.qps, default=None)
-        if fastest is None or fastest.host is None or fastest.qps <= host.capacity_qps:
-            return None
-        return None if host.preference_rank is not None else replace(fastest.host, device=host.device)
-
-    def hosts_of(self, device: str, standbys: Iterable[VariantKey]) -> list[Host]:
-        """The ``standbys`` of a device that plans may place, as hosts."""
-        found = (self.loadable[key].host for key in sorted(standbys) if key in self.loadable)
-        return [replace(host, device=device) for host in found if host is not None]
+        known = (self.loadable[key].host for key in sorted(standbys) if key.family == family and key in self.loadable)
+        found = [host for host in known if host is not None]
+        fastest = max(found, key=lambda host: host.capacity_qps, default=None)
+        return [
+            replace(host, device=device, capacity_qps=max(host.capacity_qps - qps, 0.0) if host is fastest else 0.0)
+            for host in found
+        ]
 
     def _fitting(
         self, wanted: Container[VariantKey], needed: Iterable[VariantKey], pinned: Container[VariantKey]

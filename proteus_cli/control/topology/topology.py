@@ -52,7 +52,6 @@ class Topology:
         self._families, self._workers, self._dispatch = families, workers, dispatch
         self.change = PlanChange(workers, max_unavailable_frac, self._standbys_changed)
         self.outages = Outages()
-        self._overflow: Mapping[Host, Host] = {}
         self._warm: Sequence[Host] = ()
         self._failed_until_s: dict[tuple[str, str, str], float] = {}
         self._looks_again_s = 0.0
@@ -246,9 +245,9 @@ class Topology:
         self.outages = replace(self.outages, engines=engines)
 
     def _standbys_changed(self) -> tuple[str, ...]:
-        """Standbys have changed: those that there are now answer the overflow. Returns the workers to ask."""
+        """Standbys have changed. Returns the workers to ask."""
         self._looks_again_s = 0.0
-        if _known_to_dispatch(*self._standbys()) == _known_to_dispatch(self._overflow, self._warm):
+        if _known_to_dispatch(self._standbys()) == _known_to_dispatch(self._warm):
             return ()
         unhosted = self._host()
         assert not unhosted  # noqa: S101 - what is active has not changed, and it may answer all that waits
@@ -266,31 +265,24 @@ class Topology:
         return Effects(ask=tuple(self._workers), dropped=unhosted, load=loads)
 
     def _host(self) -> Sequence[Request]:
-        """Have what is hosted now share what waits, each host with its standby for the overflow; returns as `host`."""
-        self._overflow, self._warm = overflow, warm = self._standbys()
-        hosted = [replace(h, overflow=overflow[h]) if h in overflow else h for h in self.change.hosted]
-        return self._dispatch.host(hosted, warm)
+        """Have what is hosted now, and its standbys, share what waits; returns as `host`."""
+        self._warm = self._standbys()
+        return self._dispatch.host(self.change.hosted, self._warm)
 
-    def _standbys(self) -> tuple[Mapping[Host, Host], Sequence[Host]]:
-        """The standby that answers the overflow of each host, and the standbys on devices that host their family."""
-        standbys, memory, overflow = self.change.standbys, self.change.memory, dict[Host, Host]()
-        families = defaultdict[str, set[str]](set)
+    def _standbys(self) -> list[Host]:
+        """The standbys on devices that host their family; the fastest has the capacity that it adds to its device."""
+        standbys, memory = self.change.standbys, self.change.memory
+        active = defaultdict[tuple[str, str], float](float)
         for host in self.change.hosted:
             if host.device in standbys and host.device in memory:
-                families[host.device].add(host.family)
-                faster = memory[host.device].overflow_of(host, standbys[host.device])
-                if faster is not None:
-                    overflow[host] = faster
-        warm = [
+                active[host.device, host.family] = max(host.capacity_qps, active[host.device, host.family])
+        return [
             host
-            for device, hosted in families.items()
-            for host in memory[device].hosts_of(device, standbys[device])
-            if host.family in hosted
+            for (device, family), qps in active.items()
+            for host in memory[device].hosts_of(device, standbys[device], family, qps)
         ]
-        return overflow, warm
 
 
-def _known_to_dispatch(overflow: Mapping[Host, Host], warm: Iterable[Host]) -> Collection[object]:
+def _known_to_dispatch(warm: Iterable[Host]) -> Collection[object]:
     """What dispatch knows of standbys."""
-    hosts = [*overflow.items(), *((host.device, host) for host in warm)]
-    return {(of, each.key, each.latency, each.accuracy, each.max_batch) for of, each in hosts}
+    return {(host.device, host.key, host.latency, host.accuracy, host.max_batch, host.capacity_qps) for host in warm}

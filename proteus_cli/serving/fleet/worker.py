@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from proteus_cli.backends.base import Part
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Delegate, Drop, Effects, Idle, Launch, WaitUntil
+from proteus_cli.control.decision import Drop, Effects, Idle, Launch, WaitUntil
 from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.control.devices.hangs import overdue
 from proteus_cli.control.devices.sharing import counted_s
@@ -133,8 +133,6 @@ class Worker:
                     yield from [self._others[other] for other in launch.wake]
                 case Drop(requests=requests):
                     self._results.dropped(requests)
-                case Delegate(to=other):
-                    yield self._others[other]
                 case WaitUntil(at_s=at_s):
                     self._wake_s = at_s
                     self._wake_in(at_s - now_s)

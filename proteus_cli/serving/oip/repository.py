@@ -89,7 +89,7 @@ class ModelRepository:
         served, controller = self._families.require(family), self._controller
         asked, placeable = served.asked_version(version), controller.placeable.of(family)
         hosting = controller.hosting(family) if asked is None else controller.hosting_version(family, asked.variants)
-        could_host = [] if placeable is None else placeable.all_hosts
+        could_host = [] if placeable is None else placeable.hosts(placeable.everyone)
         if asked is not None:
             could_host = [host for host in could_host if host.variant in asked.variants]
         numbers = sorted(_numbers((VERSION, *served.asked_versions)))

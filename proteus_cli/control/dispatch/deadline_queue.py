@@ -2,10 +2,9 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterator
-from itertools import chain
 from operator import attrgetter
 
-from proteus_cli.domain.request import USUAL_LEVEL, Request
+from proteus_cli.domain.request import Request
 
 _ID = attrgetter("id")
 
@@ -37,19 +36,19 @@ class DeadlineQueue:
         self._requests.insert(place, request)
 
     def head(self) -> Request:
-        """The first request. Raises `IndexError` where there is none."""
+        """The first request. Raises `IndexError` if there is none."""
         return self._requests[0]
 
     def last(self) -> Request:
-        """The least urgent request. Raises `IndexError` where there is none."""
+        """The least urgent request. Raises `IndexError` if there is none."""
         return self._requests[-1]
 
-    def pop(self) -> Request:
-        """Remove and return the first request. Raises `IndexError` where there is none."""
-        request = self._requests.pop(0)
-        del self._deadlines_s[0]
-        self.rows -= request.rows
-        return request
+    def pop(self, count: int) -> tuple[Request, ...]:
+        """Remove and return the first ``count`` requests."""
+        first = tuple(self._requests[:count])
+        del self._requests[:count], self._deadlines_s[:count]
+        self.rows -= sum([request.rows for request in first])
+        return first
 
     def at(self, place: int) -> Request:
         """The request at a place, from 0 on."""
@@ -64,7 +63,7 @@ class DeadlineQueue:
         return bisect_right(self._requests, at_s, key=due_s)
 
     def has_rows(self, rows: int, place: int) -> bool:
-        """Whether so many rows wait from a place on."""
+        """At least ``rows`` rows wait from ``place`` on."""
         requests = self._requests
         count = len(requests) - place
         return count >= rows or (
@@ -89,7 +88,7 @@ class DeadlineQueue:
         return taken, rows
 
     def remove(self, request: Request) -> bool:
-        """Remove a request; False where it does not wait here."""
+        """Remove a request; False if it does not wait here."""
         place = self._place(request)
         if place == len(self._requests) or self._requests[place] is not request:
             return False
@@ -115,52 +114,3 @@ class DeadlineQueue:
         first = bisect_left(self._deadlines_s, request.deadline_s)
         last = bisect_right(self._deadlines_s, request.deadline_s, first)
         return bisect_left(self._requests, request.id, first, last, key=_ID)
-
-
-class LevelQueues:
-    """A queue for each open level of priority, highest first; the usual level is always open."""
-
-    def __init__(self) -> None:
-        self.usual = DeadlineQueue()
-        self.by_level: dict[int, DeadlineQueue] = {USUAL_LEVEL: self.usual}
-
-    @property
-    def rows(self) -> int:
-        """Rows of all levels."""
-        return sum(queue.rows for queue in self.by_level.values()) if len(self.by_level) > 1 else self.usual.rows
-
-    def rows_below(self, level: int) -> int:
-        """Rows of lower priority than that level."""
-        if len(self.by_level) == 1 and level >= USUAL_LEVEL:
-            return 0
-        return sum(queue.rows for each, queue in self.by_level.items() if each > level)
-
-    def open(self, level: int) -> bool:
-        """Open a level; False where it is open."""
-        if level in self.by_level:
-            return False
-        self.by_level = dict(sorted({**self.by_level, level: DeadlineQueue()}.items()))
-        return True
-
-    def close_empty(self) -> None:
-        """Close the levels in which no request waits, except the usual one."""
-        self.by_level = {level: queue for level, queue in self.by_level.items() if len(queue) or queue is self.usual}
-
-    def push(self, request: Request) -> None:
-        """Add a request, whose level must be open."""
-        (self.by_level[request.level] if request.priority else self.usual).push(request)
-
-    def remove(self, request: Request) -> bool:
-        """Remove a request; False where it does not wait here."""
-        queue = self.by_level.get(request.level)
-        return queue is not None and queue.remove(request)
-
-    def drain(self) -> list[Request]:
-        """Remove all, most urgent first within each level."""
-        return [request for queue in self.by_level.values() for request in queue.drain()]
-
-    def __iter__(self) -> Iterator[Request]:
-        return chain.from_iterable(self.by_level.values())
-
-    def __len__(self) -> int:
-        return sum(map(len, self.by_level.values()))

@@ -59,7 +59,7 @@ class _AlikeHosts:
         return rows * self._worst_row_j[min(rows, len(self._worst_row_j)) - 1]
 
 
-class Fitness:
+class Eligibility:
     """Which hosts of a family may answer which requests. ``everyone`` is the set of all kinds of hosts.
 
     With ``twins``, it is that of all kinds but the new version's, and ``canary`` is that of all but the old one's; the
@@ -144,16 +144,6 @@ class Fitness:
         found += [1 << self._place[host] | 1 << self._place[whole] for host, whole in self._whole.items()]
         hosts = {kinds: sum(n for place, n in of_kind.items() if kinds >> place & 1) for kinds in found if kinds}
         return sorted(hosts, key=lambda kinds: (-hosts[kinds], kinds))
-
-    def is_for_everyone(self, request: Request) -> bool:
-        """Whether all hosts that usual requests are queued for may answer this one."""
-        asks_nothing = not request.min_accuracy and request.bounds is None
-        return asks_nothing or self.of(request) == self.everyone
-
-    @property
-    def all_hosts(self) -> list[Host]:
-        """All hosts of the family; of twins, those of both versions."""
-        return self.hosts(self._all)
 
     def hosts(self, kinds: int) -> list[Host]:
         """The hosts of a set of kinds, each once."""

@@ -1,0 +1,251 @@
+"""Requests that the same hosts may answer, and the rule that shares them among these hosts.
+
+**The rule.** Requests wait in order of their deadlines. The first ``n`` rows are left to the hosts that come earlier in
+the queue's order (more accurate ones) if these can make them: within their rate × the time that is left until the last
+of the ``n`` is due, less one of their batches. Rows beyond that are the *excess*, which the next host takes at once. It
+also takes a row at the last moment at which it, or any earlier host, can still make it.
+
+So shares of the demand follow from capacities: accurate hosts answer as much as they can in time, and all others only
+what is left. Standbys come last in the order: they answer what no active host can.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from proteus_cli.control.decision import Admitted, Host
+from proteus_cli.control.devices.worker_phase import WorkerPhase
+from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
+from proteus_cli.control.dispatch.host_class import HostClass, classes_of
+from proteus_cli.control.dispatch.shares import WeightedShares
+from proteus_cli.control.dispatch.workers import WorkerState
+from proteus_cli.domain.request import USUAL_LEVEL, Request
+
+NOBODY = Admitted(())
+DueTime = Callable[[Request], float]
+"""When the batch of a request must have ended."""
+
+
+class Due(NamedTuple):
+    """What is due for a worker: ``rows`` that it may take now, or none before ``at_s``."""
+
+    rows: int
+    at_s: float = math.inf
+    is_excess: bool = False
+
+
+NOTHING = Due(0)
+
+
+class Lane:
+    """Requests by level of priority, highest first, and the classes of the hosts that take them, in order."""
+
+    def __init__(self, classes: Sequence[HostClass]) -> None:
+        self.usual = DeadlineQueue()
+        self.levels: dict[int, DeadlineQueue] = {USUAL_LEVEL: self.usual}
+        self.classes = classes
+        self._before: dict[HostClass, list[tuple[float, float]]] = {}
+
+    @property
+    def rows(self) -> int:
+        """Rows of all levels."""
+        return self.rows_up_to(math.inf)
+
+    def rows_up_to(self, level: float) -> int:
+        """Rows of this priority and of higher ones."""
+        return sum([queue.rows for each, queue in self.levels.items() if each <= level])
+
+    def push(self, request: Request) -> DeadlineQueue:
+        """Add a request; returns the queue of its level."""
+        level = request.level
+        queue = self.levels.get(level)
+        if queue is None:
+            queue = DeadlineQueue()
+            self.levels = dict(sorted({**self.levels, level: queue}.items()))
+        queue.push(request)
+        return queue
+
+    def count(self) -> None:
+        """The workers of the classes have changed: list, for each class, what those before it carry."""
+        for own in self.classes:
+            before = [each for each in self.classes if each.order < own.order and each.serving]
+            lead = 0.0 if own.host.is_standby else 1.0
+            self._before[own] = [(each.usual_qps, lead * each.takes_s(each.host.max_batch)) for each in before]
+
+    def due_for(self, own: HostClass, own_slowdown: float, queue: DeadlineQueue, due_s: DueTime, now_s: float) -> Due:
+        """The rows of one level that a free worker of ``own`` may take, by the rule. Takes O(classes + log(requests)).
+
+        Free workers of a class share the rows. A standby takes excess only if it is to (`Host.capacity_qps`).
+        """
+        head, host = queue.head(), own.host
+        head_due_s = due_s(head)
+        before_s = math.inf  # until a host before ``own`` has made the first request
+        for each in self.classes:
+            if each.order >= own.order:
+                break
+            if each.serving:
+                before_s = min(before_s, each.takes_s(head.rows))
+        if before_s == math.inf:
+            return Due(-(-queue.rows // max(len(own.free), 1)))
+        if host.capacity_qps:
+            excess = self._excess(own, queue, due_s, now_s)
+            if excess >= 1:
+                return Due(excess, is_excess=True)
+        left_s = before_s if host.is_standby else max(before_s, own_slowdown * host.latency(head.rows))
+        at_s = _last_moment_s(head_due_s, left_s)
+        if at_s > now_s:
+            return NOTHING if host.is_standby else Due(0, at_s)
+        return Due(max(head.rows, queue.place_after(now_s + left_s, due_s)))
+
+    def _excess(self, own: HostClass, queue: DeadlineQueue, due_s: DueTime, now_s: float) -> int:
+        """Rows that the hosts before ``own`` cannot make, as far as a few places in the queue show it.
+
+        A standby takes the time of an active host, so it leaves the others all the time that is left.
+        """
+        carried = self._before[own]
+        excess, place, rows_each = 0.0, len(queue), queue.rows / len(queue)
+        while place:
+            left_s = due_s(queue.at(place - 1)) - now_s
+            made = sum([qps * (left_s - batch_s) for qps, batch_s in carried if left_s > batch_s])
+            excess = max(excess, place * rows_each - made)
+            place //= 2
+        return int(excess)
+
+    def next_worker(self, queue: DeadlineQueue, due_s: DueTime, now_s: float) -> Admitted:
+        """One free worker to ask about a level at which requests wait: the first in order that can make the first.
+
+        Else the first that can make the last, else any.
+        """
+        for request in (queue.head(), queue.last()):
+            left_s, rows = due_s(request) - now_s, request.rows
+            for each in self.classes:
+                if each.free and (able := each.free_within(left_s, rows)) is not None:
+                    return able
+        for each in self.classes:
+            if each.free:
+                return next(iter(each.free.values()))
+        return NOBODY
+
+
+class RequestQueue:
+    """The requests that a set of hosts may answer, and what these hosts carry together.
+
+    A request is bound late, when a worker is free: then all hosts take from one *lane*. If it is bound at its arrival
+    (the paper's assignment), each host has a lane of its own, by shares of ``weight_of`` hosts.
+
+    ``hosts`` includes standbys. Those of a queue of ``is_deferred`` requests are the second stages of cascades and more
+    accurate hosts. A queue ``is_of_canaries`` if the new version of a pair takes from it. The workers that serve carry
+    ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of ``batch_rows`` together, and
+    ``usual_qps`` at their slowdowns; ``slowdown`` is the mean of these, weighted by capacity. ``least_row_s`` is what
+    the fastest host takes to answer one row, as profiled; infinite without any. A queue ``is_lost`` if all devices of
+    its hosts are lost. These are kept up to date in steps: a decision never looks at all workers.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        workers: Mapping[str, WorkerState],
+        *,
+        is_deferred: bool = False,
+        is_of_canaries: bool = False,
+        weight_of: Callable[[Host], float] | None = None,
+    ) -> None:
+        self.is_deferred, self.is_of_canaries, self.is_bound = is_deferred, is_of_canaries, weight_of is not None
+        self.hosts = tuple(hosts)
+        self.classes = classes_of(hosts, of_deferred=is_deferred, is_bound=self.is_bound)
+        self.capacity_qps = self.usual_qps = 0.0
+        self.batch_rows, self.slowdown, self.is_lost = 0, 1.0, False
+        self._lost = set[Host]()
+        self.lanes: tuple[Lane, ...] = (Lane(self.classes),)
+        if weight_of is not None and self.classes:
+            self.lanes = tuple(Lane((each,)) for each in self.classes)
+            self._shares = WeightedShares(self.lanes, [weight_of(each.host) for each in self.classes])
+        for each in self.classes:
+            for host in each.hosts:
+                worker = workers[host.device]
+                if worker.free > 0:
+                    each.free[host.device] = worker.ask_self
+                self._count(host, each, worker)
+        self.least_row_s = self.least_s(1)
+        self._sum_up()
+
+    # --- requests
+
+    def __len__(self) -> int:
+        return sum([len(queue) for lane in self.lanes for queue in lane.levels.values()])
+
+    def __iter__(self) -> Iterator[Request]:
+        """All requests, by lane, level and deadline."""
+        return (request for lane in self.lanes for queue in lane.levels.values() for request in queue)
+
+    def lane_for(self, request: Request) -> Lane:
+        """The lane that a new request is to wait in. Ask once, as shares count it."""
+        return self._shares.next(request.rows) if len(self.lanes) > 1 else self.lanes[0]
+
+    def remove(self, request: Request) -> bool:
+        """Remove a request; False if it does not wait here."""
+        queues = [lane.levels.get(request.level) for lane in self.lanes]
+        return any(queue.remove(request) for queue in queues if queue is not None)
+
+    def drain(self) -> list[Request]:
+        """Remove and return all requests."""
+        return [request for lane in self.lanes for queue in lane.levels.values() for request in queue.drain()]
+
+    def rows_up_to(self, level: float) -> int:
+        """Rows that wait with this priority or a higher one."""
+        return sum([lane.rows_up_to(level) for lane in self.lanes])
+
+    # --- hosts
+
+    def count(self, host: Host, host_class: HostClass, worker: WorkerState) -> None:
+        """The phase or the slowdown of a worker has changed."""
+        self._count(host, host_class, worker)
+        self._sum_up()
+
+    def max_rows_within(self, budget_s: float, at_most: int) -> int:
+        """The most rows, up to ``at_most``, that a batch of one of the hosts answers in that time, as profiled."""
+        return max([each.host.least_latency.max_rows_within(budget_s, at_most) for each in self.classes], default=0)
+
+    def least_s(self, rows: int) -> float:
+        """What the fastest of the hosts takes to answer ``rows``, as profiled; infinite without any."""
+        return min([each.host.least_latency(rows) for each in self.classes], default=math.inf)
+
+    def is_timely(self, rows: int, budget_s: float) -> bool:
+        """Whether a host that serves answers ``rows`` in that time, if it has nothing else to do."""
+        return any(each.serving and each.least_s(rows) <= budget_s for each in self.classes)
+
+    def is_free_within(self, rows: int, budget_s: float) -> bool:
+        """Whether a free worker answers ``rows`` in that time."""
+        return any(each.free and each.free_within(budget_s, rows) is not None for each in self.classes)
+
+    def rows_at_once(self, budget_s: float) -> int:
+        """The rows that free workers which cut rows short have answers to in that time, in one batch each.
+
+        The capacity is that of whole answers, and says nothing of a time that is too short for these.
+        """
+        cutting = [each for each in self.classes if each.host.cuts and each.free]
+        return sum([len(each.free) * each.rows_within(budget_s) for each in cutting])
+
+    def _count(self, host: Host, host_class: HostClass, worker: WorkerState) -> None:
+        host_class.count(host, *worker.slowdowns)
+        if worker.phase is WorkerPhase.LOST:
+            self._lost.add(host)
+        else:
+            self._lost.discard(host)
+
+    def _sum_up(self) -> None:
+        active = [each for each in self.classes if not each.host.is_standby]
+        self.is_lost = bool(self._lost) and len(self._lost) == len(self.hosts)
+        self.capacity_qps = sum([each.capacity_qps for each in self.classes])
+        self.batch_rows = sum([each.serving * each.host.max_batch for each in active])
+        self.usual_qps = sum([each.usual_qps for each in active])
+        planned_qps = sum([each.serving * each.host.capacity_qps for each in active])
+        self.slowdown = planned_qps / self.usual_qps if self.usual_qps > 0 else 1.0
+        for lane in self.lanes:
+            lane.count()
+
+
+def _last_moment_s(due_s: float, takes_s: float) -> float:
+    """The last moment at which that much time is left."""
+    moment_s = due_s - takes_s
+    return moment_s if due_s - moment_s >= takes_s else math.nextafter(moment_s, -math.inf)

@@ -1,0 +1,175 @@
+"""What a free worker runs next, and which requests make up the batch."""
+
+from typing import NamedTuple
+
+from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
+from proteus_cli.control.decision import Host
+from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
+from proteus_cli.control.dispatch.host_class import HostClass
+from proteus_cli.control.dispatch.request_queue import Lane, RequestQueue
+from proteus_cli.control.dispatch.workers import WorkerState
+from proteus_cli.domain.request import Request
+
+
+class WorkSource(NamedTuple):
+    """A lane that a worker takes from, for one variant that it hosts."""
+
+    hosted: Host
+    host_class: HostClass
+    queue: RequestQueue
+    lane: Lane
+
+    @property
+    def second_s(self) -> float:
+        """How long before its deadline a request must have ended, to leave time for a second stage."""
+        return 0.0 if self.queue.is_deferred else self.hosted.second_s
+
+
+class Choice(NamedTuple):
+    """A batch that a worker may start: ``start.rows`` from a place in the queue of a level; others may join it.
+
+    It ``is_excess`` if hosts that come first in the order of the lane cannot make these rows in time.
+    """
+
+    source: WorkSource
+    level: int
+    queue: DeadlineQueue
+    start: Start
+    is_excess: bool
+
+    def is_before(self, other: "Choice") -> bool:
+        """Whether this batch is to start rather than an ``other`` of the same worker, whose source comes first."""
+        if self.level != other.level:
+            return self.level < other.level
+        if self.queue is other.queue and self.is_excess:
+            return True
+        return self.due_s < other.due_s
+
+    @property
+    def due_s(self) -> float:
+        return self.queue.at(self.start.place).deadline_s - self.source.second_s
+
+
+class Hopeless(NamedTuple):
+    """The first ``requests`` of a queue, which no host can make any more."""
+
+    queue: DeadlineQueue
+    requests: int
+
+
+class Selector:
+    """Applies the batching rule to the sources of workers.
+
+    From a lane of its own, a worker takes the first requests (the paper's assignment). From a shared lane it takes the
+    largest batch in which every request meets its deadline; ties go to the earliest requests. What it leaves at the
+    head of the queue, faster workers can still make.
+    """
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
+
+    def select(self, worker: WorkerState, source: WorkSource, now_s: float) -> Choice | Hopeless | float | None:
+        """What a worker with a free slot does at a source; a number is a time to ask again, None nothing to do."""
+        if source.hosted.first_exit is not None:  # what is cut short ends just in time, without the way of its answer
+            now_s += worker.answer_way.mostly_s
+        wake_s: float | None = None
+        for level, queue in source.lane.levels.items():
+            if not queue.rows:
+                continue
+            found = self._select(worker, source, level, queue, now_s)
+            if isinstance(found, float):
+                wake_s = found if wake_s is None else min(wake_s, found)
+            elif found is not None:
+                return found
+        return wake_s
+
+    def _select(
+        self, worker: WorkerState, source: WorkSource, level: int, queue: DeadlineQueue, now_s: float
+    ) -> Choice | Hopeless | float | None:
+        if source.queue.is_bound:
+            slowdown = worker.slowdown_at(source.hosted)
+            batching = self._batcher.decide(queue.head(), queue.rows, source.hosted, now_s, slowdown)
+            if isinstance(batching, CannotMeetDeadline):
+                return Hopeless(queue, 1)
+            return batching.until_s if isinstance(batching, Delay) else Choice(source, level, queue, batching, False)
+        own_slowdown, due_s = worker.slowdown.factor, self._batcher.due_s
+        due = source.lane.due_for(source.host_class, own_slowdown, queue, due_s, now_s)
+        if not due.rows:
+            return due.at_s
+        batching = self._largest(worker, source.hosted, queue, due.rows, now_s)
+        if isinstance(batching, Start) and not batching.place:
+            return Choice(source, level, queue, batching, due.is_excess)
+        hopeless = self._hopeless(source.lane, queue, now_s)
+        if hopeless:
+            return Hopeless(queue, hopeless)
+        if isinstance(batching, Start):
+            return Choice(source, level, queue, batching, due.is_excess)
+        return batching.until_s if isinstance(batching, Delay) else None
+
+    def take(self, worker: WorkerState, choice: Choice, now_s: float) -> tuple[tuple[Request, ...], int]:
+        """Remove the requests of a batch from their lane; returns them and their rows.
+
+        Higher priorities come first. Each other level joins as far as the batch is still in time for its first request.
+        """
+        start, levels = choice.start, choice.source.lane.levels
+        if len(levels) == 1:
+            return choice.queue.take(start.rows, start.place)
+        taken: list[Request] = []
+        rows, max_rows = 0, start.rows
+        for queue in levels.values():
+            if not queue.rows:
+                continue
+            is_own = queue is choice.queue
+            place = start.place if is_own else 0
+            first = queue.at(place)
+            limit = max_rows if is_own else self._rows_with(first, max_rows, choice.source.hosted, now_s, worker)
+            if rows + first.rows <= limit or (is_own and not rows):
+                more, more_rows = queue.take(limit - rows, place)
+                taken += more
+                rows, max_rows = rows + more_rows, limit
+        return tuple(taken), rows
+
+    def _hopeless(self, lane: Lane, queue: DeadlineQueue, now_s: float) -> int:
+        """How many of the first requests not even the fastest hosts can make, each alone."""
+        serving = [each for each in lane.classes if each.serving]
+        for place, request in enumerate(queue):
+            fastest = min(serving, key=lambda each: each.least_s(request.rows))
+            batching = self._batcher.decide(request, request.rows, fastest.host, now_s, fastest.least_slowdown)
+            if not isinstance(batching, CannotMeetDeadline):
+                return place
+        return len(queue)
+
+    def _largest(
+        self, worker: WorkerState, hosted: Host, queue: DeadlineQueue, max_rows: int, now_s: float
+    ) -> Batching:
+        """The largest batch of up to ``max_rows`` that is in time, from the earliest request from which it is.
+
+        The sizes for which there is such a request are all those up to the largest, so bisection finds it.
+        """
+        decide, slowdown = self._batcher.decide, worker.slowdown_at(hosted)
+        best, rows, most = decide(queue.head(), max_rows, hosted, now_s, slowdown), 0, min(max_rows, hosted.max_batch)
+        if isinstance(best, Start):
+            rows = best.rows
+        elif isinstance(best, Delay):
+            return best
+        while rows < most:
+            more = (rows + most + 1) // 2
+            place = queue.place_due(now_s + slowdown * hosted.least_latency(more), self._batcher.due_s)
+            batching: Batching = CANNOT_MEET_DEADLINE
+            while queue.has_rows(more, place):
+                batching = decide(queue.at(place), more, hosted, now_s, slowdown)
+                if not isinstance(batching, CannotMeetDeadline):
+                    break
+                place += 1  # a request of more rows than that
+            if isinstance(batching, Start) and batching.rows >= more:
+                best, rows = Start(batching.rows, place), batching.rows
+            else:
+                most = more - 1
+        return best
+
+    def _rows_with(self, head: Request, max_rows: int, hosted: Host, now_s: float, worker: WorkerState) -> int:
+        """How many of ``max_rows`` a batch may have that includes the first request of another level."""
+        batching = self._batcher.decide(head, max_rows, hosted, now_s, worker.slowdown_at(hosted))
+        if isinstance(batching, Start):
+            return min(max_rows, batching.rows)
+        return max_rows if isinstance(batching, Delay) else 0
