@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog import VariantKey, name_in_catalog
 from proteus_cli.domain.interference import SharingCost, SharingModel
-from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.stages.exits import slower_exit
 
 
@@ -96,8 +96,8 @@ def _beside(costs_: "_Same", measured_: "_Same", others: frozenset[VariantKey]) 
         return measured
     return replace(
         measured,
-        points=tuple(_slower(point, costs.factor(point.batch)) for point in measured.points),
-        concurrent=tuple(_slower(point, costs.factor(point.batch)) for point in measured.concurrent),
+        points=tuple(point.scaled(costs.factor(point.batch)) for point in measured.points),
+        concurrent=tuple(point.scaled(costs.factor(point.batch)) for point in measured.concurrent),
         exits=tuple(slower_exit(each, costs.factor) for each in measured.exits),
     )
 
@@ -147,17 +147,3 @@ class _Same:
 @lru_cache(maxsize=MODELS_KEPT)
 def _model(same: _Same) -> SharingModel:
     return SharingModel(same.value)
-
-
-def _slower(point: Point, by: float) -> Point:
-    return replace(
-        point,
-        mean_s=point.mean_s * by,
-        p50_s=point.p50_s * by,
-        p90_s=point.p90_s * by,
-        p95_s=point.p95_s * by,
-        p99_s=point.p99_s * by,
-        qps=point.qps / by,
-        compute_s=None if point.compute_s is None else point.compute_s * by,
-        energy_j=None if point.energy_j is None else point.energy_j * by,
-    )

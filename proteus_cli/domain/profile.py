@@ -83,6 +83,20 @@ class Point(Value, frozen=True, omit_defaults=True):
         """The latency of that name, in seconds."""
         return {"mean": self.mean_s, "p50": self.p50_s, "p95": self.p95_s, "p99": self.p99_s}[of]
 
+    def scaled(self, by: float) -> "Point":
+        """The point of batches that take ``by`` times as long, at the same power."""
+        return replace(
+            self,
+            mean_s=self.mean_s * by,
+            p50_s=self.p50_s * by,
+            p90_s=self.p90_s * by,
+            p95_s=self.p95_s * by,
+            p99_s=self.p99_s * by,
+            qps=self.qps / by,
+            compute_s=None if self.compute_s is None else self.compute_s * by,
+            energy_j=None if self.energy_j is None else self.energy_j * by,
+        )
+
 
 class RecordedPoint(Value, frozen=True):
     """A batch size that was re-estimated: ``factor`` times the measured latency, from so many ``batches``.
