@@ -9,11 +9,10 @@ import numpy as np
 from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.replay.http_client import HttpClient
 from proteus_cli.replay.inputs import Sample
-from proteus_cli.replay.target import OF_STATUS, OK, Reply
+from proteus_cli.replay.target import OK, Reply, post_inference, refused, request_parameters
 
 TELL_S = 0.1
 """Between two calls that tell labels."""
-REPLY_S = 30.0
 
 
 class _Parameters(msgspec.Struct):
@@ -48,19 +47,12 @@ class Labelling:
     ) -> Reply:
         """See `Target`."""
         sample = self._samples[int(self._rng.integers(len(self._samples)))]
-        body, json_length = sample.body(timeout_s, min_accuracy, bounds)
-        named = b'{"id":"%d",' % number
-        headers = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
-        headers %= json_length + len(named) - 1
-        try:
-            async with asyncio.timeout(REPLY_S):
-                reply = await self._client.post(self._infer, headers, named + body[1:])
-        except OSError:  # TimeoutError is one
-            return Reply(Outcome.FAILED)
-        if reply.status != OK:
-            return Reply(OF_STATUS.get(reply.status, Outcome.FAILED))
-        json = reply.body[: int(reply.headers.get(b"inference-header-content-length", len(reply.body)))]
-        variant = msgspec.json.decode(json, type=_Answer).parameters.variant
+        json = b'{"id":"%d",' % number + sample.json(request_parameters(timeout_s, min_accuracy, bounds))[1:]
+        reply = await post_inference(self._client, self._infer, json, sample.binary, timeout_s)
+        if reply is None or reply.status != OK:
+            return refused(reply)
+        told = reply.body[: int(reply.headers.get(b"inference-header-content-length", len(reply.body)))]
+        variant = msgspec.json.decode(told, type=_Answer).parameters.variant
         assert sample.label is not None
         self._to_tell.append((variant, str(number), sample.label))
         return Reply(Outcome.SERVED, variant=variant)

@@ -65,13 +65,12 @@ controller decides as one that had the device from the start.
        └───── device lost ──► lost ◄── device lost ──┘
                                └── device recovered ──► serving
 
-**Plan change** (`topology.plan_rollout`). `PlanRollout` says the steps of a change. Where old and new engines fit
-together, the driver loads the new ones before it calls `adopt` (`LoadBeside`), and the device switches at once. Other
-devices load *in place* (`topology.plan_steps`): `Effects.load` says which of them start now, so that no family misses
-more capacity than it can, and at most `MAX_UNAVAILABLE_FRAC` of it. The end of each load may start others. Each `Load`
-is a value: if a later plan gives it up, its end changes nothing. The driver reports loads that fail, and is told
-whether they are tried again, and whether the earlier plan comes back. Whatever a device need not keep, effects and
-steps say (`Keep`).
+**Plan change** (`topology.plan_change`). `PlanChange` is the state machine. Where old and new engines fit together, the
+driver loads the new ones before it calls `adopt` (`Effects.beside`), and all devices switch at once. Other devices load
+*in place*: `Effects.load` says which of them start now, so that no family misses more capacity than it can, and at most
+`MAX_UNAVAILABLE_FRAC` of it. The end of each load may start others. Each `Load` is a value: if a later plan gives it
+up, its end changes nothing. The driver reports loads that fail; the change says whether the earlier plan comes back.
+Effects say what a device keeps loaded (`Keep`).
 
 **Re-planning.** `replanning.decide` is called every ``rule.every_s``. It returns a `ReplanRequest` if devices or
 engines came or went, or the policy's rule (`replanning.replan_rules`) finds that the demand no longer fits the plan.

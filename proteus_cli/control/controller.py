@@ -19,7 +19,7 @@ from proteus_cli.control.replanning.expected_attainment import ExpectedAttainmen
 from proteus_cli.control.replanning.notices import DeviceChanged
 from proteus_cli.control.replanning.replanning import Replanning
 from proteus_cli.control.topology.placeable import Placeable
-from proteus_cli.control.topology.plan_steps import MAX_UNAVAILABLE_FRAC
+from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
@@ -100,14 +100,14 @@ class Controller:
     @property
     def plan(self) -> Plan:
         """The plan in force. Raises `RuntimeError` before the first."""
-        if self.topology.plan is None:
+        if self.topology.change.plan is None:
             raise RuntimeError("adopt a plan first")
-        return self.topology.plan
+        return self.topology.change.plan
 
     @property
     def placements(self) -> tuple[Placement, ...]:
         """What the plan in force places; nothing before the first."""
-        return self.topology.plan.placements if self.topology.plan is not None else ()
+        return self.topology.change.plan.placements if self.topology.change.plan is not None else ()
 
     @property
     def waiting(self) -> int:

@@ -324,8 +324,9 @@ class Effects:
     ``dropped``: requests that are given up, as nothing that is hosted may answer them. ``failed``: requests that
     were running on `MAX_RUNS` devices as these were lost, and background requests that ran. ``requeued``: requests
     that were running on a lost device, and wait again. ``keep``: what devices have loaded beyond that is to be
-    freed. ``load``: loads to start; ``standby``: one beside what serves. ``ask``: workers to ask for a decision,
-    after the rest is done.
+    freed. ``load``: loads in place to start. ``beside``: hosts to load beside what serves; where one of them is
+    being loaded as a standby, the driver waits for that. ``cancel``: loads of standbys to cancel, before anything else
+    is done. ``standby``: a standby to load. ``ask``: workers to ask for a decision, after the rest is done.
     """
 
     ask: tuple[str, ...] = ()
@@ -334,6 +335,8 @@ class Effects:
     requeued: tuple[Request, ...] = ()
     keep: tuple[Keep, ...] = ()
     load: tuple[Load, ...] = ()
+    beside: tuple[Host, ...] = ()
+    cancel: tuple[StandbyLoad, ...] = ()
     standby: StandbyLoad | None = None
 
 

@@ -1,4 +1,4 @@
-"""What the requests of a replay carry: rows of an eval split, whose answers can be judged, or random ones."""
+"""The content of requests in a replay: rows of an eval split, whose answers can be judged, or random rows."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,18 +10,16 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from proteus_cli.domain.request import Bounds
 from proteus_cli.errors import ArtefactError, ServerError
 from proteus_cli.store.eval_splits import labelled_rows
 from proteus_cli.units import counted, format_size
 
-RANDOM_ROWS = 64  # different ones of each family …
-MAX_BYTES = 64 << 20  # … and of eval splits, too, unless all rows together take more than this
+RANDOM_ROWS = 64  # of each family
+MAX_BYTES = 64 << 20  # of all rows of a family
 NUMPY = {
     "BOOL": "?", "UINT8": "u1", "UINT16": "<u2", "UINT32": "<u4", "UINT64": "<u8", "INT8": "i1", "INT16": "<i2",
     "INT32": "<i4", "INT64": "<i8", "FP16": "<f2", "FP32": "<f4", "FP64": "<f8",
 }  # fmt: skip
-_US_PER_S = 1e6
 
 
 class InputMetadata(msgspec.Struct):
@@ -34,73 +32,30 @@ class InputMetadata(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A request body of one row in parts: JSON up to the timeout, JSON after it, binary tensors.
+    """A request of one row: ``inputs`` as JSON, their ``binary`` tensors, and the class that is right, if known.
 
-    ``label``: the class that is right; None where nobody knows.
+    Without binary tensors, the JSON has the values.
     """
 
-    before: bytes
-    after: bytes
+    inputs: bytes
     binary: bytes
     label: int | None = None
 
-    def body(self, timeout_s: float, min_accuracy: float, bounds: Bounds | None = None) -> tuple[bytes, int]:
-        """The body, and the length of its JSON."""
-        minimum = b',"min_accuracy":%r' % min_accuracy if min_accuracy > 0 else b""
-        if bounds is not None and bounds.min_expected_accuracy:
-            minimum += b',"min_expected_accuracy":%r' % bounds.min_expected_accuracy
-        if bounds is not None and bounds.is_energy_limited:
-            minimum += b',"max_energy_j":%r' % bounds.max_energy_j
-        if bounds is not None and bounds.needs_confidence:
-            minimum += b',"min_confidence":%r' % bounds.min_confidence
-        json = b"%b%d%b%b" % (self.before, max(1, round(timeout_s * _US_PER_S)), minimum, self.after)
-        return json + self.binary, len(json)
+    def json(self, parameters: Mapping[str, float]) -> bytes:
+        """The JSON of the body, which comes before the binary tensors."""
+        if not parameters:
+            return b'{"inputs":%b}' % self.inputs
+        return b'{"inputs":%b,"parameters":%b}' % (self.inputs, msgspec.json.encode(parameters))
 
 
-@dataclass(frozen=True, slots=True)
-class PlainBody:
-    """A request body of one row, with the header lines that say what it is; any server of the protocol knows it."""
-
-    content: bytes
-    headers: bytes
-
-
-def plain_bodies(
-    inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator, *, is_binary: bool
-) -> list[PlainBody]:
-    """Rows as `random_samples` has them, without parameters. Raises `ServerError` where they can't be sent."""
-    specs = _specs(inputs, where)
-    count = min(RANDOM_ROWS, MAX_BYTES // _row_bytes(specs))
-    rows = [{spec.name: spec.random(rng) for spec in specs} for _ in range(count)]
-    return [_binary_body(specs, row) if is_binary else _json_body(specs, row) for row in rows]
-
-
-def _binary_body(specs: Sequence["_Spec"], row: Mapping[str, npt.NDArray[Any]]) -> PlainBody:
-    sample = _sample(specs, row)
-    json = msgspec.json.decode(sample.before + b"0" + sample.after, type=dict[str, Any])
-    head = msgspec.json.encode({"inputs": json["inputs"], "parameters": {"binary_data_output": True}})
-    length = b"Inference-Header-Content-Length: %d\r\n" % len(head)
-    return PlainBody(head + sample.binary, b"Content-Type: application/octet-stream\r\n" + length)
-
-
-def _json_body(specs: Sequence["_Spec"], row: Mapping[str, npt.NDArray[Any]]) -> PlainBody:
-    tensors = [
-        {
-            "name": spec.name,
-            "shape": [1, *spec.shape],
-            "datatype": spec.datatype,
-            "data": row[spec.name].ravel().tolist(),
-        }
-        for spec in specs
-    ]
-    return PlainBody(msgspec.json.encode({"inputs": tensors}), b"Content-Type: application/json\r\n")
-
-
-def random_samples(inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator) -> list[Sample]:
-    """Random samples of the inputs that a model has, as told at the URL ``where``. Raises `ServerError`."""
+def random_samples(
+    inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator, *, is_binary: bool = True
+) -> list[Sample]:
+    """Random rows of the inputs that a model has, as told at the URL ``where``. Raises `ServerError`."""
     specs = _specs(inputs, where)
     rows = min(RANDOM_ROWS, MAX_BYTES // _row_bytes(specs))
-    return [_sample(specs, {spec.name: spec.random(rng) for spec in specs}) for _ in range(rows)]
+    make = _sample if is_binary else _json_sample
+    return [make(specs, {spec.name: spec.random(rng) for spec in specs}) for _ in range(rows)]
 
 
 def eval_samples(
@@ -152,6 +107,10 @@ class _Spec:
     def row_bytes(self) -> int:
         return math.prod(self.shape) * self.dtype.itemsize
 
+    def tensor(self, **content: object) -> dict[str, object]:
+        """The tensor of one row in a request."""
+        return {"name": self.name, "shape": [1, *self.shape], "datatype": self.datatype, **content}
+
     def random(self, rng: np.random.Generator) -> npt.NDArray[Any]:
         values = rng.random(self.shape) if self.dtype.kind == "f" else rng.integers(0, 2, self.shape)
         return np.asarray(values, self.dtype)
@@ -178,11 +137,10 @@ def _row_bytes(specs: Sequence[_Spec]) -> int:
 
 
 def _sample(specs: Sequence[_Spec], row: Mapping[str, npt.NDArray[Any]], label: int | None = None) -> Sample:
-    tensors, blobs = [], []
-    for spec in specs:
-        blobs.append(np.ascontiguousarray(row[spec.name], spec.dtype).tobytes())
-        size = {"binary_data_size": len(blobs[-1])}
-        tensors.append({"name": spec.name, "shape": [1, *spec.shape], "datatype": spec.datatype, "parameters": size})
-    head = msgspec.json.encode({"inputs": tensors, "parameters": {"binary_data_output": True, "timeout": 0}})
-    before, _, after = head.rpartition(b'"timeout":0')
-    return Sample(before + b'"timeout":', after, b"".join(blobs), label)
+    blobs = [np.ascontiguousarray(row[spec.name], spec.dtype).tobytes() for spec in specs]
+    tensors = [spec.tensor(parameters={"binary_data_size": len(blob)}) for spec, blob in zip(specs, blobs, strict=True)]
+    return Sample(msgspec.json.encode(tensors), b"".join(blobs), label)
+
+
+def _json_sample(specs: Sequence[_Spec], row: Mapping[str, npt.NDArray[Any]]) -> Sample:
+    return Sample(msgspec.json.encode([spec.tensor(data=row[spec.name].ravel().tolist()) for spec in specs]), b"")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from time import perf_counter, time
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from proteus_cli.domain.request import Outcome, RequestRecord
@@ -84,23 +85,11 @@ class _Sender:
         number = index if np.isnan(row) else int(row)
         reply = await self._target.send(family, number, left_s, float(trace.min_accuracy[index]), trace.bounds(index))
         latency_s = perf_counter() - self._start_s - arrival_s
-        is_late = reply.outcome is Outcome.SERVED and latency_s > allowed_s
-        outcome = Outcome.LATE if is_late else reply.outcome
-        is_answered = outcome in {Outcome.SERVED, Outcome.LATE}
-        return RequestRecord(
-            family=family,
-            arrival_s=arrival_s,
-            outcome=outcome,
-            latency_s=latency_s if is_answered else None,
-            accuracy=reply.accuracy,
-            variant=reply.variant,
-            device=reply.device,
-            batch=reply.batch,
-            is_deferred=reply.is_deferred,
-            is_fallback=reply.is_fallback,
-            is_correct=reply.is_correct,
-            is_cut=reply.is_cut,
-        )
+        told = msgspec.structs.asdict(reply)
+        is_answered = reply.outcome is Outcome.SERVED
+        if is_answered and latency_s > allowed_s:
+            told["outcome"] = Outcome.LATE
+        return RequestRecord(family, arrival_s, latency_s=latency_s if is_answered else None, **told)
 
 
 async def _until(stop: asyncio.Event | None, work: Coroutine[Any, Any, None]) -> bool:

@@ -1,4 +1,4 @@
-"""The target of a replay: a server that speaks the Open Inference Protocol v2 over HTTP."""
+"""The target of a replay: a Proteus server, or any other that speaks the Open Inference Protocol v2 over HTTP."""
 
 import asyncio
 import math
@@ -6,7 +6,6 @@ import ssl
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -24,22 +23,21 @@ from proteus_cli.urls import path_of
 
 REPLY_TIMEOUT_S = 30.0  # after the deadline; without a reply by then, a request has failed
 OK = 200
+_US_PER_S = 1e6
 _UNAUTHORIZED = 401
 _JSON_LENGTH = b"inference-header-content-length"
 _OUTCOME = b"proteus-outcome"
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome if outcome is not Outcome.SERVED}
 _NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)  # a value error: no UTF-8, or no number
-OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED}
-
+_OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED}
 
 AnsweredT = TypeVar("AnsweredT")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """How a request ended for its client. SERVED means answered; the caller knows whether in time.
+class Reply(msgspec.Struct, frozen=True):
+    """The end of a request for its client. SERVED means answered; the caller knows whether in time.
 
-    ``is_deferred``, ``is_fallback``, ``is_correct`` and ``is_cut`` as in `RequestRecord`.
+    The other fields are those of `RequestRecord`.
     """
 
     outcome: Outcome
@@ -76,10 +74,6 @@ class _Parameters(msgspec.Struct):
     cut: bool = False
 
 
-class _Answer(msgspec.Struct):
-    parameters: _Parameters = msgspec.field(default_factory=_Parameters)
-
-
 class _OutputParameters(msgspec.Struct):
     binary_data_size: int
 
@@ -89,8 +83,17 @@ class _Output(msgspec.Struct):
     parameters: _OutputParameters
 
 
+class _Answer(msgspec.Struct):
+    parameters: _Parameters = msgspec.field(default_factory=_Parameters)
+
+
 class _AnswerWithOutputs(_Answer):
     outputs: list[_Output] = msgspec.field(default_factory=list)
+
+
+class _ServerMetadata(msgspec.Struct):
+    name: str = ""
+    extensions: list[str] = msgspec.field(default_factory=list)
 
 
 class _Metadata(msgspec.Struct):
@@ -243,16 +246,12 @@ class HttpTarget:
     async def send(
         self, family: str, number: int, timeout_s: float, min_accuracy: float, bounds: Bounds | None = None
     ) -> Reply:
+        """See `Target`."""
         samples = self._samples[family]
         sample = samples[number % len(samples)]
-        body, json_length = sample.body(timeout_s, min_accuracy, bounds)
-        headers = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % json_length
-        try:
-            async with asyncio.timeout(timeout_s + REPLY_TIMEOUT_S):
-                reply = await self._client.post(self._heads[family], headers, body)
-        except OSError:  # TimeoutError is one
-            return Reply(Outcome.FAILED)
-        return self._read(reply, sample.label)
+        json = sample.json(request_parameters(timeout_s, min_accuracy, bounds))
+        reply = await post_inference(self._client, self._heads[family], json, sample.binary, timeout_s)
+        return refused(reply) if reply is None or reply.status != OK else self._read(reply, sample.label)
 
     def _samples_of(
         self,
@@ -271,9 +270,6 @@ class HttpTarget:
         return random_samples(inputs, where, rng)
 
     def _read(self, reply: HttpReply, label: int | None) -> Reply:
-        if reply.status != OK:
-            outcome = _OUTCOMES.get(reply.headers.get(_OUTCOME, b""))
-            return Reply(outcome or OF_STATUS.get(reply.status, Outcome.FAILED))
         try:
             json = reply.body[: int(reply.headers.get(_JSON_LENGTH, len(reply.body)))]
             found = msgspec.json.decode(json, type=_Answer if label is None else _AnswerWithOutputs)
@@ -293,13 +289,86 @@ class HttpTarget:
             is_cut=answer.cut,
         )
 
-    async def _get(
-        self, path: str, kind: type[AnsweredT], *, hint: str = "does the server serve all families that are asked for?"
-    ) -> AnsweredT:
-        return await self._answer(self._client.get(path), path, kind, hint=hint)
+    async def _get(self, path: str, kind: type[AnsweredT], *, hint: str = "") -> AnsweredT:
+        hint = hint or "does the server serve all families that are asked for?"
+        return await get_json(self._client, self._url, path, kind, hint=hint)
 
-    async def _answer(self, request: Awaitable[HttpReply], path: str, kind: type[AnsweredT], *, hint: str) -> AnsweredT:
-        return _decoded(await _reply(request, self._url), f"{self._url}{path}", kind, hint=hint)
+
+class PlainTarget:
+    """One model of a server of any make at ``url``; `prepare` comes first.
+
+    Requests have no deadline and no bounds, which only some servers know. Tensors are binary where the server has the
+    extension ``binary_tensor_data``, else JSON.
+    """
+
+    def __init__(self, url: str, client: HttpClient, model: str) -> None:
+        self._url, self._client, self._model = url.rstrip("/"), client, model
+        self._path = f"/v2/models/{path_of(model)}"
+        self._head = client.head("POST", f"{self._path}/infer")
+        self._samples: list[Sample] = []
+
+    async def prepare(self) -> None:
+        """Make sample requests, and send one. Raises `ServerError`, also where it is not answered."""
+        server = await get_json(self._client, self._url, "/v2", _ServerMetadata, hint="is it a server of the protocol?")
+        model = await get_json(self._client, self._url, self._path, _Metadata, hint="does it serve that model?")
+        where, is_binary = f"{self._url}{self._path}", "binary_tensor_data" in server.extensions
+        self._samples = random_samples(model.inputs, where, np.random.default_rng(0), is_binary=is_binary)
+        if (await self.send(self._model, 0, 0.0, 0.0)).outcome is not Outcome.SERVED:
+            raise ServerError(
+                f"`{self._url}` does not answer a request for `{self._model}` with random inputs.",
+                hint="send one with another client, and look at the server's log",
+            )
+
+    async def send(
+        self,
+        family: str,  # noqa: ARG002 - there is one model
+        number: int,
+        timeout_s: float,
+        min_accuracy: float,  # noqa: ARG002
+        bounds: Bounds | None = None,  # noqa: ARG002
+    ) -> Reply:
+        """See `Target`. The server is not told ``timeout_s``."""
+        sample = self._samples[number % len(self._samples)]
+        json = sample.json({"binary_data_output": True} if sample.binary else {})
+        reply = await post_inference(self._client, self._head, json, sample.binary, timeout_s)
+        return refused(reply) if reply is None or reply.status != OK else Reply(Outcome.SERVED)
+
+
+def request_parameters(timeout_s: float, min_accuracy: float, bounds: Bounds | None) -> dict[str, float]:
+    """The parameters of a request with a deadline and bounds."""
+    found: dict[str, float] = {"binary_data_output": True, "timeout": max(1, round(timeout_s * _US_PER_S))}
+    if min_accuracy > 0:
+        found["min_accuracy"] = min_accuracy
+    if bounds is not None and bounds.min_expected_accuracy:
+        found["min_expected_accuracy"] = bounds.min_expected_accuracy
+    if bounds is not None and bounds.is_energy_limited:
+        found["max_energy_j"] = bounds.max_energy_j
+    if bounds is not None and bounds.needs_confidence:
+        found["min_confidence"] = bounds.min_confidence
+    return found
+
+
+async def post_inference(
+    client: HttpClient, head: bytes, json: bytes, binary: bytes, timeout_s: float
+) -> HttpReply | None:
+    """The reply to a request for inference; None: there was none, long after ``timeout_s``."""
+    if binary:
+        headers = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n" % len(json)
+    else:
+        headers = b"Content-Type: application/json\r\n"
+    try:
+        async with asyncio.timeout(timeout_s + REPLY_TIMEOUT_S):
+            return await client.post(head, headers, json + binary)
+    except OSError:  # TimeoutError is one
+        return None
+
+
+def refused(reply: HttpReply | None) -> Reply:
+    """The end of a request that was not answered, by the header of a Proteus server, else by the status."""
+    if reply is None:
+        return Reply(Outcome.FAILED)
+    outcome = _OUTCOMES.get(reply.headers.get(_OUTCOME, b""))
+    return Reply(outcome or _OF_STATUS.get(reply.status, Outcome.FAILED))
 
 
 async def is_proteus(client: HttpClient, url: str) -> bool:

@@ -1,4 +1,4 @@
-"""What the server does on signals: SIGTERM and SIGINT stop it, SIGHUP reloads its plan."""
+"""What the server does on signals: SIGTERM and SIGINT stop it, SIGHUP has it read its files again."""
 
 import asyncio
 import contextlib

@@ -7,7 +7,7 @@ from functools import partial
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Delegate, Effects, Host, Idle, Launch, Load, StandbyLoad, WaitUntil
-from proteus_cli.control.topology.plan_steps import keys
+from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.domain.report import Loss, Replan
 from proteus_cli.domain.request import Outcome, Request, RequestRecord
 from proteus_cli.domain.stages.pace import StagePace

@@ -3,11 +3,10 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from proteus_cli.control.decision import Host, StandbyEnd, StandbyLoad
+from proteus_cli.control.decision import Effects, Host, StandbyEnd, StandbyLoad
 from proteus_cli.control.replanning.replan_rules import ReplanRequest, Rule
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, Switch
-from proteus_cli.control.topology.warming import ASK_S
+from proteus_cli.control.topology.topology import ASK_S
 from proteus_cli.domain.catalog import VariantKey, variant_labels
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes import hosting_text
@@ -50,7 +49,7 @@ class PlanChanges:
         if wanted is None:
             self._ask_later(now_s)
             return
-        known: dict[str, Any] = {"without": wanted.without, "standbys": self._controller.topology.standbys}
+        known: dict[str, Any] = {"without": wanted.without, "standbys": self._controller.topology.change.standbys}
         known = {name: value for name, value in known.items() if value}
         try:
             plan = self._replan(wanted.demand_qps, self._controller.plan, **known)
@@ -62,37 +61,39 @@ class PlanChanges:
 
     def _deploy(self, now_s: float, wanted: ReplanRequest, plan: Plan) -> None:
         """Load a plan beside what serves, and put it in force then, if it is still wanted."""
-        replanning, before, topology = self._controller.replanning, self._controller.plan, self._controller.topology
+        replanning, change, before = (
+            self._controller.replanning,
+            self._controller.topology.change,
+            self._controller.plan,
+        )
         hosted = hosted_by(plan, self._profiles, self._controller.attainment)
-        swaps = plan.swaps_from(before, topology.standbys)
+        swaps = plan.swaps_from(before, change.standbys)
         activated = plan.swaps_from(before) - swaps
-        what = hosting_text(before, plan, self._change_s(plan, before, topology.standbys), self._variant_labels)
+        what = hosting_text(before, plan, self._change_s(plan, before, change.standbys), self._variant_labels)
         conditions = self._fleet.conditions
-        rollout = PlanRollout(topology, hosted)
-        beside = rollout.begin(in_place=() if conditions.load_time_s is None else tuple(self._fleet.devices))
-        for standby in beside.cancel:  # its device is as busy with the load as it would have been
+        effects = change.begin(hosted, in_place=() if conditions.load_time_s is None else tuple(self._fleet.devices))
+        for standby in effects.cancel:  # its device is as busy with the load as it would have been
             self._fleet.devices[standby.device].standby = None
             self._standby_ended(standby, StandbyEnd.GIVEN_UP, now_s)
-        for device in beside.ask:
-            self._fleet.ask(device, now_s)
+        self._fleet.apply(effects, now_s)
 
         def adopt(then_s: float) -> None:
-            switch = rollout.loaded_beside((), then_s)
-            assert isinstance(switch, Switch)  # noqa: S101 - loads always succeed
+            change.loaded_beside((), then_s)
             if replanning.why_not(wanted, plan, then_s) is not None:
+                change.give_up()
                 self._ask_later(then_s)
                 return
-            change = Replan(then_s, wanted.reason_of(before, plan), conditions.solve_s, swaps, activated, what)
-            self._fleet.result.replans.append(change)
+            replan = Replan(then_s, wanted.reason_of(before, plan), conditions.solve_s, swaps, activated, what)
+            self._fleet.result.replans.append(replan)
             if not plan.hosts_as(before):
-                self._fleet.result.changes.append(change)
+                self._fleet.result.changes.append(replan)
             replanning.planned(wanted)
-            in_place = () if conditions.load_time_s == 0 else switch.in_place  # then no device is away
+            in_place = () if conditions.load_time_s == 0 else change.in_place  # then no device is away
             self._fleet.apply(self._controller.adopt(plan, hosted, then_s, in_place), then_s)
             replanning.succeeded()
             self._ask_later(then_s)
 
-        self._events.at(self._loaded_beside_s(beside, now_s), adopt)
+        self._events.at(self._loaded_beside_s(effects, now_s), adopt)
 
     def _change_s(
         self, plan: Plan, before: Plan, standbys: Mapping[str, frozenset[VariantKey]]
@@ -105,11 +106,11 @@ class PlanChanges:
             for key in wanted - hosted.get(device, nothing) - standbys.get(device, nothing)
         }
 
-    def _loaded_beside_s(self, step: LoadBeside, now_s: float) -> float:
+    def _loaded_beside_s(self, effects: Effects, now_s: float) -> float:
         """When the last device has loaded what it has not yet, beside what it hosts."""
-        kept = {each.device: each.keys for each in step.keep}
+        kept = {each.device: each.keys for each in effects.keep}
         missing = dict[str, list[Host]]()
-        for host in step.hosts:
+        for host in effects.beside:
             if host.key not in kept[host.device]:
                 missing.setdefault(host.device, []).append(host)
         return max((self._fleet.loaded_s(device, hosts, now_s) for device, hosts in missing.items()), default=now_s)

@@ -8,7 +8,7 @@ from time import monotonic
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """So many seconds from now on; infinite: no limit. ``now_s`` is the clock."""
+    """A limit of ``total_s`` seconds from now on, by the clock ``now_s``; infinite: no limit."""
 
     total_s: float = math.inf
     now_s: Callable[[], float] = monotonic
@@ -16,6 +16,11 @@ class Budget:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "end_s", self.now_s() + self.total_s)
+
+    @classmethod
+    def of(cls, total_s: float | None) -> "Budget":
+        """A budget that begins now; None: no limit."""
+        return cls(math.inf if total_s is None else total_s)
 
     @property
     def left_s(self) -> float:

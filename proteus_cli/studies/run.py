@@ -45,8 +45,13 @@ def run_study(draft: StudyDraft, files: StudyFiles, budget: Budget, advance: Adv
 
 def left_s(draft: StudyDraft, files: StudyFiles, *, force: bool = False) -> float:
     """About how long the cells take that a run would measure."""
+    return sum(job.wanted_s for job in missing_jobs(draft, files, force=force))
+
+
+def missing_jobs(draft: StudyDraft, files: StudyFiles, *, force: bool = False) -> list[Job]:
+    """The cells that a run would measure."""
     missing = set(_begun(draft, None if force else files.read()).missing)
-    return sum(job.wanted_s for job in draft.jobs if job.key in missing)
+    return [job for job in draft.jobs if job.key in missing]
 
 
 def _begun(draft: StudyDraft, before: Study | None) -> Study:

@@ -85,7 +85,7 @@ class Server:
 
 
 def labelling_clients(server: Server) -> Labelling:
-    sample = Sample(b'{"inputs":[],"parameters":{"timeout":', b"}}", b"rows", label=3)
+    sample = Sample(b"[]", b"rows", label=3)
     return Labelling(server, "digits", [sample], np.random.default_rng(0))  # type: ignore[arg-type]
 
 

@@ -2,11 +2,18 @@
 
 import csv
 import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 
 import pytest
 from command_line import files, proteus
 from ports import held_port
 from tiny import Tiny, add_plan
+
+from proteus_cli import store
+from proteus_cli.cli.commands.groups.study import all_studies, concurrency, cost, peak, share, startup
+from proteus_cli.studies.budget import Budget
 
 PEAK = ("study", "peak", "--family=shapes", "--variant=shapes-l", "--mode=simulated", "--jitter=none")
 NAME = "peak-shapes-cpu0-shapes-l-simulated"
@@ -98,3 +105,30 @@ def test_no_answer_can_be_within_an_slo_of_no_time(tiny: Tiny) -> None:
 
 def test_there_is_nothing_to_report_before_anything_was_measured(tiny: Tiny) -> None:
     assert proteus("study", "report", "-w", tiny.root).refused().startswith("No studies in")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        partial(concurrency.concurrency, device="cpu0"),
+        partial(cost.cost, traffic=Path("t.csv")),
+        partial(peak.peak, None, percentile=0.99, precision=0.02),  # type: ignore[arg-type]
+        partial(share.share, device="cpu0"),
+        startup.startup,
+        all_studies.all_studies,
+    ],
+)
+def test_a_budget_begins_before_the_study_is_drafted(
+    command: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the plans, devices and servers that a draft needs would come on top."""
+    begun = list[float | None]()
+
+    def reads_workspace(*_given: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(Budget, "of", begun.append)
+    monkeypatch.setattr(store, "Workspace", reads_workspace)
+    with pytest.raises(LookupError):
+        command(budget=60.0)
+    assert begun == [60.0]

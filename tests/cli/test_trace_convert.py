@@ -10,7 +10,7 @@ from command_line import Ended, files, proteus
 from tiny import Tiny
 
 from proteus_cli import store
-from proteus_cli.replay.conversion.formats import NAMES
+from proteus_cli.replay.formats import NAMES
 from proteus_cli.replay.scaling import scaled_to
 from proteus_cli.replay.trace import read_trace, to_csv
 

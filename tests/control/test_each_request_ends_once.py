@@ -39,7 +39,7 @@ from proteus_cli.control.decision import (
     WaitUntil,
 )
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.topology.plan_steps import keys
+from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import MAX_RUNS, Bounds, Request
@@ -122,7 +122,6 @@ class Driver:
     planned: Sequence[Host] = ()
     launches: int = 0
     by_standbys: int = 0
-    by_foreign: int = 0
     ahead: int = 0
     deferred: int = 0
     second_answers: int = 0
@@ -316,25 +315,14 @@ class Driver:
         setting = self._timer[device]
         self._at(at_s, lambda now_s: self._ask(device, now_s) if self._timer[device] == setting else None)
 
-    def _check_foreign(self, launch: Launch) -> None:
-        """A batch of a family that the device does not host takes its time from nothing that waits there."""
-        mine = [host for host in self.hosted if host.device == launch.hosted.device]
-        if any(host.family == launch.hosted.family for host in mine):
-            return
-        self.by_foreign += 1
-        assert not any(host in self._fit(request) for request in self.waiting.values() for host in mine)
-        longest_s = max((host.latency(host.max_batch) for host in mine), default=math.inf)
-        assert launch.hosted.latency(launch.hosted.max_batch) <= longest_s
-
     def _launch(self, device: str, launch: Launch, now_s: float) -> None:
         host = launch.hosted
         assert host.device == device
         assert device not in self._away
         if host.is_standby:
-            assert host.key in self.controller.topology.steps.resident_on(device)
+            assert host.key in self.controller.topology.change.resident_on(device)
             assert all(request.bounds is None and not request.is_deferred for request in launch.requests)
             assert not launch.is_ahead
-            self._check_foreign(launch)
             self.by_standbys += 1
         else:
             assert any(host is loaded for loaded in self.hosted)
@@ -883,7 +871,6 @@ STANDBYS = {
     for name, row_s, accuracy in (("fast", 0.001, 0.6), ("faster", 0.0005, 0.5))
 }  # fmt: skip
 MEMORY = DeviceMemory(
-    "cpu",
     3,
     {
         VariantKey("a", name): Loadable(1, 1.0, 8, host.capacity_qps, replace(host, is_standby=True))
@@ -937,18 +924,6 @@ def test_the_rules_are_tested_on_runs_with_overflow() -> None:
     driver = play(load, plans, slots, lambda: 1.0, GREEDY, memory={"cpu0": MEMORY})
     assert driver.ended == Counter(range(40))
     assert driver.by_standbys > 0
-
-
-def test_the_rules_are_tested_on_runs_with_foreign_standbys() -> None:
-    """40 queries at once: one device has time for two batches, and one of another family is idle."""
-    own = hosted("cpu0", "a", latency_s={1: 0.03, 4: 0.09}, capacity_qps=40.0)
-    other = hosted("cpu1", "b", latency_s={1: 0.03, 4: 0.09}, capacity_qps=40.0)
-    load = [Query(0.0, "a", 0.2, 1)] * 40
-    plans: list[Change] = [Adopt([own, other]), StandBy(), StandBy()]
-    slots = dict.fromkeys(DEVICES, 1)
-    driver = play(load, plans, slots, lambda: 1.0, GREEDY, memory={"cpu1": MEMORY})
-    assert driver.ended == Counter(range(40))
-    assert driver.by_foreign > 0
 
 
 def test_the_rules_are_tested_on_runs_that_defer() -> None:

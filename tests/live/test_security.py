@@ -1,17 +1,21 @@
 """Who may ask a running server, and by what: bearer tokens and TLS."""
 
 import json
+import signal
+import socket
 import ssl
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from http.client import HTTPSConnection
+from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import trustme
 from command_line import proteus
-from live_server import ANSWER_WITHIN_S, serving
+from injecting import until_said
+from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import Tiny, add_plan
 
 from proteus_cli.errors import ArtefactError
@@ -124,6 +128,53 @@ def test_a_server_with_tokens_answers_only_who_has_one_and_warns_of_nothing_wher
         log = live.log.read_text()
         assert TOKEN not in log
         assert "every client that reaches this address" not in log
+
+
+def rotated(live: LiveServer, *lines: str) -> None:
+    """SIGHUP, and wait until the log has these lines once more than before."""
+    before = {line: live.log.read_text().count(line) for line in lines}
+    live.process.send_signal(signal.SIGHUP)
+    for line in lines:
+        until_said(live, line, before[line] + 1)
+
+
+@pytest.mark.live
+def test_sighup_reads_the_tokens_again_and_open_connections_need_one_of_the_new_ones(tiny: Tiny, tokens: Path) -> None:
+    plan = add_plan(tiny, {"cpu0": "shapes-s"})
+    metadata = "/inference.GRPCInferenceService/ServerMetadata"
+    with serving(tiny.root, plan, "--replan=off", "--grpc-port", "0", "--auth-tokens", str(tokens)) as live:
+        kept = HTTPConnection("127.0.0.1", live.port, timeout=ANSWER_WITHIN_S)
+        with grpc.insecure_channel(f"127.0.0.1:{live.grpc_port}") as channel:
+            call = channel.unary_unary(metadata, request_serializer=None, response_deserializer=None)
+
+            def codes(token: str) -> tuple[int, grpc.StatusCode]:
+                """The status over HTTP and over gRPC."""
+                kept.request("GET", "/v2", headers={"Authorization": f"Bearer {token}"})
+                response = kept.getresponse()
+                response.read()
+                try:
+                    call(b"", metadata=[("authorization", f"Bearer {token}")], timeout=ANSWER_WITHIN_S)
+                except grpc.RpcError as error:
+                    return response.status, error.code()
+                return response.status, grpc.StatusCode.OK
+
+            allowed, refused = (200, grpc.StatusCode.OK), (401, grpc.StatusCode.UNAUTHENTICATED)
+            new = "beef" * 8
+            for _ in range(2):
+                assert codes(TOKEN) == allowed
+            tokens.write_text("short")
+            rotated(live, "SIGHUP: kept the tokens")
+            assert codes(TOKEN) == allowed
+            tokens.write_text(new)
+            rotated(live, "SIGHUP: read the tokens again")
+            assert codes(TOKEN) == refused
+            assert codes(new) == allowed
+            tokens.write_text(TOKEN)
+            rotated(live, "SIGHUP: read the tokens again")
+            assert codes(TOKEN) == allowed
+            assert codes(new) == refused
+        kept.close()
+        assert live.stop() == 0
 
 
 # --- without tokens
@@ -248,6 +299,46 @@ def test_a_certificate_that_has_expired_is_served_with_a_warning(
     with serving(tiny.root, plan, "--replan=off", "--tls-cert", str(cert), "--tls-key", str(key)) as live:
         assert f"WARNING proteus.tls: the certificate `{cert}` expired on 2020-01-02 03:04 UTC" in live.log.read_text()
         assert live.stop() == 0
+
+
+@pytest.mark.live
+def test_sighup_reads_the_certificate_again_and_keeps_the_old_one_where_the_new_one_cannot_be_used(
+    tiny: Tiny, certificate: tuple[Path, Path, Path]
+) -> None:
+    """Also one with a key of another type, which OpenSSL would keep beside the old one. Open connections go on."""
+    cert, key, ca = certificate
+    plan = add_plan(tiny, {"cpu0": "shapes-s"})
+    options = ("--replan=off", "--grpc-port", "0", "--tls-cert", str(cert), "--tls-key", str(key))
+    with serving(tiny.root, plan, *options) as live:
+
+        def presented(port: int) -> bytes | None:
+            context = ssl.create_default_context(cafile=ca)
+            with (
+                socket.create_connection(("127.0.0.1", port), timeout=ANSWER_WITHIN_S) as plain,
+                context.wrap_socket(plain, server_hostname="127.0.0.1") as secured,
+            ):
+                return secured.getpeercert(binary_form=True)
+
+        first = ssl.PEM_cert_to_DER_cert(cert.read_text())
+        context = ssl.create_default_context(cafile=ca)
+        kept = HTTPSConnection("127.0.0.1", live.port, timeout=ANSWER_WITHIN_S, context=context)
+        kept.request("GET", "/v2")
+        assert kept.getresponse().read()
+        assert {presented(live.port), presented(live.grpc_port)} == {first}
+        authority = trustme.CA()
+        authority.cert_pem.write_to_path(ca)
+        made = authority.issue_cert("127.0.0.1", key_type=trustme.KeyType.RSA)
+        made.cert_chain_pems[0].write_to_path(cert)
+        rotated(live, "SIGHUP: kept the certificate")
+        made.private_key_pem.write_to_path(key)
+        rotated(live, "SIGHUP: read the certificate again")
+        second = ssl.PEM_cert_to_DER_cert(cert.read_text())
+        assert {presented(live.port), presented(live.grpc_port)} == {second} != {first}
+        kept.request("GET", "/v2")
+        assert kept.getresponse().status == 200
+        kept.close()
+        assert live.stop() == 0
+        assert "Traceback" not in live.log.read_text()
 
 
 def garbage(certificate: Path, key: Path) -> None:

@@ -234,10 +234,11 @@ def test_they_load_the_same_standbys_and_cancel_those_in_the_way_of_a_plan(
 
     assert _until(trace.duration_s, ended) == of_simulated
     assert {how for *_, how, _ in of_simulated} == {StandbyEnd.LOADED, StandbyEnd.GIVEN_UP}
-    assert live.changes == [(change.reason, change.swaps) for change in simulated.changes]
+    changes = [change for change in simulated.changes if change.at_s <= trace.duration_s]  # the server ends with it
+    assert live.changes == [(change.reason, change.swaps) for change in changes]
     assert [_batch(launch) for _, launch in live.launches] == [_batch(launch) for _, launch in simulated.launches]
     assert [at_s for at_s, _ in live.launches] == pytest.approx([at_s for at_s, _ in simulated.launches], abs=1e-6)
-    assert sum(change.activated for change in simulated.changes) > 0
+    assert sum(change.activated for change in changes) > 0
 
 
 def _until(end_s: float, ended: Sequence[StandbyOutcome]) -> list[StandbyOutcome]:

@@ -17,11 +17,10 @@ WHERE = "http://server/v2/models/a"
 
 def sent(sample: Sample) -> tuple[float, ...]:
     """The row in the body of a request."""
-    body, json_length = sample.body(0.05, 0.0)
-    (tensor,) = msgspec.json.decode(body[:json_length])["inputs"]
+    (tensor,) = msgspec.json.decode(sample.json({}))["inputs"]
     assert (tensor["name"], tensor["shape"], tensor["datatype"]) == ("x", [1, INPUTS], "FP32")
-    assert tensor["parameters"] == {"binary_data_size": len(body) - json_length}
-    return tuple(np.frombuffer(body[json_length:], "<f4").tolist())
+    assert tensor["parameters"] == {"binary_data_size": len(sample.binary)}
+    return tuple(np.frombuffer(sample.binary, "<f4").tolist())
 
 
 def rng() -> np.random.Generator:

@@ -363,62 +363,6 @@ def test_with_memory_for_both_variants_a_burst_activates_what_stands_by(load_tim
     assert sorted(ended.arrival_s for ended in warm.ended) == burst().arrival_s.tolist()
 
 
-def test_a_burst_of_one_family_is_answered_by_idle_devices_of_another_where_its_variant_stands_by() -> None:
-    """100 queries at once: the own device carries ten in their 500 ms, and the other's standby 200."""
-    measured = (
-        make_measured("a", "good", 0.9, {1: 0.05}, memory_bytes=1000, load_s=1.0),
-        make_measured("a", "fast", 0.6, {1: 0.0025, 8: 0.02}, memory_bytes=1000, load_s=1.0),
-        make_measured("b", "other", 0.9, {1: 0.05}, memory_bytes=1000, load_s=1.0),
-    )
-    of_both = {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")}
-    catalog = make_catalog(
-        make_family("a", {"good": 0.9, "fast": 0.6}, slo="500ms"), make_family("b", {"other": 0.9}, slo="500ms")
-    )
-    plan = make_plan(
-        make_placement("cpu0", "a", "good", capacity_qps=20.0, max_batch=1),
-        make_placement("cpu1", "b", "other", capacity_qps=20.0, max_batch=1),
-    )
-    few = [(i / 2, family) for i in range(19) for family in "ab"]
-    trace = make_trace(*few, *[(9.75, "a")] * 100)
-    kept = always(plan)
-
-    def served(memory_bytes: dict[str, int]) -> Counter[str]:
-        run = simulate(trace, plan, catalog, of_both, PROTEUS, kept, conditions=Conditions(memory_bytes=memory_bytes))
-        assert sum(outcomes(run).values()) == len(trace)
-        return Counter(
-            f"{launch.hosted.device} {launch.hosted.variant}" for _, launch in run.launches for _ in launch.requests
-        )
-
-    alone, helped = served({}), served({"cpu1": 3000})
-    assert alone == {"cpu0 good": 28, "cpu1 other": 19}
-    assert helped["cpu1 other"] == 19, "the other family loses nothing"
-    assert helped["cpu1 fast"] == 100 + 19 - helped["cpu0 good"]
-
-
-def test_a_device_answers_what_waits_as_soon_as_its_standby_is_loaded() -> None:
-    """The load ends at 1.25 s, while the own device runs four of nine queries until 1.3 s; four wait, due at 1.5 s."""
-    measured = (
-        make_measured("a", "good", 0.9, {1: 0.1, 4: 0.2}, memory_bytes=1000),
-        make_measured("a", "fast", 0.6, {1: 0.0025, 8: 0.02}, memory_bytes=1000),
-        make_measured("b", "other", 0.9, {1: 0.05}, memory_bytes=1000),
-    )
-    catalog = make_catalog(
-        make_family("a", {"good": 0.9, "fast": 0.6}, slo="500ms"), make_family("b", {"other": 0.9}, slo="500ms")
-    )
-    plan = make_plan(
-        make_placement("cpu0", "a", "good", capacity_qps=20.0, max_batch=4),
-        make_placement("cpu1", "b", "other", capacity_qps=20.0, max_batch=1),
-    )
-    run = simulate(
-        make_trace((0.0, "b"), *[(1.0, "a")] * 9), plan, catalog,
-        {device: make_profile(device, *measured) for device in ("cpu0", "cpu1")}, PROTEUS, always(plan),
-        conditions=Conditions(memory_bytes={"cpu1": 2000}, load_time_s=1.15),
-    )  # fmt: skip
-    helped = [(at_s, launch.rows) for at_s, launch in run.launches if launch.hosted.variant == "fast"]
-    assert [at_s for at_s, _ in helped] == pytest.approx([1.25])
-    assert [rows for _, rows in helped] == [4]
-
-
 def changed_while_a_standby_loads(wanted: VariantKey, load_time_s: float | None = None) -> SimulationResult:
     """The standby `best` loads on cpu1 from 0.1 to 1.1 s; a plan that has another variant there is solved by 0.35 s."""
     measured = (

@@ -31,8 +31,6 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         found = tuple(Kind(f"kind{place}", draft, section) for place, draft in enumerate(drafts))
         monkeypatch.setattr(all_studies, "KINDS", found)
         monkeypatch.setattr(running, "SECTIONS", {"squares": section})
-        for module in (all_studies, running):  # no time passes
-            monkeypatch.setattr(module, "Budget", lambda total_s: Budget(total_s, lambda: 0.0))
 
     return replace
 
@@ -49,7 +47,7 @@ def test_what_one_study_leaves_is_for_the_others(tmp_path: Path, kinds: Callable
         lambda _: named(squares.draft(2, wanted_s=1000.0), "long"),
         lambda _: "there is no trace",
     )
-    found = all_studied(Workspace(tmp_path), 100.0, force=False)
+    found = all_studied(Workspace(tmp_path), Budget(100.0, lambda: 0.0), force=False)
     found.require_whole()
     assert [study.name for study in found.studies] == ["short", "long"]
     assert squares.allowed_s == pytest.approx([10.0, 100.0])
@@ -62,7 +60,7 @@ def test_a_second_run_measures_nothing_again_and_says_so(
     squares = Squares()
     kinds(lambda _: squares.draft(1, 2))
     for said in ("squares: 2 cells, about 2.0 s without a budget", "squares: 2 cells, all measured before"):
-        assert len(all_studied(Workspace(tmp_path), 10.0, force=False).studies) == 1
+        assert len(all_studied(Workspace(tmp_path), Budget(10.0, lambda: 0.0), force=False).studies) == 1
         assert said in capsys.readouterr().err
     assert squares.asked == [1, 2]
 
@@ -76,7 +74,7 @@ def test_a_study_that_fails_does_not_stop_the_others(tmp_path: Path, kinds: Call
         lambda _: StudyDraft("squares", "bad", {}, {}, {}, [Job("a", "measured", 1.0, fails)]),
         lambda _: squares.draft(1, 2),
     )
-    found = all_studied(Workspace(tmp_path), None, force=False)
+    found = all_studied(Workspace(tmp_path), Budget(), force=False)
     assert [study.name for study in found.studies] == ["squares"]
     assert found.failures == ["bad: no SLO"]
     with pytest.raises(StudyFailed, match="bad: no SLO"):
@@ -90,9 +88,9 @@ def test_a_budget_that_is_too_short_for_any_cell_is_told(
     squares = Squares()
     kinds(lambda _: squares.draft(1, 2, min_s=5.0))
     said = "squares: no missing cell is measured in less than 5.0 s; the study had 4.0 s"
-    all_studied(Workspace(tmp_path), 4.0, force=False)
+    all_studied(Workspace(tmp_path), Budget(4.0, lambda: 0.0), force=False)
     assert said in capsys.readouterr().err
-    all_studied(Workspace(tmp_path), 10.0, force=False)
+    all_studied(Workspace(tmp_path), Budget(10.0, lambda: 0.0), force=False)
     assert said not in capsys.readouterr().err
 
 
@@ -100,9 +98,9 @@ def test_a_part_of_the_budget_is_not_told_as_the_budget(
     tmp_path: Path, kinds: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
     kinds(lambda _: named(Squares().draft(1, 2, min_s=5.0), "first"), lambda _: Squares().draft(1, 2, min_s=5.0))
-    all_studied(Workspace(tmp_path), 8.0, force=False)
+    all_studied(Workspace(tmp_path), Budget(8.0, lambda: 0.0), force=False)
     said = capsys.readouterr().err
-    assert "first: no missing cell is measured in less than 5.0 s; the study had 4.0 s\n" in said
+    assert "first: no missing cell is measured in less than 5.0 s; the study had 4.0 s, its start included\n" in said
     assert "the budget was" not in said
 
 
@@ -110,7 +108,7 @@ def test_why_a_cell_failed_is_told(tmp_path: Path, kinds: Callable[..., None]) -
     squares = Squares(broken={2})
     kinds(lambda _: squares.draft(1, 2))
     with pytest.raises(StudyFailed, match="squares: of 2: 2 does not run"):
-        all_studied(Workspace(tmp_path), None, force=False).require_whole()
+        all_studied(Workspace(tmp_path), Budget(), force=False).require_whole()
 
 
 def test_a_damaged_file_does_not_stop_the_others(tmp_path: Path, kinds: Callable[..., None]) -> None:
@@ -118,10 +116,10 @@ def test_a_damaged_file_does_not_stop_the_others(tmp_path: Path, kinds: Callable
     kinds(lambda _: named(squares.draft(1), "bad"), lambda _: squares.draft(2))
     StudyFiles(Workspace(tmp_path), "bad").json.parent.mkdir()
     StudyFiles(Workspace(tmp_path), "bad").json.write_text("{")
-    found = all_studied(Workspace(tmp_path), 10.0, force=False)
+    found = all_studied(Workspace(tmp_path), Budget(10.0, lambda: 0.0), force=False)
     assert [study.name for study in found.studies] == ["squares"]
     assert [failure.partition(":")[0] for failure in found.failures] == ["bad"]
-    assert len(all_studied(Workspace(tmp_path), 10.0, force=True).studies) == 2
+    assert len(all_studied(Workspace(tmp_path), Budget(10.0, lambda: 0.0), force=True).studies) == 2
 
 
 def test_a_page_that_can_not_be_drawn_hides_no_interrupt(
@@ -132,10 +130,10 @@ def test_a_page_that_can_not_be_drawn_hides_no_interrupt(
 
     monkeypatch.setattr(running, "SECTIONS", {"squares": breaks})
     with pytest.raises(KeyboardInterrupt):
-        running.studied(Workspace(tmp_path), Squares(interrupted_at=2).draft(1, 2), None, force=False)
+        running.studied(Workspace(tmp_path), Squares(interrupted_at=2).draft(1, 2), Budget(), force=False)
     assert "is not written: no such picture" in " ".join(capsys.readouterr().err.split())
     with pytest.raises(ValueError, match="no such picture"):
-        running.studied(Workspace(tmp_path), Squares().draft(1, 2), None, force=False)
+        running.studied(Workspace(tmp_path), Squares().draft(1, 2), Budget(), force=False)
 
 
 def test_where_no_study_makes_sense_it_says_so(tmp_path: Path, kinds: Callable[..., None]) -> None:
@@ -144,7 +142,7 @@ def test_where_no_study_makes_sense_it_says_so(tmp_path: Path, kinds: Callable[.
 
     kinds(lacks)
     with pytest.raises(UsageError, match="No study makes sense"):
-        all_studied(Workspace(tmp_path), None, force=False)
+        all_studied(Workspace(tmp_path), Budget(), force=False)
 
 
 def test_kinds_have_names_of_their_own() -> None:
@@ -158,7 +156,7 @@ def test_what_a_draft_notes_is_said_before_it_is_measured(
 ) -> None:
     squares = Squares()
     kinds(lambda _: dataclasses.replace(squares.draft(1), notes=("the file is damaged",)))
-    all_studied(Workspace(tmp_path), 10.0, force=False)
+    all_studied(Workspace(tmp_path), Budget(10.0, lambda: 0.0), force=False)
     assert "warning: the file is damaged" in capsys.readouterr().err
 
 
@@ -173,6 +171,6 @@ def test_a_study_that_needs_more_is_drafted_again_when_it_is_its_turn(
         return named(squares.draft(2), "given")
 
     kinds(lambda _: squares.draft(1), lambda _: "there is no trace")
-    found = all_studied(Workspace(tmp_path), None, force=False, given={"kind1": given})
+    found = all_studied(Workspace(tmp_path), Budget(), force=False, given={"kind1": given})
     assert [study.name for study in found.studies] == ["squares", "given"]
     assert drafted == [0, 1]

@@ -28,7 +28,7 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
 
 def trace_formats(incomplete: str) -> list[str]:
     """The formats of traces that can be converted."""
-    from proteus_cli.replay.conversion.formats import NAMES
+    from proteus_cli.replay.formats import NAMES
 
     return _starting(NAMES, incomplete)
 

@@ -18,11 +18,9 @@ from proteus_cli.serving.logs import LogFormat, LogLevel
 from proteus_cli.units import format_size
 
 if TYPE_CHECKING:
-    import ssl
-    from collections.abc import Callable, Sequence
-
     from proteus_cli.cli.views.live.live_view import LiveView
     from proteus_cli.serving.logs import LogStream
+    from proteus_cli.serving.transport.certificate import ServerCertificate
 
 MIN_SAMPLES_BYTES = 32 * 2**20
 
@@ -102,7 +100,8 @@ def serve(
         host, port, grpc_port, max_body_bytes=int(max_body), max_connections=max_connections,
         max_timeout_s=max_timeout, drain_timeout_s=drain_timeout,
         refuses_non_finite=non_finite is options.NonFinitePolicy.REFUSE,
-        tls=_tls(tls_cert, tls_key), tokens=read_tokens(auth_tokens) if auth_tokens is not None else None,
+        certificate=_certificate(tls_cert, tls_key),
+        tokens=read_tokens(auth_tokens) if auth_tokens is not None else None,
         allowed_hosts=_hosts(allowed_hosts), otlp=otlp, otlp_sample=otlp_sample,
         keep_answers_s=feedback,
         samples=SampleSettings(workspace.samples_dir, samples, int(samples_space), samples_for) if samples else None,
@@ -201,20 +200,14 @@ def _is_plain() -> bool:
     return console.loudness.quiet or os.environ.get("TERM", "dumb") in {"dumb", "unknown"}
 
 
-def _tls(certificate: Path | None, key: Path | None) -> "Callable[[Sequence[str]], ssl.SSLContext] | None":
-    from datetime import UTC, datetime
-    from functools import partial
-
-    from proteus_cli.serving.transport.certificate import warn_of_dates
-    from proteus_cli.serving.transport.tls import tls_context
+def _certificate(certificate: Path | None, key: Path | None) -> "ServerCertificate | None":
+    from proteus_cli.serving.transport.certificate import ServerCertificate
 
     if certificate is None and key is None:
         return None
     if certificate is None or key is None:
         raise UsageError("`--tls-cert` and `--tls-key` go together.", hint="give both, or neither")
-    tls_context(certificate, key, ())  # raises now, not at the first connection
-    warn_of_dates(certificate.read_bytes(), str(certificate), datetime.now(UTC))
-    return partial(tls_context, certificate, key)
+    return ServerCertificate(certificate, key)
 
 
 def _hosts(text: str) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ class Replanning:
 
     def decide(self, now_s: float) -> ReplanRequest | None:
         """The plan to ask for now, if any. To be called every ``rule.every_s``."""
-        plan = self._topology.plan
+        plan = self._topology.change.plan
         if self._rule is None or plan is None:
             return None
         for name, family in self._families.items():
@@ -70,7 +70,7 @@ class Replanning:
 
         It is made after one that is being made now, and after a hold.
         """
-        plan = self._topology.plan
+        plan = self._topology.change.plan
         if self._rule is not None and plan is not None:
             self._owed = self._request(self._rule, self._context(plan, now_s), reason)
 
@@ -80,18 +80,18 @@ class Replanning:
 
     def hosting_changed(self, now_s: float) -> None:
         """A plan was adopted, or a step of the change to it is done."""
-        plan = self._topology.plan
+        plan = self._topology.change.plan
         if plan is not None:
             if self._started_s is None:
                 self._started_s = now_s
             self._hosting_since_s = now_s
-            self._slack_s = slack_s(self._topology.hosted, self._demand.slo_s)
+            self._slack_s = slack_s(self._topology.change.hosted, self._demand.slo_s)
 
     def use_families(self) -> None:
         """The families are others now."""
         before = self._recent_slowdowns
         self._recent_slowdowns = {name: before.get(name) or SlidingMaximum() for name in self._families}
-        self._slack_s = slack_s(self._topology.hosted, self._demand.slo_s)
+        self._slack_s = slack_s(self._topology.change.hosted, self._demand.slo_s)
         self._silent_at = {name: rows for name, rows in self._silent_at.items() if name in self._families}
 
     def planned(self, request: ReplanRequest) -> None:
@@ -116,7 +116,7 @@ class Replanning:
         Devices or engines are out that it counts on, or more is asked for than the plan in force carries, which it was
         not made for. One that is urgent itself goes on while the demand rises: else it would never end.
         """
-        plan = self._topology.plan
+        plan = self._topology.change.plan
         if self._rule is None or plan is None:
             return None
         if wanted.without != self._topology.outages:
@@ -135,7 +135,7 @@ class Replanning:
         There is none yet, or devices or engines are out that the plan in force counts on; or more of some family is
         asked for than that carries, or anything of a family that it does without.
         """
-        plan, out = self._topology.plan, self._topology.outages
+        plan, out = self._topology.change.plan, self._topology.outages
         if plan is None or any(
             each.device in out.devices or (each.device, *each.key) in out.engines for each in plan.placements
         ):

@@ -85,17 +85,17 @@ def device_memory(
     Only the ``variants`` that there are may be loaded: a profile may be older than the catalog. Those of unknown size
     are left out, and devices on which no size is known.
     """
-    known: dict[tuple[int, int, str, DeviceLimits], Mapping[VariantKey, Loadable]] = {}
+    known: dict[tuple[int, int, DeviceLimits], Mapping[VariantKey, Loadable]] = {}
     found = {}
     for device, limit in limit_bytes.items():
         profile = profiles[device]
         limits = limits_of(profile.device, rules)
-        key = id(profile.variants), profile.slots, profile.device.type, limits
+        key = id(profile.variants), profile.slots, limits
         if key not in known:
             current = [each for each in profile.variants if each.key in variants]
             known[key] = dict(_loadable(profile, current, limits, rules.planned_targets(targets), rules, load_s))
         if known[key] and limit > 0:
-            found[device] = DeviceMemory(profile.device.type, limit, known[key])
+            found[device] = DeviceMemory(limit, known[key])
     return found
 
 

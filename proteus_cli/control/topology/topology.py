@@ -1,6 +1,6 @@
-"""What there is to serve with: devices and engines that can be used, the plan in force, and what each device hosts."""
+"""Devices and engines that come and go, loads of standbys, and how dispatch learns what each device hosts."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
@@ -9,25 +9,35 @@ from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.hosting import device_memory
-from proteus_cli.control.topology.plan_steps import PlanSteps
+from proteus_cli.control.topology.plan_change import ChangingDevice, PlanChange, keys
 from proteus_cli.control.topology.probation import Probation
-from proteus_cli.control.topology.standbys import DeviceMemory, Standbys
-from proteus_cli.control.topology.warming import Warming
+from proteus_cli.control.topology.standbys import RETRY_S, DeviceMemory, next_standby
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.device import Outages
+from proteus_cli.domain.device import Outages, host_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.rules import Rules
 
+MAX_LOADING_FRAC = 0.1
+"""The part of a device's time that loads of standbys take, and of a machine's devices that load one at a time.
+
+At least one device may load. A load takes cores, or bandwidth, from the batches that run meanwhile."""
+
+GIVING_WAY_FRAC = 0.1
+"""The part of a busy core that a load gets that gives way to batches."""
+
+ASK_S = 0.1
+"""Seconds after which a driver asks again for standbys to load."""
+
+LOOK_S = 1.0  # after a look that found no standby to load; a look takes up to a millisecond on 40 devices
+
 
 class Topology:
-    """Devices and engines that come and go, and the plan changes on them.
+    """Devices and engines that come and go, and the standbys that they load beside what plans want.
 
-    What concerns one part alone is asked of it: ``steps``, what each device hosts, and ``warming``, loads of standbys.
-    ``outages`` are the devices and engines that plans do without. While a plan ``loads_beside`` what serves, standbys
-    stay as they are, as it may count on them.
+    ``change`` is the way to the plan in force. ``outages`` are the devices and engines that plans do without.
     Methods that `Controller` has, too, under the same name, do what it says of them.
     """
 
@@ -40,56 +50,111 @@ class Topology:
     ) -> None:
         """``workers`` is empty yet; all parts of the controller see there what `add_device` adds."""
         self._families, self._workers, self._dispatch = families, workers, dispatch
-        self._standbys = Standbys()
-        self.steps = PlanSteps(workers, max_unavailable_frac, self._standbys)
-        self.warming = Warming(workers, self.steps, self._standbys)
-        self.plan: Plan | None = None
+        self.change = PlanChange(workers, max_unavailable_frac, self._standbys_changed)
         self.outages = Outages()
-        self.loads_beside = False
         self._overflow: Mapping[Host, Host] = {}
-        self._foreign: Sequence[Host] = ()
         self._warm: Sequence[Host] = ()
+        self._failed_until_s: dict[tuple[str, str, str], float] = {}
+        self._looks_again_s = 0.0
 
     @property
     def devices(self) -> Collection[str]:
         """All devices that there are, lost or not."""
         return self._workers.keys()
 
-    @property
-    def hosted(self) -> tuple[Host, ...]:
-        return self.steps.hosted
-
-    @property
-    def standbys(self) -> Mapping[str, frozenset[VariantKey]]:
-        """The standbys of the devices that have any: plans may place them without a load."""
-        return self.steps.standbys
-
-    def hosted_on(self, device: str) -> tuple[Host, ...]:
-        """What a device has active; during a load in place, what it had before."""
-        return self.steps.hosted_on(device)
+    # --- standbys
 
     def next_standby(self, now_s: float) -> Effects:
-        """A standby to load now, if any; to be asked for every `ASK_S`, and again while there is one."""
-        found = None if self.loads_beside else self.warming.next(now_s, self.outages.engines)
-        if found is None:
+        """A standby to load now, if any; to be asked for every `ASK_S`, and again while there is one.
+
+        While a plan loads beside what serves, standbys stay as they are, as it may count on them.
+        """
+        change = self.change
+        if now_s < self._looks_again_s or change.is_loading_beside:
             return NO_EFFECTS
-        return Effects(ask=self._use_standbys(), keep=self.steps.keep_of(found.device), standby=found)
+        self._failed_until_s = {engine: until_s for engine, until_s in self._failed_until_s.items() if until_s > now_s}
+        found = next_standby(
+            change.memory,
+            {device: keys(each.hosts_now) for device, each in change.devices.items()},
+            {device: each.resident | each.loading for device, each in change.devices.items()},
+            self._free_to_load(now_s),
+            self._failed_until_s.keys() | self.outages.engines,
+            change.pinned,
+        )
+        if found is None:
+            self._looks_again_s = now_s + LOOK_S
+            return NO_EFFECTS
+        device, key = found
+        change.trim(device, also_needed=frozenset({key}))
+        load = StandbyLoad(device, key, change.memory[device].loadable[key].max_batch, now_s)
+        change.devices[device].standby_load = load
+        return Effects(ask=self._standbys_changed(), keep=change.keep_of(device), standby=load)
+
+    def _free_to_load(self, now_s: float) -> list[str]:
+        """The devices that may load a standby now: of each machine a tenth, or one.
+
+        They host all that the plan wants there, have a free slot, and do not rest after a load.
+        """
+        devices = self.change.devices
+        loading = Counter(host_of(device) for device, each in devices.items() if each.standby_load is not None)
+        there = Counter(map(host_of, devices))
+        return [
+            device
+            for device in self.change.unchanging
+            if devices[device].standby_load is None and devices[device].rests_until_s <= now_s
+            if loading[host_of(device)] < max(1, int(MAX_LOADING_FRAC * there[host_of(device)]))
+            if self._workers[device].free > 0
+        ]
 
     def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool = False) -> Effects:
-        """The load of a standby has ended. Where a plan has changed meanwhile, what it loaded may be freed."""
-        self.warming.ended(load, how, now_s, gave_way=gave_way)
-        return Effects(ask=self._use_standbys(), keep=self.steps.keep_of(load.device))
+        """The load of a standby has ended.
+
+        Where a plan has changed meanwhile, its variant does not stand by, and may be freed.
+        """
+        each = self.change.devices[load.device]
+        if each.standby_load is load:
+            each.standby_load = None
+            taken_s = (now_s - load.start_s) * (GIVING_WAY_FRAC if gave_way else 1.0)
+            each.rests_until_s = now_s + taken_s * (1 / MAX_LOADING_FRAC - 1)
+            match how:
+                case StandbyEnd.LOADED:
+                    self.change.add_standby(load.device, load.key)
+                case StandbyEnd.FAILED:
+                    self._failed_until_s[load.device, *load.key] = now_s + RETRY_S
+                case StandbyEnd.NO_MEMORY:
+                    self.change.memory_short(load.device, now_s)
+                case StandbyEnd.GIVEN_UP:
+                    pass
+        return Effects(ask=self._standbys_changed(), keep=self.change.keep_of(load.device))
 
     def memory_short(self, device: str, now_s: float) -> Effects:
         """A device has too little memory: it gives up its standbys, and gets none for a while."""
-        self.warming.memory_short(device, now_s)
-        return Effects(ask=self._use_standbys(), keep=self.steps.keep_of(device))
+        self.change.memory_short(device, now_s)
+        return Effects(ask=self._standbys_changed(), keep=self.change.keep_of(device))
 
-    def make_room(self, hosted: Sequence[Host]) -> Effects:
-        """Give standbys up, so that ``hosted`` can be loaded beside what is active."""
-        self.steps.make_room(hosted)
-        self.warming.changed()
-        return Effects(ask=self._use_standbys())
+    def share(self, device: str, servers: int) -> None:
+        """``servers`` share a device: standbys that load from now on may take this server's part of its memory."""
+        if device in self.change.memory:
+            self.change.memory[device] = replace(self.change.memory[device], servers=servers)
+            self._looks_again_s = 0.0
+
+    def use_memory(self, memory: Mapping[str, DeviceMemory]) -> Effects:
+        """Replace what the devices that may have standbys can load, and in how many bytes, by device.
+
+        On a device that ``memory`` leaves out, no standby may be loaded. Standbys that may not be loaded any more are
+        given up with the next plan.
+        """
+        for device, before in self.change.memory.items():
+            now = memory.get(device) or replace(before, loadable={})
+            self.change.memory[device] = replace(now, servers=before.servers)
+        return Effects(ask=self._standbys_changed())
+
+    def use_profiles(self, profiles: Mapping[str, Profile], targets: Mapping[str, SloTarget], rules: Rules) -> Effects:
+        loadable = [each for memory in self.change.memory.values() for each in memory.loadable.items()]
+        limits = {device: each.memory_bytes for device, each in self.change.memory.items()}
+        memory = device_memory(limits, profiles, targets, rules, {key for key, _ in loadable})
+        placeable = {key for key, each in loadable if each.qps > 0}
+        return self.use_memory({device: each.placing_only(placeable) for device, each in memory.items()})
 
     def loads_began(self, devices: Iterable[str]) -> None:
         """Engines are being loaded on devices, whose batches may take longer until `loads_ended`."""
@@ -102,61 +167,32 @@ class Topology:
             self._workers[device].load_ended()
             self._dispatch.count_capacity(self._workers[device])
 
-    def share(self, device: str, servers: int) -> None:
-        """So many servers share a device: standbys that load from now on may take this server's part of its memory."""
-        self._standbys.share(device, servers)
-        self.warming.changed()
-
-    @property
-    def memory_limits(self) -> Mapping[str, int]:
-        """What variants may take of each device that may have standbys, in bytes."""
-        return self._standbys.limits
-
-    def use_memory(self, memory: Mapping[str, DeviceMemory]) -> Effects:
-        """Replace what the devices that may have standbys can load, and in how many bytes, by device.
-
-        On a device that ``memory`` leaves out, no standby may be loaded. Standbys that may not be loaded any more are
-        given up with the next plan.
-        """
-        self._standbys.use(memory)
-        self.warming.changed()
-        return Effects(ask=self._use_standbys())
-
-    def use_profiles(self, profiles: Mapping[str, Profile], targets: Mapping[str, SloTarget], rules: Rules) -> Effects:
-        known, placeable = self._standbys.known, self._standbys.placeable
-        memory = device_memory(self.memory_limits, profiles, targets, rules, known)
-        return self.use_memory({device: each.placing_only(placeable) for device, each in memory.items()})
-
-    def pin_standbys(self, keys: Collection[VariantKey]) -> None:
-        """Keep these variants where they stand by: no other standby replaces them."""
-        self._standbys.pinned = frozenset(keys)
+    # --- plans, devices and engines
 
     def adopt(self, plan: Plan, hosted: Sequence[Host], in_place: Collection[str]) -> Effects:
-        self.plan = plan
         self._dispatch.cascades.use(plan, hosted)
-        return self._rehost(self.steps.begin(hosted, plan.demand_qps, in_place))
+        return self._rehost(self.change.adopt(plan, hosted, in_place))
 
     def loaded(self, load: Load, engines: Collection[VariantKey]) -> Effects:
-        loads = self.steps.loaded(load, engines)
+        loads = self.change.loaded(load, engines)
         return NO_EFFECTS if loads is None else self._rehost(loads)
 
     def add_device(self, worker: WorkerState, memory: DeviceMemory | None) -> None:
         """A device that serves, and hosts nothing; without its ``memory``, nothing stands by there."""
         self._workers[worker.device] = worker
-        self.steps.add_device(worker.device)
+        self.change.devices[worker.device] = ChangingDevice()
         if memory is not None:
-            self._standbys.add_device(worker.device, memory)
-        self.warming.changed()
+            self.change.memory[worker.device] = memory
+        self._looks_again_s = 0.0
 
     def device_lost(
         self, device: str, running: Sequence[Launch] = (), has_ended: Callable[[Request], bool] = lambda _: False
     ) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices | {device})
-        before = self.steps.hosted
-        self.steps.device_lost(device)
-        self.warming.give_up(device)
+        before = self.change.hosted
+        self.change.device_lost(device)
         self._dispatch.count_capacity(self._workers[device])
-        has_changed = self.steps.hosted != before  # it was to change to another variant
+        has_changed = self.change.hosted != before  # it was to change to another variant
         unfit = self._host() if has_changed or self._dispatch.loses_twins() else ()
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
@@ -169,17 +205,17 @@ class Topology:
 
     def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices - {device})
-        effects = self._rehost(self.steps.device_recovered(device, hosted))
-        return replace(effects, keep=self.steps.keep_of(device))
+        effects = self._rehost(self.change.device_recovered(device, hosted))
+        return replace(effects, keep=self.change.keep_of(device))
 
     def engine_failed(self, device: str, key: VariantKey) -> Effects:
         self.outages = replace(self.outages, engines=self.outages.engines | {(device, *key)})
-        self.warming.engine_failed(device, key)
-        return Effects(ask=self._use_standbys())
+        self.change.devices[device].standbys -= {key}
+        return Effects(ask=self._standbys_changed())
 
     def engine_recovered(self, device: str, key: VariantKey) -> None:
         self.outages = replace(self.outages, engines=self.outages.engines - {(device, *key)})
-        self.warming.changed()
+        self._looks_again_s = 0.0
 
     def probation(
         self,
@@ -189,7 +225,7 @@ class Topology:
     ) -> Probation:
         """What a lost device must show before `device_recovered`, of what it can host now."""
         broken = {VariantKey(*key) for on, *key in self.outages.engines if on == device}
-        return Probation(self.steps.hosted_before_loss(device), hostable, broken, load_s)
+        return Probation(self.change.devices[device].hosted_before_loss, hostable, broken, load_s)
 
     def broken_with(
         self, device: str, key: VariantKey, loaded: Callable[[str], Container[VariantKey]]
@@ -198,7 +234,7 @@ class Topology:
 
         Then the model is to blame. It works where it is ``loaded``, as the driver knows, also for a plan to come.
         """
-        works_elsewhere = any(key in loaded(other) for other in self.steps.usable - {device})
+        works_elsewhere = any(key in loaded(other) for other in self.change.usable - {device})
         return (device,) if works_elsewhere else tuple(self._workers)
 
     def is_needed(self, hostable: Iterable[VariantProfile]) -> bool:
@@ -209,19 +245,20 @@ class Topology:
         engines = frozenset(each for each in self.outages.engines if VariantKey(*each[1:]) not in keys)
         self.outages = replace(self.outages, engines=engines)
 
-    def _use_standbys(self) -> tuple[str, ...]:
-        """Standbys have changed: from now on, those that there are answer the overflow. Returns the workers to ask."""
-        now = self._overflow_of(), (*self._foreign_of(), *self._warm_of())
-        if _known_to_dispatch(*now) == _known_to_dispatch(self._overflow, (*self._foreign, *self._warm)):
+    def _standbys_changed(self) -> tuple[str, ...]:
+        """Standbys have changed: those that there are now answer the overflow. Returns the workers to ask."""
+        self._looks_again_s = 0.0
+        if _known_to_dispatch(*self._standbys()) == _known_to_dispatch(self._overflow, self._warm):
             return ()
         unhosted = self._host()
         assert not unhosted  # noqa: S101 - what is active has not changed, and it may answer all that waits
         return tuple(self._workers)
 
     def _rehost(self, loads: tuple[Load, ...]) -> Effects:
-        self.warming.changed()
+        """What is active has changed, and these loads start; a load of a standby there means nothing any more."""
+        self._looks_again_s = 0.0
         for load in loads:
-            self.warming.give_up(load.device)
+            self.change.devices[load.device].standby_load = None
         unhosted = (*self._host(), *self._dispatch.give_up_lost())
         for family in self._families.values():
             if family.hosts and not family.base.is_lost:
@@ -230,39 +267,30 @@ class Topology:
 
     def _host(self) -> Sequence[Request]:
         """Have what is hosted now share what waits, each host with its standby for the overflow; returns as `host`."""
-        self._overflow, self._foreign, self._warm = overflow, foreign, warm = (
-            self._overflow_of(), self._foreign_of(), self._warm_of(),
-        )  # fmt: skip
-        hosted = [replace(h, overflow=overflow[h]) if h in overflow else h for h in self.steps.hosted]
-        return self._dispatch.host(hosted, foreign, warm)
+        self._overflow, self._warm = overflow, warm = self._standbys()
+        hosted = [replace(h, overflow=overflow[h]) if h in overflow else h for h in self.change.hosted]
+        return self._dispatch.host(hosted, (), warm)
 
-    def _overflow_of(self) -> dict[Host, Host]:
-        standbys = self.steps.standbys
-        mine = [host for host in self.steps.hosted if host.device in standbys]
-        found = {host: self._standbys.overflow_of(host, standbys[host.device]) for host in mine}
-        return {host: each for host, each in found.items() if each is not None}
-
-    def _foreign_of(self) -> Sequence[Host]:
-        hosted_on = self._hosted_on()
-        standbys = self.steps.standbys.items()
-        return [
-            host for device, keys in standbys for host in self._standbys.foreign_on(device, keys, hosted_on[device])
+    def _standbys(self) -> tuple[Mapping[Host, Host], Sequence[Host]]:
+        """The standby that answers the overflow of each host, and the standbys on devices that host their family."""
+        standbys, memory, overflow = self.change.standbys, self.change.memory, dict[Host, Host]()
+        families = defaultdict[str, set[str]](set)
+        for host in self.change.hosted:
+            if host.device in standbys and host.device in memory:
+                families[host.device].add(host.family)
+                faster = memory[host.device].overflow_of(host, standbys[host.device])
+                if faster is not None:
+                    overflow[host] = faster
+        warm = [
+            host
+            for device, hosted in families.items()
+            for host in memory[device].hosts_of(device, standbys[device])
+            if host.family in hosted
         ]
-
-    def _warm_of(self) -> Sequence[Host]:
-        """The standbys on devices that host their family."""
-        families = {device: {host.family for host in hosts} for device, hosts in self._hosted_on().items()}
-        standbys = [(device, keys) for device, keys in self.steps.standbys.items() if device in families]
-        return [host for device, keys in standbys for host in self._standbys.warm_on(device, keys, families[device])]
-
-    def _hosted_on(self) -> defaultdict[str, list[Host]]:
-        found = defaultdict[str, list[Host]](list)
-        for host in self.steps.hosted:
-            found[host.device].append(host)
-        return found
+        return overflow, warm
 
 
-def _known_to_dispatch(overflow: Mapping[Host, Host], foreign: Iterable[Host]) -> Collection[object]:
+def _known_to_dispatch(overflow: Mapping[Host, Host], warm: Iterable[Host]) -> Collection[object]:
     """What dispatch knows of standbys."""
-    hosts = [*overflow.items(), *((host.device, host) for host in foreign)]
+    hosts = [*overflow.items(), *((host.device, host) for host in warm)]
     return {(of, each.key, each.latency, each.accuracy, each.max_batch) for of, each in hosts}

@@ -7,7 +7,7 @@ from weakref import WeakKeyDictionary
 from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.control.concurrency.surroundings import Surroundings, surroundings
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.topology.plan_steps import keys
+from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
@@ -75,7 +75,7 @@ class SlotTuning:
         serving = {device for device, breaker in fleet.breakers.items() if breaker.is_closed}
         hosting = {placement.device for placement in controller.placements}
         found = surroundings(
-            fleet.tuners, serving & hosting, lambda device: keys(controller.topology.hosted_on(device)), servers
+            fleet.tuners, serving & hosting, lambda device: keys(controller.topology.change.hosted_on(device)), servers
         )
         for device, now in found.items():
             if self._surroundings.get(device) != now:

@@ -7,7 +7,7 @@ Each device has a `worker.Worker`, a `control.devices.breaker.Breaker` and an ex
 worker asks the controller for decisions and has the executor do them, on the event loop. It never waits: batches end
 by a callback.
 
-**Plans** (`fleet.Fleet.deploy`). The controller's roll-out says what to do next (`control.topology.plan_rollout`).
+**Plans** (`fleet.Fleet.deploy`). `PlanChange` says what to do next (`control.topology.plan_change`).
 Engines that fit beside those that serve are loaded first (`loading.Loader`), concurrently; only then the controller
 adopts the plan, and all workers switch at one instant. Devices without memory for both load in place, one step of the
 plan change after another (`Effects.load`). At the end, what is no longer hosted is freed. If an engine cannot be

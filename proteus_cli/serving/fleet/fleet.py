@@ -21,8 +21,7 @@ from proteus_cli.control.decision import Effects, FailedLoad, Host, Keep, Load
 from proteus_cli.control.devices.breaker import NEW, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.devices.device_news import DeviceHealth
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, RolloutEnd, Switch
-from proteus_cli.control.topology.plan_steps import keys
+from proteus_cli.control.topology.plan_change import ChangeState, keys
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import by_host, host_of
@@ -78,6 +77,7 @@ class Fleet:
         tunes_slots: bool = False,
     ) -> None:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
+        self._change = controller.topology.change
         self._open_device, self._timer_s, self._memory_of = open_device, timer_s, memory_of
         self.loader = Loader(models, profiles, signatures, files, clock)
         self.breakers: dict[str, Breaker] = {}
@@ -166,7 +166,7 @@ class Fleet:
         again. What ``before_switch`` raises ends the change, and nothing has changed.
         """
         async with self._changing:
-            before = {device: self._controller.topology.hosted_on(device) for device in self.workers}
+            before = {device: self._change.hosted_on(device) for device in self.workers}
             loaded_before = {device: self.loader.load_times_s(device) for device in self.workers}
             await self._require_models(plan)
             await self._deploy(plan, before_switch)
@@ -209,7 +209,7 @@ class Fleet:
 
         Before the first plan there is nothing that could serve meanwhile: then the loads wait, each for its own model.
         """
-        in_force = self._controller.topology.plan
+        in_force = self._change.plan
         if in_force is None or not in_force.placements:
             return
         failures = await self.loader.late_models(
@@ -219,34 +219,28 @@ class Fleet:
         if failures:
             raise failures[0].error
 
-    async def _deploy(
-        self, plan: Plan, before_switch: Callable[[], None] = lambda: None, *, may_go_back: bool = True
-    ) -> None:
-        """As `deploy`, step by step of the controller's roll-out."""
-        hosted = hosted_by(plan, self._profiles, self._controller.attainment)
-        rollout = PlanRollout(self._controller.topology, hosted, may_go_back=may_go_back)
+    async def _deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> None:
+        """As `deploy`, step by step of `PlanChange`."""
+        change, hosted = self._change, hosted_by(plan, self._profiles, self._controller.attainment)
         try:
-            step: LoadBeside | Switch | RolloutEnd = rollout.begin(self._profiles, self._free_bytes())
-            while isinstance(step, LoadBeside):
-                self.standbys.cancel(step.cancel)
-                self._free(step.keep)
-                self._ask(step.ask)
-                step = rollout.loaded_beside(await self._load(step.hosts, self._gives_way), self._clock())
-            if isinstance(step, Switch):
+            self.apply(effects := change.begin(hosted, self._profiles, self._free_bytes()))
+            effects = change.loaded_beside(await self._load(effects.beside, self._gives_way), self._clock())
+            if change.state is ChangeState.SWITCHING:
                 before_switch()
         except BaseException:
-            self._free(rollout.given_up())
+            self.apply(change.give_up())
             raise
-        if isinstance(step, Switch):
-            effects = self._controller.adopt(plan, hosted, self._clock(), step.in_place)
-            step = rollout.loaded_in_place(await self._follow(effects))
-        if step.back_to is None:
-            self._free(step.keep)
-        self.broken_engines.all_failed(step.broken)
-        if step.back_to is not None:
-            await self._deploy(step.back_to, may_go_back=False)
-        if step.failure is not None:
-            raise step.failure.error
+        self.apply(effects)
+        if change.state is ChangeState.SWITCHING:
+            switch = self._controller.adopt(plan, hosted, self._clock(), change.in_place)
+            self.apply(change.loaded_in_place(await self._follow(switch)))
+        failures, back_to = change.failures, change.back_to
+        if back_to is not None:  # else there is nothing to plan around
+            self.broken_engines.all_failed(failures)
+            if change.state is ChangeState.GOING_BACK:
+                await self._deploy(back_to)
+        if failures:
+            raise failures[0].error
 
     def _engine_changes(
         self, before: Mapping[str, Sequence[Host]], loaded_before: Mapping[str, Mapping[VariantKey, float]]
@@ -254,7 +248,7 @@ class Fleet:
         """What is active on each device and was not ``before``; it was warm where no load came since."""
         for device in self._usable():
             load_s = self.loader.load_times_s(device)
-            for key in sorted(keys(self._controller.topology.hosted_on(device)) - keys(before[device])):
+            for key in sorted(keys(self._change.hosted_on(device)) - keys(before[device])):
                 was_warm = loaded_before[device].get(key) == load_s[key]
                 yield EngineChange(device, *key, load_s=None if was_warm else round(load_s[key], 6))
 
@@ -267,11 +261,12 @@ class Fleet:
     async def _follow(self, effects: Effects) -> list[FailedLoad]:
         """Apply effects, and do the loads in place that they start, until there are no more; returns what failed."""
         self.apply(effects)
-        self.broken_engines.passed(chain.from_iterable(map(self._controller.topology.hosted_on, self._usable())))
+        self.broken_engines.passed(chain.from_iterable(map(self._change.hosted_on, self._usable())))
         return list(chain.from_iterable(await asyncio.gather(*map(self._load_in_place, effects.load))))
 
     def apply(self, effects: Effects) -> None:
         """Do what a change of the controller's state asks for, but for loads."""
+        self.standbys.cancel(effects.cancel)
         self._free(effects.keep)
         self._results.dropped(effects.dropped)
         self._ask(effects.ask)

@@ -7,8 +7,7 @@ from functools import partial
 
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.decision import Effects, StandbyEnd, StandbyLoad
-from proteus_cli.control.topology.topology import Topology
-from proteus_cli.control.topology.warming import ASK_S
+from proteus_cli.control.topology.topology import ASK_S, Topology
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
@@ -55,7 +54,7 @@ class StandbyLoader:
 
     def check(self) -> None:
         """Start to load the next standbys, if there are any; hosts without memory give theirs up."""
-        if not self._topology.loads_beside:
+        if not self._topology.change.is_loading_beside:
             self._relieve()
         while (load := (effects := self._topology.next_standby(self._clock())).standby) is not None:
             self._apply(effects)
@@ -112,7 +111,7 @@ class StandbyLoader:
             log.critical("a bug while loading a standby", exc_info=loading.exception())
 
     def _relieve(self) -> None:
-        spare = [device for device in self._topology.standbys if self._topology.steps.spare_on(device)]
+        spare = [device for device in self._topology.change.standbys if self._topology.change.spare_on(device)]
         for device in dict.fromkeys([*spare, *self._loading]):
             if self._is_short(device):
                 log.warning("%s gives its standbys up: its machine has too little memory", device)

@@ -26,8 +26,9 @@ REFUSAL_UNITS = 2  # of work, beside that of the message
 
 @dataclass(frozen=True, slots=True)
 class CallHeaders:
-    """What the header fields of a call say. ``open_call`` opens the call of its method.
+    """What the header fields of a call say.
 
+    ``open_call`` opens the call of its method. ``token`` is the digest of its token; empty without one.
     Of the fields themselves only those in ``trace`` are kept, as a client may have many calls open, with many fields.
     """
 
@@ -36,6 +37,7 @@ class CallHeaders:
     trace: Fields
     timeout_s: float | None
     is_gzip: bool
+    token: bytes
 
 
 class GrpcCall(MessageReader):

@@ -30,7 +30,7 @@ from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import InTurns, Stepwise
-from proteus_cli.serving.transport.tokens import NEEDS_TOKENS, Tokens
+from proteus_cli.serving.transport.tokens import NEEDS_TOKENS, Tokens, digest_of
 from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ _GRPC = re.compile(rb"application/grpc(\+proto)?(;.*)?")
 
 
 class GrpcHandler:
-    """The application on top of HTTP/2. With ``tokens``, all methods but `OPEN_METHODS` need one of them.
+    """The application on top of HTTP/2. With ``tokens``, all calls but those of `OPEN_METHODS` need one.
 
     `families_changed` is to be called whenever they have.
     """
@@ -102,23 +102,20 @@ class GrpcHandler:
                 timeout_s = int(parsed[1]) * _UNIT_S[parsed[2]]
         if self._tokens is None and path in _CONTROL_METHODS:
             open_call = partial(_refused, Forbidden(NEEDS_TOKENS))
-        if not self._admits(fields):
-            open_call = partial(_refused, CallError(GrpcStatus.UNAUTHENTICATED, "no valid token"))
         trace = {name: fields[name] for name in _TRACE_FIELDS if len(fields.get(name, b"")) in _KEPT_BYTES}
-        return CallHeaders(open_call, path[:_MAX_KEPT_BYTES], trace, timeout_s, encoding == b"gzip")
+        token = digest_of(fields.get(b"authorization")) if self._tokens is not None else b""
+        return CallHeaders(open_call, path[:_MAX_KEPT_BYTES], trace, timeout_s, encoding == b"gzip", token)
 
     def open(self, request: CallHeaders, stream: Http2Stream) -> GrpcCall:
         if not stream.connection.is_admitted and request.path not in OPEN_METHODS:
             call = _refused(CallError(GrpcStatus.UNAVAILABLE, "too many connections"), request, stream)
             stream.connection.drain()
             return call
+        if self._tokens is not None and request.path not in OPEN_METHODS and not self._tokens.knows(request.token):
+            return _refused(CallError(GrpcStatus.UNAUTHENTICATED, "no valid token"), request, stream)
         call = request.open_call(request, stream)
         call.max_bytes = self._max_message_bytes if call.takes_tensors else min(self._max_message_bytes, OTHER_BYTES)
         return call
-
-    def _admits(self, fields: Fields) -> bool:
-        tokens = self._tokens
-        return tokens is None or fields[b":path"] in OPEN_METHODS or tokens.accepts(fields.get(b"authorization"))
 
     # Methods
 

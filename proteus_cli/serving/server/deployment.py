@@ -1,12 +1,11 @@
 """What a server is started with: where to listen, and what to serve."""
 
-import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.topology.plan_steps import MAX_UNAVAILABLE_FRAC
+from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.catalog_changes import Digests
 from proteus_cli.domain.device import Device
@@ -22,6 +21,7 @@ from proteus_cli.serving.adaptation.rollouts.source import VersionSource
 from proteus_cli.serving.adaptation.shifts.references import References
 from proteus_cli.serving.devices.remote.links.host_list import HostList
 from proteus_cli.serving.requests.samples.writer import SampleSettings
+from proteus_cli.serving.transport.certificate import ServerCertificate
 from proteus_cli.serving.transport.tokens import Tokens
 
 
@@ -31,8 +31,8 @@ class ServerOptions:
 
     ``grpc_port``: None is no gRPC. ``refuses_non_finite``: requests and answers with NaN or infinity are errors.
     No request waits longer than ``max_timeout_s``, or than its family's SLO where that is longer.
-    With ``tls``, nothing else is spoken. With ``tokens``, all requests but health checks and those for the files of the
-    page need one. Without, HTTP requests must name this machine by an address, or name one of the ``allowed_hosts``.
+    With a ``certificate``, only TLS is spoken. With ``tokens``, all requests need one but health checks and those for
+    the files of the page. Without, HTTP requests must name this machine by an address, or one of ``allowed_hosts``.
     Traces go to the URL ``otlp``, of ``otlp_sample`` (a fraction) of the requests that bring no decision about it.
     Answers to requests with an id are kept for ``keep_answers_s``, for feedback; 0: none are. Some requests are
     captured as ``samples`` say.
@@ -46,7 +46,7 @@ class ServerOptions:
     drain_timeout_s: float = 10.0
     refuses_non_finite: bool = False
     max_timeout_s: float = 60.0
-    tls: Callable[[Sequence[str]], ssl.SSLContext] | None = None  # by the protocols that it offers
+    certificate: ServerCertificate | None = None
     tokens: Tokens | None = None
     allowed_hosts: tuple[str, ...] = ()
     otlp: str | None = None

@@ -2,8 +2,7 @@
 
 import asyncio
 import socket
-import ssl
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -23,6 +22,7 @@ from proteus_cli.serving.rest.access import WATCHED, Access, KnownHosts, host_of
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.server.deployment import ServerOptions
+from proteus_cli.serving.transport.certificate import ServerCertificate
 from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.listening import max_connections
 from proteus_cli.serving.transport.tls import accepting
@@ -88,6 +88,8 @@ def make_protocols(
         known_heads.forget()
 
     plane.families.watch(families_changed)
+    if tokens is not None:
+        tokens.watch(known_heads.forget)
     return {
         "http": lambda: HttpConnection(http, connections, known_heads, http_limits()),
         "grpc": lambda: Http2Connection(grpc, connections),
@@ -98,12 +100,12 @@ def make_protocols(
 async def accepting_on(
     listeners: Mapping[str, socket.socket],
     protocols: Protocols,
-    tls: Callable[[Sequence[str]], ssl.SSLContext] | None,
+    certificate: ServerCertificate | None,
 ) -> AsyncIterator[None]:
     """Accept connections on all ports until the context is left."""
     async with AsyncExitStack() as stack:
         for name, listener in listeners.items():
-            context = tls([_ALPN[name]]) if tls is not None else None
+            context = certificate.context(_ALPN[name]) if certificate is not None else None
             await stack.enter_async_context(accepting(listener, protocols[name], context))
         yield
 

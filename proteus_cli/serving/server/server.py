@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,9 +20,10 @@ from proteus_cli import __version__
 from proteus_cli.control.devices.drift import Drift
 from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.request import Outcome
-from proteus_cli.errors import BackendUnavailable
+from proteus_cli.errors import ArtefactError, BackendUnavailable
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import hosts
+from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.shifts.shifts import Shifts
 from proteus_cli.serving.core_claims import warning_of_shared
@@ -116,8 +118,8 @@ async def _serve(
             models, endpoints = make_endpoints(options, hardware, plane, profiles, adaptation, telemetry)
             is_local = is_loopback(listeners["http"])
             protocols = make_protocols(plane, models, endpoints, options, connections, tracing, is_local=is_local)
-            async with accepting_on(listeners, protocols, options.tls):
-                with reloading_on_hangup(adaptation.manual_plans.reload):
+            async with accepting_on(listeners, protocols, options.certificate):
+                with reloading_on_hangup(partial(_reload, options, adaptation.manual_plans)):
                     _tune_garbage_collection()
                     plane.lifecycle.on(LifecycleEvent.WARMED_UP)
                     manager.ready(_announce(listeners, options, plane, announce))
@@ -131,6 +133,20 @@ async def _serve(
             await connections.close(max(MIN_CLOSE_S, stop_s - plane.clock()))
             plane.lifecycle.on(LifecycleEvent.EMPTIED)
             _log_outcomes(plane)
+
+
+def _reload(options: ServerOptions, plans: ManualPlans) -> None:
+    """Read the certificate, the tokens, the catalog and the plan file again. What can't be used stays as it was."""
+    for what, credentials in (("certificate", options.certificate), ("tokens", options.tokens)):
+        if credentials is None:
+            continue
+        try:
+            credentials.reload()
+        except ArtefactError as error:
+            log.error("SIGHUP: kept the %s: %s", what, error.message, extra=fields(hint=error.hint))  # noqa: TRY400
+        else:
+            log.info("SIGHUP: read the %s again", what)
+    plans.reload()
 
 
 def _own_cores(deployment: Deployment) -> tuple[int, ...]:
@@ -167,7 +183,7 @@ def _announce(
     """Say that requests are taken, and at which URLs; returns what was announced."""
     if options.tokens is None and not all(map(is_loopback, listeners.values())):
         log.warning("every client that reaches this address may send requests; `--auth-tokens` asks for tokens")
-    urls = [url_of(name, listener, uses_tls=options.tls is not None) for name, listener in listeners.items()]
+    urls = [url_of(name, listener, uses_tls=options.certificate is not None) for name, listener in listeners.items()]
     log.info("ready", extra=fields(urls=urls, hosts=hosts(plane.controller.plan)))
     ready = " ".join([*urls, "emulated"] if plane.is_emulated else urls)
     announce(ready)

@@ -191,7 +191,7 @@ def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
             type=sources.profiles[device].device.type,
             kind=sources.profiles[device].device.kind,
             variants=hosted.get(device, []),
-            warm=sorted(key.variant for key in controller.topology.standbys.get(device, ())),
+            warm=sorted(key.variant for key in controller.topology.change.standbys.get(device, ())),
             cold=sorted(key.variant for key in cold_on(device, sources.plane.fleet.loader, controller)),
             pace=controller.slowdown_of(device),
             busy_s=worker.busy_s,

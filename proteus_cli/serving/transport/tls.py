@@ -1,15 +1,12 @@
-"""TLS: the certificate, and a listener that bounds handshakes in number and time."""
+"""Accepts connections; with TLS, it bounds handshakes in number and time."""
 
 import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-from proteus_cli.errors import ArtefactError
-from proteus_cli.input_files import SETTINGS, read_bytes
 from proteus_cli.serving.transport.listening import BACKLOG
 
 MAX_HANDSHAKES = 256  # at once; one more cancels the oldest
@@ -21,28 +18,6 @@ ACCEPT_RETRY_S = 0.1  # after the process could not open another file
 log = logging.getLogger("proteus.tls")
 
 Factory = Callable[[], asyncio.BaseProtocol]
-
-
-def tls_context(certificate: Path, key: Path, protocols: Sequence[str]) -> ssl.SSLContext:
-    """The context of a server for TLS 1.2 and 1.3, from PEM files; ``protocols`` are offered by ALPN.
-
-    Raises `ArtefactError` if the files are not a certificate and its key.
-    """
-    for path in (certificate, key):
-        read_bytes(path, SETTINGS, hint="`--tls-cert` and `--tls-key` name PEM files")
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(certificate, key, password="")  # never ask on the terminal
-    except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error)
-        raise ArtefactError(
-            f"`{certificate}` and `{key}` can't be used: {reason.replace('_', ' ').lower()}.",
-            hint="the first holds the certificate and those it is signed by, the second its key without a passphrase",
-        ) from error
-    if protocols:
-        context.set_alpn_protocols(list(protocols))
-    return context
 
 
 @asynccontextmanager

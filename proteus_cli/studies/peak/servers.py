@@ -16,8 +16,7 @@ from proteus_cli.errors import UsageError
 from proteus_cli.progress import Advance
 from proteus_cli.replay.http_client import HttpClient
 from proteus_cli.replay.local_server import local_server
-from proteus_cli.replay.plain_target import PlainTarget
-from proteus_cli.replay.target import HttpTarget, Target, is_proteus
+from proteus_cli.replay.target import HttpTarget, PlainTarget, Target, is_proteus
 from proteus_cli.store import write_json
 from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.peak.carriers import LiveCarrier, event_loop, one_by_one_s
@@ -26,9 +25,8 @@ from proteus_cli.studies.peak.question import PeakQuestion, Planned
 
 _FIRST_OF_ONE_BY_ONE = 0.5
 """Where the search begins, as a part of the rate of requests that are sent one after another."""
-MAX_FIRST_QPS, MAX_QPS = 300.0, 20_000.0
-"""A search begins no higher, as a server that is overloaded for its whole budget tells nothing; and the most that this
-load generator is asked for: some thousand per second is what it can send."""
+MAX_QPS = 20_000.0
+"""The highest rate that this load generator is asked for: it can send some thousand requests per second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +88,6 @@ def server_peak(
             )
         carrier = LiveCarrier(target, runner, slo_s, mix, longest_s, question.rules.min_accuracy)
         rules = msgspec.structs.replace(question.rules, most_qps=min(question.rules.most_qps, MAX_QPS))
-        first_qps = min(first_qps, MAX_FIRST_QPS)
         peak = measured_peak(carrier, rules, first_qps, ends_s - time.monotonic(), question.seed, advance)
         return msgspec.structs.replace(peak, slo_s=longest_s, family=", ".join(mix))
 
@@ -110,5 +107,4 @@ async def _prepared(
         raise UsageError("Requests go to one model of a server.", hint="name one with `--family`")
     plain = PlainTarget(server.url, client, families[0])
     await plain.prepare()
-    await plain.once()
     return plain, {families[0]: server.slo_s}

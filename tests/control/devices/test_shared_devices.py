@@ -2,10 +2,12 @@
 
 from builders import make_measured, make_placement, make_plan, make_profile, near
 
+from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
 from proteus_cli.control.devices.sharing import counted_s, shared_profile, with_shares
+from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.control.topology.standbys import DeviceMemory, Loadable, Standbys
+from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog import VariantKey
 
 PROFILE = make_profile("a/cpu0", make_measured("f", "v", 0.9, {1: 0.01, 4: 0.02}), memory_bytes=3000)
@@ -49,16 +51,16 @@ def test_a_wait_that_the_share_accounts_for_is_no_slowdown() -> None:
 
 def test_standbys_take_this_servers_part_of_the_memory() -> None:
     keys = [VariantKey("f", name) for name in ("v", "w", "x")]
-    memory = DeviceMemory("cpu", 2500, {key: Loadable(1000, 1.0, 4, 10.0) for key in keys})
-    standbys = Standbys({"a/cpu0": memory})
-    loaded, needed = frozenset(keys), frozenset(keys[:1])
+    memory = DeviceMemory(2500, {key: Loadable(1000, 1.0, 4, 10.0) for key in keys})
+    controller = Controller({"f": 1.0}, {"a/cpu0": 1, "cpu0": 1}, policy_named("proteus"), memory={"a/cpu0": memory})
+    topology = controller.topology
 
     def kept() -> int:
-        return len(standbys.kept("a/cpu0", loaded, needed, standbys.replicas({"a/cpu0": loaded})))
+        return len(topology.change.memory["a/cpu0"].kept(frozenset(keys), frozenset(keys[:1])))
 
     assert kept() == 1
-    standbys.share("a/cpu0", 2)
+    topology.share("a/cpu0", 2)
     assert kept() == 0
-    standbys.share("a/cpu0", 1)
+    topology.share("a/cpu0", 1)
     assert kept() == 1
-    standbys.share("cpu0", 2)  # it has no standbys
+    topology.share("cpu0", 2)  # it has no standbys

@@ -19,7 +19,7 @@ from proteus_cli.control.decision import (
 )
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.control.topology.plan_steps import keys
+from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Request

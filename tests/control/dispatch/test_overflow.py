@@ -33,7 +33,6 @@ from proteus_cli.control.decision import (
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory
-from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog import VariantKey
@@ -58,7 +57,7 @@ def good(device: str = "cpu0") -> Host:
 def memory(standby: Host | None = STANDBY) -> DeviceMemory:
     host = standby and replace(standby, is_standby=True)
     qps = host.capacity_qps if host is not None else 0.0
-    return DeviceMemory("cpu", 2, {GOOD: Loadable(1, 1.0, 4, 100.0), FAST: Loadable(1, 1.0, 8, qps, host)})
+    return DeviceMemory(2, {GOOD: Loadable(1, 1.0, 4, 100.0), FAST: Loadable(1, 1.0, 8, qps, host)})
 
 
 def adopted(
@@ -165,9 +164,7 @@ def test_canaries_are_answered_by_standbys_but_for_the_version_that_others_have(
         stands_by: Loadable(1, 1.0, 8, 1000.0, replace(STANDBY, variant=standby, is_standby=True)),
     }
     twins = replace(good("cpu1"), variant="good@2")
-    controller = Controller(
-        {"a": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY, memory={"cpu1": DeviceMemory("cpu", 2, loadable)}
-    )
+    controller = Controller({"a": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY, memory={"cpu1": DeviceMemory(2, loadable)})
     controller.use_twins("a", Twins("good", "good@2"))
     hosts = (good("cpu0"), twins)
     controller.adopt(plan_hosting(*hosts, devices=["cpu0", "cpu1"]), hosts, 0.0)
@@ -251,12 +248,11 @@ def test_once_it_is_given_up_a_standby_answers_nothing_and_workers_are_asked_for
         case "gone from the catalog":
             ask = controller.topology.use_memory({"cpu0": memory(standby=None)}).ask
         case "room for a plan":
-            ask = PlanRollout(controller.topology, [LARGE]).begin().ask
+            ask = controller.topology.change.begin([LARGE]).ask
         case _:
-            rollout = PlanRollout(controller.topology, [LARGE])
-            again = rollout.loaded_beside([FailedLoad("cpu0", LARGE.key, OutOfDeviceMemory("full"))], 0.0)
-            assert isinstance(again, LoadBeside)
-            ask = again.ask
+            change = controller.topology.change
+            change.begin([good()])
+            ask = change.loaded_beside([FailedLoad("cpu0", LARGE.key, OutOfDeviceMemory("full"))], 0.0).ask
     assert ask == ("cpu0",)
     launch = launched(controller, "cpu0", 0.0)
     assert (launch.hosted.key, ids(launch)) == (GOOD, [0, 1, 2, 3])
@@ -265,10 +261,10 @@ def test_once_it_is_given_up_a_standby_answers_nothing_and_workers_are_asked_for
 def test_what_another_standby_displaces_answers_nothing_and_workers_are_asked_for_what_it_leaves() -> None:
     """A faster variant is new in the catalog, and there is memory for one."""
     controller = adopted(good())
-    assert controller.topology.standbys == {"cpu0": {FAST}}
+    assert controller.topology.change.standbys == {"cpu0": {FAST}}
     faster = replace(STANDBY, variant="faster", capacity_qps=2000.0, is_standby=True)
     loadable = {**memory().loadable, faster.key: Loadable(1, 1.0, 8, faster.capacity_qps, faster)}
-    controller.topology.use_memory({"cpu0": DeviceMemory("cpu", 2, loadable)})
+    controller.topology.use_memory({"cpu0": DeviceMemory(2, loadable)})
     controller.adopt(plan_hosting(good(), devices=("cpu0",)), [good()], 0.0)
     effects = controller.topology.next_standby(0.0)
     assert effects.standby is not None
@@ -298,7 +294,7 @@ def test_a_standby_that_carries_no_more_or_that_the_family_does_not_prefer_answe
     slower = {"cpu0": memory(replace(STANDBY, capacity_qps=90.0))}
     preferring = replace(good(), preference_rank=0.0)
     for controller in (adopted(good(), limits=slower), adopted(preferring)):
-        assert controller.topology.standbys == {"cpu0": {FAST}}
+        assert controller.topology.change.standbys == {"cpu0": {FAST}}
         offered(controller, *range(20))
         assert launched(controller, "cpu0", 0.0).hosted.key == GOOD
 
@@ -318,7 +314,7 @@ OF_BETTER = Loadable(1, 1.0, 8, 300.0, replace(BETTER, weight=0.0, is_standby=Tr
 def with_standbys(*hosts: Host, better_on: Collection[str]) -> Controller:
     """Of 20 rows, active variants take 200 ms, one standby 60 ms, and a faster but less accurate one 20 ms."""
     both = {**memory().loadable, BETTER.key: OF_BETTER, **{host.key: Loadable(1, 1.0, 4, 100.0) for host in hosts}}
-    limits = {h.device: DeviceMemory("cpu", 9, both) if h.device in better_on else memory() for h in hosts}
+    limits = {h.device: DeviceMemory(9, both) if h.device in better_on else memory() for h in hosts}
     controller = adopted(*hosts, limits=limits)
     times_s = {"good": {1: 0.01, 4: BATCH_S}, "better": {1: 0.003, 8: 0.024}, "fast": {1: 0.001}}
     accuracies = {"good": 0.9, "better": 0.8, "fast": 0.6}

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Effects, Host, Idle, Keep, Launch, StandbyEnd, StandbyLoad, WaitUntil
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.control.topology.plan_steps import keys
+from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Request
 
 MEMORY = DeviceMemory(
-    "cpu",
     3,
     {VariantKey("a", "a-s"): Loadable(1, 1.0, 4, 500.0), VariantKey("a", "a-l"): Loadable(1, 1.0, 4, 130.0)},
 )
@@ -37,7 +36,7 @@ def fast(device: str, family: str = "a") -> Host:
 def test_a_new_device_counts_as_lost_until_it_has_passed_its_probation() -> None:
     controller = controller_hosting(good("cpu0"), policy=PROTEUS, slots={"cpu0": 1})
     controller.add_device("b/cpu0", 1)
-    assert controller.topology.hosted_on("b/cpu0") == ()
+    assert controller.topology.change.hosted_on("b/cpu0") == ()
     assert controller.decide("b/cpu0", 1.0) == Idle()
     assert _asked(controller, 2.0) is None, "a device on probation is nothing to plan with"
     effects = controller.device_recovered("b/cpu0", 2.0, ())
@@ -146,8 +145,8 @@ class Both:
 
     def check(self, now_s: float) -> None:
         for device in self.devices:
-            assert self.early.topology.hosted_on(device) == self.late.topology.hosted_on(device)
-            assert self.early.topology.steps.resident_on(device) == self.late.topology.steps.resident_on(device)
+            assert self.early.topology.change.hosted_on(device) == self.late.topology.change.hosted_on(device)
+            assert self.early.topology.change.resident_on(device) == self.late.topology.change.resident_on(device)
             assert self.early.slowdown_of(device) == self.late.slowdown_of(device)
         early, late = (each.replanning.decide(now_s) for each in (self.early, self.late))
         assert early == late

@@ -1,19 +1,17 @@
 """Which variants stand by, when they load, and that plans activate them without a load."""
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
-from builders import hosted, launched, make_request, plan_hosting
+from builders import hosted, launched, make_request, near, plan_hosting
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Effects, Host, Keep, Launch, StandbyEnd, StandbyLoad
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.control.topology.plan_rollout import PlanRollout
-from proteus_cli.control.topology.standbys import DeviceMemory, Loadable, Standbys
-from proteus_cli.control.topology.warming import LOOK_S, MAX_LOADING_FRAC, RETRY_S
+from proteus_cli.control.topology.standbys import RETRY_S, DeviceMemory, Loadable, next_standby
+from proteus_cli.control.topology.topology import LOOK_S, MAX_LOADING_FRAC
 from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.request import Request
@@ -25,7 +23,7 @@ LOADABLE = {key: Loadable(4 if key is LARGE else 1, 1.0, 8, qps) for key, qps in
 
 
 def memory(limit: int = 3, devices: tuple[str, ...] = ("cpu0", "cpu1")) -> dict[str, DeviceMemory]:
-    return {device: DeviceMemory("cpu", limit, LOADABLE) for device in devices}
+    return {device: DeviceMemory(limit, LOADABLE) for device in devices}
 
 
 def host(key: VariantKey, device: str = "cpu0") -> Host:
@@ -57,178 +55,104 @@ class Driven:
         return loads
 
     def standbys(self, device: str = "cpu0") -> frozenset[VariantKey]:
-        return self.controller.topology.standbys.get(device, NO_VARIANTS)
+        return self.controller.topology.change.standbys.get(device, NO_VARIANTS)
 
 
 # --- which
 
 
-def test_the_fast_variant_of_the_family_stands_by_before_it_was_ever_needed() -> None:
-    standbys = Standbys(memory(limit=2, devices=("cpu0",)))
-    standbys.adopted([host(SLOW)])
-    active = {"cpu0": keys(SLOW)}
-    assert standbys.next(active, active, ["cpu0"], ()) == ("cpu0", FAST)
-    assert standbys.next(active, active, ["cpu0"], {("cpu0", *FAST)}) == ("cpu0", OTHER), "it is broken there"
-    assert standbys.next(active, active, [], ()) is None
-    assert standbys.next(active, {"cpu0": keys(SLOW, FAST)}, ["cpu0"], ()) is None, "no plan wants a second"
+def wanted(
+    device: DeviceMemory, *active: VariantKey, without: tuple[VariantKey, ...] = (), pinned: tuple[VariantKey, ...] = ()
+) -> list[VariantKey]:
+    return list(device.next(keys(*active), without, pinned))
 
 
-def test_what_plans_wanted_more_often_is_worth_more() -> None:
-    """OTHER was wanted by two plans of three, SLOW by one: with memory for one standby it is OTHER."""
-    standbys = Standbys(memory(limit=2, devices=("cpu0",)))
-    for key in (OTHER, SLOW, OTHER):
-        standbys.adopted([host(key)])
-    standbys.adopted([host(FAST)])
-    loaded = keys(FAST, SLOW, OTHER)
-    assert standbys.kept("cpu0", loaded, keys(FAST), standbys.replicas({"cpu0": loaded})) == {OTHER}
-    active, resident = {"cpu0": keys(FAST)}, {"cpu0": keys(FAST, SLOW)}
-    assert standbys.next(active, resident, ["cpu0"], ()) == ("cpu0", OTHER)
-    assert standbys.next(active, {"cpu0": keys(FAST, OTHER)}, ["cpu0"], ()) is None, "SLOW is worth less"
-
-
-def test_a_second_replica_is_worth_less_than_the_first_of_another_variant() -> None:
-    """One of OTHER is loaded on cpu0, and no plan had two; the only one of SLOW is wanted as often."""
-    standbys = Standbys(memory(limit=2))
-    standbys.adopted([host(SLOW), host(OTHER, "cpu1")])
-    standbys.adopted([host(FAST), host(FAST, "cpu1")])
-    resident = {"cpu0": keys(FAST, OTHER), "cpu1": keys(FAST, OTHER, SLOW)}
-    assert standbys.kept("cpu1", resident["cpu1"], keys(FAST), standbys.replicas(resident)) == {SLOW}
-
-
-def test_memory_that_is_left_holds_what_no_plan_had_the_longest_loads_first() -> None:
-    """Of the device's families alone; it displaces nothing, and makes way for what a plan had."""
-    loadable = {SLOW: Loadable(1, 1.0, 8, 10.0), FAST: Loadable(1, 1.0, 8, 100.0), OTHER: Loadable(1, 2.0, 8, 50.0)}
-    more = {LARGE: Loadable(1, 9.0, 8, 5.0), ON_B: Loadable(1, 99.0, 8, 100.0)}
-    standbys = Standbys({"cpu0": DeviceMemory("cpu", 3, loadable | more)})
-    standbys.adopted([host(SLOW)])
-    active, resident = {"cpu0": keys(SLOW)}, {"cpu0": keys(SLOW, FAST)}
-    assert standbys.next(active, resident, ["cpu0"], ()) == ("cpu0", LARGE)
-    assert standbys.next(active, resident, ["cpu0"], {("cpu0", *LARGE)}) == ("cpu0", OTHER), "it is broken there"
-    assert standbys.next(active, {"cpu0": keys(SLOW, FAST, LARGE)}, ["cpu0"], ()) is None, "there is no memory"
-    assert standbys.next(active, {"cpu0": keys(SLOW, OTHER, LARGE)}, ["cpu0"], ()) == ("cpu0", FAST)
-
-
-def test_then_come_the_fastest_variants_of_other_families_those_that_fewest_devices_have_first() -> None:
-    third = VariantKey("c", "c-fast")
+def test_the_fast_variant_of_the_family_comes_first_and_then_the_longest_loads_of_the_family() -> None:
     loadable = {
-        key: Loadable(1, 1.0, 8, 100.0, hosted("", *key, latency_s={1: 0.01})) for key in (FAST, OTHER, ON_B, third)
-    } | {SLOW: Loadable(1, 1.0, 8, 10.0)}
-    standbys = Standbys({device: DeviceMemory("cpu", 4, loadable) for device in ("cpu0", "cpu1", "cpu2")})
-    on_c = hosted("cpu2", *third, latency_s={1: 0.01})
-    active = {"cpu0": [host(FAST)], "cpu1": [host(ON_B, "cpu1")], "cpu2": [on_c]}
-    resident = {"cpu0": keys(FAST, SLOW), "cpu1": keys(ON_B, SLOW), "cpu2": keys(third)}
-    assert standbys.next_foreign(active, resident, ["cpu0"], ()) == ("cpu0", ON_B)
-    resident |= {"cpu0": keys(FAST, SLOW, ON_B)}
-    assert standbys.next_foreign(active, resident, list(active), ()) == ("cpu0", third), "two have b and a"
-    assert standbys.next_foreign(active, resident, ["cpu0"], {("cpu0", *third)}) is None, "it is broken there"
-    found = standbys.next_foreign(active, resident, ["cpu1"], {("cpu1", *third)})
-    assert found == ("cpu1", OTHER), "a slower one of the family is there"
-    full = resident | {"cpu0": keys(FAST, SLOW, ON_B, OTHER)}
-    assert standbys.next_foreign(active, full, ["cpu0"], ()) is None, "it is full"
-    assert standbys.next_foreign(active | {"cpu2": []}, resident, ["cpu0"], ()) is None, "nobody serves c"
-    preferring = replace(on_c, preference_rank=0.0)
-    assert standbys.next_foreign(active | {"cpu2": [preferring]}, resident, ["cpu0"], ()) is None, "it has no overflow"
-    quick = hosted("cpu0", *FAST, latency_s={1: 0.001}, max_batch=1)
-    assert standbys.next_foreign(active | {"cpu0": [quick]}, resident, ["cpu0"], ()) is None, "it would take too long"
+        SLOW: Loadable(1, 1.0, 8, 10.0),
+        FAST: Loadable(1, 1.0, 8, 100.0),
+        OTHER: Loadable(1, 2.0, 8, 50.0),
+        LARGE: Loadable(1, 9.0, 8, 5.0),
+        ON_B: Loadable(1, 99.0, 8, 100.0),
+    }
+    assert wanted(DeviceMemory(4, loadable), SLOW) == [FAST, LARGE, OTHER]
+    assert wanted(DeviceMemory(3, loadable), SLOW) == [FAST, LARGE], "there is memory for two"
+    assert wanted(DeviceMemory(3, loadable), SLOW, without=(FAST,)) == [LARGE, OTHER], "it is broken there"
+    assert wanted(DeviceMemory(9, loadable), SLOW, ON_B) == [FAST, LARGE, OTHER]
 
 
-def test_a_device_that_was_measured_less_than_others_of_its_type_gets_no_standby_that_it_lacks() -> None:
-    """As where `proteus profile` was interrupted before it measured all of it."""
-    loadable = {key: Loadable(1, 1.0, 8, 100.0, hosted("", *key, latency_s={1: 0.01})) for key in (FAST, ON_B)}
-    less = {FAST: loadable[FAST]}
-    standbys = Standbys({"cpu0": DeviceMemory("cpu", 4, less), "cpu1": DeviceMemory("cpu", 4, loadable)})
-    active = {"cpu0": [host(FAST)], "cpu1": [host(ON_B, "cpu1")]}
-    resident = {"cpu0": keys(FAST), "cpu1": keys(ON_B)}
-    assert standbys.next_foreign(active, resident, ["cpu0"], ()) is None
-    assert standbys.next_foreign(active, resident, ["cpu0", "cpu1"], ()) == ("cpu1", FAST)
+def test_a_device_that_hosts_nothing_gets_the_fast_variants_of_all_families_first() -> None:
+    assert set(wanted(memory(limit=2)["cpu0"])) == {FAST, ON_B}
 
 
-def test_idle_devices_get_the_fast_variants_of_all_families_in_turn() -> None:
-    standbys = Standbys(memory(limit=1))
-    standbys.adopted([])
-    resident = {"cpu0": NO_VARIANTS, "cpu1": NO_VARIANTS}
-    first = standbys.next({}, resident, ["cpu0", "cpu1"], ())
-    assert first is not None
-    resident |= {first[0]: keys(first[1])}
-    second = standbys.next({}, resident, ["cpu0", "cpu1"], ())
-    assert second is not None
-    assert {first[1], second[1]} == {FAST, ON_B}
-    assert first[0] != second[0]
-
-
-def test_what_would_take_no_time_to_load_need_not_stand_by() -> None:
-    loadable = {key: Loadable(1, 0.0, 8, qps) for key, qps in QPS.items()}
-    standbys = Standbys({"cpu0": DeviceMemory("cpu", 9, loadable)})
-    standbys.adopted([host(SLOW)])
-    assert standbys.next({"cpu0": keys(SLOW)}, {"cpu0": keys(SLOW)}, ["cpu0"], ()) is None
-
-
-def test_a_variant_that_no_plan_may_place_is_nobodys_fast_variant() -> None:
-    loadable = {**LOADABLE, FAST: Loadable(1, 1.0, 8, 0.0)}
-    standbys = Standbys({"cpu0": DeviceMemory("cpu", 2, loadable)})
-    standbys.adopted([host(SLOW)])
-    assert standbys.next({"cpu0": keys(SLOW)}, {"cpu0": keys(SLOW)}, ["cpu0"], ()) == ("cpu0", OTHER)
-
-
-def test_each_device_has_the_fast_variant_that_plans_may_place_there() -> None:
-    """The devices are of one type; FAST may not be placed on one of them."""
+def test_what_takes_no_time_to_load_or_no_plan_may_place_does_not_stand_by() -> None:
+    at_once = {key: Loadable(1, 0.0, 8, qps) for key, qps in QPS.items()}
+    assert wanted(DeviceMemory(9, at_once), SLOW) == []
     limited = {**LOADABLE, FAST: Loadable(1, 1.0, 8, 0.0)}
-    for loadable in ((LOADABLE, limited), (limited, LOADABLE)):
-        of = dict(zip(("cpu0", "cpu1"), loadable, strict=True))
-        standbys = Standbys({device: DeviceMemory("cpu", 2, each) for device, each in of.items()})
-        active = {device: keys(SLOW) for device in of}
-        standbys.adopted([host(SLOW, device) for device in of])
-        found = {device: standbys.next(active, active, [device], ()) for device in of}
-        assert found == {device: (device, OTHER if each is limited else FAST) for device, each in of.items()}
+    assert wanted(DeviceMemory(2, limited), SLOW) == [OTHER]
 
 
-def test_a_variant_that_plans_may_place_no_more_is_wanted_no_more() -> None:
-    """It is loaded nowhere, and what is loaded of it makes way."""
-    standbys = Standbys(memory(limit=2, devices=("cpu0",)))
-    standbys.adopted([host(LARGE)])
-    standbys.adopted([host(OTHER)])
-    standbys.adopted([host(SLOW)])
-    limited = {**LOADABLE, OTHER: Loadable(1, 1.0, 8, 0.0)}
-    standbys.use({"cpu0": DeviceMemory("cpu", 2, limited)})
-    active = {"cpu0": keys(SLOW)}
-    assert standbys.next(active, active, ["cpu0"], {("cpu0", *FAST)}) is None
-    assert standbys.next(active, {"cpu0": keys(SLOW, OTHER)}, ["cpu0"], ()) == ("cpu0", FAST)
-    loaded = keys(SLOW, OTHER, FAST)
-    assert standbys.kept("cpu0", loaded, keys(SLOW), standbys.replicas({"cpu0": loaded})) == {FAST}
+def test_a_variant_that_plans_may_place_no_more_makes_way() -> None:
+    limited = DeviceMemory(2, LOADABLE).placing_only(keys(SLOW, FAST))
+    assert wanted(limited, SLOW) == [FAST]
+    assert limited.kept(keys(SLOW, OTHER, FAST), keys(SLOW)) == {FAST}
 
 
 def test_what_is_pinned_makes_way_for_a_plan_alone() -> None:
     """As the old version, while somebody may go back to it."""
-    loadable = {**LOADABLE, OTHER: Loadable(1, 1.0, 8, 0.0)}
-    standbys = Standbys({"cpu0": DeviceMemory("cpu", 2, loadable)})
-    standbys.adopted([host(SLOW)])
-    loaded, replicas = keys(SLOW, FAST, OTHER), standbys.replicas({"cpu0": keys(SLOW, FAST, OTHER)})
-    assert standbys.kept("cpu0", loaded, keys(SLOW), replicas) == keys(FAST)
-    standbys.pinned = keys(OTHER)
-    assert standbys.kept("cpu0", loaded, keys(SLOW), replicas) == keys(OTHER)
-    assert standbys.next({"cpu0": keys(SLOW)}, {"cpu0": keys(SLOW, OTHER)}, ["cpu0"], ()) is None
-    assert standbys.kept("cpu0", loaded, keys(SLOW, FAST), replicas) == NO_VARIANTS
+    device = DeviceMemory(2, {**LOADABLE, OTHER: Loadable(1, 1.0, 8, 0.0)})
+    loaded = keys(SLOW, FAST, OTHER)
+    assert device.kept(loaded, keys(SLOW)) == keys(FAST)
+    assert device.kept(loaded, keys(SLOW), pinned=(OTHER,)) == keys(OTHER)
+    assert wanted(device, SLOW, pinned=(OTHER,)) == [OTHER]
+    assert device.kept(loaded, keys(SLOW, FAST), pinned=(OTHER,)) == NO_VARIANTS
+
+
+def test_the_next_standby_is_the_most_preferred_that_some_device_lacks() -> None:
+    of, active = memory(limit=3), {"cpu0": keys(SLOW), "cpu1": keys(SLOW)}
+
+    def following(*devices: str, on_cpu0: tuple[VariantKey, ...] = (), without: tuple[VariantKey, ...] = ()) -> object:
+        resident = {"cpu0": keys(SLOW, *on_cpu0), "cpu1": keys(SLOW)}
+        return next_standby(of, active, resident, devices, {("cpu0", *key) for key in without})
+
+    assert following("cpu0", "cpu1") == ("cpu0", FAST)
+    assert following("cpu0", "cpu1", on_cpu0=(FAST,)) == ("cpu1", FAST)
+    assert following("cpu0", on_cpu0=(FAST,)) == ("cpu0", OTHER)
+    assert following("cpu0", without=(FAST,)) == ("cpu0", OTHER), "it is broken there"
+    assert following("cpu0", on_cpu0=(FAST, OTHER)) is None
+    assert following("cpu9") is None, "nothing is known of its memory"
 
 
 @given(
-    st.lists(st.lists(st.sampled_from(sorted(QPS)), max_size=3, unique=True), max_size=4),
     st.frozensets(st.sampled_from(sorted(QPS))),
     st.frozensets(st.sampled_from(sorted(QPS))),
     st.integers(0, 9),
 )
 def test_standbys_were_loaded_and_fit_beside_what_is_needed(
-    plans: list[list[VariantKey]], loaded: frozenset[VariantKey], needed: frozenset[VariantKey], limit: int
+    loaded: frozenset[VariantKey], needed: frozenset[VariantKey], limit: int
 ) -> None:
-    standbys = Standbys(memory(limit, devices=("cpu0",)))
-    for plan in plans:
-        standbys.adopted([host(key) for key in plan])
-    kept = standbys.kept("cpu0", loaded, needed, standbys.replicas({"cpu0": loaded}))
+    kept = DeviceMemory(limit, LOADABLE).kept(loaded, needed)
     assert kept <= loaded - needed
     size = {key: each.memory_bytes for key, each in LOADABLE.items()}
     assert not kept or sum(size[key] for key in kept | needed) <= limit
     assert all(sum(size[each] for each in kept | needed | {key}) > limit for key in loaded - needed - kept), (
         "memory that is left is used"
     )
+
+
+@given(st.frozensets(st.sampled_from(sorted(QPS))), st.frozensets(st.sampled_from(sorted(QPS))), st.integers(0, 9))
+def test_no_standby_that_was_loaded_is_given_up_for_another_and_loaded_again(
+    loaded: frozenset[VariantKey], active: frozenset[VariantKey], limit: int
+) -> None:
+    """Where each device loads what it wants most, and gives up what leaves no room for it, that comes to an end."""
+    device, standbys = DeviceMemory(limit, LOADABLE), loaded - active
+    missing = list[VariantKey]()
+    for _ in range(len(QPS) + 1):
+        missing = [key for key in device.next(active, ()) if key not in standbys]
+        if not missing:
+            return
+        standbys = device.kept(active | standbys, active | {missing[0]}) | {missing[0]}
+    raise AssertionError(f"still loading {missing}")
 
 
 # --- activation
@@ -240,7 +164,7 @@ def test_an_activated_variant_needs_no_load_and_what_it_replaces_stands_by() -> 
     assert driven.adopt(host(FAST)).load == ()
     assert [each.key for each in driven.controller.hosting("a")] == [FAST]
     assert driven.standbys() == {SLOW}
-    assert driven.controller.topology.steps.resident_on("cpu0") == {FAST, SLOW}
+    assert driven.controller.topology.change.resident_on("cpu0") == {FAST, SLOW}
 
 
 def test_a_cold_variant_loads_in_place_beside_the_standbys_that_fit() -> None:
@@ -251,7 +175,7 @@ def test_a_cold_variant_loads_in_place_beside_the_standbys_that_fit() -> None:
     assert len(load.keeps) == 1
     assert load.keeps < {SLOW, FAST}
     driven.controller.loaded(load, keys(OTHER) | load.keeps, 1.0)
-    assert driven.controller.topology.steps.resident_on("cpu0") == {OTHER} | load.keeps
+    assert driven.controller.topology.change.resident_on("cpu0") == {OTHER} | load.keeps
 
 
 def with_standby(driven: Driven, device: str, key: VariantKey) -> Driven:
@@ -275,11 +199,8 @@ def test_a_device_rests_nine_times_as_long_as_a_load_took_of_its_core(*, gave_wa
     assert load is not None
     driven.controller.topology.standby_ended(load, StandbyEnd.LOADED, 11.0, gave_way=gave_way)
 
-    def free_at(now_s: float) -> bool:
-        return driven.controller.topology.warming._may_load(load.device, now_s)
-
-    assert not free_at(11.0 + rests_s - 0.01)
-    assert free_at(11.0 + rests_s + 0.01)
+    rests_until_s = driven.controller.topology.change.devices[load.device].rests_until_s
+    assert rests_until_s == near(11.0 + rests_s)
 
 
 def test_one_standby_loads_on_a_machine_at_a_time_and_then_its_device_rests() -> None:
@@ -324,56 +245,33 @@ def test_of_the_devices_of_each_machine_a_tenth_load_at_a_time_or_one() -> None:
     assert host_of(found.device) == host_of(loads[0].device)
 
 
-@pytest.mark.parametrize("devices", [("m0/cpu0", "m1/cpu0"), ("m0/cpu0", "m0/cpu1")])
-def test_what_another_machine_loads_counts_as_there(devices: tuple[str, str]) -> None:
-    """Each plan wanted one of two variants once, and both devices have room for one: they get one each."""
-    slots, room = dict.fromkeys(devices, 1), {device: DeviceMemory("cpu", 2, LOADABLE) for device in devices}
-    controller = Controller({"a": 0.1}, slots, PROTEUS, memory=room)
-    for pair in ((OTHER, SLOW), (FAST, FAST)):
-        hosts = [host(key, device) for key, device in zip(pair, devices, strict=True)]
-        controller.adopt(plan_hosting(*hosts, devices=devices), hosts, 0.0)
-    for device in devices:  # what stood by goes
-        controller.topology.memory_short(device, 0.0)
-    loading, loaded = list[StandbyLoad](), list[VariantKey]()
-    for now_s in (RETRY_S + number * LOOK_S for number in range(1, 60)):
-        for load in loading:
-            controller.topology.standby_ended(load, StandbyEnd.LOADED, now_s)
-        loading = []
-        while (begun := controller.topology.next_standby(now_s).standby) is not None:
-            loading.append(begun)
-        loaded += [load.key for load in loading]
-    assert sorted(loaded) == sorted([OTHER, SLOW])
-
-
 @pytest.mark.parametrize("in_place", [(), ("cpu0", "cpu1")])
 def test_standbys_that_made_room_for_a_plan_that_was_given_up_load_again(in_place: tuple[str, ...]) -> None:
     driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=2)
     for number in range(100):
         driven.load_all(number * 10.0)
-    standbys = dict(driven.controller.topology.standbys)
+    standbys = dict(driven.controller.topology.change.standbys)
     assert set(standbys) == {"cpu0", "cpu1"}
-    rollout = PlanRollout(driven.controller.topology, [host(OTHER), host(SLOW, "cpu1")])
-    rollout.begin(in_place=in_place)
-    rollout.loaded_beside((), 1000.0)
-    rollout.given_up()
+    change = driven.controller.topology.change
+    change.begin([host(OTHER), host(SLOW, "cpu1")], in_place=in_place)
+    change.loaded_beside((), 1000.0)
+    change.give_up()
     for number in range(100):
         driven.load_all(1000.0 + number * 10.0)
-    assert driven.controller.topology.standbys.keys() == standbys.keys()
+    assert driven.controller.topology.change.standbys.keys() == standbys.keys()
 
 
-def test_what_failed_and_what_rested_is_forgotten_once_that_is_over() -> None:
+def test_what_failed_is_forgotten_once_that_is_over() -> None:
     """Else names of versions, and devices that come and go, would pile up for as long as a server runs."""
     driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=3)
-    warming = driven.controller.topology.warming
+    topology = driven.controller.topology
     for start_s in (0.0, 2 * RETRY_S, 4 * RETRY_S):
-        load = driven.controller.topology.next_standby(start_s).standby
+        load = topology.next_standby(start_s).standby
         assert load is not None
-        driven.controller.topology.standby_ended(load, StandbyEnd.FAILED, start_s + 1.0)
-    assert len(warming._failed_until_s) == 1
-    assert len(warming._rests_until_s) == 1
-    driven.controller.topology.next_standby(8 * RETRY_S)
-    assert not warming._failed_until_s
-    assert not warming._rests_until_s
+        topology.standby_ended(load, StandbyEnd.FAILED, start_s + 1.0)
+    assert len(topology._failed_until_s) == 1
+    topology.next_standby(8 * RETRY_S)
+    assert not topology._failed_until_s
 
 
 def test_a_device_without_a_free_slot_loads_no_standby() -> None:
@@ -393,7 +291,7 @@ def test_the_load_of_a_standby_is_given_up_where_the_device_must_load_for_a_plan
     (step,) = driven.adopt(host(OTHER)).load
     driven.controller.topology.standby_ended(load, StandbyEnd.LOADED, 1.0)
     driven.controller.loaded(step, keys(OTHER) | step.keeps, 1.0)
-    assert load.key not in driven.controller.topology.steps.resident_on("cpu0")
+    assert load.key not in driven.controller.topology.change.resident_on("cpu0")
 
 
 def test_a_device_that_is_short_of_memory_gives_its_standbys_up_and_nothing_else() -> None:
@@ -401,7 +299,7 @@ def test_a_device_that_is_short_of_memory_gives_its_standbys_up_and_nothing_else
     driven.load_all(0.0)
     assert driven.standbys()
     driven.controller.topology.memory_short("cpu0", 100.0)
-    assert driven.controller.topology.steps.resident_on("cpu0") == {SLOW}
+    assert driven.controller.topology.change.resident_on("cpu0") == {SLOW}
     assert all(load.device != "cpu0" for load in driven.load_all(100.0 + RETRY_S - 1.0))
     assert {load.device for load in driven.load_all(100.0 + RETRY_S)} == {"cpu0"}
 
@@ -411,7 +309,9 @@ def test_a_standby_without_memory_changes_nothing_that_is_active() -> None:
     load = driven.controller.topology.next_standby(0.0).standby
     assert load is not None
     driven.controller.topology.standby_ended(load, StandbyEnd.NO_MEMORY, 1.0)
-    assert driven.controller.topology.steps.resident_on(load.device) == {SLOW} if load.device == "cpu0" else NO_VARIANTS
+    assert (
+        driven.controller.topology.change.resident_on(load.device) == {SLOW} if load.device == "cpu0" else NO_VARIANTS
+    )
     assert driven.standbys(load.device) == NO_VARIANTS
 
 
@@ -431,12 +331,12 @@ def test_room_is_made_for_what_is_to_load_beside_what_is_active() -> None:
     driven = with_standby(driven, "cpu0", OTHER)
     driven = with_standby(driven, "cpu0", FAST)
     assert driven.standbys() == {OTHER, FAST}
-    PlanRollout(driven.controller.topology, [host(OTHER)]).begin()
-    assert driven.standbys() == {OTHER, FAST}, "it is loaded"
-    PlanRollout(driven.controller.topology, [host(ON_B)]).begin()
-    assert len(driven.standbys()) == 1
-    PlanRollout(driven.controller.topology, [host(LARGE)]).begin()
-    assert driven.controller.topology.steps.resident_on("cpu0") == {SLOW}
+    change = driven.controller.topology.change
+    for wanted, left in ((OTHER, {OTHER, FAST}), (ON_B, {FAST}), (LARGE, set())):
+        change.begin([host(wanted)])
+        change.give_up()
+        assert driven.standbys() == left
+    assert driven.controller.topology.change.resident_on("cpu0") == {SLOW}
 
 
 def test_without_memory_nothing_stands_by() -> None:
@@ -444,7 +344,7 @@ def test_without_memory_nothing_stands_by() -> None:
     for each in (host(SLOW), host(FAST)):
         controller.adopt(plan_hosting(each, devices=("cpu0",)), [each], 0.0)
         assert controller.topology.next_standby(0.0).standby is None
-        assert controller.topology.steps.resident_on("cpu0") == {each.key}
+        assert controller.topology.change.resident_on("cpu0") == {each.key}
 
 
 def test_what_the_catalog_has_no_more_gives_way_to_any_standby() -> None:
@@ -452,7 +352,7 @@ def test_what_the_catalog_has_no_more_gives_way_to_any_standby() -> None:
     driven.load_all(0.0)
     assert driven.standbys() == keys(FAST)
     left = {key: each for key, each in LOADABLE.items() if key is not FAST}
-    driven.controller.topology.use_memory({device: DeviceMemory("cpu", 3, left) for device in ("cpu0", "cpu1")})
+    driven.controller.topology.use_memory({device: DeviceMemory(3, left) for device in ("cpu0", "cpu1")})
     driven.adopt(host(SLOW), host(SLOW, "cpu1"))
     driven.load_all(100.0)
     assert driven.standbys() == keys(OTHER)
@@ -468,7 +368,6 @@ def test_memory_that_servers_share_stays_shared_where_it_changes() -> None:
 
 def test_where_nothing_may_be_loaded_any_more_nothing_stands_by() -> None:
     driven = Driven(host(SLOW), host(SLOW, "cpu1"))
-    assert driven.controller.topology.memory_limits == {"cpu0": 3, "cpu1": 3}
     driven.controller.topology.use_memory({"cpu1": memory()["cpu1"]})
     driven.load_all(0.0)
     assert (driven.standbys("cpu0"), driven.standbys("cpu1")) == (NO_VARIANTS, keys(FAST))

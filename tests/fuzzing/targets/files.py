@@ -25,8 +25,8 @@ from typer.main import get_command
 
 from proteus_cli.cli.main import app
 from proteus_cli.errors import ProteusError
+from proteus_cli.replay import convert as conversion
 from proteus_cli.replay import trace
-from proteus_cli.replay.conversion import arrivals
 
 MAX_ARRIVALS = 10**6
 """Of a trace, in place of 50 million: all are held in memory, as users of large traces want it."""
@@ -102,7 +102,7 @@ def _silent() -> Iterator[None]:
         contextlib.redirect_stdout(io.StringIO()),
         contextlib.redirect_stderr(io.StringIO()),
         mock.patch.object(trace, "MAX_ARRIVALS", MAX_ARRIVALS),
-        mock.patch.object(arrivals, "MAX_ARRIVALS", MAX_ARRIVALS),
+        mock.patch.object(conversion, "MAX_ARRIVALS", MAX_ARRIVALS),
     ):
         yield
 

@@ -1,6 +1,7 @@
 """What a server may not say: it ends its session, with a line in the agent's log that says why, and nothing is left."""
 
 import asyncio
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from agents import CPU, run, running_agent, until
 
 from proteus_cli.buffers import Buffer
+from proteus_cli.serving.devices.remote.channel.frames import MAX_TENSOR_BYTES
 from proteus_cli.serving.devices.remote.channel.messages import (
     MAX_ECHO_BYTES,
     PIECES_ON_THE_WAY,
@@ -18,6 +20,7 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     OfferModel,
     OpenDevice,
     Ping,
+    WithdrawModel,
 )
 from proteus_cli.serving.devices.remote.sessions.connecting import connect
 
@@ -34,7 +37,7 @@ Said = tuple[msgspec.Struct, Sequence[Buffer]]
         ([(MeasureDevices(0, (), OPTIONS), ())] * 2, "it uses the number 0 twice"),
         ([(OpenDevice(0, "cpu0", 1), [b"no profile"])], "a profile can't be read: "),
         ([(OpenDevice(0, "cpu0", 1), [b"\xa1\xff"])], "a profile can't be read: "),
-        ([(Ping(0.0), [bytes(MAX_ECHO_BYTES + 1)])], "it asks for more than 4,194,304 bytes of echoes at once"),
+        ([(Ping(0.0), [bytes(MAX_ECHO_BYTES + 1)])], "4,194,305 bytes are more than may be behind their message"),
     ],
 )
 def test_nonsense_ends_its_session_and_leaves_no_device_open(
@@ -81,6 +84,26 @@ def test_pieces_of_a_model_that_come_without_waiting_for_answers_end_the_session
 
     run(test)
     assert f"is gone: it sends more than {PIECES_ON_THE_WAY} pieces of a model at once" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "message", [Ping(0.0), WithdrawModel(DIGEST), OpenDevice(0, "cpu0", 1), ModelPiece(DIGEST, 0, 0)], ids=repr
+)
+def test_bytes_that_do_not_belong_behind_a_message_end_the_session_before_they_are_received(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, message: msgspec.Struct
+) -> None:
+    caplog.set_level("INFO", "proteus.agent")
+
+    async def test() -> None:
+        async with running_agent(tmp_path) as agent:
+            session = await connect(agent.address, "s", 1)
+            transport, content = session.channel._transport, msgspec.msgpack.encode(message)
+            assert transport is not None
+            transport.write(struct.pack("!II", len(content), MAX_TENSOR_BYTES) + content + bytes(1000))
+            await until(lambda: not agent.agent.sessions)
+
+    run(test)
+    assert "is gone: 1,073,741,824 bytes are more than may be behind their message" in caplog.text
 
 
 def test_echoes_that_are_not_read_end_the_session(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

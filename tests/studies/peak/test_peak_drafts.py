@@ -28,7 +28,7 @@ from proteus_cli.studies.peak import carriers, drafts
 from proteus_cli.studies.peak.drafts import device_draft, plan_draft, url_draft, workspace_draft
 from proteus_cli.studies.peak.lone_plan import carries_any, lone_plan
 from proteus_cli.studies.peak.question import PeakQuestion
-from proteus_cli.studies.peak.servers import Server, require_served
+from proteus_cli.studies.peak.servers import Server, require_served, server_peak
 from proteus_cli.studies.run import run_study
 
 SIMULATED = PeakQuestion(PeakRules(0.1, precision_frac=0.2), "simulated", jitter="")
@@ -314,6 +314,14 @@ def test_a_server_of_another_make_is_offered_requests_that_it_knows(*, is_binary
     assert "timeout" not in head.get("parameters", {})
     values = head["inputs"][0].get("data") or np.frombuffer(first[-12:], "<f4").tolist()
     assert all(0 <= value <= 1 for value in values)
+
+
+def test_a_search_begins_at_the_rate_that_the_plan_carries() -> None:
+    question = PeakQuestion(PeakRules(0.2, most_requests=1))
+    with PlainServer(0.0, []).listening() as url:
+        server, ends_s = Server(url, slo_s=0.05), time.monotonic() + 60.0
+        peak = server_peak(server, {"m": 1.0}, question, 700.0, ends_s, lambda _now, _done: None)
+    assert [probe.rate_qps for probe in peak.probes] == [700.0]
 
 
 def test_each_server_and_family_has_a_study_of_its_own() -> None:

@@ -11,9 +11,8 @@ from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from proteus_cli.domain.trace import Trace
-    from proteus_cli.replay.conversion.convert import Conversion, ConversionOptions
-    from proteus_cli.replay.conversion.families import FamilyRule
-    from proteus_cli.replay.conversion.formats import Format
+    from proteus_cli.replay.convert import Conversion, ConversionOptions, FamilyRule
+    from proteus_cli.replay.formats import Format
     from proteus_cli.replay.synthesis import Shape
 
 app = group_of_commands("Make, convert and describe traces of arrivals.")
@@ -44,15 +43,13 @@ def convert(
     """
     from functools import partial
 
-    from proteus_cli.replay.conversion.convert import ConversionOptions, convert
-    from proteus_cli.replay.conversion.families import parse_rule
-    from proteus_cli.replay.conversion.window import ALL, parse_window
+    from proteus_cli.replay.convert import ConversionOptions, TraceWindow, convert, parse_rule, parse_window
     from proteus_cli.replay.trace import csv_pieces
 
     how = ConversionOptions(
         format=_format(format_name, map_column or []),
         rule=parse_rule(family_from) if family_from is not None else None,
-        window=parse_window(window) if window is not None else ALL,
+        window=parse_window(window) if window is not None else TraceWindow(),
         speedup=speedup,
         scale_to_qps=scale_to,
         keeps_slos=not without_slo,
@@ -141,7 +138,7 @@ def _family_shares(families: str | None, zipf: float | None, workspace_dir: Path
 
 
 def _format(name: str | None, assignments: list[str]) -> "Format | None":
-    from proteus_cli.replay.conversion.formats import mapped, named
+    from proteus_cli.replay.formats import mapped, named
 
     if name is not None and assignments:
         raise UsageError("Give one of `--format` and `--map-column`.", hint="a format defines what its columns mean")

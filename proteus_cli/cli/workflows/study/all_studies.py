@@ -37,7 +37,7 @@ class AllStudies:
 
 def all_studied(
     workspace: Workspace,
-    budget_s: float | None,
+    budget: Budget,
     *,
     force: bool,
     given: Mapping[str, Callable[[], StudyDraft]] = MappingProxyType({}),
@@ -51,7 +51,6 @@ def all_studied(
     asked = {kind: make() for kind, make in given.items()}
     remade = {draft.name: given[kind] for kind, draft in asked.items()}
     drafts, studies, failures = _drafts(workspace, asked), list[Study](), list[str]()
-    budget = Budget(math.inf if budget_s is None else budget_s)
     wanted_s = dict[str, float]()
     for draft in drafts:
         with _telling(draft, failures):
@@ -60,10 +59,11 @@ def all_studied(
     readable = [draft for draft in drafts if draft.name in wanted_s]
     for place, draft in enumerate(readable):
         rest = {each.name: wanted_s[each.name] for each in readable[place:]}
-        part_s = None if budget_s is None else _part_s(budget.left_s, rest, draft.name)
+        is_limited = budget.total_s < math.inf
+        part = Budget(_part_s(budget.left_s, rest, draft.name), budget.now_s) if is_limited else budget
         with _telling(draft, failures):
             now = remade[draft.name]() if draft.name in remade else draft
-            studies.append(studied(workspace, now, part_s, force=force))
+            studies.append(studied(workspace, now, part, force=force))
     return AllStudies(studies, failures)
 
 

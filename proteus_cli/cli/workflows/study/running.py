@@ -13,7 +13,7 @@ from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.draft import StudyDraft
 from proteus_cli.studies.kinds import SECTIONS
-from proteus_cli.studies.run import left_s, run_study
+from proteus_cli.studies.run import missing_jobs, run_study
 from proteus_cli.units import counted, format_duration
 
 
@@ -21,11 +21,12 @@ class StudyFailed(ProteusError):
     """Some cells of a study failed; the others are written."""
 
 
-def studied(workspace: Workspace, draft: StudyDraft, budget_s: float | None, *, force: bool) -> Study:
-    """Run a study, and write its files; after Ctrl-C or an error, what there is of it, too."""
+def studied(workspace: Workspace, draft: StudyDraft, budget: Budget, *, force: bool) -> Study:
+    """Run a study in what is left of a budget, and write its files; after Ctrl-C or an error, too."""
     files = StudyFiles(workspace, draft.name)
-    budget = Budget(math.inf if budget_s is None else budget_s)
-    wanted = wanted_text(left_s(draft, files, force=force))
+    had_s = budget.left_s
+    missing = missing_jobs(draft, files, force=force)
+    wanted = wanted_text(sum(job.wanted_s for job in missing))
     console.say(f"{draft.name}: {counted(len(draft.jobs), 'cell')}, {wanted}")
     for note in draft.notes:
         console.warn(note)
@@ -37,9 +38,11 @@ def studied(workspace: Workspace, draft: StudyDraft, budget_s: float | None, *, 
         raise
     _write_beside(files)
     needed_s = [job.min_s for job in draft.jobs if job.key in study.missing]
-    if budget_s is not None and needed_s and budget_s < min(needed_s):
-        needed, given = format_duration(min(needed_s)), format_duration(budget_s)
-        console.warn(f"{draft.name}: no missing cell is measured in less than {needed}; the study had {given}")
+    if needed_s and len(needed_s) == len(missing) and had_s < math.inf:
+        needed, had = format_duration(min(needed_s)), format_duration(had_s)
+        console.warn(
+            f"{draft.name}: no missing cell is measured in less than {needed}; the study had {had}, its start included"
+        )
     return study
 
 

@@ -72,7 +72,7 @@ class Retiring:
         fleet, controller = self._plane.fleet, self._plane.controller
         there = {placement.key for placement in controller.placements}
         for device in fleet.workers:
-            there |= fleet.loader.loaded(device) | controller.topology.steps.resident_on(device)
+            there |= fleet.loader.loaded(device) | controller.topology.change.resident_on(device)
         gone = self.variants.keys() - there - self.kept
         if not gone:
             return

@@ -131,7 +131,7 @@ def make_snapshot(
     ``p99_s`` and ``recent`` are of the families, in their order; the latter has the requests that have ended in the
     last 15 minutes, and how many of them were SLO violations.
     """
-    controller, fleet, standbys = plane.controller, plane.fleet, plane.controller.topology.standbys
+    controller, fleet, standbys = plane.controller, plane.fleet, plane.controller.topology.change.standbys
     rates, loads = counters.family_rates(before).tolist(), counters.device_loads(before).tolist()
     labels = fleet.loader.labels
     hosted: dict[str, list[str]] = {}

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 from proteus_cli import __version__
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.breaker import BreakerState
-from proteus_cli.control.topology.plan_steps import keys
+from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.control_loop import ChangeTotals
@@ -311,7 +311,8 @@ class Metrics:
 def _states(fleet: Fleet, controller: Controller) -> Iterator[tuple[Sequence[str], float]]:
     """Of each variant that was profiled on a device and has a model."""
     for device in fleet.workers:
-        active, resident = keys(controller.topology.hosted_on(device)), controller.topology.steps.resident_on(device)
+        change = controller.topology.change
+        active, resident = keys(change.hosted_on(device)), change.resident_on(device)
         for key in fleet.loader.loadable(device):
             yield (device, *key), 2 if key in active else int(key in resident)
 

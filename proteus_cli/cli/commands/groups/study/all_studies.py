@@ -32,12 +32,16 @@ def all_studies(
     run here are named, with what they lack. Costs are studied of a --traffic, as `proteus study cost` does without
     other options.
     """
+    from proteus_cli.studies.budget import Budget
+
+    limit = Budget.of(budget)  # what follows takes time, too
+
     from proteus_cli.cli.workflows.study.all_studies import all_studied
     from proteus_cli.cli.workflows.study.running import pages, show_findings
     from proteus_cli.store import Workspace
 
     workspace = Workspace(workspace_dir, state)
-    found = all_studied(workspace, budget, force=force, given=_given(workspace, traffic, price))
+    found = all_studied(workspace, limit, force=force, given=_given(workspace, traffic, price))
     if found.studies:
         with console.writing(output) as write:
             write(pages(found.studies))

@@ -23,6 +23,10 @@ def concurrency(
 
     Devices are opened as a server opens them. Of CPU devices, threads and a split of the cores are measured as well.
     """
+    from proteus_cli.studies.budget import Budget
+
+    limit = Budget.of(budget)  # what follows takes time, too
+
     from proteus_cli.cli.workflows.study.concurrency import asked
     from proteus_cli.cli.workflows.study.running import show, studied
     from proteus_cli.store import Workspace
@@ -31,4 +35,4 @@ def concurrency(
     workspace = Workspace(workspace_dir, state)
     question = asked(workspace, device, variants, batch, in_flight, emulated=emulate)
     draft = concurrency_draft(workspace, question, name)
-    show(studied(workspace, draft, budget, force=force), json=json)
+    show(studied(workspace, draft, limit, force=force), json=json)

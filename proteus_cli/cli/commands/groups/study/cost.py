@@ -30,6 +30,10 @@ def cost(
     replays the traffic on it; with --headroom, on devices that take so many times as long as profiled. Prices are those
     of the catalog's [price_per_hour], which --price replaces.
     """
+    from proteus_cli.studies.budget import Budget
+
+    limit = Budget.of(budget)  # what follows takes time, too
+
     from proteus_cli.cli.workflows.study.costs import asked
     from proteus_cli.cli.workflows.study.running import show, studied
     from proteus_cli.store import Workspace
@@ -41,4 +45,4 @@ def cost(
         headroom=headroom, jitter=jitter, seed=seed,
     )  # fmt: skip
     draft = cost_draft(workspace, traffic, question, name or "")
-    show(studied(workspace, draft, budget, force=force), json=json)
+    show(studied(workspace, draft, limit, force=force), json=json)

@@ -50,6 +50,10 @@ def peak(
     the time is over: the budget, else a minute for each cell (200 times the SLO where that is longer). Simulated cells
     have no such limit.
     """
+    from proteus_cli.studies.budget import Budget
+
+    limit = Budget.of(budget)  # what follows takes time, too
+
     from proteus_cli.cli.workflows.study.costs import jitter_named
     from proteus_cli.cli.workflows.study.peaks import CarrierOptions, drafted
     from proteus_cli.cli.workflows.study.running import show, studied
@@ -62,7 +66,7 @@ def peak(
     question = PeakQuestion(rules, mode.value, rule_names, jitter_named(jitter), seed)
     workspace = Workspace(workspace_dir, state)
     draft = drafted(workspace, asked, question, flags(context))
-    show(studied(workspace, draft, budget, force=force or url is not None), json=json)
+    show(studied(workspace, draft, limit, force=force or url is not None), json=json)
 
 
 def _rules(answered_frac: float, max_violations: float | None, precision: float, min_accuracy: float) -> "PeakRules":

@@ -25,6 +25,10 @@ def share(
     All pairs of the variants are measured and, where there are three or four, all together. The costs at full load are
     written beside the profile, where `proteus plan` finds them.
     """
+    from proteus_cli.studies.budget import Budget
+
+    limit = Budget.of(budget)  # what follows takes time, too
+
     from proteus_cli.cli.workflows.study.running import show, studied
     from proteus_cli.cli.workflows.study.sharing import asked, warn_of_company
     from proteus_cli.store import Workspace
@@ -35,4 +39,4 @@ def share(
     draft = share_draft(workspace, question, name or "")
     if not emulate:
         warn_of_company(workspace, device)
-    show(studied(workspace, draft, budget, force=force), json=json)
+    show(studied(workspace, draft, limit, force=force), json=json)

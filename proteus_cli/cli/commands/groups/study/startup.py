@@ -23,10 +23,14 @@ def startup(
     Each start is a fresh process that imports the backend, loads the model and answers one row: with the files of model
     and backend evicted from the file cache, and again with them in it.
     """
+    from proteus_cli.studies.budget import Budget
+
+    limit = Budget.of(budget)  # what follows takes time, too
+
     from proteus_cli.cli.workflows.study.running import show, studied
     from proteus_cli.store import Workspace
     from proteus_cli.studies.startup.drafts import startup_draft
 
     workspace = Workspace(workspace_dir, state)
     draft = startup_draft(workspace, family or (), variant or (), device, runs, name or "")
-    show(studied(workspace, draft, budget, force=force), json=json)
+    show(studied(workspace, draft, limit, force=force), json=json)

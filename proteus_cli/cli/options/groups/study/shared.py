@@ -32,7 +32,8 @@ Budget = Annotated[
         **DURATION,
         envvar=environment("budget"),
         show_default="as long as it takes",
-        help="The time to measure in, such as `60s`. The same command, run again, measures what is left.",
+        help="The time of the whole command, such as `60s`, starts included. A cell that has begun may take longer. "
+        "The same command, run again, measures what is left.",
     ),
 ]
 Force = Annotated[bool, Option("--force", help="Measure again what is measured already.")]

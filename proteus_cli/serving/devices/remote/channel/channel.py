@@ -17,6 +17,7 @@ from proteus_cli.serving.devices.remote.channel.frames import (
     UnreadableFrame,
     pieces_of,
 )
+from proteus_cli.serving.devices.remote.channel.messages import MAX_BEHIND_BYTES
 
 MAX_UNSENT_BYTES = 2 * MAX_TENSOR_BYTES
 """An end that has so much to send is not read any more."""
@@ -60,6 +61,7 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[ReceivedT]):
         self.sent_s = 0.0
         self.peer = ""
         self._decoder, self._parser, self._on_connected = decoder, parser, on_connected
+        parser.behind_limit = self._behind_limit
         self._transport: asyncio.Transport | None = None
 
     def decode_with(
@@ -126,15 +128,21 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[ReceivedT]):
             frame = parser.feed(nbytes)
             while frame is not None and self._transport is not None:
                 message, behind = frame
-                try:
-                    decoded = self._decoder.decode(message)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    raise UnreadableFrame(f"a message can't be read: {error}") from error
+                decoded = self._decoded(message)
                 if self.owner is not None:
                     self.owner.received(decoded, behind)
                 frame = None if parser.is_empty else parser.feed()
         except UnreadableFrame as error:
             self._end(str(error))
+
+    def _decoded(self, message: memoryview) -> ReceivedT:
+        try:
+            return cast("ReceivedT", self._decoder.decode(message))
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise UnreadableFrame(f"a message can't be read: {error}") from error
+
+    def _behind_limit(self, message: memoryview) -> int:
+        return MAX_BEHIND_BYTES.get(type(self._decoded(message)), 0)
 
     def eof_received(self) -> None:
         self._end("the other end has closed the connection")

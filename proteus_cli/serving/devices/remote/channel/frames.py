@@ -6,7 +6,7 @@ nothing in it is a sign of life.
 """
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from proteus_cli.buffers import Buffer
@@ -53,6 +53,8 @@ class FrameParser:
 
     The bytes behind a message are copied out of that where they are few; else they are received where they stay.
     ``room`` is where the next bytes are to be written; never empty. ``is_empty``: nothing of another frame is there.
+    ``behind_limit`` says how many bytes may be behind a message; it is asked before they are received, unless they are
+    few, and may raise `UnreadableFrame`.
     """
 
     def __init__(self, max_message_bytes: int = MAX_MESSAGE_BYTES, max_behind_bytes: int = MAX_TENSOR_BYTES) -> None:
@@ -62,6 +64,7 @@ class FrameParser:
         self.is_empty = True
         self._large: tuple[memoryview, memoryview] | None = None  # a message, and what is behind it, not whole yet
         self._filled = 0
+        self.behind_limit: Callable[[memoryview], int] = lambda _: self._max_behind_bytes
 
     def allow(self, max_message_bytes: int, max_behind_bytes: int) -> None:
         """Take frames of up to this size from now on."""
@@ -120,6 +123,8 @@ class FrameParser:
 
         Their memory is taken as they arrive, as the other end may announce more than it sends.
         """
+        if behind_bytes > self.behind_limit(message):
+            raise UnreadableFrame(f"{behind_bytes:,} bytes are more than may be behind their message")
         try:
             behind = memoryview(unset_bytes(behind_bytes))
         except MemoryError as error:

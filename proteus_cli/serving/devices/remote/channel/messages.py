@@ -16,6 +16,7 @@ from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
+from proteus_cli.input_files import ARTEFACT
 from proteus_cli.serving.devices.process.commanding import SentCommand
 from proteus_cli.serving.devices.process.messages import (
     FailedEvent,
@@ -26,6 +27,7 @@ from proteus_cli.serving.devices.process.messages import (
     decoded,
 )
 from proteus_cli.serving.devices.process.spec import EmulatedSpec
+from proteus_cli.serving.devices.remote.channel.frames import MAX_TENSOR_BYTES
 
 PROTOCOL = 6
 """Both ends must have the same version of all messages; `Hello`, `Inquiry` and `ConnectionRefused` never change."""
@@ -313,6 +315,17 @@ FromAgent = (
     | Pong
 )
 
+MAX_BEHIND_BYTES: Mapping[type, int] = {
+    OpenDevice: ARTEFACT.max_bytes,
+    RunBatch: MAX_TENSOR_BYTES,
+    BatchRan: MAX_TENSOR_BYTES,
+    BatchLeft: MAX_TENSOR_BYTES,
+    ModelPiece: PIECE_BYTES,
+    Measured: ARTEFACT.max_bytes,
+    Ping: MAX_ECHO_BYTES,
+    Pong: MAX_ECHO_BYTES,
+}
+"""The most bytes behind each kind of message; others have none. Frames that are received in one piece may have more."""
 
 FIRST_TO_AGENT: "msgspec.msgpack.Decoder[Hello | Inquiry]" = msgspec.msgpack.Decoder(Hello | Inquiry)
 TO_AGENT: "msgspec.msgpack.Decoder[ToAgent]" = msgspec.msgpack.Decoder(ToAgent, dec_hook=decoded)

@@ -14,9 +14,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
-from proteus_cli.replay.conversion.convert import Conversion, ConversionOptions, convert
-from proteus_cli.replay.conversion.families import parse_rule
-from proteus_cli.replay.conversion.window import TraceWindow
+from proteus_cli.replay.convert import Conversion, ConversionOptions, TraceWindow, convert, parse_rule
 from proteus_cli.replay.trace import to_csv
 
 NAMES = st.text("abXY01._-,\" '", min_size=1, max_size=6).filter(lambda name: name == name.strip())

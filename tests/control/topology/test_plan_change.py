@@ -1,4 +1,4 @@
-"""Plan changes of which a part was loaded beside what serves, while other devices load in place."""
+"""Plan changes: loads beside what serves, loads in place, and the steps that follow a failed load."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,20 +11,33 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import NO_EFFECTS, Admitted, FailedLoad, Host, Keep, Launch, Load, StandbyEnd
+from proteus_cli.control.decision import (
+    NO_EFFECTS,
+    Admitted,
+    Effects,
+    FailedLoad,
+    Host,
+    Keep,
+    Launch,
+    Load,
+    StandbyEnd,
+    StandbyLoad,
+)
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.topology.plan_rollout import LoadBeside, PlanRollout, RolloutEnd, Switch
-from proteus_cli.control.topology.plan_steps import keys
+from proteus_cli.control.topology.plan_change import KEPT_FREE_FRAC, ChangeState, PlanChange, keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.device import host_of
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Bounds, Request
-from proteus_cli.errors import EngineError
+from proteus_cli.errors import EngineError, OutOfDeviceMemory
 
 GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
 DEVICES = ("d0", "d1", "d2")
 ROOMY = {"d0": 2000, "d1": 1000, "d2": 2000}
 A, B, C = (VariantKey(family, f"{family}-s") for family in "abc")
+LONGER = VariantKey("b", "b-l")
 DEMAND_QPS = {"a": 90.0, "b": 90.0, "c": 10.0}
 
 
@@ -51,7 +64,7 @@ class Changed:
         self.devices = devices
         slo_s = dict.fromkeys("abc", 0.1)
         self.controller = Controller(slo_s, dict.fromkeys(devices, 1), GREEDY, memory=memory or {})
-        self.topology, self.steps = self.controller.topology, self.controller.topology.steps
+        self.topology, self.steps = self.controller.topology, self.controller.topology.change
         self.adopt(before)
 
     def adopt(self, hosts: Sequence[Host], *in_place: str) -> tuple[Load, ...]:
@@ -149,7 +162,7 @@ def test_whichever_loads_end_first_all_devices_get_there_and_keep_nothing_else(d
 
 def test_where_a_load_in_place_fails_what_waits_stays_and_goes_back_without_a_load() -> None:
     change = Changed()
-    rollout = PlanRollout(change.topology, AFTER)
+    steps = change.steps
     profiles = {
         device: make_profile(
             device,
@@ -158,25 +171,27 @@ def test_where_a_load_in_place_fails_what_waits_stays_and_goes_back_without_a_lo
         )
         for device, memory_bytes in ROOMY.items()
     }
-    assert {each.device for each in rollout.begin(profiles).hosts} == {"d0", "d2"}
-    assert rollout.loaded_beside((), 0.0) == Switch(frozenset({"d1"}))
+    assert {each.device for each in steps.begin(AFTER, profiles).beside} == {"d0", "d2"}
+    steps.loaded_beside((), 0.0)
+    assert (steps.state, steps.in_place) == (ChangeState.SWITCHING, frozenset({"d1"}))
     before = change.controller.plan
     (load,) = change.adopt(AFTER, "d1")
     assert change.ended(load, NO_VARIANTS) == ()
     assert change.serving == {"d0": {"a-s"}, "d1": set(), "d2": {"b-s"}}
     broken = FailedLoad("d1", A, EngineError("a test"))
-    end = rollout.loaded_in_place([broken])
-    assert end.back_to is before
-    assert Keep("d0", frozenset({A, B})) in end.keep
-    back = PlanRollout(change.topology, BEFORE, may_go_back=False)
-    step = back.begin(profiles)
-    assert isinstance(step, LoadBeside)
-    assert back.loaded_beside((), 0.0) == Switch(frozenset()), "d1 has nothing beside which it must load"
+    assert steps.loaded_in_place([broken]) == NO_EFFECTS
+    assert (steps.state, steps.back_to, steps.failures) == (ChangeState.GOING_BACK, before, [broken])
+    steps.begin(BEFORE, profiles)
+    steps.loaded_beside((), 0.0)
+    assert steps.in_place == set(), "d1 has nothing beside which it must load"
     assert change.adopt(BEFORE) == ()
     assert change.serving == {"d0": {"a-s"}, "d1": {"b-s"}, "d2": {"b-s"}}
-    assert back.loaded_in_place(()) == RolloutEnd(
-        (Keep("d0", frozenset({A})), Keep("d1", frozenset({B})), Keep("d2", frozenset({B})))
+    assert steps.loaded_in_place(()).keep == (
+        Keep("d0", frozenset({A})),
+        Keep("d1", frozenset({B})),
+        Keep("d2", frozenset({B})),
     )
+    assert steps.state is ChangeState.DONE
 
 
 def test_where_there_is_no_way_back_what_waits_goes_on_as_it_is_until_the_next_plan() -> None:
@@ -195,7 +210,7 @@ def test_a_lost_device_takes_with_it_what_it_had_loaded_beside_and_is_back_with_
     (load,) = change.adopt(AFTER, "d1")
     change.controller.device_lost("d0", [])
     assert change.steps.resident_on("d0") == NO_VARIANTS
-    assert change.steps.hosted_before_loss("d0") == (BEFORE[0],)
+    assert change.steps.devices["d0"].hosted_before_loss == (BEFORE[0],)
     assert [each.device for each in change.controller.hosting("b")] == ["d0", "d2"], "for its return"
     assert change.ended(load) == ()
     assert change.serving["d1"] == {"a-s"}
@@ -255,8 +270,10 @@ def test_a_later_plan_of_which_all_was_loaded_beside_waits_for_what_loads_in_pla
 
 def with_standby(key: VariantKey) -> Changed:
     """Devices with memory for three variants; this one stands by on d0."""
-    loadable = {each: Loadable(1, 1.0, 4, 100.0, replace(host("any", each), is_standby=True)) for each in (A, B, C)}
-    change = Changed(memory=dict.fromkeys(DEVICES, DeviceMemory("cpu", 3, loadable)))
+    loadable = {
+        each: Loadable(1, 1.0, 4, 100.0, replace(host("any", each), is_standby=True)) for each in (A, B, C, LONGER)
+    }
+    change = Changed(memory=dict.fromkeys(DEVICES, DeviceMemory(3, loadable)))
     change.steps.add_standby("d0", key)
     return change
 
@@ -264,7 +281,7 @@ def with_standby(key: VariantKey) -> Changed:
 def test_short_memory_ends_all_standbys_but_what_is_to_be_activated() -> None:
     change = with_standby(C)
     (load,) = change.adopt(AFTER, "d1")
-    assert change.topology.standbys["d0"] == {B, C}
+    assert change.topology.change.standbys["d0"] == {B, C}
     keep = change.topology.memory_short("d0", 0.5).keep
     assert keep == (Keep("d0", frozenset({A, B})),)
     assert change.ended(load) == ()
@@ -285,7 +302,7 @@ def test_no_standby_loads_on_a_device_that_waits_and_those_of_others_leave_it_as
     assert standby is not None
     assert standby.device == "d2"
     change.topology.standby_ended(standby, StandbyEnd.LOADED, 1.0)
-    assert change.topology.standbys["d0"] == {B, C}
+    assert change.topology.change.standbys["d0"] == {B, C}
 
 
 def test_an_engine_that_breaks_before_it_is_activated_is_loaded_in_place() -> None:
@@ -295,24 +312,6 @@ def test_an_engine_that_breaks_before_it_is_activated_is_loaded_in_place() -> No
     (again,) = change.ended(load)
     assert (again.device, keys(again.hosts)) == ("d0", frozenset({B}))
     assert B not in again.keeps
-
-
-def test_what_is_to_be_activated_answers_the_overflow_of_its_family_meanwhile() -> None:
-    """On d0 nothing waits. Of `b` more waits than d2 makes in the SLO."""
-    change = with_standby(C)
-    controller = change.controller
-    (load,) = change.adopt(AFTER, "d1")
-    assert isinstance(controller.offer(make_request(0, family="b"), 0.0), Admitted)
-    running = launched(controller, "d2", 0.0)
-    offers = [controller.offer(make_request(number, family="b"), 0.0) for number in range(1, 30)]
-    assert sum(isinstance(each, Admitted) for each in offers) > 10
-    helping = launched(controller, "d0", 0.0)
-    assert (helping.hosted.key, helping.hosted.is_foreign) == (B, True)
-    controller.finished(helping, 0.04)
-    controller.finished(running, 0.01)
-    change.ended(load)
-    usual = launched(controller, "d0", 0.041)
-    assert (usual.hosted.key, usual.hosted.is_foreign) == (B, False)
 
 
 # --- queries
@@ -374,3 +373,156 @@ def test_a_batch_that_runs_while_its_device_switches_ends_as_it_would(slots: int
     change.ended(load)
     controller.finished(running, 0.01)
     assert controller.rows_of("a") == 0
+
+
+# --- which devices load beside what serves, and which in place
+
+CPUS = ("cpu0", "cpu1")
+SMALL, LARGE, OTHER = (VariantKey("a", variant) for variant in ("a-s", "a-l", "a-m"))
+SIZES = {SMALL: 30, LARGE: 60, OTHER: 5}
+NOW, NEXT = (tuple(host(device, key) for device in CPUS) for key in (SMALL, LARGE))
+RESIDENT = tuple(Keep(device, frozenset({SMALL})) for device in CPUS)
+ROOM_FOR_ALL = DeviceMemory(100, {key: Loadable(size, 0.1, 1, 100.0) for key, size in SIZES.items()})
+
+
+def changing(*hosts: Host, memory: Mapping[str, DeviceMemory] | None = None) -> PlanChange:
+    return Changed(hosts, memory, CPUS).steps
+
+
+def unplanned() -> PlanChange:
+    """Devices that have no plan yet."""
+    return Controller({"a": 1.0}, dict.fromkeys(CPUS, 1), GREEDY).topology.change
+
+
+def profiles_of(memory_bytes: int, devices: Sequence[str] = CPUS) -> dict[str, Profile]:
+    measured = [make_measured(*key, 0.9, {1: 0.01}, memory_bytes=size) for key, size in SIZES.items()]
+    return {device: make_profile(device, *measured, memory_bytes=memory_bytes) for device in devices}
+
+
+def failed(device: str, kind: type[EngineError] = EngineError) -> FailedLoad:
+    return FailedLoad(device, LARGE, kind("a test"))
+
+
+def test_all_that_has_memory_loads_beside_what_serves_and_then_all_switch() -> None:
+    change = changing(*NOW)
+    assert change.begin(NEXT, profiles_of(memory_bytes=90)) == Effects(beside=NEXT, keep=RESIDENT)
+    change.loaded_beside((), 1.0)
+    assert (change.state, change.in_place) == (ChangeState.SWITCHING, frozenset())
+
+
+@pytest.mark.parametrize(("memory_bytes", "free_bytes"), [(89, {}), (1000, {"": 67})])
+def test_devices_without_memory_for_both_load_in_place(memory_bytes: int, free_bytes: dict[str, int]) -> None:
+    """Either a device has too little, or its host for both of them: then one of them finds room in 90 % of it."""
+    change = changing(*NOW)
+    effects = change.begin(NEXT, profiles_of(memory_bytes), free_bytes)
+    in_place = frozenset({"cpu1"} if free_bytes else CPUS)
+    assert {each.device for each in effects.beside} == {*CPUS} - in_place
+    change.loaded_beside((), 1.0)
+    assert (change.state, change.in_place) == (ChangeState.SWITCHING, in_place)
+
+
+@examples(50, fuzzed=1000)
+@given(
+    wanted=st.dictionaries(
+        st.sampled_from(["cpu0", "cpu1", "a/cpu0", "a/cpu1", "b/cpu0"]), st.sampled_from(list(SIZES))
+    ),
+    free=st.dictionaries(st.sampled_from(["", "a", "b"]), st.integers(0, 200)),
+)
+def test_loads_of_a_host_never_take_more_than_is_free_and_one_more_would(
+    wanted: dict[str, VariantKey], free: dict[str, int]
+) -> None:
+    devices = list(wanted)
+    change = Changed([host(device, B) for device in devices], devices=devices).steps
+    hosts = [host(device, key) for device, key in wanted.items()]
+    beside = {each.device for each in change.begin(hosts, profiles_of(0, devices), free).beside}
+    for name, free_bytes in free.items():
+        room = free_bytes * (1 - KEPT_FREE_FRAC)
+        of_host = {device: SIZES[key] for device, key in wanted.items() if host_of(device) == name}
+        taken = sum(size for device, size in of_host.items() if device in beside)
+        assert taken <= room
+        assert all(taken + size > room for device, size in of_host.items() if device not in beside)
+    assert all(host_of(device) in free for device in wanted.keys() - beside)
+
+
+def test_a_device_that_has_nothing_yet_needs_no_room_beside_it() -> None:
+    assert unplanned().begin(NEXT, profiles_of(memory_bytes=50), {"": 0}).beside == NEXT
+
+
+def test_devices_that_the_driver_has_load_in_place_load_nothing_beside() -> None:
+    change = changing(*NOW)
+    assert change.begin(NEXT, in_place=CPUS).beside == ()
+    change.loaded_beside((), 1.0)
+    assert change.in_place == {*CPUS}
+
+
+def test_a_lost_device_loads_nothing_and_frees_nothing() -> None:
+    changed = Changed(NOW, devices=CPUS)
+    changed.controller.device_lost("cpu1", ())
+    assert changed.steps.begin(NEXT) == Effects(beside=NEXT[:1], keep=RESIDENT[:1])
+
+
+def test_where_an_engine_fails_beside_what_serves_nothing_changes() -> None:
+    change = changing(*NOW)
+    change.begin(NEXT)
+    broken = failed("cpu1")
+    assert change.loaded_beside([broken], 1.0) == Effects(keep=RESIDENT)
+    assert (change.state, change.failures) == (ChangeState.FAILED, [broken])
+    assert change.back_to is not None, "plans must work around it"
+
+
+def test_before_the_first_plan_nothing_is_to_be_planned_around() -> None:
+    change = unplanned()
+    change.begin(NEXT)
+    change.loaded_beside([failed("cpu1", OutOfDeviceMemory)], 1.0)
+    assert (change.state, change.back_to) == (ChangeState.FAILED, None)
+
+
+def test_where_memory_proves_short_beside_what_serves_the_device_loads_in_place_without_standbys() -> None:
+    changed = Changed(NOW, dict.fromkeys(CPUS, ROOM_FOR_ALL), CPUS)
+    load = changed.topology.next_standby(0.0).standby
+    assert load is not None
+    changed.topology.standby_ended(load, StandbyEnd.LOADED, 0.1)
+    change, device = changed.steps, load.device
+    change.begin([host(device, OTHER)])
+    assert device in change.standbys
+    effects = change.loaded_beside([FailedLoad(device, OTHER, OutOfDeviceMemory("a test"))], 1.0)
+    assert effects.keep == (Keep(device, frozenset({SMALL})),)
+    assert (change.state, change.in_place) == (ChangeState.SWITCHING, frozenset({device}))
+
+
+@pytest.mark.parametrize("failures", [(), (failed("cpu1"),)])
+def test_standbys_stay_as_they_are_until_what_loads_beside_what_serves_has_loaded(
+    failures: tuple[FailedLoad, ...],
+) -> None:
+    topology = Changed(NOW, {"cpu0": ROOM_FOR_ALL}, CPUS).topology
+    topology.change.begin(NEXT)
+    assert topology.next_standby(0.0) == NO_EFFECTS
+    topology.change.loaded_beside(failures, 1.0)
+    assert topology.next_standby(1.0).standby is not None
+
+
+@pytest.mark.parametrize("in_place", [(), CPUS])
+def test_a_load_of_a_standby_is_cancelled_only_where_the_plan_changes_what_the_device_hosts(
+    in_place: tuple[str, ...],
+) -> None:
+    topology = Changed(NOW, {"cpu0": ROOM_FOR_ALL}, CPUS).topology
+    load = topology.next_standby(0.0).standby
+    assert load is not None
+
+    def cancelled(*hosts: Host) -> tuple[StandbyLoad, ...]:
+        effects = topology.change.begin(hosts, in_place=in_place)
+        topology.change.give_up()
+        return effects.cancel
+
+    wanted, other = host("cpu0", load.key), host("cpu0", next(key for key in SIZES if key not in {SMALL, load.key}))
+    assert cancelled(*NOW) == (), "it changes nothing"
+    assert cancelled(NOW[0], NEXT[1]) == (), "it changes the other"
+    assert cancelled(wanted) == (), "it wants that very one"
+    assert cancelled(other) == (load,)
+    assert cancelled(NEXT[1]) == (load,), "it leaves the device idle"
+
+
+def test_a_step_out_of_turn_is_a_bug_of_the_driver() -> None:
+    change = changing(*NOW)
+    with pytest.raises(RuntimeError, match="a plan change that is loading in place cannot be switching"):
+        change.loaded_beside((), 1.0)

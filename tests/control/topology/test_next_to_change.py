@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.decision import Host, Load
-from proteus_cli.control.topology import plan_steps
-from proteus_cli.control.topology.plan_steps import ChangingDevice, keys
+from proteus_cli.control.topology import plan_change
+from proteus_cli.control.topology.plan_change import ChangingDevice, keys
 
 LOADING = Load("any", ())
 
@@ -16,7 +16,7 @@ LOADING = Load("any", ())
 def next_to_change(
     devices: Mapping[str, ChangingDevice], demand_qps: Mapping[str, float], max_unavailable_frac: float = 1.0
 ) -> list[str]:
-    return plan_steps.next_to_change(devices, demand_qps, max_unavailable_frac)
+    return plan_change.next_to_change(devices, demand_qps, max_unavailable_frac)
 
 
 def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> Host:

@@ -1,18 +1,13 @@
-"""The formats of traces that can be converted: one table, by what each column means.
-
-`arrivals` reads every format by this table.
-"""
+"""The formats of traces that can be converted: one table, by the roles of their columns."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from proteus_cli.errors import UsageError
 from proteus_cli.replay.trace import OWN_NAMES
 
 UNITS_US: Mapping[str, float] = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 SECOND_US, MINUTE_US, DAY_US = 1_000_000, 60_000_000, 86_400_000_000
-
-FILE, WEIGHTS = "file", "weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,35 +20,30 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What the columns of a format mean.
+    """The columns of a format, and their roles.
 
     * ``needs``: columns that must be there; ``allows``: others that may. None allows any other, which is not read.
-    * ``time``: a number or a date. None where the n-th row is the n-th second.
-    * ``duration``: the arrival is this long before the time.
-    * ``slo``, and the columns of ``own``: what the arrival asks for itself, and what is known of it (`trace.OWN`).
-    * ``count``: so many arrivals in the second after the time. None where a row is one arrival.
-    * ``by_minute``: columns 1, 2, … count arrivals by minute.
-    * ``families``: rules for the family of a row, the first whose columns are there.
-    * ``unnamed``: what the columns are called in a file without a header.
+    * ``roles``: columns by role. ``time`` is a number or a date; without it, the n-th row is the n-th second.
+      ``duration``: the arrival is this long before the time. ``count``: arrivals in the second after the time; without
+      it, a row is one arrival. Other roles are names of `trace.OWN`; their columns are optional.
+    * ``by_minute``: columns 1, 2, … count arrivals by minute of a day.
+    * ``families``: rules for the family of a row. The first rule whose columns are there counts.
+    * ``unnamed``: the names of the columns in a file without a header.
     """
 
     name: str
     about: str
     needs: tuple[str, ...]
+    roles: Mapping[str, Column] = field(default_factory=dict)
     allows: tuple[str, ...] | None = None
-    time: Column | None = None
-    duration: Column | None = None
-    slo: Column | None = None
-    count: str | None = None
-    own: tuple[str, ...] = ()
     by_minute: bool = False
-    families: tuple[str, ...] = (WEIGHTS,)
+    families: tuple[str, ...] = ("weights",)
     unnamed: tuple[str, ...] = ()
 
     @property
     def spread_us(self) -> int:
         """The time over which counted arrivals are spread; 0 where rows are single arrivals."""
-        return MINUTE_US if self.by_minute else SECOND_US if self.count is not None else 0
+        return MINUTE_US if self.by_minute else SECOND_US if "count" in self.roles else 0
 
     def fits(self, names: Sequence[str]) -> bool:
         """Whether a header with these names may be of this format."""
@@ -66,29 +56,25 @@ FORMATS: tuple[Format, ...] = (
         "arrivals",
         "our own, a row per arrival",
         needs=("arrival_s", "family"),
+        roles={"time": Column("arrival_s"), **{name: Column(name) for name in OWN_NAMES}},
         allows=OWN_NAMES,
-        time=Column("arrival_s"),
-        slo=Column("slo_s"),
-        own=tuple(name for name in OWN_NAMES if name != "slo_s"),
         families=("column=family",),
     ),
     Format(
         "counts",
         "arrivals per second; our own where there is a family",
         needs=("second", "count"),
+        roles={"time": Column("second"), "count": Column("count")},
         allows=("family",),
-        time=Column("second"),
-        count="count",
-        families=("column=family", WEIGHTS),
+        families=("column=family", "weights"),
         unnamed=("second", "count", "family"),
     ),
     Format(
         "proteus-artifact",
         "text files of the Proteus artifact (ASPLOS 2024), one per family",
         needs=("arrival_ms",),
-        time=Column("arrival_ms", UNITS_US["ms"]),
-        slo=Column("deadline_ms", UNITS_US["ms"]),
-        families=(FILE,),
+        roles={"time": Column("arrival_ms", UNITS_US["ms"]), "slo_s": Column("deadline_ms", UNITS_US["ms"])},
+        families=("file",),
         unnamed=("arrival_ms", "qos_level", "deadline_ms", "accuracy"),
     ),
     Format(
@@ -102,34 +88,33 @@ FORMATS: tuple[Format, ...] = (
         "azure-functions-2021",
         "Azure Functions 2021, invocations by their end",
         needs=("app", "func", "end_timestamp", "duration"),
-        time=Column("end_timestamp"),
-        duration=Column("duration"),
+        roles={"time": Column("end_timestamp"), "duration": Column("duration")},
         families=("hash=app+func",),
     ),
     Format(
         "azure-llm",
         "Azure LLM inference 2023 and 2024",
         needs=("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
-        time=Column("TIMESTAMP"),
+        roles={"time": Column("TIMESTAMP")},
     ),
     Format(
         "burstgpt",
         "BurstGPT",
         needs=("Timestamp", "Model", "Request tokens", "Response tokens"),
-        time=Column("Timestamp"),
+        roles={"time": Column("Timestamp")},
     ),
     Format(
         "mooncake",
         "Mooncake, JSON lines",
         needs=("timestamp", "input_length", "output_length"),
-        time=Column("timestamp", UNITS_US["ms"]),
+        roles={"time": Column("timestamp", UNITS_US["ms"])},
     ),
     Format(
         "counts-by-line",
         "arrivals of one second per line",
         needs=("count",),
+        roles={"count": Column("count")},
         allows=(),
-        count="count",
         unnamed=("count",),
     ),
 )
@@ -144,13 +129,10 @@ def named(name: str) -> Format:
     raise UsageError(f"No format `{name}`.", hint=f"choose one of: {', '.join(NAMES)}")
 
 
-def fitting(names: Sequence[str]) -> Format | None:
-    """The first format whose columns these are, if any."""
-    return next((form for form in FORMATS if form.fits(names)), None)
-
-
-def fitting_unnamed(cells: Sequence[str]) -> Format | None:
-    """The format of a file without a header, if any: by the width of its first row and by its third cell."""
+def recognised(cells: Sequence[str], *, is_header: bool) -> Format | None:
+    """The format whose first line has these cells, if any: its header, or a row of a file without one."""
+    if is_header:
+        return next((form for form in FORMATS if form.fits(cells)), None)
     match len(cells):
         case 1:
             return named("counts-by-line")
@@ -160,11 +142,6 @@ def fitting_unnamed(cells: Sequence[str]) -> Format | None:
             return named("proteus-artifact" if is_number(cells[2]) else "counts")
         case _:
             return None
-
-
-def positions(form: Format, width: int) -> tuple[str, ...]:
-    """Names for columns without a header: those of the format, or 1, 2, 3, …"""
-    return form.unnamed[:width] or tuple(str(position) for position in range(1, width + 1))
 
 
 def is_number(cell: str) -> bool:
@@ -184,30 +161,17 @@ def mapped(assignments: Sequence[str]) -> Format:
     """
     roles: dict[str, Column] = {}
     for assignment in assignments:
-        role, column = _assigned(assignment)
+        given, equals, column = (text.strip() for text in assignment.partition("="))
+        role, underscore, unit = given.partition("_")
+        has_unit = bool(underscore) and unit in UNITS_US and role != "count"
+        if not (equals and column and role in {"time", "duration", "slo", "count"} and has_unit == bool(underscore)):
+            hint = "write it like `time=started_at`, `time_ms=ts`, `duration_ms=took`, `slo_ms=deadline` or `count=n`"
+            raise UsageError(f"`{assignment}` maps no column.", hint=hint)
         if role in roles:
             raise UsageError(f"Two columns are mapped to the {role}.", hint="map one")
-        roles[role] = column
+        roles[role] = Column(column, UNITS_US[unit or "s"])
     if "time" not in roles:
         raise UsageError("No column is mapped to the time.", hint="add `--map-column time=COLUMN`")
-    return Format(
-        "mapped",
-        "columns as mapped",
-        needs=tuple(column.name for column in roles.values()),
-        time=roles["time"],
-        duration=roles.get("duration"),
-        slo=roles.get("slo"),
-        count=roles["count"].name if "count" in roles else None,
-    )
-
-
-def _assigned(assignment: str) -> tuple[str, Column]:
-    role, equals, column = (text.strip() for text in assignment.partition("="))
-    what, underscore, unit = role.partition("_")
-    takes_unit = what in {"time", "duration", "slo"}
-    if not (
-        equals and column and (takes_unit or what == "count") and (not underscore or (takes_unit and unit in UNITS_US))
-    ):
-        hint = "write it like `time=started_at`, `time_ms=ts`, `duration_ms=took`, `slo_ms=deadline` or `count=n`"
-        raise UsageError(f"`{assignment}` maps no column.", hint=hint)
-    return what, Column(column, UNITS_US[unit or "s"])
+    needs = tuple(column.name for column in roles.values())
+    own = {"slo_s" if role == "slo" else role: column for role, column in roles.items()}
+    return Format("mapped", "columns as mapped", needs, own)
