@@ -1,3 +1,5 @@
+import math
+
 import msgspec
 import numpy as np
 import pytest
@@ -21,18 +23,27 @@ def test_a_fallback_is_worth_what_the_first_variant_is_on_the_deferred_queries()
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"threshold": float("nan")}, "finite"),
-        ({"deferred_frac": 0.0}, "deferred_frac"),
-        ({"deferred_frac": 1.0}, "deferred_frac"),
-        ({"unsure_accuracy": 1.1}, "must be|unsure_accuracy"),
+        ({"unsure_accuracy": 1.1}, "unsure_accuracy"),
         ({"low": 0.95}, "within its interval"),
         ({"high": 1.01}, "high"),
         ({"second_accuracy": 0.91}, "must be"),
     ],
 )
-def test_a_point_that_contradicts_itself_does_not_exist(wrong: dict[str, float], message: str) -> None:
+def test_a_point_that_contradicts_itself_is_refused(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         reread(msgspec.structs.replace(A_FIFTH, **wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"threshold": math.nan}, {"threshold": math.inf}, {"deferred_frac": 0.0}, {"deferred_frac": 1.0}],
+    ids=str,
+)
+def test_a_field_of_a_point_out_of_range_is_named(wrong: dict[str, float]) -> None:
+    """The document is changed, as a point with such a field may also contradict itself."""
+    document = msgspec.to_builtins(A_FIFTH) | wrong
+    with pytest.raises(msgspec.ValidationError, match=rf"at `\$\.{next(iter(wrong))}`"):
+        msgspec.convert(document, CascadePoint)
 
 
 def test_the_points_of_a_cascade_rise_and_are_few() -> None:
