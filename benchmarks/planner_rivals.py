@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cvxpy as cp
 import numpy as np
 import scipy.sparse as sp
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp
@@ -19,7 +20,6 @@ from benchmarks.planner_instances import Fleet
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import PAPER_RULES, Rules
-from proteus_cli.planning.model.modelling import cp
 
 # All of these are parts of the whole demand.
 LESS_ACCURATE = 1e-4  # the planner proves no more

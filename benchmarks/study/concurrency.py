@@ -4,7 +4,7 @@ Slots that are learned while serving, against each fixed number of them and agai
 none is refused. All is in virtual time: figures do not depend on the machine.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,7 +36,7 @@ class Fixed:
 
     def ended(self, exposure: Exposure, work_s: float | None, now_s: float) -> None: ...
     def lost(self, now_s: float) -> None: ...
-    def begin_anew(self, now_s: float, around: Hashable = None) -> None: ...
+    def begin_anew(self, now_s: float) -> None: ...
 
     def look(self, now_s: float) -> int:
         del now_s
@@ -61,8 +61,8 @@ class Aimd:
     def lost(self, now_s: float) -> None:
         self.begin_anew(now_s)
 
-    def begin_anew(self, now_s: float, around: Hashable = None) -> None:
-        del now_s, around
+    def begin_anew(self, now_s: float) -> None:
+        del now_s
         self._stretch.clear()
         self._least = 1e9
 

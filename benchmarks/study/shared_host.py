@@ -5,7 +5,7 @@ host memory and cores are shared. Beyond its knee a GPU loses by each further ba
 """
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
@@ -42,7 +42,7 @@ class Chooser(Protocol):
     def began(self, now_s: float) -> Exposure: ...
     def ended(self, exposure: Exposure, work_s: float | None, now_s: float) -> None: ...
     def lost(self, now_s: float) -> None: ...
-    def begin_anew(self, now_s: float, around: Hashable) -> None: ...
+    def begin_anew(self, now_s: float) -> None: ...
     def look(self, now_s: float) -> int: ...
 
 
@@ -124,10 +124,10 @@ class SharedHost:
         for device in self._serving:
             if device not in before:
                 hosts = (self._hosts[self._names.index(device)],)
-                self._choosers[device].begin_anew(now_s, number)
+                self._choosers[device].begin_anew(now_s)
                 self._apply(self._controller.device_recovered(device, now_s, hosts), now_s)
             else:
-                self._choosers[device].begin_anew(now_s, number)
+                self._choosers[device].begin_anew(now_s)
         for device in self._serving:
             self._set_end(device, now_s)
 

@@ -154,6 +154,4 @@ def batcher_named(name: str) -> Batcher:
     static = _STATIC_ROWS.fullmatch(name)
     if static is not None:
         return StaticBatcher(rows=int(static[1]))
-    if name == "proteus":
-        raise UsageError("No batching `proteus`.", hint="the paper's rule is now `proactive`")
     raise UsageError(f"No batching `{name}`.", hint=f"there are: {', '.join(rules)}, and static-N for batches of N")

@@ -13,10 +13,10 @@ A plan is made in seven steps, each a module::
    grows with the kinds of devices and not with their number: 40,000 devices of three types are three groups. Hosts of a
    cluster tell devices apart only where plans survive the loss of one, or where its network may limit what its devices
    answer.
-2. `milp` formulates the model once for an instance. Its integer variables say how many devices of its group host each
-   choice (*replicas*). What a family loses is counted in *steps* of accuracy: the part of its demand that its k most
-   accurate variants leave unanswered (*shortfall*). The demand is a set of parameters (`target_demand`),
-   so a re-plan compiles nothing.
+2. `milp` formulates the model for an instance and a demand, in blocks of columns (`model.program`). Its integer
+   variables say how many devices of its group host each choice (*replicas*). Losses are counted in *steps* of accuracy:
+   the part of a family's demand that its k most accurate variants leave unanswered (*shortfall*). The numbers of a
+   demand come from `target_demand`. Formulating takes a millisecond or two, so no model is kept.
 3. `lexicographic` minimises one objective after another and fixes each, within a tolerance of 1e-6, before the next:
    what stays unserved (or, with `Rules.minimize`, the cost or power of serving all); the loss of the worst family, if
    asked for; the mean loss; loads of variants that aren't hosted now; devices in use, if asked for. Where all can be
@@ -38,7 +38,7 @@ host several variants, each choice has *room*: its part of their time, of which 
 of their own (`model.resident_sets`): a capacity is a number only beside a given set. `pack` then has nothing to do.
 
 *Cascades.* Where the rules allow them, a family is answered by *ways*: a variant alone, or a cascade of two at one
-threshold. What goes each way is a column (`model.ways`, `model.answering`); a choice is then a variant on a group for a
+threshold. What goes each way is a column (`model.ways`); a choice is then a variant on a group for a
 part of the SLO, as stages share it. `solver.rates_by_way` shares out over choices what goes each way. The solver
 starts from the best plan without cascades. While serving, where the plan in force cannot carry a forecast, the first
 plan that can is enough (`PlacementSearch.first`).

@@ -19,7 +19,6 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.planning.model.hosted_now import Now
 from proteus_cli.planning.model.instance import Instance
-from proteus_cli.planning.model.milp import Model
 from proteus_cli.planning.placements.cascades import with_whole_batches
 from proteus_cli.planning.placements.decode import placements
 from proteus_cli.planning.placements.host_counts import (
@@ -90,7 +89,6 @@ class HostRounds:
     def __init__(
         self,
         every: Instance,
-        model: Model,
         rules: Rules,
         profiles: Mapping[str, Profile],
         asked: PlanningDemand,
@@ -99,7 +97,7 @@ class HostRounds:
         *,
         counts_loads: bool,
     ) -> None:
-        self._every, self._model, self._rules, self._profiles = every, model, rules, profiles
+        self._every, self._rules, self._profiles = every, rules, profiles
         self._asked, self._now, self._deadline_s, self._counts_loads = asked, now, deadline_s, counts_loads
         self._all_hosts: Ints = np.full(len(every.families), sure_count(profiles, rules))
         self._current = current_replicas(every, now.resident) if now else None
@@ -161,7 +159,7 @@ class HostRounds:
         target = TargetDemand.of(instance, asked.with_headroom_qps, asked.curves)
         if instance.unplaceable or (rules.must_serve_all and target.exceeds_capacity):
             raise Infeasible
-        solution = optimise(self._model, instance, rules, target, self._current, self._round_by_s())
+        solution = optimise(instance, rules, target, self._current, self._round_by_s())
         if self._may_use_more_devices:
             solution = with_more_hosts(instance, solution, rules)
         needed = needed_hosts(instance, kept_replicas(instance, solution, rules))
@@ -200,7 +198,7 @@ class HostRounds:
             return all_hosts
         instance = every.with_hosts(all_hosts)
         target = TargetDemand.of(instance, self._asked.with_headroom_qps, self._asked.curves)
-        replicas = relaxed_replicas(self._model, instance, self._rules, target, self._deadline_s)
+        replicas = relaxed_replicas(instance, self._rules, target, self._deadline_s)
         if replicas is None:
             return all_hosts
         idle = len(self._profiles) - math.ceil(replicas.sum()) if self._may_use_more_devices else 0

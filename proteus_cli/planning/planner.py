@@ -35,7 +35,7 @@ SEARCH_FRAC = 0.75  # of the time limit; the rest is for what follows the search
 
 
 class Planner:
-    """Plans for one set of profiled devices (by id). The model is compiled once; each demand only re-solves it.
+    """Plans for one set of profiled devices (by id). The instance is made once, the model for each demand.
 
     Calling it with a demand and the plan in force makes the next plan: past ``time_limit_s``, the best that was found.
     ``spares``: devices that would be idle get spares, unless the rules ask for few devices or limit what they cost.
@@ -87,7 +87,7 @@ class Planner:
         check_demand(demand, self.catalog)
         _require_what_may_be_lost(self.profiles, self.rules)
         asked = PlanningDemand.of(demand, self.catalog, self.headroom)
-        self._search.prepare(asked)  # compiling isn't part of the solve's time
+        self._search.prepare(asked)  # making instances is no part of the solve's time
         start_s = time.perf_counter()
         try:
             now = Now.of(current, standbys, self.profiles)

@@ -20,7 +20,6 @@ from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.host_rounds import HostRounds, PlacedSolution, is_better
 from proteus_cli.planning.model.hosted_now import NOWHERE, Now
 from proteus_cli.planning.model.instance import Instance, make_instance
-from proteus_cli.planning.model.milp import Model, formulate
 from proteus_cli.planning.placements.spares import with_spares
 from proteus_cli.planning.planning_demand import PlanningDemand
 from proteus_cli.planning.solver.lexicographic import Infeasible
@@ -31,7 +30,7 @@ PLAIN_FRAC = 0.4  # of the search with cascades, the most that the plan without 
 FALLBACK_FRAC = 0.25  # of the search for several variants per device, kept for one variant on each where none is found
 MAX_SETS_APART = 100
 """Sets of variants, of all groups, up to which devices are told apart by what they host: exact loads need that."""
-MAX_SPLIT = 2  # models of other groupings than the simplest that are kept
+MAX_SPLIT = 2  # instances of other groupings than the simplest that are kept
 
 
 Numbers = tuple[int, ...]
@@ -60,13 +59,12 @@ class _Grouping:
 class PlacementSearch:
     """Searches for one set of profiled devices (by id), variants and rules.
 
-    Models are compiled once; each demand only re-solves them. It can be pickled, without these. Times are those of
-    `time.perf_counter`.
+    Instances are made once. A search can be pickled, without them. Times are those of `time.perf_counter`.
     """
 
     def __init__(self, catalog: Catalog, profiles: Mapping[str, Profile], variants: VariantRule, rules: Rules) -> None:
         self._catalog, self._profiles, self._variants, self._rules = catalog, profiles, variants, rules
-        self._compiled: dict[tuple[Numbers, int], tuple[Instance, Model]] = {}
+        self._instances: dict[Numbers, Instance] = {}
         plain = replace_fields(rules, cascades=False)
         self._plain = PlacementSearch(catalog, profiles, variants, plain) if rules.uses_cascades else None
         self._simplest = self._plain
@@ -80,8 +78,8 @@ class PlacementSearch:
             self._fallback = PlacementSearch(catalog, profiles, variants, replace_fields(rules, residency=1))
 
     def prepare(self, asked: PlanningDemand) -> None:
-        """Compile the models that a demand needs first. Raises `NoFeasiblePlan` where no variant may be hosted."""
-        instance, _ = self._model((), asked.lines)
+        """Make the instances that a demand needs first. Raises `NoFeasiblePlan` where no variant may be hosted."""
+        instance = self._instance(())
         if instance.ways is None and instance.sets is None:
             self._plain = None
         if self._plain is not None:
@@ -159,7 +157,7 @@ class PlacementSearch:
 
     def with_spares(self, placed: tuple[Placement, ...], asked: PlanningDemand, now: Now) -> tuple[Placement, ...]:
         """The placements, and spares on devices that are idle."""
-        instance, count = self._model((), asked.lines)[0], Counter(placement.family for placement in placed)
+        instance, count = self._instance(()), Counter(placement.family for placement in placed)
         instance = instance.with_hosts(np.array([max(count[name], 1) for name in instance.families]))
         return placed + with_spares(instance, placed, asked.demand_qps, now)
 
@@ -176,14 +174,12 @@ class PlacementSearch:
         Each round is a relaxation of the next, so the first solution that can be placed is optimal. At the latest that
         is when each device is a group.
         """
-        is_wide = self._is_wide(asked, now)
+        is_wide = self._is_wide(now)
         grouping = _Grouping(by_hosted=bool(now) and self._rules.is_resident_set and not is_wide)
         counts_loads = bool(now) and not now.has_standbys and not is_wide
         while True:
-            every, model = self._model(grouping.numbers(self._profiles, now.hosted), asked.lines)
-            rounds = HostRounds(
-                every, model, self._rules, self._profiles, asked, now, deadline_s, counts_loads=counts_loads
-            )
+            every = self._instance(grouping.numbers(self._profiles, now.hosted))
+            rounds = HostRounds(every, self._rules, self._profiles, asked, now, deadline_s, counts_loads=counts_loads)
             found = rounds.best(plain)
             if not found.to_split:
                 return found
@@ -196,28 +192,26 @@ class PlacementSearch:
             else:
                 grouping = replace(grouping, alone=grouping.alone | found.to_split)
 
-    def _is_wide(self, asked: PlanningDemand, now: Now) -> bool:
+    def _is_wide(self, now: Now) -> bool:
         """Apart by what they host, devices would have too many sets: then the loads that are counted are a bound."""
-        sets = self._model((), asked.lines)[0].sets
+        sets = self._instance(()).sets
         return sets is not None and len(sets.keys) * len(set(now.hosted.values())) > MAX_SETS_APART
 
-    def _model(self, numbers: Numbers, lines: int) -> tuple[Instance, Model]:
-        """For curves of so many ``lines``. Beside the models of the simplest grouping, the last ones are kept."""
-        found = self._compiled.pop((numbers, lines), None)
+    def _instance(self, numbers: Numbers) -> Instance:
+        """Beside the instance of the simplest grouping, the last `MAX_SPLIT` ones are kept."""
+        found = self._instances.pop(numbers, None)
         if found is None:
             apart = dict(zip(self._profiles, numbers, strict=True)) if numbers else {}
-            instance = make_instance(self._catalog, self._profiles, self._variants, self._rules, apart=apart)
-            if not instance.choices:
+            found = make_instance(self._catalog, self._profiles, self._variants, self._rules, apart=apart)
+            if not found.choices:
                 raise NoFeasiblePlan(
                     "No variant meets its family's SLO on any profiled device, within the rules.",
                     hint=self._too_inaccurate() or "loosen `slo` in the catalog or the rules, or add faster variants",
                 )
-            model = formulate(instance, self._rules, lines)
-            found = instance, model
-            split = [key for key in self._compiled if key[0]]
+            split = [key for key in self._instances if key]
             for key in split[: max(len(split) - MAX_SPLIT + 1, 0)] if numbers else ():
-                del self._compiled[key]
-        self._compiled[numbers, lines] = found
+                del self._instances[key]
+        self._instances[numbers] = found
         return found
 
     def _too_inaccurate(self) -> str:
@@ -230,4 +224,4 @@ class PlacementSearch:
         return "; ".join(found)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_compiled": {}}
+        return {**vars(self), "_instances": {}}

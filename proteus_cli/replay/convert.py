@@ -1,8 +1,8 @@
 """Traces in any known format, converted to one of ours.
 
 A source is a file or stdin, gzipped or not: CSV with or without a header, or JSON lines. `_Source` reads its rows as
-cells, one line at a time. `_arrivals` makes an array of each column out of them, with one value for each arrival.
-`convert` joins the arrays of all sources and sorts them by time. Each source may have its rows in any order.
+cells, one line at a time. `_read` adds them to arrays, one for each column of all sources. `convert` repeats each row
+by its count of arrivals, and sorts by time.
 """
 
 import csv
@@ -24,7 +24,7 @@ from typing import BinaryIO, NamedTuple
 import msgspec
 import numpy as np
 
-from proteus_cli.arrays import Floats, Ints
+from proteus_cli.arrays import Ints
 from proteus_cli.csv_cells import column_names, number, require_width, whole_number
 from proteus_cli.domain.base import require
 from proteus_cli.domain.trace import Trace
@@ -127,12 +127,16 @@ class Conversion(NamedTuple):
     began: str | None
 
 
-class _Part(NamedTuple):
-    """The arrivals of a source: times in microseconds, indexes of families, and the columns of `trace.OWN` it has."""
+class _Rows:
+    """The rows of all sources, as columns: times in microseconds, indexes of families, and counts of arrivals.
 
-    time_us: Ints
-    family: Ints
-    own: dict[str, Floats]
+    ``own`` are the columns of `trace.OWN` that a source has.
+    """
+
+    def __init__(self) -> None:
+        self.time_us, self.family, self.counts = array("q"), array("i"), array("i")
+        self.own: dict[str, array[float]] = {}
+        self.arrivals = 0
 
 
 def convert(
@@ -148,29 +152,33 @@ def convert(
     ``on_source`` is called with the name of each source, its format, and the rule for its families. Raises
     `ArtefactError` with the line that is wrong, `UsageError`.
     """
-    # Counts are spread as `read_trace` does; the other draws have generators of their own, so that they don't depend
-    # on how many counts there are.
-    spreading = np.random.default_rng(options.seed)
-    drawing, scaling = (np.random.default_rng([options.seed, purpose]) for purpose in (1, 2))
-    families, parts, days, total = _Families(shares), list[_Part](), 0, 0
+    families, rows, days, spreads = _Families(shares), _Rows(), 0, list[tuple[int, int]]()
     for path in sources:
         with _opened(path, options.format) as source:
             wanted = [options.rule] if options.rule else [parse_rule(text) for text in source.format.families]
             rule = next((each for each in wanted if {*each.columns} <= {*source.columns}), wanted[-1])
             on_source(source.name, source.format, rule)
             minutes_us = _minutes_us(source.columns, days, options.window) if source.format.by_minute else {}
+            before = rows.arrivals
             try:
-                family_of = families.reader(rule, source.name)
-                read = _arrivals(source, family_of, minutes_us, total, progress, rule.columns)
+                _read(source, rule, families, minutes_us, rows, progress)
             except (ValueError, csv.Error) as error:
                 raise source.error(error) from None
-        spread_us = source.format.spread_us
+        days += source.format.by_minute
+        spreads.append((rows.arrivals - before, source.format.spread_us))
+    # Counts are spread as `read_trace` does; the other draws have generators of their own, so that they don't depend
+    # on how many counts there are.
+    spreading = np.random.default_rng(options.seed)
+    drawing, scaling = (np.random.default_rng([options.seed, purpose]) for purpose in (1, 2))
+    repeats, end = np.asarray(rows.counts), 0
+    time_us, family = np.repeat(rows.time_us, repeats), np.repeat(rows.family, repeats)
+    for arrivals, spread_us in spreads:
+        end += arrivals
         if spread_us:
-            read.time_us[:] += (spreading.random(len(read.time_us)) * spread_us).astype(np.int64)
-        families.draw(read.family, drawing)
-        parts.append(read)
-        days, total = days + source.format.by_minute, total + len(read.time_us)
-    time_us, family, own = _joined(parts)
+            time_us[end - arrivals : end] += (spreading.random(arrivals) * spread_us).astype(np.int64)
+    families.draw(family, drawing)
+    own = {name: np.repeat(values, repeats) for name, values in rows.own.items()}
+    del rows
     if not options.keeps_slos:
         own.pop("slo_s", None)
     order = np.argsort(time_us, kind="stable")
@@ -193,33 +201,15 @@ def convert(
 
 
 def _minutes_us(columns: Sequence[str], days: int, window: TraceWindow) -> dict[str, int]:
-    """The start of each minute of a day that is in the window, by its column, after so many ``days``."""
+    """The start of each minute of a day that is in the window, by its column, after a number of ``days``."""
     starts_us = {name: days * DAY_US + (int(name) - 1) * MINUTE_US for name in columns if name.isdigit()}
     return {name: at_us for name, at_us in starts_us.items() if window.start_us - MINUTE_US < at_us < window.stop_us}
 
 
-def _joined(parts: list[_Part]) -> _Part:
-    """The arrivals of all sources, in their order. Parts give up their memory as they are joined."""
-    sizes = [len(part.time_us) for part in parts]
-    time_us = np.concatenate([np.empty(0, np.int64), *(part.time_us for part in parts)])
-    family = np.concatenate([np.empty(0, np.int64), *(part.family for part in parts)])
-    columns = [part.own for part in parts]
-    parts.clear()
-    own = {
-        column.name: np.concatenate(
-            [each.pop(column.name) if column.name in each else np.full(size, column.unset)
-             for each, size in zip(columns, sizes, strict=True)]
-        )
-        for column in OWN
-        if any(column.name in each for each in columns)
-    }  # fmt: skip
-    return _Part(time_us, family, own)
-
-
 def _origin_us(time_us: Ints, options: ConversionOptions) -> int:
-    """The zero of the trace: that of the source, or the first arrival if it is before zero or a year after.
+    """The zero of the trace: the zero of the source, or the first arrival if it is before zero or a year after.
 
-    So times that count from a start stay as they are, and dates become times since the first. ``time_us`` rises.
+    Times that count from a start stay as they are, and dates become times since the first. ``time_us`` rises.
     Raises `UsageError` where the trace has no arrivals, or would last more than a year.
     """
     if not len(time_us):
@@ -330,22 +320,25 @@ def _shown(columns: Sequence[str], separator: str) -> str:
 # --- rows
 
 
-def _arrivals(
-    source: _Source, family_of: Callable[[Row], int], minutes_us: Mapping[str, int], before: int, progress: Advance,
-    families: Sequence[str],
-) -> _Part:  # fmt: skip
-    """All arrivals of a source, after ``before`` others. ``families`` are the columns that ``family_of`` reads.
+def _read(
+    source: _Source,
+    rule: FamilyRule,
+    families: "_Families",
+    minutes_us: Mapping[str, int],
+    rows: _Rows,
+    progress: Advance,
+) -> None:
+    """Add the rows of a source. Some of their families are `_DRAWN`. Raises `ValueError`.
 
-    ``minutes_us``: the start of each minute to read, by its column. Raises `ValueError`.
+    ``minutes_us``: the start of each minute to read, by its column.
     """
-    roles = source.format.roles
+    roles, family_of, before = source.format.roles, families.reader(rule, source.name), len(rows.time_us)
     own = [(each, roles[each.name]) for each in OWN if each.name in roles and roles[each.name].name in source.columns]
     timing = [roles[role].name for role in ("time", "duration", "count") if role in roles]
-    columns = [*families, *timing, *(column.name for _, column in own), *minutes_us]
     times_of = _times_of(roles)
-    time_us, family, counts = array("q"), array("q"), array("q")
-    values = {each.name: array("d") for each, _ in own}
-    for row in source.rows(columns):
+    for each, _ in own:
+        rows.own.setdefault(each.name, array("d", [each.unset]) * before)
+    for row in source.rows([*rule.columns, *timing, *(column.name for _, column in own), *minutes_us]):
         index = family_of(row)
         counted = (
             [(at_us, whole_number(name, row[name])) for name, at_us in minutes_us.items() if row[name] != "0"]
@@ -353,20 +346,21 @@ def _arrivals(
             else (times_of(row),)
         )
         for at_us, arrivals in counted:
-            before += arrivals
-            if before > MAX_ARRIVALS:
+            rows.arrivals += arrivals
+            if rows.arrivals > MAX_ARRIVALS:
                 raise ValueError(f"more than {MAX_ARRIVALS:,} arrivals up to here, more than a trace may have")
-            time_us.append(at_us)
-            family.append(index)
-            counts.append(arrivals)
+            rows.time_us.append(at_us)
+            rows.family.append(index)
+            rows.counts.append(arrivals)
             for each, column in own:
-                values[each.name].append(each.read(row[column.name], column.name) / (SECOND_US / column.unit_us))
-            if len(time_us) % ROWS_PER_PROGRESS == 0:
+                rows.own[each.name].append(each.read(row[column.name], column.name) / (SECOND_US / column.unit_us))
+            if len(rows.time_us) % ROWS_PER_PROGRESS == 0:
                 progress(source.name, source.done_frac)
     progress(source.name, source.done_frac)
-    repeats = np.frombuffer(counts, np.int64)
-    times_us, indexes = (np.repeat(np.frombuffer(each, np.int64), repeats) for each in (time_us, family))
-    return _Part(times_us, indexes, {name: np.repeat(np.frombuffer(each), repeats) for name, each in values.items()})
+    new = len(rows.time_us) - before
+    for each in OWN:
+        if each.name in rows.own and each not in dict(own):
+            rows.own[each.name].extend([each.unset] * new)
 
 
 def _times_of(roles: Mapping[str, Column]) -> Callable[[Row], tuple[int, int]]:

@@ -17,17 +17,6 @@ _HEADER_BYTES = 200  # what a header takes in memory besides its text
 MAX_REPLIES_BYTES = 256 << 20  # of all replies that are coming in: what a bad server can cost
 
 
-class _TooLarge(Exception):
-    pass
-
-
-@dataclass(slots=True)
-class _Memory:
-    """What the replies that are coming in may still take."""
-
-    left_bytes: int
-
-
 @dataclass(slots=True)
 class HttpReply:
     """A whole response; header names are lower-case."""
@@ -38,15 +27,15 @@ class HttpReply:
 
 
 class _Connection(asyncio.Protocol):
-    """One keep-alive connection with one request at a time."""
+    """One keep-alive connection with one request at a time. ``lost`` is done once it is closed."""
 
-    def __init__(self, memory: _Memory) -> None:
-        self._memory = memory
+    def __init__(self, client: "HttpClient") -> None:
+        self._client = client
         self._transport: asyncio.Transport | None = None
         self._future: asyncio.Future[HttpReply] | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._reply, self._body, self._bytes = HttpReply(), bytearray(), 0
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()  # done once it is closed
+        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def is_open(self) -> bool:
@@ -73,13 +62,11 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            is_too_large = isinstance(error.__context__, _TooLarge)
-            self._fail(ConnectionError("its replies are too large" if is_too_large else f"not HTTP: {error}"))
-            self.close()
+            self._fail(ConnectionError(f"not HTTP: {error}"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._free()
+        self._count(-self._bytes)
         self.lost.set_result(None)
         self._fail(exc if isinstance(exc, OSError) else ConnectionError("the server closed the connection"))
 
@@ -94,11 +81,12 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._count(len(body))
-        self._body += body
+        if self.is_open:
+            self._body += body
 
     def on_message_complete(self) -> None:
-        self._reply.body = bytes(self._body)
-        self._free()
+        self._reply.body, self._body = bytes(self._body), bytearray()
+        self._count(-self._bytes)
         self._reply.status = self._parser.get_status_code()
         if not self._parser.should_keep_alive():
             self.close()
@@ -106,22 +94,20 @@ class _Connection(asyncio.Protocol):
             self._future.set_result(self._reply)
 
     def _count(self, received_bytes: int) -> None:
+        """Count what the incoming reply takes; below 0, what it no longer takes."""
         self._bytes += received_bytes
-        self._memory.left_bytes -= received_bytes
-        if self._memory.left_bytes < 0:
-            raise _TooLarge
-
-    def _free(self) -> None:
-        self._memory.left_bytes += self._bytes
-        self._body, self._bytes = bytearray(), 0
+        self._client.left_bytes -= received_bytes
+        if self._client.left_bytes < 0:
+            self._fail(ConnectionError("its replies are too large"))
 
     def _fail(self, error: Exception) -> None:
         if self._future is not None and not self._future.done():
             self._future.set_exception(error)
+        self.close()
 
 
 def why_unreachable(error: OSError) -> str:
-    """What an error of a connection says, without numbers: ``Connection refused``.
+    """The reason that an error of a connection gives, without numbers: ``Connection refused``.
 
     asyncio puts addresses in place of the system's words, and joins the errors of several addresses to one text.
     """
@@ -146,7 +132,7 @@ class HttpClient:
         self._authorization = f"Authorization: Bearer {token}\r\n" if token is not None else ""
         self._prefix = parts.path.rstrip("/")
         self._netloc = parts.netloc.rpartition("@")[2]
-        self._memory = _Memory(MAX_REPLIES_BYTES)
+        self.left_bytes = MAX_REPLIES_BYTES  # for the replies that are coming in
         self._all: set[_Connection] = set()
         self._idle: list[_Connection] = []
 
@@ -179,9 +165,7 @@ class HttpClient:
             if connection.is_open:
                 return connection
         loop = asyncio.get_running_loop()
-        _, connection = await loop.create_connection(
-            lambda: _Connection(self._memory), self._host, self._port, ssl=self._tls
-        )
+        _, connection = await loop.create_connection(lambda: _Connection(self), self._host, self._port, ssl=self._tls)
         self._all.add(connection)
         connection.lost.add_done_callback(lambda _: self._all.discard(connection))
         return connection

@@ -83,7 +83,7 @@ def eval_samples(
 
 
 def require_row(row: int, rows: int, path: Path) -> None:
-    """Raise `ArtefactError` where an eval split of so many rows has no such row."""
+    """Raise `ArtefactError` where an eval split with this number of ``rows`` has no such row."""
     if row >= rows:
         raise ArtefactError(
             f"The trace names row {row:,} of the eval split `{path}`, which has {counted(rows, 'row')}.",
@@ -93,7 +93,7 @@ def require_row(row: int, rows: int, path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Spec:
-    """``shape`` is that of a row; a size that varies is 1."""
+    """An input of a model. ``shape`` is for one row; a size that varies is 1."""
 
     name: str
     datatype: str

@@ -5,10 +5,9 @@ coordinated omission).
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter, time
-from typing import Any
 
 import msgspec
 import numpy as np
@@ -43,7 +42,17 @@ async def replay(
 ) -> ReplayResult:
     """Send the trace, until ``stop`` is set. Returns when every request that was sent has ended."""
     started_unix_s, sender = time() + LEAD_S, _Sender(trace, target, slo_s)
-    is_whole = await _until(stop, sender.send_all(progress))
+    sending, stopped = (
+        asyncio.create_task(sender.send_all(progress)),
+        asyncio.create_task((stop or asyncio.Event()).wait()),
+    )
+    try:
+        await asyncio.wait({sending, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopped.cancel()
+        is_whole = sending.done() or not sending.cancel()
+    if is_whole:
+        await sending
     records = await asyncio.gather(*sender.sent)
     sent = len(records)
     lag_p99_s = float(np.percentile(sender.lags_s[:sent], 99)) if sent else 0.0
@@ -90,19 +99,3 @@ class _Sender:
         if is_answered and latency_s > allowed_s:
             told["outcome"] = Outcome.LATE
         return RequestRecord(family, arrival_s, latency_s=latency_s if is_answered else None, **told)
-
-
-async def _until(stop: asyncio.Event | None, work: Coroutine[Any, Any, None]) -> bool:
-    """Do the work; True if it ended, False if it was cancelled because ``stop`` was set. Raises what it raises."""
-    if stop is None:
-        await work
-        return True
-    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopped.cancel()
-        is_whole = task.done() or not task.cancel()
-    if is_whole:
-        await task
-    return is_whole

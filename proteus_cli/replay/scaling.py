@@ -59,7 +59,7 @@ def scaled_to(trace: Trace, peak_qps: float, rng: np.random.Generator) -> Trace:
 
 
 def require_feasible(arrivals: float) -> None:
-    """Raise `UsageError` where so many arrivals would not fit in memory."""
+    """Raise `UsageError` where a trace has more ``arrivals`` than fit in memory."""
     if not arrivals <= MAX_ARRIVALS:
         hint = "ask for a lower rate or a shorter time"
         raise UsageError(

@@ -1,4 +1,4 @@
-"""Synthetic traces: when queries arrive (a shape) and of which family they are (shares).
+"""Synthetic traces: the times of queries (a shape) and their families (shares).
 
 Shapes and families are drawn from the generator that is passed in, so a seed gives one trace. The Gamma and burst
 shapes and the Zipf shares follow the evaluation of Ahmad et al., *Proteus*, ASPLOS 2024.

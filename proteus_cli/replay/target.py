@@ -37,7 +37,7 @@ AnsweredT = TypeVar("AnsweredT")
 class Reply(msgspec.Struct, frozen=True):
     """The end of a request for its client. SERVED means answered; the caller knows whether in time.
 
-    The other fields are those of `RequestRecord`.
+    The other fields are as in `RequestRecord`.
     """
 
     outcome: Outcome
@@ -101,28 +101,25 @@ class _Metadata(msgspec.Struct):
 
 
 class ChangeReply(msgspec.Struct):
-    """A change of plan: unix time, reason, seconds to solve, variants loaded and activated, and what changed.
-
-    Servers of older versions do not say the last two.
-    """
+    """A change of plan: unix time, reason, seconds to solve, variants loaded and activated, and what changed."""
 
     unix_s: float
     reason: str
     solve_s: float
     swaps: int
-    activated: int = 0
-    what: str = ""
+    activated: int
+    what: str
 
 
 class ExpectedReply(msgspec.Struct):
-    """The queries that plans expected anything of since the start, and how many of these in time."""
+    """The queries since the start, as far as plans expected anything for them, and how many they expected in time."""
 
     queries: float = 0.0
     in_time: float = 0.0
 
 
 class FamilyReply(msgspec.Struct):
-    """The part of a family's status that a report needs; servers of older versions do not have it."""
+    """The part of a family's status that a report needs."""
 
     expected: ExpectedReply = msgspec.field(default_factory=ExpectedReply)
 
@@ -131,7 +128,7 @@ class StatusReply(msgspec.Struct):
     """The part of ``/v2/proteus/status`` that a report needs.
 
     ``pace`` is the slowdown by device. ``emulated``: its devices are emulated. ``attainment_target`` is by family, and
-    ``estimated`` are the families with estimated accuracies; servers of older versions have neither.
+    ``estimated`` are the families with estimated accuracies.
     """
 
     policy: str
@@ -139,15 +136,15 @@ class StatusReply(msgspec.Struct):
     best_accuracy: dict[str, float]
     pace: dict[str, float]
     changes: list[ChangeReply]
-    emulated: bool = False
-    attainment_target: dict[str, float] = msgspec.field(default_factory=dict)
-    estimated: list[str] = msgspec.field(default_factory=list)
-    families: dict[str, FamilyReply] = msgspec.field(default_factory=dict)
+    emulated: bool
+    attainment_target: dict[str, float]
+    estimated: list[str]
+    families: dict[str, FamilyReply]
 
     def expected_attainment(self, before: "StatusReply") -> dict[str, float]:
         """By family, what the plans in force expected since a status ``before``, in the mean over their queries.
 
-        Without families of which none of these expected anything, or the server does not say.
+        Families without an expectation are left out.
         """
         found = {}
         for family, now in self.families.items():
@@ -205,8 +202,8 @@ class HttpTarget:
         """Read the inputs of the families and make sample requests; returns the status. Raises `ServerError`.
 
         Where there is an eval split that fits, requests carry its rows, else random ones. The number of a request is
-        its row in families with ``last_rows``, as far as that. Emulated devices compute nothing that could be judged:
-        servers of these get random rows.
+        its row in families with ``last_rows``, as far as that. Emulated devices give
+        no real answers, so that their servers get random rows.
         """
         rng = np.random.default_rng(0)
         status = await self.status()
@@ -214,9 +211,12 @@ class HttpTarget:
             path = f"/v2/models/{path_of(family)}"
             inputs = (await self._get(path, _Metadata)).inputs
             self._heads[family] = self._client.head("POST", f"{path}/infer")
-            split = None if status.emulated else eval_splits.get(family)
-            last_row = last_rows.get(family)
-            self._samples[family] = self._samples_of(family, f"{self._url}{path}", inputs, split, rng, last_row)
+            where, split = f"{self._url}{path}", None if status.emulated else eval_splits.get(family)
+            try:
+                known = [] if split is None else eval_samples(split, inputs, where, rng, last_rows.get(family))
+            except ArtefactError as error:
+                known, self.unfit[family] = [], error
+            self._samples[family] = known or random_samples(inputs, where, rng)
         for family in families:
             if not 0 < status.slo_s.get(family, 0.0) < math.inf:
                 raise ServerError(f"`{self._url}` says no SLO of `{family}`.", hint="is it a Proteus server?")
@@ -227,14 +227,14 @@ class HttpTarget:
         return await self._get("/v2/proteus/status", StatusReply)
 
     async def served(self) -> CatalogContent:
-        """What the server serves of its catalog. Raises `ServerError`."""
+        """The part of its catalog that the server serves. Raises `ServerError`."""
         found = await self._get("/v2/proteus/catalog", CatalogReply, hint="is it a Proteus server of this version?")
         return CatalogContent(found.catalog, found.digests)
 
     async def planned_qps(self, family: str) -> dict[str, float]:
-        """What the plan in force sends to each variant of a family, by its name in the catalog. Raises `ServerError`.
+        """The rate that the plan in force sends to each variant of a family, by its name in the catalog.
 
-        A variant of which a version is rolled out has the queries of both versions.
+        During the roll-out of a version, a variant has the queries of both versions. Raises `ServerError`.
         """
         plan = await self._get("/v2/proteus/plan", PlanReply, hint="is it a Proteus server of this version?")
         rates = defaultdict[str, float](float)
@@ -252,22 +252,6 @@ class HttpTarget:
         json = sample.json(request_parameters(timeout_s, min_accuracy, bounds))
         reply = await post_inference(self._client, self._heads[family], json, sample.binary, timeout_s)
         return refused(reply) if reply is None or reply.status != OK else self._read(reply, sample.label)
-
-    def _samples_of(
-        self,
-        family: str,
-        where: str,
-        inputs: list[InputMetadata],
-        split: Path | None,
-        rng: np.random.Generator,
-        last_row: int | None,
-    ) -> list[Sample]:
-        if split is not None:
-            try:
-                return eval_samples(split, inputs, where, rng, last_row)
-            except ArtefactError as error:
-                self.unfit[family] = error
-        return random_samples(inputs, where, rng)
 
     def _read(self, reply: HttpReply, label: int | None) -> Reply:
         try:
@@ -378,7 +362,7 @@ async def is_proteus(client: HttpClient, url: str) -> bool:
 
 
 async def get_json(client: HttpClient, url: str, path: str, kind: type[AnsweredT], *, hint: str) -> AnsweredT:
-    """What the server at a URL answers to GET. Raises `ServerError`, with the hint where it is another status."""
+    """The answer of the server at a URL to GET. Raises `ServerError`, with the hint where it is another status."""
     return _decoded(await _reply(client.get(path), url), f"{url}{path}", kind, hint=hint)
 
 
@@ -417,7 +401,7 @@ async def http_target(
 
 
 def _is_correct(answer: _Answer, binary: bytes, label: int | None) -> bool | None:
-    """Whether the highest score of the first output is that of the label, as profiles judge answers; None: unknown.
+    """Whether the label has the highest score of the first output, as profiles judge answers; None: unknown.
 
     Raises `ValueError` where the first output is not what it says.
     """

@@ -67,8 +67,8 @@ class TraceSummary(Value, frozen=True):
 def read_trace(path: Path, *, rng: np.random.Generator | None = None) -> Trace:
     """Read a trace; families are sorted by name.
 
-    Counted arrivals are spread uniformly over their second, as a Poisson process with that count, by ``rng`` (by
-    default with seed 0, so that a file always gives the same trace). Raises `ArtefactError` with the line.
+    Counted arrivals are spread uniformly over their second by ``rng``, as a Poisson process with that count. The
+    default seed is 0: a file always gives the same trace. Raises `ArtefactError` with the line.
 
     Lines are counted first, so that a file that unpacks to too many is refused in a second.
     """
@@ -142,72 +142,44 @@ OWN_NAMES = tuple(column.name for column in OWN)
 
 
 def _parse(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
-    if set(table.header) == set(COUNTS):
-        return _parse_counts(name, table, rng)
+    is_counted = set(table.header) == set(COUNTS)
     require(any(table.header), "the file is empty")
-    known = set(_ARRIVALS) <= set(table.header) <= {*_ARRIVALS, *OWN_NAMES}
-    shown = ",".join(table.header)
+    known = is_counted or set(_ARRIVALS) <= set(table.header) <= {*_ARRIVALS, *OWN_NAMES}
     ours = ",".join(_ARRIVALS) + "".join(f"[,{name}]" for name in OWN_NAMES)
-    require(known, f"unknown header `{shown}`; it must be `{ours}` or `second,family,count`")
-    return _parse_arrivals(name, table)
-
-
-def _parse_arrivals(name: str, table: CsvTable) -> Trace:
-    arrival_at, family_at = map(table.header.index, _ARRIVALS)
-    own = {column: (table.header.index(column.name), array("d")) for column in OWN if column.name in table.header}
-    arrival_s = array("d")
-    family, indexes = array("q"), FamilyIndex()
-    last_s = 0.0
+    require(known, f"unknown header `{','.join(table.header)}`; it must be `{ours}` or `{','.join(COUNTS)}`")
+    place, read_time = {column: at for at, column in enumerate(table.header)}, whole_number if is_counted else number
+    time_at, family_at, count_at = place[COUNTS[0] if is_counted else _ARRIVALS[0]], place["family"], place.get("count")
+    own = [(place[column.name], column, array("d")) for column in OWN if column.name in place]
+    times_s, family, counts, indexes = array("d"), array("q"), array("q"), FamilyIndex()
+    last_s, total = 0.0, 0
     for cells in table:
-        now_s = number("arrival_s", cells[arrival_at])
+        now_s = read_time(table.header[time_at], cells[time_at])
         if not last_s <= now_s <= MAX_DURATION_S:
-            _refuse_time(now_s, last_s)
+            why = f"comes after {last_s:g} s; rows must be sorted by time"
+            late = "is more than a year; times count from the start of the trace"
+            raise ValueError(f"{now_s:g} s {why if now_s < last_s else late}")
         last_s = now_s
-        arrival_s.append(now_s)
+        times_s.append(now_s)
         family.append(indexes[cells[family_at]])
-        for column, (place, values) in own.items():
-            values.append(column.read(cells[place]))
+        if count_at is not None:
+            counts.append(whole_number("count", cells[count_at]))
+            total += counts[-1]
+            require(total <= MAX_ARRIVALS, f"more than {MAX_ARRIVALS:,} arrivals")
+        for at, column, values in own:
+            values.append(column.read(cells[at]))
+    arrival_s, (names, ranked) = np.frombuffer(times_s), indexes.sorted(np.frombuffer(family, np.int64))
+    if is_counted:
+        arrival_s = np.repeat(arrival_s, counts) + rng.random(total)
+        order = np.argsort(arrival_s, kind="stable")
+        arrival_s, ranked = arrival_s[order], np.repeat(ranked, counts)[order]
     require(len(arrival_s) > 0, "the trace has no arrivals")
-    names, ranked = indexes.sorted(np.frombuffer(family, np.int64))
-    columns = {column.name: np.frombuffer(values) for column, (_, values) in own.items()}
-    return Trace(name, names, np.frombuffer(arrival_s), ranked, **{"slo_s": no_slos(len(ranked)), **columns})
-
-
-def _parse_counts(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
-    second_at, family_at, count_at = map(table.header.index, COUNTS)
-    seconds, counts, family, indexes = array("q"), array("q"), array("q"), FamilyIndex()
-    last, total = 0, 0
-    for cells in table:
-        second, count = whole_number("second", cells[second_at]), whole_number("count", cells[count_at])
-        if not last <= second <= MAX_DURATION_S:
-            _refuse_time(second, last)
-        last, total = second, total + count
-        require(total <= MAX_ARRIVALS, f"more than {MAX_ARRIVALS:,} arrivals")
-        seconds.append(second)
-        counts.append(count)
-        family.append(indexes[cells[family_at]])
-    require(total > 0, "the trace has no arrivals")
-    names, ranked = indexes.sorted(np.frombuffer(family, np.int64))
-    arrival_s = np.repeat(np.array(seconds), counts) + rng.random(total)
-    order = np.argsort(arrival_s, kind="stable")
-    return Trace(
-        name=name,
-        families=names,
-        arrival_s=arrival_s[order],
-        family=np.repeat(ranked, counts)[order],
-        slo_s=no_slos(total),
-    )
+    columns = {column.name: np.frombuffer(values) for _, column, values in own}
+    return Trace(name, names, arrival_s, ranked, **{"slo_s": no_slos(len(ranked)), **columns})
 
 
 def no_slos(arrivals: int) -> Floats:
     """The targets of requests that have none of their own; they take no memory."""
     return np.broadcast_to(np.float64(math.nan), arrivals)
-
-
-def _refuse_time(now_s: float, last_s: float) -> None:
-    if now_s < last_s:
-        raise ValueError(f"{now_s:g} s comes after {last_s:g} s; rows must be sorted by time")
-    raise ValueError(f"{now_s:g} s is more than a year; times count from the start of the trace")
 
 
 # --- writing

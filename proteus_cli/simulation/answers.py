@@ -47,9 +47,9 @@ class Queries:
 
     @cached_property
     def ranks(self) -> list[float]:
-        """By query, the fraction of all queries (0 to 1) of which first stages are less confident.
+        """By query, the fraction of all queries (0 to 1) on which first stages are less confident.
 
-        The rank is that of the trace, else it is drawn. A cascade defers the queries below the rank of its point, and
+        The trace may give the rank; else it is drawn. A cascade defers the queries below the rank of its point, and
         exits of a multi-exit model answer their shares, the most confident queries first.
         """
         known = self._trace.confidence
@@ -57,7 +57,7 @@ class Queries:
         return ranks
 
     def ranks_of(self, numbers: Sequence[int], rows: Sequence[int]) -> Floats:
-        """The rank of each row of these queries, each of which has as many ``rows``."""
+        """The rank of each row of these queries. ``rows`` are their numbers of rows."""
         return np.repeat([self.ranks[number] for number in numbers], rows)
 
     def answer(self, number: int, host: Host) -> tuple[float, bool] | None:
@@ -85,9 +85,9 @@ class DeferredQuery(DeferredRequest, frozen=True, eq=False, kw_only=True):
 class Answers:
     """Records the answers of batches, each query once, with the accuracies that profiles expect of them.
 
-    A query that a cascade defers is answered by the second stage, or by the first at its last moment. Rows of eval
-    splits are deferred, and judged, as they were when variants were profiled. A confidence below the least that a query
-    asks for is known of these rows only. ``saw`` takes the records; ``apply`` does what the controller asks for.
+    A query that a cascade defers is answered by the second stage, or by the first at its last moment. For rows of eval
+    splits, the profiled answers say whether they are deferred, correct, and as confident as the query asks. ``saw``
+    takes the records; ``apply`` does what the controller asks for.
     """
 
     def __init__(

@@ -54,7 +54,7 @@ AS_PROFILED = SlowSpan()
 
 @dataclass(frozen=True, slots=True)
 class Conditions:
-    """``load_time_s``: seconds of a load in place; None: variants load beside those that serve, in profiled time.
+    """``load_time_s``: seconds of a load in place; None: variants load beside the active ones, in profiled time.
 
     ``jitter``: batch times scatter between the profiled percentiles, up to this fraction; None: they are the mean.
     ``slow``: batches take longer than profiled, all the time or for a while, which the controller is not told.

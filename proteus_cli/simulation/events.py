@@ -17,7 +17,7 @@ class Timer:
     """An action at a time; when it is set again, the earlier setting no longer counts.
 
     ``due_s`` and ``setting``, a number in the sequence of all events, are the last setting. The queue has an event for
-    the setting ``queued``, at ``queued_s``, the earliest of those since the last event.
+    the setting ``queued``, at ``queued_s``. It is the earliest setting since the last event.
     """
 
     action: Action
@@ -46,8 +46,8 @@ class Events:
     def set_timer(self, timer: Timer, time_s: float) -> None:
         """Schedule the action of a timer as `at` would, in place of its last setting.
 
-        A timer is set many times before it goes off, mostly to a later time. So one event is queued, and moved when it
-        is due: events that no longer count would be most of the queue where thousands of workers wait.
+        A timer is set many times before it goes off, mostly to a later time. Therefore one event is queued, and moved
+        when it is due. Void events would be most of the queue where thousands of workers wait.
         """
         timer.due_s, timer.setting = time_s, next(self._sequence)
         if time_s < timer.queued_s:
@@ -67,7 +67,7 @@ class Events:
         timer.action(now_s)
 
     def run_until(self, time_s: float) -> None:
-        """Run all actions up to and including ``time_s``, with those that they schedule."""
+        """Run all actions up to and including ``time_s``, and the actions that they schedule."""
         heap = self._heap
         while heap and heap[0][0] <= time_s:
             due_s, _, action, given = heappop(heap)

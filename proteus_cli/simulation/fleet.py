@@ -13,7 +13,7 @@ from proteus_cli.domain.request import Outcome, Request, RequestRecord
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.domain.stages.walk import Walk
 from proteus_cli.simulation.answers import Answers, Queries
-from proteus_cli.simulation.conditions import Conditions
+from proteus_cli.simulation.conditions import AS_PROFILED, Conditions
 from proteus_cli.simulation.events import Events, Timer
 from proteus_cli.simulation.timing import BatchTimes
 
@@ -41,7 +41,7 @@ class SimulationResult:
 
 @dataclass(slots=True)
 class SimulatedDevice:
-    """A device and its ``running`` batches, the last of which ends at ``busy_until_s``.
+    """A device and its ``running`` batches. The last one ends at ``busy_until_s``.
 
     Its last load of a standby ends at ``loads_until_s``, even if it is given up; ``standby`` is the load that is not.
     ``life`` counts losses of the device: an event that refers to an earlier life is void. The queries of the ids
@@ -86,7 +86,7 @@ class Fleet:
         self._keeps_launches = saw is None
         self._saw = self.result.ended.append if saw is None else saw
         self._answers = Answers(controller, self.events, queries, self._saw, self.apply)
-        self._queries, self._slow = queries, conditions.slow
+        self._queries, self._slow, self._is_slowed = queries, conditions.slow, conditions.slow != AS_PROFILED
         self._paces: dict[tuple[str, str, str], StagePace] = {}
 
     # --- requests
@@ -134,7 +134,7 @@ class Fleet:
     def ask(self, device: str, now_s: float) -> None:
         """Obey the decisions of a worker, and of the workers that these name, until there is nothing more to do."""
         decide = self.controller.decide
-        to_ask: list[str] = []  # a stack, as there may be thousands
+        to_ask: list[str] = []  # a stack: there may be thousands
         while True:
             decision = decide(device, now_s)
             # Not `match`, unlike the live worker: class patterns take twice as long, which is 4 % of a simulation.
@@ -168,7 +168,9 @@ class Fleet:
         walk = self._walk(launch, now_s) if hosted.exits else None
         if walk is None:
             times = self.times.of(hosted.device, hosted.family, hosted.variant, hosted.others)
-            run_s = times[len(state.running)](launch.rows) * self._slow.factor_at(now_s)
+            run_s = times[len(state.running)](launch.rows)
+            if self._is_slowed:
+                run_s *= self._slow.factor_at(now_s)
         else:
             way_s = hosted.way_s(launch.rows)
             run_s = walk.took_s + way_s
@@ -250,5 +252,5 @@ class Fleet:
             state.answered.clear()
         for each in effects:
             self.end(each.failed, Outcome.FAILED, now_s)
-        for each in effects:  # only now, as no other of these devices may be asked
+        for each in effects:  # only now: the lost devices must not be asked
             self.apply(each, now_s)

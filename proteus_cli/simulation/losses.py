@@ -174,18 +174,13 @@ class Losses:
         """Seconds to load variants one after another."""
         return sum(self._fleet.conditions.load_s(self._fleet.times.measured(device, *key)) for key in wanted)
 
-    # --- end of the run
-
     def _goes_on(self) -> bool:
         """Whether further checks can change anything."""
         fleet = self._fleet
-        if not fleet.is_over:
-            return True
-        if fleet.arrived == len(fleet.result.ended):
-            return False
-        return bool(self._events) or any(map(self._can_return, self._devices, self._devices.values()))
+        is_done = fleet.is_over and fleet.arrived == len(fleet.result.ended)
+        return not is_done and (not fleet.is_over or bool(self._events) or any(map(self._can_return, self._devices)))
 
-    def _can_return(self, device: str, each: _FailingDevice) -> bool:
-        link = self._link_of.get(device)
+    def _can_return(self, device: str) -> bool:
+        each, link = self._devices[device], self._link_of.get(device)
         away_s = link.away_until_s if link is not None else -math.inf
         return not each.breaker.is_closed and max(each.shut_until_s, away_s) < math.inf

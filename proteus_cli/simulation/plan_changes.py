@@ -5,7 +5,7 @@ from typing import Any
 
 from proteus_cli.control.decision import Effects, Host, StandbyEnd, StandbyLoad
 from proteus_cli.control.replanning.replan_rules import ReplanRequest, Rule
-from proteus_cli.control.topology.hosting import hosted_by
+from proteus_cli.control.topology.hosting import KnownTables, hosted_by
 from proteus_cli.control.topology.topology import ASK_S
 from proteus_cli.domain.catalog import VariantKey, variant_labels
 from proteus_cli.domain.plan import Plan
@@ -24,7 +24,8 @@ Empty ones are not passed. Raises `NoFeasiblePlan`."""
 class PlanChanges:
     """Asks every ``rule.every_s`` whether another plan is needed, and has it solved for, loaded and adopted.
 
-    With ``standbys``, it also loads variants that are worth it beside those that serve. All loads succeed.
+    With ``standbys``, it also loads variants beside the active ones where the controller finds them worth it. All loads
+    succeed.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class PlanChanges:
         self._fleet, self._controller, self._events = fleet, fleet.controller, fleet.events
         self._every_s, self._replan, self._profiles = rule.every_s, replan, profiles
         self._variant_labels = variant_labels(v.key for profile in profiles.values() for v in profile.variants)
+        self._tables: KnownTables = {}
         self._ask_later(0.0)
         if standbys:
             self._events.at(ASK_S, self._start_standbys)
@@ -66,7 +68,7 @@ class PlanChanges:
             self._controller.topology.change,
             self._controller.plan,
         )
-        hosted = hosted_by(plan, self._profiles, self._controller.attainment)
+        hosted = hosted_by(plan, self._profiles, self._controller.attainment, self._tables)
         swaps = plan.swaps_from(before, change.standbys)
         activated = plan.swaps_from(before) - swaps
         what = hosting_text(before, plan, self._change_s(plan, before, change.standbys), self._variant_labels)

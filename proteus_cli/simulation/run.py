@@ -41,15 +41,14 @@ def simulate(
 ) -> SimulationResult:
     """Replay a trace on the devices of a plan.
 
-    A batch takes the profiled mean time of its size, given the other variants that are active on the device
-    (`shared_times`) and the number of batches that run when it begins. ``conditions.slow`` multiplies this time. A
-    batch of a multi-exit model takes the times of its stages, each for the rows that get there. Variants
-    load beside the old ones in the profiled load time, then all devices switch at once, as in a live server with memory
-    for both; with ``conditions.load_time_s``, devices load in place. ``rng`` is needed for jitter, and for the
-    confidences that the trace does not know, where the plan has cascades or exits. Queries that are rows of eval splits
-    are deferred, and judged, by these ``answers`` of variants. Where ``saw`` takes the records, the result has neither
-    these nor launches, which may be more than there is memory for; then there can be no failures. What ``progress`` or
-    ``saw`` raises ends the simulation.
+    A batch takes the profiled mean time of its size, given the other active variants of the device, and the number of
+    batches that run when it begins. ``conditions.slow`` multiplies this time. A batch of a multi-exit model takes the
+    times of its stages, each for the rows that get there. Variants load beside the old ones in the profiled load time,
+    then all devices switch at once, as in a live server with memory for both. With ``conditions.load_time_s``, devices
+    load in place. ``rng`` is needed for jitter, and for confidences that the trace does not have, where the plan has
+    cascades or exits. ``answers`` decide which rows of eval splits are deferred, and which answers are correct.
+    If ``saw`` takes the records, the result has no records and no launches, which saves memory; then there can be no
+    failures. An exception from ``progress`` or ``saw`` ends the simulation.
 
     Raises `ArtefactError` where a placement was never profiled.
     """

@@ -14,6 +14,9 @@ from proteus_cli.domain.stages.walk import ProfiledChain, stage_means
 Latencies = Callable[[int], float]
 """Seconds of a batch by rows."""
 
+HostKey = tuple[str, str, str, frozenset[VariantKey]]
+"""Device, family and variant, and the other variants that slow it down."""
+
 _LEVELS = (0.0, 0.5, 0.9, 0.95, 0.99, 1.0)
 
 
@@ -37,9 +40,9 @@ class LatencySampler:
 
 
 def _quantiles_s(point: Point | StagePoint) -> tuple[float, ...]:
-    """The latencies at `_LEVELS`. Profiles have none below the median, which stands for all of these.
+    """The latencies at `_LEVELS`. Profiles have none below the median, which takes their place.
 
-    The mean of a stage stands for its median; between the mean and its p95 it is linear.
+    The median of a stage is taken to be its mean; between the mean and the p95, it is linear.
     """
     if isinstance(point, StagePoint):
         p90_s = point.mean_s + (point.p95_s - point.mean_s) * (0.90 - 0.50) / (0.95 - 0.50)
@@ -48,26 +51,15 @@ def _quantiles_s(point: Point | StagePoint) -> tuple[float, ...]:
 
 
 class BatchTimes:
-    """Draws the seconds of batches and stages up to the percentile ``jitter``; None: they are the profiled mean.
+    """Seconds of batches and stages: the profiled mean, or drawn up to the percentile ``jitter``.
 
-    Tables are made when they are first asked for. Devices that share measurements share them.
+    Tables are made when they are first asked for.
     """
 
     def __init__(self, profiles: Mapping[str, Profile], jitter: float | None, rng: np.random.Generator) -> None:
         self._profiles, self._jitter, self._rng = profiles, jitter, rng
-        self._of_host: dict[tuple[str, str, str, frozenset[VariantKey]], tuple[Latencies, ...]] = {}
-        self._made: dict[tuple[int, int, int, frozenset[VariantKey]], tuple[Latencies, ...]] = {}
-        self._chains: dict[tuple[str, str, str, frozenset[VariantKey]], ProfiledChain] = {}
-
-    def of(
-        self, device: str, family: str, variant: str, others: frozenset[VariantKey] = NO_VARIANTS
-    ) -> tuple[Latencies, ...]:
-        """The latencies of a variant beside ``others``, for each number of batches that already run on the device."""
-        key = device, family, variant, others
-        found = self._of_host.get(key)
-        if found is None:
-            found = self._of_host[key] = self._table(*key)
-        return found
+        self._tables: dict[HostKey, tuple[Latencies, ...]] = {}
+        self._chains: dict[HostKey, ProfiledChain] = {}
 
     def measured(self, device: str, family: str, variant: str) -> VariantProfile:
         """The profile of a variant that a device hosts, or may host."""
@@ -75,26 +67,28 @@ class BatchTimes:
         assert measured is not None  # noqa: S101 - plans and standbys are made of profiles
         return measured
 
-    def _table(self, device: str, family: str, variant: str, others: frozenset[VariantKey]) -> tuple[Latencies, ...]:
-        profile, measured = self._profiles[device], self.measured(device, family, variant)
-        key = id(measured), id(profile.sharing), profile.slots, others
-        if key not in self._made:
-            self._made[key] = tuple(
-                LatencyTable(points, of=lambda point: point.mean_s)
-                if self._jitter is None
-                else LatencySampler(points, self._jitter, self._rng)
-                for points in beside(profile, measured, others).points_up_to(profile.slots)
-            )
-        return self._made[key]
+    def of(
+        self, device: str, family: str, variant: str, others: frozenset[VariantKey] = NO_VARIANTS
+    ) -> tuple[Latencies, ...]:
+        """The latencies of a variant beside ``others``, for each number of batches that already run on the device."""
+        found = self._tables.get((device, family, variant, others))
+        if found is None:
+            profile = self._profiles[device]
+            measured = beside(profile, self.measured(device, family, variant), others)
+            found = tuple(map(self._latencies, measured.points_up_to(profile.slots)))
+            self._tables[device, family, variant, others] = found
+        return found
 
     def chain_of(self, host: Host) -> ProfiledChain:
         """The stages of a multi-exit model."""
         key = host.device, host.family, host.variant, host.others
         if key not in self._chains:
-            stages_s: Sequence[Latencies] = (
-                stage_means(host.exits)
-                if self._jitter is None
-                else [LatencySampler(each.points, self._jitter, self._rng) for each in host.exits]
-            )
+            points = [each.points for each in host.exits]
+            stages_s = stage_means(host.exits) if self._jitter is None else [*map(self._latencies, points)]
             self._chains[key] = ProfiledChain(host.exits, stages_s)
         return self._chains[key]
+
+    def _latencies(self, points: Sequence[Point | StagePoint]) -> Latencies:
+        if self._jitter is None:
+            return LatencyTable(points, of=lambda point: point.mean_s)
+        return LatencySampler(points, self._jitter, self._rng)

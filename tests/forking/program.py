@@ -141,11 +141,10 @@ OF_PROTEUS = (
     "proteus_cli.serving.devices.process.engines",
     "proteus_cli.serving.server.server",
     "proteus_cli.serving.transport.certificate",
-    "cvxpy.cvxcore.python.cppbackend",
     "encodings.ascii",
     "encodings.idna",
     "importlib.readers",
-    "scipy.optimize",  # behind the planner, whose solvers are fewer without it
+    "scipy.optimize",
     "tomllib",
 )
 """What commands, and processes of solvers and devices, import in any case: at their start, or at the first need."""

@@ -291,7 +291,7 @@ class Injector:
     def _slow_down(self, device: str, process: Process, batch_s: float) -> Injected:
         """Stop it again and again: for twice the time of a batch, after as long as a batch, so all take three times.
 
-        Simulations know nothing of it: one of eight devices is slow for some seconds.
+        The simulated device is away for the part of the time in which this one does nothing.
         """
         at_s = self._now_s()
         while self._now_s() < at_s + SLOW_S and process.is_there and not self._stop.is_set():
@@ -300,7 +300,8 @@ class Injector:
             if process.is_there:
                 os.kill(process.pid, signal.SIGCONT)
             time.sleep(batch_s)
-        return Injected(Kind.SLOWED, device, at_s)
+        away_s = (1 - 1 / TIMES_SLOWER) * (self._now_s() - at_s)
+        return Injected(Kind.SLOWED, device, at_s, (Failure((device,), at_s, at_s + away_s),))
 
     def _kill_solver(self) -> Injected | None:
         process = self._process(self._live.status()["solver"]["pid"])

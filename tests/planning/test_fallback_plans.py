@@ -25,10 +25,10 @@ MEASURED = tuple(
 
 @pytest.fixture
 def _shared_devices_take_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    def optimised(model: Any, instance: Any, rules: Rules, *others: Any) -> Any:
+    def optimised(instance: Any, rules: Rules, *others: Any) -> Any:
         if rules.is_resident_set:
             raise OutOfTime
-        return optimise(model, instance, rules, *others)
+        return optimise(instance, rules, *others)
 
     monkeypatch.setattr(host_rounds, "optimise", optimised)
 

@@ -73,7 +73,7 @@ def test_what_only_all_of_three_cost_each_other_counts() -> None:
 def test_a_set_that_costs_something_and_is_too_large_for_any_device_makes_no_sets() -> None:
     made = planner(TWO, abc=1.5, ab=1.0)
     made({"a": 50.0, "b": 60.0, "c": 70.0})
-    assert made._search._model((), 1)[0].sets is None
+    assert made._search._instance(()).sets is None
 
 
 @pytest.mark.parametrize("limit", [{"max_cost_per_million": {"a": 12.0}}, {"max_energy_j": {"a": 0.12}}], ids=str)
@@ -102,9 +102,7 @@ def test_without_a_cost_there_are_no_sets_and_the_model_is_as_before() -> None:
     demand = {"a": 50.0, "b": 60.0, "c": 70.0}
     assert free(demand).placements == noise(demand).placements
     for each in free, noise:
-        instance, model = each._search._model((), 1)
-        assert instance.sets is None
-        assert model.variables.sets is None
+        assert each._search._instance(()).sets is None
 
 
 def test_with_too_many_sets_small_ones_are_left_and_a_plan_is_no_promise_too_much(

@@ -62,7 +62,6 @@ def rates(plan: Plan) -> dict[tuple[str, str], float]:
 @pytest.mark.parametrize(
     ("prefer", "expected"),
     [
-        ("accuracy", {("gpu1", "a-l"): 30.0}),
         ("latency", {("gpu1", "a-s"): 30.0}),
         ("energy", {("cpu0", "a-s"): 30.0}),
         ("cost", {("cpu0", "a-s"): 30.0}),
@@ -70,6 +69,13 @@ def rates(plan: Plan) -> dict[tuple[str, str], float]:
 )
 def test_a_family_gets_what_it_prefers(prefer: str, expected: dict[tuple[str, str], float]) -> None:
     assert rates(preferring(ONE_FAMILY, prefer={"a": prefer}).planned()) == expected
+
+
+def test_a_family_that_prefers_accuracy_gets_its_most_accurate_variant_on_any_device() -> None:
+    """The GPU alone, and both devices together, are equally good plans."""
+    found = rates(preferring(ONE_FAMILY, prefer={"a": "accuracy"}).planned())
+    assert {variant for _, variant in found} == {"a-l"}
+    assert sum(found.values()) == pytest.approx(30.0)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from proteus_cli.planning import search
 from proteus_cli.planning.analysis.conflict import smallest_conflict
 from proteus_cli.planning.analysis.explain import explain
 from proteus_cli.planning.check import PlanCheckError, check_plan
-from proteus_cli.planning.model.milp import Model, formulate
+from proteus_cli.planning.model.instance import Instance, make_instance
 from proteus_cli.planning.planner import Planner
 
 ANY_HOST = Rules(survive=1, survive_unit="host")
@@ -116,20 +116,20 @@ def test_once_something_is_lost_the_next_loss_is_survived_where_that_costs_no_se
     assert hosts_by_family(plan) == {"a": {"y", "z"}}
 
 
-def test_a_further_plan_after_a_loss_compiles_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_further_plan_after_a_loss_makes_no_instance(monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where what is left must serve all, so that it cannot survive another loss."""
-    compiled, lost = list[Model](), Outages(frozenset({"x/cpu0"}))
+    made, lost = list[Instance](), Outages(frozenset({"x/cpu0"}))
 
-    def formulated(*given: Any) -> Model:
-        compiled.append(formulate(*given))
-        return compiled[-1]
+    def making(*given: Any, **named: Any) -> Instance:
+        made.append(make_instance(*given, **named))
+        return made[-1]
 
-    monkeypatch.setattr(search, "formulate", formulated)
+    monkeypatch.setattr(search, "make_instance", making)
     of_three = planner("x/cpu0 y/cpu0 z/cpu0", ANY_HOST)
     first = of_three({"a": 50.0, "b": 50.0}, without=lost)
-    assert (first.shortfall_qps, len(compiled)) == (0, 2), "a model that survives another loss, and one that does not"
+    assert (first.shortfall_qps, len(made)) == (0, 2), "one that survives another loss, and one that does not"
     assert of_three({"a": 50.0, "b": 50.0}, without=lost).placements == first.placements
-    assert len(compiled) == 2
+    assert len(made) == 2
 
 
 def test_the_last_host_serves_what_it_can() -> None:

@@ -20,7 +20,10 @@ from proteus_cli.replay.http_client import HttpReply, why_unreachable
 from proteus_cli.replay.target import HttpTarget, Reply, StatusReply, http_target
 
 METADATA = {"inputs": [{"name": "x", "datatype": "FP32", "shape": [-1, 4]}]}
-STATUS = {"policy": "proteus", "slo_s": {"a": 0.1}, "best_accuracy": {"a": 0.9}, "pace": {}, "changes": []}
+STATUS = {
+    "policy": "proteus", "slo_s": {"a": 0.1}, "best_accuracy": {"a": 0.9}, "pace": {}, "changes": [], "emulated": False,
+    "attainment_target": {}, "estimated": [], "families": {},
+}  # fmt: skip
 PAGES = {"/v2/models/a": METADATA, "/v2/proteus/status": STATUS}
 
 
@@ -303,9 +306,3 @@ def test_what_plans_expected_meanwhile_is_what_the_server_has_counted_since() ->
 
     before, after = said(a=(100.0, 50.0), b=(10.0, 9.0)), said(a=(300.0, 240.0), b=(10.0, 9.0), c=(10.0, 8.0))
     assert after.expected_attainment(before) == {"a": 0.95, "c": 0.8}
-
-
-@pytest.mark.parametrize("families", [{}, {"families": {"a": {"expected_attainment": 0.9}}}])
-def test_a_server_of_an_older_version_says_nothing_of_that(families: dict[str, Any]) -> None:
-    found = msgspec.convert({**STATUS, **families}, StatusReply)
-    assert found.expected_attainment(found) == {}

@@ -25,15 +25,12 @@ as many. A trial ends as soon as it is sure that it gains nothing, and each that
 long.
 
 **Why it does not oscillate.** Down needs proof that a slot is worth less than the tolerance, and up that it is worth
-more: one and the same device gives no proof of both. Chance may, so a change against the last one has to wait twice as
-long as the one before it, up to `LONGEST_HOLD_S`, and to be surer, up to `MAX_ERRORS`. So a device that stays as it
-is goes back and forth ever more rarely, in the end never twice within the longest wait. What is taken for a change of
-the device (below) has the errors begin anew, and a change of its surroundings the wait, too.
+more: one device gives no proof of both. Chance may, so each change against the last one has to wait twice as long as
+the one before it, up to `LONGEST_HOLD_S`.
 
-**When it begins anew.** Where windows with one number of slots leave what was estimated, in a row and by more than
-chance, older windows are forgotten. A change of what the device hosts, of its servers or of its neighbours
-(`surroundings`) forgets them as well, and the pauses. The number of slots stays until there is something better to go
-by, or is what the device had settled on when it last was in the same surroundings.
+**When it begins anew.** If windows of one number of slots leave the estimate, in a row and by more than chance, older
+windows are forgotten. A change of what the device hosts, of its servers or of its neighbours forgets all windows and
+the pauses. The number of slots stays until another one is proved better.
 
 Fewer slots abort nothing: what runs ends, and until as many have ended no batch starts.
 """

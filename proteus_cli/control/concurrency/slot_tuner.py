@@ -1,13 +1,12 @@
-"""How many slots of a device run batches: from the windows of `slot_bins`, a decision at a time."""
+"""Decides how many slots of a device run batches, from the windows of `slot_bins`. The package has the theory."""
 
 import math
 from collections import deque
-from collections.abc import Hashable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from proteus_cli.control.concurrency.slot_bins import Exposure, SlotBins, SlotWindow
-from proteus_cli.control.concurrency.throughputs import SURE_ERRORS, Throughputs, throughputs
+from proteus_cli.control.concurrency.throughputs import Throughputs, throughputs
 from proteus_cli.domain.knee import TOLERANCE_FRAC, knee_place
 
 # The constants of the tuner. `python -m benchmarks.study --parts concurrency` shows their effect beside that of each
@@ -23,14 +22,11 @@ FULL_FRAC = 0.5  # of a window in which all slots are busy, from which on a tria
 TRIAL_WINDOWS = 6  # of a trial: three with the number that is tried, in turn with three as before
 FIRST_PAUSE_S = 1.0  # after the first trial that fails
 LONGEST_PAUSE_S = 60.0  # in the end: windows with the other number are 2 % of the time
-OVERLOADED_S = 2.0  # with all slots busy for so long, requests wait: trials downwards begin, and pauses are shorter
-OVERLOADED_PAUSE_S = 4.0  # the longest pause then: windows with the other number are 5 to 12 % of the time
+OVERLOADED_S = 2.0  # with all slots busy, after which trials downwards begin
 
-# Reversals: a change against the last one. Each makes the next one wait longer, and need more proof.
+# Reversals: a change against the last one. Each makes the next one wait longer.
 FIRST_HOLD_S = 2.0  # between a change and the first one back; twice as long after each
 LONGEST_HOLD_S = 600.0
-ERRORS_OF_REVERSAL = 1.0  # standard errors more than `SURE_ERRORS` after each, as one of the two proofs was wrong
-MAX_ERRORS = 5.0  # standard errors at most
 
 # Leaving the estimate: older windows are forgotten where so many windows in a row differ from it by more than chance.
 LEFT_FRAC = 0.15  # the relative difference that counts at least
@@ -40,20 +36,17 @@ SCATTER_WEIGHT = 0.1  # of one window in the running mean of that scatter
 KNOWN_FRAC = 0.8  # of the batch time of a window, at numbers that are known, so that it is compared with the estimate
 TINY_S = 1e-9  # of profiled work, as a window without any has no logarithm
 
-MAX_REMEMBERED = 16  # surroundings whose number of slots is remembered
-
 
 class TuningReason(StrEnum):
     """Why slots changed."""
 
     FEWER_CARRY_AS_MUCH = "fewer carry as much"
     MORE_CARRY_MORE = "more carry more"
-    AS_BEFORE = "as in the same surroundings before"
 
 
 @dataclass(frozen=True, slots=True)
 class SlotChange:
-    """From a time on so many slots run batches."""
+    """The device runs batches in this number of slots from ``at_s`` on."""
 
     at_s: float
     slots: int
@@ -62,22 +55,22 @@ class SlotChange:
 
 @dataclass(slots=True)
 class SlotTrial:
-    """A number of slots that is tried, in every second of so many windows more."""
+    """A number of slots that is tried in every second window."""
 
     slots: int
     windows_left: int = TRIAL_WINDOWS
 
     @property
     def is_on(self) -> bool:
-        """Whether this window has the tried number of slots; every second one has that of before."""
+        """Whether the present window has the tried number."""
         return self.windows_left % 2 == 0
 
 
 class SlotTuner:
-    """Decides for one device of ``max_slots`` slots with how many it runs: all at first. The package has the theory.
+    """Decides for one device how many of its ``max_slots`` run batches: all at first.
 
-    The driver calls `began` and `ended` for each batch, and `look` several times a second: its answer holds until the
-    next one. ``settled`` is the number without the trial.
+    The driver calls `began` and `ended` for each batch, and `look` several times a second. The answer of `look` holds
+    until the next call. ``settled`` is the number apart from a trial.
     """
 
     def __init__(self, max_slots: int, now_s: float) -> None:
@@ -89,68 +82,54 @@ class SlotTuner:
         self.changes: deque[SlotChange] = deque(maxlen=20)
         self.changed = self.trials = self.begun_anew = 0
         self.full_frac = 0.0  # of the last window
-        self._remembered: dict[Hashable, int] = {}  # what it settled on, by surroundings; the last ones
-        self._around: Hashable = None
         self._pause_s = {1: 0.0, -1: 0.0}
         self._tried_s = {1: now_s, -1: now_s}  # the end of the last trial, up or down
         self._tries_far = {1: True, -1: True}  # twice as many, half as many
         self._full_since_s = math.inf
         self._patience_s = 0.0  # of busy slots, before smaller numbers are tried
         self._hold_s, self._last_step, self._changed_s = FIRST_HOLD_S, 0, -math.inf
-        self._errors = SURE_ERRORS
         self._misses: dict[int, list[tuple[float, SlotWindow]]] = {}  # by slots: the last that left the estimate
         self._scatter = 0.0  # of windows about the estimate, a running mean of squares
 
     def began(self, now_s: float) -> Exposure:
-        """A batch begins; the answer is for `ended`."""
+        """Record the begin of a batch. The answer is for `ended`."""
         return self.bins.began(now_s)
 
     def ended(self, exposure: Exposure, work_s: float | None, now_s: float) -> None:
-        """A batch has ended that the profile gives ``work_s``; None: it failed."""
+        """Record the end of a batch that takes ``work_s`` by the profile; None: it failed."""
         self.bins.ended(exposure, work_s, now_s)
 
     def lost(self, now_s: float) -> None:
-        """The device is lost: what it is when it comes back is not known."""
+        """The device is lost with all that runs."""
         self.bins.lost(now_s)
-        self.begin_anew(now_s, self._around)
+        self.begin_anew(now_s)
 
     @property
     def slots(self) -> int:
-        """With how many slots the device is to run now."""
+        """The number of slots that run batches now."""
         return self.trial.slots if self.trial is not None and self.trial.is_on else self.settled
 
     @property
     def knee(self) -> int | None:
-        """The knee among the numbers that are known; None: none is."""
+        """The knee among the known numbers; None while no number is known."""
         if self.estimate is None or not (levels := self.estimate.levels):
             return None
         return levels[knee_place([self.estimate.of(level) for level in levels])]
 
-    def begin_anew(self, now_s: float, around: Hashable = None) -> None:
-        """What was seen does not hold any more: something changed outside.
-
-        Where it has been in the same surroundings before, it goes on from the number that it had settled on there.
-        """
-        self._remembered.pop(self._around, None)
-        self._remembered[self._around] = self.settled
-        if len(self._remembered) > MAX_REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
-        self._around = around
+    def begin_anew(self, now_s: float) -> None:
+        """Forget all windows, pauses and holds: something outside has changed. The number of slots stays."""
         self.windows.clear()
         self.trial = None
         self._restart(now_s)
         self._hold_s, self._last_step = FIRST_HOLD_S, 0
-        known = self._remembered.get(around, self.settled)
-        if known != self.settled:
-            self._settle(known, TuningReason.AS_BEFORE, now_s)
 
     def is_due(self, now_s: float) -> bool:
-        """A window is long enough: `look` is worth asking."""
+        """Whether the present window is long enough for `look`."""
         lasted_s, batches = self.bins.window_s(now_s), self.bins.batches
         return any(lasted_s >= min_s and batches >= min_batches for min_s, min_batches in WINDOWS)
 
     def look(self, now_s: float) -> int:
-        """With how many slots the device is to run from now on."""
+        """The number of slots from now on."""
         if not self.is_due(now_s):
             return self.slots
         window = self.bins.window(self.slots, now_s)
@@ -174,7 +153,7 @@ class SlotTuner:
     # --- changes
 
     def _change(self, now_s: float) -> bool:
-        """Settle on another number where that is sure to be as good with less, or better."""
+        """Settle on another number that is surely better; a reversal of the last change waits for its hold."""
         target = self._better()
         if target is None:
             return False
@@ -184,25 +163,22 @@ class SlotTuner:
             return False
         if is_reversal:
             self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S)
-            self._errors = min(self._errors + ERRORS_OF_REVERSAL, MAX_ERRORS)
-        self._settle(target, TuningReason.MORE_CARRY_MORE if step > 0 else TuningReason.FEWER_CARRY_AS_MUCH, now_s)
+        reason = TuningReason.MORE_CARRY_MORE if step > 0 else TuningReason.FEWER_CARRY_AS_MUCH
+        self.settled = target
+        self.changes.append(SlotChange(now_s, target, reason.value))
+        self.changed += 1
         self.trial, self._last_step, self._changed_s = None, step, now_s
         self._pause_s = {step: 0.0, -step: FIRST_PAUSE_S}  # one more step the same way may be as good
         self._tried_s = {1: now_s, -1: now_s}
         self._tries_far[-step] = False  # it comes from there
         return True
 
-    def _settle(self, slots: int, reason: TuningReason, now_s: float) -> None:
-        self.settled = slots
-        self.changes.append(SlotChange(now_s, slots, reason.value))
-        self.changed += 1
-
     def _better(self) -> int | None:
-        """The number to settle on in place of the one there is; None: none is known to be better."""
+        """A larger number that surely carries more, or the smallest that surely carries as much; None without one."""
         known = self.estimate
         if known is None or self.settled not in known.levels:
             return None
-        least = {n: known.at_least(n, self.settled, self._errors) for n in known.levels}
+        least = {n: known.at_least(n, self.settled) for n in known.levels}
         up = [n for n in known.levels if n > self.settled and least[n] >= 1 + TOLERANCE_FRAC]
         if up:
             return up[0]
@@ -213,7 +189,7 @@ class SlotTuner:
     # --- trials
 
     def _try(self, now_s: float) -> None:
-        """Go on with the trial, end it, or begin one where all slots are busy."""
+        """Continue the trial, end it, or begin one if all slots are busy."""
         if self.trial is not None:
             if self.trial.windows_left <= 0 or self.full_frac < FULL_FRAC / 2 or self._is_futile(self.trial):
                 self._give_up(self.trial, now_s)
@@ -227,7 +203,7 @@ class SlotTuner:
                 return
 
     def _is_futile(self, trial: SlotTrial) -> bool:
-        """Its number is known well enough, from earlier trials too, to be no better; and it still does as estimated."""
+        """Whether the tried number is surely no better, and its last window agreed with the estimate."""
         known = self.estimate
         if known is None or trial.is_on or trial.slots in self._misses or trial.slots not in known.levels:
             return False
@@ -243,14 +219,13 @@ class SlotTuner:
         return self.settled // 2 if self._tries_far[-1] else self.settled - 1
 
     def _is_time(self, step: int, tried: int, now_s: float) -> bool:
-        """Upwards, when the pause is over; downwards only what is not seen by itself, as all slots are busy."""
+        """Whether a trial may begin; downwards only for unknown numbers of a device that is always busy."""
         is_overloaded = now_s - self._full_since_s >= self._patience_s
-        pause_s = min(self._pause_s[step], OVERLOADED_PAUSE_S if is_overloaded else LONGEST_PAUSE_S)
         is_known = self.estimate is not None and tried in self.estimate.levels
-        return now_s >= self._tried_s[step] + pause_s and (step > 0 or (not is_known and is_overloaded))
+        return now_s >= self._tried_s[step] + self._pause_s[step] and (step > 0 or (not is_known and is_overloaded))
 
     def _give_up(self, trial: SlotTrial, now_s: float) -> None:
-        """The trial has not shown that its number is better; the next pause is longer."""
+        """End a trial that has shown no better number; the next pause is longer."""
         step = 1 if trial.slots > self.settled else -1
         self.trial = None
         self._tried_s[step] = now_s
@@ -260,7 +235,7 @@ class SlotTuner:
     # --- the estimate
 
     def _left_since(self, window: SlotWindow) -> SlotWindow | None:
-        """Since when all windows with as many slots did more than estimated, or all less, by more than chance."""
+        """The first of the last windows that all did more than estimated, or all less, by more than chance."""
         known = self.estimate
         expected_s = self._expected_s(known, window) if known is not None else 0.0
         miss = math.log(max(window.work_s, TINY_S) / expected_s) if expected_s > 0 else 0.0
@@ -274,7 +249,7 @@ class SlotTuner:
         return alike[0][1] if len(alike) + 1 >= LEFT_WINDOWS else None
 
     def _expected_s(self, known: Throughputs, window: SlotWindow) -> float:
-        """The profiled work of a window's batches, by the estimate; 0 where too much of it is not known."""
+        """The profiled work of a window's batches by the estimate, in seconds; 0 if too much of it is unknown."""
         batch_s = window.batch_seconds
         expected_s = sum(float(batch_s[n - 1]) * known.of(n) / n for n in known.levels)
         known_s = sum(float(batch_s[n - 1]) for n in known.levels)
@@ -282,11 +257,10 @@ class SlotTuner:
         return expected_s * total_s / known_s if known_s >= KNOWN_FRAC * total_s else 0.0
 
     def _restart(self, now_s: float) -> None:
-        """Estimate anew from the windows that are left, and try at once what may be better."""
+        """Estimate anew from the remaining windows; trials need not wait."""
         self._pause_s, self._tried_s = {1: 0.0, -1: 0.0}, {1: now_s, -1: now_s}
         self._tries_far = {1: True, -1: True}
         self.estimate = None
         self._misses.clear()
         self._scatter = self._patience_s = 0.0
-        self._errors = SURE_ERRORS
         self.begun_anew += 1

@@ -39,22 +39,19 @@ class Throughputs:
         """The standard error of the throughput with so many running."""
         return self._jackknife(self.without[:, running - 1])
 
-    def at_least(self, running: int, other: int, errors: float = SURE_ERRORS) -> float:
-        """The least that the throughput with so many ``running`` is, as a factor of that with another number.
-
-        By so many standard ``errors``.
-        """
-        if running == other:
-            return 1.0
-        ratio = self.of(running) / self.of(other)
-        return ratio - errors * self._error(self.without[:, running - 1] / self.without[:, other - 1])
+    def at_least(self, running: int, other: int) -> float:
+        """The lower bound of the throughput with ``running`` batches over that with another number."""
+        return self._bound(running, other, -SURE_ERRORS)
 
     def at_most(self, running: int, other: int) -> float:
-        """The same, the most."""
+        """The upper bound of the same ratio."""
+        return self._bound(running, other, SURE_ERRORS)
+
+    def _bound(self, running: int, other: int, errors: float) -> float:
         if running == other:
             return 1.0
-        ratio = self.of(running) / self.of(other)
-        return ratio + SURE_ERRORS * self._error(self.without[:, running - 1] / self.without[:, other - 1])
+        ratios = self.without[:, running - 1] / self.without[:, other - 1]
+        return self.of(running) / self.of(other) + errors * self._error(ratios)
 
     def _error(self, without: Floats) -> float:
         """The standard error; larger where few windows tell it, about as Student's t has it."""

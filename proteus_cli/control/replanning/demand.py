@@ -21,6 +21,7 @@ class DemandEstimator:
         self.bucket_s = bucket_s
         self._size = round(horizon_s / bucket_s) + 2  # beside the horizon, the running bucket and its end
         self._counts = dict[str, Counts]()
+        self._estimates = dict[str, tuple[tuple[float, float], Rate]]()  # the last one, and when it was asked for
         self.use_families(slo_s, slo_s)
 
     def use_families(self, slo_s: Mapping[str, float], planned: Iterable[str]) -> None:
@@ -56,9 +57,10 @@ class DemandEstimator:
 
         It is the mean of some window, and scatters no less than Poisson arrivals do.
         """
-        rates_qps = self.rates_qps(family, WINDOWS_S, now_s)
-        pairs = zip(rates_qps, WINDOWS_S, strict=True)
-        return any(seen - sigmas * math.sqrt(seen / window_s) > qps for seen, window_s in pairs)
+        for seen_qps, window_s in zip(self.rates_qps(family, WINDOWS_S, now_s), WINDOWS_S, strict=True):
+            if seen_qps > qps and seen_qps - sigmas * math.sqrt(seen_qps / window_s) > qps:
+                return True
+        return False
 
     def estimate(self, family: str, served_s: float, now_s: float) -> "Rate":
         """The present rate: the mean of the longest of `WINDOWS_S` that agrees with all shorter ones and with itself.
@@ -68,14 +70,23 @@ class DemandEstimator:
         of `TREND_S` or more, which show a trend soonest. Windows that began before the server did, ``served_s`` ago,
         are left out.
         """
+        asked = served_s, now_s
+        before, rate = self._estimates.get(family, (None, None))
+        if before != asked or rate is None:
+            rate = self._estimate(family, served_s, now_s)
+            self._estimates[family] = asked, rate
+        return rate
+
+    def _estimate(self, family: str, served_s: float, now_s: float) -> "Rate":
         known_s = [window_s for window_s in WINDOWS_S if window_s <= served_s] or [WINDOWS_S[0]]
         marks = self._marks(family, known_s[-1], now_s)
         rates_qps = [(marks[-1] - marks[-1 - round(window_s / self.bucket_s)]) / window_s for window_s in known_s]
         widths = [max(1, round(window_s / self.bucket_s / PARTS)) for window_s in known_s]
-        by_width = {width: dispersion(marks, width) for width in dict.fromkeys(widths)}
-        scatter = [by_width[width] for width in widths]
+        scatter = [dispersion(marks, widths[0])]
         found = 0
         for place in range(1, len(known_s)):
+            is_same = widths[place] == widths[place - 1]
+            scatter.append(scatter[-1] if is_same else dispersion(marks, widths[place]))
             bound = AGREEMENT_SIGMAS**2 * rates_qps[place]
             if any((rates_qps[place] - rates_qps[i]) ** 2 * known_s[i] > bound * scatter[i] for i in range(place)):
                 break

@@ -20,19 +20,23 @@ from proteus_cli.errors import ArtefactError
 Tables = tuple[LatencyTable, LatencyTable, LatencyTable | None, tuple[ExitProfile, ...]]
 """What batches take at the p95 and in the mean, to their first exit where that may answer all rows; and the exits."""
 TablesKey = tuple[int, int, int, int | None, float, frozenset[VariantKey]]
+KnownTables = dict[TablesKey, tuple[VariantProfile, Tables]]
+"""Tables of earlier plans for the same ``profiles``, which must all be alive: keys are identities."""
 
 
 def hosted_by(
-    plan: Plan, profiles: Mapping[str, Profile], attainment: Mapping[str, float] = MappingProxyType({})
+    plan: Plan,
+    profiles: Mapping[str, Profile],
+    attainment: Mapping[str, float] = MappingProxyType({}),
+    tables: KnownTables | None = None,
 ) -> tuple[Host, ...]:
     """The hosts of a plan, with latencies while all slots are busy and among all that its device has active.
 
-    ``profiles`` are by device id.
-
-    ``attainment`` is the target by family, unless the plan's rules have one for all. Hosts that share measurements,
-    and what sharing costs, share the tables. Raises `ArtefactError` where a placement was never profiled.
+    ``profiles`` are by device id. ``attainment`` is the target by family, unless the plan's rules have one for all.
+    Hosts share the tables where measurements and the costs of sharing are the same; ``tables`` keeps them for the next
+    plan. Raises `ArtefactError` where a placement was never profiled.
     """
-    known: dict[TablesKey, tuple[VariantProfile, Tables]] = {}
+    known: KnownTables = {} if tables is None else tables
     of_all, active = plan.rules.attainment, plan.hosted()
     hosts = tuple(
         _hosted(
@@ -161,7 +165,7 @@ def _hosted(
     profiles: Mapping[str, Profile],
     attainment: float,
     others: frozenset[VariantKey],
-    known: dict[TablesKey, tuple[VariantProfile, Tables]],
+    known: KnownTables,
 ) -> Host:
     alone, profile = measured_for(placement, profiles), profiles[placement.device]
     shares = others if profile.sharing else NO_VARIANTS

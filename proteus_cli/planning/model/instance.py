@@ -7,15 +7,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.control.policies import VariantRule
-from proteus_cli.domain.capacity import Capacity, CapacityStep, capacity_at
+from proteus_cli.domain.capacity import NO_CAPACITY, Capacity, CapacityStep, capacity_at
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.profile_changes import best_accuracy
 from proteus_cli.domain.rules import Rules
-from proteus_cli.planning.model.capacity_table import CapacityTable
 from proteus_cli.planning.model.choices import (
     Choice,
     DeviceGroup,
@@ -25,11 +25,12 @@ from proteus_cli.planning.model.choices import (
     network_frac_s,
     require_known,
 )
-from proteus_cli.planning.model.modelling import sp
 from proteus_cli.planning.model.resident_sets import ResidentSets, resident_sets
 from proteus_cli.planning.model.ways import Ways, with_ways
 from proteus_cli.planning.model.worths import steps_of, worths_of
 from proteus_cli.planning.networks import limits_of_hosts
+
+NEVER = np.iinfo(np.int64).max  # hosts
 
 if TYPE_CHECKING:
     _once = cached_property
@@ -83,10 +84,10 @@ class Instance:
     pinned: Floats
     memory_frac: Floats
     network_frac_s: Floats
-    family_choices: sp.csr_array
-    group_choices: sp.csr_array
+    family_choices: sp.csc_array
+    group_choices: sp.csc_array
     device_count: Floats
-    up_to_step: sp.csr_array
+    up_to_step: sp.csc_array
     step_family: Ints
     step_loss: Floats
     last_step: Ints
@@ -103,19 +104,24 @@ class Instance:
 
     def with_hosts(self, hosts: Ints, min_hosts: Ints | None = None) -> "Instance":
         """The same instance with the capacities where so many hosts serve each family [F], which has ``min_hosts``."""
-        capacities, capacity_qps = self._capacity_table.at(hosts[self.choice_family])
+        reached = np.count_nonzero(self._hosts_of_steps <= hosts[self.choice_family, None], axis=1).tolist()
+        pairs = zip(self.choices, reached, strict=True)
+        capacities = tuple(each.capacity_steps[n - 1].capacity if n else NO_CAPACITY for each, n in pairs)
         return replace(
             self,
             capacities=capacities,
-            capacity_qps=capacity_qps,
+            capacity_qps=np.array([capacity.qps for capacity in capacities]),
             hosts=tuple(hosts.tolist()),
             min_hosts=() if min_hosts is None else tuple(min_hosts.tolist()),
             whole=self.whole or self,
         )
 
     @_once
-    def _capacity_table(self) -> CapacityTable:
-        return CapacityTable.of([choice.capacity_steps for choice in self.choices])
+    def _hosts_of_steps(self) -> Ints:
+        """The number of hosts from which each capacity step of a choice begins; rows are padded."""
+        most = max(len(choice.capacity_steps) for choice in self.choices)
+        rows = ([step.hosts for step in choice.capacity_steps] for choice in self.choices)
+        return np.array([hosts + [NEVER] * (most - len(hosts)) for hosts in rows])
 
     def steps_among(self, c: int, held: Iterable[int]) -> tuple[CapacityStep, ...]:
         """The capacity of a choice on a device that holds these choices, itself among them."""
@@ -181,7 +187,7 @@ class Instance:
         return np.unique(self.engine_of, return_index=True)[1] if self.ways is not None else self.engine_of
 
     @_once
-    def engines(self) -> sp.csr_array:
+    def engines(self) -> sp.csc_array:
         """Which choices are of which engine: 0/1 [E, C]."""
         return members(self.engine_of, len(self.engine_choice))
 
@@ -190,26 +196,26 @@ class Instance:
         return np.asarray(replicas if self.ways is None else self.engines @ replicas, dtype=np.float64)
 
     @_once
-    def last_step_ways(self) -> sp.csr_array:
+    def last_step_ways(self) -> sp.csc_array:
         """Which ways are of the family of each step: 0/1 [L, W]; where there are any."""
         assert self.ways is not None  # noqa: S101 - asked for ways only
         return members(self.last_step[self.ways.family], len(self.step_family))
 
-    def group_family_pairs(self) -> tuple[int, sp.csr_array, Ints, Ints]:
+    def group_family_pairs(self) -> tuple[int, sp.csc_array, Ints, Ints]:
         """The P pairs of a group and a family with choices there: P, their choices 0/1 [P, C], groups, families."""
         return self._pairs_with_family(self.choice_group)
 
-    def host_family_pairs(self) -> tuple[int, sp.csr_array, Ints, Ints]:
+    def host_family_pairs(self) -> tuple[int, sp.csc_array, Ints, Ints]:
         """The same of hosts of the cluster, in the order of their first groups, where all groups have one."""
         return self._pairs_with_family(self._choice_host)
 
     @_once
-    def network_choices(self) -> sp.csr_array:
+    def network_choices(self) -> sp.csc_array:
         """Which choices take of which host's network, for hosts with a limit: 0/1 [N, C]."""
         is_limited = self.network_frac_s > 0
         limited, row_of = np.unique(self._choice_host[is_limited], return_inverse=True)
         columns = np.flatnonzero(is_limited)
-        return sp.csr_array((np.ones(len(columns)), (row_of, columns)), (len(limited), len(self.choices)))
+        return sp.csc_array((np.ones(len(columns)), (row_of, columns)), (len(limited), len(self.choices)))
 
     @_once
     def _choice_host(self) -> Ints:
@@ -217,7 +223,7 @@ class Instance:
         hosts = {host: h for h, host in enumerate(dict.fromkeys(group.host for group in self.groups))}
         return np.array([hosts[self.groups[choice.group].host] for choice in self.choices], dtype=np.int64)
 
-    def _pairs_with_family(self, of_choice: Ints) -> tuple[int, sp.csr_array, Ints, Ints]:
+    def _pairs_with_family(self, of_choice: Ints) -> tuple[int, sp.csc_array, Ints, Ints]:
         both = np.stack((of_choice, self.choice_family))
         (firsts, families), pair_of = np.unique(both, axis=1, return_inverse=True)
         return len(firsts), members(pair_of.ravel(), len(firsts)), firsts, families
@@ -225,7 +231,7 @@ class Instance:
     @_once
     def rivals(self) -> Ints:
         """The R pairs of a choice and one of its family and group that is worth more [2, R]; none of shared devices."""
-        of_pair = self.group_family_pairs()[1]
+        of_pair = self.group_family_pairs()[1].tocsr()
         found = [np.empty((2, 0), dtype=np.int64)]
         for mine in np.split(of_pair.indices.astype(np.int64), of_pair.indptr[1:-1]):
             if not self.is_shared[mine[0]]:  # there it may cost the others less
@@ -318,7 +324,7 @@ def make_instance(
         family_choices=members([choice.family for choice in choices], len(catalog.families)),
         group_choices=members([choice.group for choice in choices], len(groups)),
         device_count=np.array([float(len(group.devices)) for group in groups]),
-        up_to_step=sp.csr_array((np.ones(len(up_to_step)), tuple(up_to_step.T)), shape=(len(steps), len(choices))),
+        up_to_step=sp.csc_array((np.ones(len(up_to_step)), tuple(up_to_step.T)), shape=(len(steps), len(choices))),
         step_family=np.array([step.family for step in steps]),
         step_loss=np.array([step.loss for step in steps]),
         last_step=np.array([s for s, step in enumerate(steps) if step.is_last]),
@@ -338,7 +344,7 @@ def make_instance(
     )
 
 
-def members(row_of: Sequence[int] | Ints, rows: int) -> sp.csr_array:
+def members(row_of: Sequence[int] | Ints, rows: int) -> sp.csc_array:
     """0/1 [rows, len(row_of)] with a 1 in each column, in the given row."""
     columns = len(row_of)
-    return sp.csr_array((np.ones(columns), (np.asarray(row_of, dtype=np.int64), np.arange(columns))), (rows, columns))
+    return sp.csc_array((np.ones(columns), np.asarray(row_of, dtype=np.int64), np.arange(columns + 1)), (rows, columns))

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import scipy.sparse as sp
 
 from proteus_cli.arrays import Ints
 from proteus_cli.domain.attainment import SloTarget
@@ -32,7 +33,6 @@ from proteus_cli.domain.catalog import VariantKey, name_in_catalog
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.choices import Choice, DeviceGroup, memory_frac
-from proteus_cli.planning.model.modelling import sp
 
 MAX_SETS = 400
 """Of a group: all sets of up to three of twelve variants are 298."""
@@ -64,12 +64,12 @@ class ResidentSets:
         pairs = zip(self.pair_choice.tolist(), self.pair_set.tolist(), self.steps, strict=True)
         return {(c, self.keys[s]): steps for c, s, steps in pairs}
 
-    def members(self, engines: Sequence[tuple[int, VariantKey]]) -> sp.csr_array:
+    def members(self, engines: Sequence[tuple[int, VariantKey]]) -> sp.csc_array:
         """Which engines, each of a group, are in which set: 0/1 [E, S]."""
         place = {engine: e for e, engine in enumerate(engines)}
         entries = [(place[g, key], s) for s, g in enumerate(self.group.tolist()) for key in self.keys[s]]
         rows, columns = zip(*entries, strict=True)
-        return sp.csr_array((np.ones(len(entries)), (rows, columns)), (len(engines), len(self.keys)))
+        return sp.csc_array((np.ones(len(entries)), (rows, columns)), (len(engines), len(self.keys)))
 
     def capacities(self, hosts: Sequence[int], choices: Sequence[Choice]) -> list[Capacity]:
         """The capacity of each pair [N], where so many hosts serve each family."""

@@ -14,6 +14,7 @@ from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
+import scipy.sparse as sp
 
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.domain.capacity import SAME_RATE_FRAC, CapacityStep, capacity_at
@@ -21,7 +22,6 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import SPLITS, CascadePoint
 from proteus_cli.planning.model.choices import Choice, DeviceGroup, Pool
-from proteus_cli.planning.model.modelling import sp
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Ways:
     """
 
     ways: tuple[Way, ...]
-    needed: sp.csr_array
+    needed: sp.csc_array
     row_of: Ints
     choice_of: Ints
     families: int
@@ -106,11 +106,11 @@ class Ways:
         return np.where(self.has_ways, least, 0.0)
 
     @cached_property
-    def loss(self) -> sp.csr_array:
+    def loss(self) -> sp.csc_array:
         """How much less accurate each way is than the best one of its family [F, W]."""
         columns = np.arange(len(self.ways))
         less = self.top[self.family] - self.accuracy
-        return sp.csr_array((less, (self.family, columns)), (self.families, len(self.ways)))
+        return sp.csc_array((less, (self.family, columns)), (self.families, len(self.ways)))
 
     @cached_property
     def upper_steps(self) -> "UpperSteps":
@@ -127,9 +127,9 @@ class UpperSteps:
     """
 
     family: Ints
-    loss: sp.csr_array
-    at_step: sp.csr_array
-    rise: sp.csr_array
+    loss: sp.csc_array
+    at_step: sp.csc_array
+    rise: sp.csc_array
 
     @classmethod
     def of(cls, ways: Ways) -> "UpperSteps":
@@ -144,12 +144,12 @@ class UpperSteps:
         after = [u for u, (_, _, _, is_first) in enumerate(steps) if not is_first]
         family = np.array([f for f, _, _, _ in steps], dtype=np.int64)
         ones = np.ones(count)
-        before = sp.csr_array((np.ones(len(after)), (after, [u - 1 for u in after])), (count, count))
+        before = sp.csc_array((np.ones(len(after)), (after, [u - 1 for u in after])), (count, count))
         return cls(
             family=family,
-            loss=sp.csr_array(([less for _, _, less, _ in steps], (family, np.arange(count))), (ways.families, count)),
-            at_step=sp.csr_array((np.ones(len(at)), ([u for u, _ in at], [w for _, w in at])), (count, len(ways.ways))),
-            rise=sp.csr_array(sp.diags_array(ones) - before),
+            loss=sp.csc_array(([less for _, _, less, _ in steps], (family, np.arange(count))), (ways.families, count)),
+            at_step=sp.csc_array((np.ones(len(at)), ([u for u, _ in at], [w for _, w in at])), (count, len(ways.ways))),
+            rise=sp.csc_array(sp.diags_array(ones) - before),
         )
 
 
@@ -323,7 +323,7 @@ def _as_rows(choices: Sequence[Choice], ways: tuple[Way, ...], families: int) ->
     usable = [(r, c) for r, (_, _, mine) in enumerate(rows) for c in sorted(mine)]
     return Ways(
         ways=ways,
-        needed=sp.csr_array((executions, (row, way)), (len(rows), len(ways))),
+        needed=sp.csc_array((executions, (row, way)), (len(rows), len(ways))),
         row_of=np.array([r for r, _ in usable], dtype=np.int64),
         choice_of=np.array([c for _, c in usable], dtype=np.int64),
         families=families,

@@ -11,8 +11,8 @@ import numpy as np
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance
-from proteus_cli.planning.model.milp import Model, Objective
-from proteus_cli.planning.solver.program import Program, SolverPoint, compile_program
+from proteus_cli.planning.model.milp import Objective, formulate
+from proteus_cli.planning.model.program import Linear, Program, SolverPoint
 from proteus_cli.planning.solver.rates_by_way import RatesByWay, rates_by_way
 from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.solve import FIRST_GAP, TOLERANCE, OutOfTime, minimise
@@ -27,7 +27,6 @@ class Infeasible(Exception):
 
 
 def optimise(
-    model: Model,
     instance: Instance,
     rules: Rules,
     target: TargetDemand,
@@ -39,7 +38,7 @@ def optimise(
     Past ``deadline_s`` (by `time.perf_counter`) the result is the best point found so far, with its proven gap. Raises
     `Infeasible` where no plan obeys the rules, and `OutOfTime` where no point was found in time.
     """
-    program = compile_program(model, parameter_values(instance, rules, target, current_replicas))
+    program = formulate(instance, rules, parameter_values(instance, rules, target, current_replicas))
     search = _Search(program, deadline_s, FORECAST_GAP if target.is_forecast else FIRST_GAP)
     is_replan = current_replicas is not None
     try:
@@ -48,42 +47,44 @@ def optimise(
         search.is_limited = True
         if search.best is None:
             raise
-    program, variables, point = search.program, model.variables, search.point
-    replicas = program.integers(point, variables.replicas)
-    rate_qps, by_way = _rates(model, instance, replicas, search, rules, target)
+    v, point = search.program.variables, search.point
+    replicas = _whole(point, v.replicas)
+    rate_qps, by_way = _rates(instance, replicas, search, rules, target)
     executed_qps = rate_qps if by_way is None else rate_qps + by_way.deferred_qps
     return Solution(
         replicas=replicas,
         rate_qps=rate_qps,
         room_qps=_room_qps(search, instance, rules, target, executed_qps),
         by_way=by_way,
-        devices_used=program.integers(point, variables.devices_used) if rules.is_resident_set else None,
-        power_w=point.columns[program.columns(variables.power_w)] if variables.power_w is not None else None,
+        devices_used=_whole(point, v.devices_used) if rules.is_resident_set else None,
+        power_w=v.power_w.values_at(point.columns) if v.power_w is not None else None,
         gap=search.gap,
         unserved_gap=search.unserved_gap,
         is_limited=search.is_limited,
         is_forecast=target.is_forecast,
         merits=tuple(_merits(search, instance, rules, target)),
-        sets=program.integers(point, variables.sets) if variables.sets is not None else None,
-        served_in_set=point.columns[program.columns(variables.served_in_set)] if variables.sets is not None else None,
+        sets=_whole(point, v.sets) if v.sets is not None else None,
+        served_in_set=v.served_in_set.values_at(point.columns) if v.sets is not None else None,
     )
 
 
-def relaxed_replicas(
-    model: Model, instance: Instance, rules: Rules, target: TargetDemand, deadline_s: float
-) -> Floats | None:
+def relaxed_replicas(instance: Instance, rules: Rules, target: TargetDemand, deadline_s: float) -> Floats | None:
     """The replicas [C] of a solution that serves all, if devices could be divided at will; None where there is none.
 
     It is the best by the first objective. To find it takes a third of the time of a solve.
     """
-    program = compile_program(model, parameter_values(instance, rules, target, None))
+    program = formulate(instance, rules, parameter_values(instance, rules, target, None))
     search = _Search(replace(program, is_integer=np.zeros_like(program.is_integer)), deadline_s, FIRST_GAP)
-    search.serve_all(_unserved_columns(program, instance, target))
+    search.serve_all()
     with suppress(Infeasible, OutOfTime):
         search.minimise_and_fix(rules.minimize or "loss")
-        replicas: Floats = search.point.columns[program.columns(model.variables.replicas)]
+        replicas: Floats = program.variables.replicas.values_at(search.point.columns)
         return replicas
     return None
+
+
+def _whole(point: SolverPoint, block: Linear) -> Ints:
+    return np.rint(block.values_at(point.columns)).astype(np.int64)
 
 
 @dataclass(slots=True)
@@ -118,7 +119,7 @@ class _Search:
         ``gap_scale``: what is enough of a gap is relative to it; None where the objective is a whole number. ``unit``:
         what its gap is reported in.
         """
-        column, gap_unit = self.program.objective(objective, index), None if gap_scale is None else unit
+        column, gap_unit = self.program.objectives[objective][index], None if gap_scale is None else unit
         try:
             found = minimise(
                 self.program,
@@ -139,11 +140,11 @@ class _Search:
         self._count_gap(objective, found.value, found.bound, gap_unit)
         self.is_limited |= not found.is_proven
         slack = 0.5 if gap_scale is None else TOLERANCE
-        self.program = self.program.limit_objective(objective, found.value + slack, index)
+        self.program = self.program.limit(column, found.value + slack)
 
-    def serve_all(self, unserved_columns: Ints) -> None:
+    def serve_all(self) -> None:
         """Leave nothing unserved from now on."""
-        self.program = self.program.limit_columns(unserved_columns, 0.0)
+        self.program = self.program.limit(self.program.variables.unserved.column, 0.0)
 
     def _count_gap(self, objective: Objective, value: float, bound: float, unit: float | None) -> None:
         gap = _gap(value, max(bound, self.least.get(objective, 0.0)), unit)
@@ -164,42 +165,33 @@ def _merits(search: _Search, instance: Instance, rules: Rules, target: TargetDem
     """Of all that is asked for, not of what could be served: that differs between models of the same demand."""
     program, columns, values = search.program, search.point.columns, search.program.values
     if rules.minimize is not None:
-        yield -float(columns[program.objective(rules.minimize)])
+        yield -float(columns[program.objectives[rules.minimize][0]])
     else:
         if rules.fairness == "maxmin":
             for index in range(len(instance.families)):
-                yield -float(columns[program.objective("worst served", index)])
-        yield target.counted_frac * (1 - float(columns[program.objective("unserved")]))
+                yield -float(columns[program.objectives["worst served"][index]])
+        yield target.counted_frac * (1 - float(columns[program.objectives["unserved"][0]]))
     accuracy = float(values.demand_frac @ (instance.top_worth * values.has_demand))
-    yield target.counted_frac * (accuracy - float(columns[program.objective("loss")]))
+    yield target.counted_frac * (accuracy - float(columns[program.objectives["loss"][0]]))
 
 
 def _minimise_in_order(
     search: _Search, instance: Instance, rules: Rules, target: TargetDemand, *, is_replan: bool
 ) -> None:
-    unserved_columns = _unserved_columns(search.program, instance, target)
     is_by_value = target.is_forecast and is_replan
     accuracy: Objective = "value" if is_by_value else "loss"
     if rules.minimize is not None:
-        search.serve_all(unserved_columns)
+        search.serve_all()
         total = _total_resource(instance, rules)
         search.minimise_and_fix(rules.minimize, gap_scale=total, unit=total)
         search.minimise_and_fix(accuracy)
-    elif not _try_to_serve_all(search, unserved_columns, accuracy):
-        _serve_most(search, instance, rules, unserved_columns, target)
+    elif not _try_to_serve_all(search, accuracy):
+        _serve_most(search, instance, rules, target)
         search.minimise_and_fix(accuracy)
     if is_replan and not is_by_value:
         search.minimise_and_fix("loads", gap_scale=None)
     if rules.pack:
         search.minimise_and_fix("devices", gap_scale=None)
-
-
-def _unserved_columns(program: Program, instance: Instance, target: TargetDemand) -> Ints:
-    variables = program.model.variables
-    columns: Ints = program.columns(variables.shortfall).start + instance.last_step
-    if target.is_forecast:
-        columns = np.r_[program.columns(variables.unserved)]
-    return columns
 
 
 def _total_resource(instance: Instance, rules: Rules) -> float:
@@ -211,13 +203,13 @@ def _total_resource(instance: Instance, rules: Rules) -> float:
     return float(hungriest_w @ instance.device_count) or 1.0
 
 
-def _try_to_serve_all(search: _Search, unserved_columns: Ints, objective: Objective) -> bool:
+def _try_to_serve_all(search: _Search, objective: Objective) -> bool:
     """Serve all and minimise the objective in one solve, where that is possible.
 
     Otherwise the search is as before, but for half of its time at most.
     """
     program = search.program
-    search.serve_all(unserved_columns)
+    search.serve_all()
     try:
         search.minimise_and_fix(objective, first_point_by_s=(time.perf_counter() + search.deadline_s) / 2)
     except (Infeasible, OutOfTime):
@@ -226,9 +218,7 @@ def _try_to_serve_all(search: _Search, unserved_columns: Ints, objective: Object
     return True
 
 
-def _serve_most(
-    search: _Search, instance: Instance, rules: Rules, unserved_columns: Ints, target: TargetDemand
-) -> None:
+def _serve_most(search: _Search, instance: Instance, rules: Rules, target: TargetDemand) -> None:
     search.unserved_gap = 1.0  # until it is counted
     if rules.fairness == "maxmin":
         before = 0.0
@@ -242,18 +232,18 @@ def _serve_most(
     if not target.is_forecast:  # what is not answered is lost, whatever answers the rest
         search.least["loss"] = search.point.value * float(instance.top_worth.min())
     if search.point.value < NEGLIGIBLE:
-        search.serve_all(unserved_columns)
+        search.serve_all()
 
 
 def _rates(
-    model: Model, instance: Instance, replicas: Ints, search: _Search, rules: Rules, target: TargetDemand
+    instance: Instance, replicas: Ints, search: _Search, rules: Rules, target: TargetDemand
 ) -> tuple[Floats, RatesByWay | None]:
     """Queries per second that each choice answers [C], the one of most worth first; and what goes each way."""
     capacity_frac = search.program.values.capacity_frac
-    if model.variables.served is None:
+    if search.program.variables.served is None:
         available = replicas * capacity_frac
     else:
-        available = search.point.columns[search.program.columns(model.variables.served)]
+        available = search.program.variables.served.values_at(search.point.columns)
         available = np.where(available > NEGLIGIBLE, available, 0.0)
     rates, unanswered = np.zeros(len(replicas)), np.ones(len(target.qps))
     if rules.survives is not None:
@@ -267,7 +257,7 @@ def _rates(
         rates[c] = answered * target.qps[family]
     if instance.ways is None:
         return rates, None
-    by_way = search.point.columns[search.program.columns(model.variables.answered)]
+    by_way = search.program.variables.answered.values_at(search.point.columns)
     return rates_by_way(instance, instance.ways, rates, available, by_way, limit, target.qps)
 
 
@@ -275,7 +265,7 @@ def _room_qps(search: _Search, instance: Instance, rules: Rules, target: TargetD
     """What each choice has time for on its devices [C]: where these are shared, the solver has divided it."""
     if not (target.is_forecast and rules.is_resident_set):
         return executed_qps
-    served = search.point.columns[search.program.columns(search.program.model.variables.served)]
+    served = search.program.variables.served.values_at(search.point.columns)
     served_qps = np.where(served > NEGLIGIBLE, served, 0.0) * target.qps[instance.choice_family]
     return np.maximum(served_qps, executed_qps)
 

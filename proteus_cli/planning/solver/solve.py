@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import highspy
 import numpy as np
 
-from proteus_cli.arrays import Bools, Floats, Ints
+from proteus_cli.arrays import Bools, Ints
 from proteus_cli.interruption import INTERRUPTION
-from proteus_cli.planning.solver.program import MAX_VIOLATION, Program, SolverPoint
+from proteus_cli.planning.model.program import Program, SolverPoint
 
 FIRST_GAP = 1e-6  # of the objective's own value: where little accuracy is lost, the last bit of it is found …
 FIRST_ABSOLUTE_GAP = 1e-6  # … but not beyond this part of its scale
@@ -68,10 +68,10 @@ def minimise(
     best point found, which is not proven. Raises `OutOfTime` where there is none by then, or by ``first_point_by_s``.
     """
     is_accuracy = gap_scale == 1.0  # what is served, costs or draws is proven as closely with cascades as without
-    last_gap = WAYS_GAP if is_accuracy and program.model.instance.ways is not None else LAST_GAP
+    last_gap = WAYS_GAP if is_accuracy and program.instance.ways is not None else LAST_GAP
     gap = INTEGER_GAP if gap_scale is None else last_gap * gap_scale
     goal = _Goal(column, gap, relative_gap, deadline_s, first_point_by_s or deadline_s)
-    sets = program.model.variables.sets
+    sets = program.variables.sets
     if program.is_integer.sum() > MANY_COLUMNS or (sets is not None and sets.size > MANY_SETS):
         return _minimise_in_parts(program, replace(goal, gap=max(gap, MANY_GAP * (gap_scale or 0.0))), start)
     return _solve(program, goal, start)
@@ -119,7 +119,7 @@ def _minimise_in_parts(program: Program, goal: _Goal, start: SolverPoint | None)
         size = int(min(part_size * is_used.sum(), count))
         is_full = size == count
         try:
-            part = program.limit_columns(deciding.start + preference[size:], 0.0)
+            part = program.limit(deciding[preference[size:]], 0.0)
             found = _solve(part, replace(goal, full_bound=-math.inf if is_full else bound), best)
         except OutOfTime:
             break
@@ -139,13 +139,14 @@ def _minimise_in_parts(program: Program, goal: _Goal, start: SolverPoint | None)
 
 
 def _has_sets(program: Program) -> bool:
-    return program.model.variables.sets is not None
+    return program.variables.sets is not None
 
 
-def _deciding(program: Program) -> slice:
+def _deciding(program: Program) -> Ints:
     """The columns that say what devices host: sets of variants, where these cost each other time, else replicas."""
-    variables = program.model.variables
-    return program.columns(variables.replicas if variables.sets is None else variables.sets)
+    variables = program.variables
+    columns: Ints = (variables.replicas if variables.sets is None else variables.sets).column
+    return columns
 
 
 def _in_objective(program: Program, column: int, start: SolverPoint | None) -> SolverPoint | None:
@@ -161,72 +162,23 @@ def _solve(program: Program, goal: _Goal, start: SolverPoint | None) -> SolverPo
 
     It does so on tiny models: seen were a start that came back with the value of a better point, and "Solve error".
     """
-    reduced = _ReducedProgram.of(program)
-    if not reduced.is_feasible:
-        return None
+    is_free = program.lower < program.upper
     status, starts = "", (start, None) if start is not None else (None,)
     for given, presolve in (*((given, "choose") for given in starts), (None, "off")):
-        highs = _run_highs(reduced, goal, given, presolve)
+        highs = _run_highs(program, is_free, goal, given, presolve)
         if highs.getModelStatus() in _NO_POINT:
             return None
         if highs.getModelStatus() in _ENDED:
-            point = _point(highs, reduced, goal)
+            point = _point(highs, program, is_free, goal)
             if program.is_feasible_at(point, goal.column):
                 return point
         status = highs.modelStatusToString(highs.getModelStatus())
     raise RuntimeError(f"HiGHS gave no sound answer; it ended with {status}")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _ReducedProgram:
-    """The columns of a program that aren't fixed, and the rows that have any of them: most have none.
-
-    ``entries`` of the matrix by column, from ``starts`` on, each in one of the ``rows``.
-    """
-
-    program: Program
-    columns: Bools
-    starts: Ints
-    rows: Ints
-    entries: Floats
-    row_lower: Floats
-    row_upper: Floats
-    is_feasible: bool
-
-    @classmethod
-    def of(cls, program: Program) -> "_ReducedProgram":
-        columns = program.lower < program.upper
-        fixed = program.matrix @ np.where(columns, 0.0, program.lower)
-        matrix = program.matrix
-        sizes = np.diff(matrix.indptr)
-        kept = np.repeat(columns, sizes)
-        indices = matrix.indices[kept]
-        rows = np.bincount(indices, minlength=len(fixed)) > 0
-        row_lower, row_upper = program.row_lower - fixed, program.row_upper - fixed
-        is_feasible = bool(np.all((rows | (row_lower <= MAX_VIOLATION)) & (rows | (row_upper >= -MAX_VIOLATION))))
-        return cls(
-            program=program,
-            columns=columns,
-            starts=np.r_[0, np.cumsum(sizes[columns])],
-            rows=(np.cumsum(rows) - 1)[indices],
-            entries=matrix.data[kept],
-            row_lower=row_lower[rows],
-            row_upper=row_upper[rows],
-            is_feasible=is_feasible,
-        )
-
-    @property
-    def is_mip(self) -> bool:
-        return bool(self.program.is_integer[self.columns].any())
-
-    def all_columns(self, values: Floats) -> Floats:
-        """All columns of the program, from those that aren't fixed."""
-        everything = self.program.lower.copy()
-        everything[self.columns] = values
-        return everything
-
-
-def _run_highs(reduced: _ReducedProgram, goal: _Goal, start: SolverPoint | None, presolve: str) -> highspy.Highs:
+def _run_highs(
+    program: Program, is_free: Bools, goal: _Goal, start: SolverPoint | None, presolve: str
+) -> highspy.Highs:
     left_s = min(goal.deadline_s, INTERRUPTION.ends_s) - time.perf_counter()
     if left_s <= 0:
         raise OutOfTime
@@ -234,32 +186,31 @@ def _run_highs(reduced: _ReducedProgram, goal: _Goal, start: SolverPoint | None,
     absolute_gap = min(goal.gap, FIRST_ABSOLUTE_GAP) if goal.gap < INTEGER_GAP else INTEGER_GAP
     options = {**_OPTIONS, "presolve": presolve, "time_limit": left_s, "mip_abs_gap": absolute_gap}
     options["mip_rel_gap"] = goal.relative_gap
-    options |= _OPTIONS_BY_HOST if reduced.program.model.is_by_host else {}
-    options |= _OPTIONS_WITH_WAYS if reduced.program.model.instance.ways is not None else {}
+    options |= _OPTIONS_BY_HOST if any(group.host is not None for group in program.instance.groups) else {}
+    options |= _OPTIONS_WITH_WAYS if program.instance.ways is not None else {}
     for name, value in options.items():
         _require_ok(highs.setOptionValue(name, value))
-    _require_ok(highs.passModel(_lp(reduced, goal.column)))
+    _require_ok(highs.passModel(_lp(program.among(is_free), int(np.count_nonzero(is_free[: goal.column])))))
     if start is not None:
         solution = highspy.HighsSolution()
-        solution.col_value = start.columns[reduced.columns].tolist()
+        solution.col_value = start.columns[is_free].tolist()
         _require_ok(highs.setSolution(solution))
-    if reduced.is_mip:
+    if program.is_mip:
         highs.cbMipInterrupt.subscribe(_interrupt_when_reached(goal))
     highs.run()
     return highs
 
 
-def _point(highs: highspy.Highs, reduced: _ReducedProgram, goal: _Goal) -> SolverPoint:
+def _point(highs: highspy.Highs, program: Program, is_free: Bools, goal: _Goal) -> SolverPoint:
     info = highs.getInfo()
     if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
         raise OutOfTime
     solution, value = highs.getSolution(), float(info.objective_function_value)
-    bound = float(info.mip_dual_bound) if reduced.is_mip else value
-    reduced_costs = np.zeros(len(reduced.columns))
-    if not reduced.is_mip:
-        reduced_costs[reduced.columns] = solution.col_dual
+    bound = float(info.mip_dual_bound) if program.is_mip else value
+    columns, reduced_costs = program.lower.copy(), np.zeros(len(is_free))
+    columns[is_free], reduced_costs[is_free] = solution.col_value, solution.col_dual
     return SolverPoint(
-        columns=reduced.all_columns(np.array(solution.col_value)),
+        columns=columns,
         value=value,
         bound=bound,
         is_proven=highs.getModelStatus() == highspy.HighsModelStatus.kOptimal or value - bound <= goal.gap,
@@ -267,19 +218,18 @@ def _point(highs: highspy.Highs, reduced: _ReducedProgram, goal: _Goal) -> Solve
     )
 
 
-def _lp(reduced: _ReducedProgram, column: int) -> highspy.HighsLp:
-    program, columns = reduced.program, reduced.columns
-    cost = np.zeros(len(columns))
+def _lp(program: Program, column: int) -> highspy.HighsLp:
+    cost = np.zeros(len(program.lower))
     cost[column] = 1.0
-    lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = int(columns.sum()), len(reduced.row_lower)
-    lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost[columns], program.lower[columns], program.upper[columns]
-    lp.row_lower_, lp.row_upper_ = reduced.row_lower, reduced.row_upper
+    lp, matrix = highspy.HighsLp(), program.matrix
+    lp.num_row_, lp.num_col_ = matrix.shape
+    lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, program.lower, program.upper
+    lp.row_lower_, lp.row_upper_ = program.row_lower, program.row_upper
     lp.a_matrix_.format_ = highspy.MatrixFormat.kColwise
-    lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = reduced.starts, reduced.rows, reduced.entries
-    if reduced.is_mip:
+    lp.a_matrix_.start_, lp.a_matrix_.index_, lp.a_matrix_.value_ = matrix.indptr, matrix.indices, matrix.data
+    if program.is_mip:
         kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
-        lp.integrality_ = [kinds[is_integer] for is_integer in program.is_integer[columns].tolist()]
+        lp.integrality_ = [kinds[is_integer] for is_integer in program.is_integer.tolist()]
     return lp
 
 

@@ -94,7 +94,7 @@ def parameter_values(
         / (HORIZON_S * instance.device_count.sum()),
         network_frac=qps * instance.network_frac_s,
         min_shortfall=(target.lost_at_best * has_demand)[instance.step_family],
-        lost_at_0=[lost * has_demand for lost in target.lost_at_0],
+        lost_at_0=target.lost_at_0 * has_demand,
         saved=_saved(instance, rules, target, capacity_frac),
         **_of_ways(instance, target, capacity_frac),
         **_of_sets(instance, target),
@@ -122,11 +122,9 @@ def _max_share_frac(instance: Instance, target: TargetDemand) -> Floats:
     return np.where(is_free, 2.0, most)
 
 
-def _saved(instance: Instance, rules: Rules, target: TargetDemand, capacity_frac: Floats) -> list[Floats]:
-    of_replica = np.ones(len(capacity_frac)) if has_served(instance, rules) else capacity_frac
-    both = zip(target.saved, target.lost_at_0, strict=True)
-    of_choice = instance.choice_family
-    return [np.minimum(saved[of_choice] * of_replica, lost[of_choice]) for saved, lost in both]
+def _saved(instance: Instance, rules: Rules, target: TargetDemand, capacity_frac: Floats) -> Floats:
+    of_replica, of_choice = 1.0 if has_served(instance, rules) else capacity_frac, instance.choice_family
+    return np.minimum(target.saved[:, of_choice] * of_replica, target.lost_at_0[:, of_choice])
 
 
 def _of_ways(instance: Instance, target: TargetDemand, capacity_frac: Floats) -> dict[str, Any]:
@@ -135,7 +133,7 @@ def _of_ways(instance: Instance, target: TargetDemand, capacity_frac: Floats) ->
         return {}
     most = ways.max_needed[ways.row_of] * target.useful[instance.choice_family[ways.choice_of]]
     usable_frac = np.minimum(capacity_frac[ways.choice_of], most)
-    return {"saved_by_all": [*target.saved], "usable_frac": usable_frac}
+    return {"saved_by_all": target.saved, "usable_frac": usable_frac}
 
 
 def _of_sets(instance: Instance, target: TargetDemand) -> dict[str, Any]:

@@ -5,9 +5,9 @@ import logging
 from weakref import WeakKeyDictionary
 
 from proteus_cli.control.concurrency.slot_tuner import SlotTuner
-from proteus_cli.control.concurrency.surroundings import Surroundings, surroundings
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.topology.plan_change import keys
+from proteus_cli.domain.device import host_of
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
@@ -25,7 +25,7 @@ class SlotTuning:
 
     def __init__(self, controller: Controller, fleet: Fleet, clock: Clock) -> None:
         self._controller, self._fleet, self._clock = controller, fleet, clock
-        self._surroundings: dict[str, Surroundings] = {}
+        self._surroundings: dict[str, object] = {}
         self._seen: tuple[object, ...] = ()
         self._told = WeakKeyDictionary[SlotTuner, int]()  # changes that were logged
         self._next = 0  # the device that is first to be looked at
@@ -72,12 +72,17 @@ class SlotTuning:
         if seen == self._seen:
             return
         self._seen = seen
-        serving = {device for device, breaker in fleet.breakers.items() if breaker.is_closed}
         hosting = {placement.device for placement in controller.placements}
-        found = surroundings(
-            fleet.tuners, serving & hosting, lambda device: keys(controller.topology.change.hosted_on(device)), servers
-        )
+        serving = [device for device, breaker in fleet.breakers.items() if breaker.is_closed and device in hosting]
+        found: dict[str, object] = {
+            device: (
+                keys(controller.topology.change.hosted_on(device)),
+                fleet.workers[device].servers,
+                {other for other in serving if other != device and host_of(other) == host_of(device)},
+            )
+            for device in fleet.tuners
+        }
         for device, now in found.items():
             if self._surroundings.get(device) != now:
-                fleet.tuners[device].begin_anew(now_s, now)
+                fleet.tuners[device].begin_anew(now_s)
         self._surroundings = found

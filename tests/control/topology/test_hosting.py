@@ -164,12 +164,6 @@ def test_a_batching_rule_that_does_not_exist_is_refused(name: str) -> None:
     assert "static-N" in caught.value.hint
 
 
-def test_the_old_name_of_the_papers_batching_rule_is_refused_with_its_new_name() -> None:
-    with pytest.raises(UsageError, match="No batching `proteus`") as caught:
-        batcher_named("proteus")
-    assert "`proactive`" in caught.value.hint
-
-
 def test_what_a_profile_knows_and_the_catalog_has_no_more_stands_nowhere_by() -> None:
     """It has no model: to load it failed again and again."""
     variants = (make_measured("a", name, 0.8, {1: 0.01}, memory_bytes=10) for name in ("kept", "gone"))

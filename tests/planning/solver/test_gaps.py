@@ -10,9 +10,9 @@ from builders import make_catalog, make_family, make_measured, make_profile
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.plan import Solver
 from proteus_cli.domain.rules import Rules
+from proteus_cli.planning.model.program import Program, SolverPoint
 from proteus_cli.planning.planner import Planner
 from proteus_cli.planning.solver import lexicographic
-from proteus_cli.planning.solver.program import Program, SolverPoint
 from proteus_cli.planning.solver.solve import OutOfTime, minimise
 
 CATALOG = make_catalog(make_family("a", {"s": 0.7, "l": 0.9}))
@@ -32,7 +32,7 @@ def proof_ends(monkeypatch: pytest.MonkeyPatch, change: Callable[[str, SolverPoi
     """Solves are what they are, but what they prove is changed, by the name of the objective."""
 
     def ended(program: Program, column: int, **options: Any) -> SolverPoint | None:
-        names = {program.objective(name, 0): name for name in program.model.objective_index}
+        names = {columns[0]: name for name, columns in program.objectives.items()}
         found = minimise(program, column, **options)
         return found and change(names[column], found)
 
