@@ -25,6 +25,8 @@ from proteus_cli.serving import child_process
 
 ROOT = Path(__file__).parents[2]
 UNKNOWN = -1
+ENVIRONMENT = dict(os.environ)
+"""Before any test has changed it: what a test has Python do at its start would be done in every program."""
 are_children_forked = True
 """Of programs that are started here."""
 
@@ -153,7 +155,7 @@ OF_PROTEUS = (
 @cache
 def of_proteus() -> Template:
     """What `proteus` is forked from."""
-    made = Template(("forking.program", *(module for module, _ in STARTING_CHILDREN), *OF_PROTEUS), os.environ)
+    made = Template(("forking.program", *(module for module, _ in STARTING_CHILDREN), *OF_PROTEUS), ENVIRONMENT)
     atexit.register(made.close)
     return made
 

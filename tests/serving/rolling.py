@@ -86,7 +86,8 @@ class Rolled:
         say(WAITS)
         await asyncio.sleep(1.2)  # between two looks
         plain = candidate.plain
-        made = make_measured(plain.family, plain.variant, 0.9, {1: 0.01, 2: 0.02, 4: 0.04}, load_s=LOAD_S)
+        times_s = {1: 0.01, 2: 0.02, 4: 0.04}
+        made = make_measured(plain.family, plain.variant, 0.9, times_s, load_s=LOAD_S, memory_bytes=600)
         made = msgspec.structs.replace(made, model_digest=candidate.files.content.digest(plain))
         return dict.fromkeys((device.id for device in possible.devices), made)
 

@@ -19,7 +19,6 @@ from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, FailedLoad, Host, Keep, Load
 from proteus_cli.control.devices.breaker import NEW, Breaker, BreakerEvent, BreakerState
-from proteus_cli.control.devices.device_news import DeviceHealth
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.plan_change import ChangeState, keys
 from proteus_cli.control.topology.standbys import DeviceMemory
@@ -176,15 +175,6 @@ class Fleet:
         """Free all engines. Batches that run are finished first."""
         for worker in self.workers.values():
             worker.executor.close()
-
-    def health(self) -> dict[str, DeviceHealth]:
-        """The health of each device."""
-        return {
-            device: DeviceHealth(
-                breaker.state, breaker.reason or "", self.lost_with_host.get(device, ""), is_new=not breaker.opened
-            )
-            for device, breaker in self.breakers.items()
-        }
 
     def hostable_on(self, device: str) -> list[VariantProfile]:
         """What a device can host; a profile may be older than the catalog, and have variants that are gone there."""

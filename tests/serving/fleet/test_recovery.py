@@ -557,7 +557,6 @@ def test_devices_that_are_lost_with_their_host_have_no_line_each_but_one_when_al
         for device in HOST_A:
             world.executor(device).lose(HostLost("host a is lost: it ended", why="it ended"))
         assert world.fleet.lost_with_host == dict.fromkeys(HOST_A, "it ended")
-        assert {of.host_loss for of in world.fleet.health().values()} == {"it ended"}
         await asyncio.sleep(BACK_S + LOAD_S)
         assert [world.state(device) for device in HOST_A] == [BreakerState.CLOSED] * 2
         assert world.fleet.lost_with_host == {}

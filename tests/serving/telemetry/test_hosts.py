@@ -174,8 +174,8 @@ def test_the_loss_of_a_host_and_its_return_are_an_event_each() -> None:
         breaker.on(BreakerEvent.PASSED, server.now_s)
         server.history.sample()
         assert [(event.text, event.reason) for event in server.history.now.events] == [
-            ("host b is lost: 1 device", SILENT),
-            ("host b is back: 1 device", "it was away for 4.0 s"),
+            ("b/cpu0 was lost", "it is lost"),
+            ("b/cpu0 is back", "after 4.0 s"),
         ]
 
     seen(test)

@@ -76,7 +76,7 @@ class Retries:
 
 @dataclass(slots=True)
 class Absence:
-    """``since_s``: since when no device has had the new version. ``why``: by device, what keeps it from having it."""
+    """``since_s``: since when no device, or no plan, has had the new version. ``why``: by device, what prevents it."""
 
     since_s: float | None = None
     why: Mapping[str, str] = field(default_factory=dict)

@@ -25,7 +25,10 @@ from proteus_cli.units import format_percent
 log = logging.getLogger("proteus.rollouts")
 
 NOWHERE_S = 30.0
-"""A device that is lost is mostly back by then."""
+"""Seconds without any device that has the new version; a device that is lost is mostly back by then."""
+
+LEFT_OUT_S = 300.0
+"""Seconds without a plan that places the new version; a burst, which needs faster variants, is over by then."""
 
 
 class RolloutSteps:
@@ -84,19 +87,29 @@ class RolloutSteps:
         return not self._naming.live_catalog.serves(running.new if is_new_served else running.old)
 
     def _problem_of_place(self, running: Running, now_s: float) -> str | None:
-        """No device has the new version, and not for a moment only."""
-        fleet = self._plane.fleet
+        """No device has the new version, or with ``auto`` no plan places it, and that lasts."""
+        fleet, absence = self._plane.fleet, running.absence
         is_there = any(
             running.new in fleet.loader.loaded(device) and breaker.is_closed
             for device, breaker in fleet.breakers.items()
         )
-        if is_there or running.machine.wanted.stage not in {RolloutStage.SHADOW, RolloutStage.CANARY}:
-            running.absence.since_s = None
+        is_asked = running.machine.wanted.stage in {RolloutStage.SHADOW, RolloutStage.CANARY}
+        is_left_out = running.machine.specification.is_auto and not places(self._plane.controller.plan, running.new)
+        if not is_asked or (is_there and not is_left_out):
+            absence.since_s = None
             return None
-        running.absence.since_s = now_s if running.absence.since_s is None else running.absence.since_s
-        if now_s - running.absence.since_s < NOWHERE_S:
-            return None
-        return f"no device has {running.new.variant}{_reasons(running.absence.why)}"
+        absence.since_s = now_s if absence.since_s is None else absence.since_s
+        absent_s = now_s - absence.since_s
+        if is_there:
+            return self._left_out(running) if absent_s >= LEFT_OUT_S else None
+        return f"no device has {running.new.variant}{_reasons(absence.why)}" if absent_s >= NOWHERE_S else None
+
+    def _left_out(self, running: Running) -> str:
+        live = self._profiles.live_accuracy
+        known = [key for key in (running.old, running.new) if key in live]
+        told = ", ".join(f"{key.variant} has {format_percent(live[key])}" for key in known)
+        what = f"plans have left out {running.old.variant} and {running.new.variant} for {LEFT_OUT_S:.0f} s"
+        return f"{what} (accuracy by labels: {told})" if told else what
 
     # --- steps
 

@@ -22,6 +22,7 @@ is changed by one after another (`naming`).
 
 The old version serves on whatever becomes of the new one. An engine of the new version that breaks, a catalog that
 another one changes, a family that is unloaded, and a new version that no device has for `NOWHERE_S` end a roll-out.
+With ``auto``, so does a new version that no plan places for `LEFT_OUT_S`.
 Nothing of it is kept on the disk but the catalog: a server that is started anew serves what that says. Where a server
 ends before the version that it has named serves, the next one names the old one again (`VersionSource.write`).
 """

@@ -247,6 +247,34 @@ def test_a_version_goes_with_the_plan_that_was_coming_into_force_when_it_ended(m
     rolled(story, monkeypatch)
 
 
+@pytest.mark.parametrize("auto", [True, False])
+def test_where_plans_leave_a_version_out_its_roll_out_ends_by_itself_if_it_goes_on_by_itself(
+    monkeypatch: pytest.MonkeyPatch, *, auto: bool
+) -> None:
+    """The new version stays loaded, as a standby. By labels, plans have another variant answer."""
+
+    async def story(server: Rolled) -> None:
+        world = server.world
+        await asyncio.sleep(PLANNED_S)
+        await server.start(auto=auto, canary=[0.02])
+        await asyncio.sleep(2 * STEPPED_S)
+        assert (server.at(), server.hosted()) == (("canary", None), {"good", NEW})
+        world.profiles.use_accuracies({VariantKey("f", "good"): 0.3})
+        await world.adaptation.apply(world.plan_of({"cpu0": "fast", "cpu1": "fast"}), "request", "by a client")
+        assert any(VariantKey("f", NEW) in world.fleet.loader.loaded(device) for device in world.profiles)
+        await asyncio.sleep(steps.LEFT_OUT_S - STEPPED_S)
+        assert server.at() == ("canary", None)
+        await asyncio.sleep(2 * STEPPED_S)
+        if not auto:
+            assert server.at() == ("canary", None)
+            return
+        assert (server.at(), server.is_over()) == (("ended", "failed"), True)
+        reason = server.rollouts.all["f"].reason
+        assert reason == f"plans have left out good and {NEW} for 300 s (accuracy by labels: good has 30.0 %)"
+
+    rolled(story, monkeypatch, replans=False, resident_bytes=5000)
+
+
 @pytest.mark.parametrize("is_full", [False, True])
 def test_a_family_that_is_unloaded_stays_so_when_its_version_goes(
     monkeypatch: pytest.MonkeyPatch, *, is_full: bool

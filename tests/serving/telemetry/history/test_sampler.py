@@ -444,9 +444,8 @@ def test_the_loss_and_the_return_of_a_device_are_events() -> None:
             states.append(history.now.devices["cpu0"].breaker)
         assert states == ["closed", "open", "open", "half-open", "closed"]
         assert [(event.at_s, event.text, event.reason) for event in history.now.events] == [
-            (2.0, "cpu0: lost", "its process died"),
-            (4.0, "cpu0: on probation", "its process died"),
-            (5.0, "cpu0: serves again", ""),
+            (2.0, "cpu0 was lost", "its process died"),
+            (5.0, "cpu0 is back", "after 3.0 s"),
         ]
 
     watched(test)
