@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import msgspec
 import numpy as np
 import pytest
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, Effects, Host, Launch
 from proteus_cli.control.policies import Policy
-from proteus_cli.domain.base import FORMAT, MadeBy, ValueT
+from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
@@ -310,8 +309,3 @@ def make_key(model_digest: str = "0" * 64, *, tensorrt: str = "10.13.3.9", max_b
     """What an engine was built from, on a GPU that isn't here."""
     gpu = Gpu(name="Tesla T4", compute_capability="7.5", multiprocessors=40, driver="550.54")
     return EngineKey(model_digest, tensorrt, gpu, BuildOptions(opt_batch=8, max_batch=max_batch))
-
-
-def reread(value: ValueT) -> ValueT:
-    """The value as a file of it is read: with the limits of its fields checked. Raises `msgspec.ValidationError`."""
-    return msgspec.convert(msgspec.to_builtins(value), type(value), strict=False)

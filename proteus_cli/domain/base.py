@@ -1,6 +1,7 @@
 """Base class, checks and field types of all artefacts.
 
-Field types with limits (`Count`, `Fraction`, …) are checked when an artefact is decoded, and the error names the field.
+Field types with limits (`Count`, `Fraction`, …) are checked when an artefact is decoded, and by `checked`. The error
+names the field.
 ``__post_init__`` of a class checks only how its fields fit each other.
 """
 
@@ -52,6 +53,14 @@ class MadeBy(Value, frozen=True):
     version: str
     host: str
     time: str
+
+
+def checked(value: ValueT) -> ValueT:
+    """The value, after the limits of its fields were checked. Raises `msgspec.ValidationError`, a `ValueError`.
+
+    For values that are made from numbers that no reader has checked.
+    """
+    return msgspec.convert(msgspec.to_builtins(value), type(value), strict=False)
 
 
 def always(default: Any) -> Any:

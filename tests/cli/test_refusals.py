@@ -80,7 +80,7 @@ def edited(old: str, new: str) -> Break:
         pytest.param(edited('"200ms"', "true"), "Expected `str`, got `bool`", id="slo: no number"),
         pytest.param(
             edited("accuracy = 0.7", "accuracy = 70"),
-            "Expected `float` <= 1.0 - at `$.family[0].variant[0].accuracy`",
+            "Expected `float` <= 1.0 - at `$.family[0].variant[0].accuracy` (name shapes, name shapes-s)",
             id="accuracy: percent",
         ),
         pytest.param(
@@ -88,7 +88,7 @@ def edited(old: str, new: str) -> Break:
         ),
         pytest.param(
             edited("weight = 1.0", "weight = -1.0"),
-            "Expected `float` >= 0.0 - at `$.family[0].weight`",
+            "Expected `float` >= 0.0 - at `$.family[0].weight` (name shapes)",
             id="weight: negative",
         ),
         pytest.param(edited("weight = 1.0", "weight = inf"), "at `$.family[0].weight`", id="weight: infinite"),

@@ -1,9 +1,10 @@
 import pytest
-from builders import make_catalog, make_family, make_placement, make_plan, near, reread
+from builders import make_catalog, make_family, make_placement, make_plan, near
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.domain.attainment import Attainment
+from proteus_cli.domain.base import checked
 from proteus_cli.domain.rules import Rules
 
 CATALOG = make_catalog(make_family("a", {"a-s": 0.8}), make_family("b", {"b-s": 0.8}, attainment=0.9))
@@ -42,4 +43,4 @@ def test_a_plan_for_another_target_replaces_those_of_the_catalog() -> None:
 @pytest.mark.parametrize("target", [0.0, 1.0, 99.9, float("nan")])
 def test_rules_have_a_target_that_can_be_reached(target: float) -> None:
     with pytest.raises(ValueError, match="attainment"):
-        reread(Rules(attainment=target))
+        checked(Rules(attainment=target))

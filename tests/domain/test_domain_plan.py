@@ -1,7 +1,8 @@
 import msgspec
 import pytest
-from builders import make_placement, make_plan, reread
+from builders import make_placement, make_plan
 
+from proteus_cli.domain.base import checked
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.stages.cascade import CascadePoint, PlannedCascade
 
@@ -68,7 +69,7 @@ def test_capacity_and_shortfall_add_up() -> None:
 def test_a_plan_that_contradicts_itself_cannot_exist(change: dict[str, object], problem: str) -> None:
     plan = make_plan(make_placement("cpu0", "a", "s"))
     with pytest.raises(ValueError, match=problem):
-        reread(msgspec.structs.replace(plan, **change))
+        checked(msgspec.structs.replace(plan, **change))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_a_plan_that_contradicts_itself_cannot_exist(change: dict[str, object], 
 def test_a_placement_out_of_range_cannot_exist(change: dict[str, object]) -> None:
     placement = make_placement("cpu0", "a", "s")
     with pytest.raises(ValueError, match=next(iter(change))):
-        reread(msgspec.structs.replace(placement, **change))
+        checked(msgspec.structs.replace(placement, **change))
 
 
 def test_a_plan_survives_json() -> None:

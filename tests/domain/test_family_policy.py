@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import reread
 
+from proteus_cli.domain.base import checked
 from proteus_cli.domain.catalog import PREFERENCES, Catalog, Family, FamilyPolicy, Variant
 
 SMALL = Variant("a-s", 0.8, "a-s.onnx")
@@ -62,7 +62,7 @@ def test_what_is_not_known_is_named(was: str, written: str, told: str) -> None:
 def test_a_bound_is_a_finite_amount_above_zero(bound: str, value: float) -> None:
     fields: dict[str, Any] = {bound: value}
     with pytest.raises(ValueError, match=bound):
-        reread(FamilyPolicy(**fields))
+        checked(FamilyPolicy(**fields))
 
 
 def test_a_latency_is_within_the_slo() -> None:

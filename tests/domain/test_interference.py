@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import msgspec
 import pytest
-from builders import MADE_BY, reread
+from builders import MADE_BY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.base import Value
+from proteus_cli.domain.base import Value, checked
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.interference import (
     CostPoint,
@@ -150,4 +150,4 @@ def test_a_file_that_contradicts_itself_is_refused(wrong: dict[str, object], pro
 )
 def test_senseless_costs_cannot_exist(make: Callable[[], Value], problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
-        reread(make())
+        checked(make())

@@ -3,8 +3,9 @@ import math
 import msgspec
 import numpy as np
 import pytest
-from builders import make_measured, make_profile, reread
+from builders import make_measured, make_profile
 
+from proteus_cli.domain.base import checked
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile, accuracy_by_level
 
@@ -31,7 +32,7 @@ def test_a_fallback_is_worth_what_the_first_variant_is_on_the_deferred_queries()
 )
 def test_a_point_that_contradicts_itself_is_refused(wrong: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        reread(msgspec.structs.replace(A_FIFTH, **wrong))
+        checked(msgspec.structs.replace(A_FIFTH, **wrong))
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_the_points_of_a_cascade_rise_and_are_few() -> None:
     with pytest.raises(ValueError, match="must rise"):
         msgspec.structs.replace(CASCADE, points=(A_THIRD, A_FIFTH))
     with pytest.raises(ValueError, match="points"):
-        reread(msgspec.structs.replace(CASCADE, points=()))
+        checked(msgspec.structs.replace(CASCADE, points=()))
     with pytest.raises(ValueError, match="both variants"):
         msgspec.structs.replace(CASCADE, second="s")
 

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import pytest
-from builders import reread
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from tiny import keep_apart, tensor
 
+from proteus_cli.domain.base import checked
 from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import ArtefactError, BackendUnavailable
 from proteus_cli.input_files import FileKind
@@ -287,7 +287,7 @@ def test_a_model_that_is_too_large_for_one_file_is_refused(tmp_path: Path, monke
 )  # fmt: skip
 def test_a_description_that_makes_no_sense_is_refused(wrong: Mapping[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(wrong))):
-        reread(ImageInput(**{"size": (8, 6), **wrong}))
+        checked(ImageInput(**{"size": (8, 6), **wrong}))
 
 
 def test_prepared_models_pass_the_checker(tmp_path: Path) -> None:
