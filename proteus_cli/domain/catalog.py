@@ -16,7 +16,7 @@ import msgspec
 
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget, is_attainment_target
 from proteus_cli.domain.base import FORMAT, LARGEST_PRICE, Value, is_amount, is_count, require
-from proteus_cli.domain.conditions.stopping import require_stop_condition
+from proteus_cli.domain.conditions import Condition, require_stop_condition
 from proteus_cli.domain.stages.cascade import MARGIN, output_of
 from proteus_cli.domain.stages.exits import MAX_EXITS
 from proteus_cli.errors import ProteusError, UsageError
@@ -149,7 +149,7 @@ class Variant(Value, frozen=True):
     banned: tuple[str, ...] = ()
     pinned: tuple[str, ...] = ()
     exits: tuple[str, ...] = ()
-    stop_when: str | None = None
+    stop_when: Condition | None = None
 
     def __post_init__(self) -> None:
         is_variant_name = all(map(is_name, self.name.split(VERSION_MARK, 1)))
@@ -172,8 +172,10 @@ class Variant(Value, frozen=True):
         count = f"exits of `{self.name}` must be the ONNX files of 2 to {MAX_EXITS} stages"
         require(2 <= len(self.exits) <= MAX_EXITS and all(self.exits), count)  # noqa: PLR2004
         require(self.onnx is None, f"`{self.name}` has `exits` and `onnx`: leave one of them out")
-        require(self.stop_when is not None, f'`{self.name}` has `exits`, and needs `stop_when = "confidence >= 0.9"`')
-        require_stop_condition(self.stop_when or "", len(self.exits), self.name)
+        if self.stop_when is None:
+            example = 'stop_when = {metric = "confidence", op = ">=", value = 0.9}'
+            raise ValueError(f"`{self.name}` has `exits`, and needs `{example}`")
+        require_stop_condition(self.stop_when, len(self.exits), self.name)
 
 
 Resizing = Literal["stretch", "crop"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from proteus_cli import store
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 from proteus_cli.domain.catalog import Catalog, Family, name_in_catalog
-from proteus_cli.domain.conditions.parser import parse
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.logs import fields
 
@@ -21,18 +21,15 @@ class CatalogCondition(Value, frozen=True):
     """What the catalog says of a multi-exit variant with so many ``exits``."""
 
     exits: int
-    stop_when: str
+    stop_when: Condition
 
 
 class KeptCondition(Value, frozen=True):
     """The live condition of a family, when it came (ISO 8601, UTC), and what the ``catalog`` said then, by variant."""
 
-    stop_when: str
+    stop_when: Condition
     since: str
     catalog: dict[str, CatalogCondition]
-
-    def __post_init__(self) -> None:
-        parse(self.stop_when)
 
 
 class LiveConditionsFile(Value, frozen=True):
@@ -99,9 +96,9 @@ class KeptConditions:
 def of_catalog(family: Family) -> dict[str, CatalogCondition]:
     """What the catalog says of the multi-exit variants of a family, which may have versions in their names."""
     return {
-        name_in_catalog(each.name): CatalogCondition(len(each.exits), str(parse(each.stop_when or "")))
+        name_in_catalog(each.name): CatalogCondition(len(each.exits), each.stop_when)
         for each in family.variants
-        if each.exits
+        if each.stop_when is not None
     }
 
 
