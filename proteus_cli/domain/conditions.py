@@ -71,7 +71,7 @@ class Comparison(NamedTuple):
 
 
 class Condition(Value, frozen=True, omit_defaults=True):
-    """A comparison (``metric``, ``op``, ``value``), or two or more conditions of which ``all`` or ``any`` must hold."""
+    """A comparison (``metric``, ``op``, ``value``), or two or more conditions in ``all`` or ``any``."""
 
     metric: Metric | None = None
     op: Operator | None = None

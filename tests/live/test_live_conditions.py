@@ -12,7 +12,7 @@ from injecting import until
 from live_server import LiveServer, serving
 from tiny import SHAPES, TinyFamily, make_workspace
 
-from proteus_cli.domain.conditions import parse_condition
+from proteus_cli.domain.conditions import Condition, parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.serving.adaptation.plan_journal import records
 
@@ -63,7 +63,8 @@ def exits(server: LiveServer, **parameters: float) -> list[int]:
     return found
 
 
-data = msgspec.to_builtins
+def data(condition: Condition) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(condition))
 
 
 def patched(server: LiveServer, stop_when: Any, at: str = SHAPES_AT) -> tuple[int, Any]:

@@ -13,7 +13,7 @@ from proteus_cli.domain.stages.stage_forecast import ExitBounds
 class StopRule:
     """Decides which rows of a batch have enough, and stop at an exit.
 
-    The batch began at ``start_s``, and goes through a chain of so many ``stages`` with a condition of its own.
+    The batch began at ``start_s``, and goes through a chain with a number of ``stages`` and its ``own`` condition.
     """
 
     def __init__(self, own: Condition, stages: int, bounds: ExitBounds | None, start_s: float) -> None:

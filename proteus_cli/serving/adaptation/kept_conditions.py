@@ -18,7 +18,7 @@ log = logging.getLogger("proteus.conditions")
 
 
 class CatalogCondition(Value, frozen=True):
-    """What the catalog says of a multi-exit variant with so many ``exits``."""
+    """The condition of a multi-exit variant in the catalog, and its number of exits."""
 
     exits: int
     stop_when: Condition
@@ -56,7 +56,7 @@ class KeptConditions:
 
     @classmethod
     def restore(cls, path: Path, catalog: Catalog) -> "KeptConditions":
-        """With those that fit the catalog. Others are dropped, also from the file, and the log says why."""
+        """Reads the conditions that fit the catalog. Others are dropped, also from the file, and the log says why."""
         kept = cls(path)
         try:
             kept.families = _read(path)
@@ -94,7 +94,7 @@ class KeptConditions:
 
 
 def of_catalog(family: Family) -> dict[str, CatalogCondition]:
-    """What the catalog says of the multi-exit variants of a family, which may have versions in their names."""
+    """The entries of the catalog for the multi-exit variants of a family; names may have versions."""
     return {
         name_in_catalog(each.name): CatalogCondition(len(each.exits), each.stop_when)
         for each in family.variants

@@ -37,7 +37,7 @@ LONGEST_BODY = 16_384
 
 
 class ConditionChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What counts from now on."""
+    """A change of the live condition of a family."""
 
     stop_when: Annotated[
         Condition | None,
@@ -54,7 +54,7 @@ class ConditionException(msgspec.Struct, frozen=True):
 
 
 class FamilyConditions(msgspec.Struct, frozen=True):
-    """What counts now."""
+    """The conditions of a family in force."""
 
     family: str
     stop_when: Annotated[Condition | None, Meta(description="The live condition; null: there is none.")]
@@ -76,7 +76,7 @@ class FamilyConditions(msgspec.Struct, frozen=True):
 
 
 class LiveConditions:
-    """The conditions of all families. What changes is ``kept`` for the next server."""
+    """The live conditions of all families. Changes are ``kept`` for the next server."""
 
     def __init__(
         self,
@@ -91,9 +91,9 @@ class LiveConditions:
         self._control_loop, self._controller, self._lifecycle = control_loop, controller, lifecycle
         self._served, self._is_emulated = served, is_emulated
         self._changing = asyncio.Lock()  # conditions are put in force in the order in which they came
-        self._keeping = asyncio.Lock()  # and kept, also those whose clients have gone
+        self._keeping = asyncio.Lock()  # and are written, even if their clients have left
         self._kept, self._not_kept = kept, dict[str, str]()  # why not, by family
-        self._requested = set[str]()  # families of which a client of this server has changed the condition
+        self._requested = set[str]()  # families whose condition a client of this server has changed
 
     def of(self, family: str) -> FamilyConditions:
         """The conditions of a family that is served. Raises `NotReady` where the family leaves."""
@@ -119,7 +119,7 @@ class LiveConditions:
                 await self._keep(family, None)
 
     async def from_client(self, family: str, body: bytes | bytearray) -> FamilyConditions:
-        """Change the condition of a family of the catalog. Raises `RequestError`; then nothing has changed."""
+        """Change the condition of a family of the catalog. Raises `RequestError`, without any change."""
         self._lifecycle.require_ready()
         change = decoded(body, ConditionChange, LONGEST_BODY, "a change of a condition")
         async with self._changing:
@@ -228,7 +228,7 @@ def _why_not_on(host: Host) -> str | None:
 
 
 def _unknown_on(host: Host, compared: AbstractSet[Metric]) -> str | None:
-    """What the profile of a host does not know of what a condition compares: no such comparison ever holds there."""
+    """The reason why the profile of a host lacks a compared metric, so that no such comparison holds there."""
     if Metric.ENERGY in compared and host.power_w is None:
         return f"the profile of `{host.variant}` on `{host.device}` has no power, so its energy is not known"
     if Metric.ACCURACY in compared and all(each.accuracy is None for each in host.exits):
@@ -240,7 +240,7 @@ def _unknown_on(host: Host, compared: AbstractSet[Metric]) -> str | None:
 
 
 def _said_of_exits(host: Host, compared: AbstractSet[Metric]) -> str:
-    """What the profile says of a chain, as far as a condition compares it."""
+    """The compared metrics of a chain, by its profile."""
     by_exit = values_by_exit(host.exits)
     said = f"`{host.variant}` has {len(by_exit)} exits"
     for metric in sorted({Metric.COMPUTATION, Metric.ACCURACY} & compared):
