@@ -43,8 +43,8 @@ import numpy as np
 from proteus_cli.arrays import Floats
 from proteus_cli.domain.knee import TOLERANCE_FRAC, knee_place
 
-# `python -m benchmarks.study --parts concurrency` compares the tuner with each fixed number of slots. Its seeds were not
-# used to choose these constants.
+# `python -m benchmarks.study --parts concurrency` compares the tuner with each fixed number of slots. Its seeds were
+# not used to choose these constants.
 
 # Windows.
 WINDOWS = (
