@@ -99,4 +99,4 @@ def test_limits_of_families_follow_the_catalog_and_those_of_the_plan_itself_stay
 
 def test_every_rule_by_family_follows_the_catalog() -> None:
     by_family = {name for name, kind in get_type_hints(Rules).items() if "dict[str" in str(kind)}
-    assert by_family == set(catalog_rules._BY_FAMILY)
+    assert by_family == set(catalog_rules._OF_FAMILIES)
