@@ -15,11 +15,11 @@ from live_server import LiveServer
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as untyped_parse
 
-from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
 from proteus_cli.control.shift import ShiftWatch
+from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.plan import Plan
