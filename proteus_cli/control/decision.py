@@ -36,7 +36,7 @@ class Host:
     admitted and batched by it; waiting, throughput and capacity go by the whole.
 
     Of a family, the hosts of the highest ``rank`` come first: the most accurate, but by their ``preference_rank`` where
-    it prefers something else (`topology.ranking`).
+    it prefers something else (`topology.hosting.ranked`).
 
     ``others`` are active on the device, too, where that costs its batches anything: all times here are with that cost,
     but ``alone_latency``, the mean without.

@@ -3,7 +3,6 @@
 import msgspec
 import pytest
 from builders import make_placement, make_plan, near
-from msgspec import UNSET, UnsetType
 
 from proteus_cli.control.replanning.replanning import DeviceChanged, ExpectedAttainment, told_by_host
 from proteus_cli.domain.plan import Plan
@@ -42,16 +41,16 @@ def test_the_reason_names_hosts_of_which_all_devices_changed(
     assert "; ".join(told for told, _ in told_by_host(changes, DEVICES, lost)) == text
 
 
-def plan_for(qps: float, share: float | UnsetType) -> Plan:
+def plan_for(qps: float, share: float | None) -> Plan:
     plan = make_plan(make_placement("cpu0", "a", "v"), demand_qps={"a": qps, "b": 1.0})
-    return msgspec.structs.replace(plan, expected_attainment=UNSET if share is UNSET else {"a": share})
+    return msgspec.structs.replace(plan, expected_attainment={} if share is None else {"a": share})
 
 
 def test_plans_count_by_the_queries_that_they_were_for() -> None:
     """10 s at 10 qps, then 20 s at 40 qps; for the 5 s between, the plan expects nothing; nor of b."""
     expected = ExpectedAttainment()
     expected.use(plan_for(10.0, 1.0), 0.0)
-    expected.use(plan_for(70.0, UNSET), 10.0)
+    expected.use(plan_for(70.0, None), 10.0)
     expected.use(plan_for(40.0, 0.9), 15.0)
     assert expected.mean(35.0) == {"a": near((100 * 1.0 + 800 * 0.9) / 900)}
     assert expected.counts("a", 40.0) == (near(1100.0), near(100 * 1.0 + 1000 * 0.9))
