@@ -24,6 +24,7 @@ from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Request
@@ -56,7 +57,7 @@ class Controller:
         attainment: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.policy, self.attainment = policy, dict(attainment)
-        self.stop_when: dict[str, str] = {}  # by family: live conditions, in place of those of multi-exit variants
+        self.stop_when = dict[str, Condition]()  # live conditions by family; they replace those of the catalog
         self.demand = DemandEstimator(slo_s)
         self.placeable, self.expected = PlannableVariants(), ExpectedAttainment()
         self._families = {name: self._new_family(name) for name in slo_s}

@@ -13,6 +13,7 @@ from following import Followed, followed
 from proteus_cli.domain.catalog import Variant, VariantKey
 from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.profile import VariantProfile
+from proteus_cli.domain.rollouts.guard_terms import parse_guard
 from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
@@ -38,7 +39,7 @@ class Rolled:
 
     async def start(self, version: str = NEW, family: str = "f", **asked: Any) -> RolloutStatus:
         """By hand, unless more is asked for."""
-        default = {"canary": [0.5], "guard": "errors <= 50%"}
+        default = {"canary": [0.5], "guard": parse_guard("errors <= 50%")}
         body = {"family": family, "variant": version} | default | asked
         return await self.rollouts.start(msgspec.json.encode(body))
 

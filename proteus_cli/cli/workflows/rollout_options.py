@@ -6,6 +6,7 @@ from pathlib import Path
 
 from proteus_cli.cli.command_line.names import flag
 from proteus_cli.cli.options.groups import rollout as options
+from proteus_cli.domain.rollouts.guard_terms import parse_guard
 from proteus_cli.errors import BadRequest, UsageError
 from proteus_cli.serving.adaptation.rollouts.requests import RolloutStart
 from proteus_cli.units import parse_duration, parse_share
@@ -28,7 +29,7 @@ class RolloutOptions:
         return RolloutStart(
             family, version,
             shadow=parse_share(self.shadow) if self.shadow is not None else 0.0,
-            canary=tuple(parse_share(each) for each in self.canary.split(",")), guard=self.guard,
+            canary=tuple(parse_share(each) for each in self.canary.split(",")), guard=parse_guard(self.guard),
             confidence=parse_share(self.confidence), auto=self.auto,
             rollback_window_s=parse_duration(self.rollback_window), most_queries=self.most_queries,
         )  # fmt: skip

@@ -29,7 +29,7 @@ class Guard:
     """
 
     def __init__(self, specification: RolloutSpecification, slo_s: float, old_accuracy: float | None = None) -> None:
-        terms = specification.terms
+        terms = specification.guard
         confidence, steps = specification.confidence, len(specification.canary_fracs) + 2
         self._tests = [
             TermTest(term, slo_s, Thresholds.of(confidence, term, terms), steps, old_accuracy) for term in terms

@@ -1,163 +1,120 @@
-"""The guard of a version roll-out: terms that must hold, as values and as a text."""
+"""The guard of a version roll-out as data: terms that must hold of the new version.
 
+::
+
+    [{"metric": "accuracy", "reference": "old", "value": -0.005}, {"metric": "p99", "reference": "slo"},
+     {"metric": "errors", "value": 0.01}]
+
+Request bodies have this form. A command line takes a short form, `parse_guard`:
+``accuracy >= old - 0.005 and p99 <= slo and errors <= 1%``.
+"""
+
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from proteus_cli.domain.conditions.metrics import SCALES, Metric, Scale
-from proteus_cli.domain.conditions.reading import Token, TokenReader
+import msgspec
+from msgspec import Meta
+
+from proteus_cli.domain.base import Value, require
 from proteus_cli.errors import UsageError
-
-DEFAULT_GUARD = "accuracy >= old - 0.005 and p99 <= slo"
+from proteus_cli.units import MAX_DURATION_S, parse_duration
 
 
 class GuardMetric(StrEnum):
-    """What is seen of the new version."""
+    """A quantity of the new version."""
 
     ACCURACY = "accuracy"  # of its answers, by labels
-    AGREEMENT = "agreement"  # the part of shadowed queries that both versions answer alike
-    P50 = "p50"  # of the latency of its answers; those that never came count as late
+    AGREEMENT = "agreement"  # fraction of shadowed queries that both versions answer alike
+    P50 = "p50"  # latency of its answers; a missing answer counts as late
     P95 = "p95"
     P99 = "p99"
-    ERRORS = "errors"  # the part of its answers that failed
+    ERRORS = "errors"  # fraction of its answers that failed
 
 
 QUANTILES: Mapping[GuardMetric, float] = {GuardMetric.P50: 0.5, GuardMetric.P95: 0.95, GuardMetric.P99: 0.99}
 HIGHER_IS_BETTER = frozenset({GuardMetric.ACCURACY, GuardMetric.AGREEMENT})
 COMPARABLE = frozenset({GuardMetric.ACCURACY, GuardMetric.ERRORS})
-"""With `old`: both versions have one."""
-
-Reference = Literal["number", "slo", "old"]
+"""The metrics that both versions have, and that a test can compare soundly."""
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
-    """``metric operator side``. ``value`` is the number, or what is added to that of the old version; 0 for the SLO.
+class Term(Value, frozen=True, omit_defaults=True):
+    """A lower bound of accuracy or agreement, or an upper bound of another metric.
 
-    Fractions and seconds.
+    The bound is ``value`` with the reference ``number``, the SLO, or ``value`` plus the metric of the old version.
     """
 
     metric: GuardMetric
-    reference: Reference
-    value: float = 0.0
+    reference: Annotated[
+        Literal["number", "slo", "old"],
+        Meta(description="`slo`: of `p50`, `p95` and `p99`. `old`: of `accuracy` and `errors`."),
+    ] = "number"
+    value: Annotated[
+        float, Meta(description="A fraction, or seconds; with `old`, the difference to the old version.")
+    ] = 0.0
+
+    def __post_init__(self) -> None:
+        metric, value, is_latency = self.metric, self.value, self.metric in QUANTILES
+        match self.reference:
+            case "slo":
+                require(is_latency and not value, f"`{metric}` has no SLO, and an SLO has no value")
+            case "old":
+                require(metric in COMPARABLE, f"`{metric}` can't be compared with the old version")
+                require(-1 < value < 1, f"the difference of `{metric}` must be between -1 and 1")
+            case "number" if metric is GuardMetric.ERRORS:
+                require(0 <= value < 1, "`errors` must be at least 0 and less than 1")
+            case "number":
+                largest = MAX_DURATION_S if is_latency else 1.0
+                require(0 < value <= largest, f"`{metric}` must be more than 0 and at most {largest:g}")
 
     @property
     def operator(self) -> Literal[">=", "<="]:
-        """Which way the metric is to be compared: more is better, or less."""
+        """The direction of the bound."""
         return ">=" if self.metric in HIGHER_IS_BETTER else "<="
 
     def __str__(self) -> str:
-        return f"{self.metric} {self.operator} {self._side()}"
-
-    def _side(self) -> str:
+        """The short form."""
         if self.reference == "slo":
-            return "slo"
-        written = _scale(self.metric).write(abs(self.value))
-        if self.reference == "number":
-            return written
-        return f"old {'-' if self.value < 0 else '+'} {written}" if self.value else "old"
+            side = "slo"
+        elif self.metric in QUANTILES:
+            side = f"{self.value * 1000:.15g}ms"
+        elif self.reference == "number":
+            side = f"{self.value:.15g}"
+        else:
+            side = f"old {'-' if self.value < 0 else '+'} {abs(self.value):.15g}" if self.value else "old"
+        return f"{self.metric} {self.operator} {side}"
+
+
+DEFAULT_GUARD = (Term(GuardMetric.ACCURACY, "old", -0.005), Term(GuardMetric.P99, "slo"))
+
+_TERM = re.compile(r"\s*(\w+)\s*([<>]=)\s*(?:(slo)|(old)\s*(?:([+-])\s*(\S+))?|(\S+))\s*")
+_HINT = (
+    f"metrics: {', '.join(GuardMetric)}; write `accuracy >= old - 0.005 and p99 <= slo`, with one term of each metric"
+)
 
 
 def parse_guard(text: str) -> tuple[Term, ...]:
-    """The terms, one at most of each metric. Raises `ConditionError`. Their canonical text is that of `guard_text`."""
-    return _GuardParser(text, "guard").whole()
+    """The terms of a short form, joined by ``and``. Raises `UsageError`."""
+    return tuple(map(_term, re.split(r"\band\b", text)))
 
 
-def guard_text(terms: tuple[Term, ...]) -> str:
-    """``parse_guard(guard_text(terms)) == terms``."""
-    return " and ".join(map(str, terms))
+def _term(text: str) -> Term:
+    found = _TERM.fullmatch(text)
+    try:
+        metric, operator, slo, old, sign, difference, number = found.groups() if found else ("", *[None] * 6)
+        value = _quantity(difference or number, is_latency=metric in QUANTILES and not slo)
+        fields = {"metric": metric, "reference": slo or old or "number", "value": -value if sign == "-" else value}
+        term = msgspec.convert(fields, Term)
+        require(operator == term.operator, f"`{metric}` takes `{term.operator}`")
+    except ValueError as error:
+        raise UsageError(f"`{text.strip()}` is no term of a guard: {error}.", hint=_HINT) from None
+    return term
 
 
-def _scale(metric: GuardMetric) -> Scale:
-    return SCALES[Metric.LATENCY if metric in QUANTILES else Metric.ACCURACY]
-
-
-class _GuardParser(TokenReader):
-    def whole(self) -> tuple[Term, ...]:
-        terms: dict[GuardMetric, Term] = {}
-        while not terms or self.took("and"):
-            at = self.next
-            term = self._term()
-            if term.metric in terms:
-                self.fail(f"another term of `{term.metric}`", hint="write one term of each metric", at=at)
-            terms[term.metric] = term
-        if self.next.kind != "end":
-            self.fail(f"{self.next.named} where the guard should go on", hint="join terms by `and`")
-        return tuple(terms.values())
-
-    def _term(self) -> Term:
-        metric = self._metric()
-        self._operator(">=" if metric in HIGHER_IS_BETTER else "<=", metric)
-        at = self.next
-        if self.took("slo"):
-            if metric not in QUANTILES:
-                self.fail(f"`{metric}` has no SLO", hint=f"compare it with {_sides(metric)}", at=at)
-            return Term(metric, "slo")
-        if not self.took("old"):
-            return Term(metric, "number", self._number(metric))
-        if metric not in COMPARABLE:
-            self.fail(f"`{metric}` of the old version", hint=f"compare `{metric}` with {_sides(metric)}", at=at)
-        return Term(metric, "old", self._added(metric))
-
-    def _metric(self) -> GuardMetric:
-        word = self.next
-        metric = next((each for each in GuardMetric if each.value == word.text), None) if word.kind == "word" else None
-        if metric is None:
-            problem = f"no metric {word.named}" if word.kind == "word" else f"{word.named} where a metric should be"
-            self.fail(problem, hint=f"metrics: {', '.join(GuardMetric)}")
-        self.take()
-        return metric
-
-    def _operator(self, wanted: str, metric: GuardMetric) -> None:
-        if self.next.kind != "operator" or self.next.text != wanted:
-            self.fail(f"{self.next.named} where `{metric}` is bounded", hint=f"write `{metric} {wanted} …`")
-        self.take()
-
-    def _number(self, metric: GuardMetric) -> float:
-        at = self.next
-        value = self._quantity(metric)
-        if metric in HIGHER_IS_BETTER and not value:
-            self.fail(f"any version has an {metric} of 0", hint="write what it must have at least", at=at)
-        if metric in QUANTILES and not value:
-            self.fail("no version answers in no time", hint="write a duration: `30ms`", at=at)
-        if metric is GuardMetric.ERRORS and value >= 1:
-            self.fail("no version has more errors than that", hint="write a part of all answers: `1%`", at=at)
-        return value
-
-    def _added(self, metric: GuardMetric) -> float:
-        """``+ x`` or ``- x``, with or without a space between; 0 where there is neither."""
-        at, sign = self.next, 1.0
-        if at.kind == "unknown" and at.text in {"+", "-"}:
-            sign = -1.0 if self.take().text == "-" else 1.0
-        elif at.kind == "number" and at.text[0] in "+-":
-            sign = -1.0 if at.text[0] == "-" else 1.0
-            self.next = Token("number", at.text[1:], at.column + 1)
-        else:
-            return 0.0
-        number = self.next
-        value = self._quantity(metric)
-        if value >= 1:
-            self.fail("all versions are as near to each other as that", hint="write `old - 0.005`", at=number)
-        return sign * value
-
-    def _quantity(self, metric: GuardMetric) -> float:
-        quantity = self.next
-        if quantity.kind != "number":
-            self.fail(
-                f"{quantity.named} where a quantity should be", hint=f"`{metric}` is compared with {_sides(metric)}"
-            )
-        try:
-            value = _scale(metric).read(quantity.text)
-        except UsageError as error:
-            self.fail(error.message.rstrip("."), hint=error.hint)
-        self.take()
-        return value
-
-
-def _sides(metric: GuardMetric) -> str:
-    """What it may be compared with, as a hint says it."""
-    if metric in QUANTILES:
-        return "a duration or the SLO: `30ms`, `slo`"
-    example = {GuardMetric.ACCURACY: "0.97", GuardMetric.ERRORS: "1%"}.get(metric, "97%")
-    return f"a part of all: `{example}`" + (", or with that of the old version: `old`" if metric in COMPARABLE else "")
+def _quantity(text: str | None, *, is_latency: bool) -> float:
+    if text is None:
+        return 0.0
+    if is_latency:
+        return parse_duration(text)
+    return float(f"{text[:-1]}e-2" if text.endswith("%") else text)

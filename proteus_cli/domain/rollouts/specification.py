@@ -3,7 +3,7 @@
 from itertools import pairwise
 
 from proteus_cli.domain.base import Value, is_count, require
-from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, Term, parse_guard
+from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, Term
 
 DEFAULT_CANARY = (0.01, 0.1, 0.5)
 DEFAULT_CONFIDENCE = 0.95
@@ -29,7 +29,7 @@ class RolloutSpecification(Value, frozen=True):
     new: str
     shadow_frac: float = 0.0
     canary_fracs: tuple[float, ...] = DEFAULT_CANARY
-    guard: str = DEFAULT_GUARD
+    guard: tuple[Term, ...] = DEFAULT_GUARD
     confidence: float = DEFAULT_CONFIDENCE
     is_auto: bool = False
     rollback_window_s: float = DEFAULT_ROLLBACK_WINDOW_S
@@ -47,9 +47,5 @@ class RolloutSpecification(Value, frozen=True):
         within = 0 <= self.rollback_window_s <= MAX_ROLLBACK_WINDOW_S
         require(within, f"rollback_window_s must be from 0 to {MAX_ROLLBACK_WINDOW_S:.0f} (30 days)")
         require(is_count(self.most_queries, 1), "most_queries must be a whole number from 1 to 2^53")
-        parse_guard(self.guard)
-
-    @property
-    def terms(self) -> tuple[Term, ...]:
-        """The terms of the guard."""
-        return parse_guard(self.guard)
+        metrics = {term.metric for term in self.guard}
+        require(0 < len(metrics) == len(self.guard), "a guard has one or more terms, at most one of each metric")

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from proteus_cli.arrays import Floats, Ints, Singles
-from proteus_cli.domain.conditions.condition import Condition, Values, holds
-from proteus_cli.domain.conditions.metrics import Metric
+from proteus_cli.domain.conditions import Condition, Metric, Values
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.domain.stages.stage_forecast import ExitBounds, RowEnergy, computed_fracs
 
@@ -40,7 +39,7 @@ class Progress:
 
     def _worth(self, stage: int, rows: Ints, confidence: Singles) -> Floats:
         """What was profiled of an exit is of the rows for which the chain's own condition holds, there or before."""
-        is_own = holds(self._own, {Metric.CONFIDENCE: confidence, Metric.EXIT: stage}, len(rows))
+        is_own = self._own.holds({Metric.CONFIDENCE: confidence, Metric.EXIT: stage}, len(rows))
         held = np.where((self._held[rows] == 0) & is_own, stage, self._held[rows])
         self._held[rows] = held
         worth: Floats = np.where(held > 0, self._accuracy[held - 1], self._cut_accuracy[stage - 1])

@@ -157,7 +157,7 @@ def _families(sources: StatusSources) -> dict[str, FamilyStatus]:
             loaded=served.is_loaded,
             cascades=cascades_of(controller, family),
             exits=exits_of(controller, family),
-            stop_when=controller.stop_when.get(family),
+            stop_when=str(live) if (live := controller.stop_when.get(family)) else None,
             shifts=_shifts(sources.shifts, family),
         )
     return found

@@ -16,6 +16,7 @@ from proteus_cli.control.rollouts.version_rollout import (
     VersionRollout,
     WantedStep,
 )
+from proteus_cli.domain.rollouts.guard_terms import parse_guard
 from proteus_cli.domain.rollouts.specification import RolloutSpecification
 from proteus_cli.domain.rollouts.status import Ending, RolloutStage, Verdict
 from proteus_cli.errors import Conflict
@@ -33,6 +34,7 @@ CAN_FOLLOW = {
 def rollout(**fields: Any) -> VersionRollout:
     """At two canary steps, with errors alone as its guard: what it takes to pass is quickly seen."""
     chosen: dict[str, Any] = {"canary_fracs": (0.1, 0.5), "guard": "errors <= 1%", "rollback_window_s": 60.0} | fields
+    chosen["guard"] = parse_guard(chosen["guard"])
     return VersionRollout(RolloutSpecification("a", "m", "m@2", **chosen), slo_s=0.1, now_s=0.0)
 
 

@@ -7,7 +7,7 @@ from msgspec import Meta, Struct
 
 from proteus_cli.domain.base import Fraction
 from proteus_cli.domain.catalog import VERSION_MARK, VariantKey, is_name
-from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, guard_text, parse_guard
+from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, Term
 from proteus_cli.domain.rollouts.specification import (
     DEFAULT_CANARY,
     DEFAULT_CONFIDENCE,
@@ -27,7 +27,9 @@ class RolloutStart(Struct, frozen=True, forbid_unknown_fields=True):
     variant: Annotated[str, Meta(description="Of the catalog, with the new version: `digits-l@2`.")]
     shadow: Annotated[Fraction, Meta(description="Of the answers of the old version, that are compared.")] = 0.0
     canary: Annotated[Sequence[Fraction], Meta(description="Of the queries, step by step.")] = DEFAULT_CANARY
-    guard: Annotated[str, Meta(description="What must hold of the new version.")] = DEFAULT_GUARD
+    guard: Annotated[
+        tuple[Term, ...], Meta(description="Terms that must hold of the new version, at most one of each metric.")
+    ] = DEFAULT_GUARD
     confidence: Fraction = DEFAULT_CONFIDENCE
     auto: Annotated[bool, Meta(description="Steps end once the guard passes; else each waits for `promote`.")] = False
     rollback_window_s: Annotated[
@@ -53,7 +55,7 @@ class RolloutStart(Struct, frozen=True, forbid_unknown_fields=True):
         """Between these names of the server. Raises `BadRequest`."""
         try:
             return RolloutSpecification(
-                self.family, old, new, self.shadow, tuple(self.canary), guard_text(parse_guard(self.guard)),
+                self.family, old, new, self.shadow, tuple(self.canary), self.guard,
                 self.confidence, self.auto, self.rollback_window_s, self.most_queries,
             )  # fmt: skip
         except (ProteusError, ValueError) as error:

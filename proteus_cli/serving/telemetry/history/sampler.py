@@ -178,7 +178,7 @@ class MetricsSampler:
                     **_rounded(of, FAMILY_DIGITS),
                     cascades=cascades_of(self._plane.controller, name),
                     exits=exits_of(self._plane.controller, name),
-                    stop_when=self._plane.controller.stop_when.get(name),
+                    stop_when=str(live) if (live := self._plane.controller.stop_when.get(name)) else None,
                     variants=self._plane.families.by_name[name].variants,
                     samples=FamilySamples(
                         **families[name],
