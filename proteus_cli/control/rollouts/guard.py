@@ -45,7 +45,7 @@ DISAGREEMENT_GAP = 0.1
 DOUBT = 0.02
 """The assumed excess of the old version's error over its eval split: 2.8 standard deviations of 0.92 on 1,500 rows."""
 ASSUMED_VARIANCE = 0.25
-"""Of differences, at first: the largest variance of a difference to a mean."""
+"""The variance of differences at first: the largest possible one of a difference to a mean."""
 _BY_SHADOW = frozenset({GuardMetric.ACCURACY, GuardMetric.AGREEMENT})
 """The metrics that shadowed queries can decide. The others need queries that wait for the new version's answer."""
 
@@ -140,7 +140,7 @@ class TermTest:
         )  # fmt: skip
 
     def __str__(self) -> str:
-        """The term with its numbers; without labels, with those of shadowed queries."""
+        """The term with its numbers; without labels, with the numbers of shadowed queries."""
         status, differ = self.status(), self._disagreement
         if status.new is not None or not differ.count:
             return in_words(status)

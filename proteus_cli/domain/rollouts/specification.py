@@ -1,4 +1,4 @@
-"""What a version roll-out is started with."""
+"""The specification of a version roll-out."""
 
 from itertools import pairwise
 
@@ -9,8 +9,8 @@ DEFAULT_CANARY = (0.01, 0.1, 0.5)
 DEFAULT_CONFIDENCE = 0.95
 DEFAULT_ROLLBACK_WINDOW_S = 600.0
 DEFAULT_MOST_QUERIES = 25_000
-"""A version that is as good as the old one has passed by then in 95 of 100 cases, also in the hardest one: an accuracy
-of 50 %, half of all queries (`control/rollouts/`, "How long it takes")."""
+"""An equal version has passed by then in 95 of 100 cases, also in the hardest one: an accuracy of 50 %, half of all
+queries (`control/rollouts/`, "Duration")."""
 MAX_STEPS = 10
 MAX_ROLLBACK_WINDOW_S = 30 * 86_400.0
 MIN_CONFIDENCE, MAX_CONFIDENCE = 0.5, 0.9999

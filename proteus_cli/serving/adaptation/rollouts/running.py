@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from proteus_cli.control.rollouts.version_rollout import Step, VersionRollout
+from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus
@@ -98,7 +98,7 @@ class Running:
     old: VariantKey
     new: VariantKey
     digest: str
-    done: tuple[Step, Ending | None] | None = None
+    done: tuple[RolloutStage, int] | None = None
     measured: Mapping[str, VariantProfile] = field(default_factory=dict)
     is_twinned: bool = False
     is_named: bool = False

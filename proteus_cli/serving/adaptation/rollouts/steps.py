@@ -116,7 +116,8 @@ class RolloutSteps:
     async def bring_about(self, running: Running) -> None:
         """What is wanted now. Raises `ProteusError`, and then it cannot be."""
         wanted = running.machine.wanted
-        if (wanted.step, wanted.ending) == running.done:
+        place = wanted.stage, wanted.number
+        if place == running.done:
             return
         match wanted.stage:
             case RolloutStage.MEASURING:
@@ -131,7 +132,7 @@ class RolloutSteps:
                 pass  # it serves already: see `_promote`
             case RolloutStage.ENDED:
                 await (self._finish(running) if running.is_done else self._go_back(running))
-        running.done = wanted.step, wanted.ending
+        running.done = place
 
     async def _measure(self, running: Running) -> None:
         """Measure and load the new version, in the background: others have their steps meanwhile."""
