@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 
-from proteus_cli.domain.rollouts.status import Ending, Interval, RolloutStage, RolloutStatus, TermStatus, Verdict
+from proteus_cli.domain.rollouts import Ending, Interval, RolloutStage, RolloutStatus, TermStatus, Verdict
 from proteus_cli.reporting.tables import name, number, table, text
 from proteus_cli.units import counted, format_percent
 

@@ -17,9 +17,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from proteus_cli.control.evidence import Arms, Evidence, Spread
-from proteus_cli.domain.rollouts.guard_terms import HIGHER_IS_BETTER, QUANTILES, GuardMetric, Term
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import StepCounts, TermStatus, Verdict
+from proteus_cli.domain.rollouts import (
+    HIGHER_IS_BETTER,
+    QUANTILES,
+    GuardMetric,
+    RolloutSpecification,
+    StepCounts,
+    Term,
+    TermStatus,
+    Verdict,
+)
 from proteus_cli.intervals import wilson
 from proteus_cli.units import counted, format_percent
 

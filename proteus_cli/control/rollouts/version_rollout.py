@@ -23,8 +23,7 @@ person decides, the ``note`` says so instead.
 from dataclasses import dataclass, replace
 
 from proteus_cli.control.rollouts.guard import Guard
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus, Verdict
+from proteus_cli.domain.rollouts import Ending, RolloutSpecification, RolloutStage, RolloutStatus, Verdict
 from proteus_cli.errors import Conflict
 
 MIN_QUERIES = 100

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from proteus_cli.control.rollouts.guard import Arm, Guard
-from proteus_cli.domain.rollouts.guard_terms import parse_guard
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import StepCounts, Verdict
+from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, Verdict, parse_guard
 
 SLO_S = 0.1
 

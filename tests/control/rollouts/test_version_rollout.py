@@ -16,9 +16,7 @@ from proteus_cli.control.rollouts.version_rollout import (
     VersionRollout,
     WantedStep,
 )
-from proteus_cli.domain.rollouts.guard_terms import parse_guard
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage, Verdict
+from proteus_cli.domain.rollouts import Ending, RolloutSpecification, RolloutStage, Verdict, parse_guard
 from proteus_cli.errors import Conflict
 
 CAN_FOLLOW = {

@@ -10,7 +10,7 @@ import msgspec
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus
+from proteus_cli.domain.rollouts import Ending, RolloutStage, RolloutStatus
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.measuring_time import tells_of_waits

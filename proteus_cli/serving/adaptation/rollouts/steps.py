@@ -8,7 +8,7 @@ import msgspec
 
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.rollouts.version_rollout import WantedStep
-from proteus_cli.domain.rollouts.status import RolloutStage
+from proteus_cli.domain.rollouts import RolloutStage
 from proteus_cli.errors import EngineError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
