@@ -118,6 +118,15 @@ def test_without_labels_few_disagreements_are_enough_to_pass_and_many_are_no_fai
     assert (alike.verdict, unlike.verdict) == (Verdict.PASS, Verdict.HOLD)
 
 
+def test_an_accuracy_lacks_labels_until_one_has_come() -> None:
+    of_any, of_arm, of_both = (guard("accuracy >= old - 0.005 and p99 <= slo") for _ in range(3))
+    assert of_any.lacking_labels == "accuracy >= old - 0.005 (nothing is known of it)"
+    of_any.label_came()
+    of_arm.labelled(Arm.OLD, 1.0)
+    of_both.labelled_shadow(1.0, 1.0)
+    assert [each.lacking_labels for each in (of_any, of_arm, of_both)] == [""] * 3
+
+
 def test_agreement_is_bounded_on_what_is_shadowed() -> None:
     good, bad = guard("agreement >= 90%"), guard("agreement >= 90%")
     for place in range(2_000):

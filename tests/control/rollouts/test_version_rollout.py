@@ -55,6 +55,7 @@ def test_with_auto_it_goes_to_the_end_by_itself_as_long_as_the_guard_passes() ->
     assert place(one.decide(3.0)) == (RolloutStage.CANARY, 0.1)
     answers(one, 500)
     assert place(one.decide(4.0)) == (RolloutStage.CANARY, 0.5)
+    assert place(one.decide(4.5)) == (RolloutStage.CANARY, 0.5), "errors are tested anew"
     answers(one, 500)
     assert place(one.decide(5.0)) == (RolloutStage.PROMOTING, 0.5)
     assert place(one.promoted(6.0)) == (RolloutStage.FULL, 1.0)
