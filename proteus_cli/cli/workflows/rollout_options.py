@@ -1,4 +1,4 @@
-"""How a version is to be rolled out, as it is written on a command line."""
+"""The options of a version roll-out on a command line."""
 
 import shlex
 from dataclasses import dataclass, fields
@@ -25,7 +25,7 @@ class RolloutOptions:
     rollback_window: str = options.ROLLBACK_WINDOW
 
     def start_of(self, family: str, version: str) -> RolloutStart:
-        """What a server is asked. Raises `UsageError` where a quantity makes no sense."""
+        """The body of the request. Raises `UsageError` for an invalid quantity or guard."""
         return RolloutStart(
             family, version,
             shadow=parse_share(self.shadow) if self.shadow is not None else 0.0,

@@ -1,4 +1,4 @@
-"""What clients say of version roll-outs, and what they are told: ``/v2/proteus/rollouts``."""
+"""Requests and responses of version roll-outs: ``/v2/proteus/rollouts``."""
 
 from collections.abc import Sequence
 from typing import Annotated
