@@ -20,7 +20,6 @@ from unittest.mock import patch
 
 import msgspec
 import numpy as np
-from msgspec import UNSET
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -353,7 +352,7 @@ def _compared(planner: Planner, task: Task, plans: list[Plan | None]) -> tuple[t
         current = plans[i - 1] if task.chained and i > 0 else None
         plan = _call(bare, scaled(task.demands[i], HEADROOM), current).plan
         if plan is not None and task.rules.uses_cascades:
-            plain = bare.with_changes(rules=msgspec.structs.replace(task.rules, cascades=UNSET))
+            plain = bare.with_changes(rules=msgspec.structs.replace(task.rules, cascades=False))
             found = _is_worse(plan, plain(plan.demand_qps))
             checked += 1
             wrong += [f"demand {i} of {len(plans)} {found}"] if found else []

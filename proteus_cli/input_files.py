@@ -7,6 +7,7 @@ A path, or a link at its end, may lead to a pipe that nobody writes to, which bl
 import gzip
 import io
 import os
+import re
 import stat
 import zlib
 from codecs import BOM_UTF8
@@ -15,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import file_digest
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 import msgspec
 
@@ -174,6 +175,32 @@ def decode_toml(content: bytes, kind: type[T]) -> T:
     if any(line.count(b".") > MAX_DOTS for line in content.splitlines()):
         raise ValueError(f"a line has more than {MAX_DOTS:,} dots")
     return msgspec.toml.decode(content.removeprefix(BOM_UTF8), type=kind)
+
+
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
+_NAMES = ("name", "family", "variant", "device", "id", "key", "batch")
+"""Fields that name an entry of a list."""
+
+
+def converted(tree: Any, kind: type[T]) -> T:
+    """A decoded document as a ``kind``. Raises `ValueError` with the place of the error, and the names of the entries.
+
+    ``at `$.family[0].variant[1].accuracy` (name digits, name digits-xl)``.
+    """
+    try:
+        return msgspec.convert(tree, kind)
+    except msgspec.ValidationError as error:
+        names = _names_on_path(tree, str(error).rpartition("`$")[2])
+        raise ValueError(f"{error} ({names})" if names else str(error)) from None
+
+
+def _names_on_path(tree: Any, path: str) -> str:
+    found = []
+    for field, place in _STEP.findall(path.split("[...]", maxsplit=1)[0]):
+        tree = tree[field] if field else tree[int(place)]
+        if place and isinstance(tree, dict):
+            found += [f"{name} {tree[name]}" for name in _NAMES if isinstance(tree.get(name), str | int)]
+    return ", ".join(found)
 
 
 # --- text

@@ -12,8 +12,7 @@ import numpy as np
 from benchmarks.study.parts import Found
 from benchmarks.study.shared_host import BATCH_S, MAX_BATCH, SLOTS, Chooser, Curve, SharedHost, p99_s
 from benchmarks.tables import Aim
-from proteus_cli.control.concurrency.slot_bins import Exposure
-from proteus_cli.control.concurrency.slot_tuner import SlotTuner
+from proteus_cli.control.slot_tuner import Exposure, SlotTuner
 
 SEEDS, FIRST_SEED = 5, 2_026_900  # none was used while the rules were made
 GPUS = 4

@@ -147,13 +147,13 @@ def _measured_qps(result: SharingResult) -> float:
 def _summed(model: SharingModel, result: SharingResult) -> list[float]:
     """What one might think: what each of the others costs comes on top."""
     return [
-        1 + sum(model.slowdown(each.key, [other], batch=each.batch).factor - 1 for other in result.beside(place))
+        1 + sum(model.factor(each.key, [other], batch=each.batch) - 1 for other in result.beside(place))
         for place, each in enumerate(result.members)
     ]
 
 
 def _off_percent(model: SharingModel, result: SharingResult) -> list[float]:
     return [
-        100 * abs(model.slowdown(each.key, result.beside(place), batch=each.batch).factor / each.ratio - 1)
+        100 * abs(model.factor(each.key, result.beside(place), batch=each.batch) / each.ratio - 1)
         for place, each in enumerate(result.members)
     ]

@@ -14,10 +14,10 @@ from typing import Protocol
 import numpy as np
 
 from proteus_cli.control.batching import GreedyBatcher
-from proteus_cli.control.concurrency.slot_bins import Exposure
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Delegate, Drop, Effects, Host, Launch, WaitUntil
+from proteus_cli.control.decision import Drop, Effects, Host, Launch, WaitUntil
 from proteus_cli.control.policies import Policy
+from proteus_cli.control.slot_tuner import Exposure
 from proteus_cli.domain.base import MadeBy
 from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
@@ -140,8 +140,6 @@ class SharedHost:
                     self._launch(device, launch, now_s)
                     for other in launch.wake:
                         self._ask(other, now_s)
-                case Delegate(to=other):
-                    self._ask(other, now_s)
                 case Drop():
                     raise AssertionError("no request is late")
                 case WaitUntil(at_s=at_s):

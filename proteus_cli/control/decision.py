@@ -36,14 +36,12 @@ class Host:
     admitted and batched by it; waiting, throughput and capacity go by the whole.
 
     Of a family, the hosts of the highest ``rank`` come first: the most accurate, but by their ``preference_rank`` where
-    it prefers something else (`topology.ranking`).
+    it prefers something else (`topology.hosting.ranked`).
 
     ``others`` are active on the device, too, where that costs its batches anything: all times here are with that cost,
     but ``alone_latency``, the mean without.
 
-    A host ``is_standby`` if it answers only requests that no active host can. The plan sends it nothing. Its
-    ``capacity_qps`` is what its device carries more with it than with its active variant; 0 for a standby that answers
-    only requests for which active hosts are too slow.
+    A host ``is_standby`` if it answers only requests that active hosts cannot. The plan sends it nothing.
 
     ``network`` leads to its device, where that is of another machine: its latencies include the way there and back,
     the stages of its ``exits`` do not.

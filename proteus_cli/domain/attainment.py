@@ -1,4 +1,4 @@
-"""Attainment: the share of requests that are answered in time, and the error budget that its target leaves.
+"""Attainment: the fraction of requests that are answered in time, and the error budget that its target leaves.
 
 Source: Beyer et al., "Site Reliability Engineering" (2016), chapters 3 and 4.
 """
@@ -12,10 +12,10 @@ DEFAULT_ATTAINMENT = 0.995
 
 
 class Attainment(Value, frozen=True):
-    """How many of some requests were in time, beside the ``target``; fractions.
+    """The fraction of requests in time (``reached``), and its ``target``.
 
-    ``error_budget_used`` is the part of the violations that the target allows which there were: more than 1 where the
-    target is not ``met``. All but the target are None where there were no requests.
+    ``error_budget_used`` is the number of violations over the number that the target allows: above 1 if the target is
+    not ``met``. Without requests all but the target are None.
     """
 
     target: float
@@ -25,7 +25,7 @@ class Attainment(Value, frozen=True):
 
     @classmethod
     def of(cls, requests: int, violations: int, target: float) -> Self:
-        """The attainment of so many requests, of which some were not in time."""
+        """The attainment of ``requests`` requests with ``violations`` that were not in time."""
         if not requests:
             return cls(target, None, None, None)
         reached = (requests - violations) / requests
@@ -33,16 +33,11 @@ class Attainment(Value, frozen=True):
 
 
 class SloTarget(Value, frozen=True):
-    """An SLO, and the share of a family's queries that must be answered within it."""
+    """An SLO, and the fraction of a family's queries that must be answered within it."""
 
     slo_s: float
     attainment: float = DEFAULT_ATTAINMENT
 
     def of_part(self, part: float) -> "SloTarget":
-        """The same for a part of the SLO, as a stage of a cascade may take it."""
+        """The target for a part of the SLO, for one stage of a cascade."""
         return SloTarget(part * self.slo_s, self.attainment)
-
-
-def is_attainment_target(share: float) -> bool:
-    """Whether a target asks for some requests in time, and allows some that are not."""
-    return 0 < share < 1

@@ -1,17 +1,16 @@
-"""What batches take on a device that hosts several variants.
+"""Times of batches: of any size between measured ones, and on a device that hosts several variants.
 
-The cost of sharing (`interference`) multiplies what was measured of a variant alone, batch size by batch size. Plans,
-dispatch, simulations and emulated devices all take it from `beside`, so they count with the same times.
+The cost of sharing (`interference`) multiplies the times of a variant alone, batch size by batch size. Plans, dispatch,
+simulations and emulated devices all call `beside`, so they use the same times.
 
-**Never less with one more.** What is measured of a set may be less than what is measured of a part of it, by chance.
-Here a variant beside several others costs at least what it costs beside any of them, so that to leave a variant out
-never makes the others slower: of parts of up to `MAX_IN_PART` others, and of the whole set.
-
-How long a batch of any size takes, out of those that were measured.
+**One more never costs less.** By chance a set may be measured as faster than a part of it. Here a variant beside
+several others costs at least its cost beside any part of them. So dropping a variant never makes the others slower.
+Parts of up
+to `MAX_IN_PART` others count, and the whole set.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, combinations
@@ -22,13 +21,20 @@ from msgspec.structs import replace
 
 from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog import VariantKey, name_in_catalog
-from proteus_cli.domain.interference import SharingCost, SharingModel
-from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.interference import SharingModel
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.stages.exits import slower_exit
+
+MAX_IN_PART = 3
+"""Others in a part of a set. With up to four others this covers every part. Of larger sets (`study share --sets`),
+larger parts count only if the whole set was not measured."""
+MODELS_KEPT = 64
+TIMES_KEPT = 8192
+"""Variants beside sets of others in the cache: enough for the largest planning models."""
 
 
 class OfBatch(Protocol):
-    """Something measured of one batch size."""
+    """A measurement of one batch size."""
 
     @property
     def batch(self) -> int:
@@ -40,29 +46,29 @@ MeasuredT = TypeVar("MeasuredT", bound=OfBatch)
 
 
 class LatencyTable:
-    """Latency in seconds of every batch size, linear between the measured ones and never falling.
+    """Latency in seconds of every batch size, linear between measured sizes and never falling.
 
-    Beyond the largest measured batch it goes on with the cost per row of that batch.
+    Beyond the largest measured batch each row costs as much as a row of that batch.
     """
 
     def __init__(self, points: Sequence[MeasuredT], of: Callable[[MeasuredT], float]) -> None:
         require(bool(points), "a latency table needs at least one point")
         batches = [point.batch for point in points]
         latencies_s = np.maximum.accumulate([of(point) for point in points])
-        # A batch below the first measured one costs what the first one does: it would be padded.
+        # A batch below the first measured one is padded to it, and costs as much.
         by_rows_s = np.interp(np.arange(batches[-1] + 1), batches, latencies_s)
         self._by_rows: tuple[float, ...] = (0.0, *by_rows_s[1:].tolist())
         self._per_row_s = self._by_rows[-1] / (len(self._by_rows) - 1)
 
     def __call__(self, rows: int) -> float:
-        """Seconds that a batch of ``rows`` takes."""
+        """Seconds of a batch of ``rows`` rows."""
         try:
             return self._by_rows[rows]
         except IndexError:
             return self._by_rows[-1] + (rows - len(self._by_rows) + 1) * self._per_row_s
 
     def max_rows_within(self, budget_s: float, at_most: int) -> int:
-        """The largest batch of ``at_most`` rows or fewer that takes ``budget_s`` or less; 0 if none does."""
+        """The largest batch of at most ``at_most`` rows that takes at most ``budget_s``; 0 if there is none."""
         measured = len(self._by_rows) - 1
         rows = at_most
         while rows > measured and self(rows) > budget_s:
@@ -70,70 +76,9 @@ class LatencyTable:
         return rows if rows > measured else bisect_right(self._by_rows, budget_s, 1, rows + 1) - 1
 
 
-MAX_IN_PART = 3
-"""Others in a part of a set that is looked at. With up to four others that is every part; of more, as `study share`
-measures with ``--sets``, larger parts count only where the whole set was not measured."""
-MODELS_KEPT = 64
-TIMES_KEPT = 8192  # variants beside sets of others: what the largest models ask for
-
-
-def beside(profile: Profile, measured: VariantProfile, others: Collection[VariantKey]) -> VariantProfile:
-    """What was measured of a variant, as it is where these ``others`` are active on its device.
-
-    It is ``measured`` itself where sharing costs nothing, or nothing is known of it.
-    """
-    if not profile.sharing or not others:
-        return measured
-    return _beside(_Same(profile.sharing), _Same(measured), frozenset(others))
-
-
-@lru_cache(maxsize=TIMES_KEPT)
-def _beside(costs_: "_Same", measured_: "_Same", others: frozenset[VariantKey]) -> VariantProfile:
-    measured: VariantProfile = measured_.value
-    costs = _Costs.of(costs_.value, measured.key, others)
-    batches = {point.batch for point in chain(measured.points, measured.concurrent)}
-    if all(costs.factor(batch) == 1 for batch in batches):
-        return measured
-    return replace(
-        measured,
-        points=tuple(_slower(point, costs.factor(point.batch)) for point in measured.points),
-        concurrent=tuple(_slower(point, costs.factor(point.batch)) for point in measured.concurrent),
-        exits=tuple(slower_exit(each, costs.factor) for each in measured.exits),
-    )
-
-
-def sharing_factor(profile: Profile, key: VariantKey, others: Collection[VariantKey], batch: int) -> float:
-    """How many times as long batches of ``batch`` rows take beside these others; at least 1."""
-    return _Costs.of(profile.sharing, key, others).factor(batch)
-
-
-@dataclass(frozen=True, slots=True)
-class _Costs:
-    """What a variant costs beside others, by batch."""
-
-    costs: tuple[SharingCost, ...]
-    key: VariantKey
-    others: frozenset[VariantKey]
-
-    @classmethod
-    def of(cls, costs: tuple[SharingCost, ...], key: VariantKey, others: Collection[VariantKey]) -> "_Costs":
-        """Versions of a variant cost what it does."""
-        mine, *theirs = (VariantKey(each.family, name_in_catalog(each.variant)) for each in (key, *others))
-        return cls(costs, mine, frozenset(theirs) - {mine})
-
-    def factor(self, batch: int) -> float:
-        model = _model(_Same(self.costs))
-        return max(model.slowdown(self.key, part, batch=batch).factor for part in self._parts())
-
-    def _parts(self) -> Iterator[Collection[VariantKey]]:
-        yield self.others
-        for count in range(1, min(MAX_IN_PART, len(self.others) - 1) + 1):
-            yield from combinations(sorted(self.others), count)
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Same:
-    """A value that is found again by being the same object: to compare all of it would take longer than to use it."""
+    """A cache key that compares by identity: comparing whole values would take longer than computing the times."""
 
     value: Any
 
@@ -144,20 +89,47 @@ class _Same:
         return isinstance(other, _Same) and other.value is self.value
 
 
+def beside(profile: Profile, measured: VariantProfile, others: Collection[VariantKey]) -> VariantProfile:
+    """The profile of a variant while these ``others`` are active on its device.
+
+    It is ``measured`` itself if sharing costs nothing, or the cost is unknown.
+    """
+    if not profile.sharing or not others:
+        return measured
+    return _beside(_Same(profile.sharing), _Same(measured), frozenset(others))
+
+
+def sharing_factor(profile: Profile, key: VariantKey, others: Collection[VariantKey], batch: int) -> float:
+    """The factor, at least 1, by which batches of ``batch`` rows take longer beside these others."""
+    return _factor(_Same(profile.sharing), key, others, batch)
+
+
+@lru_cache(maxsize=TIMES_KEPT)
+def _beside(costs: _Same, same: _Same, others: frozenset[VariantKey]) -> VariantProfile:
+    measured: VariantProfile = same.value
+    batches = {point.batch for point in chain(measured.points, measured.concurrent)}
+    by = {batch: _factor(costs, measured.key, others, batch) for batch in batches}
+    if all(factor == 1 for factor in by.values()):
+        return measured
+    return replace(
+        measured,
+        points=tuple(point.scaled(by[point.batch]) for point in measured.points),
+        concurrent=tuple(point.scaled(by[point.batch]) for point in measured.concurrent),
+        exits=tuple(
+            slower_exit(each, lambda batch: _factor(costs, measured.key, others, batch)) for each in measured.exits
+        ),
+    )
+
+
+def _factor(costs: _Same, key: VariantKey, others: Collection[VariantKey], batch: int) -> float:
+    """Versions of a variant cost as much as the variant."""
+    mine, *theirs = (VariantKey(each.family, name_in_catalog(each.variant)) for each in (key, *others))
+    known = sorted(set(theirs) - {mine})
+    parts = (combinations(known, count) for count in range(1, min(MAX_IN_PART, len(known) - 1) + 1))
+    model = _model(costs)
+    return max(model.factor(mine, part, batch=batch) for part in chain([known], *parts))
+
+
 @lru_cache(maxsize=MODELS_KEPT)
 def _model(same: _Same) -> SharingModel:
     return SharingModel(same.value)
-
-
-def _slower(point: Point, by: float) -> Point:
-    return replace(
-        point,
-        mean_s=point.mean_s * by,
-        p50_s=point.p50_s * by,
-        p90_s=point.p90_s * by,
-        p95_s=point.p95_s * by,
-        p99_s=point.p99_s * by,
-        qps=point.qps / by,
-        compute_s=None if point.compute_s is None else point.compute_s * by,
-        energy_j=None if point.energy_j is None else point.energy_j * by,
-    )

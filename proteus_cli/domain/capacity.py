@@ -1,8 +1,6 @@
-"""What a query takes of a variant on a device: time, energy, and what the device costs meanwhile.
+"""Capacity of a variant on a device within its SLO, and the time, energy and cost of a query.
 
-Amounts are of the two alone, whatever else is hosted, so plans, checks of plans and dispatch agree on them.
-
-What a variant on a device carries within its SLO, by the number of hosts that serve its family.
+Amounts depend on the variant and the device alone, whatever else is hosted. So plans, their check and dispatch agree.
 """
 
 import math
@@ -18,7 +16,7 @@ from proteus_cli.domain.profile import LatencyStatistic, Point, Profile, Variant
 
 
 class Capacity(Value, frozen=True):
-    """The best rate of a variant on a device within its SLO, and the batch size that gives it."""
+    """The best rate of a variant on a device within its SLO, and its batch size."""
 
     qps: float
     max_batch: int
@@ -28,40 +26,41 @@ NO_CAPACITY = Capacity(qps=0.0, max_batch=0)
 
 
 class CapacityStep(Value, frozen=True):
-    """The capacity of a variant on a device where ``hosts`` or more serve its family, up to those of the next step."""
+    """The capacity of a variant on a device if at least ``hosts`` serve its family, up to the next step."""
 
     hosts: int
     capacity: Capacity
 
 
-NO_STEP = CapacityStep(0, NO_CAPACITY)
-
-
-ROUNDING = 1e-9  # hosts; a count that is whole but for the last bits is not the next one
+ROUNDING = 1e-9
+"""In hosts: a count that is whole but for the last bits is whole."""
 SAME_RATE_FRAC = 0.03
-"""Rates that differ by less are the same: batches are measured until their p95 is stable to so much. The largest batch
-is a limit, and with a larger one the server has less to do for each query."""
+"""Rates that differ by less are equal, as measurements stop once the p95 is stable to that. Of equal rates the largest
+batch counts: it is a limit, and large batches cost the server less per query."""
 MANY_CURVES = 4096
-"""So many capacities are remembered: each plan asks again for those of what it hosts, to be checked."""
+"""Capacities kept in the cache. Each plan asks again for all that it hosts, to be checked."""
 HOST_STEPS = np.array([1, *(n * 2**power for power in range(17) for n in (2, 3)), math.inf])
-"""The numbers of hosts at which capacities change: 1, 2, 3, 4, 6, 8, 12 … With finer steps, plans of one host less than
-their batches count on would be the rule, and each of them is solved again."""
+"""The numbers of hosts at which capacities change: 1, 2, 3, 4, 6, 8, 12 … With finer steps most plans would have one
+host less than their batches assume, and would be solved again."""
+QUERIES_OF_A_COST = 1_000_000
+"""Costs are given per million queries."""
+SECONDS_PER_HOUR = 3600
 
 
 def slo_fraction(hosts: int, attainment: float = DEFAULT_ATTAINMENT) -> float:
-    """The part of the SLO that one batch may take where so many hosts serve a family from one queue.
+    """The part of the SLO that one batch may take if ``hosts`` hosts serve a family from one queue.
 
     The first query in the queue waits for the first host that ends its batch. If all are busy with batches of a latency
-    L, at any place in them, it waits longer than w with the probability ``(1 - w/L) ** hosts``. The wait that no more
-    queries exceed than the attainment leaves, and the batch itself, fit the SLO: near a half with one host, as a query
-    may just miss a batch, and near 1 with many.
+    L, at random places in them, it waits longer than w with the probability ``(1 - w/L) ** hosts``. The wait that only
+    1 - attainment of the queries exceed, plus the batch, fits the SLO. The result is near a half with one host, as a
+    query may just miss a batch, and near 1 with many.
     """
     longest_wait = 1 - math.pow(1 - attainment, 1 / hosts)  # in batches
     return 1 / (1 + longest_wait)
 
 
 def hosts_needed(parts: Floats, attainment: float = DEFAULT_ATTAINMENT) -> Floats:
-    """The fewest hosts with which one batch may take each part of the SLO; infinite where no number is enough."""
+    """The fewest hosts with which one batch may take each part of the SLO; infinite if no number is enough."""
     found = np.where(parts < 1, 1.0, math.inf)
     is_longer = (parts > slo_fraction(1, attainment)) & (parts < 1)
     found[is_longer] = np.ceil(math.log(1 - attainment) / np.log(2 - 1 / parts[is_longer]) - ROUNDING)
@@ -69,30 +68,28 @@ def hosts_needed(parts: Floats, attainment: float = DEFAULT_ATTAINMENT) -> Float
 
 
 def points_in_time(points: Iterable[Point], longest_s: float, *, of: LatencyStatistic = "p95") -> list[Point]:
-    """The points whose latency is at most ``longest_s``."""
+    """The points with a latency of at most ``longest_s``."""
     return [point for point in points if point.latency_s(of) <= longest_s]
 
 
 def capacity(points: Iterable[Point], *, of: LatencyStatistic = "mean") -> Capacity:
-    """The best batch / latency of these points (paper §4).
+    """The best batch / latency of these points (paper §4). With several slots, that many batches end in one latency."""
 
-    Where several batches are on the device at once, latencies are those of that many, and as many end in that time.
-    """
-    within = list(points)
-    if not within:
-        return NO_CAPACITY
-    best = max(within, key=lambda point: _rate_qps(point, of))
-    return Capacity(qps=_rate_qps(best, of), max_batch=best.batch)
+    def rate_qps(point: Point) -> float:
+        return point.slots * point.batch / point.latency_s(of)
+
+    best = max(points, key=rate_qps, default=None)
+    return NO_CAPACITY if best is None else Capacity(rate_qps(best), best.batch)
 
 
 @lru_cache(maxsize=MANY_CURVES)
 def capacity_by_hosts(
     points: tuple[Point, ...], target: SloTarget, *, of: LatencyStatistic = "mean"
 ) -> tuple[CapacityStep, ...]:
-    """The capacity by the number of hosts that serve a family: the best rate of all batches that may wait for so many.
+    """The capacity by the number of hosts of a family: the best rate of all batches that are in time with that number.
 
-    Of all sizes, as latencies are linear between the measured ones, that of the best rate; or the largest measured one
-    of the same rate, within what rates are measured to. All points are of one number of slots.
+    Latencies are linear between measured sizes, so the best size may lie between two. A measured larger size with an
+    equal rate (`SAME_RATE_FRAC`) is preferred. All points are of one number of slots.
     """
     if not points:
         return ()
@@ -114,39 +111,30 @@ def capacity_by_hosts(
 
 
 def capacity_at(steps: Iterable[CapacityStep], hosts: int) -> Capacity:
-    """The capacity where so many hosts serve the family; the steps rise."""
-    return max((step for step in steps if step.hosts <= hosts), key=lambda step: step.hosts, default=NO_STEP).capacity
-
-
-def _rate_qps(point: Point, of: LatencyStatistic) -> float:
-    return point.slots * point.batch / point.latency_s(of)
-
-
-QUERIES_OF_A_COST = 1_000_000
-"""Costs are told of so many queries, as those of one are tiny."""
-SECONDS_PER_HOUR = 3600
+    """The capacity if ``hosts`` hosts serve the family. The steps rise."""
+    return next((step.capacity for step in reversed(list(steps)) if step.hosts <= hosts), NO_CAPACITY)
 
 
 def latency_of(points: Sequence[Point]) -> float:
-    """Seconds that a query takes which finds its device free: the p95 of the smallest batch."""
+    """Seconds of a query that finds its device free: the p95 of the smallest batch."""
     return points[0].p95_s
 
 
 def energy_of(profile: Profile, measured: VariantProfile, capacity: Capacity) -> float:
-    """Joules of a query in full batches: its part of their time on the device, without their way there and back."""
+    """Joules of a query in full batches: its part of their time on the device, without the transfer."""
     whole_s, device_s = _means_s(profile, measured, np.array([capacity.max_batch]))
     return (measured.power_w or 0.0) / capacity.qps * float(device_s[0] / whole_s[0])
 
 
 def max_energy_of(profile: Profile, measured: VariantProfile, max_batch: int) -> float:
-    """Joules of a query in the batch of up to ``max_batch`` rows that is worst for it, without its way."""
+    """Joules of a query in its worst batch of up to ``max_batch`` rows, without the transfer."""
     batches = np.arange(1, max_batch + 1)
     _, device_s = _means_s(profile, measured, batches)
     return float(np.max(device_s / batches)) * (measured.power_w or 0.0) / profile.slots
 
 
 def _means_s(profile: Profile, measured: VariantProfile, batches: Ints) -> tuple[Floats, Floats]:
-    """Seconds that batches take in the mean, and those on the device alone."""
+    """Mean seconds of batches: as a whole, and on the device alone."""
     points = profile.points_of(measured)
     sizes = [point.batch for point in points]
     whole_s: Floats = np.interp(batches, sizes, [point.mean_s for point in points])
@@ -154,5 +142,5 @@ def _means_s(profile: Profile, measured: VariantProfile, batches: Ints) -> tuple
 
 
 def cost_of(price_per_hour: float, qps: float) -> float:
-    """What `QUERIES_OF_A_COST` queries cost in full batches: their part of the time of a device."""
+    """The cost of `QUERIES_OF_A_COST` queries in full batches: their part of the device's time."""
     return QUERIES_OF_A_COST * price_per_hour / (SECONDS_PER_HOUR * qps)

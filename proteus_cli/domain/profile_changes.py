@@ -1,40 +1,45 @@
-"""What is known of a device when the catalog changes: what was measured anew, and what serves until that takes over.
+"""Accuracies out of several profiles, and the profile of a device after its catalog or its measurements changed."""
 
-Accuracies of variants and families, out of the profiles of several devices.
-"""
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-
-import msgspec
 from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LiveAccuracyRecord, Profile, VariantProfile
 from proteus_cli.domain.stages.cascade import CascadeProfile
 
+Names = Mapping[VariantKey, str]
+"""The names in the server of variants of the catalog file."""
+
+
+def _distinct(profiles: Iterable[Profile]) -> Iterator[VariantProfile]:
+    """All variants. Devices that are alike share theirs, which come once."""
+    shared = {id(profile.variants): profile.variants for profile in profiles}
+    return (measured for variants in shared.values() for measured in variants)
+
 
 def accuracy_by_variant(profiles: Iterable[Profile]) -> dict[str, dict[str, float]]:
-    """The variants of each family, the most accurate first, with the accuracy on the device where that is highest."""
+    """The variants of each family, the most accurate first, with the highest accuracy over all devices."""
     found: dict[str, dict[str, float]] = {}
-    distinct = {id(profile.variants): profile.variants for profile in profiles}  # like devices share theirs
-    for measured in (variant for variants in distinct.values() for variant in variants):
+    for measured in _distinct(profiles):
         of_family = found.setdefault(measured.family, {})
         of_family[measured.variant] = max(of_family.get(measured.variant, 0.0), measured.accuracy)
     return {family: dict(sorted(of.items(), key=lambda each: -each[1])) for family, of in found.items()}
 
 
 def best_accuracy(profiles: Iterable[Profile]) -> dict[str, float]:
-    """The accuracy of the most accurate variant of each family, whatever it costs."""
+    """The accuracy of the most accurate variant of each family."""
     return {family: max(of.values()) for family, of in accuracy_by_variant(profiles).items()}
 
 
 def relative(accuracy: float, best: float) -> float:
-    """``accuracy`` as a part of the best; the whole where even the best is 0."""
+    """``accuracy`` as a part of the best; 1 if the best is 0."""
     return accuracy / best if best > 0 else 1.0
 
 
 def accuracies(profiles: Mapping[str, Profile]) -> Callable[[str, str, str], float]:
-    """The accuracy of a variant by device id, family and variant; raises `KeyError` where it was never profiled.
+    """The accuracy of a variant by device id, family and variant. It raises `KeyError` for unknown variants.
 
     Devices that share one profile share the work.
     """
@@ -50,135 +55,133 @@ def accuracies(profiles: Mapping[str, Profile]) -> Callable[[str, str, str], flo
 
 
 def estimated_families(profiles: Iterable[Profile]) -> frozenset[str]:
-    """The families of which some variant's accuracy is an estimate, and with it the relative accuracy of all."""
-    distinct = {id(profile.variants): profile.variants for profile in profiles}
-    return frozenset(measured.family for variants in distinct.values() for measured in variants if measured.estimated)
+    """Families with a variant of estimated accuracy, so that all relative accuracies in them are estimates."""
+    return frozenset(measured.family for measured in _distinct(profiles) if measured.estimated)
 
 
 def live_accuracies(profiles: Iterable[Profile]) -> dict[VariantKey, LiveAccuracyRecord]:
-    """What is recorded of variants, the last of each."""
+    """The latest live accuracy of each variant that has one."""
     found: dict[VariantKey, LiveAccuracyRecord] = {}
-    for measured in (each for profile in profiles for each in profile.variants):
+    for measured in _distinct(profiles):
         live = measured.live
         if not isinstance(live, UnsetType) and (measured.key not in found or found[measured.key].time < live.time):
             found[measured.key] = live
     return found
 
 
-Names = Mapping[VariantKey, str]
-"""What variants of the catalog file are called in the server."""
-
-
 def succeeding_profile(served: Profile, measured: Profile, names: Names) -> Profile:
-    """The profile of a device from now on: what was ``measured`` of the variants in ``names``, by these.
+    """The next profile of a device: measurements of the variants in ``names``, under these names, and all others.
 
-    What is known of others stays: of those that serve until the next plan, and of those whose accuracy alone is not
-    current. So do corrections that were made while serving, of engines that are still the same. The network knows the
-    rows of new families.
+    Others that are served stay, until the next plan drops them. Corrections that were made while serving stay if the
+    engine is the same. The network comes from the measurement, as it knows the rows of new families.
     """
-    current = [_current(served, each, names[each.key]) for each in measured.variants if each.key in names]
+    current = [_current(served, each) for each in in_server_names(measured, names).variants]
     now = {each.key for each in current}
     left = [each for each in served.variants if each.key not in now]
-    cascades = [_renamed(each, names) for each in measured.cascades if all(key in names for key in _both(each))]
     going = {each.key for each in left}
-    cascades += [each for each in served.cascades if going.intersection(_both(each))]
+    cascades = [*in_server_names(measured, names).cascades, *_about(served.cascades, going)]
     network = measured.network or served.network
-    return msgspec.structs.replace(served, variants=(*current, *left), cascades=tuple(cascades), network=network)
+    return replace(served, variants=(*current, *left), cascades=tuple(cascades), network=network)
 
 
 def has_news(served: Profile, measured: Profile, names: Names) -> bool:
-    """Whether other things are known of the variants in ``names`` than what is served with."""
+    """Whether the measurements of the variants in ``names`` differ from the profile that is served with."""
     after = succeeding_profile(served, measured, names)
     return {each.key: each for each in after.variants} != {each.key: each for each in served.variants}
 
 
 def with_variant(profile: Profile, measured: VariantProfile) -> Profile:
-    """The profile with what was measured of one more variant, or anew of one."""
+    """The profile with a new measurement of one variant."""
     others = tuple(each for each in profile.variants if each.key != measured.key)
-    return msgspec.structs.replace(profile, variants=(*others, measured))
+    return replace(profile, variants=(*others, measured))
 
 
 def without_variants(profile: Profile, gone: Collection[VariantKey]) -> Profile:
-    """The profile without variants that no device has any more."""
+    """The profile without some variants and their cascades."""
     variants = tuple(each for each in profile.variants if each.key not in gone)
-    cascades = tuple(each for each in profile.cascades if not any(key in gone for key in _both(each)))
-    return msgspec.structs.replace(profile, variants=variants, cascades=cascades)
+    return replace(profile, variants=variants, cascades=_not_about(profile.cascades, gone))
 
 
 def with_accuracies(profile: Profile, accuracies: Mapping[VariantKey, float]) -> Profile:
-    """The profile with other accuracies of some variants, and without cascades of these, whose worth nobody knows."""
+    """The profile with other accuracies of some variants. Their cascades go, as their accuracy is unknown then."""
     if not accuracies:
         return profile
-    variants = (msgspec.structs.replace(v, accuracy=accuracies.get(v.key, v.accuracy)) for v in profile.variants)
-    cascades = (each for each in profile.cascades if not any(key in accuracies for key in _both(each)))
-    return msgspec.structs.replace(profile, variants=tuple(variants), cascades=tuple(cascades))
+    variants = tuple(replace(each, accuracy=accuracies.get(each.key, each.accuracy)) for each in profile.variants)
+    return replace(profile, variants=variants, cascades=_not_about(profile.cascades, accuracies))
 
 
 def as_recorded(profiles: Mapping[str, Profile]) -> dict[str, Profile]:
-    """The profiles as plans count on them: with the live accuracies that are recorded in any of them."""
+    """The profiles for planning: with the live accuracies that are recorded in any of them."""
     live = {key: each.accuracy for key, each in live_accuracies(profiles.values()).items()}
     return {device: with_accuracies(profile, live) for device, profile in profiles.items()}
 
 
 def in_catalog_names(profile: Profile, names: Names) -> Profile:
-    """The profile as its file has it: of the variants in ``names`` alone, as the catalog calls them."""
+    """The profile as its file has it: only the variants in ``names``, with their names in the catalog."""
     return in_server_names(profile, {VariantKey(key.family, name): key.variant for key, name in names.items()})
 
 
 def in_server_names(profile: Profile, names: Names) -> Profile:
-    """The profile of a file as the server has it: of the variants in ``names`` alone, by these."""
-    cascades = (_renamed(each, names) for each in profile.cascades if all(key in names for key in _both(each)))
-    variants = (
-        msgspec.structs.replace(each, variant=names[each.key]) for each in profile.variants if each.key in names
+    """The profile of a file as the server has it: only the variants in ``names``, with these names."""
+    variants = tuple(replace(each, variant=names[each.key]) for each in profile.variants if each.key in names)
+    cascades = tuple(
+        replace(each, first=names[first], second=names[second])
+        for each in profile.cascades
+        for first, second in [_both(each)]
+        if first in names and second in names
     )
-    return msgspec.structs.replace(profile, variants=tuple(variants), cascades=tuple(cascades))
+    return replace(profile, variants=variants, cascades=cascades)
 
 
 def written_over(file: Profile, known: Profile) -> Profile:
-    """What the file of a profile is to say, once more is ``known``: of what it was measured with, and of nothing else.
+    """The next content of a profile's file: corrections in ``known`` of the same measurements.
 
-    Names are those of the file. What was measured anew since stays as it is there, and so do other variants.
+    Names are those of the file. Later measurements and other variants in the file stay.
     """
     better = {_measured_as(each): each for each in known.variants}
     variants = tuple(better.get(_measured_as(each), each) for each in file.variants)
-    return msgspec.structs.replace(known, variants=variants, cascades=file.cascades)
+    return replace(known, variants=variants, cascades=file.cascades)
 
 
 def with_missing(file: Profile, measured: Profile) -> Profile:
-    """What the file of a profile is to say, once a device that is like its own was measured: of what it did not tell.
+    """The next content of a profile's file, after a like device was ``measured``: with all that the file lacked.
 
-    Names are those of the file. What it tells of the same models and eval splits stays, where it has times of them.
+    Names are those of the file. It keeps its own measurements of the same models and eval splits, if they have times.
     """
     told = {_measured_as(each): each for each in file.variants if each.points}
-    variants = tuple(told.get(_measured_as(each), each) for each in measured.variants)
+    variants = [told.get(_measured_as(each), each) for each in measured.variants]
     news = {each.key for each in variants if _measured_as(each) not in told}
-    others = tuple(each for each in file.variants if each.key not in {each.key for each in variants})
-    cascades = tuple(each for each in measured.cascades if news.intersection(_both(each)))
-    kept = tuple(each for each in file.cascades if not news.intersection(_both(each)))
-    return msgspec.structs.replace(
-        file, variants=(*variants, *others), cascades=(*cascades, *kept), network=measured.network or file.network
-    )
+    known = {each.key for each in variants}
+    others = [each for each in file.variants if each.key not in known]
+    cascades = (*_about(measured.cascades, news), *_not_about(file.cascades, news))
+    network = measured.network or file.network
+    return replace(file, variants=(*variants, *others), cascades=cascades, network=network)
 
 
 def _measured_as(measured: VariantProfile) -> tuple[object, ...]:
     return measured.key, measured.model_digest, measured.engine_digest, measured.eval_digest, measured.accuracy
 
 
-def _current(served: Profile, measured: VariantProfile, name: str) -> VariantProfile:
-    renamed = msgspec.structs.replace(measured, variant=name)
-    known = served.of(*renamed.key)
+def _current(served: Profile, measured: VariantProfile) -> VariantProfile:
+    known = served.of(*measured.key)
     if known is None or known.recorded is UNSET or known.engine_digest != measured.engine_digest:
-        return renamed
-    return msgspec.structs.replace(
+        return measured
+    return replace(
         known, accuracy=measured.accuracy, estimated=measured.estimated, eval_digest=measured.eval_digest,
         live=measured.live,
     )  # fmt: skip
+
+
+Cascades = tuple[CascadeProfile, ...]
 
 
 def _both(cascade: CascadeProfile) -> tuple[VariantKey, VariantKey]:
     return VariantKey(cascade.family, cascade.first), VariantKey(cascade.family, cascade.second)
 
 
-def _renamed(cascade: CascadeProfile, names: Names) -> CascadeProfile:
-    first, second = (names[key] for key in _both(cascade))
-    return msgspec.structs.replace(cascade, first=first, second=second)
+def _about(cascades: Cascades, keys: Collection[VariantKey]) -> Cascades:
+    return tuple(each for each in cascades if any(key in keys for key in _both(each)))
+
+
+def _not_about(cascades: Cascades, keys: Collection[VariantKey]) -> Cascades:
+    return tuple(each for each in cascades if not any(key in keys for key in _both(each)))

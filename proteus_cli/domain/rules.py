@@ -1,21 +1,28 @@
-"""What a user asks of every plan besides the demand: objectives, limits of devices and variants, budgets.
+"""The rules of plans besides the demand: objectives, limits of devices and variants, budgets.
 
-The rules of a plan that stand in the catalog.
-
-Whether a variant on a device keeps what its family's policy says of the energy and the money of each answer.
-
-As amounts are of the two alone, the planner and the steps of version roll-outs agree on what may answer.
+Some stand in the catalog, and follow it when it changes. A variant is also limited by the energy and the cost of its
+answers (`why_not_within`). These depend on the variant and its device alone, so planner and version roll-outs agree.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
-import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import Meta, field
+from msgspec.structs import replace
 
-from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget, is_attainment_target
-from proteus_cli.domain.base import Value, is_amount, is_count, require
+from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
+from proteus_cli.domain.base import (
+    Amount,
+    Fraction,
+    OpenFraction,
+    PositiveAmount,
+    PositiveCount,
+    PositiveFraction,
+    Value,
+    always,
+    require,
+)
 from proteus_cli.domain.capacity import (
     Capacity,
     CapacityStep,
@@ -26,20 +33,19 @@ from proteus_cli.domain.capacity import (
     max_energy_of,
     points_in_time,
 )
-from proteus_cli.domain.catalog import Catalog, Preference, VariantKey, name_in_catalog
+from proteus_cli.domain.catalog import Catalog, Family, Preference, VariantKey, name_in_catalog
 from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import LatencyStatistic, Point, Profile, VariantProfile
 from proteus_cli.domain.stages.cascade import SLO_PARTS
 
 Resource = Literal["cost", "power"]
-Residency = int | Literal["memory"]
-AmountBound = Literal["max_latency_s", "max_energy_j", "max_cost_per_million"]
+Residency = PositiveCount | Literal["memory"]
 LossUnit = Literal["device", "host"]
-"""What is lost at once: a device, or a host of a cluster with all its devices."""
+"""The unit of a loss: a device, or a host of a cluster with all its devices."""
 
 
 class DeviceVariant(Value, frozen=True, order=True):
-    """One variant on some devices. ``device`` is an id, or a type and then means all devices of that type."""
+    """One variant on some devices. ``device`` is an id, or a type for all devices of that type."""
 
     device: str
     family: str
@@ -51,7 +57,7 @@ class DeviceVariant(Value, frozen=True, order=True):
 
     @property
     def in_catalog(self) -> "DeviceVariant":
-        """The same of the variant as the catalog file calls it."""
+        """The same with the variant's name in the catalog file."""
         return DeviceVariant(self.device, self.family, name_in_catalog(self.variant))
 
     def __str__(self) -> str:
@@ -59,87 +65,71 @@ class DeviceVariant(Value, frozen=True, order=True):
 
 
 class Reserved(Value, frozen=True, order=True):
-    """Devices (an id or a type) that only ``family`` may use; nobody where that is None.
+    """Devices (an id or a type) that only ``family`` may use; no family at all if that is None.
 
-    A device that several families reserve is theirs together.
+    Families that reserve the same device share it.
     """
 
     device: str
     family: str | None = None
 
 
-class Rules(Value, frozen=True):
-    """How to plan, whatever the demand; part of each plan, so that a re-plan obeys them too.
+class Rules(Value, frozen=True, omit_defaults=True):
+    """How to plan, whatever the demand. They are part of each plan, so a re-plan obeys them too.
 
-    - ``capacity``: a variant's capacity is its best batch over the batch's latency of that kind;
-    - ``slo_fraction``: batches whose latency of that kind is longer than this part of the SLO don't count; None: whose
-      p95 leaves too little for the wait before it, which depends on the number of hosts (`slo_fraction`);
-    - ``fairness``: serve the largest total, or first make the worst-served family's part as large as possible, then
-      the next one's, and so on;
-    - ``minimize``: instead serve all demand at the lowest price per hour, or power, and only then accurately;
-    - ``residency``: how many variants a device may hold at a time; ``memory``: as many as fit;
-    - ``survive``: how many devices may be lost, any of them, without losing capacity for what is served (0 or 1);
-      with ``survive_unit`` so many hosts, with all their devices. This machine is the host of its own devices;
-    - ``pack``: use as few devices as the rest allows;
-    - ``attainment``: the share of every family's queries that must be answered in time; None: as the catalog says;
-    - ``min_accuracy``: by family, the least accurate variant that may answer (a fraction), as any stage of a cascade;
-    - ``min_expected_accuracy``: by family, the least accuracy that may be expected of an answer, of a variant alone or
-      of a whole cascade, whose first variant may be less accurate; left out, there is none;
-    - ``max_share``: by family, the largest part of its demand (headroom included) that one device may get;
-    - ``budget_w``, ``budget_cost``: the most that the devices in use may draw (watts), or cost per hour;
-    - ``prefer``: by family, what its answers should have much of, or take little of; of those left out, accuracy. All
-      families' aims are one objective (`planning.model.worths`); those that prefer something else use no cascades;
-    - ``max_latency_s``: by family, what batches and the wait before them may take in place of the SLO;
-      ``max_energy_j``, ``max_cost_per_million``: what an answer may take of energy in any batch, and so many queries
-      cost in full batches (`query_amounts`); left out, there are none;
-    - ``cascades``: queries may go through cascades that the profiles know; left out, they may not.
+    - ``capacity``: the latency statistic of a batch that divides its size, for the capacity of a variant;
+    - ``slo_fraction``: batches whose latency, by that statistic, exceeds this fraction of the SLO don't count. None:
+      batches whose p95 leaves too little time for the wait before them, by the number of hosts (`slo_fraction`);
+    - ``fairness``: ``total`` serves the largest total; ``maxmin`` first maximises the served fraction of the worst
+      family, then of the next, and so on;
+    - ``minimize``: serve all demand at the lowest price per hour, or power, and only then accurately;
+    - ``residency``: the number of variants that a device may hold at a time; ``memory``: all that fit;
+    - ``survive``: the number of devices (0 or 1) that may be lost without losing capacity for what is served. With
+      ``survive_unit`` ``host`` it counts hosts with all their devices. This machine is the host of its own devices;
+    - ``pack``: use the fewest devices that the other rules allow;
+    - ``attainment``: the fraction of every family's queries that must be answered in time; None: as in the catalog;
+    - ``min_accuracy``: by family, the accuracy of the least accurate variant that may answer, also as a stage;
+    - ``min_expected_accuracy``: by family, the least expected accuracy of an answer, of a variant alone or of a whole
+      cascade. The first variant of the cascade may be less accurate;
+    - ``max_share``: by family, the largest fraction of its demand (headroom included) on one device;
+    - ``budget_w``, ``budget_cost``: the highest power (watts), or cost per hour, of all devices in use;
+    - ``prefer``: by family, the quality of answers to optimise; accuracy by default. All families share one objective
+      (`planning.model.worths`). Families with another preference use no cascades;
+    - ``max_latency_s``: by family, the time for batches and the wait before them, instead of the SLO;
+    - ``max_energy_j``, ``max_cost_per_million``: by family, the highest energy of an answer in any batch, and the
+      highest cost of a million queries in full batches;
+    - ``cascades``: queries may go through cascades that the profiles know.
     """
 
-    capacity: LatencyStatistic = "mean"
-    slo_fraction: float | None = None
-    fairness: Literal["total", "maxmin"] = "total"
-    minimize: Resource | None = None
-    residency: Residency = 1
-    survive: int = 0
-    pack: bool = False
-    attainment: float | None = None
-    min_accuracy: dict[str, float] = msgspec.field(default_factory=dict)
-    max_share: dict[str, float] = msgspec.field(default_factory=dict)
-    reserved: tuple[Reserved, ...] = ()
-    banned: tuple[DeviceVariant, ...] = ()
-    pinned: tuple[DeviceVariant, ...] = ()
-    budget_w: float | None = None
-    budget_cost: float | None = None
-    survive_unit: Literal["host"] | UnsetType = UNSET
-    cascades: bool | UnsetType = UNSET
-    min_expected_accuracy: dict[str, float] | UnsetType = UNSET
-    prefer: dict[str, Preference] | UnsetType = UNSET
-    max_latency_s: dict[str, float] | UnsetType = UNSET
-    max_energy_j: dict[str, float] | UnsetType = UNSET
-    max_cost_per_million: dict[str, float] | UnsetType = UNSET
+    capacity: LatencyStatistic = always("mean")
+    slo_fraction: PositiveFraction | None = always(None)
+    fairness: Literal["total", "maxmin"] = always("total")
+    minimize: Resource | None = always(None)
+    residency: Residency = always(1)
+    survive: Annotated[int, Meta(ge=0, le=1)] = always(0)
+    pack: bool = always(False)
+    attainment: OpenFraction | None = always(None)
+    min_accuracy: dict[str, Fraction] = always({})
+    max_share: dict[str, PositiveFraction] = always({})
+    reserved: tuple[Reserved, ...] = always(())
+    banned: tuple[DeviceVariant, ...] = always(())
+    pinned: tuple[DeviceVariant, ...] = always(())
+    budget_w: Amount | None = always(None)
+    budget_cost: Amount | None = always(None)
+    survive_unit: LossUnit = "device"
+    cascades: bool = False
+    min_expected_accuracy: dict[str, Fraction] = field(default_factory=dict)
+    prefer: dict[str, Preference] = field(default_factory=dict)
+    max_latency_s: dict[str, PositiveAmount] = field(default_factory=dict)
+    max_energy_j: dict[str, PositiveAmount] = field(default_factory=dict)
+    max_cost_per_million: dict[str, PositiveAmount] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        is_part = self.slo_fraction is None or 0 < self.slo_fraction <= 1
-        require(is_part, "slo_fraction must be above 0 and at most 1")
-        require(self.residency == "memory" or is_count(self.residency, 1), "residency must be at least 1, or `memory`")
-        require(self.survive in {0, 1}, "survive must be 0 or 1")
-        is_target = self.attainment is None or is_attainment_target(self.attainment)
-        require(is_target, "attainment must be above 0 and below 1")
-        for what, floors in (("min_accuracy", self.min_accuracy), ("min_expected_accuracy", self.expected_accuracy)):
-            for family, accuracy in floors.items():
-                require(0 <= accuracy <= 1, f"{what} of `{family}` must be a fraction from 0 to 1")
-        for family, share in self.max_share.items():
-            require(0 < share <= 1, f"max_share of `{family}` must be above 0 and at most 1")
-        for what, bounds in self.amount_bounds.items():
-            for family, bound in bounds.items():
-                require(is_amount(bound) and bound > 0, f"{what} of `{family}` must be above zero")
-        for budget in (self.budget_w, self.budget_cost):
-            require(budget is None or is_amount(budget), "a budget must be a finite number that is not negative")
         # With several variants per device a loss takes capacity from all of them, and each loss asks for another plan.
         require(not self.survive or self.residency == 1, "survive takes one variant per device (residency 1)")
 
     def capacity_steps(self, target: SloTarget, points: Sequence[Point]) -> tuple[CapacityStep, ...]:
-        """The capacity of a variant of which these points were measured, by the number of its family's hosts."""
+        """The capacity of a variant with these points, by the number of its family's hosts."""
         if self.slo_fraction is not None:
             in_time = points_in_time(points, self.slo_fraction * target.slo_s, of=self.capacity)
             return (CapacityStep(1, capacity(in_time, of=self.capacity)),) if in_time else ()
@@ -148,107 +138,85 @@ class Rules(Value, frozen=True):
     def stage_steps(
         self, target: SloTarget, points: Sequence[Point]
     ) -> Iterator[tuple[float, tuple[CapacityStep, ...]]]:
-        """Each part of the SLO that plans may give to a variant, the smallest first, with its `capacity_steps`."""
+        """Each part of the SLO that plans may give to a variant, rising, with its `capacity_steps`."""
         for part in SLO_PARTS if self.uses_cascades else (1.0,):
             yield part, self.capacity_steps(target.of_part(part), points)
 
     def capacity_within(
         self, slo_s: float, points: Sequence[Point], hosts: int = 1, attainment: float = DEFAULT_ATTAINMENT
     ) -> Capacity:
-        """The capacity of a variant of which these points were measured, where so many hosts serve its family."""
+        """The capacity of a variant with these points, if ``hosts`` hosts serve its family."""
         return capacity_at(self.capacity_steps(SloTarget(slo_s, attainment), points), hosts)
 
     def with_names(self, rename: Callable[[VariantKey], str]) -> "Rules":
         """The same rules with other names of variants."""
-
-        def renamed(pairs: Sequence[DeviceVariant]) -> tuple[DeviceVariant, ...]:
-            return tuple(msgspec.structs.replace(pair, variant=rename(pair.key)) for pair in pairs)
-
-        return msgspec.structs.replace(self, banned=renamed(self.banned), pinned=renamed(self.pinned))
+        banned, pinned = (
+            tuple(replace(pair, variant=rename(pair.key)) for pair in pairs) for pairs in (self.banned, self.pinned)
+        )
+        return replace(self, banned=banned, pinned=pinned)
 
     def with_attainment(self, target: float | None) -> "Rules":
-        """The same rules with another attainment target for all families; None: as they are."""
-        return self if target is None else msgspec.structs.replace(self, attainment=target)
+        """The same rules with another attainment target for all families; None: unchanged."""
+        return self if target is None else replace(self, attainment=target)
 
     def attainment_targets(self, catalog: Catalog) -> Mapping[str, float]:
-        """The share of its queries that must be answered in time, by family."""
-        if self.attainment is not None:
-            return dict.fromkeys(catalog.names, self.attainment)
-        return {family.name: family.attainment for family in catalog.families}
-
-    @property
-    def expected_accuracy(self) -> Mapping[str, float]:
-        """``min_expected_accuracy``; empty where it is left out."""
-        return {} if self.min_expected_accuracy is UNSET else self.min_expected_accuracy
+        """The fraction of queries that must be answered in time, by family."""
+        return {each.name: each.attainment if self.attainment is None else self.attainment for each in catalog.families}
 
     def prefers(self, family: str) -> Preference:
-        """What plans aim for in a family."""
-        return "accuracy" if self.prefer is UNSET else self.prefer.get(family, "accuracy")
+        """The preference of a family."""
+        return self.prefer.get(family, "accuracy")
 
     @property
     def others_preferred(self) -> Mapping[str, Preference]:
-        """The families that prefer anything but accuracy, and what."""
-        return {} if self.prefer is UNSET else {name: of for name, of in self.prefer.items() if of != "accuracy"}
+        """The families that prefer something other than accuracy, with their preference."""
+        return {name: of for name, of in self.prefer.items() if of != "accuracy"}
 
     def families_that_count(self, amount: Literal["energy", "cost"]) -> frozenset[str]:
         """The families that prefer little of it, or bound it."""
-        bounds = self.amount_bounds["max_energy_j" if amount == "energy" else "max_cost_per_million"]
-        return frozenset(bounds) | {name for name, of in self.others_preferred.items() if of == amount}
-
-    @property
-    def amount_bounds(self) -> Mapping[AmountBound, Mapping[str, float]]:
-        """The bounds by name and family; empty where they are left out."""
-        named: dict[AmountBound, dict[str, float] | UnsetType] = {
-            "max_latency_s": self.max_latency_s,
-            "max_energy_j": self.max_energy_j,
-            "max_cost_per_million": self.max_cost_per_million,
-        }
-        return {name: {} if bounds is UNSET else bounds for name, bounds in named.items()}
+        bounds = self.max_energy_j if amount == "energy" else self.max_cost_per_million
+        return frozenset(bounds) | {name for name, of in self.prefer.items() if of == amount}
 
     def planned_target(self, family: str, target: SloTarget) -> SloTarget:
-        """What plans count on for a family: its SLO, or the latency that its policy bounds, and what must be in time.
-
-        ``target`` is what the catalog says.
-        """
-        slo_s = min(target.slo_s, self.amount_bounds["max_latency_s"].get(family, target.slo_s))
+        """The target that plans use for a family whose catalog says ``target``: with the bound of its policy."""
+        slo_s = min(target.slo_s, self.max_latency_s.get(family, target.slo_s))
         return SloTarget(slo_s, target.attainment if self.attainment is None else self.attainment)
 
     def planned_targets(self, targets: Mapping[str, SloTarget]) -> Mapping[str, SloTarget]:
-        """What plans count on by family; ``targets`` are what the catalog says."""
+        """`planned_target` of each family."""
         return {family: self.planned_target(family, target) for family, target in targets.items()}
 
     def min_accuracy_alone(self, family: str) -> float:
-        """The accuracy of the least accurate variant of a family that may answer by itself."""
-        return max(self.min_accuracy.get(family, 0.0), self.expected_accuracy.get(family, 0.0))
+        """The least accuracy of a variant that may answer by itself."""
+        return max(self.min_accuracy.get(family, 0.0), self.min_expected_accuracy.get(family, 0.0))
 
     def min_accuracy_hosted(self, family: str) -> float:
-        """The accuracy of the least accurate variant of a family that may be hosted.
+        """The least accuracy of a variant that may be hosted.
 
-        It may be less than `min_accuracy_alone` as the first stage of a cascade; not where a device or host may be
-        lost, as each query is answered by one variant then.
+        A first stage of a cascade may have less than `min_accuracy_alone`. This does not hold for plans that survive a
+        loss, as each query is answered by one variant then.
         """
         is_stage = self.may_use_cascades(family) and not self.survive
         return self.min_accuracy.get(family, 0.0) if is_stage else self.min_accuracy_alone(family)
 
     @property
     def survives(self) -> LossUnit | None:
-        """What plans survive the loss of, any one of them."""
-        unit: LossUnit = "device" if self.survive_unit is UNSET else self.survive_unit
-        return unit if self.survive else None
+        """The unit that may be lost, any one of them."""
+        return self.survive_unit if self.survive else None
 
     def unit_of(self, device: str) -> str:
-        """What is lost together with a device (by id): its host, or only itself."""
+        """The unit that is lost together with a device (by id): its host, or only itself."""
         return host_of(device) if self.survives == "host" else device
 
     @property
     def uses_cascades(self) -> bool:
         """Queries may go through cascades."""
-        return self.cascades is not UNSET and self.cascades
+        return self.cascades
 
     def may_use_cascades(self, family: str) -> bool:
-        """Queries of a family may go through cascades: a means to be accurate, whose energy and cost nothing bounds."""
+        """Whether a family may use cascades: it prefers accuracy, and does not count energy or cost."""
         counted = self.families_that_count("energy") | self.families_that_count("cost")
-        return self.uses_cascades and self.prefers(family) == "accuracy" and family not in counted
+        return self.cascades and self.prefers(family) == "accuracy" and family not in counted
 
     @property
     def is_resident_set(self) -> bool:
@@ -263,17 +231,17 @@ class Rules(Value, frozen=True):
 
     @property
     def resources(self) -> frozenset[Resource]:
-        """The resources that plans are limited or minimised in."""
+        """The resources that plans limit or minimise."""
         return frozenset(self.budgets) | ({self.minimize} if self.minimize is not None else set())
 
     @property
     def must_serve_all(self) -> bool:
-        """Whether all demand must be served: minimising would else serve nothing."""
+        """Whether all demand must be served. Minimising would serve nothing otherwise."""
         return self.minimize is not None
 
 
 PAPER_RULES = Rules(capacity="p95", slo_fraction=0.5)
-"""The paper's (§4): a query may wait for a whole batch before it runs in the next."""
+"""The paper's rules (§4): a query may wait for a whole batch before it runs in the next."""
 
 
 def selects(selector: str, device: Device) -> bool:
@@ -283,7 +251,7 @@ def selects(selector: str, device: Device) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class DeviceLimits:
-    """What the rules say of a device. ``reserved_for``: the only families that may use it, or None."""
+    """The limits of a device by the rules. ``reserved_for``: the only families that may use it, or None."""
 
     pinned: frozenset[VariantKey]
     banned: frozenset[VariantKey]
@@ -295,14 +263,13 @@ class DeviceLimits:
 
 
 def limits_of(device: Device, rules: Rules) -> DeviceLimits:
-    """What the rules allow on a device. Where one of them reserves it for no family, it may host nothing."""
+    """The limits of a device. A device that is reserved for no family may host nothing."""
     holders = [each.family for each in rules.reserved if selects(each.device, device)]
     families = frozenset(name for name in holders if name is not None and None not in holders)
-    return DeviceLimits(
-        pinned=frozenset(pair.key for pair in rules.pinned if selects(pair.device, device)),
-        banned=frozenset(pair.key for pair in rules.banned if selects(pair.device, device)),
-        reserved_for=families if holders else None,
+    pinned, banned = (
+        frozenset(pair.key for pair in pairs if selects(pair.device, device)) for pairs in (rules.pinned, rules.banned)
     )
+    return DeviceLimits(pinned, banned, families if holders else None)
 
 
 def in_words(rules: Rules) -> str:
@@ -318,145 +285,100 @@ def in_words(rules: Rules) -> str:
     return f"{first}, then {accuracy}, then the fewest loads{last}"
 
 
+_OF_FAMILIES: dict[str, Callable[[Family], Any]] = {
+    "min_accuracy": lambda family: family.min_accuracy,
+    "min_expected_accuracy": lambda family: family.min_expected_accuracy,
+    "max_share": lambda family: family.max_share,
+    "prefer": lambda family: None if family.policy.prefer == "accuracy" else family.policy.prefer,
+    "max_latency_s": lambda family: family.policy.max_latency_s,
+    "max_energy_j": lambda family: family.policy.max_energy_j,
+    "max_cost_per_million": lambda family: family.policy.max_cost_per_million,
+}
+"""Rules by family, with their values in the catalog; None: not set."""
+_OF_VARIANTS = ("banned", "pinned")
+
+
 def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
-    """``rules`` and those of the catalog; where both limit the same, ``rules`` win."""
-    floors = {f.name: f.min_accuracy for f in catalog.families if f.min_accuracy is not None}
-    expected = {f.name: f.min_expected_accuracy for f in catalog.families if f.min_expected_accuracy is not None}
-    shares = {f.name: f.max_share for f in catalog.families if f.max_share is not None}
+    """``rules`` and those of the catalog. Where both limit the same, ``rules`` win."""
+    by_family = {
+        what: {f.name: value for f in catalog.families if (value := get(f)) is not None} | getattr(rules, what)
+        for what, get in _OF_FAMILIES.items()
+    }
     reserved = [Reserved(device, f.name) for f in catalog.families for device in f.reserved]
-    banned = [DeviceVariant(device, f.name, v.name) for f, v in catalog.variants for device in v.banned]
-    pinned = [DeviceVariant(device, f.name, v.name) for f, v in catalog.variants for device in v.pinned]
-    return msgspec.structs.replace(
-        rules,
-        min_accuracy={**floors, **rules.min_accuracy},
-        min_expected_accuracy={**expected, **rules.expected_accuracy} or UNSET,
-        max_share={**shares, **rules.max_share},
-        reserved=tuple(dict.fromkeys((*rules.reserved, *reserved))),
-        banned=tuple(dict.fromkeys((*rules.banned, *banned))),
-        pinned=tuple(dict.fromkeys((*rules.pinned, *pinned))),
-        **_of_policies(rules, catalog),
-    )
+    pairs = {
+        what: [DeviceVariant(device, f.name, v.name) for f, v in catalog.variants for device in getattr(v, what)]
+        for what in _OF_VARIANTS
+    }
+    listed: dict[str, list[Any]] = {"reserved": reserved, **pairs}
+    once = {what: tuple(dict.fromkeys([*getattr(rules, what), *found])) for what, found in listed.items()}
+    return replace(rules, **by_family, **once)
 
 
-def _of_policies(rules: Rules, catalog: Catalog) -> dict[str, object]:
-    """What families prefer and the bounds of their answers, as fields of `Rules`."""
-    preferred = {f.name: f.policy.prefer for f in catalog.families if f.policy.prefer != "accuracy"}
-    found: dict[str, object] = {"prefer": {**preferred, **({} if rules.prefer is UNSET else rules.prefer)} or UNSET}
-    for name, of_rules in rules.amount_bounds.items():
-        of_catalog = {f.name: bound for f in catalog.families if (bound := getattr(f.policy, name)) is not None}
-        found[name] = {**of_catalog, **of_rules} or UNSET
-    return found
-
-
-def with_variants_of(rules: Rules, catalog: Catalog, before: Iterable[DeviceVariant]) -> Rules:
-    """Rules that were made for an earlier catalog: with the names, bans and pins of this one.
-
-    ``before`` are the bans and pins that stood in catalogs, and not in the rules themselves. Those of variants that are
-    gone are left out.
-    """
-    names = {(f.name, name_in_catalog(v.name)): v.name for f, v in catalog.variants}
-    stood, own = {each.in_catalog for each in before}, with_catalog(Rules(), catalog)
-
-    def following(pairs: Sequence[DeviceVariant], of_catalog: Sequence[DeviceVariant]) -> tuple[DeviceVariant, ...]:
-        kept = [
-            DeviceVariant(each.device, each.family, names[each.family, each.variant])
-            for each in (pair.in_catalog for pair in pairs)
-            if each not in stood and (each.family, each.variant) in names
-        ]
-        return tuple(dict.fromkeys((*kept, *of_catalog)))
-
-    return msgspec.structs.replace(
-        rules, banned=following(rules.banned, own.banned), pinned=following(rules.pinned, own.pinned)
-    )
-
-
-_NO_RULES = Rules()
-_BY_FAMILY = (
-    "min_accuracy", "min_expected_accuracy", "max_share", "prefer", "max_latency_s", "max_energy_j",
-    "max_cost_per_million",
-)  # fmt: skip
-
-
-class FamilyLimit(NamedTuple):
-    """A rule of a family that stands in a catalog: which one, and its value, or the device that is reserved."""
+class CatalogRule(NamedTuple):
+    """One rule of a catalog: its field in `Rules`, with one entry, by the names of the catalog file."""
 
     what: str
-    family: str | None
-    value: Any
+    entry: Any
 
 
-def family_limits(catalog: Catalog) -> set[FamilyLimit]:
-    """The limits of families that stand in a catalog."""
-    rules = with_catalog(_NO_RULES, catalog)
-    found = {
-        FamilyLimit(what, family, value) for what in _BY_FAMILY for family, value in _by_family(rules, what).items()
-    }
-    return found | {FamilyLimit("reserved", each.family, each.device) for each in rules.reserved}
+def rules_of(catalog: Catalog) -> set[CatalogRule]:
+    """The rules that stand in a catalog."""
+    rules = with_catalog(Rules(), catalog)
+    by_family = {CatalogRule(what, item) for what in _OF_FAMILIES for item in getattr(rules, what).items()}
+    pairs = {CatalogRule(what, pair.in_catalog) for what in _OF_VARIANTS for pair in getattr(rules, what)}
+    return by_family | pairs | {CatalogRule("reserved", each) for each in rules.reserved}
 
 
-def with_families_of(rules: Rules, catalog: Catalog, before: Collection[FamilyLimit]) -> Rules:
-    """Rules that were made for an earlier catalog, with those of families as they stand in this one.
+def following_catalog(rules: Rules, catalog: Catalog, before: Collection[CatalogRule]) -> Rules:
+    """Rules of an earlier catalog, with the names and the rules of this one.
 
-    ``before`` are those that stood in catalogs, and not in the rules themselves. Those of families that are gone are
-    left out.
+    ``before`` are the rules that came from catalogs. Rules of families and variants that are gone are left out.
     """
-    own = with_catalog(_NO_RULES, catalog)
-    found: dict[str, Any] = {}
-    for what in _BY_FAMILY:
-        kept = {
+    names = {(f.name, name_in_catalog(v.name)): v.name for f, v in catalog.variants}
+    kept: dict[str, Any] = {
+        what: {
             family: value
-            for family, value in _by_family(rules, what).items()
-            if family in catalog.names and FamilyLimit(what, family, value) not in before
+            for family, value in getattr(rules, what).items()
+            if family in catalog.names and CatalogRule(what, (family, value)) not in before
         }
-        found[what] = {**_by_family(own, what), **kept} or getattr(_NO_RULES, what)
-    reserved = [
+        for what in _OF_FAMILIES
+    }
+    for what in _OF_VARIANTS:
+        pairs = [pair for each in getattr(rules, what) if CatalogRule(what, pair := each.in_catalog) not in before]
+        kept[what] = tuple(replace(pair, variant=names[pair.key]) for pair in pairs if pair.key in names)
+    kept["reserved"] = tuple(
         each
         for each in rules.reserved
-        if (each.family is None or each.family in catalog.names)
-        and FamilyLimit("reserved", each.family, each.device) not in before
-    ]
-    return msgspec.structs.replace(rules, reserved=tuple(dict.fromkeys((*reserved, *own.reserved))), **found)
+        if each.family in {None, *catalog.names} and CatalogRule("reserved", each) not in before
+    )
+    return with_catalog(replace(rules, **kept), catalog)
 
 
-def _by_family(rules: Rules, what: str) -> dict[str, Any]:
-    found = getattr(rules, what)
-    return {} if found is UNSET else found
-
-
-def knows_amounts(measured: VariantProfile, price_per_hour: float | None, rules: Rules) -> bool:
-    """Whether power and price are known where the family counts them."""
-    return _unknown(measured, price_per_hour, rules) is None
+def unknown_amount(measured: VariantProfile, price_per_hour: float | None, rules: Rules) -> str | None:
+    """The amount that the family counts and that is unknown on a device; None: all are known."""
+    if measured.power_w is None and measured.family in rules.families_that_count("energy"):
+        return "its power was not measured there, and its family counts energy"
+    if price_per_hour is None and measured.family in rules.families_that_count("cost"):
+        return "the device has no price, and its family counts cost"
+    return None
 
 
 def why_not_within(
     measured: VariantProfile, profile: Profile, target: SloTarget, price_per_hour: float | None, rules: Rules
 ) -> str | None:
-    """Which limit an answer exceeds, or what of it is unknown; None: it keeps all.
+    """The limit that an answer exceeds, or its unknown amount; None: it keeps all limits.
 
-    ``target`` is what plans count on. Some batches of the variant must be in time on the device of the ``profile``.
+    ``target`` is the planned target. Some batches of the variant must be in time on the device of the ``profile``.
     """
-    if (why := _unknown(measured, price_per_hour, rules)) is not None:
+    energy_j, cost = rules.max_energy_j.get(measured.family), rules.max_cost_per_million.get(measured.family)
+    why = unknown_amount(measured, price_per_hour, rules)
+    if why is not None or (energy_j is None and cost is None):
         return why
-    energy_j, cost = (
-        rules.amount_bounds[name].get(measured.family) for name in ("max_energy_j", "max_cost_per_million")
-    )
-    points = profile.points_of(measured)
-    steps = rules.capacity_steps(target, points)
-    if energy_j is not None and measured.power_w is not None:
-        max_batch = max(step.capacity.max_batch for step in steps)
-        max_j = max_energy_of(profile, measured, max_batch)
-        if max_j > energy_j:
-            return f"an answer may take {max_j:.3g} J there, and {energy_j:g} J at most"
-    if cost is not None and price_per_hour is not None:
-        found = cost_of(price_per_hour, steps[0].capacity.qps)
-        if found > cost:
-            return f"a million answers cost {found:.3g} there, and may cost {cost:g}"
-    return None
-
-
-def _unknown(measured: VariantProfile, price_per_hour: float | None, rules: Rules) -> str | None:
-    if measured.power_w is None and measured.family in rules.families_that_count("energy"):
-        return "its power was not measured there, and its family counts energy"
-    if price_per_hour is None and measured.family in rules.families_that_count("cost"):
-        return "the device has no price, and its family counts cost"
+    steps = rules.capacity_steps(target, profile.points_of(measured))
+    max_j = max_energy_of(profile, measured, max(step.capacity.max_batch for step in steps))
+    if energy_j is not None and max_j > energy_j:
+        return f"an answer may take {max_j:.3g} J there, and {energy_j:g} J at most"
+    found = cost_of(price_per_hour or 0.0, steps[0].capacity.qps)
+    if cost is not None and found > cost:
+        return f"a million answers cost {found:.3g} there, and may cost {cost:g}"
     return None

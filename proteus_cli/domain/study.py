@@ -1,17 +1,12 @@
-"""A study: what was measured cell by cell, on which machine, of which inputs (``studies/NAME.json``).
-
-What a machine did during a study: samples at even distances, and the load of each cell.
-"""
+"""A study: its cells, each one measurement, with machine, inputs and telemetry (``studies/NAME.json``)."""
 
 from typing import Any, Literal, TypeVar
 
 import msgspec
+from msgspec import field
 
-from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, is_count, require
+from proteus_cli.domain.base import Amount, Count, MadeBy, PositiveCount, Text, Value, require, require_format
 from proteus_cli.errors import ArtefactError
-
-Samples = tuple[float | None, ...]
-"""One measure at each time; None where the system did not say it."""
 
 MEASURES = {
     "cpu_cores": "cores in use by the study",
@@ -29,11 +24,11 @@ MEASURES = {
     "gpu_power_w": "power of the GPU in watts",
     "gpu_mhz": "clock of the GPU in MHz",
 }
-"""The names of measures, and what they are. Of a GPU, ``@`` and the id of the device follow: ``gpu_power_w@gpu0``."""
+"""Names and meanings of measures. Of a GPU, ``@`` and the id of the device follow: ``gpu_power_w@gpu0``."""
 
 
 def meaning(measure: str) -> str:
-    """What a measure of that name is."""
+    """The meaning of a measure by its name."""
     name, _, device = measure.partition("@")
     return MEASURES[name] + (f" ({device})" if device else "")
 
@@ -41,15 +36,14 @@ def meaning(measure: str) -> str:
 class Telemetry(Value, frozen=True):
     """Samples of one run of a study, ``every_s`` apart, the first of them that long after ``begun_unix_s``.
 
-    A sample of a rate is the mean since the one before. ``measures`` has all that the system says, by name.
+    A sample of a rate is the mean since the previous sample; None where the system did not report it.
     """
 
-    begun_unix_s: float
-    every_s: float
-    measures: dict[str, Samples]
+    begun_unix_s: Amount
+    every_s: Amount
+    measures: dict[str, tuple[float | None, ...]]
 
     def __post_init__(self) -> None:
-        require(is_amount(self.begun_unix_s) and is_amount(self.every_s), "times of telemetry must not be negative")
         require(len({len(samples) for samples in self.measures.values()}) <= 1, "measures must be equally long")
         unknown = [name for name in self.measures if name.partition("@")[0] not in MEASURES]
         require(not unknown, f"there is no measure `{', '.join(unknown)}`")
@@ -62,7 +56,7 @@ class Telemetry(Value, frozen=True):
 
 
 CellMode = Literal["simulated", "emulated", "measured"]
-"""Where figures come from: virtual time, devices that wait for as long as a profile says, or devices that compute."""
+"""The source of figures: virtual time, devices that wait as long as a profile says, or devices that compute."""
 
 Scalar = str | float | int | bool | None
 ResultT = TypeVar("ResultT", bound=Value)
@@ -73,37 +67,30 @@ class Machine(Value, frozen=True):
 
     host: str
     processor: str
-    cores: int
-    memory_bytes: int
+    cores: PositiveCount
+    memory_bytes: Count
     gpus: tuple[str, ...]
     os: str
     python: str
 
-    def __post_init__(self) -> None:
-        require(is_count(self.cores, 1) and is_count(self.memory_bytes), "cores and memory_bytes must be counts")
-
 
 class Cell(Value, frozen=True):
-    """One finished measurement: ``key`` names it within the study.
+    """One finished measurement; ``key`` names it within the study.
 
-    ``result`` is a value of the kind of the study, as `read` gives it; where ``failed`` says why there is none, it is
-    empty. ``load`` has the mean of each measure of `telemetry.MEASURES` during the cell.
+    ``result`` holds a value of the study's kind, see `read`. It is empty if the cell failed; ``failed`` is the reason.
+    ``load`` has the mean of each of `MEASURES` during the cell.
     """
 
-    key: str
+    key: Text
     mode: CellMode
-    begun_unix_s: float
-    took_s: float
+    begun_unix_s: Amount
+    took_s: Amount
     result: dict[str, Any]
     failed: str = ""
-    load: dict[str, float] = msgspec.field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        require(bool(self.key), "a cell needs a key")
-        require(is_amount(self.begun_unix_s) and is_amount(self.took_s), f"times of `{self.key}` must not be negative")
+    load: dict[str, float] = field(default_factory=dict)
 
     def read(self, kind: type[ResultT]) -> ResultT:
-        """The result as a value of its kind. Raises `ArtefactError` where it is none."""
+        """The result as a value of its kind. Raises `ArtefactError` if it does not fit."""
         try:
             return msgspec.convert(self.result, kind)
         except msgspec.ValidationError as error:
@@ -116,9 +103,8 @@ class Cell(Value, frozen=True):
 class Study(Value, frozen=True):
     """A study as far as it got. ``missing`` are the keys of cells that are still to be measured.
 
-    ``subject`` is what is studied, in words, by name; ``options`` decide what is measured, and how. ``inputs`` are
-    digests of what it is made of. Cells of an earlier run are kept where kind, options and inputs are the same.
-    ``conclusion`` is what all cells say together. ``telemetry`` is of each run, the latest last.
+    ``subject`` describes the subject in words, by name. ``options`` and ``inputs`` (digests) decide which cells of an
+    earlier run are kept. ``conclusion`` aggregates all cells. ``telemetry`` is of each run, the latest last.
     """
 
     format: int
@@ -131,11 +117,11 @@ class Study(Value, frozen=True):
     inputs: dict[str, str]
     cells: tuple[Cell, ...]
     missing: tuple[str, ...] = ()
-    conclusion: dict[str, Any] = msgspec.field(default_factory=dict)
+    conclusion: dict[str, Any] = field(default_factory=dict)
     telemetry: tuple[Telemetry, ...] = ()
 
     def __post_init__(self) -> None:
-        require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
+        require_format(self.format)
         keys = [cell.key for cell in self.cells] + list(self.missing)
         require(len(keys) == len(set(keys)), "a cell is listed twice")
 
@@ -148,7 +134,3 @@ class Study(Value, frozen=True):
     def good(self) -> tuple[Cell, ...]:
         """The cells that have a result."""
         return tuple(cell for cell in self.cells if not cell.failed)
-
-    def is_same_as(self, kind: str, options: dict[str, Scalar], inputs: dict[str, str]) -> bool:
-        """Whether its cells answer what is asked with these."""
-        return (self.kind, self.options, self.inputs) == (kind, options, inputs)

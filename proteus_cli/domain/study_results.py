@@ -1,73 +1,67 @@
-"""The time from nothing to the first answer (`proteus study startup`).
-
-The peak of a device, a plan or a server: the highest rate that it carries within the SLO (`proteus study peak`).
-
-What `proteus study share` found: by cell, what the batches of some variants take alone and together.
-
-What a study of concurrency finds: the scatter of a variant on a device, by what is done at once, and its knee.
-
-What a study of costs finds of one fleet.
-"""
+"""The result of a cell and the conclusion of a study, for each of the five kinds of studies."""
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from msgspec import field
+from msgspec import Meta, field
 
-from proteus_cli.domain.base import Value, is_amount, is_count, is_rate, require
+from proteus_cli.domain.base import (
+    Amount,
+    Count,
+    Fraction,
+    OpenFraction,
+    PositiveCount,
+    PositiveFraction,
+    Rate,
+    Value,
+    require,
+)
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.interference import CostPoint, Slowdown, Where
+from proteus_cli.domain.interference import CostPoint, Where
 from proteus_cli.domain.knee import Knee, ScatterSample
 
+# Peak: the highest rate that a device, a plan or a server carries within the SLO (`proteus study peak`).
+
 Limit = Literal["slo", "generator", "late_generator", "none"]
-"""What ends the rise: the SLO; the load generator, which can't offer more, or which is late itself (the peak may be
-higher); nothing, as single requests are late."""
+"""The limit of the rates that were offered: the SLO, or the load generator, which is at its maximum or itself late.
+
+With ``late_generator`` the peak may be higher. ``none``: single requests are late already.
+"""
 
 NARROW = 1.25
-"""An interval whose ends are farther apart than this ratio is no result."""
+"""An interval is a result if the ratio of its ends is at most this."""
 
 
 class PeakRules(Value, frozen=True):
-    """What counts as carried: at most ``allowed_frac`` of the requests, in the long run, miss their SLO.
+    """The criterion of a peak: in the long run at most ``allowed_frac`` of the requests miss their SLO.
 
-    The peak is to be known to ±``precision_frac`` with 95 % confidence; rates up to ``most_qps`` are offered, with
-    ``most_requests`` in all at most. Each request asks for a variant of at least ``min_accuracy``; 0: any.
+    The peak is to be known to ±``precision_frac`` with 95 % confidence. At most ``most_requests`` are offered in all,
+    at rates up to ``most_qps``. Each request asks for a variant of at least ``min_accuracy``; 0: any.
     """
 
-    allowed_frac: float
-    precision_frac: float = 0.02
-    most_qps: float = 1e6
-    most_requests: int = 2_000_000
-    min_accuracy: float = 0.0
-
-    def __post_init__(self) -> None:
-        require(0 < self.allowed_frac < 1, "allowed_frac must be a fraction between 0 and 1")
-        require(0 < self.precision_frac < 1, "precision_frac must be a fraction between 0 and 1")
-        require(0 <= self.min_accuracy <= 1, "min_accuracy must be a fraction")
-        require(is_rate(self.most_qps) and is_count(self.most_requests, 1), "limits of a peak must be amounts")
+    allowed_frac: OpenFraction
+    precision_frac: OpenFraction = 0.02
+    most_qps: Rate = 1e6
+    most_requests: PositiveCount = 2_000_000
+    min_accuracy: Fraction = 0.0
 
 
 class Stretch(Value, frozen=True):
-    """Requests that were offered at one rate, without those of the warm-up: how many, and how many missed their SLO.
+    """Requests offered at one rate, without the warm-up, and the number that missed their SLO.
 
-    Violations come in clumps: ``scatter`` is how much their number varied between ``windows`` windows of time, in sums
-    of squares that would be one per window if each request missed by itself (Pearson's chi-squared).
-    ``lag_s``: how late the p99 of them was sent. ``accuracy``: the mean of the answers, None where it is unknown.
+    Violations come in clumps. ``scatter`` is Pearson's chi-squared of their number over ``windows`` windows of time: 1
+    per window if each request missed independently. ``lag_s``: the p99 by which they were sent late. ``accuracy``: the
+    mean of the answers, None if unknown.
     """
 
-    rate_qps: float
-    requests: int
-    violations: int
-    scatter: float
-    windows: int
+    rate_qps: Rate
+    requests: Count
+    violations: Count
+    scatter: Amount
+    windows: Count
     lag_s: float = 0.0
     accuracy: float | None = None
-
-    def __post_init__(self) -> None:
-        require(is_rate(self.rate_qps) and is_amount(self.scatter), "rates and scatter must be amounts")
-        require(is_count(self.violations, 0, self.requests), "violations must be a part of the requests")
-        require(is_count(self.windows), "windows must be a count")
 
 
 class Probe(Value, frozen=True):
@@ -81,13 +75,14 @@ class Probe(Value, frozen=True):
 
 
 class Peak(Value, frozen=True):
-    """The peak, with its 95 % confidence interval, and the probes that it was found by, lowest rate first.
+    """The peak, with its 95 % confidence interval, and the probes that found it, lowest rate first.
 
-    ``high_qps`` is None where nothing says how high it may be.
-    ``steepness``: by how many percent the odds of a violation rise with one percent of rate, near the peak; None where
-    nothing was measured near it. ``is_precise``: the interval is as narrow as was asked for. ``clump``: violations
-    that come together, about. ``lag_s``: the worst p99 by which the generator was late. ``accuracy``: the effective
-    accuracy near the peak, the mean of the answers; None where the server does not tell it.
+    ``high_qps`` is None if nothing limits the peak from above.
+    ``steepness``: by how many percent the odds of a violation rise with one percent of rate near the peak; None if
+    no probe was near. ``is_precise``: the interval is as narrow as required. ``clump``: the typical number of
+    violations that come together. ``lag_s``: the worst p99 by which the generator was late. ``accuracy``: the mean of
+    the answers
+    near the peak; None if the server does not report it.
     """
 
     rate_qps: float
@@ -113,9 +108,11 @@ class Peak(Value, frozen=True):
 
     @property
     def spread(self) -> float:
-        """The ratio of both ends of the interval, infinite where one is unknown."""
+        """The ratio of both ends of the interval; infinite if one is unknown."""
         return self.high_qps / self.low_qps if self.high_qps and self.low_qps else math.inf
 
+
+# Sharing: batch times of some variants alone and together (`proteus study share`).
 
 FULL_LOAD = 1.0
 
@@ -128,28 +125,23 @@ def format_load(load: float) -> str:
 class Served(Value, frozen=True):
     """The batches of a variant over all rounds: their number, rows per second, and the latency of a batch.
 
-    At full load, a batch begins as soon as there is a turn, and its latency is what it takes. Below that, batches
-    arrive at random, and the latency counts from then.
+    At full load a batch begins at the variant's next turn, and the latency counts from its begin. Below full load
+    batches arrive at random, and the latency counts from the arrival.
     """
 
-    batches: int
-    qps: float
-    mean_s: float
-    p50_s: float
-    p95_s: float
-    p99_s: float
-
-    def __post_init__(self) -> None:
-        require(is_count(self.batches, 1), "batches must be at least 1")
-        amounts = (self.qps, self.mean_s, self.p50_s, self.p95_s, self.p99_s)
-        require(all(map(is_amount, amounts)), "rates and latencies must not be negative")
+    batches: PositiveCount
+    qps: Amount
+    mean_s: Amount
+    p50_s: Amount
+    p95_s: Amount
+    p99_s: Amount
 
 
 class SharingMember(Value, frozen=True):
-    """One variant of a cell, with so many rows a batch: on which ``device``, and how it did alone and together.
+    """One variant of a cell on its ``device``, in batches of ``batch`` rows, alone and together.
 
-    ``ratio`` compares the times of its batches, together over alone, without any waiting: the centre of the ratios of
-    all rounds, and its 95 % interval. ``batch_s`` is what a batch takes alone.
+    ``ratio`` is the time of its batches together over alone, without any waiting: the centre of the ratios of all
+    rounds, with its 95 % interval. ``batch_s`` is the time of a batch alone.
     """
 
     family: str
@@ -168,37 +160,33 @@ class SharingMember(Value, frozen=True):
         return VariantKey(self.family, self.variant)
 
     def cost(self, rounds: int) -> CostPoint:
-        """What it says of this batch size."""
+        """The cost of sharing at this batch size."""
         return CostPoint(self.batch, rounds, self.batch_s, self.ratio, self.low, self.high)
 
 
 class SharingResult(Value, frozen=True):
-    """A cell: variants together, on one device or on neighbours, at a ``load`` (a part of what they can do alone).
+    """A cell: variants together, on one device or on neighbours, at a ``load`` (a fraction of their rate alone).
 
-    ``with_stream``: a stream of memory was beside the one variant.
+    ``with_stream``: a stream of memory ran beside the one variant.
     """
 
     where: Where
-    load: float
+    load: PositiveFraction
     rounds: int
     with_stream: bool
-    members: tuple[SharingMember, ...]
-
-    def __post_init__(self) -> None:
-        require(0 < self.load <= FULL_LOAD, "a load is a part, above 0 and at most 1")
-        require(bool(self.members), "a cell has variants")
+    members: Annotated[tuple[SharingMember, ...], Meta(min_length=1)]
 
     def beside(self, place: int) -> tuple[VariantKey, ...]:
         """The variants beside that member; none beside a stream."""
         return tuple(each.key for other, each in enumerate(self.members) if other != place)
 
-    def slowdown(self, place: int) -> Slowdown:
-        """What counts of that member's ratio."""
-        return self.members[place].cost(self.rounds).slowdown
+    def factor(self, place: int) -> float:
+        """The factor by which batches of that member take longer, at least 1."""
+        return self.members[place].cost(self.rounds).factor
 
 
 class SetCheck(Value, frozen=True):
-    """What the pairs say of a larger set that was measured, too: rows per second of all its variants together."""
+    """Rows per second of a larger set of variants together: predicted from pairs, and measured."""
 
     cell: str
     predicted_qps: float
@@ -206,15 +194,15 @@ class SetCheck(Value, frozen=True):
 
     @property
     def error_frac(self) -> float:
-        """How far the prediction is off, as a part of what was measured."""
+        """The error of the prediction, as a fraction of the measured rate."""
         return abs(self.predicted_qps / self.measured_qps - 1) if self.measured_qps else 0.0
 
 
 class SharingConclusion(Value, frozen=True):
-    """What all cells say together: how well pairs predict larger sets, and where the costs went.
+    """The accuracy of predictions from pairs, and the file that the costs were written to.
 
-    ``sharing_file`` is empty where no cell was measured at full load, or devices were emulated. ``mps`` says whether
-    CUDA's Multi-Process Service was there; it is empty without a GPU.
+    ``sharing_file`` is empty if no cell was measured at full load, or devices were emulated. ``mps`` says whether
+    CUDA's Multi-Process Service ran; it is empty without a GPU.
     """
 
     checks: tuple[SetCheck, ...]
@@ -222,9 +210,11 @@ class SharingConclusion(Value, frozen=True):
     mps: str = ""
 
 
+# Concurrency: throughput by the amount of work in flight (`proteus study concurrency`).
+
 StudiedWay = Literal["thread", "process", "emulated", "threads", "split"]
-"""What the number is that varies: batches in flight on the device, as served in a thread of the server, in a process of
-its own, or emulated; threads of the device's runtime; or devices that the cores are split into."""
+"""The number that varies: batches in flight on the device, served in a thread of the server (``thread``), in a process
+of its own, or emulated; threads of the device's runtime (``threads``); or devices that the cores are split into."""
 
 IN_FLIGHT: frozenset[StudiedWay] = frozenset({"thread", "process", "emulated"})
 
@@ -232,7 +222,7 @@ IN_FLIGHT: frozenset[StudiedWay] = frozenset({"thread", "process", "emulated"})
 class ConcurrencyResult(Value, frozen=True):
     """The ``samples`` of a variant with a batch size, by the number that varies (``in_flight``); rows per second.
 
-    The device has so many ``cores`` (0: a GPU), and runs so many batches at once (``slots``).
+    The device has ``cores`` cores (0: a GPU) and runs ``slots`` batches at once.
     """
 
     family: str
@@ -246,17 +236,17 @@ class ConcurrencyResult(Value, frozen=True):
 
     @property
     def best(self) -> int:
-        """The number to use."""
+        """The recommended number."""
         return self.knee.in_flight
 
     def gain(self, number: int, over: int) -> float:
-        """How much more throughput a number has than another one, as a part of that one's."""
+        """The gain in throughput of ``number`` over another number, as a fraction."""
         by_number = {level.in_flight: level.throughput for level in self.knee.levels}
         return by_number[number] / by_number[over] - 1 if by_number.get(over) else 0.0
 
 
 class ConcurrencyConclusion(Value, frozen=True):
-    """What to use, so that no variant loses: slots, threads, and devices to split the cores into; 0: not studied."""
+    """Recommended slots, threads, and devices to split the cores into, so that no variant loses; 0: not studied."""
 
     slots: int
     threads: int
@@ -264,53 +254,52 @@ class ConcurrencyConclusion(Value, frozen=True):
 
 
 def concluded(results: Iterable[ConcurrencyResult]) -> ConcurrencyConclusion:
-    """The largest number that a variant needs; of devices, the smallest, as each takes a copy of the model."""
-    of_way: dict[StudiedWay, list[ConcurrencyResult]] = {}
-    for result in results:
-        of_way.setdefault(result.way, []).append(result)
-    in_slots = [min(each.best, each.slots) for way in IN_FLIGHT for each in of_way.get(way, ())]
+    """The largest number that a variant needs. Of devices the smallest, as each needs a copy of the model."""
+    results = list(results)
+
+    def best(way: StudiedWay) -> list[int]:
+        return [each.best for each in results if each.way == way]
+
+    in_slots = [min(each.best, each.slots) for each in results if each.way in IN_FLIGHT]
     return ConcurrencyConclusion(
         slots=max(in_slots, default=0),
-        threads=max((each.best for each in of_way.get("threads", ())), default=0),
-        devices=min((each.best for each in of_way.get("split", ())), default=0),
+        threads=max(best("threads"), default=0),
+        devices=min(best("split"), default=0),
     )
 
+
+# Cost: the cheapest fleet for a trace (`proteus study cost`).
 
 Usage = Literal["dedicated", "shared"]
 """A device serves one variant, or several."""
 
 
 class FleetCost(Value, frozen=True):
-    """The cheapest fleet that was found for a trace, and what a million of its queries cost, in the prices' currency.
+    """The cheapest fleet found for a trace, and the cost of a million queries in the currency of the prices.
 
-    ``fleet`` counts devices by type, and ``held`` by what they hold (``a + b``). Of ``queries``, ``missed`` were late,
-    dropped, rejected or failed: of the family that missed the most, the part ``missed_frac``, ``low_frac`` to
-    ``high_frac`` at 95 %. ``percentile_s`` is by family the latency at the percentile that was asked for, None where
-    that query was not answered. Plans were made for ``multiple`` times the demand of the trace's busiest seconds;
-    ``tried`` of them were simulated. All of this is on devices that take the study's headroom times as long as
-    profiled. ``assumed`` says what of sharing was not measured, with the command that does so.
+    ``fleet`` counts devices by type, and ``held`` by the variants that they hold (``a + b``). ``missed`` of the
+    ``queries`` were late, dropped, rejected or failed. ``missed_frac`` is the fraction in the family that missed most,
+    with its 95 % interval ``low_frac`` to ``high_frac``. ``percentile_s`` is the latency by family at the percentile of
+    the study, None if that query was not answered. Plans were made for ``multiple`` times the demand of the trace's
+    busiest seconds; ``tried`` of them were simulated, on devices slowed by the study's headroom. ``assumed`` lists
+    costs of sharing that were not measured, with the command that measures them.
     """
 
     usage: Usage
     fleet: dict[str, int]
     held: dict[str, int]
-    price_per_hour: float
-    cost_per_million: float
-    queries: int
-    missed: int
-    missed_frac: float
-    low_frac: float
-    high_frac: float
+    price_per_hour: Amount
+    cost_per_million: Amount
+    queries: PositiveCount
+    missed: Count
+    missed_frac: Fraction
+    low_frac: Fraction
+    high_frac: Fraction
     effective_accuracy: float | None
     multiple: float
     tried: int
     percentile_s: dict[str, float | None] = field(default_factory=dict)
     assumed: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        require(is_amount(self.price_per_hour) and is_amount(self.cost_per_million), "costs must not be negative")
-        require(is_count(self.queries, 1) and is_count(self.missed, 0, self.queries), "missed must be of the queries")
-        require(0 <= self.low_frac <= self.missed_frac <= self.high_frac <= 1, "missed_frac must be in its interval")
 
     @property
     def devices(self) -> int:
@@ -318,7 +307,7 @@ class FleetCost(Value, frozen=True):
 
 
 class Saving(Value, frozen=True):
-    """What sharing saves on one fleet: the part of what a million queries cost with dedicated devices."""
+    """The saving of shared over dedicated devices on one fleet; costs of a million queries."""
 
     scope: str
     dedicated: float
@@ -333,48 +322,46 @@ class CostConclusion(Value, frozen=True):
     cheapest: str
 
 
-SURE = 0.95
-"""Of intervals of the median."""
+# Start-up: the time from nothing to the first answer (`proteus study startup`).
+
+MEDIAN_CONFIDENCE = 0.95
 
 
 class ProcessStart(Value, frozen=True):
-    """One start of a process, in seconds since it was asked for.
+    """Times of one start of a process, in seconds since the request for it.
 
-    Python runs, the backend is imported, the model is loaded, the first row is answered. ``read_bytes``: what it read
-    from disks; None where the system does not say.
+    In order: Python runs, the backend is imported, the model is loaded, the first row is answered. ``read_bytes``:
+    bytes read from disks; None if the system does not report them.
     """
 
-    python_s: float
-    backend_s: float
-    loaded_s: float
-    answered_s: float
+    python_s: Amount
+    backend_s: Amount
+    loaded_s: Amount
+    answered_s: Amount
     read_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        times = (0.0, self.python_s, self.backend_s, self.loaded_s, self.answered_s)
-        require(all(map(is_amount, times)) and list(times) == sorted(times), "times of a start must rise")
+        times = [self.python_s, self.backend_s, self.loaded_s, self.answered_s]
+        require(times == sorted(times), "times of a start must rise")
 
 
 class Starts(Value, frozen=True):
-    """Starts under one condition, in the order in which they were made, with the median and its 95 % interval.
+    """Starts under one condition, in order, with the median and its 95 % interval.
 
-    The interval is between two of the starts, whatever their distribution; of fewer than six, it is that of all of them
-    and less sure.
+    The interval holds for any distribution; its ends are two of the starts. With fewer than six starts it is the range
+    of all of them, with less confidence.
     """
 
-    runs: int
+    runs: PositiveCount
     p50_s: float
     low_s: float
     high_s: float
     most_s: float
     starts: tuple[ProcessStart, ...]
 
-    def __post_init__(self) -> None:
-        require(is_count(self.runs, 1) and self.runs == len(self.starts), "runs must be the number of starts")
-
 
 class Startup(Value, frozen=True):
-    """A variant on a device. ``cold``: its files were not in the file cache; None where the system can't evict them."""
+    """A variant on a device. ``cold``: its files were not in the file cache; None if the system can't evict them."""
 
     family: str
     variant: str
@@ -393,15 +380,15 @@ def starts_of(starts: Sequence[ProcessStart]) -> Starts:
 
 
 def median_ranks(count: int) -> tuple[int, int]:
-    """The places, of so many sorted values, between which the median of what they are drawn from is with 95 %.
+    """The places of two sorted values, of ``count``, between which the true median lies with 95 % confidence.
 
-    The number of values below the median is binomial (H. A. David, H. N. Nagaraja, Order Statistics, 2003, 7.1). The
-    first and the last where there are too few values for that.
+    The number of values below the median is binomial (H. A. David, H. N. Nagaraja, Order Statistics, 2003, 7.1). With
+    too few values these are the first and the last.
     """
     outside, rank = 0.0, 0
     while rank < (count - 1) // 2:
         outside += math.comb(count, rank) / 2**count
-        if 2 * outside > 1 - SURE:
+        if 2 * outside > 1 - MEDIAN_CONFIDENCE:
             break
         rank += 1
     rank = max(rank - 1, 0)

@@ -88,7 +88,7 @@ def _problems(given: _Checked) -> Iterator[str]:
         yield from _problems_of_family(given, family, hosts)
     if given.rules.uses_cascades or given.plan.cascades:
         yield from _problems_of_cascades(given)
-    for family, least in given.rules.expected_accuracy.items():
+    for family, least in given.rules.min_expected_accuracy.items():
         yield from _problems_of_expected_accuracy(given, family, least)
     yield from _problems_of_policies(given)
     yield from _problems_of_pins(given)
@@ -200,7 +200,7 @@ def _problems_of_policies(given: _Checked) -> Iterator[str]:
 
     Amounts are of a variant alone on its device, whatever else is there.
     """
-    energies, costs = (given.rules.amount_bounds[name] for name in ("max_energy_j", "max_cost_per_million"))
+    energies, costs = given.rules.max_energy_j, given.rules.max_cost_per_million
     for placement in given.plan.placements:
         family, where = placement.family, f"{placement.variant} on {placement.device}"
         profile = given.profiles[placement.device]

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterable, Mapping
 from copy import copy
 from types import MappingProxyType
 
-from msgspec import UNSET
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
@@ -149,7 +148,7 @@ class Planner:
         if plan is not None and plan.shortfall_qps <= NEGLIGIBLE * sum(plan.demand_qps.values()):
             return plan
         if self._exposed is None:
-            self._exposed = halved.with_changes(rules=replace_fields(self.rules, survive=0, survive_unit=UNSET))
+            self._exposed = halved.with_changes(rules=replace_fields(self.rules, survive=0, survive_unit="device"))
         return replace_fields(self._exposed(demand, current, standbys=standbys), rules=self.rules)
 
     def with_changes(
@@ -239,7 +238,7 @@ class Planner:
             fleet=ids_by_type(self.profiles),
             placements=placed,
             inputs=self.inputs,
-            estimated=tuple(sorted(estimated_families(self.profiles.values()) & set(demand_qps))) or UNSET,
+            estimated=tuple(sorted(estimated_families(self.profiles.values()) & set(demand_qps))),
             cascades=cascades,
         )
 

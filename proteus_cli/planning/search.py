@@ -7,7 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 import numpy as np
-from msgspec import UNSET
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli.control.policies import VariantRule
@@ -66,7 +65,7 @@ class PlacementSearch:
     def __init__(self, catalog: Catalog, profiles: Mapping[str, Profile], variants: VariantRule, rules: Rules) -> None:
         self._catalog, self._profiles, self._variants, self._rules = catalog, profiles, variants, rules
         self._instances: dict[Numbers, Instance] = {}
-        plain = replace_fields(rules, cascades=UNSET)
+        plain = replace_fields(rules, cascades=False)
         self._plain = PlacementSearch(catalog, profiles, variants, plain) if rules.uses_cascades else None
         self._simplest = self._plain
         if rules.uses_cascades and rules.is_resident_set:

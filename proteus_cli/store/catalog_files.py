@@ -3,12 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog import VERSION_MARK, Catalog
 from proteus_cli.errors import ArtefactError
-from proteus_cli.input_files import LABELS, decode_toml, decoded, read_text
+from proteus_cli.input_files import LABELS, converted, decode_toml, decoded, read_text
 
 MAX_LABEL_BYTES = 256
 
@@ -28,7 +26,7 @@ def _catalog(content: bytes) -> Catalog:
         slo = family.get("slo")
         has_unit = not isinstance(slo, int | float) or isinstance(slo, bool)
         require(has_unit, f'slo of `{family.get("name")}` has no unit: write "{slo}ms", or with the unit meant')
-    catalog = msgspec.convert(tree, Catalog)
+    catalog = converted(tree, Catalog)
     for name in (variant.name for _, variant in catalog.variants):
         require(VERSION_MARK not in name, f"variant name `{name}` must be letters, digits, `.`, `_`, `-`")
     return catalog

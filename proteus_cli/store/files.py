@@ -18,7 +18,7 @@ import msgspec
 from proteus_cli import __version__
 from proteus_cli.domain.base import MadeBy
 from proteus_cli.errors import NO_ROOM, ArtefactError
-from proteus_cli.input_files import ARTEFACT, decoded, read_bytes
+from proteus_cli.input_files import ARTEFACT, converted, decoded, read_bytes
 
 T = TypeVar("T")
 
@@ -265,4 +265,11 @@ def read_json(path: Path, kind: type[T], *, hint: str) -> T:
     """Read an artefact strictly. Raises `ArtefactError` naming the file and the field."""
     what = f"`{path}` is not a valid {kind.__name__.lower()}"
     content = read_bytes(path, ARTEFACT, hint=hint)
-    return decoded(content, lambda content: msgspec.json.decode(content, type=kind), what, hint=hint)
+    return decoded(content, lambda content: _from_json(content, kind), what, hint=hint)
+
+
+def _from_json(content: bytes, kind: type[T]) -> T:
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except msgspec.ValidationError:
+        return converted(msgspec.json.decode(content), kind)  # the same error, with the names of the entries

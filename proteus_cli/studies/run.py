@@ -56,7 +56,8 @@ def missing_jobs(draft: StudyDraft, files: StudyFiles, *, force: bool = False) -
 
 def _begun(draft: StudyDraft, before: Study | None) -> Study:
     """The study that a run starts with: the cells that need not be measured, in the order of jobs."""
-    is_same = before is not None and before.is_same_as(draft.kind, dict(draft.options), dict(draft.inputs))
+    asked = draft.kind, dict(draft.options), dict(draft.inputs)
+    is_same = before is not None and (before.kind, before.options, before.inputs) == asked
     kept = {cell.key: cell for cell in before.good} if before is not None and is_same else {}
     cells = tuple(kept[job.key] for job in draft.jobs if job.key in kept)
     return Study(

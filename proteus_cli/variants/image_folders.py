@@ -9,6 +9,7 @@ from zipfile import ZIP_STORED
 import numpy as np
 
 from proteus_cli.backends.base import Signature
+from proteus_cli.domain.base import checked
 from proteus_cli.domain.catalog import ImageInput, Layout
 from proteus_cli.errors import ArtefactError, BadRequest
 from proteus_cli.input_files import FileKind, looking, read_bytes
@@ -66,7 +67,7 @@ def _image_of(folder: Path, signature: Signature) -> ImageInput:
         sizes = signature.inputs[0].sizes
         if len(signature.inputs) == 1 and len(sizes) == _IMAGE_AXES and sizes[channels] in {1, 3}:
             with suppress(ValueError):  # too large for an image
-                return ImageInput((sizes[height], sizes[width]), layout=layout, channels=sizes[channels])
+                return checked(ImageInput((sizes[height], sizes[width]), layout=layout, channels=sizes[channels]))
     taken = ", ".join(spec.shape_text for spec in signature.inputs)
     raise ArtefactError(
         f"Images in `{folder}` don't fit the models: these take {taken}.",

@@ -16,6 +16,7 @@ from tiny import DEVICES, Tiny, add_plan, add_profiles, change_json
 
 from proteus_cli.cli.workflows.planning import short_families
 from proteus_cli.control.policies import policy_named
+from proteus_cli.domain.base import LARGEST_FLOAT
 from proteus_cli.domain.plan import FrontierPoint, Plan
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.planning.analysis.explain import Explanation
@@ -409,7 +410,7 @@ def test_a_sweep_with_cascades_compares_with_plans_without(workspace: Path) -> N
         (("--min-accuracy", "1.1"), "`1.1` is not a fraction."),
         (("--min-accuracy", "a=0.9,a=0.8"), "`--min-accuracy` names `a` twice."),
         (("--max-share", "zzz=0.5"), "No family `zzz` in the catalog."),
-        (("--max-share", "0"), "The rules are not valid: max_share of `a` must be above 0 and at most 1"),
+        (("--max-share", "0"), "The rules are not valid: Expected `float` > 0.0 - at `$.max_share[...]`"),
         (("--residency", "0"), "`0` is not a residency."),
         (("--residency", "9" * 5000), f"`{'9' * 5000}` is not a residency."),
         (("--residency", "٣"), "`٣` is not a residency."),
@@ -417,9 +418,9 @@ def test_a_sweep_with_cascades_compares_with_plans_without(workspace: Path) -> N
         (("--fairness", "\udc80"), r"`--fairness` can't be `\udc80`."),
         (("--capacity", "P50"), "`--capacity` can't be `P50`."),
         (("--minimize", "time"), "`--minimize` can't be `time`."),
-        (("--slo-fraction", "0"), "The rules are not valid: slo_fraction must be above 0 and at most 1"),
-        (("--budget-w", "-1"), "The rules are not valid: a budget must be a finite number that is not negative"),
-        (("--budget-cost", "inf"), "The rules are not valid: a budget must be a finite number that is not negative"),
+        (("--slo-fraction", "0"), "The rules are not valid: Expected `float` > 0.0 - at `$.slo_fraction`"),
+        (("--budget-w", "-1"), "The rules are not valid: Expected `float` >= 0.0 - at `$.budget_w`"),
+        (("--budget-cost", "inf"), f"The rules are not valid: Expected `float` <= {LARGEST_FLOAT} - at"),
         (("--minimize", "cost"), "No price per hour is known of `small`, `big`."),
         (("--attainment", "99.9"), "`99.9` is not a share between none and all."),
         (("--plot", "f.png"), "`--plot` draws a sweep."),

@@ -78,10 +78,20 @@ def edited(old: str, new: str) -> Break:
         pytest.param(edited('"200ms"', "200"), 'slo of `shapes` has no unit: write "200ms"', id="slo: a number"),
         pytest.param(edited('"200ms"', "0.5"), 'slo of `shapes` has no unit: write "0.5ms"', id="slo: a fraction"),
         pytest.param(edited('"200ms"', "true"), "Expected `str`, got `bool`", id="slo: no number"),
-        pytest.param(edited("accuracy = 0.7", "accuracy = 70"), "fraction from 0 to 1", id="accuracy: percent"),
-        pytest.param(edited("accuracy = 0.7", "accuracy = nan"), "fraction from 0 to 1", id="accuracy: nan"),
-        pytest.param(edited("weight = 1.0", "weight = -1.0"), "weight of `shapes`", id="weight: negative"),
-        pytest.param(edited("weight = 1.0", "weight = inf"), "weight of `shapes`", id="weight: infinite"),
+        pytest.param(
+            edited("accuracy = 0.7", "accuracy = 70"),
+            "Expected `float` <= 1.0 - at `$.family[0].variant[0].accuracy` (name shapes, name shapes-s)",
+            id="accuracy: percent",
+        ),
+        pytest.param(
+            edited("accuracy = 0.7", "accuracy = nan"), "at `$.family[0].variant[0].accuracy`", id="accuracy: nan"
+        ),
+        pytest.param(
+            edited("weight = 1.0", "weight = -1.0"),
+            "Expected `float` >= 0.0 - at `$.family[0].weight` (name shapes)",
+            id="weight: negative",
+        ),
+        pytest.param(edited("weight = 1.0", "weight = inf"), "at `$.family[0].weight`", id="weight: infinite"),
     ],
 )
 def test_a_catalog_that_makes_no_sense_is_refused_by_every_command(
@@ -269,9 +279,15 @@ def plan_path(tiny: Tiny) -> Path:
         pytest.param(lambda path: change_json(path, format=99), "`format` is 99; this version reads 2", id="newer"),
         pytest.param(lambda path: change_json(path, format=1), "`format` is 1; this version reads 2", id="older"),
         pytest.param(lambda path: change_json(path, placements=None), "field `placements`", id="field missing"),
-        pytest.param(lambda path: change_json(path, headroom=0.5), "headroom must be at least 1", id="headroom"),
-        pytest.param(lambda path: change_json(path, demand_qps={"shapes": -1}), "must be finite", id="negative"),
-        pytest.param(lambda path: change_json(path, served_qps={"shapes": 1e308}), "from 0 to 2^53", id="too large"),
+        pytest.param(
+            lambda path: change_json(path, headroom=0.5), "Expected `float` >= 1.0 - at `$.headroom`", id="headroom"
+        ),
+        pytest.param(
+            lambda path: change_json(path, demand_qps={"shapes": -1}), ">= 0.0 - at `$.demand_qps[...]`", id="negative"
+        ),
+        pytest.param(
+            lambda path: change_json(path, served_qps={"shapes": 1e308}), "at `$.served_qps[...]`", id="too large"
+        ),
         pytest.param(lambda path: change_json(path, fleet={}), "which is not in the fleet", id="no fleet"),
     ],
 )

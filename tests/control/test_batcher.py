@@ -14,7 +14,7 @@ from proteus_cli.control.batching import (
     StaticBatcher,
 )
 from proteus_cli.control.decision import Host, Launch
-from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
+from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.domain.request import Request
 
 LATENCY_S = {1: 0.010, 2: 0.020, 4: 0.040}  # 10 ms a row

@@ -3,7 +3,7 @@ from builders import controller_hosting, hosted, launched, make_request, near, p
 
 from proteus_cli.control.batching import ProactiveBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Admitted, Delegate, Drop, Host, Launch, Refused, WaitUntil
+from proteus_cli.control.decision import IDLE, Admitted, Drop, Host, Launch, Refused, WaitUntil
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import ForecastRule, ReplanRequest
 

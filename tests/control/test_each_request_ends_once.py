@@ -26,7 +26,6 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import (
     NO_EFFECTS,
     Admitted,
-    Delegate,
     Drop,
     Effects,
     Host,
@@ -125,7 +124,6 @@ class Driver:
     ahead: int = 0
     deferred: int = 0
     second_answers: int = 0
-    unasked: int = 0
     _wakes_s: dict[str, float] = field(default_factory=dict)
     _fallen_back: set[int] = field(default_factory=set)
     _lost_runs: Counter[Request] = field(default_factory=Counter)
@@ -166,7 +164,7 @@ class Driver:
                     self._ask_those_of(ended, now_s)
             case MemoryShort(device=device):
                 self._ask_those_of(self.controller.topology.memory_short(device, now_s), now_s)
-        self._check_quota()
+        self._check_queues()
 
     def _ask_those_of(self, effects: Effects, now_s: float) -> None:
         for each in effects.ask:
@@ -228,30 +226,15 @@ class Driver:
             return
         assert fit
         self.waiting[request.id] = request
-        self._check_quota()
+        self._check_queues()
         devices = answer.devices
-        if not devices:
-            self._check_unasked(request, now_s)
         if is_malformed:
             devices = self.controller.dispatch.withdraw(request, now_s).ask
             self._end(request)
-            self._check_quota()
+            self._check_queues()
         for device in devices:
             self._ask(device, now_s)
         self._check_nobody_idles(now_s)
-
-    def _check_unasked(self, request: Request, now_s: float) -> None:
-        """A worker that an arrival does not ask, as it waits anyway, would wait until the same moment."""
-        tier = self.controller._families[request.family].tier_of(request)
-        assert tier is not None
-        before = tier.asked, tier.waiting
-        if before[1] is None:
-            return  # nobody could take anything
-        (device,) = tier.next_worker(before[1].queue, self.controller.policy.batching.due_s, now_s).devices
-        assert self.controller.decide(device, now_s) == WaitUntil(self._wakes_s[device])
-        assert tier.asked is before[0]
-        tier.waiting = before[1]
-        self.unasked += 1
 
     def cancel_at(self, request: Request, time_s: float) -> None:
         """Its client vanishes then, or its deadline passes."""
@@ -280,7 +263,7 @@ class Driver:
             self._end(request)
 
     def _ask_all(self, now_s: float) -> None:
-        self._check_quota()
+        self._check_queues()
         for device in DEVICES:
             self._ask(device, now_s)
         self._check_nobody_idles(now_s)
@@ -297,15 +280,12 @@ class Driver:
                 case Drop(requests=requests):
                     for request in requests:
                         self._end(request)
-                case Delegate(to=other):
-                    assert other != device
-                    self._ask(other, now_s)
                 case WaitUntil(at_s=at_s):
                     assert at_s > now_s
                     self._wake(device, at_s)
                 case Idle():
                     pass
-            self._check_quota()
+            self._check_queues()
             if isinstance(decision, WaitUntil | Idle):
                 return
 
@@ -321,7 +301,6 @@ class Driver:
         assert device not in self._away
         if host.is_standby:
             assert host.key in self.controller.topology.change.resident_on(device)
-            assert all(request.bounds is None and not request.is_deferred for request in launch.requests)
             assert not launch.is_ahead
             self.by_standbys += 1
         else:
@@ -342,8 +321,6 @@ class Driver:
         assert all(request.family == host.family for request in launch.requests)
         assert all(request.min_accuracy <= host.accuracy for request in launch.requests)
         assert list(launch.requests) == sorted(launch.requests, key=lambda r: (r.level, r.deadline_s, r.id))
-        tier = self.controller._families[host.family].tier_of(launch.requests[0])
-        assert tier is not None
         for level in {request.level for request in launch.requests}:
             self._check_order(launch, [request for request in launch.requests if request.level == level])
         takes_s = self.controller.slowdown_of(device) * host.latency(launch.rows)
@@ -362,13 +339,13 @@ class Driver:
     def _check_order(self, launch: Launch, mine: Sequence[Request]) -> None:
         """Of a level, a batch takes the first requests that its worker can make with it, without a gap."""
         family = self.controller._families[launch.hosted.family]
-        tier = family.tier_of(mine[0])
+        queue = family.queue_for(mine[0])
         first, last = mine[0], mine[-1]
         others = [
             request
             for request in self.waiting.values()
             if request.family == first.family and request.level == first.level and request not in launch.requests
-            if family.tier_of(request) is tier
+            if family.queue_for(request) is queue
         ]
         if self.controller.policy.assignment != "late":
             others = []
@@ -390,7 +367,7 @@ class Driver:
             else:
                 self.second_answers += request.is_deferred and request.id not in self._fallen_back
                 self._count_end(request)
-        self._check_quota()
+        self._check_queues()
         for each in woken:
             self._ask(each, now_s)
 
@@ -438,24 +415,21 @@ class Driver:
         return [host for host in self.hosted if host.family == family]
 
     def _fit(self, request: Request) -> list[Host]:
-        """The hosts that may answer a request; tests of `Fitness` try all ways to answer beside it."""
+        """The hosts that may answer a request; tests of `Eligibility` try all ways to answer beside it."""
         if request.bounds is None:
             return [host for host in self._hosting(request.family) if host.accuracy >= request.min_accuracy]
-        fitness = self.controller._families[request.family]._fitness
-        return fitness.hosts(fitness.of(request))
+        eligibility = self.controller._families[request.family]._eligibility
+        return [host for host in eligibility.hosts(eligibility.of(request)) if not host.is_standby]
 
-    def _check_quota(self) -> None:
+    def _check_queues(self) -> None:
         for name in FAMILIES:
             family = self.controller._families[name]
             mine = [request for request in self.waiting.values() if request.family == name]
-            for tier in family.tiers:
-                queue = tier.queue
-                rows = sum(request.rows for request in mine if family.tier_of(request) is tier)
-                quota = [each.quota for each in queue.classes] or [0]
-                queues = {id(q): q for each in queue.classes for q in queue.queues_of(each).values()}.values()
-                assert sum(queue.rows for queue in queues) == rows == sum(quota) == sum(r.rows for r in queue)
-                assert min(quota) >= 0
-                assert all(host in self._fit(request) for host in queue.hosts for request in queue)
+            for queue in family.queues:
+                here = {request.id for request in mine if family.queue_for(request) is queue}
+                assert {request.id for request in queue} == here
+                active = [host for host in queue.hosts if not host.is_standby]
+                assert all(host in self._fit(request) for host in active for request in queue)
             assert self.controller.waiting_of(name) == len(mine)
             running = [launch.rows for ran in self._running.values() for launch in ran if launch.hosted.family == name]
             assert family.rows == sum(request.rows for request in mine) + sum(running)
@@ -463,28 +437,25 @@ class Driver:
     def _check_nobody_idles(self, now_s: float) -> None:
         """Work-conserving batches: no worker is free while requests wait that it can make, and should.
 
-        Those are rows of its quota, those of busy workers that are no more accurate, and those that no busy worker can
-        make that has quota. Where slowdowns are measured, classes know only their mean.
+        It leaves them only to busy workers that come first, and the first request only to one that can make it. Where
+        slowdowns are measured, classes know only their mean.
         """
         rule, policy = self.controller.policy.batching, self.controller.policy
         if not isinstance(rule, GreedyBatcher) or policy.assignment != "late" or self.measured:
             return
-        for family in FAMILIES:
-            for tier in self.controller._families[family].tiers:
-                free = [each for each in tier.classes if any(self._is_free(host.device) for host in each.hosts)]
-                assert free == [each for each in tier.classes if each.free]
-                owners = [each for each in tier.classes if each.quota and each not in free]
-                for queue in (tier.queue.queues_of(tier.classes[0]) if tier.classes else {}).values():
-                    for place, request in enumerate(queue):
-                        left_s = rule.due_s(request) - now_s - 1e-9
-                        able = [each.host.accuracy for each in free if each.host.latency(request.rows) < left_s]
-                        assert not any(each.quota for each in free if each.host.accuracy in able)
-                        able = [
-                            each.host.accuracy for each in free if not each.is_reserved and each.host.accuracy in able
-                        ]
-                        assert not able or all(max(able) < owner.host.accuracy for owner in owners)
-                        if not place and able and owners:
-                            assert any(owner.host.latency(1) < left_s + 1e-6 for owner in owners)  # its timer is due
+        lanes = [lane for name in FAMILIES for each in self.controller._families[name].queues for lane in each.lanes]
+        for lane in lanes:
+            active = [each for each in lane.classes if not each.host.is_standby]
+            free = [each for each in active if any(self._is_free(host.device) for host in each.hosts)]
+            assert free == [each for each in active if each.free]
+            for queue in lane.levels.values():
+                for place, request in enumerate(queue):
+                    left_s = rule.due_s(request) - now_s - 1e-9
+                    able = [each.order for each in free if each.host.latency(request.rows) < left_s]
+                    if able:
+                        before = [each for each in active if each.serving and each.order < min(able)]
+                        assert before
+                        assert place or any(each.host.latency(request.rows) < left_s + 1e-6 for each in before)
 
     def _is_free(self, device: str) -> bool:
         return device not in self._away and len(self._running[device]) < self.slots[device]
@@ -949,16 +920,6 @@ def test_the_rules_are_tested_on_runs_that_launch_and_change_plans() -> None:
     driver = play(load, plans, dict.fromkeys(DEVICES, 1), lambda: 1.0, proactive(0.0))
     assert driver.launches >= 10
     assert driver.ended == Counter(range(40))
-
-
-def test_the_rules_are_tested_on_runs_in_which_arrivals_leave_workers_waiting() -> None:
-    """A spare waits until the accurate device, which is busy, could not make the first of those that wait."""
-    accurate = hosted("cpu0", "a", "a-0.9", latency_s={1: 0.1}, max_batch=1, capacity_qps=10.0, accuracy=0.9)
-    spare = hosted("cpu1", "a", "a-0.7", latency_s={1: 0.01}, max_batch=1, capacity_qps=100.0, weight=0.0, accuracy=0.7)
-    load = [Query(0.01, "a", 1.0, 1)] * 9
-    driver = play(load, [Adopt([accurate, spare])], dict.fromkeys(DEVICES, 1), lambda: 1.0, GREEDY)
-    assert driver.unasked >= 5
-    assert driver.ended == Counter(range(9))
 
 
 def test_the_rules_are_tested_on_runs_that_launch_ahead() -> None:

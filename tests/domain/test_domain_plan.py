@@ -2,6 +2,7 @@ import msgspec
 import pytest
 from builders import make_placement, make_plan
 
+from proteus_cli.domain.base import checked
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.stages.cascade import CascadePoint, PlannedCascade
 
@@ -58,9 +59,9 @@ def test_capacity_and_shortfall_add_up() -> None:
         ({"format": 1}, "`format` is 1"),
         ({"headroom": 0.9}, "headroom"),
         ({"headroom": float("nan")}, "headroom"),
-        ({"demand_qps": {"a": -1.0}}, "rates"),
-        ({"served_qps": {"a": float("nan")}}, "rates"),
-        ({"unserved_qps": {"a": float("inf")}}, "rates"),
+        ({"demand_qps": {"a": -1.0}}, "demand_qps"),
+        ({"served_qps": {"a": float("nan")}}, "served_qps"),
+        ({"unserved_qps": {"a": float("inf")}}, "unserved_qps"),
         ({"fleet": {"cpu": ("cpu9",)}}, "not in the fleet"),
         ({"demand_qps": {"b": 1.0}}, "has no demand"),
     ],
@@ -68,7 +69,7 @@ def test_capacity_and_shortfall_add_up() -> None:
 def test_a_plan_that_contradicts_itself_cannot_exist(change: dict[str, object], problem: str) -> None:
     plan = make_plan(make_placement("cpu0", "a", "s"))
     with pytest.raises(ValueError, match=problem):
-        msgspec.structs.replace(plan, **change)
+        checked(msgspec.structs.replace(plan, **change))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +87,7 @@ def test_a_plan_that_contradicts_itself_cannot_exist(change: dict[str, object], 
 def test_a_placement_out_of_range_cannot_exist(change: dict[str, object]) -> None:
     placement = make_placement("cpu0", "a", "s")
     with pytest.raises(ValueError, match=next(iter(change))):
-        msgspec.structs.replace(placement, **change)
+        checked(msgspec.structs.replace(placement, **change))
 
 
 def test_a_plan_survives_json() -> None:

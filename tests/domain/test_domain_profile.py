@@ -4,7 +4,7 @@ from builders import make_measured, make_point, make_profile, make_table, near
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.domain.base import LARGEST_BATCH
+from proteus_cli.domain.base import LARGEST_BATCH, checked
 from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.capacity import Capacity
 from proteus_cli.domain.catalog import VariantKey
@@ -82,16 +82,16 @@ def test_most_rows_within_is_the_largest_that_fits(latency_s: dict[int, float], 
 
 @pytest.mark.parametrize("latency_s", [0.0, -1.0, float("nan"), float("inf"), 1e-308, 5e-324, 1e308])
 def test_a_point_needs_latencies_that_a_clock_can_measure(latency_s: float) -> None:
-    with pytest.raises(ValueError, match="latencies of batch 2 must be from 1e-09 to"):
-        Point(2, 10, 0.01, 0.01, 0.01, latency_s, 0.01, 200.0)
+    with pytest.raises(ValueError, match="p95_s"):
+        checked(Point(2, 10, 0.01, 0.01, 0.01, latency_s, 0.01, 200.0))
 
 
 def test_batches_must_rise() -> None:
     with pytest.raises(ValueError, match="must rise"):
         make_measured("a", "a-s", 0.8, {4: 0.04, 1: 0.01})
     for batch in (0, LARGEST_BATCH + 1, 10**9, 10**20):
-        with pytest.raises(ValueError, match="batch must be from 1 to 65,536"):
-            make_point(batch, 0.01)
+        with pytest.raises(ValueError, match="batch"):
+            checked(make_point(batch, 0.01))
 
 
 def test_a_profile_lists_a_variant_once_and_finds_it_by_both_names() -> None:

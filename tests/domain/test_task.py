@@ -13,7 +13,7 @@ def test_paths_are_words_of_their_own_in_a_command_whatever_they_hold() -> None:
 @pytest.mark.parametrize(
     ("retrain", "problem"),
     [
-        ("", "must be a command"),
+        ("", "must name {data} and {out}"),
         ("train.py", "must name {data} and {out}"),
         ("train.py {data}", "must name {data} and {out}"),
         ("train.py {data} {out} {seed}", "and nothing else"),

@@ -8,7 +8,7 @@ import pytest
 from parity_world import make_world
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.control.topology import ranking
+from proteus_cli.control.topology import hosting
 from proteus_cli.domain.catalog import FamilyPolicy
 from proteus_cli.domain.profile import Profile
 from proteus_cli.planning.planner import Planner
@@ -49,7 +49,7 @@ def _latencies_ms(times: float, rate_qps: int, *, is_alike: bool) -> tuple[float
     policy = policy_named("proteus")
     planner = Planner(catalog, profiles, policy, headroom=1.2, inputs={}, spares=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranking, "ALIKE", {"latency": np.inf if is_alike else 1.0})
+        patch.setattr(hosting, "ALIKE", {"latency": np.inf if is_alike else 1.0})
         simulated = simulate(trace, planner(trace.demand(0.0, 4.0)), catalog, profiles, policy, planner)
     latencies_ms = [1000 * each.latency_s for each in simulated.ended if each.latency_s is not None]
     assert len(latencies_ms) == len(trace)
@@ -59,7 +59,7 @@ def _latencies_ms(times: float, rate_qps: int, *, is_alike: bool) -> tuple[float
 @pytest.mark.parametrize("rate_qps", [300, 450])
 @pytest.mark.parametrize("times", [1.3, 2.0, 3.0])
 def test_hosts_up_to_three_times_slower_bring_the_mean_down_as_they_help_at_once(times: float, rate_qps: int) -> None:
-    assert times <= ranking.ALIKE["latency"]
+    assert times <= hosting.ALIKE["latency"]
     alike, apart = (_latencies_ms(times, rate_qps, is_alike=is_alike)[0] for is_alike in (True, False))
     assert alike < 0.97 * apart
 
@@ -68,7 +68,7 @@ def test_hosts_up_to_three_times_slower_bring_the_mean_down_as_they_help_at_once
 @pytest.mark.parametrize("times", [6.0, 10.0])
 def test_slower_ones_do_better_to_wait(times: float, rate_qps: int) -> None:
     """They raise the p95, and the mean where it is low."""
-    assert times > ranking.ALIKE["latency"]
+    assert times > hosting.ALIKE["latency"]
     alike, apart = (_latencies_ms(times, rate_qps, is_alike=is_alike) for is_alike in (True, False))
     assert apart[1] < 0.99 * alike[1]
     if rate_qps == 300:

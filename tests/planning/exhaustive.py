@@ -177,8 +177,7 @@ def _valued(tiny: Tiny, hosts: Mapping[str, list[Host]]) -> dict[str, list[Host]
 
 def _cascades_of(tiny: Tiny) -> list[CascadeProfile]:
     """Those of families that want nothing but accuracy."""
-    bounds = tiny.rules.amount_bounds
-    limited = {*bounds["max_energy_j"], *bounds["max_cost_per_million"]}
+    limited = {*tiny.rules.max_energy_j, *tiny.rules.max_cost_per_million}
     return [c for c in tiny.cascades if tiny.rules.prefers(c.family) == "accuracy" and c.family not in limited]
 
 
@@ -189,7 +188,7 @@ def _pairs(tiny: Tiny, hosts: Sequence[Host]) -> Iterator[tuple[Host, Host, Casc
             is_pair = (first.variant, second.variant) == (cascade.first, cascade.second)
             if not is_pair or not _is_accurate(tiny, second):
                 continue
-            at_least = tiny.rules.expected_accuracy.get(first.family, 0.0)
+            at_least = tiny.rules.min_expected_accuracy.get(first.family, 0.0)
             if any(first.slo_part <= split and second.slo_part <= 1 - split for split in (0.25, 0.5)):
                 yield from ((first, second, point) for point in cascade.points if point.accuracy >= at_least)
 
@@ -240,17 +239,15 @@ def _most_row_s(tiny: Tiny, kind: str, family: str, variant: str, max_batch: int
 
 def bounds_of(tiny: Tiny, family: str) -> tuple[float, float, float]:
     """The latency, energy and cost that the rules allow."""
-    bounds = tiny.rules.amount_bounds
-    latency_s, energy_j, cost = (
-        bounds[name].get(family, math.inf) for name in ("max_latency_s", "max_energy_j", "max_cost_per_million")
-    )
+    bounds = tiny.rules.max_latency_s, tiny.rules.max_energy_j, tiny.rules.max_cost_per_million
+    latency_s, energy_j, cost = (bound.get(family, math.inf) for bound in bounds)
     return latency_s, energy_j, cost
 
 
 def _is_accurate(tiny: Tiny, host: Host) -> bool:
     """Whether it may answer by itself."""
     rules = tiny.rules
-    return host.accuracy >= max(rules.min_accuracy.get(host.family, 0), rules.expected_accuracy.get(host.family, 0))
+    return host.accuracy >= max(rules.min_accuracy.get(host.family, 0), rules.min_expected_accuracy.get(host.family, 0))
 
 
 def _is_allowed(tiny: Tiny, host: Host) -> bool:

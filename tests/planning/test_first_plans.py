@@ -1,7 +1,6 @@
 """With cascades, the first plan that serves all is enough where the plan in force cannot; the next one is the best."""
 
 import pytest
-from msgspec import UNSET
 from msgspec.structs import replace
 from test_forecasts import CAPACITIES
 from test_plan_cascades import CATALOG, RULES, profile
@@ -51,7 +50,7 @@ def test_what_cannot_be_carried_gets_a_plan_without_cascades_first(residency: Re
     [
         (forecast(15.0), RULES),  # what is hosted carries it
         ({"a": 40.0}, RULES),  # a person's
-        (forecast(40.0), replace(RULES, cascades=UNSET)),  # the best one is found as soon
+        (forecast(40.0), replace(RULES, cascades=False)),  # the best one is found as soon
         (forecast(250.0), RULES),  # more than any plan serves
     ],
 )

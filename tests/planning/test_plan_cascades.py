@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 import pytest
 from builders import make_cascade_point, make_catalog, make_family, make_measured, make_profile, near
-from msgspec import UNSET
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.demand import Forecast, LossCurve
@@ -80,7 +79,7 @@ def test_answers_may_be_expected_to_be_more_accurate_than_the_first_stage() -> N
     assert (free.served_qps["a"], free.effective_accuracy) == (near(60.0), near(0.8 + 0.08 * 2 / 3))
 
 
-@pytest.mark.parametrize("rules", [expecting(0.89), expecting(0.85, cascades=UNSET), expecting(0.85, survive=1)])
+@pytest.mark.parametrize("rules", [expecting(0.89), expecting(0.85, cascades=False), expecting(0.85, survive=1)])
 def test_without_a_cascade_that_is_accurate_enough_only_such_variants_are_hosted(rules: Rules) -> None:
     plan = planned(profile("x"), profile("y"), qps=60.0, rules=rules)
     assert {placement.variant for placement in plan.placements} == {"l"}

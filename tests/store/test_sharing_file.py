@@ -34,7 +34,7 @@ def test_what_was_written_is_read_for_the_device_and_for_those_that_are_like_it(
         assert found is not None
         assert found.interference == interference()
         assert not found.stale
-        assert found.model.slowdown(SMALL.key, [LARGE.key]).factor == 1.2
+        assert found.model.factor(SMALL.key, [LARGE.key]) == 1.2
     assert list(workspace.profiles()) == ["cpu0"], "it is no profile of a device of that name"
 
 

@@ -354,7 +354,7 @@ def test_another_format_number_is_refused(tmp_path: Path) -> None:
         ({"placements": [{"device": "cpu0"}]}, "$.placements[0]"),
         ({"solver": 3}, "$.solver"),
         ({"fleet": ["cpu0"]}, "$.fleet"),
-        ({"headroom": 0.5}, "headroom must be at least 1"),
+        ({"headroom": 0.5}, "Expected `float` >= 1.0 - at `$.headroom`"),
     ],
 )
 def test_a_wrong_type_or_value_is_named_with_its_place(fields: dict[str, object], where: str, tmp_path: Path) -> None:
@@ -415,7 +415,7 @@ def test_a_broken_catalog_names_the_file_and_the_field(tmp_path: Path) -> None:
         workspace.catalog()
     small = "variant = [{name = 's', accuracy = 0.5}]\n"
     workspace.catalog_path.write_text(f"format = 1\n[[family]]\nname = 'a'\nslo = '1s'\nattainment = 99.5\n{small}")
-    with pytest.raises(ArtefactError, match=r"attainment of `a` must be above 0 and below 1.*family\[0\]") as caught:
+    with pytest.raises(ArtefactError, match=r"Expected `float` < 1.0 - at `\$\.family\[0\]\.attainment`") as caught:
         workspace.catalog()
     assert caught.value.hint == "docs/formats.md describes the catalog; `proteus init` writes an example"
     workspace.catalog_path.write_bytes(b"format = 1 # \xff")

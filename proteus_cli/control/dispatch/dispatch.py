@@ -69,13 +69,13 @@ class Dispatch:
         self._batcher = policy.batching.fresh()
         self._admits_timely = policy.admits == "timely"
         self._selector = Selector(self._batcher)
-        self._sources: dict[str, list[WorkSource]] = {}
+        self._sources = defaultdict[str, list[WorkSource]](list)
         self.cascades = Cascades()
         self._dispatch_ahead_s = dispatch_ahead_s
         self._admitted_frac = 1 - HELD_BACK_FRAC if dispatch_ahead_s else 1.0
         self._lost_runs = dict[Request, int]()  # of requests that wait or run again: on how many lost devices they were
         self._answer_frac = self._batcher.answer_frac
-        self._fastest_stage = 1.0  # the least `StageSlowdown.least` ever
+        self._fastest_stage = 1.0  # the least `StageSlowness.least` ever
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | BeyondHosts | Unfit:
         """Admit a request, or refuse it because no host keeps its bounds, or the plan cannot carry it in time.
@@ -377,7 +377,7 @@ class Dispatch:
 
     def _assign_sources(self) -> None:
         """Each worker takes from the lanes of all queues that it hosts for."""
-        self._sources = {device: [] for device in self._workers}
+        self._sources.clear()
         for worker in self._workers.values():
             worker.take_from(())
         for family in self._families.values():

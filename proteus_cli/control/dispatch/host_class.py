@@ -4,8 +4,7 @@ from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
 from proteus_cli.control.decision import Admitted, Host
-from proteus_cli.control.devices.slowdown import SlowdownEstimator
-from proteus_cli.control.devices.stage_slowdown import StageSlowdown
+from proteus_cli.control.devices.slowness import Slowness, StageSlowness
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +58,7 @@ class HostClass:
                 return ask_it
         return None
 
-    def count(self, host: Host, slowdown: SlowdownEstimator | None, stages: StageSlowdown) -> None:
+    def count(self, host: Host, slowdown: Slowness | None, stages: StageSlowness) -> None:
         """Count one host anew; ``slowdown`` is None if its device does not serve.
 
         ``stages`` is the slowdown of the stages of multi-exit models there.

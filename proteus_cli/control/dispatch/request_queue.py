@@ -10,7 +10,9 @@ what is left. Standbys come last in the order: they answer what no active host c
 """
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from proteus_cli.control.decision import Admitted, Host
@@ -49,7 +51,7 @@ class Lane:
     @property
     def rows(self) -> int:
         """Rows of all levels."""
-        return self.rows_up_to(math.inf)
+        return self.usual.rows if len(self.levels) == 1 else self.rows_up_to(math.inf)
 
     def rows_up_to(self, level: float) -> int:
         """Rows of this priority and of higher ones."""
@@ -68,34 +70,34 @@ class Lane:
     def count(self) -> None:
         """The workers of the classes have changed: list, for each class, what those before it carry."""
         for own in self.classes:
-            before = [each for each in self.classes if each.order < own.order and each.serving]
+            active = [each for each in self.classes if each.serving and not each.host.is_standby]
+            before = [each for each in active if each.order < own.order]
             lead = 0.0 if own.host.is_standby else 1.0
             self._before[own] = [(each.usual_qps, lead * each.takes_s(each.host.max_batch)) for each in before]
 
     def due_for(self, own: HostClass, own_slowdown: float, queue: DeadlineQueue, due_s: DueTime, now_s: float) -> Due:
         """The rows of one level that a free worker of ``own`` may take, by the rule. Takes O(classes + log(requests)).
 
-        Free workers of a class share the rows. A standby takes excess only if it is to (`Host.capacity_qps`).
+        Free workers of a class share the rows. A standby takes excess only if its device carries more with it.
         """
         head, host = queue.head(), own.host
         head_due_s = due_s(head)
         before_s = math.inf  # until a host before ``own`` has made the first request
         for each in self.classes:
-            if each.order >= own.order:
+            if each.order >= own.order or each.host.is_standby:
                 break
             if each.serving:
                 before_s = min(before_s, each.takes_s(head.rows))
         if before_s == math.inf:
-            return Due(-(-queue.rows // max(len(own.free), 1)))
-        if host.capacity_qps:
-            excess = self._excess(own, queue, due_s, now_s)
-            if excess >= 1:
-                return Due(excess, is_excess=True)
+            return Due(-(-self.rows // max(len(own.free), 1)))  # of all levels, as lower ones may join a batch
         left_s = before_s if host.is_standby else max(before_s, own_slowdown * host.latency(head.rows))
         at_s = _last_moment_s(head_due_s, left_s)
-        if at_s > now_s:
-            return NOTHING if host.is_standby else Due(0, at_s)
-        return Due(max(head.rows, queue.place_after(now_s + left_s, due_s)))
+        excess = self._excess(own, queue, due_s, now_s) if host.capacity_qps else 0
+        if at_s <= now_s:
+            return Due(max(head.rows, queue.place_after(now_s + left_s, due_s), excess))
+        if excess >= 1:
+            return Due(self.rows if host.is_standby else excess, is_excess=True)
+        return NOTHING if host.is_standby else Due(0, at_s)
 
     def _excess(self, own: HostClass, queue: DeadlineQueue, due_s: DueTime, now_s: float) -> int:
         """Rows that the hosts before ``own`` cannot make, as far as a few places in the queue show it.
@@ -133,7 +135,7 @@ class RequestQueue:
     A request is bound late, when a worker is free: then all hosts take from one *lane*. If it is bound at its arrival
     (the paper's assignment), each host has a lane of its own, by shares of ``weight_of`` hosts.
 
-    ``hosts`` includes standbys. Those of a queue of ``is_deferred`` requests are the second stages of cascades and more
+    ``hosts`` includes standbys, with the capacity that they add to their devices. Those of a queue of ``is_deferred`` requests are the second stages of cascades and more
     accurate hosts. A queue ``is_of_canaries`` if the new version of a pair takes from it. The workers that serve carry
     ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of ``batch_rows`` together, and
     ``usual_qps`` at their slowdowns; ``slowdown`` is the mean of these, weighted by capacity. ``least_row_s`` is what
@@ -151,8 +153,8 @@ class RequestQueue:
         weight_of: Callable[[Host], float] | None = None,
     ) -> None:
         self.is_deferred, self.is_of_canaries, self.is_bound = is_deferred, is_of_canaries, weight_of is not None
-        self.hosts = tuple(hosts)
-        self.classes = classes_of(hosts, of_deferred=is_deferred, is_bound=self.is_bound)
+        self.hosts = tuple(_with_added_capacity(hosts))
+        self.classes = classes_of(self.hosts, of_deferred=is_deferred, is_bound=self.is_bound)
         self.capacity_qps = self.usual_qps = 0.0
         self.batch_rows, self.slowdown, self.is_lost = 0, 1.0, False
         self._lost = set[Host]()
@@ -237,12 +239,28 @@ class RequestQueue:
         active = [each for each in self.classes if not each.host.is_standby]
         self.is_lost = bool(self._lost) and len(self._lost) == len(self.hosts)
         self.capacity_qps = sum([each.capacity_qps for each in self.classes])
-        self.batch_rows = sum([each.serving * each.host.max_batch for each in active])
+        self.batch_rows = sum([each.serving * each.host.max_batch for each in active or self.classes])
         self.usual_qps = sum([each.usual_qps for each in active])
         planned_qps = sum([each.serving * each.host.capacity_qps for each in active])
         self.slowdown = planned_qps / self.usual_qps if self.usual_qps > 0 else 1.0
         for lane in self.lanes:
             lane.count()
+
+
+def _with_added_capacity(hosts: Sequence[Host]) -> Iterator[Host]:
+    """The hosts, with the capacity of a standby as what its device carries more with it; 0 unless it is the fastest."""
+    active_qps, fastest = defaultdict[str, float](float), dict[str, Host]()
+    for host in hosts:
+        if not host.is_standby:
+            active_qps[host.device] = max(host.capacity_qps, active_qps[host.device])
+        elif host.device not in fastest or host.capacity_qps > fastest[host.device].capacity_qps:
+            fastest[host.device] = host
+    for host in hosts:
+        if host.is_standby:
+            more_qps = host.capacity_qps - active_qps[host.device] if host is fastest[host.device] else 0.0
+            yield replace(host, capacity_qps=max(more_qps, 0.0))
+        else:
+            yield host
 
 
 def _last_moment_s(due_s: float, takes_s: float) -> float:

@@ -72,23 +72,26 @@ class Selector:
         """What a worker with a free slot does at a source; a number is a time to ask again, None nothing to do."""
         if source.hosted.first_exit is not None:  # what is cut short ends just in time, without the way of its answer
             now_s += worker.answer_way.mostly_s
+        best: Choice | None = None
         wake_s: float | None = None
         for level, queue in source.lane.levels.items():
             if not queue.rows:
                 continue
             found = self._select(worker, source, level, queue, now_s)
+            if isinstance(found, Hopeless):
+                return found
             if isinstance(found, float):
                 wake_s = found if wake_s is None else min(wake_s, found)
-            elif found is not None:
-                return found
-        return wake_s
+            else:
+                best = best or found
+        return best or wake_s
 
     def _select(
         self, worker: WorkerState, source: WorkSource, level: int, queue: DeadlineQueue, now_s: float
     ) -> Choice | Hopeless | float | None:
         if source.queue.is_bound:
             slowdown = worker.slowdown_at(source.hosted)
-            batching = self._batcher.decide(queue.head(), queue.rows, source.hosted, now_s, slowdown)
+            batching = self._batcher.decide(queue.head(), source.lane.rows, source.hosted, now_s, slowdown)
             if isinstance(batching, CannotMeetDeadline):
                 return Hopeless(queue, 1)
             return batching.until_s if isinstance(batching, Delay) else Choice(source, level, queue, batching, False)

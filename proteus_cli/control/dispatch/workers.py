@@ -5,8 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from proteus_cli.control.decision import Admitted, Host
-from proteus_cli.control.devices.slowdown import SlowdownEstimator
-from proteus_cli.control.devices.stage_slowdown import StageSlowdown
+from proteus_cli.control.devices.slowness import Slowness, StageSlowness
 from proteus_cli.control.devices.worker_phase import TRANSITIONS, WorkerEvent, WorkerPhase
 from proteus_cli.control.dispatch.answer_way import AnswerWay
 from proteus_cli.control.dispatch.host_class import HostClass
@@ -70,8 +69,8 @@ class WorkerState:
     slots: int = field(init=False)
     phase: WorkerPhase = WorkerPhase.SERVING
     is_serving: bool = True
-    slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
-    stage_slowdown: StageSlowdown = field(default_factory=StageSlowdown)
+    slowdown: Slowness = field(default_factory=Slowness)
+    stage_slowdown: StageSlowness = field(default_factory=StageSlowness)
     answer_way: AnswerWay = field(default_factory=AnswerWay)
     classes: tuple[HostClass, ...] = ()
 
@@ -83,7 +82,7 @@ class WorkerState:
         self.classes = tuple(classes)
 
     @property
-    def slowdowns(self) -> tuple[SlowdownEstimator | None, StageSlowdown]:
+    def slowdowns(self) -> tuple[Slowness | None, StageSlowness]:
         """How slowed it is, as classes count it; no slowdown where it does not serve."""
         return self.slowdown if self.is_serving else None, self.stage_slowdown
 

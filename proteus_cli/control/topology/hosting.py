@@ -1,27 +1,36 @@
-"""From plans and profiles to what the controller knows: hosts with latencies, slots and memory of devices."""
+"""From plans and profiles to the values that the controller needs: hosts, slots and memory of devices."""
 
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from proteus_cli.control.decision import Host
-from proteus_cli.control.topology.ranking import ranked
+from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
+from proteus_cli.control.dispatch.eligibility import Eligibility
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
 from proteus_cli.domain.batch_times import LatencyTable, beside
-from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.catalog import NO_VARIANTS, Preference, VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of
-from proteus_cli.domain.stages.cascade import CascadeProfile
+from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.errors import ArtefactError
 
 Tables = tuple[LatencyTable, LatencyTable, LatencyTable | None, tuple[ExitProfile, ...]]
-"""What batches take at the p95 and in the mean, to their first exit where that may answer all rows; and the exits."""
+"""Batch times by size: the p95, the mean, and up to the first exit if it may answer all rows. Then the exits."""
 TablesKey = tuple[int, int, int, int | None, float, frozenset[VariantKey]]
 KnownTables = dict[TablesKey, tuple[VariantProfile, Tables]]
 """Tables of earlier plans for the same ``profiles``, which must all be alive: keys are identities."""
+
+ALIKE: Mapping[Preference, float] = {"latency": 3.0, "energy": 1.1, "cost": 1.0, "accuracy": 1.0}
+"""Hosts share a rank if their amounts are at most this multiple of the least amount of the rank.
+
+Latency: a busy host first ends its batch, and then runs one of several rows under load. A free host answers sooner on
+average if it is up to 3 times slower; from 4 times on this depends on the load (`tests/parity/test_ranks.py`).
+Energy: the error of a profile whose cells do not count as noisy.
+"""
 
 
 def hosted_by(
@@ -48,8 +57,7 @@ def hosted_by(
         )
         for each in plan.placements
     )
-    if plan.rules.others_preferred:
-        hosts = ranked(hosts, plan.rules.others_preferred)
+    hosts = ranked(hosts, plan.rules.others_preferred)
     second_s = _second_s(plan, hosts)
     return tuple(
         replace(host, second_s=second_s[host.key], cascades=_cascades_of(host, profiles))
@@ -57,6 +65,38 @@ def hosted_by(
         else host
         for host in hosts
     )
+
+
+def ranked(hosts: Sequence[Host], preferred: Mapping[str, Preference]) -> tuple[Host, ...]:
+    """The hosts, with ranks from 0 down in each family that prefers something else than accuracy.
+
+    Ranks then take the place of accuracies in dispatch: a free host takes over at once from a host of its rank, or of a
+    lower one. Hosts with nearly the same amount share a rank (`ALIKE`).
+    """
+    ranks = dict[tuple[str, float], float]()
+    for family, preference in preferred.items():
+        rank, first = 1.0, -1.0
+        for amount in sorted({_amount(host, preference) for host in hosts if host.family == family}):
+            if not 0 <= first <= amount <= first * ALIKE[preference]:
+                rank, first = rank - 1.0, amount
+            ranks[family, amount] = rank
+    return tuple(
+        replace(host, preference_rank=ranks[host.family, _amount(host, preferred[host.family])])
+        if host.family in preferred
+        else host
+        for host in hosts
+    )
+
+
+def _amount(host: Host, preferred: Preference) -> float:
+    """Seconds of a lone query, or joules of a query in a full batch. The cost of a device is the same for all."""
+    match preferred:
+        case "latency":
+            return host.latency(1)
+        case "energy":
+            return math.inf if host.power_w is None else host.energy_j(1, host.max_batch)
+        case "cost" | "accuracy":
+            return 0.0
 
 
 def measured_for(placement: Placement, profiles: Mapping[str, Profile]) -> VariantProfile:
@@ -84,20 +124,26 @@ def device_memory(
     variants: Container[VariantKey],
     load_s: Callable[[VariantProfile], float] = lambda measured: measured.load_s,
 ) -> dict[str, DeviceMemory]:
-    """The memory of each device, of which variants may take ``limit_bytes``; ``rules`` are those of its plans.
+    """The memory of each device. Its variants may take ``limit_bytes``, by device; plans obey ``rules``.
 
-    Only the ``variants`` that there are may be loaded: a profile may be older than the catalog. Those of unknown size
-    are left out, and devices on which no size is known.
+    Only current ``variants`` may be loaded, as a profile may be older than the catalog. Variants of unknown size are
+    left out, and so are devices without any known size.
     """
     known: dict[tuple[int, int, DeviceLimits], Mapping[VariantKey, Loadable]] = {}
-    found = {}
+    planned, found = rules.planned_targets(targets), {}
     for device, limit in limit_bytes.items():
         profile = profiles[device]
         limits = limits_of(profile.device, rules)
         key = id(profile.variants), profile.slots, limits
         if key not in known:
             current = [each for each in profile.variants if each.key in variants]
-            known[key] = dict(_loadable(profile, current, limits, rules.planned_targets(targets), rules, load_s))
+            known[key] = {
+                each.key: _loadable(
+                    memory_bytes, load_s(each), placeable_host(profile, each, limits, planned[each.key.family], rules)
+                )
+                for each in current
+                if (memory_bytes := each.memory_with(profile.slots))
+            }
         if known[key] and limit > 0:
             found[device] = DeviceMemory(limit, known[key])
     return found
@@ -106,9 +152,9 @@ def device_memory(
 def placeable_host(
     profile: Profile, measured: VariantProfile, limits: DeviceLimits, target: SloTarget, rules: Rules
 ) -> Host | None:
-    """A variant with all of a device's time, where as many hosts as are needed serve its family; None: no plan has it.
+    """A variant alone on a device, without a share of the demand; None if no plan may place it there.
 
-    It has no share of the demand.
+    Its capacity is for a family with enough hosts.
     """
     device, key = profile.device.id, measured.key
     if not limits.allows(key) or measured.accuracy < rules.min_accuracy_hosted(key.family):
@@ -122,8 +168,82 @@ def placeable_host(
     return _hosted(placement, {device: profile}, target.attainment, NO_VARIANTS, {})
 
 
+class PlannableVariants:
+    """The variants that a plan could place, by family: for requests that the hosted variants cannot answer in time.
+
+    Found on demand and kept until `changed`. Profiles are read then: a driver may add to them.
+    """
+
+    def __init__(self) -> None:
+        self._profiles: Mapping[str, Profile] | None = None
+        self._variants: Container[VariantKey] = NO_VARIANTS
+        self._rules, self._targets, self._found = Rules(), dict[str, SloTarget](), dict[str, Eligibility]()
+
+    def use(self, profiles: Mapping[str, Profile], variants: Container[VariantKey]) -> None:
+        """From now on plans may place these ``variants``, with these ``profiles`` by device."""
+        self._profiles, self._variants = profiles, variants
+        self.changed()
+
+    def plan_by(self, rules: Rules, targets: Mapping[str, SloTarget]) -> None:
+        """Plans obey these rules, for these targets by family."""
+        if (rules, targets) != (self._rules, self._targets):
+            self._rules, self._targets = rules, dict(targets)
+            self.changed()
+
+    def changed(self) -> None:
+        """The profiles have changed."""
+        self._found.clear()
+
+    def of(self, family: str) -> Eligibility | None:
+        """The hosts that plans could have of a family; None without profiles, and before the first plan for it."""
+        if self._profiles is None or family not in self._targets:
+            return None
+        if family not in self._found:
+            target, profiles = self._targets[family], self._profiles.values()
+            self._found[family] = _placeable(family, profiles, target, self._rules, self._variants)
+        return self._found[family]
+
+
+def _placeable(
+    family: str, profiles: Iterable[Profile], target: SloTarget, rules: Rules, variants: Container[VariantKey]
+) -> Eligibility:
+    """The hosts that plans by ``rules`` could have: each of a family's ``variants`` once for each kind of device.
+
+    Each host has its device to itself. If plans may use cascades, it begins all of its profiled ones, at the most
+    accurate threshold.
+    """
+    planned, known = rules.planned_target(family, target), set[tuple[int, int, DeviceLimits]]()
+    hosts, cascades = list[Host](), dict[tuple[str, str], CascadeProfile]()
+    for profile in profiles:
+        limits = limits_of(profile.device, rules)
+        key = id(profile.variants), profile.slots, limits
+        if key in known:
+            continue
+        known.add(key)
+        mine = [each for each in profile.variants if each.family == family and each.key in variants]
+        found = (placeable_host(profile, each, limits, planned, rules) for each in mine)
+        hosts += [host for host in found if host is not None]
+        if rules.may_use_cascades(family):
+            cascades |= {(each.first, each.second): each for each in profile.cascades if each.family == family}
+    least = dict[str, float]()
+    for host in hosts:
+        least[host.variant] = min(host.accuracy, least.get(host.variant, host.accuracy))
+    routes = dict[VariantKey, list[CascadeRoute]]()
+    for cascade in cascades.values():
+        if cascade.second in least:
+            routes.setdefault(VariantKey(family, cascade.first), []).append(_route(cascade, least[cascade.second]))
+    return Eligibility(hosts, routes)
+
+
+def _route(cascade: CascadeProfile, min_accuracy: float) -> CascadeRoute:
+    """The cascade at its last, most accurate threshold, without a share of the demand."""
+    planned = PlannedCascade(cascade.family, cascade.first, cascade.second, cascade.points[-1], 0.0, 0.0)
+    stage = FirstStage(VariantKey(cascade.family, cascade.first), (), ())
+    return CascadeRoute(planned, min_accuracy, stage, 0, (), ())
+
+
 def _second_s(plan: Plan, hosts: Sequence[Host]) -> dict[VariantKey, float]:
-    """By first variant of a cascade, what the second stage needs: the longest of its full batches, at the p95."""
+    """The p95 of the longest full batch of the second stage, by first variant of a cascade."""
     full_s: dict[VariantKey, float] = {}
     for host in hosts:
         if host.deferred_qps > 0:
@@ -136,28 +256,14 @@ def _second_s(plan: Plan, hosts: Sequence[Host]) -> dict[VariantKey, float]:
 
 
 def _cascades_of(host: Host, profiles: Mapping[str, Profile]) -> tuple[CascadeProfile, ...]:
-    """What was profiled of the cascades that it is the first stage of."""
+    """The profiled cascades whose first stage the host is."""
     return tuple(each for each in profiles[host.device].cascades if (each.family, each.first) == host.key)
 
 
-def _loadable(
-    profile: Profile,
-    variants: Iterable[VariantProfile],
-    limits: DeviceLimits,
-    targets: Mapping[str, SloTarget],
-    rules: Rules,
-    load_s: Callable[[VariantProfile], float],
-) -> Iterator[tuple[VariantKey, Loadable]]:
-    for measured in variants:
-        memory_bytes, key = measured.memory_with(profile.slots), measured.key
-        if not memory_bytes:
-            continue
-        host = placeable_host(profile, measured, limits, targets[key.family], rules)
-        if host is None:
-            yield key, Loadable(memory_bytes, load_s(measured), 1, 0.0)
-        else:
-            standby = replace(host, is_standby=True)
-            yield key, Loadable(memory_bytes, load_s(measured), host.max_batch, host.capacity_qps, standby)
+def _loadable(memory_bytes: int, load_s: float, host: Host | None) -> Loadable:
+    if host is None:
+        return Loadable(memory_bytes, load_s, 1, 0.0)
+    return Loadable(memory_bytes, load_s, host.max_batch, host.capacity_qps, replace(host, is_standby=True))
 
 
 def _hosted(

@@ -9,8 +9,7 @@ from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.hosting import device_memory
-from proteus_cli.control.topology.plan_change import ChangingDevice, PlanChange, keys
-from proteus_cli.control.topology.probation import Probation
+from proteus_cli.control.topology.plan_change import ChangeState, ChangingDevice, PlanChange, keys
 from proteus_cli.control.topology.standbys import RETRY_S, DeviceMemory, next_standby
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog import VariantKey
@@ -35,10 +34,10 @@ LOOK_S = 1.0  # after a look that found no standby to load; a look takes up to a
 
 
 class Topology:
-    """Devices and engines that come and go, and the standbys that they load beside what plans want.
+    """Devices and engines that come and go, and the standbys that they load beside the planned variants.
 
-    ``change`` is the way to the plan in force. ``outages`` are the devices and engines that plans do without.
-    Methods that `Controller` has, too, under the same name, do what it says of them.
+    ``change`` is the way to the plan in force. ``outages`` are the devices and engines that plans do without. Methods
+    with the name of a method of `Controller` are documented there.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Topology:
         dispatch: Dispatch,
         max_unavailable_frac: float,
     ) -> None:
-        """``workers`` is empty yet; all parts of the controller see there what `add_device` adds."""
+        """``workers`` is empty; all parts of the controller share it, and `add_device` adds to it."""
         self._families, self._workers, self._dispatch = families, workers, dispatch
         self.change = PlanChange(workers, max_unavailable_frac, self._standbys_changed)
         self.outages = Outages()
@@ -64,12 +63,12 @@ class Topology:
     # --- standbys
 
     def next_standby(self, now_s: float) -> Effects:
-        """A standby to load now, if any; to be asked for every `ASK_S`, and again while there is one.
+        """A standby to load now, if any. The driver asks every `ASK_S`, and again while there is one.
 
-        While a plan loads beside what serves, standbys stay as they are, as it may count on them.
+        While engines load beside the active ones, standbys stay: the next plan may count on them.
         """
         change = self.change
-        if now_s < self._looks_again_s or change.is_loading_beside:
+        if now_s < self._looks_again_s or change.state is ChangeState.LOADING_BESIDE:
             return NO_EFFECTS
         self._failed_until_s = {engine: until_s for engine, until_s in self._failed_until_s.items() if until_s > now_s}
         found = next_standby(
@@ -92,7 +91,7 @@ class Topology:
     def _free_to_load(self, now_s: float) -> list[str]:
         """The devices that may load a standby now: of each machine a tenth, or one.
 
-        They host all that the plan wants there, have a free slot, and do not rest after a load.
+        They host all planned variants, have a free slot, and do not rest after a load.
         """
         devices = self.change.devices
         loading = Counter(host_of(device) for device, each in devices.items() if each.standby_load is not None)
@@ -106,10 +105,7 @@ class Topology:
         ]
 
     def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool = False) -> Effects:
-        """The load of a standby has ended.
-
-        Where a plan has changed meanwhile, its variant does not stand by, and may be freed.
-        """
+        """The load of a standby has ended. If the plan has changed meanwhile, its variant may be freed."""
         each = self.change.devices[load.device]
         if each.standby_load is load:
             each.standby_load = None
@@ -138,10 +134,10 @@ class Topology:
             self._looks_again_s = 0.0
 
     def use_memory(self, memory: Mapping[str, DeviceMemory]) -> Effects:
-        """Replace what the devices that may have standbys can load, and in how many bytes, by device.
+        """Replace the memory of the devices that may have standbys.
 
-        On a device that ``memory`` leaves out, no standby may be loaded. Standbys that may not be loaded any more are
-        given up with the next plan.
+        A device that ``memory`` leaves out loads no standby. The next plan gives up standbys that are no longer
+        loadable.
         """
         for device, before in self.change.memory.items():
             now = memory.get(device) or replace(before, loadable={})
@@ -161,7 +157,7 @@ class Topology:
             self._workers[device].load_began()
 
     def loads_ended(self, devices: Iterable[str]) -> None:
-        """These loads are over, and what batches took longer with them."""
+        """These loads are over, and no longer slow batches down."""
         for device in devices:
             self._workers[device].load_ended()
             self._dispatch.count_capacity(self._workers[device])
@@ -177,7 +173,7 @@ class Topology:
         return NO_EFFECTS if loads is None else self._rehost(loads)
 
     def add_device(self, worker: WorkerState, memory: DeviceMemory | None) -> None:
-        """A device that serves, and hosts nothing; without its ``memory``, nothing stands by there."""
+        """Add a device that serves and hosts no variant; without its ``memory``, it has no standbys."""
         self._workers[worker.device] = worker
         self.change.devices[worker.device] = ChangingDevice()
         if memory is not None:
@@ -221,17 +217,26 @@ class Topology:
         device: str,
         hostable: Sequence[VariantProfile],
         load_s: Callable[[VariantProfile], float] = lambda measured: measured.load_s,
-    ) -> Probation:
-        """What a lost device must show before `device_recovered`, of what it can host now."""
+    ) -> tuple[Mapping[VariantKey, int], Sequence[VariantKey]]:
+        """The engines that a lost device loads and runs before `device_recovered`: one of them must work.
+
+        The device tries all engines that it hosted before its loss, each with a batch of the given rows. If none works,
+        it tries the others one after another, the shortest load first, with a row each. Broken engines are left out,
+        and engines that are not ``hostable`` any more.
+        """
         broken = {VariantKey(*key) for on, *key in self.outages.engines if on == device}
-        return Probation(self.change.devices[device].hosted_before_loss, hostable, broken, load_s)
+        usable = [each.key for each in sorted(hostable, key=load_s) if each.key not in broken]
+        before = self.change.devices[device].hosted_before_loss
+        hosted = {host.key: host.max_batch for host in before if host.key in usable}
+        return hosted, [key for key in usable if key not in hosted]
 
     def broken_with(
         self, device: str, key: VariantKey, loaded: Callable[[str], Container[VariantKey]]
     ) -> tuple[str, ...]:
-        """On which devices an engine that failed on one counts as broken: on all where it works on no other.
+        """The devices on which an engine counts as broken once it has failed on ``device``.
 
-        Then the model is to blame. It works where it is ``loaded``, as the driver knows, also for a plan to come.
+        If it works on no other device, the model is to blame, and it counts as broken on all. It works on devices that
+        have it ``loaded``, for this plan or the next, as the driver knows.
         """
         works_elsewhere = any(key in loaded(other) for other in self.change.usable - {device})
         return (device,) if works_elsewhere else tuple(self._workers)
@@ -254,7 +259,7 @@ class Topology:
         return tuple(self._workers)
 
     def _rehost(self, loads: tuple[Load, ...]) -> Effects:
-        """What is active has changed, and these loads start; a load of a standby there means nothing any more."""
+        """Tell dispatch that active hosts have changed. These loads start, and replace loads of standbys there."""
         self._looks_again_s = 0.0
         for load in loads:
             self.change.devices[load.device].standby_load = None
@@ -270,17 +275,14 @@ class Topology:
         return self._dispatch.host(self.change.hosted, self._warm)
 
     def _standbys(self) -> list[Host]:
-        """The standbys on devices that host their family; the fastest has the capacity that it adds to its device."""
+        """The standbys on devices that host their family."""
         standbys, memory = self.change.standbys, self.change.memory
-        active = defaultdict[tuple[str, str], float](float)
+        families = defaultdict[str, set[str]](set)
         for host in self.change.hosted:
             if host.device in standbys and host.device in memory:
-                active[host.device, host.family] = max(host.capacity_qps, active[host.device, host.family])
-        return [
-            host
-            for (device, family), qps in active.items()
-            for host in memory[device].hosts_of(device, standbys[device], family, qps)
-        ]
+                families[host.device].add(host.family)
+        found = families.items()
+        return [host for device, hosted in found for host in memory[device].hosts_of(device, standbys[device], hosted)]
 
 
 def _known_to_dispatch(warm: Iterable[Host]) -> Collection[object]:

@@ -7,13 +7,14 @@ import math
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
+from msgspec import Meta
 
 from proteus_cli.arrays import Singles
-from proteus_cli.domain.base import Value, is_rate, require
+from proteus_cli.domain.base import LARGEST_FLOAT, Fraction, OpenFraction, Rate, Share, Value, require, require_rising
 
 MARGIN = "margin"
 """The confidence of a family that names none: `margin`, of the output that accuracy is judged by."""
@@ -74,112 +75,101 @@ ROUNDING = 1e-6
 
 
 class CascadePoint(Value, frozen=True):
-    """One threshold of a cascade, as judged on an eval split whose labels had no part in the choice of it.
+    """One threshold of a cascade, judged on an eval split whose labels did not select it.
 
     A query is deferred to the second variant if its confidence from the first is below ``threshold``;
-    ``deferred_frac`` of queries are. ``accuracy`` is that of the composition, the answers of both together, and from
-    ``low`` to ``high`` its 95 % confidence interval. ``sure_accuracy`` is that of the first variant on the queries that
-    are not deferred. On those that are, the second has ``second_accuracy``, and the first ``unsure_accuracy``: what its
-    answer is worth as a fallback. All are fractions.
+    ``deferred_frac`` of queries are. ``accuracy`` is that of the composition, both variants' answers together, with its
+    95 % confidence interval ``low`` to ``high``. On queries that are not deferred, the first variant has
+    ``sure_accuracy``. On deferred ones, the second has ``second_accuracy``, and the first ``unsure_accuracy``: the
+    value of its answer as a fallback. All are fractions.
     """
 
-    threshold: float
-    deferred_frac: float
-    accuracy: float
-    low: float
-    high: float
-    sure_accuracy: float
-    unsure_accuracy: float
-    second_accuracy: float
+    threshold: Annotated[float, Meta(ge=-LARGEST_FLOAT, le=LARGEST_FLOAT)]
+    deferred_frac: OpenFraction
+    accuracy: Fraction
+    low: Fraction
+    high: Fraction
+    sure_accuracy: Fraction
+    unsure_accuracy: Fraction
+    second_accuracy: Fraction
 
     def __post_init__(self) -> None:
-        require(math.isfinite(self.threshold), "the threshold of a cascade must be a finite number")
         at = f"of threshold {self.threshold:g}"
-        require(0 < self.deferred_frac < 1, f"deferred_frac {at} must be above 0 and below 1")
-        for part in (self.sure_accuracy, self.unsure_accuracy, self.second_accuracy):
-            require(0 <= part <= 1, f"accuracies {at} must be fractions from 0 to 1")
-        interval = f"accuracy {at} must be within its interval, and that from 0 to 1"
-        require(0 <= self.low <= self.accuracy <= self.high <= 1, interval)
+        require(self.low <= self.accuracy <= self.high, f"accuracy {at} must be within its interval")
         is_whole = abs(self.accuracy - self.accuracy_with(0.0)) <= ROUNDING
         require(is_whole, f"accuracy {at} must be that of its parts, sure_accuracy and second_accuracy")
 
     def accuracy_with(self, fallback_frac: float) -> float:
-        """The accuracy where that part of the deferred queries (0 to 1) gets the first answer, for want of time."""
+        """The accuracy if that part of the deferred queries (0 to 1) gets the first answer, for want of time."""
         deferred = (1 - fallback_frac) * self.second_accuracy + fallback_frac * self.unsure_accuracy
         return (1 - self.deferred_frac) * self.sure_accuracy + self.deferred_frac * deferred
 
 
 class CascadeProfile(Value, frozen=True):
-    """A pair of variants of a family of which some thresholds are worth planning with.
+    """A pair of variants of a family, with the thresholds that are worth planning with.
 
-    ``eval_digest`` is that of the eval split that they were judged on. There are 1 to `MAX_POINTS`
-    ``points``; their thresholds, deferred fractions and accuracies rise. `proteus profile` keeps those on the concave
-    hull of (deferred_frac, accuracy).
+    ``eval_digest`` is the digest of the eval split that judged them. Thresholds, deferred fractions and accuracies of
+    the ``points`` rise. `proteus profile` keeps those on the concave hull of (deferred_frac, accuracy).
     """
 
     family: str
     first: str
     second: str
     eval_digest: str
-    points: tuple[CascadePoint, ...]
+    points: Annotated[tuple[CascadePoint, ...], Meta(min_length=1, max_length=MAX_POINTS)]
 
     def __post_init__(self) -> None:
-        require(self.first != self.second, f"`{self.first}` can't be both variants of a cascade")
-        pair = f"cascade `{self.first}` → `{self.second}`"
-        require(1 <= len(self.points) <= MAX_POINTS, f"{pair} must have 1 to {MAX_POINTS} points")
-        for before, after in pairwise(self.points):
-            rises = (
-                before.threshold < after.threshold
-                and before.deferred_frac < after.deferred_frac
-                and before.accuracy < after.accuracy
-            )
-            require(rises, f"thresholds, deferred fractions and accuracies of {pair} must rise")
+        _require_pair(self.first, self.second)
+        for what in ("threshold", "deferred_frac", "accuracy"):
+            pair = f"`{self.first}` → `{self.second}`"
+            require_rising([getattr(each, what) for each in self.points], f"each {what} of cascade {pair}")
 
 
 class PlannedCascade(Value, frozen=True):
-    """A cascade that a plan uses at one point of its profile.
+    """A cascade in a plan, at one point of its profile.
 
-    ``rate_qps`` of the queries that ``first`` gets go this way, which is ``share`` of the family's served queries.
+    ``rate_qps`` of the first variant's queries go this way, the fraction ``share`` of the family's served queries.
     """
 
     family: str
     first: str
     second: str
     point: CascadePoint
-    rate_qps: float
-    share: float
+    rate_qps: Rate
+    share: Share
 
     def __post_init__(self) -> None:
-        pair = f"cascade `{self.first}` → `{self.second}`"
-        require(self.first != self.second, f"`{self.first}` can't be both variants of a cascade")
-        require(is_rate(self.rate_qps), f"rate_qps of {pair} must be from 0 to 2^53")
-        require(0 <= self.share <= 1 + 1e-9, f"share of {pair} must be within 0 and 1")
+        _require_pair(self.first, self.second)
+
+    @property
+    def threshold(self) -> float:
+        return self.point.threshold
 
     @property
     def deferred_qps(self) -> float:
-        """What the second variant gets of it."""
+        """The rate that the second variant gets from it."""
         return self.point.deferred_frac * self.rate_qps
+
+
+def _require_pair(first: str, second: str) -> None:
+    require(first != second, f"`{first}` can't be both variants of a cascade")
 
 
 def accuracy_by_level(
     points: Sequence[CascadePoint], thresholds: Sequence[float]
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The accuracy of the first and of the second variant on queries that reach so many of the ``thresholds``.
+    """The accuracies of the first and of the second variant on queries, by the number of ``thresholds`` they reach.
 
-    ``points`` are of one pair, and say it of the queries between two of their thresholds, which are among these; of
-    those above their last one, the second variant is taken to be as accurate as on those below it.
+    ``points`` are of one pair; their thresholds are among ``thresholds``, and they give the accuracies between two of
+    them. Above the last one, the second variant is assumed to be as accurate as just below it.
     """
     bands = [(points[0].unsure_accuracy, points[0].second_accuracy)]
     for low, high in pairwise(points):
         rows = high.deferred_frac - low.deferred_frac
         first = high.deferred_frac * high.unsure_accuracy - low.deferred_frac * low.unsure_accuracy
         second = high.deferred_frac * high.second_accuracy - low.deferred_frac * low.second_accuracy
-        bands.append((_fraction(first / rows), _fraction(second / rows)))
+        bands.append((min(max(first / rows, 0.0), 1.0), min(max(second / rows, 0.0), 1.0)))
     bands.append((points[-1].sure_accuracy, points[-1].second_accuracy))
     own = [point.threshold for point in points]
     found = [bands[bisect_right(own, reached)] for reached in (-math.inf, *thresholds)]
     return tuple(first for first, _ in found), tuple(second for _, second in found)
-
-
-def _fraction(value: float) -> float:
-    return min(max(value, 0.0), 1.0)

@@ -7,9 +7,8 @@ from functools import cache
 from itertools import chain, combinations, islice
 
 import msgspec
-from msgspec import UNSET
 
-from proteus_cli.domain.rules import AmountBound, Rules
+from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.networks import limit_in_words, limits_of_hosts, without_limits
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import format_duration, format_percent, format_rate
@@ -70,7 +69,7 @@ def without_each(rules: Rules) -> Iterator[tuple[str, Rules]]:
         yield left_out.text, msgspec.structs.replace(rules, **limits)
     for family, preferred in rules.others_preferred.items():
         others = {name: of for name, of in rules.others_preferred.items() if name != family}
-        yield f"{family}: prefer {preferred}", msgspec.structs.replace(rules, prefer=others or UNSET)
+        yield f"{family}: prefer {preferred}", msgspec.structs.replace(rules, prefer=others)
 
 
 def smallest_infeasible_subset(size: int, is_feasible: Question) -> frozenset[int]:
@@ -133,7 +132,7 @@ def _rules(rules: Rules) -> Iterator[_Requirement]:
         yield _Requirement(
             f"{family}: only variants of accuracy {accuracy:g} or more", {"min_accuracy": {family: accuracy}}
         )
-    for family, accuracy in rules.expected_accuracy.items():
+    for family, accuracy in rules.min_expected_accuracy.items():
         text = f"{family}: only answers of an expected accuracy of {accuracy:g} or more"
         yield _Requirement(text, {"min_expected_accuracy": {family: accuracy}})
     yield from _bounds(rules)
@@ -156,14 +155,14 @@ def _rules(rules: Rules) -> Iterator[_Requirement]:
 
 
 def _bounds(rules: Rules) -> Iterator[_Requirement]:
-    in_words: dict[AmountBound, Callable[[float], str]] = {
+    in_words: dict[str, Callable[[float], str]] = {
         "max_latency_s": lambda bound: f"answers within {format_duration(bound)}",
         "max_energy_j": lambda bound: f"at most {bound:g} J for an answer",
         "max_cost_per_million": lambda bound: f"at most {bound:g} for a million queries",
     }
-    for name, by_family in rules.amount_bounds.items():
-        for family, bound in by_family.items():
-            yield _Requirement(f"{family}: {in_words[name](bound)}", {name: {family: bound}})
+    for name, words in in_words.items():
+        for family, bound in getattr(rules, name).items():
+            yield _Requirement(f"{family}: {words(bound)}", {name: {family: bound}})
 
 
 def _rules_asking(rules: Rules, requirements: Sequence[_Requirement]) -> Rules:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from msgspec import UNSET, field
+from msgspec import field
 from msgspec.structs import replace as replace_fields
 
 from proteus_cli.domain.base import Value
@@ -230,7 +230,7 @@ def _questions(planner: Planner, plan: Plan) -> Iterator[_Question]:
     for text, rules in without_each(planner.rules):
         yield _Question(f"without “{text}”", "rule", planner.with_changes(rules=rules), plan.demand_qps)
     if planner.rules.uses_cascades:
-        plain = planner.with_changes(rules=replace_fields(planner.rules, cascades=UNSET))
+        plain = planner.with_changes(rules=replace_fields(planner.rules, cascades=False))
         yield _Question("without cascades", "rule", plain, plan.demand_qps)
     for host, limit in limits_of_hosts(planner.catalog, planner.profiles, planner.rules).items():
         unlimited = planner.with_changes(profiles=without_limits(planner.profiles, {host}))

@@ -96,7 +96,7 @@ def _findings(found: _Found) -> Iterator[str]:
     if streams:
         worst = max(streams, key=_factor)
         yield (
-            f"The worst that can be beside, a stream of memory, costs at most a factor of {worst.slowdown.factor:.2f}: "
+            f"The worst that can be beside, a stream of memory, costs at most a factor of {worst.factor:.2f}: "
             f"{worst.name} {_PLACES[worst.result.where]}."
         )
     if checks := found.conclusion.checks:
@@ -113,7 +113,7 @@ def _kept(found: _Found) -> Iterator[str]:
     """What all variants of a device make together, of what they would if turns cost nothing."""
     kept = [
         sum(each.batch_s for each in result.members)
-        / sum(each.batch_s * result.slowdown(place).factor for place, each in enumerate(result.members))
+        / sum(each.batch_s * result.factor(place) for place, each in enumerate(result.members))
         for result in found.results
         if result.where == "device" and result.load == FULL_LOAD and not result.with_stream
     ]
@@ -136,11 +136,11 @@ def _company(study: Study) -> Iterator[str]:
         )
 
 
-_factor = attrgetter("slowdown.factor")
+_factor = attrgetter("factor")
 
 
 def _costs_of(where: Where, meetings: Sequence[Meeting]) -> Iterator[str]:
-    costly = sorted((each for each in meetings if not each.slowdown.is_free), key=_factor, reverse=True)
+    costly = sorted((each for each in meetings if each.factor != 1), key=_factor, reverse=True)
     unseen_frac = sorted(each.member.high / each.member.ratio - 1 for each in meetings)[len(meetings) // 2]
     noise = (
         f"; costs of less than {format_percent(unseen_frac)} can't be told from noise here"
@@ -151,8 +151,7 @@ def _costs_of(where: Where, meetings: Sequence[Meeting]) -> Iterator[str]:
         yield f"{_PLACES[where].capitalize()}, no cost is proven in {counted(len(meetings), 'case')}{noise}."
         return
     named = "; ".join(
-        f"{each.name} takes {each.slowdown.factor:.2f} times as long beside {each.others}"
-        for each in costly[:_MAX_NAMED]
+        f"{each.name} takes {each.factor:.2f} times as long beside {each.others}" for each in costly[:_MAX_NAMED]
     )
     yield (
         f"{_PLACES[where].capitalize()}, a cost is proven in {len(costly)} of {counted(len(meetings), 'case')}. "
@@ -185,7 +184,7 @@ def _costs(found: _Found, where: Where) -> StudyTable:
             format_duration(each.member.batch_s),
             f"{each.member.ratio:.3f}",
             f"{each.member.low:.2f} – {each.member.high:.2f}",
-            f"{each.slowdown.factor:.2f}",
+            f"{each.factor:.2f}",
         )
         for each in found.at(where)
     ]

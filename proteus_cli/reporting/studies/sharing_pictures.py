@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from proteus_cli.domain.interference import Slowdown, Where
+from proteus_cli.domain.interference import Where
 from proteus_cli.domain.study_results import FULL_LOAD, SharingMember, SharingResult
 from proteus_cli.reporting.plots.plot_style import COLOURS, draw_cells
 from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
@@ -52,8 +52,8 @@ class Meeting:
         return f"{self.name} beside {self.others}"
 
     @property
-    def slowdown(self) -> Slowdown:
-        return self.result.slowdown(self.place)
+    def factor(self) -> float:
+        return self.result.factor(self.place)
 
     @property
     def is_full(self) -> bool:
@@ -91,7 +91,7 @@ def _matrix(name: str, title: str, cells: Sequence[Meeting]) -> Picture:
     factors = np.full((len(rows), len(columns)), np.nan)
     for each in cells:
         at = rows.index(each.name), columns.index(each.beside[0])
-        factors[at] = np.nanmax([factors[at], each.slowdown.factor])
+        factors[at] = np.nanmax([factors[at], each.factor])
 
     def draw(axes: Axes) -> None:
         _draw_matrix(axes, rows, columns, factors)

@@ -4,8 +4,8 @@ import asyncio
 import logging
 from weakref import WeakKeyDictionary
 
-from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.domain.device import host_of
 from proteus_cli.serving.fleet.fleet import Fleet
@@ -21,7 +21,7 @@ MAX_ESTIMATES = 8
 
 
 class SlotTuning:
-    """Asks the tuner of each device of several slots how many it is to use (`control.concurrency`)."""
+    """Asks the tuner of each device of several slots how many it is to use (`control.slot_tuner`)."""
 
     def __init__(self, controller: Controller, fleet: Fleet, clock: Clock) -> None:
         self._controller, self._fleet, self._clock = controller, fleet, clock
@@ -44,7 +44,7 @@ class SlotTuning:
         self._notice(now_s)
         devices = list(tuners)
         first = self._next % len(devices)
-        due = [device for device in (*devices[first:], *devices[:first]) if tuners[device].is_due(now_s)]
+        due = [device for device in (*devices[first:], *devices[:first]) if tuners[device].bins.is_due(now_s)]
         for device in due[:MAX_ESTIMATES]:
             self._look_at(device, now_s)
         if len(due) > MAX_ESTIMATES:

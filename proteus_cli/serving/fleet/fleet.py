@@ -15,10 +15,10 @@ from pathlib import Path
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects, FailedLoad, Host, Keep, Load
 from proteus_cli.control.devices.breaker import NEW, Breaker, BreakerEvent, BreakerState
+from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.plan_change import ChangeState, keys
 from proteus_cli.control.topology.standbys import DeviceMemory

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from proteus_cli.control.concurrency.slot_tuner import SlotTuner
 from proteus_cli.control.decision import Launch
+from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.fleet.worker import Worker
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from proteus_cli.control.concurrency.slot_tuner import SlotTuner
+from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.domain.base import Count
 
 MAX_SHOWN = 6

@@ -49,7 +49,7 @@ def checks_of(results: Mapping[str, SharingResult]) -> tuple[SetCheck, ...]:
 
 def _predicted(model: SharingModel, result: SharingResult) -> list[float]:
     return [
-        model.slowdown(each.key, result.beside(place), batch=each.batch, where=result.where).factor
+        model.factor(each.key, result.beside(place), batch=each.batch, where=result.where)
         for place, each in enumerate(result.members)
     ]
 

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, Admitted, CascadeRoute, FirstStage, Host, Unfit
-from proteus_cli.control.dispatch.family import MAX_FREE_TIERS
-from proteus_cli.control.dispatch.fitness import Fitness, Routes
+from proteus_cli.control.dispatch.eligibility import Eligibility, Routes
+from proteus_cli.control.dispatch.family import MAX_FREE_QUEUES
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.cluster import Network
@@ -210,7 +210,7 @@ def test_bounds_that_cycle_open_each_tier_once_and_no_more_than_the_plan_has_set
             assert controller.dispatch.cancel(request).dropped == (request,)
         opened.append(family.tiers)
     assert opened[0] == opened[1]
-    assert MAX_FREE_TIERS < len(family.tiers) < len(parts)
+    assert MAX_FREE_QUEUES < len(family.tiers) < len(parts)
     assert controller.dispatch.cancel(waiting).dropped == (waiting,)
 
 
@@ -263,7 +263,7 @@ def test_a_host_is_fit_where_each_answer_that_begins_there_keeps_the_bounds(
         is_first = has_cascade and host is hosts[0] and cascade.point.accuracy >= expected
         return is_first and any(within(host, second) for second in seconds)
 
-    fitness = Fitness(hosts, routes)
+    fitness = Eligibility(hosts, routes)
     request = asking(rows=rows, minimum=minimum, min_expected_accuracy=expected, max_energy_j=limit_j)
     assert fitness.hosts(fitness.of(request)) == [host for host in hosts if keeps(host)]
     assert fitness.is_for_everyone(request) == all(map(keeps, hosts))

@@ -8,13 +8,13 @@ import pytest
 from builders import controller_hosting, hosted, launched, make_request
 from hypothesis import given
 from hypothesis import strategies as st
+from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Effects, Refused
-from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
-from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
-from proteus_cli.control.dispatch.queues.host_class import HostClass
+from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
+from proteus_cli.control.dispatch.host_class import HostClass
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
 

@@ -23,7 +23,6 @@ from proteus_cli.control.decision import (
     IDLE,
     NO_EFFECTS,
     Admitted,
-    Delegate,
     Drop,
     Host,
     Launch,

@@ -6,7 +6,7 @@ from builders import controller_hosting, hosted, launched, make_request, near
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, Host, Launch, WaitUntil
-from proteus_cli.control.dispatch.in_flight import InFlightBatches
+from proteus_cli.control.dispatch.workers import InFlightBatches
 from proteus_cli.control.policies import Policy
 
 DISPATCH_AHEAD_S = 0.005

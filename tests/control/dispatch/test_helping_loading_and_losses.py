@@ -9,7 +9,6 @@ from proteus_cli.control.decision import (
     IDLE,
     NO_EFFECTS,
     Admitted,
-    Delegate,
     Drop,
     Host,
     Launch,

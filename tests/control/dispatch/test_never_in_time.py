@@ -11,7 +11,7 @@ from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Host, Launch, NeverInTime, OtherPlanNeeded, TooManyRows, Unfit
 from proteus_cli.control.dispatch.dispatch import RETRY_WITHOUT_CAPACITY_S
-from proteus_cli.control.dispatch.fitness import MAX_KEPT, Fitness
+from proteus_cli.control.dispatch.eligibility import MAX_KEPT, Eligibility
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
@@ -211,13 +211,13 @@ def test_a_cascade_that_plans_may_use_is_as_accurate_as_its_composition(
 
 def test_requests_alike_are_refused_without_a_look_at_all_that_could_be_placed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of thousands of hosts, a look at each takes milliseconds."""
-    controller, looked, hosts = controller_of(), list[int](), Fitness.hosts
+    controller, looked, hosts = controller_of(), list[int](), Eligibility.hosts
 
-    def look(fitness: Fitness, kinds: int) -> list[Host]:
+    def look(fitness: Eligibility, kinds: int) -> list[Host]:
         looked.append(kinds)
         return hosts(fitness, kinds)
 
-    monkeypatch.setattr(Fitness, "hosts", look)
+    monkeypatch.setattr(Eligibility, "hosts", look)
     for _ in range(3):
         assert isinstance(controller.offer(within(0.009), 1.0), NeverInTime)
     assert len(looked) == 1

@@ -7,7 +7,7 @@ from builders import controller_hosting, hosted, launched, make_request
 
 from proteus_cli.control.decision import Host, WaitUntil
 from proteus_cli.control.policies import policy_named
-from proteus_cli.control.topology.ranking import ranked
+from proteus_cli.control.topology.hosting import ranked
 from proteus_cli.domain.catalog import Preference
 from proteus_cli.domain.cluster import Network
 

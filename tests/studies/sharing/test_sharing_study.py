@@ -73,9 +73,9 @@ def test_an_emulated_study_finds_the_costs_that_its_devices_were_told(tiny: Tiny
     study = studied(tiny.root, draft(tiny, *OF_ALL))
     assert {cell.mode for cell in study.cells} == {"emulated"}
     found = model(tiny.place)
-    assert found.slowdown(SMALL, [LARGE]).factor == pytest.approx(1.5)
-    assert found.slowdown(SMALL, [MIDDLE, LARGE]).factor == pytest.approx(1.5)
-    assert found.slowdown(LARGE, [SMALL]).factor == found.slowdown(SMALL, [SMALL], where="neighbour").factor == 1
+    assert found.factor(SMALL, [LARGE]) == pytest.approx(1.5)
+    assert found.factor(SMALL, [MIDDLE, LARGE]) == pytest.approx(1.5)
+    assert found.factor(LARGE, [SMALL]) == found.factor(SMALL, [SMALL], where="neighbour") == 1
     checks = msgspec.convert(study.conclusion, SharingConclusion).checks
     assert [check.error_frac for check in checks] == pytest.approx([0.0] * 2)
 
@@ -112,8 +112,8 @@ def test_a_measured_study_keeps_what_was_found_of_others_and_since(tiny: Tiny) -
     drafted = share_draft(tiny.place, SharingQuestion("cpu0", (SMALL, LARGE), (1.0,)))
     old = measured_cell("device", 1.3)
     drafted.keep({old.key: old}, old)
-    assert model(tiny.place).slowdown(SMALL, [MIDDLE]).factor == 1.2
-    assert model(tiny.place).slowdown(SMALL, [LARGE]).factor == 1.3
+    assert model(tiny.place).factor(SMALL, [MIDDLE]) == 1.2
+    assert model(tiny.place).factor(SMALL, [LARGE]) == 1.3
     write_costs(tiny.place, cost(SMALL, LARGE, ratio=1.7), emulated=False)
     before = tiny.place.sharing_path("cpu0").read_bytes()
     conclusion = drafted.conclude({old.key: old})
@@ -122,9 +122,9 @@ def test_a_measured_study_keeps_what_was_found_of_others_and_since(tiny: Tiny) -
     assert tiny.place.sharing_path("cpu0").read_bytes() == before, "an estimate writes nothing"
     new = measured_cell("neighbour", 1.1)
     drafted.keep({old.key: old, new.key: new}, new)
-    assert model(tiny.place).slowdown(SMALL, [LARGE]).factor == 1.7, "it is newer than the cell of an earlier run"
-    assert model(tiny.place).slowdown(LARGE, [SMALL]).factor == 1.3, "nobody has measured it since"
-    assert model(tiny.place).slowdown(SMALL, [LARGE], where="neighbour").factor == 1.1
+    assert model(tiny.place).factor(SMALL, [LARGE]) == 1.7, "it is newer than the cell of an earlier run"
+    assert model(tiny.place).factor(LARGE, [SMALL]) == 1.3, "nobody has measured it since"
+    assert model(tiny.place).factor(SMALL, [LARGE], where="neighbour") == 1.1
 
 
 def test_an_emulated_study_writes_nothing_of_which_nothing_was_known(tiny: Tiny) -> None:
@@ -197,7 +197,7 @@ def test_a_damaged_file_is_replaced_by_what_is_measured(tiny: Tiny) -> None:
     tiny.place.sharing_path("cpu0").write_text("{}")
     found = measured_cell("device", 1.3)
     drafted.keep({found.key: found}, found)
-    assert model(tiny.place).slowdown(SMALL, [LARGE]).factor == 1.3
+    assert model(tiny.place).factor(SMALL, [LARGE]) == 1.3
     assert drafted.name == "share-cpu0"
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from proteus_cli.control.concurrency.slot_tuner import SlotTuner
+from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.serving.telemetry.metrics.exposition import Exposition, counter, gauge
 
 OPENED = gauge("proteus_slots", "Slots that the device was opened with.", "device")

@@ -57,9 +57,9 @@ class EmulatedBench:
         beside = [other.key for other in workload.works if other.key is not None and other != work]
         near = [other.key for each in neighbours for other in each.works if other.key is not None]
         alone_s = self._tables[work.key](work.batch)
-        on_device = self._sharing.slowdown(work.key, beside, batch=work.batch)
-        from_near = self._sharing.slowdown(work.key, near, batch=work.batch, where="neighbour")
-        return alone_s * on_device.factor * from_near.factor
+        on_device = self._sharing.factor(work.key, beside, batch=work.batch)
+        from_near = self._sharing.factor(work.key, near, batch=work.batch, where="neighbour")
+        return alone_s * on_device * from_near
 
 
 def _in_slot(workload: Workload, slot: int, seconds: Mapping[Work, float], length_s: float) -> list[Ran]:

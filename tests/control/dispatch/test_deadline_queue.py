@@ -3,7 +3,7 @@ from builders import make_request
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.dispatch.queues.deadline_queue import DeadlineQueue
+from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.domain.request import Request
 
 LOADS = st.lists(st.tuples(st.sampled_from([0.1, 0.2, 0.3]), st.integers(1, 5)), max_size=20)
