@@ -31,7 +31,7 @@ def test_where_the_accurate_variant_cannot_carry_the_demand_cascades_gain_and_lo
     of = hard_and_easy()
     light, heavy = simulated.simulated(of, multiples=(0.5, 2.0), queries=600)
     assert light.gain_points >= 0
-    assert heavy.gain_points > 4
+    assert heavy.gain_points > 2
     assert heavy.cascades.deferred > 0.1 * heavy.cascades.requests
     assert heavy.cascades.served == heavy.cascades.requests
     assert [len(row) for row in simulated.table(of, [light, heavy]).rows] == [9, 9]

@@ -18,7 +18,7 @@ def test_the_worked_example() -> None:
     controller = controller_hosting(fast, spare, policy=POLICY)
     assert [controller.offer(make_request(n), 0.0) for n in range(5)] == [Admitted(("cpu0",))] * 5
     first = launched(controller, "cpu0", 0.0)
-    assert (first.rows, first.wake, first.is_more_to_do) == (3, ("cpu1",), False)
+    assert (first.rows, first.wake) == (3, ("cpu1",))
     assert controller.decide("cpu0", 0.0) == IDLE
     second = launched(controller, "cpu1", 0.0)
     assert ids(second) == [3, 4]

@@ -190,7 +190,7 @@ def test_a_request_is_answered_by_a_variant_as_accurate_as_it_asks_for_or_reject
     profiles = {device: make_profile(device, variant) for device, variant in measured.items()}
     plan = make_plan(*(make_placement(device, "a", variant.variant) for device, variant in measured.items()))
     minima = [0.0, 0.9, 0.85, 0.95] * 10
-    trace = make_trace(*((0.1 * n, "a") for n in range(40)))
+    trace = make_trace(*((0.1 * (n // 4), "a") for n in range(40)))  # four at a time
     trace = replace(trace, min_accuracy=np.array(minima))
     catalog = make_catalog(make_family("a", {"s": 0.8, "l": 0.9}))
     run = simulate(trace, plan, catalog, profiles, EXACT, never)
@@ -367,12 +367,12 @@ def changed_while_a_standby_loads(wanted: VariantKey, load_time_s: float | None 
     """The standby `best` loads on cpu1 from 0.1 to 1.1 s; a plan that has another variant there is solved by 0.35 s."""
     measured = (
         make_measured("a", "good", 0.9, {1: 0.05}, memory_bytes=1000, load_s=1.0),
-        make_measured("a", "fast", 0.6, {1: 0.0025, 8: 0.02}, memory_bytes=1000, load_s=1.0),
+        make_measured("a", "fast", 0.95, {1: 0.0025, 8: 0.02}, memory_bytes=1000, load_s=1.0),
         make_measured("b", "other", 0.9, {1: 0.05}, memory_bytes=1000, load_s=1.0),
         make_measured("b", "best", 1.0, {1: 0.06}, memory_bytes=1000, load_s=1.0),
     )
     catalog = make_catalog(
-        make_family("a", {"good": 0.9, "fast": 0.6}, slo="500ms"),
+        make_family("a", {"good": 0.9, "fast": 0.95}, slo="500ms"),
         make_family("b", {"other": 0.9, "best": 1.0}, slo="500ms"),
     )
     own = make_placement("cpu0", "a", "good", capacity_qps=20.0, max_batch=1)

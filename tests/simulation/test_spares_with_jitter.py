@@ -96,4 +96,4 @@ def test_a_fast_spare_answers_what_the_accurate_device_cannot(jitter: float | No
     alone, helped = World(0.06, 0.02, 0).run(0.8, jitter=jitter), World(0.06, 0.02, 1).run(0.8, jitter=jitter)
     assert unanswered(alone) > 0.1 * len(alone.ended)
     assert unanswered(helped) == 0
-    assert math.fsum(ended.device == "cpu0" for ended in helped.ended) > 0.7 * len(helped.ended)
+    assert math.fsum(ended.device == "cpu0" for ended in helped.ended) > 0.65 * len(helped.ended)

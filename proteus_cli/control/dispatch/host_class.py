@@ -12,7 +12,7 @@ class HostClass:
     """Hosts of a queue with the same variant, batch times, capacity and power; ``host`` is one of them.
 
     The classes of a queue are asked in their ``order``: active hosts before standbys, and hosts that the plan reserves
-    for other requests of the family after those that it does not; then by rank. ``free`` has the devices with a free
+    for other requests of the family after those that it does not; then by rank. Of equals, the fastest comes first. ``free`` has the devices with a free
     slot, the longest free first, each with the answer that names it. ``serving`` hosts are on devices that serve. At
     their slowdowns these carry ``usual_qps``; at the upper bounds of their slowdowns, ``capacity_qps``. ``slowdown`` is
     the mean of their slowdowns. ``least_slowdown`` is the same until a row has an answer: that of the first stages, if
@@ -103,7 +103,7 @@ def classes_of(hosts: Iterable[Host], *, of_deferred: bool, is_bound: bool) -> t
         if second is not None:
             is_reserved = (is_reserved or any(host.weight > 0 for host in mine)) and mine[0].variant != second.variant
         found.append(HostClass(tuple(mine), is_reserved))
-    return tuple(sorted(found, key=lambda each: each.order))
+    return tuple(sorted(found, key=lambda each: (each.order, each.host.least_latency(1))))
 
 
 def _kind(host: Host) -> Hashable:

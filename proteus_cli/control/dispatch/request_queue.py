@@ -133,14 +133,15 @@ class RequestQueue:
     """The requests that a set of hosts may answer, and what these hosts carry together.
 
     A request is bound late, when a worker is free: then all hosts take from one *lane*. If it is bound at its arrival
-    (the paper's assignment), each host has a lane of its own, by shares of ``weight_of`` hosts.
+    (the paper's assignment), each host has a lane of its own, and ``weight_of`` hosts says which shares these get.
 
-    ``hosts`` includes standbys, with the capacity that they add to their devices. Those of a queue of ``is_deferred`` requests are the second stages of cascades and more
-    accurate hosts. A queue ``is_of_canaries`` if the new version of a pair takes from it. The workers that serve carry
-    ``capacity_qps`` even at the upper bounds of their slowdowns, in batches of ``batch_rows`` together, and
-    ``usual_qps`` at their slowdowns; ``slowdown`` is the mean of these, weighted by capacity. ``least_row_s`` is what
-    the fastest host takes to answer one row, as profiled; infinite without any. A queue ``is_lost`` if all devices of
-    its hosts are lost. These are kept up to date in steps: a decision never looks at all workers.
+    ``hosts`` includes standbys; their capacity is what they add to their devices. A queue of ``is_deferred`` requests
+    has the second stages of cascades, and more accurate hosts. A queue ``is_of_canaries`` if the new version of a pair
+    takes from it. The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches
+    of ``batch_rows`` together, and ``usual_qps`` at their slowdowns; ``slowdown`` is the mean of these, weighted by
+    capacity. ``least_row_s`` is what the fastest host takes to answer one row, as profiled; infinite without any. A
+    queue ``is_lost`` if all devices of its hosts are lost. All of these are kept up to date in steps: a decision never
+    looks at all workers.
     """
 
     def __init__(

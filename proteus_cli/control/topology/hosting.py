@@ -24,13 +24,9 @@ TablesKey = tuple[int, int, int, int | None, float, frozenset[VariantKey]]
 KnownTables = dict[TablesKey, tuple[VariantProfile, Tables]]
 """Tables of earlier plans for the same ``profiles``, which must all be alive: keys are identities."""
 
-ALIKE: Mapping[Preference, float] = {"latency": 3.0, "energy": 1.1, "cost": 1.0, "accuracy": 1.0}
-"""Hosts share a rank if their amounts are at most this multiple of the least amount of the rank.
-
-Latency: a busy host first ends its batch, and then runs one of several rows under load. A free host answers sooner on
-average if it is up to 3 times slower; from 4 times on this depends on the load (`tests/parity/test_ranks.py`).
-Energy: the error of a profile whose cells do not count as noisy.
-"""
+ALIKE = 1.1
+"""Hosts share a rank if they take up to this multiple of the least energy of the rank: the error of a profile whose
+cells do not count as noisy."""
 
 
 def hosted_by(
@@ -70,14 +66,15 @@ def hosted_by(
 def ranked(hosts: Sequence[Host], preferred: Mapping[str, Preference]) -> tuple[Host, ...]:
     """The hosts, with ranks from 0 down in each family that prefers something else than accuracy.
 
-    Ranks then take the place of accuracies in dispatch: a free host takes over at once from a host of its rank, or of a
-    lower one. Hosts with nearly the same amount share a rank (`ALIKE`).
+    Ranks then take the place of accuracies in dispatch. Hosts with nearly the same amount of energy share a rank. So do
+    all hosts of a family that prefers latency: a free host that is slower mostly answers sooner than a busy one, and of
+    those that are free, the fastest is asked first.
     """
     ranks = dict[tuple[str, float], float]()
     for family, preference in preferred.items():
         rank, first = 1.0, -1.0
         for amount in sorted({_amount(host, preference) for host in hosts if host.family == family}):
-            if not 0 <= first <= amount <= first * ALIKE[preference]:
+            if not 0 <= first <= amount <= first * ALIKE:
                 rank, first = rank - 1.0, amount
             ranks[family, amount] = rank
     return tuple(
@@ -89,14 +86,10 @@ def ranked(hosts: Sequence[Host], preferred: Mapping[str, Preference]) -> tuple[
 
 
 def _amount(host: Host, preferred: Preference) -> float:
-    """Seconds of a lone query, or joules of a query in a full batch. The cost of a device is the same for all."""
-    match preferred:
-        case "latency":
-            return host.latency(1)
-        case "energy":
-            return math.inf if host.power_w is None else host.energy_j(1, host.max_batch)
-        case "cost" | "accuracy":
-            return 0.0
+    """The joules of a query in a full batch, if the family prefers energy; else the same for all."""
+    if preferred != "energy":
+        return 0.0
+    return math.inf if host.power_w is None else host.energy_j(1, host.max_batch)
 
 
 def measured_for(placement: Placement, profiles: Mapping[str, Profile]) -> VariantProfile:

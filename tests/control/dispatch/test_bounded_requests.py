@@ -168,7 +168,7 @@ def test_what_all_hosts_keep_waits_with_all_others() -> None:
     controller = controller_of(SMALL, LARGE)
     controller.offer(asking(max_energy_j=0.4), 0.0)
     controller.offer(Request(1, "a", 0.0, 0.1), 0.0)
-    assert [len(tier.queue) for tier in controller._families["a"].tiers] == [2]
+    assert [len(queue) for queue in controller._families["a"].queues] == [2]
 
 
 def test_a_new_plan_shares_what_waits_and_drops_what_it_can_not_keep() -> None:
@@ -188,10 +188,10 @@ def test_a_request_with_bounds_can_be_cancelled_while_it_waits() -> None:
     assert controller.waiting == 0
 
 
-def test_bounds_that_cycle_open_each_tier_once_and_no_more_than_the_plan_has_sets() -> None:
+def test_bounds_that_cycle_open_each_queue_once_and_no_more_than_the_plan_has_sets() -> None:
     """Eight variants whose energy rises with their accuracy: minimum and limit make 36 parts of them.
 
-    Of these 8 have a least accuracy alone, and 7 more have one variant. A request whose part has no tier waits for
+    Of these 8 have a least accuracy alone, and 7 more have one variant. A request whose part has no queue waits for
     some of its hosts.
     """
     hosts = [replace(SMALL, device="cpu0", variant=f"a-{n}", accuracy=0.7 + n / 100, power_w=1.0 + n) for n in range(8)]
@@ -204,13 +204,13 @@ def test_bounds_that_cycle_open_each_tier_once_and_no_more_than_the_plan_has_set
         for least, most in parts:
             request = asking(1, minimum=0.7 + least / 100, priority=most + 1, max_energy_j=(1.0 + most) * 0.01)
             assert isinstance(controller.offer(request, 0.0), Admitted)
-            tier = family.tier_of(request)
-            assert tier is not None
-            assert {host.variant for host in tier.queue.hosts} <= {f"a-{n}" for n in range(least, most + 1)}
+            queue = family.queue_for(request)
+            assert queue is not None
+            assert {host.variant for host in queue.hosts} <= {f"a-{n}" for n in range(least, most + 1)}
             assert controller.dispatch.cancel(request).dropped == (request,)
-        opened.append(family.tiers)
+        opened.append([*family.queues])
     assert opened[0] == opened[1]
-    assert MAX_FREE_QUEUES < len(family.tiers) < len(parts)
+    assert MAX_FREE_QUEUES < len(opened[0]) < len(parts)
     assert controller.dispatch.cancel(waiting).dropped == (waiting,)
 
 
@@ -263,10 +263,9 @@ def test_a_host_is_fit_where_each_answer_that_begins_there_keeps_the_bounds(
         is_first = has_cascade and host is hosts[0] and cascade.point.accuracy >= expected
         return is_first and any(within(host, second) for second in seconds)
 
-    fitness = Eligibility(hosts, routes)
+    eligibility = Eligibility(hosts, routes)
     request = asking(rows=rows, minimum=minimum, min_expected_accuracy=expected, max_energy_j=limit_j)
-    assert fitness.hosts(fitness.of(request)) == [host for host in hosts if keeps(host)]
-    assert fitness.is_for_everyone(request) == all(map(keeps, hosts))
-    shared = fitness.hosts(fitness.lasting_within(fitness.of(request)))
+    assert eligibility.hosts(eligibility.of(request)) == [host for host in hosts if keeps(host)]
+    shared = eligibility.hosts(eligibility.lasting_within(eligibility.of(request)))
     assert all(map(keeps, shared))
     assert bool(shared) == any(map(keeps, hosts))

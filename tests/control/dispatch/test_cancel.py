@@ -1,20 +1,16 @@
 """Requests that nobody wants any more leave before they are batched."""
 
-from collections import Counter
-from collections.abc import Sequence
 from operator import attrgetter
 
 import pytest
 from builders import controller_hosting, hosted, launched, make_request
 from hypothesis import given
 from hypothesis import strategies as st
-from proteus_cli.control.dispatch.queues.family_queue import FamilyQueue, PerDeviceQueue, SharedQueue
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Effects, Refused
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
-from proteus_cli.control.dispatch.host_class import HostClass
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
 
@@ -131,7 +127,7 @@ def test_a_queue_is_a_sorted_list(moves: list[tuple[str, float, int]]) -> None:
                 place = number * 3 % (len(model) + 1)
                 assert queue.has_rows(number, place) == (sum(request.rows for request in model[place:]) >= number)
             case "pop" if model:
-                assert queue.pop() is model.pop(0)
+                assert queue.pop(1) == (model.pop(0),)
             case "remove" if known:
                 request = known[number * 7 % len(known)]
                 assert queue.remove(request) is (request in model)
@@ -142,70 +138,6 @@ def test_a_queue_is_a_sorted_list(moves: list[tuple[str, float, int]]) -> None:
 
 
 HOSTS = [hosted(f"cpu{n}", latency_s={1: 0.01}, weight=weight) for n, weight in enumerate((1.0, 2.0, 0.0))]
-LINE_MOVES = st.lists(
-    st.tuples(
-        st.sampled_from(["push", "push", "push", "take", "drop", "remove", "rehost"]),
-        st.sampled_from([0, 0, 1, 3, 99]),
-        st.integers(1, 6),
-    ),
-    max_size=60,
-)
-
-
-@given(
-    LINE_MOVES,
-    st.sampled_from([SharedQueue, lambda: PerDeviceQueue(uniform=True), lambda: PerDeviceQueue(uniform=False)]),
-)
-def test_a_queue_has_as_much_quota_as_rows_and_each_request_leaves_once(
-    moves: list[tuple[str, int, int]], new: type[SharedQueue]
-) -> None:
-    queue: FamilyQueue = new()
-    queue.rehost(HOSTS)
-    left, known = Counter[int](), list[Request]()
-    for move, priority, number in moves:
-        taker = queue.classes[number % len(queue.classes)] if queue.classes else None
-        match move:
-            case "push" if taker:
-                request = Request(len(known), "a", 0.0, number / 10, number, priority=priority)
-                known.append(request)
-                queue.open(request.level)
-                queue.push(request)
-            case "take" | "drop" if taker:
-                left.update(_removed(queue, taker, number, is_drop=move == "drop"))
-            case "remove" if known:
-                request = known[number * 7 % len(known)]
-                waited = not left[request.id]
-                assert queue.remove(request) is waited
-                left[request.id] = 1
-            case "rehost":
-                left.update(request.id for request in queue.rehost(HOSTS[: number % 4]))
-        _agrees(queue, [request for request in known if not left[request.id]])
-    assert max(left.values(), default=0) <= 1
-
-
-def _removed(family_queue: FamilyQueue, taker: HostClass, number: int, *, is_drop: bool) -> list[int]:
-    """What a class takes of each level, from some place on, or gives up."""
-    removed = list[int]()
-    for level, queue in family_queue.queues_of(taker).items():
-        if is_drop:
-            dropped = family_queue.drop(taker, min(number, len(queue)), level)
-            removed += [request.id for request in dropped]
-        elif len(queue):
-            taken, rows = family_queue.take(taker, number, level, number % len(queue))
-            assert rows == sum(request.rows for request in taken)
-            removed += [request.id for request in taken]
-    return removed
-
-
-def _agrees(queue: FamilyQueue, waiting: Sequence[Request]) -> None:
-    quota = [each.quota for each in queue.classes] or [0]
-    assert sum(quota) == sum(request.rows for request in waiting)
-    assert min(quota) >= 0
-    assert len(queue) == len(waiting)
-    assert {request.id for request in queue} == {request.id for request in waiting}
-    for level in (1, 2, 3, 8):
-        assert queue.rows_up_to(level) == sum(request.rows for request in waiting if request.level <= level)
-        assert queue.rows_below(level) == sum(request.rows for request in waiting if request.level > level)
 
 
 def test_equal_deadlines_are_found_among_many() -> None:

@@ -23,7 +23,7 @@ def taken_ids(queue: DeadlineQueue, at_most_rows: int) -> tuple[list[int], int]:
 
 def test_the_most_urgent_comes_first_and_equals_in_order_of_arrival() -> None:
     queue = filled([(0.3, 1), (0.1, 1), (0.2, 1), (0.1, 1)])
-    assert [queue.pop().id for _ in range(4)] == [1, 3, 2, 0]
+    assert [each.id for each in queue.pop(4)] == [1, 3, 2, 0]
 
 
 def test_the_first_that_is_due_in_time_is_found_and_a_batch_is_cut_out_from_there() -> None:

@@ -102,7 +102,7 @@ def waiting(controller: Controller, *numbers: int, now_s: float = 0.016) -> list
 def test_a_first_stage_shares_its_queries_among_cascades_and_itself_as_planned() -> None:
     """Of 10 queries per second 5 go by one cascade, 3 by the other, and 2 are answered however sure it is."""
     more = replace_rate(CASCADE, 5.0), make_cascade("a", "a-s", "a-x", rate_qps=3.0)
-    controller = controller_of(FIRST, SECOND, BEST, cascades=more)
+    controller = controller_of(FIRST, SECOND, replace(BEST, deferred_qps=3.0), cascades=more)
     seen = Counter[str]()
     for number in range(0, 40, 4):
         now_s = number / 10
@@ -125,7 +125,7 @@ def test_the_rows_of_a_request_go_one_way_and_count_for_the_shares() -> None:
 
 def test_a_request_with_a_minimum_of_confidence_goes_by_the_cascade_that_gets_the_most() -> None:
     more, less = replace_rate(CASCADE, 6.0), replace_rate(make_cascade("a", "a-s", "a-x", deferred_frac=0.25), 2.0)
-    controller = controller_of(FIRST, SECOND, BEST, cascades=(less, more))
+    controller = controller_of(FIRST, SECOND, replace(BEST, deferred_qps=2.0), cascades=(less, more))
     bounded = [Request(n, "a", 0.0, 0.1, bounds=Bounds(min_confidence=0.9)) for n in range(3)]
     launch = first_answers(controller, *bounded)
     assert [route and route.cascade.second for route in routes_of(controller, launch)] == ["a-l"] * 3
@@ -172,39 +172,28 @@ def test_what_is_deferred_is_no_arrival() -> None:
     assert controller.demand.rate_qps("a", 0.2, now_s=0.25) == 2 / 0.2
 
 
-def test_among_hosts_of_the_second_stage_the_shares_are_those_of_deferred_queries() -> None:
-    """cpu1 gets three of four, though of the two the plan sends newcomers to cpu2 alone."""
-    other = replace(TWIN, weight=0.1, deferred_qps=1.0, capacity_qps=90.0)
-    controller = controller_of(FIRST, replace(SECOND, deferred_qps=3.0), other)
-    asked = [deferred(controller, make_request(number), 0.010)[1] for number in range(4)]
-    assert Counter(asked) == {Admitted(("cpu1",)): 3, Admitted(("cpu2",)): 1}
-
-
-def test_a_more_accurate_variant_has_no_share_and_if_the_plan_counts_on_it_takes_only_what_is_too_much() -> None:
-    """With 84 ms left, cpu1 is free after 20 in the mean, and makes 6.4 of what waits; cpu2 is for other queries."""
-    for best in (replace(BEST, deferred_qps=9.0), replace(BEST, weight=0.001)):
-        controller = controller_of(FIRST, SECOND, best)
-        waiting(controller, 0)
-        launched(controller, "cpu1", 0.016)
-        waiting(controller, *range(1, 8))
-        assert isinstance(controller.decide("cpu2", 0.016), WaitUntil)
-        waiting(controller, 8)
-        assert ids(launched(controller, "cpu2", 0.016)) == [1]
-
-
-def test_a_more_accurate_variant_that_is_free_and_a_spare_takes_over_at_once() -> None:
-    controller = controller_of(FIRST, SECOND, BEST)
+def test_a_more_accurate_variant_that_the_plan_counts_on_takes_only_what_is_too_much() -> None:
+    """With 84 ms left, cpu1 carries 100 qps from 40 ms on, and makes four of what waits; cpu2 is for other queries."""
+    controller = controller_of(FIRST, SECOND, replace(BEST, deferred_qps=9.0))
     waiting(controller, 0)
     launched(controller, "cpu1", 0.016)
-    assert deferred(controller, make_request(1), 0.016)[1] == Admitted(("cpu2",))
-    assert ids(launched(controller, "cpu2", 0.016)) == [1]
+    waiting(controller, *range(1, 5))
+    assert isinstance(controller.decide("cpu2", 0.016), WaitUntil)
+    waiting(controller, 5, 6)
+    assert ids(launched(controller, "cpu2", 0.016)) == [1, 2]
+
+
+def test_a_more_accurate_variant_that_is_free_and_a_spare_answers_newcomers_at_once() -> None:
+    controller = controller_of(FIRST, SECOND, BEST)
+    assert controller.offer(make_request(0), 0.0) == Admitted(("cpu2",))
+    assert ids(launched(controller, "cpu2", 0.0)) == [0]
 
 
 def test_a_request_keeps_its_own_minimum() -> None:
     """It asks for more than the second variant has, and less than the first: it may begin there, but not end."""
-    controller = controller_of(replace(FIRST, accuracy=0.97), SECOND, BEST)
+    controller = controller_of(replace(FIRST, accuracy=0.97), SECOND, replace(BEST, deferred_qps=1.0))
     asking = replace_minimum(make_request(0), 0.97)
-    assert deferred(controller, asking, 0.010)[1] == Admitted(("cpu2",))
+    assert deferred(controller, asking, 0.010)[1] == Admitted(("cpu0",))
     assert controller.decide("cpu1", 0.010) == IDLE
 
 
@@ -347,12 +336,12 @@ def test_a_worker_that_second_stages_count_on_takes_no_newcomers_that_others_can
 
 
 def test_it_takes_what_is_too_much_for_them() -> None:
-    """With 100 ms left, cpu0 is free after 8 in the mean and makes 23 of 24."""
+    """With 100 ms left, cpu0 carries 250 qps from 16 ms on, and makes 21 of 24."""
     controller = controller_of(FIRST, SECOND)
     offered(controller, *(make_request(number) for number in range(4)))
     launched(controller, "cpu0", 0.0)
     offered(controller, *(make_request(number, at_s=0.001) for number in range(4, 28)))
-    assert ids(launched(controller, "cpu1", 0.001)) == [4]
+    assert ids(launched(controller, "cpu1", 0.001)) == [4, 5, 6]
 
 
 def test_it_takes_all_once_the_first_stage_is_lost() -> None:
@@ -395,15 +384,6 @@ def test_on_a_device_with_both_stages_the_more_urgent_goes_first_counting_what_i
         assert deferred(controller, make_request(0), 0.010)[1] == Admitted(("cpu0",))
         offered(controller, make_request(1, at_s=0.030))
         assert ids(launched(controller, "cpu0", 0.030)) == numbers
-
-
-def test_quota_of_a_second_stage_is_delegated_like_any() -> None:
-    """The slow host of the second variant cannot make it any more, the fast one can."""
-    slow = replace(SECOND, latency=hosted(latency_s={1: 0.080}).latency, max_batch=1, capacity_qps=12.0)
-    controller = controller_of(FIRST, slow, replace(TWIN, deferred_qps=0.001))
-    waiting(controller, 0)
-    assert controller.decide("cpu1", 0.030) == Delegate("cpu2")
-    assert ids(launched(controller, "cpu2", 0.030)) == [0]
 
 
 def replace_rate(cascade: PlannedCascade, rate_qps: float) -> PlannedCascade:

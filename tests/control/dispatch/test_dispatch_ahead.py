@@ -56,23 +56,19 @@ def test_what_may_be_too_much_for_an_accurate_variant_is_left_to_the_free_worker
     assert is_ahead or decision == IDLE
 
 
-@pytest.mark.parametrize(("has_faster", "is_ahead"), [(False, True), (True, False)])
-def test_what_a_full_batch_would_pass_over_is_left_to_a_faster_variant(*, has_faster: bool, is_ahead: bool) -> None:
-    """From 40 ms on, the accurate variant is too late for the first of five, due at 70 ms; the other makes it first."""
+def test_what_the_accurate_variant_will_be_too_late_for_a_faster_one_makes_next() -> None:
+    """From 40 ms on, the accurate variant is too late for the first of five, due at 70 ms; the other makes it."""
     accurate = hosted(
         "cpu0", "a", "a-l", latency_s={1: 0.040, 4: 0.040}, max_batch=4, weight=1.0, capacity_qps=200.0, accuracy=0.95
     )
     fast = hosted("cpu0", "a", "a-s", latency_s={1: 0.010}, max_batch=1, weight=0.0, capacity_qps=25.0)
-    controller = controller_of(accurate, *([fast] if has_faster else []))
+    controller = controller_of(accurate, fast)
     offer(controller, range(1))
-    first = launched(controller, "cpu0", 0.0)
+    launched(controller, "cpu0", 0.0)
     offer(controller, range(1, 2), slo_s=0.07)
     offer(controller, range(2, 6), slo_s=0.2)
-    decision = controller.decide("cpu0", 0.036)
-    assert isinstance(decision, Launch) == is_ahead
-    if has_faster:
-        controller.finished(first, 0.040)
-        assert launched(controller, "cpu0", 0.040).hosted is not accurate
+    ahead = launched(controller, "cpu0", 0.036)
+    assert (ahead.is_ahead, ahead.hosted, [each.id for each in ahead.requests]) == (True, fast, [1])
 
 
 def test_what_fills_no_batch_follows_too_where_it_takes_long() -> None:

@@ -100,14 +100,11 @@ def test_what_runs_goes_before_every_priority() -> None:
     assert [isinstance(answer, Admitted) for answer in answers] == [True] * 21 + [False]
 
 
-def test_a_change_of_plan_keeps_what_waits_at_each_level_and_closes_empty_levels() -> None:
+def test_a_change_of_plan_keeps_what_waits_at_each_level() -> None:
     controller = controller_of(FAST)
     offered(controller, asking(0, 0), asking(1, 1), asking(2, 5, slo_s=0.05))
     assert controller.adopt(plan_hosting(FAST), [FAST], 0.0).dropped == ()
     assert ids(launched(controller, "cpu0", 0.0)) == [1, 0, 2]
-    controller.adopt(plan_hosting(FAST), [FAST], 0.0)
-    queue = controller._families["a"].base.queue
-    assert [*queue.queues_of(queue.classes[0])] == [USUAL_LEVEL]
     assert controller.decide("cpu0", 0.0) == IDLE
 
 

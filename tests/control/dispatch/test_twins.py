@@ -71,20 +71,6 @@ def test_canaries_are_answered_by_the_new_version_and_all_others_by_the_old_one(
     assert found == {number: "a-l@2" if number % 2 == 0 else "a-l" for number in range(8)}
 
 
-def test_both_arms_have_the_shares_that_the_plan_gives_to_both_versions_together() -> None:
-    """The plan sends half to the small one: so half of either arm goes there."""
-    controller = controller_of(OLD, NEW, SMALL)
-    found: list[tuple[bool, str]] = []
-    for number in range(400):
-        now_s = number * 1.0
-        variants = answers(controller, [asking(number, is_canary=number % 4 == 0, now_s=now_s)], now_s=now_s)
-        found.append((number % 4 == 0, variants[number]))
-    of_canaries = [variant for is_canary, variant in found if is_canary]
-    of_others = [variant for is_canary, variant in found if not is_canary]
-    assert (of_canaries.count("a-l@2"), of_canaries.count("a-s")) == (50, 50)
-    assert (of_others.count("a-l"), of_others.count("a-s")) == (150, 150)
-
-
 def test_before_any_request_is_a_canary_nobody_sees_the_new_version() -> None:
     """It is shadowed then."""
     found = answers(controller_of(OLD, NEW), [asking(number) for number in range(9)])

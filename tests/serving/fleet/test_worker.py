@@ -11,7 +11,7 @@ from builders import hosted, make_request, make_table, near
 
 from proteus_cli.arrays import Ints
 from proteus_cli.backends.base import Part
-from proteus_cli.control.decision import IDLE, Decision, Delegate, Launch, WaitUntil
+from proteus_cli.control.decision import IDLE, Decision, Launch, WaitUntil
 from proteus_cli.control.devices.breaker import LONGEST_TURN_S, hang_timeout_s
 from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.request import Request
@@ -85,8 +85,16 @@ class ChainController:
         number = int(device)
         self.asked.append(number)
         if self.asked.count(number) > 1 or number == self.devices - 1:
-            return Delegate("0") if len(self.asked) == self.devices else IDLE
-        return Delegate(str(number + 1))
+            return self._leaving("0") if len(self.asked) == self.devices else IDLE
+        return self._leaving(str(number + 1))
+
+    def _leaving(self, device: str) -> Launch:
+        """A batch that leaves work to a device."""
+        host = hosted(device, "a", latency_s={1: 1.0})
+        return Launch(host, (), 1, 0.0, wake=(device,))
+
+    def slowdown_of(self, device: str) -> float:
+        return 1.0
 
 
 def test_thousands_of_workers_may_wake_each_other() -> None:
@@ -96,7 +104,7 @@ def test_thousands_of_workers_may_wake_each_other() -> None:
     nothing: Any = None
     for number in range(controller.devices):
         executor = double(SlowExecutor())
-        others[f"{number}"] = Worker(f"{number}", asks, executor, nothing, Clock(), others, nothing, 3600.0)
+        others[f"{number}"] = Worker(f"{number}", asks, executor, Results(), Clock(), others, nothing, 3600.0)
     others["0"].ask()
     everyone = list(range(controller.devices))
     assert controller.asked == [*everyone, 0, *reversed(everyone)]
