@@ -3,7 +3,7 @@
 Theory of operation
 ===================
 
-Each batch that ends gives one ratio. Three means of these ratios are kept, as three decisions need them:
+Each batch that ends gives one ratio. Three means of these ratios are kept, one for each kind of decision:
 
 * `Slowness`, by device, over some ten batches: deadlines, admission, capacity and re-planning count with it. It follows
   other programs on the same cores, and forgets them as fast.
@@ -272,7 +272,7 @@ class Drift:
 
     A batch size has drifted if its mean was off by `Limits.notable`, in one direction, in `Limits.windows` in a row,
     into which ``after_s`` is divided. Its estimate is the mean over that time, within `Limits.corrections`. Sizes of
-    the same variant that did not run are scaled with those that did.
+    the same variant that did not run are scaled by the mean of the others.
     """
 
     def __init__(self, profiles: Mapping[str, Profile], *, after_s: float = 60.0) -> None:
