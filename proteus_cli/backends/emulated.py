@@ -21,8 +21,8 @@ from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.domain.stages.pace import StagePace
-from proteus_cli.domain.stages.stage_forecast import ExitBounds
-from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, stage_means
+from proteus_cli.domain.stages.walk import ProfiledChain, Walk
 from proteus_cli.errors import EngineError
 
 NAME = "proteus_emulated"

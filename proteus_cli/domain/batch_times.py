@@ -5,8 +5,7 @@ simulations and emulated devices all call `beside`, so they use the same times.
 
 **One more never costs less.** By chance a set may be measured as faster than a part of it. Here a variant beside
 several others costs at least its cost beside any part of them. So dropping a variant never makes the others slower.
-Parts of up
-to `MAX_IN_PART` others count, and the whole set.
+Parts of up to `MAX_IN_PART` others count, and the whole set.
 """
 
 from bisect import bisect_right
@@ -19,6 +18,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from msgspec.structs import replace
 
+from proteus_cli.arrays import Floats
 from proteus_cli.domain.base import require, scaled
 from proteus_cli.domain.catalog import VariantKey, name_in_catalog
 from proteus_cli.domain.interference import SharingModel
@@ -56,9 +56,10 @@ class LatencyTable:
         batches = [point.batch for point in points]
         latencies_s = np.maximum.accumulate([of(point) for point in points])
         # A batch below the first measured one is padded to it, and costs as much.
-        by_rows_s = np.interp(np.arange(batches[-1] + 1), batches, latencies_s)
+        by_rows_s: Floats = np.interp(np.arange(batches[-1] + 1), batches, latencies_s)
         self._by_rows: tuple[float, ...] = (0.0, *by_rows_s[1:].tolist())
         self._per_row_s = self._by_rows[-1] / (len(self._by_rows) - 1)
+        self._measured_s = by_rows_s[1:]
 
     def __call__(self, rows: int) -> float:
         """Seconds of a batch of ``rows`` rows."""
@@ -66,6 +67,13 @@ class LatencyTable:
             return self._by_rows[rows]
         except IndexError:
             return self._by_rows[-1] + (rows - len(self._by_rows) + 1) * self._per_row_s
+
+    def up_to(self, rows: int) -> Floats:
+        """Seconds of batches of 1, 2, … ``rows`` rows."""
+        if rows <= len(self._measured_s):
+            return self._measured_s[:rows]
+        beyond = np.arange(1, rows - len(self._measured_s) + 1)
+        return np.append(self._measured_s, self._by_rows[-1] + beyond * self._per_row_s)
 
     def max_rows_within(self, budget_s: float, at_most: int) -> int:
         """The largest batch of at most ``at_most`` rows that takes at most ``budget_s``; 0 if there is none."""

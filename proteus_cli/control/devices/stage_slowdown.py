@@ -1,28 +1,26 @@
-"""How long multi-exit models take on a worker now, for deadlines that only their first exits can keep."""
+"""The present time of multi-exit models on a worker, for deadlines that only their first exits can keep."""
 
-from proteus_cli.domain.stages.pace import FIRST_EXIT_MULTIPLE, StagePace
+from proteus_cli.domain.stages.pace import StagePace
 
 FRESH = 8
-"""Requests in a row that are given up before what was measured is doubted: batches between them show how it is."""
+"""Number of requests given up in a row, without a batch between them, before measurements are doubted."""
 
 
 class StageSlowdown:
-    """What stages take now, at most, over what the profile has at the percentile of the family's attainment.
+    """The expected time of stages over their profiled percentile of the family's attainment.
 
-    It goes by the pace of the batches that ran (`StagePace`), so it may also be below 1: a profile that was measured
-    while others had the core expects too much. Whole batches count, by the stages of the rows that got there. The
-    margin stays the same, however many first answers were late: a request that is refused is not in time either. Until
-    enough batches ran, no less is expected than was profiled.
+    It follows the pace of whole batches (`StagePace`), by the stages that their rows reached. It may be below 1, as a
+    profile may have been measured on a busy core. Before enough batches ran, it is at least 1.
     """
 
     def __init__(self) -> None:
-        self._pace = StagePace(FIRST_EXIT_MULTIPLE)
+        self._pace = StagePace()
         self._tail, self._given_up, self.factor = 1.0, 0, 1.0
-        self._before_load: tuple[float, float, float] | None = None
+        self._before_load: tuple[float, float] | None = None
 
     @property
     def least(self) -> float:
-        """What it may come down to where it is doubted: the fastest that was ever seen."""
+        """The least factor after doubts: the fastest pace so far."""
         return self._pace.fastest / self._tail
 
     def ran(self, *, took_s: float, mean_s: float, tail: float) -> None:
@@ -36,14 +34,14 @@ class StageSlowdown:
         self._before_load = self._before_load or self._pace.learned
 
     def load_ended(self) -> None:
-        """The load is over: what stages took longer because of it is forgotten."""
+        """The load is over: slowness since its begin is forgotten."""
         if self._before_load is not None:
             self._pace.forget_beyond(self._before_load)
             self._before_load = None
             self._settle()
 
     def doubt(self) -> bool:
-        """A request was given up that may have been in time. True where less is expected by that."""
+        """A request was given up that may have been in time. Returns whether less is expected now."""
         self._given_up += 1
         if self._given_up <= FRESH:
             return False
