@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from proteus_cli.domain.batch_times import LatencyTable
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Point, Profile, Recorded, RecordedPoint, VariantProfile
 

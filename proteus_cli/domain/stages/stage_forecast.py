@@ -23,8 +23,8 @@ import numpy as np
 from msgspec.structs import replace
 
 from proteus_cli.arrays import Bools, Floats, Ints
-from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.conditions import Condition
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import StagePace
 

@@ -11,8 +11,8 @@ from exit_nets import exit_stages, inputs_of, loaded
 
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.exits.runner import CUT_NOTE, ENERGY_NOTE, EXIT_NOTE, HELD_NOTE
-from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.conditions import parse_condition
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import FIRST, StagePace
 from proteus_cli.domain.stages.stage_forecast import ExitBounds, StageForecast

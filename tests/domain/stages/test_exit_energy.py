@@ -6,7 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from proteus_cli.domain.batch_times import LatencyTable
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.domain.stages.stage_forecast import EnergyLimits, ExitBounds, RowEnergy, StageForecast, stage_means
