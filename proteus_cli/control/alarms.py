@@ -16,8 +16,8 @@ m = n, computed for m < n ≤ 200, conjectured beyond). The error of one look is
 (Bonferroni, as in S. Rabanser, S. Günnemann, Z. C. Lipton, Failing Loudly, 2019). The mean number of false alarms adds
 up over looks, whatever their dependence: at most one in `SHIFT_ALARM_ROWS` rows.
 
-*Small shifts.* Windows do not grow. A shift that moves no distribution function by the critical D of the largest window
-raises no alarm, however long it lasts: queries of a camera always differ a little from an eval split.
+*Small shifts.* Windows do not grow: queries of a camera always differ a little from an eval split. A shift that moves
+no distribution function by the critical D of the largest window never raises an alarm.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Sequential evidence: the one statistical test of guards, labels and shifts.
+"""Sequential evidence: the statistical test of guards and of live accuracy.
 
 Theory of operation
 ===================
@@ -7,7 +7,7 @@ An `Evidence` tests the hypothesis "the mean of the values is at most ``bound``"
 against the hypothesis with each value v: the wealth is multiplied by 1 + λ (v - bound). The bet λ is fixed before v is
 known and is small enough to keep the factor positive. While the hypothesis holds, each factor has a mean of at most 1,
 whatever came before. The wealth then reaches x at any time with a probability of at most 1 / x (Ville's inequality).
-The values with a wealth below x form a confidence sequence, so the test may be read after each value. Source:
+The test may be read after each value: the bounds with a wealth below x are a confidence sequence. Source:
 I. Waudby-Smith, A. Ramdas, Estimating means of bounded random variables by betting, JRSS B 86 (2024).
 
 **Sizes of bets.** The wealth is divided among several gaps. A gap g stands for a mean of bound + g, which the bet
@@ -15,7 +15,7 @@ I. Waudby-Smith, A. Ramdas, Estimating means of bounded random variables by bett
 the likelihood ratio of both means.
 
 **Changes.** A stream may be good for long and then turn bad. A roll-out ends, so its error must hold for the whole
-stream: a tenth of the wealth is kept back and is added in parts of 1 / (n (n + 1)) after n values. A server does not
+stream. A tenth of the wealth is kept back. After n values, the part 1 / (n (n + 1)) of it is added. A server does not
 end. With ``restarts``, each part of the wealth that falls below its start is raised to it. The *mean number of values*
 up to a false alarm at x is then at least x (J. Shin, A. Ramdas, A. Rinaldo, E-detectors, 2022).
 

@@ -30,6 +30,15 @@ def test_where_the_mean_is_the_bound_evidence_is_expected_to_stay_at_1(mean: flo
     assert expected == pytest.approx(1.0, abs=1e-12)
 
 
+@pytest.mark.parametrize("restarts", [False, True])
+def test_evidence_begins_at_1_and_one_value_leaves_it_there_in_the_mean(*, restarts: bool) -> None:
+    by_value = [Evidence(0.3, GAPS, restarts=restarts) for _ in range(2)]
+    assert {each.wealth for each in by_value} == {1.0}
+    for value, evidence in enumerate(by_value):
+        evidence.observe(float(value))
+    assert 0.7 * by_value[0].wealth + 0.3 * by_value[1].wealth == pytest.approx(1.0, abs=1e-12)
+
+
 def alarm_at(evidence: Evidence, values: Sequence[float], threshold: float) -> int | None:
     """The number of values up to the threshold, read after each value; None: it is never reached."""
     for place, value in enumerate(values, 1):

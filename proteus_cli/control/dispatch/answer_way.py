@@ -1,6 +1,6 @@
 """The time of a device's results on their way to the driver."""
 
-from proteus_cli.control.devices.stage_slowdown import FRESH
+from proteus_cli.control.devices.slowness import LIMITS
 from proteus_cli.domain.stages.pace import WayTime
 
 
@@ -30,7 +30,7 @@ class AnswerWay:
         self._way.took(took_s, profiled_s)
 
     def doubt(self) -> None:
-        """A request was given up that the mean time would allow. After `FRESH` in a row, expect less."""
+        """A request was given up that the mean time would allow. After `LIMITS.fresh` in a row, expect less."""
         self._given_up += 1
-        if self._given_up > FRESH:
+        if self._given_up > LIMITS.fresh:
             self._way.doubt()

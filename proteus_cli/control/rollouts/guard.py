@@ -17,9 +17,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from proteus_cli.control.evidence import Arms, Evidence, Spread
-from proteus_cli.domain.rollouts.guard_terms import HIGHER_IS_BETTER, QUANTILES, GuardMetric, Term
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import StepCounts, TermStatus, Verdict
+from proteus_cli.domain.rollouts import (
+    HIGHER_IS_BETTER,
+    QUANTILES,
+    GuardMetric,
+    RolloutSpecification,
+    StepCounts,
+    Term,
+    TermStatus,
+    Verdict,
+)
 from proteus_cli.intervals import wilson
 from proteus_cli.units import counted, format_percent
 
@@ -32,8 +39,8 @@ TOLERANCES: Mapping[GuardMetric, float] = {
     GuardMetric.P99: 0.01,  # 2 % are late
 }
 """The excess of a loss over its bound that is notably worse."""
-ACCURACY_PARTS = 3.0
-"""The part of accuracy in the guard's error, where each other term has 1: labels are scarce."""
+ERROR_PARTS: Mapping[GuardMetric, float] = dict.fromkeys(GuardMetric, 1.0) | {GuardMetric.ACCURACY: 3.0}
+"""The ratio that divides the error of a guard among its terms: labels are scarce, so accuracy has more."""
 FARTHER, PART_FARTHER = 4.0, 0.25
 """A gap that is this many times larger has this part of the wealth: large losses are detected sooner."""
 PART_BY_AGREEMENT = 0.1
@@ -45,7 +52,7 @@ DISAGREEMENT_GAP = 0.1
 DOUBT = 0.02
 """The assumed excess of the old version's error over its eval split: 2.8 standard deviations of 0.92 on 1,500 rows."""
 ASSUMED_VARIANCE = 0.25
-"""Of differences, at first: the largest variance of a difference to a mean."""
+"""The variance of differences at first: the largest possible one of a difference to a mean."""
 _BY_SHADOW = frozenset({GuardMetric.ACCURACY, GuardMetric.AGREEMENT})
 """The metrics that shadowed queries can decide. The others need queries that wait for the new version's answer."""
 
@@ -58,14 +65,14 @@ class Arm(StrEnum):
 
 
 class TermTest:
-    """The test of one term of ``guard``. A ``verdict`` of fail is final.
+    """The test of one term of the guard. A ``verdict`` of fail is final.
 
-    Latency and errors depend on the load, so each step tests them anew, and their error is divided among the ``steps``.
+    Latency and errors depend on the load, so each step tests them anew, and their error is divided among the steps.
     Accuracy and agreement use all values of the roll-out. Disagreement fails no term without ``old_accuracy``.
     """
 
     def __init__(
-        self, term: Term, guard: RolloutSpecification, slo_s: float, old_accuracy: float | None = None
+        self, term: Term, specification: RolloutSpecification, slo_s: float, old_accuracy: float | None = None
     ) -> None:
         self.term, self.verdict = term, Verdict.HOLD
         self.latest_s = slo_s if term.reference == "slo" else term.value if term.metric in QUANTILES else math.inf
@@ -73,10 +80,10 @@ class TermTest:
         self._depends_on_load = term.metric not in _BY_SHADOW
         self._bound, self._tolerance = _bound(term), TOLERANCES[term.metric]
         self._bad = self._bound + self._tolerance
-        steps = len(guard.canary_fracs) + 2 if self._depends_on_load else 1
-        parts = {each.metric: ACCURACY_PARTS if each.metric is GuardMetric.ACCURACY else 1.0 for each in guard.guard}
-        self._passes_at = 1 / (1 - guard.confidence)
-        self._fails_at = self._passes_at * steps * sum(parts.values()) / parts[term.metric]
+        steps = len(specification.canary_fracs) + 2 if self._depends_on_load else 1
+        parts = sum(ERROR_PARTS[each.metric] for each in specification.guard)
+        self._passes_at = 1 / (1 - specification.confidence)
+        self._fails_at = self._passes_at * steps * parts / ERROR_PARTS[term.metric]
         self._arms, self._new, self._old, self._disagreement = Arms(), Spread(0.0), Spread(0.0), Spread(0.0)
         self._spreads = {is_paired: Spread(ASSUMED_VARIANCE) for is_paired in (False, True)}
         self._against, self._in_favour = self._new_evidence()
@@ -140,7 +147,7 @@ class TermTest:
         )  # fmt: skip
 
     def __str__(self) -> str:
-        """The term with its numbers; without labels, with those of shadowed queries."""
+        """The term with its numbers; without labels, with the numbers of shadowed queries."""
         status, differ = self.status(), self._disagreement
         if status.new is not None or not differ.count:
             return in_words(status)
