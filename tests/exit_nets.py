@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 from msgspec.structs import replace
@@ -14,10 +15,11 @@ from proteus_cli import store
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.exits.runner import HostExitRunner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
-from proteus_cli.domain.conditions.parser import parse
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point
 from proteus_cli.domain.stages.exits import ExitProfile
+from proteus_cli.store.catalog_text import toml_of
 
 WIDTH = 6
 CPU = Device("cpu0", "cpu", "cpu", "a CPU", memory_bytes=0, cores=(0,))
@@ -86,9 +88,8 @@ def stages_that_fail(directory: Path) -> list[Path]:
 def exits_toml(name: str, files: Sequence[str], stop_when: str, accuracy: float = 0.5) -> str:
     """A variant of the catalog."""
     listed = ", ".join(f'"{file}"' for file in files)
-    return (
-        f'[[family.variant]]\nname = "{name}"\naccuracy = {accuracy}\nexits = [{listed}]\nstop_when = "{stop_when}"\n'
-    )
+    condition = toml_of(msgspec.to_builtins(parse_condition(stop_when)))
+    return f'[[family.variant]]\nname = "{name}"\naccuracy = {accuracy}\nexits = [{listed}]\nstop_when = {condition}\n'
 
 
 def add_exits(
@@ -158,7 +159,7 @@ def loaded(stages: list[Path], stop_when: str, confidence: str = "margin") -> It
     backend = OnnxRuntime(CPU)
     with ExitStack() as stack:
         runners = [stack.enter_context(backend.runner(stage)) for stage in stages]
-        yield HostExitRunner(runners, parse(stop_when), confidence)
+        yield HostExitRunner(runners, parse_condition(stop_when), confidence)
 
 
 def inputs_of(rows: int, seed: int = 3) -> NamedArrays:

@@ -19,6 +19,7 @@ from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.conditions import Condition, Metric
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import Profile
@@ -66,7 +67,7 @@ class EngineChain:
         self._runner, self._rows, self._inputs = runner, rows, rows
         self.way_s = 0.0
         never = tuple(ExitProfile(points=(StagePoint(1, 1.0, 1.0),)) for _ in range(exits))
-        self._all = ExitBounds((math.inf,), (1,), never, stop_when=f"exit >= {exits}")
+        self._all = ExitBounds((math.inf,), (1,), never, stop_when=Condition(Metric.EXIT, ">=", float(exits)))
         self._passed_s: list[float] = []
 
     def clock(self) -> float:

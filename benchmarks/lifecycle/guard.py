@@ -19,9 +19,16 @@ import numpy as np
 from benchmarks.tables import Aim, Table
 from proteus_cli.control.rollouts.guard import Arm, Guard
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
-from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD
-from proteus_cli.domain.rollouts.specification import DEFAULT_CANARY, RolloutSpecification
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage, Verdict
+from proteus_cli.domain.rollouts import (
+    DEFAULT_CANARY,
+    DEFAULT_GUARD,
+    Ending,
+    GuardMetric,
+    RolloutSpecification,
+    RolloutStage,
+    Term,
+    Verdict,
+)
 
 SEEDS = 100
 WITHIN = 2_000
@@ -36,7 +43,7 @@ SLO_S, LATENCY_S = 0.1, 0.02
 MAX_SECONDS = 60_000
 """Of simulated time: more than any of these roll-outs takes."""
 
-BOUND_GUARD, BOUND_QUERIES = "accuracy >= old - 0.005 and p99 <= slo and errors <= 1%", 5_000
+BOUND_GUARD, BOUND_QUERIES = (*DEFAULT_GUARD, Term(GuardMetric.ERRORS, value=0.01)), 5_000
 BOUND_ACCURACY, BOUND_LOSS, BOUND_PART = 0.92, 0.005, 0.01
 
 CELLS = (

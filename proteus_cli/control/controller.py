@@ -15,15 +15,14 @@ from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
-from proteus_cli.control.replanning.expected_attainment import ExpectedAttainment
-from proteus_cli.control.replanning.notices import DeviceChanged
-from proteus_cli.control.replanning.replanning import Replanning
+from proteus_cli.control.replanning.replanning import DeviceChanged, ExpectedAttainment, Replanning
 from proteus_cli.control.topology.hosting import PlannableVariants
 from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Request
@@ -56,7 +55,7 @@ class Controller:
         attainment: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
         self.policy, self.attainment = policy, dict(attainment)
-        self.stop_when: dict[str, str] = {}  # by family: live conditions, in place of those of multi-exit variants
+        self.stop_when = dict[str, Condition]()  # live conditions by family; they replace those of the catalog
         self.demand = DemandEstimator(slo_s)
         self.placeable, self.expected = PlannableVariants(), ExpectedAttainment()
         self._families = {name: self._new_family(name) for name in slo_s}

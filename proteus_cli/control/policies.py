@@ -30,17 +30,17 @@ PUBLISHED_MARGIN_FRAC = 0.02  # ``margin_frac`` of published systems, which were
 class Policy:
     """How a system plans, assigns, batches and re-plans.
 
-    - ``variants``: which variants plans may place;
-    - ``replanning``: None where the first plan stays for good;
-    - ``assignment``: a query is bound to a device ``late``, when one is free, or ``early``, when it arrives, by the
-      plan's shares; ``uniform`` is early with equal shares;
-    - ``admits``: refuse what cannot be ``timely``, or admit ``all``;
-    - ``plans``: ``optimal``; or with devices ``frozen`` to the families of the first plan; or by heuristics of other
-      systems; the ``oracle`` knows the future;
-    - ``spares``: devices that a plan leaves idle get spares;
-    - ``standbys``: memory that a plan leaves free keeps variants loaded that the next one may want;
-    - ``rules`` of its plans, where a user asks for no others;
-    - ``headroom`` of its plans, where the policy fixes it.
+    - ``variants``: the variants that plans may place.
+    - ``replanning``: None if the first plan stays for good.
+    - ``assignment``: ``late`` binds a query to a device that is free, ``early`` at arrival by the plan's shares.
+      ``uniform`` is early with equal shares.
+    - ``admits``: ``timely`` refuses queries that cannot be in time, ``all`` admits every query.
+    - ``plans``: ``optimal``, or ``frozen`` devices that keep the families of the first plan, or a heuristic of another
+      system. The ``oracle`` knows the future.
+    - ``spares``: idle devices of a plan get spares.
+    - ``standbys``: free memory keeps variants loaded for the next plan.
+    - ``rules``: of its plans, if the user gives none.
+    - ``headroom``: of its plans, if the policy fixes it.
     """
 
     name: str
@@ -89,7 +89,7 @@ POLICIES = {
 }
 ALL = "all"
 LIVE = ("proteus", "most-accurate", "least-accurate")
-"""What a server can run; the others are simulated for comparison."""
+"""Policies that a server can run; the others are simulated for comparison."""
 
 
 def policy_named(name: str) -> Policy:

@@ -19,10 +19,10 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from msgspec.structs import replace
 
-from proteus_cli.domain.base import require, scaled
+from proteus_cli.domain.base import require
 from proteus_cli.domain.catalog import VariantKey, name_in_catalog
 from proteus_cli.domain.interference import SharingModel
-from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.stages.exits import slower_exit
 
 MAX_IN_PART = 3
@@ -113,8 +113,8 @@ def _beside(costs: _Same, same: _Same, others: frozenset[VariantKey]) -> Variant
         return measured
     return replace(
         measured,
-        points=tuple(_slower(point, by[point.batch]) for point in measured.points),
-        concurrent=tuple(_slower(point, by[point.batch]) for point in measured.concurrent),
+        points=tuple(point.scaled(by[point.batch]) for point in measured.points),
+        concurrent=tuple(point.scaled(by[point.batch]) for point in measured.concurrent),
         exits=tuple(
             slower_exit(each, lambda batch: _factor(costs, measured.key, others, batch)) for each in measured.exits
         ),
@@ -133,8 +133,3 @@ def _factor(costs: _Same, key: VariantKey, others: Collection[VariantKey], batch
 @lru_cache(maxsize=MODELS_KEPT)
 def _model(same: _Same) -> SharingModel:
     return SharingModel(same.value)
-
-
-def _slower(point: Point, by: float) -> Point:
-    times = "mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "compute_s", "energy_j"
-    return replace(scaled(point, by, *times), qps=point.qps / by)

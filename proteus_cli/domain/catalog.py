@@ -24,7 +24,7 @@ from proteus_cli.domain.base import (
     require,
     require_format,
 )
-from proteus_cli.domain.conditions.stopping import require_stop_condition
+from proteus_cli.domain.conditions import Condition, require_stop_condition
 from proteus_cli.domain.stages.cascade import MARGIN, output_of
 from proteus_cli.domain.stages.exits import MAX_EXITS
 from proteus_cli.errors import ProteusError, UsageError
@@ -167,7 +167,7 @@ class Variant(Value, frozen=True):
     banned: tuple[str, ...] = ()
     pinned: tuple[str, ...] = ()
     exits: tuple[Text, ...] = ()
-    stop_when: str | None = None
+    stop_when: Condition | None = None
 
     def __post_init__(self) -> None:
         for part in self.name.split(VERSION_MARK, 1):
@@ -178,8 +178,10 @@ class Variant(Value, frozen=True):
             return
         require(1 < len(self.exits) <= MAX_EXITS, f"exits of `{self.name}` must be 2 to {MAX_EXITS} ONNX files")
         require(self.onnx is None, f"`{self.name}` has `exits` and `onnx`: leave one of them out")
-        require(self.stop_when is not None, f'`{self.name}` has `exits`, and needs `stop_when = "confidence >= 0.9"`')
-        require_stop_condition(self.stop_when or "", len(self.exits), self.name)
+        if self.stop_when is None:
+            example = 'stop_when = {metric = "confidence", op = ">=", value = 0.9}'
+            raise ValueError(f"`{self.name}` has `exits`, and needs `{example}`")
+        require_stop_condition(self.stop_when, len(self.exits), self.name)
 
     @property
     def files(self) -> tuple[str, ...]:

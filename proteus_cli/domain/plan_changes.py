@@ -1,10 +1,6 @@
-"""The difference between two plans.
+"""The difference between two plans, as values and in words."""
 
-What a change of plan does to the devices, in words.
-"""
-
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 
 from proteus_cli.domain.base import Value
@@ -16,16 +12,16 @@ from proteus_cli.units import counted, format_duration
 
 
 class BeforeAfter(Value, frozen=True):
-    """A number before and after; None where it isn't known."""
+    """A number before and after; None if it is unknown."""
 
     before: float | None
     after: float | None
 
 
 class VariantChange(Value, frozen=True):
-    """A variant on a device: its share of the family's queries and its batches, 0 where it isn't hosted.
+    """A variant on a device: its share of the family's queries, rates and largest batch; 0 if it isn't hosted.
 
-    ``deferred_qps``: what cascades defer to it, beside its ``rate_qps``.
+    ``deferred_qps`` comes on top of ``rate_qps``: queries that cascades defer to it.
     """
 
     family: str
@@ -39,8 +35,8 @@ class VariantChange(Value, frozen=True):
 class DeviceChange(Value, frozen=True):
     """The variants that stay on a device, are loaded and are unloaded.
 
-    ``type``: by the later plan, or by the earlier one where the device is gone. ``is_new`` and ``is_gone``: the device
-    is in one of the fleets only.
+    ``type`` is that in the later plan, or in the earlier one if the device is gone. ``is_new`` and ``is_gone``: the
+    device is in one of the fleets only.
     """
 
     device: str
@@ -60,9 +56,9 @@ class DeviceChange(Value, frozen=True):
 
 
 class FamilyChange(Value, frozen=True):
-    """Queries per second of a family; ``capacity_qps`` is the most that its hosts can take.
+    """Queries per second of a family; ``capacity_qps`` is the highest rate that its hosts can take.
 
-    ``expected_attainment`` is the share of its queries that each plan expects in time; None where it expects nothing.
+    ``expected_attainment`` is the fraction of its queries that each plan expects in time; None without an expectation.
     """
 
     family: str
@@ -73,9 +69,9 @@ class FamilyChange(Value, frozen=True):
 
 
 class CascadeChange(Value, frozen=True):
-    """A cascade at one threshold: all are None in the plan that doesn't use it.
+    """A cascade at one threshold; its numbers are None in a plan that doesn't use it.
 
-    ``rate_qps`` of the first variant's queries go this way, of which the second gets ``deferred_qps``.
+    ``rate_qps`` of the first variant's queries go this way. The second variant gets ``deferred_qps`` of them.
     """
 
     family: str
@@ -87,13 +83,13 @@ class CascadeChange(Value, frozen=True):
 
     @property
     def is_same(self) -> bool:
-        """Whether nothing changes of it."""
+        """Whether the threshold and both rates are the same."""
         pairs = (self.threshold, self.rate_qps, self.deferred_qps)
         return all(pair.before == pair.after for pair in pairs)
 
 
 class PlanDifference(Value, frozen=True):
-    """All changes from one plan to another; ``swaps``: how many variants are loaded.
+    """All changes from one plan to another; ``swaps`` is the number of variants that are loaded.
 
     ``cascades`` are those that begin, end, or change their threshold or a rate.
     """
@@ -107,7 +103,7 @@ class PlanDifference(Value, frozen=True):
 
 
 def difference(before: Plan, after: Plan) -> PlanDifference:
-    """Device by device and family by family, in the order of ``after``, what is only in ``before`` last."""
+    """Device by device and family by family, in the order of ``after``; those that only ``before`` has come last."""
     families = dict.fromkeys((*after.demand_qps, *before.demand_qps))
     type_of = {each: kind for plan in (before, after) for kind, devices in plan.fleet.items() for each in devices}
     old, new = before.by_device(), after.by_device()
@@ -122,12 +118,15 @@ def difference(before: Plan, after: Plan) -> PlanDifference:
 
 
 def _family(family: str, before: Plan, after: Plan) -> FamilyChange:
+    def both(read: Callable[[Plan], float | None]) -> BeforeAfter:
+        return BeforeAfter(read(before), read(after))
+
     return FamilyChange(
         family,
-        BeforeAfter(before.demand_qps.get(family), after.demand_qps.get(family)),
-        BeforeAfter(before.served_qps.get(family), after.served_qps.get(family)),
-        BeforeAfter(before.capacity_qps(family), after.capacity_qps(family)),
-        BeforeAfter(before.expected_attainment_of(family), after.expected_attainment_of(family)),
+        both(lambda plan: plan.demand_qps.get(family)),
+        both(lambda plan: plan.served_qps.get(family)),
+        both(lambda plan: plan.capacity_qps(family)),
+        both(lambda plan: plan.expected_attainment_of(family)),
     )
 
 
@@ -147,7 +146,7 @@ def _cascades(before: Plan, after: Plan) -> list[CascadeChange]:
 
 
 def _by_pair(plan: Plan) -> dict[_Pair, dict[float, PlannedCascade]]:
-    """By pair of variants, and by threshold: a plan may use a pair at several."""
+    """By pair of variants, and by threshold. A plan may use a pair at several thresholds."""
     found: dict[_Pair, dict[float, PlannedCascade]] = {}
     for each in plan.cascades:
         found.setdefault((each.family, each.first, each.second), {})[each.point.threshold] = each
@@ -155,19 +154,20 @@ def _by_pair(plan: Plan) -> dict[_Pair, dict[float, PlannedCascade]]:
 
 
 def _cascade(pair: _Pair, old: PlannedCascade | None, new: PlannedCascade | None) -> CascadeChange:
-    return CascadeChange(
-        *pair,
-        threshold=BeforeAfter(old.point.threshold if old else None, new.point.threshold if new else None),
-        rate_qps=BeforeAfter(old.rate_qps if old else None, new.rate_qps if new else None),
-        deferred_qps=BeforeAfter(old.deferred_qps if old else None, new.deferred_qps if new else None),
-    )
+    return CascadeChange(*pair, *(_both(old, new, what, None) for what in ("threshold", "rate_qps", "deferred_qps")))
+
+
+def _both(old: object, new: object, what: str, otherwise: float | None) -> BeforeAfter:
+    return BeforeAfter(getattr(old, what, otherwise), getattr(new, what, otherwise))
 
 
 def _device(device: str, kind: str, before: list[Placement] | None, after: list[Placement] | None) -> DeviceChange:
-    """``before`` and ``after``: its placements, or None where the device is not in that fleet."""
+    """``before`` and ``after``: its placements, or None if the device is not in that fleet."""
     old, new = {p.key: p for p in before or ()}, {p.key: p for p in after or ()}
+    amounts = "share", "rate_qps", "max_batch", "deferred_qps"
     changes = {
-        key: _variant(*key, old.get(key), new.get(key)) for key in (*new, *(key for key in old if key not in new))
+        key: VariantChange(*key, *(_both(old.get(key), new.get(key), each, 0.0) for each in amounts))
+        for key in new | old
     }
     return DeviceChange(
         device,
@@ -177,17 +177,6 @@ def _device(device: str, kind: str, before: list[Placement] | None, after: list[
         unloads=tuple(changes[key] for key in old if key not in new),
         is_new=before is None,
         is_gone=after is None,
-    )
-
-
-def _variant(family: str, variant: str, old: Placement | None, new: Placement | None) -> VariantChange:
-    return VariantChange(
-        family,
-        variant,
-        share=BeforeAfter(old.share if old else 0.0, new.share if new else 0.0),
-        rate_qps=BeforeAfter(old.rate_qps if old else 0.0, new.rate_qps if new else 0.0),
-        max_batch=BeforeAfter(old.max_batch if old else 0, new.max_batch if new else 0),
-        deferred_qps=BeforeAfter(old.deferred_qps if old else 0.0, new.deferred_qps if new else 0.0),
     )
 
 
@@ -202,62 +191,37 @@ def hosting_text(
 ) -> str:
     """``"cpu1: faces-large → faces-small (loaded in 80 ms)"``: the devices that host other variants than ``before``.
 
-    ``load_s``: seconds of the loads that the change takes, by device and variant; other variants that come are warm.
+    ``load_s`` has the seconds of the loads of the change, by device and variant. Other new variants were warm.
     ``labels`` are the names of all variants (`variant_labels`). At most `MAX_PARTS` parts and a count.
     """
     old, new = before.by_device(), after.by_device()
-    parts: dict[_Swap, list[tuple[str, float]]] = {}
+    parts: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for device in new | old:
-        swap = _swap(device, old.get(device, ()), new.get(device, ()), load_s, labels)
-        if swap is not None:
-            longest_s = max((load_s.get((device, each.key), 0.0) for each in new.get(device, ())), default=0.0)
-            parts.setdefault(swap, []).append((device, longest_s))
-    texts = [_part(swap, devices, new | old) for swap, devices in parts.items()]
+        was, now = ([each.key for each in placed.get(device, ())] for placed in (old, new))
+        if set(was) == set(now):
+            continue
+        hosts = " → ".join(", ".join(labels[key] for key in keys) or "nothing" for keys in (was, now))
+        loads_s = [load_s[device, key] for key in now if (device, key) in load_s and key not in was]
+        how = "loaded in" if loads_s else "was warm" if set(now) - set(was) else ""
+        parts.setdefault((hosts, how), []).append((device, max(loads_s, default=0.0)))
+    texts = [_part(hosts, how, devices, new | old) for (hosts, how), devices in parts.items()]
     if len(texts) > MAX_PARTS:
         others = sum(len(devices) for devices in list(parts.values())[MAX_PARTS:])
         texts[MAX_PARTS:] = [counted(others, "more device")]
     return "; ".join(texts) or "the same variants"
 
 
+def _part(hosts: str, how: str, devices: Sequence[tuple[str, float]], fleet: Iterable[str]) -> str:
+    names, longest_s = short_names([device for device, _ in devices], fleet), max(load_s for _, load_s in devices)
+    who = ", ".join(names) if len(names) <= _MAX_NAMED else f"{len(devices)} devices"
+    if how == "loaded in":
+        how += f" {1e3 * longest_s:.0f} ms" if longest_s < 1 else f" {format_duration(longest_s)}"
+    return f"{who}: {hosts}" + (f" ({how})" if how else "")
+
+
 def gain_text(before: Plan, after: Plan) -> str:
-    """``"accuracy 96.57 % → 97.01 % at 650 → 700 qps"``: what each plan expects of the demand that it was made for."""
+    """``"accuracy 96.57 % → 97.01 % at 650 → 700 qps"``: the expected accuracy of each plan at its own demand."""
     expected = (plan.effective_accuracy for plan in (before, after))
     accuracies = ("none" if each is None else f"{each * 100:.2f} %" for each in expected)
     demands = dict.fromkeys(f"{sum(plan.demand_qps.values()):.0f}" for plan in (before, after))
     return f"accuracy {' → '.join(accuracies)} at {' → '.join(demands)} qps"
-
-
-@dataclass(frozen=True, slots=True)
-class _Swap:
-    """Variants of a device before and after, and whether any that came was loaded, or any stood by."""
-
-    before: tuple[str, ...]
-    after: tuple[str, ...]
-    was_loaded: bool
-    was_warm: bool
-
-
-def _swap(
-    device: str,
-    before: Sequence[Placement],
-    after: Sequence[Placement],
-    load_s: Mapping[tuple[str, VariantKey], float],
-    labels: Mapping[VariantKey, str],
-) -> _Swap | None:
-    old = {each.key for each in before}
-    if old == {each.key for each in after}:
-        return None
-    loaded = {(device, each.key) in load_s for each in after if each.key not in old}
-    was, hosted = (tuple(labels[each.key] for each in placed) for placed in (before, after))
-    return _Swap(was, hosted, True in loaded, False in loaded)
-
-
-def _part(swap: _Swap, devices: Sequence[tuple[str, float]], fleet: Iterable[str]) -> str:
-    changing, times_s = zip(*devices, strict=True)
-    names = short_names(changing, fleet)
-    who = ", ".join(names) if len(names) <= _MAX_NAMED else f"{len(changing)} devices"
-    hosts = " → ".join(", ".join(variants) or "nothing" for variants in (swap.before, swap.after))
-    if not swap.was_loaded:
-        return f"{who}: {hosts}{' (was warm)' if swap.was_warm else ''}"
-    longest_s = max(times_s)
-    return f"{who}: {hosts} (loaded in {f'{1e3 * longest_s:.0f} ms' if longest_s < 1 else format_duration(longest_s)})"

@@ -21,6 +21,7 @@ from proteus_cli.domain.base import (
     require,
     require_format,
     require_rising,
+    scaled,
 )
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.cluster import Network
@@ -70,6 +71,11 @@ class Point(Value, frozen=True, omit_defaults=True):
     def latency_s(self, of: LatencyStatistic) -> float:
         """The latency of that name, in seconds."""
         return {"mean": self.mean_s, "p50": self.p50_s, "p95": self.p95_s, "p99": self.p99_s}[of]
+
+    def scaled(self, by: float) -> "Point":
+        """The point of batches that take ``by`` times as long, at the same power."""
+        times = "mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "compute_s", "energy_j"
+        return replace(scaled(self, by, *times), qps=self.qps / by)
 
 
 class RecordedPoint(Value, frozen=True):

@@ -4,7 +4,7 @@ Some stand in the catalog, and follow it when it changes. A variant is also limi
 answers (`why_not_within`). These depend on the variant and its device alone, so planner and version roll-outs agree.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -242,7 +242,6 @@ class Rules(Value, frozen=True, omit_defaults=True):
 
 PAPER_RULES = Rules(capacity="p95", slo_fraction=0.5)
 """The paper's rules (§4): a query may wait for a whole batch before it runs in the next."""
-_NO_RULES = Rules()
 
 
 def selects(selector: str, device: Device) -> bool:
@@ -296,6 +295,7 @@ _OF_FAMILIES: dict[str, Callable[[Family], Any]] = {
     "max_cost_per_million": lambda family: family.policy.max_cost_per_million,
 }
 """Rules by family, with their values in the catalog; None: not set."""
+_OF_VARIANTS = ("banned", "pinned")
 
 
 def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
@@ -305,79 +305,62 @@ def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
         for what, get in _OF_FAMILIES.items()
     }
     reserved = [Reserved(device, f.name) for f in catalog.families for device in f.reserved]
-    banned = [DeviceVariant(device, f.name, v.name) for f, v in catalog.variants for device in v.banned]
-    pinned = [DeviceVariant(device, f.name, v.name) for f, v in catalog.variants for device in v.pinned]
-    return replace(
-        rules,
-        **by_family,
-        reserved=_once(rules.reserved, reserved),
-        banned=_once(rules.banned, banned),
-        pinned=_once(rules.pinned, pinned),
-    )
+    pairs = {
+        what: [DeviceVariant(device, f.name, v.name) for f, v in catalog.variants for device in getattr(v, what)]
+        for what in _OF_VARIANTS
+    }
+    listed: dict[str, list[Any]] = {"reserved": reserved, **pairs}
+    once = {what: tuple(dict.fromkeys([*getattr(rules, what), *found])) for what, found in listed.items()}
+    return replace(rules, **by_family, **once)
 
 
-def _once(*parts: Iterable[Any]) -> tuple[Any, ...]:
-    return tuple(dict.fromkeys(each for part in parts for each in part))
-
-
-def with_variants_of(rules: Rules, catalog: Catalog, before: Iterable[DeviceVariant]) -> Rules:
-    """Rules of an earlier catalog, with the names, bans and pins of this one.
-
-    ``before`` are the bans and pins that came from catalogs, not from the rules themselves. Bans and pins of variants
-    that are gone are left out.
-    """
-    names = {(f.name, name_in_catalog(v.name)): v.name for f, v in catalog.variants}
-    stood, own = {each.in_catalog for each in before}, with_catalog(_NO_RULES, catalog)
-
-    def kept(pairs: Sequence[DeviceVariant]) -> list[DeviceVariant]:
-        return [
-            DeviceVariant(each.device, each.family, names[each.family, each.variant])
-            for each in (pair.in_catalog for pair in pairs)
-            if each not in stood and (each.family, each.variant) in names
-        ]
-
-    banned, pinned = _once(kept(rules.banned), own.banned), _once(kept(rules.pinned), own.pinned)
-    return replace(rules, banned=banned, pinned=pinned)
-
-
-class FamilyLimit(NamedTuple):
-    """A rule of a family in a catalog: its name, and its value, or the reserved device."""
+class CatalogRule(NamedTuple):
+    """One rule of a catalog: its field in `Rules`, with one entry, by the names of the catalog file."""
 
     what: str
-    family: str | None
-    value: Any
+    entry: Any
 
 
-def family_limits(catalog: Catalog) -> set[FamilyLimit]:
-    """The limits of families in a catalog."""
-    rules = with_catalog(_NO_RULES, catalog)
-    found = {FamilyLimit(what, *item) for what in _OF_FAMILIES for item in getattr(rules, what).items()}
-    return found | {FamilyLimit("reserved", each.family, each.device) for each in rules.reserved}
+def rules_of(catalog: Catalog) -> set[CatalogRule]:
+    """The rules that stand in a catalog."""
+    rules = with_catalog(Rules(), catalog)
+    by_family = {CatalogRule(what, item) for what in _OF_FAMILIES for item in getattr(rules, what).items()}
+    pairs = {CatalogRule(what, pair.in_catalog) for what in _OF_VARIANTS for pair in getattr(rules, what)}
+    return by_family | pairs | {CatalogRule("reserved", each) for each in rules.reserved}
 
 
-def with_families_of(rules: Rules, catalog: Catalog, before: Collection[FamilyLimit]) -> Rules:
-    """Rules of an earlier catalog, with the limits of families in this one.
+def following_catalog(rules: Rules, catalog: Catalog, before: Collection[CatalogRule]) -> Rules:
+    """Rules of an earlier catalog, with the names and the rules of this one.
 
-    ``before`` are the limits that came from catalogs, not from the rules themselves. Limits of families that are gone
-    are left out.
+    ``before`` are the rules that came from catalogs. Rules of families and variants that are gone are left out.
     """
-    own = with_catalog(_NO_RULES, catalog)
-
-    def is_kept(what: str, family: str | None, value: object) -> bool:
-        return (family is None or family in catalog.names) and FamilyLimit(what, family, value) not in before
-
-    by_family = {
-        what: getattr(own, what)
-        | {name: value for name, value in getattr(rules, what).items() if is_kept(what, name, value)}
+    names = {(f.name, name_in_catalog(v.name)): v.name for f, v in catalog.variants}
+    kept: dict[str, Any] = {
+        what: {
+            family: value
+            for family, value in getattr(rules, what).items()
+            if family in catalog.names and CatalogRule(what, (family, value)) not in before
+        }
         for what in _OF_FAMILIES
     }
-    reserved = [each for each in rules.reserved if is_kept("reserved", each.family, each.device)]
-    return replace(rules, **by_family, reserved=_once(reserved, own.reserved))
+    for what in _OF_VARIANTS:
+        pairs = [pair for each in getattr(rules, what) if CatalogRule(what, pair := each.in_catalog) not in before]
+        kept[what] = tuple(replace(pair, variant=names[pair.key]) for pair in pairs if pair.key in names)
+    kept["reserved"] = tuple(
+        each
+        for each in rules.reserved
+        if each.family in {None, *catalog.names} and CatalogRule("reserved", each) not in before
+    )
+    return with_catalog(replace(rules, **kept), catalog)
 
 
-def knows_amounts(measured: VariantProfile, price_per_hour: float | None, rules: Rules) -> bool:
-    """Whether power and price are known, if the family counts them."""
-    return _unknown(measured, price_per_hour, rules) is None
+def unknown_amount(measured: VariantProfile, price_per_hour: float | None, rules: Rules) -> str | None:
+    """The amount that the family counts and that is unknown on a device; None: all are known."""
+    if measured.power_w is None and measured.family in rules.families_that_count("energy"):
+        return "its power was not measured there, and its family counts energy"
+    if price_per_hour is None and measured.family in rules.families_that_count("cost"):
+        return "the device has no price, and its family counts cost"
+    return None
 
 
 def why_not_within(
@@ -387,24 +370,15 @@ def why_not_within(
 
     ``target`` is the planned target. Some batches of the variant must be in time on the device of the ``profile``.
     """
-    if (why := _unknown(measured, price_per_hour, rules)) is not None:
-        return why
     energy_j, cost = rules.max_energy_j.get(measured.family), rules.max_cost_per_million.get(measured.family)
+    why = unknown_amount(measured, price_per_hour, rules)
+    if why is not None or (energy_j is None and cost is None):
+        return why
     steps = rules.capacity_steps(target, profile.points_of(measured))
-    if energy_j is not None:
-        max_j = max_energy_of(profile, measured, max(step.capacity.max_batch for step in steps))
-        if max_j > energy_j:
-            return f"an answer may take {max_j:.3g} J there, and {energy_j:g} J at most"
-    if cost is not None and price_per_hour is not None:
-        found = cost_of(price_per_hour, steps[0].capacity.qps)
-        if found > cost:
-            return f"a million answers cost {found:.3g} there, and may cost {cost:g}"
-    return None
-
-
-def _unknown(measured: VariantProfile, price_per_hour: float | None, rules: Rules) -> str | None:
-    if measured.power_w is None and measured.family in rules.families_that_count("energy"):
-        return "its power was not measured there, and its family counts energy"
-    if price_per_hour is None and measured.family in rules.families_that_count("cost"):
-        return "the device has no price, and its family counts cost"
+    max_j = max_energy_of(profile, measured, max(step.capacity.max_batch for step in steps))
+    if energy_j is not None and max_j > energy_j:
+        return f"an answer may take {max_j:.3g} J there, and {energy_j:g} J at most"
+    found = cost_of(price_per_hour or 0.0, steps[0].capacity.qps)
+    if cost is not None and found > cost:
+        return f"a million answers cost {found:.3g} there, and may cost {cost:g}"
     return None

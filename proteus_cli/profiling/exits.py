@@ -16,6 +16,7 @@ import numpy as np
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.backends.base import NamedArrays, Signature
 from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
+from proteus_cli.domain.conditions import Condition, Metric
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import EngineError
@@ -67,7 +68,8 @@ def stages_s(runner: ExitRunner, inputs: NamedArrays, size: int) -> list[float]:
         return moments_s[-1]
 
     anything = ExitProfile(points=(StagePoint(size, 1.0, 1.0),))
-    bounds = ExitBounds((math.inf,), (size,), (anything,) * runner.exits, stop_when=f"exit >= {runner.exits}")
+    last = Condition(Metric.EXIT, ">=", float(runner.exits))
+    bounds = ExitBounds((math.inf,), (size,), (anything,) * runner.exits, stop_when=last)
     runner.infer(inputs, bounds, noting)
     return [after_s - before_s for before_s, after_s in pairwise(moments_s)]
 

@@ -123,6 +123,7 @@ class HttpClient:
     """
 
     def __init__(self, url: str, token: str | None = None, tls: ssl.SSLContext | None = None) -> None:
+        self.url = url.rstrip("/")
         parts = split_url(url, of="server", hint="write it like http://127.0.0.1:8000")
         if token is not None and not (token.isascii() and token.isprintable()):
             raise UsageError("The token can't be sent: it holds other characters than ASCII.")

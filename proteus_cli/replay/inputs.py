@@ -23,7 +23,7 @@ NUMPY = {
 
 
 class InputMetadata(msgspec.Struct):
-    """An input of a model as servers describe it: axis 0 is the batch; -1 is a size that varies."""
+    """An input of a model as servers describe it: axis 0 is the batch, and -1 is a variable size."""
 
     name: str
     datatype: str
@@ -32,7 +32,7 @@ class InputMetadata(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A request of one row: ``inputs`` as JSON, their ``binary`` tensors, and the class that is right, if known.
+    """A request of one row: ``inputs`` as JSON, their ``binary`` tensors, and the correct class, if known.
 
     Without binary tensors, the JSON has the values.
     """
@@ -51,24 +51,25 @@ class Sample:
 def random_samples(
     inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator, *, is_binary: bool = True
 ) -> list[Sample]:
-    """Random rows of the inputs that a model has, as told at the URL ``where``. Raises `ServerError`."""
-    specs = _specs(inputs, where)
-    rows = min(RANDOM_ROWS, MAX_BYTES // _row_bytes(specs))
-    make = _sample if is_binary else _json_sample
-    return [make(specs, {spec.name: spec.random(rng) for spec in specs}) for _ in range(rows)]
+    """Random rows for the inputs of the model at the URL ``where``. Raises `ServerError`."""
+    specs, most = _specs(inputs, where)
+    found = []
+    for _ in range(min(RANDOM_ROWS, most)):
+        drawn = [rng.random(each.shape) if each.dtype.kind == "f" else rng.integers(0, 2, each.shape) for each in specs]
+        found.append(_sample(specs, drawn, is_binary=is_binary))
+    return found
 
 
 def eval_samples(
     path: Path, inputs: Sequence[InputMetadata], where: str, rng: np.random.Generator, last_row: int | None = None
 ) -> list[Sample]:
-    """The rows of an eval split in random order, as many as take `MAX_BYTES` at most.
+    """The rows of an eval split in random order, up to `MAX_BYTES`.
 
-    With a ``last_row``, they are in the order of the split, and that one is there. Raises `ArtefactError` where the
-    split does not fit the inputs, or has no such row, and `ServerError` where the inputs can't be sent.
+    With a ``last_row``, they are in the order of the split, up to this row at least. Raises `ArtefactError` if the
+    split does not fit the inputs, or lacks this row, and `ServerError` if the inputs can't be sent.
     """
-    specs = _specs(inputs, where)
+    specs, most = _specs(inputs, where)
     rows, labels = labelled_rows(path, specs)
-    most = MAX_BYTES // _row_bytes(specs)
     if last_row is None:
         order = rng.permutation(len(labels))[:most].tolist()
     else:
@@ -79,11 +80,11 @@ def eval_samples(
                 hint="name earlier rows in the column `eval_row` of the trace",
             )
         order = list(range(min(len(labels), most)))
-    return [_sample(specs, {name: of[row] for name, of in rows.items()}, int(labels[row])) for row in order]
+    return [_sample(specs, [rows[spec.name][row] for spec in specs], int(labels[row])) for row in order]
 
 
 def require_row(row: int, rows: int, path: Path) -> None:
-    """Raise `ArtefactError` where an eval split with this number of ``rows`` has no such row."""
+    """Raise `ArtefactError` if an eval split with this number of ``rows`` has no such row."""
     if row >= rows:
         raise ArtefactError(
             f"The trace names row {row:,} of the eval split `{path}`, which has {counted(rows, 'row')}.",
@@ -103,44 +104,32 @@ class _Spec:
     def dtype(self) -> np.dtype[Any]:
         return np.dtype(NUMPY[self.datatype])
 
-    @property
-    def row_bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
 
-    def tensor(self, **content: object) -> dict[str, object]:
-        """The tensor of one row in a request."""
-        return {"name": self.name, "shape": [1, *self.shape], "datatype": self.datatype, **content}
-
-    def random(self, rng: np.random.Generator) -> npt.NDArray[Any]:
-        values = rng.random(self.shape) if self.dtype.kind == "f" else rng.integers(0, 2, self.shape)
-        return np.asarray(values, self.dtype)
-
-
-def _specs(inputs: Sequence[InputMetadata], where: str) -> list[_Spec]:
+def _specs(inputs: Sequence[InputMetadata], where: str) -> tuple[list[_Spec], int]:
+    """The inputs, and the most rows that take `MAX_BYTES`."""
     if not inputs:
         raise ServerError(
-            f"`{where}` names no inputs in its metadata, so nothing can be sent.",
+            f"`{where}` names no inputs in its metadata, so no request can be made.",
             hint="have the server list them: name, datatype and shape",
         )
     specs = [_Spec(each.name, each.datatype, tuple(map(abs, each.shape[1:]))) for each in inputs]
-    is_known = all(spec.datatype in NUMPY and spec.row_bytes for spec in specs)
-    if not is_known or not 0 < _row_bytes(specs) <= MAX_BYTES:
+    sizes = [math.prod(each.shape) * each.dtype.itemsize for each in specs if each.datatype in NUMPY]
+    if len(sizes) < len(specs) or not all(sizes) or sum(sizes) > MAX_BYTES:
         raise ServerError(
             f"`{where}` has inputs that can't be sent.",
             hint=f"inputs are numbers, and a row of all takes {MAX_BYTES} bytes at most",
         )
-    return specs
+    return specs, MAX_BYTES // sum(sizes)
 
 
-def _row_bytes(specs: Sequence[_Spec]) -> int:
-    return sum(spec.row_bytes for spec in specs)
-
-
-def _sample(specs: Sequence[_Spec], row: Mapping[str, npt.NDArray[Any]], label: int | None = None) -> Sample:
-    blobs = [np.ascontiguousarray(row[spec.name], spec.dtype).tobytes() for spec in specs]
-    tensors = [spec.tensor(parameters={"binary_data_size": len(blob)}) for spec, blob in zip(specs, blobs, strict=True)]
+def _sample(
+    specs: Sequence[_Spec], row: Sequence[npt.ArrayLike], label: int | None = None, *, is_binary: bool = True
+) -> Sample:
+    tensors, blobs = list[dict[str, object]](), list[bytes]()
+    for spec, given in zip(specs, row, strict=True):
+        values = np.ascontiguousarray(given, spec.dtype)
+        blobs.append(values.tobytes() if is_binary else b"")
+        content: object = {"binary_data_size": len(blobs[-1])} if is_binary else values.ravel().tolist()
+        tensor = {"name": spec.name, "shape": [1, *spec.shape], "datatype": spec.datatype}
+        tensors.append({**tensor, "parameters" if is_binary else "data": content})
     return Sample(msgspec.json.encode(tensors), b"".join(blobs), label)
-
-
-def _json_sample(specs: Sequence[_Spec], row: Mapping[str, npt.NDArray[Any]]) -> Sample:
-    return Sample(msgspec.json.encode([spec.tensor(data=row[spec.name].ravel().tolist()) for spec in specs]), b"")

@@ -4,7 +4,7 @@ import asyncio
 import math
 import ssl
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -28,6 +28,7 @@ _UNAUTHORIZED = 401
 _JSON_LENGTH = b"inference-header-content-length"
 _OUTCOME = b"proteus-outcome"
 _OUTCOMES = {outcome.value.encode(): outcome for outcome in Outcome if outcome is not Outcome.SERVED}
+_OF_THIS_VERSION = "is it a Proteus server of this version?"
 _NOT_JSON = (msgspec.DecodeError, ValueError, RecursionError)  # a value error: no UTF-8, or no number
 _OF_STATUS = {429: Outcome.REJECTED, 503: Outcome.REJECTED, 504: Outcome.DROPPED}
 
@@ -52,14 +53,14 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Target(Protocol):
-    """Something that requests can be sent to."""
+    """A destination of requests."""
 
     async def send(
         self, family: str, number: int, timeout_s: float, min_accuracy: float, bounds: Bounds | None = None
     ) -> Reply:
-        """Send one request, to be answered within ``timeout_s`` by a variant of at least ``min_accuracy`` (0: any).
+        """Send a request, to be answered within ``timeout_s`` by a variant of at least ``min_accuracy``; 0: any.
 
-        ``bounds``: what else it asks for. ``number`` determines its content.
+        ``bounds`` are its other bounds. ``number`` determines its content.
         """
         ...
 
@@ -155,37 +156,33 @@ class StatusReply(msgspec.Struct):
         return found
 
 
-class CatalogReply(msgspec.Struct):
-    """The part of ``/v2/proteus/catalog`` that says what is served."""
-
+class _Catalog(msgspec.Struct):
     catalog: Catalog
     digests: Digests
 
 
-class PlacementReply(msgspec.Struct):
-    """One variant on one device."""
-
+class _Placement(msgspec.Struct):
     family: str
     variant: str
     rate_qps: float
 
 
-class PlanReply(msgspec.Struct):
-    """The part of ``/v2/proteus/plan`` that says which variants are asked."""
-
-    placements: list[PlacementReply]
+class _Plan(msgspec.Struct):
+    placements: list[_Placement]
 
 
 class HttpTarget:
-    """A server at ``url``. A request carries one row, and the time until its deadline as ``timeout``.
+    """The server that a client is of; `prepare` or `prepare_plain` comes first. A request carries one row.
 
-    ``unfit``: eval splits that do not fit the server's models, by family, and why.
+    A Proteus server is told the time until the deadline as ``timeout``, and the bounds. Other servers are told neither:
+    the target ``is_plain``. ``unfit``: eval splits that do not fit the server's models, by family, and why.
     """
 
-    def __init__(self, url: str, client: HttpClient) -> None:
-        self._url, self._client = url.rstrip("/"), client
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
         self._samples: dict[str, list[Sample]] = {}
         self._heads: dict[str, bytes] = {}
+        self.is_plain = False
         self.unfit: dict[str, ArtefactError] = {}
 
     @property
@@ -199,19 +196,17 @@ class HttpTarget:
         eval_splits: Mapping[str, Path] = MappingProxyType({}),
         last_rows: Mapping[str, int] = MappingProxyType({}),
     ) -> StatusReply:
-        """Read the inputs of the families and make sample requests; returns the status. Raises `ServerError`.
+        """Make sample requests for the families of a Proteus server, and return its status.
 
-        Where there is an eval split that fits, requests carry its rows, else random ones. The number of a request is
-        its row in families with ``last_rows``, as far as that. Emulated devices give
-        no real answers, so that their servers get random rows.
+        Requests carry rows of an eval split that fits, else random rows. In families with ``last_rows``, the number of
+        a request is its row, up to the last one. Emulated devices give no real answers, so their servers get random
+        rows. Raises `ServerError`.
         """
         rng = np.random.default_rng(0)
         status = await self.status()
         for family in families:
-            path = f"/v2/models/{path_of(family)}"
-            inputs = (await self._get(path, _Metadata)).inputs
-            self._heads[family] = self._client.head("POST", f"{path}/infer")
-            where, split = f"{self._url}{path}", None if status.emulated else eval_splits.get(family)
+            where, inputs = await self._model(family, "does the server serve all families that are asked for?")
+            split = None if status.emulated else eval_splits.get(family)
             try:
                 known = [] if split is None else eval_samples(split, inputs, where, rng, last_rows.get(family))
             except ArtefactError as error:
@@ -219,16 +214,39 @@ class HttpTarget:
             self._samples[family] = known or random_samples(inputs, where, rng)
         for family in families:
             if not 0 < status.slo_s.get(family, 0.0) < math.inf:
-                raise ServerError(f"`{self._url}` says no SLO of `{family}`.", hint="is it a Proteus server?")
+                raise ServerError(f"`{self._client.url}` says no SLO of `{family}`.", hint="is it a Proteus server?")
         return status
+
+    async def prepare_plain(self, model: str) -> None:
+        """Make sample requests for one model of a server of any make, and send one.
+
+        Tensors are binary if the server has the extension ``binary_tensor_data``, else JSON. Raises `ServerError`, also
+        if the request is not answered.
+        """
+        self.is_plain = True
+        server = await get_json(self._client, "/v2", _ServerMetadata, hint="is it a server of the protocol?")
+        where, inputs = await self._model(model, "does it serve that model?")
+        is_binary = "binary_tensor_data" in server.extensions
+        self._samples[model] = random_samples(inputs, where, np.random.default_rng(0), is_binary=is_binary)
+        if (await self.send(model, 0, 0.0, 0.0)).outcome is not Outcome.SERVED:
+            raise ServerError(
+                f"`{self._client.url}` does not answer a request for `{model}` with random inputs.",
+                hint="send one with another client, and look at the server's log",
+            )
+
+    async def _model(self, name: str, hint: str) -> tuple[str, Sequence[InputMetadata]]:
+        """The URL of a model, and its inputs."""
+        path = f"/v2/models/{path_of(name)}"
+        self._heads[name] = self._client.head("POST", f"{path}/infer")
+        return f"{self._client.url}{path}", (await get_json(self._client, path, _Metadata, hint=hint)).inputs
 
     async def status(self) -> StatusReply:
         """The server's status. Raises `ServerError`."""
-        return await self._get("/v2/proteus/status", StatusReply)
+        return await get_json(self._client, "/v2/proteus/status", StatusReply, hint="is it a Proteus server?")
 
     async def served(self) -> CatalogContent:
         """The part of its catalog that the server serves. Raises `ServerError`."""
-        found = await self._get("/v2/proteus/catalog", CatalogReply, hint="is it a Proteus server of this version?")
+        found = await get_json(self._client, "/v2/proteus/catalog", _Catalog, hint=_OF_THIS_VERSION)
         return CatalogContent(found.catalog, found.digests)
 
     async def planned_qps(self, family: str) -> dict[str, float]:
@@ -236,9 +254,8 @@ class HttpTarget:
 
         During the roll-out of a version, a variant has the queries of both versions. Raises `ServerError`.
         """
-        plan = await self._get("/v2/proteus/plan", PlanReply, hint="is it a Proteus server of this version?")
         rates = defaultdict[str, float](float)
-        for each in plan.placements:
+        for each in (await get_json(self._client, "/v2/proteus/plan", _Plan, hint=_OF_THIS_VERSION)).placements:
             if each.family == family:
                 rates[name_in_catalog(each.variant)] += each.rate_qps
         return dict(rates)
@@ -246,12 +263,16 @@ class HttpTarget:
     async def send(
         self, family: str, number: int, timeout_s: float, min_accuracy: float, bounds: Bounds | None = None
     ) -> Reply:
-        """See `Target`."""
+        """See `Target`. Raises `ServerError` if the answer of a Proteus server is no inference."""
         samples = self._samples[family]
         sample = samples[number % len(samples)]
-        json = sample.json(request_parameters(timeout_s, min_accuracy, bounds))
+        binary: dict[str, float] = {"binary_data_output": True} if sample.binary else {}
+        parameters = binary if self.is_plain else request_parameters(timeout_s, min_accuracy, bounds)
+        json = sample.json(parameters)
         reply = await post_inference(self._client, self._heads[family], json, sample.binary, timeout_s)
-        return refused(reply) if reply is None or reply.status != OK else self._read(reply, sample.label)
+        if reply is None or reply.status != OK:
+            return refused(reply)
+        return Reply(Outcome.SERVED) if self.is_plain else self._read(reply, sample.label)
 
     def _read(self, reply: HttpReply, label: int | None) -> Reply:
         try:
@@ -259,7 +280,7 @@ class HttpTarget:
             found = msgspec.json.decode(json, type=_Answer if label is None else _AnswerWithOutputs)
             is_correct = _is_correct(found, reply.body[len(json) :], label)
         except _NOT_JSON as error:
-            raise ServerError(f"`{self._url}` answered something other than an inference: {error}.") from None
+            raise ServerError(f"`{self._client.url}` answered something other than an inference: {error}.") from None
         answer = found.parameters
         return Reply(
             Outcome.SERVED,
@@ -272,50 +293,6 @@ class HttpTarget:
             is_correct=is_correct,
             is_cut=answer.cut,
         )
-
-    async def _get(self, path: str, kind: type[AnsweredT], *, hint: str = "") -> AnsweredT:
-        hint = hint or "does the server serve all families that are asked for?"
-        return await get_json(self._client, self._url, path, kind, hint=hint)
-
-
-class PlainTarget:
-    """One model of a server of any make at ``url``; `prepare` comes first.
-
-    Requests have no deadline and no bounds, which only some servers know. Tensors are binary where the server has the
-    extension ``binary_tensor_data``, else JSON.
-    """
-
-    def __init__(self, url: str, client: HttpClient, model: str) -> None:
-        self._url, self._client, self._model = url.rstrip("/"), client, model
-        self._path = f"/v2/models/{path_of(model)}"
-        self._head = client.head("POST", f"{self._path}/infer")
-        self._samples: list[Sample] = []
-
-    async def prepare(self) -> None:
-        """Make sample requests, and send one. Raises `ServerError`, also where it is not answered."""
-        server = await get_json(self._client, self._url, "/v2", _ServerMetadata, hint="is it a server of the protocol?")
-        model = await get_json(self._client, self._url, self._path, _Metadata, hint="does it serve that model?")
-        where, is_binary = f"{self._url}{self._path}", "binary_tensor_data" in server.extensions
-        self._samples = random_samples(model.inputs, where, np.random.default_rng(0), is_binary=is_binary)
-        if (await self.send(self._model, 0, 0.0, 0.0)).outcome is not Outcome.SERVED:
-            raise ServerError(
-                f"`{self._url}` does not answer a request for `{self._model}` with random inputs.",
-                hint="send one with another client, and look at the server's log",
-            )
-
-    async def send(
-        self,
-        family: str,  # noqa: ARG002 - there is one model
-        number: int,
-        timeout_s: float,
-        min_accuracy: float,  # noqa: ARG002
-        bounds: Bounds | None = None,  # noqa: ARG002
-    ) -> Reply:
-        """See `Target`. The server is not told ``timeout_s``."""
-        sample = self._samples[number % len(self._samples)]
-        json = sample.json({"binary_data_output": True} if sample.binary else {})
-        reply = await post_inference(self._client, self._head, json, sample.binary, timeout_s)
-        return refused(reply) if reply is None or reply.status != OK else Reply(Outcome.SERVED)
 
 
 def request_parameters(timeout_s: float, min_accuracy: float, bounds: Bounds | None) -> dict[str, float]:
@@ -355,31 +332,14 @@ def refused(reply: HttpReply | None) -> Reply:
     return Reply(outcome or _OF_STATUS.get(reply.status, Outcome.FAILED))
 
 
-async def is_proteus(client: HttpClient, url: str) -> bool:
-    """Whether the server at a URL is a Proteus server, which may want a token. Raises `ServerError`: there is none."""
-    reply = await _reply(client.get("/v2/proteus/status"), url)
-    return reply.status in {OK, _UNAUTHORIZED}
+async def is_proteus(client: HttpClient) -> bool:
+    """Whether the server is a Proteus server, which may want a token. Raises `ServerError` if there is no server."""
+    return (await _get(client, "/v2/proteus/status")).status in {OK, _UNAUTHORIZED}
 
 
-async def get_json(client: HttpClient, url: str, path: str, kind: type[AnsweredT], *, hint: str) -> AnsweredT:
-    """The answer of the server at a URL to GET. Raises `ServerError`, with the hint where it is another status."""
-    return _decoded(await _reply(client.get(path), url), f"{url}{path}", kind, hint=hint)
-
-
-async def _reply(request: Awaitable[HttpReply], url: str) -> HttpReply:
-    """Raises `ServerError` where there is none."""
-    try:
-        async with asyncio.timeout(REPLY_TIMEOUT_S):
-            return await request
-    except TimeoutError:
-        why = f"no answer within {REPLY_TIMEOUT_S:.0f} s"
-        raise ServerError(f"Can't reach the server at `{url}`: {why}.", hint="is it running?") from None
-    except OSError as error:
-        why = why_unreachable(error)
-        raise ServerError(f"Can't reach the server at `{url}`: {why}.", hint="is it running?") from error
-
-
-def _decoded(reply: HttpReply, where: str, kind: type[AnsweredT], *, hint: str) -> AnsweredT:
+async def get_json(client: HttpClient, path: str, kind: type[AnsweredT], *, hint: str) -> AnsweredT:
+    """The decoded answer to GET. Raises `ServerError`, with the ``hint`` for another status than 200."""
+    reply, where = await _get(client, path), f"{client.url}{path}"
     if reply.status != OK:
         raise ServerError(
             f"`{where}` answered {reply.status}: {reply.body[:200].decode(errors='replace')}",
@@ -391,19 +351,29 @@ def _decoded(reply: HttpReply, where: str, kind: type[AnsweredT], *, hint: str) 
         raise ServerError(f"`{where}` answered something else than it should: {error}.") from None
 
 
+async def _get(client: HttpClient, path: str) -> HttpReply:
+    try:
+        async with asyncio.timeout(REPLY_TIMEOUT_S):
+            return await client.get(path)
+    except OSError as error:
+        is_late = isinstance(error, TimeoutError)
+        why = f"no answer within {REPLY_TIMEOUT_S:.0f} s" if is_late else why_unreachable(error)
+        raise ServerError(f"Can't reach the server at `{client.url}`: {why}.", hint="is it running?") from error
+
+
 @asynccontextmanager
 async def http_target(
     url: str, token: str | None = None, tls: ssl.SSLContext | None = None
 ) -> AsyncIterator[HttpTarget]:
-    """A target whose connections are closed on the way out. Raises `UsageError` where ``url`` is not a server's URL."""
+    """A target whose connections are closed on the way out. Raises `UsageError` for a bad ``url``."""
     async with aclosing(HttpClient(url, token, tls)) as client:
-        yield HttpTarget(url, client)
+        yield HttpTarget(client)
 
 
 def _is_correct(answer: _Answer, binary: bytes, label: int | None) -> bool | None:
-    """Whether the label has the highest score of the first output, as profiles judge answers; None: unknown.
+    """Whether the label has the highest score of the first output, as in profiles; None: unknown.
 
-    Raises `ValueError` where the first output is not what it says.
+    Raises `ValueError` if the first output does not match its description.
     """
     if label is None or not isinstance(answer, _AnswerWithOutputs) or not answer.outputs:
         return None

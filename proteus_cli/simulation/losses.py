@@ -135,10 +135,8 @@ class Losses:
     def _try_out_s(self, device: str, each: _FailingDevice, now_s: float) -> float:
         """Begin the probation of a device, whose engines all work; returns the seconds that it takes."""
         conditions, hostable = self._fleet.conditions, self._hostable_on(device)
-        probation = self._controller.topology.probation(device, hostable, conditions.load_s)
-        rows = dict[VariantKey, int]()
-        for key, count in probation.to_try():
-            rows[key], probation.has_passed = count, True
+        hosted, others = self._controller.topology.probation(device, hostable, conditions.load_s)
+        rows = hosted or dict.fromkeys(others[:1], 1)
         each.loaded = frozenset(rows)
         ready_s = self._loading_s(device, rows)
         batches_s = sum(self._fleet.times.of(device, *key)[0](count) for key, count in rows.items())

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import tomlkit
 from tomlkit.items import AoT, Comment, Table, Whitespace
 
@@ -46,7 +47,7 @@ def with_variant(text: str, family: str, after: str, added: Variant) -> str:
     variants = next(each for each in document["family"] if each["name"] == family)["variant"]
     place = [each["name"] for each in variants].index(after)
     new = tomlkit.table() if isinstance(variants, AoT) else tomlkit.inline_table()
-    new.update(_fields(added))
+    new.update({name: tomlkit.value(toml_of(each)) for name, each in _fields(added).items()})
     if isinstance(new, Table):
         _move_end(variants[place], new)
     variants.insert(place + 1, new)
@@ -120,16 +121,20 @@ def require_says(text: str, meant: Catalog, path: Path) -> None:
 
 
 def _family_lines(family: Family) -> Iterator[str]:
-    yield from ("", "[[family]]", f"name = {_toml(family.name)}", f"slo = {_toml(family.slo)}")
+    yield from ("", "[[family]]", f"name = {toml_of(family.name)}", f"slo = {toml_of(family.slo)}")
     if family.eval is not None:
-        yield f"eval = {_toml(family.eval)}"
+        yield f"eval = {toml_of(family.eval)}"
     if family.confidence != MARGIN:
-        yield f"confidence = {_toml(family.confidence)}"
+        yield f"confidence = {toml_of(family.confidence)}"
     for name, values in (("policy", _other_than(DEFAULT_POLICY, family.policy)), ("task", _given(family.task))):
         if values:
-            yield from ("", f"[family.{name}]", *(f"{key} = {_toml(value)}" for key, value in values.items()))
+            yield from ("", f"[family.{name}]", *(f"{key} = {toml_of(value)}" for key, value in values.items()))
     for variant in family.variants:
-        yield from ("", "[[family.variant]]", *(f"{name} = {_toml(value)}" for name, value in _fields(variant).items()))
+        yield from (
+            "",
+            "[[family.variant]]",
+            *(f"{name} = {toml_of(value)}" for name, value in _fields(variant).items()),
+        )
 
 
 def _other_than(default: Value, value: Value) -> "dict[str, TomlValue]":
@@ -144,7 +149,7 @@ def _given(task: Task | None) -> "dict[str, TomlValue]":
     return {name: each for name, each in fields.items() if each is not None}
 
 
-TomlValue = str | float | bool | list[str]
+TomlValue = str | float | bool | list[Any] | dict[str, Any]
 
 
 def _fields(variant: Variant) -> dict[str, TomlValue]:
@@ -153,15 +158,19 @@ def _fields(variant: Variant) -> dict[str, TomlValue]:
         fields["onnx"] = variant.onnx
     if variant.exits:
         fields["exits"] = list(variant.exits)
-        fields["stop_when"] = str(variant.stop_when)
+        fields["stop_when"] = msgspec.to_builtins(variant.stop_when)
     fields["accuracy"] = variant.accuracy
     if variant.estimated:
         fields["estimated"] = True
     return fields
 
 
-def _toml(value: TomlValue) -> str:
-    """Strings, numbers, truth values and lists of JSON are those of TOML."""
+def toml_of(value: TomlValue) -> str:
+    """A value on one line. Strings, numbers and truth values of JSON are valid in TOML."""
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{name} = {toml_of(each)}' for name, each in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(toml_of, value))}]"
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -18,6 +18,7 @@ from proteus_cli.backends.base import Backend, NamedArrays, Signature
 from proteus_cli.backends.exits.runner import ExitRunner, Passed
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.catalog import Family, Variant, VariantKey
+from proteus_cli.domain.conditions import Condition, Metric
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.input_files import CATALOG, read_text
@@ -44,7 +45,7 @@ class OperatingPoint:
     """A variant that was added, what its exits answer, and its accuracy on the eval split."""
 
     variant: str
-    stop_when: str
+    stop_when: Condition
     accuracy: float
     exits: tuple[ExitProfile, ...]
 
@@ -66,7 +67,7 @@ def split(
     *,
     slo: str | None,
     eval_path: Path | None,
-    stop_when: str | None,
+    stop_when: Condition | None,
     backend: Backend,
     advance: Advance,
 ) -> SplitModel:
@@ -100,13 +101,13 @@ def split(
         points = []
         for name, condition in zip(wanted, conditions, strict=False):  # few rows may differ in too few confidences
             steps.begin(f"accuracy of {name}")
-            points.append(work.judged(work.variant(name, condition)))
+            points.append(work.judged(name, condition))
         variants = [Variant(point.variant, point.accuracy, exits=names, stop_when=point.stop_when) for point in points]
         staged.commit(changed_text(place, text, before, made, variants), before=text)
     return SplitModel(family, names, tuple(points))
 
 
-def proposed(confidences: Singles) -> list[str]:
+def proposed(confidences: Singles) -> list[Condition]:
     """The conditions of `STOPPING`, each once. Raises `UsageError` where no row has a confidence."""
     known = confidences[np.isfinite(confidences)]
     if not len(known):
@@ -115,7 +116,7 @@ def proposed(confidences: Singles) -> list[str]:
             hint='name the condition: `--stop-when "exit >= 2"`; or `confidence` of the family in engines/catalog.toml',
         )
     thresholds = (np.quantile(known, 1 - part, method="higher") for part in STOPPING.values())
-    return list(dict.fromkeys(f"confidence >= {float(threshold)!r}" for threshold in thresholds))
+    return list(dict.fromkeys(Condition(Metric.CONFIDENCE, ">=", float(threshold)) for threshold in thresholds))
 
 
 class _Splitting:
@@ -126,7 +127,7 @@ class _Splitting:
         self._eval = split
         self._files = tuple(staged.path(name) for name in names)
 
-    def variant(self, name: str, stop_when: str) -> Variant:
+    def variant(self, name: str, stop_when: Condition) -> Variant:
         try:
             return Variant(name, 1.0, exits=tuple(self._names), stop_when=stop_when)
         except ValueError as error:
@@ -142,19 +143,21 @@ class _Splitting:
             file = self._staged.loaded(self._family, model)
             stack.enter_context(unusable(file, str(model)))
             whole = stack.enter_context(self._backend.runner(file))  # first: errors name it, not its stages
-            runner = stack.enter_context(self._runner(self.variant("all", f"exit >= {len(self._names)}")))
+            runner = stack.enter_context(
+                self._runner(self.variant("all", Condition(Metric.EXIT, ">=", float(len(self._names)))))
+            )
             require_same_tensors([*others.items(), (model.stem, runner.signature)])
             rows, _ = labelled_rows(self._eval, runner.signature.inputs)
             few = {name: values[:COMPARED_ROWS] for name, values in rows.items()}
             _require_same(model, whole.infer(few), list(runner.passed(few)), outputs)
             return _first_confidence(runner, rows)
 
-    def judged(self, variant: Variant) -> OperatingPoint:
+    def judged(self, name: str, stop_when: Condition) -> OperatingPoint:
         """What a variant's exits answer. Raises as `profiling.exits.judged` does."""
-        with self._runner(variant) as runner:
+        with self._runner(self.variant(name, stop_when)) as runner:
             exits = judged((), runner, self._eval)
         accuracy = sum((each.share or 0.0) * (each.accuracy or 0.0) for each in exits)
-        return OperatingPoint(variant.name, str(variant.stop_when), round(accuracy, DIGITS), exits)
+        return OperatingPoint(name, stop_when, round(accuracy, DIGITS), exits)
 
     @contextmanager
     def _runner(self, variant: Variant) -> Iterator[ExitRunner]:

@@ -18,7 +18,7 @@ from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.backends.tensorrt.cache import stage_name
 from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChain, SharedStagePace
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions.parser import parse
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.domain.stages.pace import StagePace
@@ -52,7 +52,7 @@ class Workshop:
     def chain(self, stop_when: str) -> Path:
         made = self._directory / "made"
         made.mkdir(exist_ok=True)
-        return chain_file(ExitChain(tuple(self.stages), stop_when, "margin"), made)
+        return chain_file(ExitChain(tuple(self.stages), parse_condition(stop_when), "margin"), made)
 
     def _key_of(self, model: Path, _gpu: Gpu, options: BuildOptions) -> EngineKey:
         return EngineKey(model_digest(model), self.tensorrt, make_key().gpu, options)
@@ -149,7 +149,7 @@ def test_threads_that_wait_for_several_slots_share_a_pace(slots: int, pace: type
     layout = SimpleNamespace(signatures=[Signature((spec,), (spec,))] * 2)
     stages: Any = SimpleNamespace(layout=layout, slots=slots, close=lambda: None)
     context: Any = SimpleNamespace()
-    plans = ChainPlans((), parse("confidence >= 1.0"), "margin", "a model")
+    plans = ChainPlans((), parse_condition("confidence >= 1.0"), "margin", "a model")
     assert type(LoadedChain(stages, plans, context)._pace) is pace
 
 

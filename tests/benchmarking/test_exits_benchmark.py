@@ -15,6 +15,7 @@ from benchmarks.exits.serving import EngineChain, OneDevice, run
 from proteus_cli.backends.exits.runner import EXIT_NOTE
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
@@ -100,7 +101,9 @@ def test_an_emulated_core_keeps_bounds_that_it_has_time_for() -> None:
     """A quiet core, of requests that have ten times what the whole chain takes: each answers at its own exit."""
     stops_at = np.array([1, 2, 3, 4])
     chain = EmulatedChain(CORES[0], stops_at, np.random.default_rng(1))
-    family = Family("f", "100ms", (Variant("v", 0.9, exits=("a.onnx", "b.onnx"), stop_when="exit >= 1"),))
+    family = Family(
+        "f", "100ms", (Variant("v", 0.9, exits=("a.onnx", "b.onnx"), stop_when=parse_condition("exit >= 1")),)
+    )
     key = VariantKey("f", "v")
     device = OneDevice(key, profile_of(chain, key), Catalog(FORMAT, (family,)), chain)
     found = run(device, np.arange(100) % 4, np.full(100, 10 * sum(STAGES_S)))

@@ -13,8 +13,7 @@ from proteus_cli.cli.views.rollout_tables import rollout_lines, rollout_table
 from proteus_cli.cli.views.rollout_watch import watch_rollouts
 from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import RolloutStatus
+from proteus_cli.domain.rollouts import RolloutSpecification, RolloutStatus, parse_guard
 
 START = ("rollout", "start", "digits", "digits-l@2", "--url", "http://127.0.0.1:9")
 
@@ -80,7 +79,9 @@ def test_a_server_that_is_not_there_is_named() -> None:
 
 
 def test_what_is_measured_says_what_comes_next() -> None:
-    machine = VersionRollout(RolloutSpecification("digits", "l", "l@2", guard="accuracy >= old - 0.005"), 0.2, 0.0)
+    machine = VersionRollout(
+        RolloutSpecification("digits", "l", "l@2", guard=parse_guard("accuracy >= old - 0.005")), 0.2, 0.0
+    )
     assert list(rollout_lines(machine.status(1.0))) == [
         "digits: measuring the new version; its guard begins after that, and needs about 1,100 labels"
     ]
@@ -88,7 +89,9 @@ def test_what_is_measured_says_what_comes_next() -> None:
 
 def test_what_waits_for_labels_says_so_and_a_shadow_counts_its_queries() -> None:
     guard = "accuracy >= old - 0.005 and errors <= 1%"
-    machine = VersionRollout(RolloutSpecification("digits", "l", "l@2", shadow_frac=0.05, guard=guard), 0.2, 0.0)
+    machine = VersionRollout(
+        RolloutSpecification("digits", "l", "l@2", shadow_frac=0.05, guard=parse_guard(guard)), 0.2, 0.0
+    )
     machine.ready(1.0)
     for _ in range(40):
         machine.guard.shadowed(1.0)
@@ -110,7 +113,7 @@ def test_a_roll_out_is_shown_with_its_step_and_what_is_known_by_the_terms_of_its
         "digits-l",
         "digits-l@2",
         canary_fracs=(0.1, 0.5),
-        guard="accuracy >= old - 0.005 and errors <= 1% and p99 <= 50ms",
+        guard=parse_guard("accuracy >= old - 0.005 and errors <= 1% and p99 <= 50ms"),
     )
     machine = VersionRollout(specification, 0.2, 0.0)
     machine.ready(1.0)

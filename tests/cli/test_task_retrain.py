@@ -242,7 +242,7 @@ def test_a_server_that_is_not_there_is_told_before_anything_is_trained(ws: Path)
     [
         (("--canary=0%", "--keep-catalog"), "`0%` is not a share"),
         (("--canary=50%,10%", "--keep-catalog"), "each canary step must be larger than the last"),
-        (("--guard=speed >= 3", "--url=http://127.0.0.1:9"), "no metric `speed`"),
+        (("--guard=speed >= 3", "--url=http://127.0.0.1:9"), "`speed >= 3` is no term of a guard"),
         (("--auto",), "There is no roll-out that these options could be about."),
     ],
 )

@@ -11,10 +11,9 @@ from proteus_cli.domain.rules import (
     DeviceVariant,
     Reserved,
     Rules,
-    family_limits,
+    following_catalog,
+    rules_of,
     with_catalog,
-    with_families_of,
-    with_variants_of,
 )
 
 
@@ -31,18 +30,18 @@ def bans(rules: Rules) -> list[str]:
 def test_bans_follow_a_variant_to_its_next_version_and_end_with_it() -> None:
     rules = Rules(banned=(DeviceVariant("gpu0", "a", "m"), DeviceVariant("gpu0", "a", "s")))
     pins = msgspec.structs.replace(rules, pinned=(DeviceVariant("cpu", "a", "m"),))
-    found = with_variants_of(pins, catalog({}, "m@2"), [])
+    found = following_catalog(pins, catalog({}, "m@2"), [])
     assert (bans(found), [str(each) for each in found.pinned]) == (["gpu0:a/m@2"], ["cpu:a/m@2"])
-    assert with_variants_of(found, catalog({}, "m@2"), []) == found
+    assert following_catalog(found, catalog({}, "m@2"), []) == found
 
 
 def test_those_of_an_earlier_catalog_are_replaced_by_those_of_the_present_one() -> None:
     first, second = catalog({"m": ("gpu0",)}, "s", "m"), catalog({"m@2": ("gpu1",)}, "s", "m@2")
     rules = with_catalog(Rules(banned=(DeviceVariant("cpu", "a", "s"),)), first)
-    stood = [*with_catalog(Rules(), first).banned, *with_catalog(Rules(), second).banned]
-    found = with_variants_of(rules, second, stood)
+    stood = rules_of(first) | rules_of(second)
+    found = following_catalog(rules, second, stood)
     assert bans(found) == ["cpu:a/s", "gpu1:a/m@2"]
-    assert with_variants_of(found, second, stood) == found
+    assert following_catalog(found, second, stood) == found
 
 
 def test_names_change_in_both() -> None:
@@ -91,10 +90,10 @@ def test_limits_of_families_follow_the_catalog_and_those_of_the_plan_itself_stay
         limited("c", reserved=("gpu1",), min_expected_accuracy=0.8),
     )
     of_plan = Rules(min_accuracy={"b": 0.2}, max_share={"c": 0.9}, reserved=(Reserved("cpu9"),))
-    stood = family_limits(first)
-    found = with_families_of(with_catalog(of_plan, first), second, stood)
+    stood = rules_of(first)
+    found = following_catalog(with_catalog(of_plan, first), second, stood)
     assert found == with_catalog(Rules(max_share={"c": 0.9}, reserved=(Reserved("cpu9"),)), second)
-    assert with_families_of(found, second, stood | family_limits(second)) == found
+    assert following_catalog(found, second, stood | rules_of(second)) == found
 
 
 def test_every_rule_by_family_follows_the_catalog() -> None:

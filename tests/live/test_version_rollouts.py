@@ -72,7 +72,12 @@ def asking(server: Watched) -> Iterator[None]:
 def test_a_good_version_is_promoted_and_a_bad_one_goes_back_and_no_request_is_lost(server: Watched) -> None:
     passing_on(server.version(2)).write_bytes(renamed(server.version(2)))
     opposing(server.version(3))
-    steps = {"canary": [0.3, 0.6], "auto": True, "rollback_window_s": 1.0, "guard": "accuracy >= old - 0.05"}
+    steps = {
+        "canary": [0.3, 0.6],
+        "auto": True,
+        "rollback_window_s": 1.0,
+        "guard": [{"metric": "accuracy", "reference": "old", "value": -0.05}],
+    }
     measure(server.made, server.version(2))
     server.start(shadow=0.5, **steps)
     with asking(server):

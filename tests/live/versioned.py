@@ -34,7 +34,7 @@ AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 ROLLOUTS = "/v2/proteus/rollouts"
 FAMILY = TinyFamily("shapes", SHAPES.variants[:1], slo="10s", eval=SHAPES.eval)
 OLD, NEW = "shapes-s", "shapes-s@2"
-BY_HAND = {"canary": [0.5], "guard": "errors <= 50%"}
+BY_HAND = {"canary": [0.5], "guard": [{"metric": "errors", "value": 0.5}]}
 
 
 @dataclass

@@ -45,7 +45,9 @@ class Server:
             body = await reader.readexactly(int(headers.get("content-length", 0)))
             page = self._pages.get(head.decode().split()[1])
             if page is None:
-                self.asked.append(msgspec.json.decode(body[: int(headers["inference-header-content-length"])]))
+                self.asked.append(
+                    msgspec.json.decode(body[: int(headers.get("inference-header-content-length", len(body)))])
+                )
                 writer.write(self.answer)
             else:
                 json = page if isinstance(page, bytes) else msgspec.json.encode(page)
@@ -66,13 +68,15 @@ def played(
     server: Server,
     use: Callable[[HttpTarget], Awaitable[Reply]],
     splits: Mapping[str, Path] = MappingProxyType({}),
+    *,
+    is_plain: bool = False,
 ) -> Reply:
     async def play() -> Reply:
         listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
         port = listening.sockets[0].getsockname()[1]
         async with listening:
             async with http_target(f"http://127.0.0.1:{port}") as target:
-                await target.prepare(("a",), splits)
+                await (target.prepare_plain("a") if is_plain else target.prepare(("a",), splits))
                 reply = await use(target)
             await asyncio.gather(*filter(None, server.connections))
             return reply
@@ -99,6 +103,18 @@ def test_other_bounds_are_sent_as_parameters() -> None:
     played(server, lambda target: target.send("a", 0, 0.05, 0.0, bounds))
     sent = {"min_confidence": -0.5, "min_expected_accuracy": 0.9, "max_energy_j": 0.25}
     assert server.asked[0]["parameters"] == {"binary_data_output": True, "timeout": 50_000, **sent}
+
+
+@pytest.mark.parametrize(("extensions", "is_binary"), [(["binary_tensor_data"], True), ([], False)])
+def test_a_server_of_another_make_is_told_no_deadline_and_its_answer_is_not_read(
+    extensions: list[str], *, is_binary: bool
+) -> None:
+    server = Server(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]", {**PAGES, "/v2": {"extensions": extensions}})
+    assert played(server, lambda target: target.send("a", 0, 0.05, 0.9), is_plain=True) == Reply(Outcome.SERVED)
+    assert [asked.get("parameters") for asked in server.asked] == [
+        {"binary_data_output": True} if is_binary else None
+    ] * 2
+    assert [len(asked["inputs"][0].get("data", ())) for asked in server.asked] == [0 if is_binary else 4] * 2
 
 
 @pytest.mark.parametrize(

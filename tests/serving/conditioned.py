@@ -11,6 +11,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.catalog_changes import CatalogContent
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
@@ -19,6 +20,11 @@ from proteus_cli.serving.adaptation.live_conditions import LiveConditions
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
 
 EXIT = ExitProfile(points=(StagePoint(1, 0.001, 0.001),))
+
+
+def patch_body(stop_when: str | None) -> bytes:
+    """The body of a request that sets a live condition."""
+    return msgspec.json.encode({"stop_when": parse_condition(stop_when) if stop_when is not None else None})
 
 
 @dataclass
@@ -38,7 +44,9 @@ class Loop:
 def catalog_of(*, has_exits: bool) -> Catalog:
     family = make_family("a", {"a-s": 0.8})
     if has_exits:
-        chain = msgspec.structs.replace(family.variants[0], onnx=None, exits=("1", "2"), stop_when="confidence > 0.5")
+        chain = msgspec.structs.replace(
+            family.variants[0], onnx=None, exits=("1", "2"), stop_when=parse_condition("confidence > 0.5")
+        )
         family = msgspec.structs.replace(family, variants=(chain,))
     return make_catalog(family)
 

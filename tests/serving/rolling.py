@@ -13,7 +13,7 @@ from following import Followed, followed
 from proteus_cli.domain.catalog import Variant, VariantKey
 from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.domain.rollouts.status import RolloutStatus
+from proteus_cli.domain.rollouts import RolloutStatus, parse_guard
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
@@ -38,7 +38,7 @@ class Rolled:
 
     async def start(self, version: str = NEW, family: str = "f", **asked: Any) -> RolloutStatus:
         """By hand, unless more is asked for."""
-        default = {"canary": [0.5], "guard": "errors <= 50%"}
+        default = {"canary": [0.5], "guard": parse_guard("errors <= 50%")}
         body = {"family": family, "variant": version} | default | asked
         return await self.rollouts.start(msgspec.json.encode(body))
 

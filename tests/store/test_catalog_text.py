@@ -136,7 +136,9 @@ def test_a_variant_gets_other_files_and_nothing_else_changes() -> None:
     changed = with_files(text, "a", Variant("a-s", 0.5, "s/2/s.onnx"))
     assert changed == text.replace("s/1/s.onnx", "s/2/s.onnx")
     stages = COMMENTED.replace('name = "a-s"   # quick\n', 'name = "a-s"\nexits = ["1/a.onnx", "1/b.onnx"]\n')
-    stages = stages.replace("accuracy = 0.5\n", 'accuracy = 0.5\nstop_when = "confidence >= 0.9"\n')
+    stages = stages.replace(
+        "accuracy = 0.5\n", 'accuracy = 0.5\nstop_when = {metric = "confidence", op = ">=", value = 0.9}\n'
+    )
     moved = parse_catalog(stages.encode(), PATH).family("a").variants[0]
     moved = msgspec.structs.replace(moved, exits=("2/a.onnx", "2/b.onnx"))
     assert parse_catalog(with_files(stages, "a", moved).encode(), PATH).family("a").variants[0] == moved

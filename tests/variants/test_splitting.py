@@ -14,6 +14,7 @@ from proteus_cli.backends.exits.runner import EXIT_NOTE
 from proteus_cli.backends.onnxruntime import open_session
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.conditions import Condition, parse_condition
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import parse_catalog
@@ -36,7 +37,7 @@ def model(tmp_path: Path) -> Path:
 
 
 def splits(
-    made: Tiny, model: Path, cuts: str = CUTS, *, family: str = "nets", stop_when: str | None = None
+    made: Tiny, model: Path, cuts: str = CUTS, *, family: str = "nets", stop_when: Condition | None = None
 ) -> SplitModel:
     rows = save_eval(made.root / "rows.npz", rows=ROWS, right=150)
     known = family in made.place.catalog().names
@@ -103,12 +104,15 @@ def test_a_condition_makes_one_variant_of_a_known_family(made: Tiny, model: Path
     rows = save_eval(made.root / "engines" / "rows.npz", rows=ROWS)
     catalog = made.place.catalog_path
     catalog.write_text(catalog.read_text().replace('slo = "200ms"', f'slo = "200ms"\neval = "{rows.name}"'))
-    found = splits(made, model, family="tones", stop_when="exit >= 2")
+    found = splits(made, model, family="tones", stop_when=parse_condition("exit >= 2"))
     family = catalog_of(made).family("tones")
-    assert [(each.name, each.stop_when) for each in family.variants] == [("shapes-s", None), ("net", "exit >= 2")]
+    assert [(each.name, each.stop_when) for each in family.variants] == [
+        ("shapes-s", None),
+        ("net", parse_condition("exit >= 2")),
+    ]
     assert [each.share for each in found.variants[0].exits] == [0.0, 1.0, 0.0]
     with pytest.raises(UsageError, match="`tones` has a variant `net` already"):
-        splits(made, model, family="tones", stop_when="exit >= 3")
+        splits(made, model, family="tones", stop_when=parse_condition("exit >= 3"))
 
 
 def test_a_tensor_beside_the_cut_can_be_named_too(made: Tiny, tmp_path: Path) -> None:
@@ -132,8 +136,8 @@ def test_what_cannot_be_cut_leaves_all_as_it_was(made: Tiny, model: Path, tmp_pa
     fixed = whole_exit_net(tmp_path / "fixed.onnx", rows=1)
     with pytest.raises(ArtefactError, match=f"`x` of `{re.escape(str(fixed))}` has no dynamic batch axis"):
         splits(made, fixed)
-    with pytest.raises(UsageError, match=r"stop_when of `net`: .*at column"):
-        splits(made, model, stop_when="confidence > much")
+    with pytest.raises(UsageError, match=r"stop_when of `net` compares `latency`"):
+        splits(made, model, stop_when=parse_condition("latency > 1"))
     with pytest.raises(UsageError, match="Family `tones` has no labelled rows"):
         splits(made, model, family="tones")
     assert sorted(path for path in made.root.rglob("*") if path.is_file() and path.name != "rows.npz") == before
@@ -149,8 +153,8 @@ def test_cuts_that_make_no_sense_are_refused(text: str) -> None:
 
 def test_conditions_are_quantiles_and_each_comes_once() -> None:
     rising = np.arange(100, dtype=np.float32)
-    assert proposed(rising) == ["confidence >= 30.0", "confidence >= 60.0", "confidence >= 90.0"]
-    assert proposed(np.full(9, 0.5, np.float32)) == ["confidence >= 0.5"]
+    assert [each.value for each in proposed(rising)] == [30.0, 60.0, 90.0]
+    assert proposed(np.full(9, 0.5, np.float32)) == [parse_condition("confidence >= 0.5")]
     with pytest.raises(UsageError, match="no confidence in any row"):
         proposed(np.full(9, np.nan, np.float32))
 
@@ -177,7 +181,7 @@ def test_a_split_is_told_in_json_and_lines(made: Tiny, model: Path) -> None:
 )
 def test_the_rows_that_a_quantile_names_stop(confidences: Singles) -> None:
     """All digits of a threshold count: rounded up, it is more than the confidence that it was."""
-    thresholds = [float(condition.removeprefix("confidence >= ")) for condition in proposed(confidences)]
+    thresholds = [condition.value for condition in proposed(confidences)]
     stopping = [int(np.sum(confidences.astype(float) >= threshold)) for threshold in thresholds]
     wanted = [sum(confidences >= np.quantile(confidences, 1 - part, method="higher")) for part in STOPPING.values()]
     assert stopping == list(dict.fromkeys(wanted))

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from proteus_cli.arrays import Bools, Floats, Ints, Singles
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
 from proteus_cli.backends.exits.stop_rule import StopRule
-from proteus_cli.domain.conditions.condition import Condition
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.domain.stages.cascade import margin, output_of
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.domain.stages.stage_forecast import ExitBounds, Leaving, StageForecast

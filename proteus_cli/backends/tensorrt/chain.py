@@ -15,7 +15,7 @@ from proteus_cli.backends.tensorrt.chain_slots import ChainSlot, ChainTensors
 from proteus_cli.backends.tensorrt.cuda import PrimaryContext
 from proteus_cli.backends.tensorrt.engine import SlottedEngines, part_of, tensors_of, warm_up_parts
 from proteus_cli.backends.tensorrt.slots import EngineTensors
-from proteus_cli.domain.conditions.condition import Condition
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 

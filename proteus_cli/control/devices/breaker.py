@@ -1,13 +1,19 @@
-"""The circuit breaker of a device or an engine, as a table."""
+"""The circuit breaker of a device or an engine, as a table; and which devices hang.
 
-from collections.abc import Callable
+A device hangs where a batch ends long after it should, or never.
+"""
+
+from collections.abc import Callable, Mapping
 from enum import StrEnum
+
+from proteus_cli.control.decision import Launch
 
 FIRST_RETRY_S = 0.5  # s; of a device: a process that was killed can be started at once
 FIRST_ENGINE_RETRY_S = 5.0  # s; a model does not mend itself
 LONGEST_RETRY_S = 60.0
 NEEDED_RETRY_S = 2.0  # s; opening takes about 1 s of CPU time, so a device that dies at once takes a third of a core
 CHECK_EVERY_S = 0.1  # s between two looks for what hangs, or is to be retried
+LATE_S = 2 * CHECK_EVERY_S  # s since the last look: the machine has no time for this process
 MAX_DOUBLINGS = 30  # any pause is the longest by then
 STABLE_S = 60.0  # after working for so long, the first retry comes as early as ever
 HANG_TIMEOUT_MULTIPLE = 10  # of the profiled time: a batch that takes longer counts as hung …
@@ -105,3 +111,34 @@ def hang_timeout_s(takes_s: float, servers: int = 1) -> float:
     On a device that so many ``servers`` share, it may wait for a turn of each other one first.
     """
     return max(HANG_TIMEOUT_MULTIPLE * takes_s, MIN_HANG_TIMEOUT_S) + (servers - 1) * LONGEST_TURN_S
+
+
+def overdue(
+    running: Mapping[int, tuple[Launch, float]], ended_s: float, now_s: float, slowdown: float, servers: int = 1
+) -> Launch | None:
+    """The oldest of the ``running`` batches of a device, each with its start, if it should have ended long ago.
+
+    The last one ended at ``ended_s``; the device has a ``slowdown``, and so many ``servers`` share it.
+    """
+    if not running:
+        return None
+    launch, started_s = next(iter(running.values()))
+    takes_s = launch.hosted.latency(launch.rows) * slowdown
+    return launch if now_s - max(started_s, ended_s) > hang_timeout_s(takes_s, servers) else None
+
+
+class HangWatch:
+    """Says which devices hang: a batch is overdue at two looks in a row, and both of them came in time.
+
+    While the event loop is held up, batches end without being noticed; while the machine is starved, they take long.
+    """
+
+    def __init__(self, now_s: float = 0.0) -> None:
+        self._overdue: Mapping[str, Launch] = {}
+        self._looked_s = now_s
+
+    def look(self, overdue: Mapping[str, Launch], now_s: float) -> list[str]:
+        """By device, the batch that is ``overdue`` now; returns the devices that hang. Every `CHECK_EVERY_S`."""
+        is_late, self._looked_s = now_s - self._looked_s > LATE_S, now_s
+        before, self._overdue = self._overdue, {} if is_late else overdue
+        return [device for device, launch in self._overdue.items() if launch is before.get(device)]

@@ -1,6 +1,6 @@
 """How long the results of a device are on their way to the driver."""
 
-from proteus_cli.control.devices.stage_slowdown import FRESH
+from proteus_cli.control.devices.slowness import LIMITS
 from proteus_cli.domain.stages.pace import FIRST_EXIT_MULTIPLE, MAX_MULTIPLE, MIN_MULTIPLE, WayTime, multiple_after
 
 
@@ -40,7 +40,7 @@ class AnswerWay:
         self._multiple = multiple_after(self._multiple, rows, late, attainment)
 
     def doubt(self) -> None:
-        """A request was given up that the mean way would not be too long for: after `FRESH` in a row, expect less."""
+        """A request was given up that is in time by the mean way. After `LIMITS.fresh` in a row, expect less."""
         self._given_up += 1
-        if self._given_up > FRESH:
+        if self._given_up > LIMITS.fresh:
             self._way.doubt()

@@ -88,7 +88,7 @@ class Dispatch:
         self._admitted_frac = 1 - HELD_BACK_FRAC if dispatch_ahead_s else 1.0
         self._lost_runs = dict[Request, int]()  # of requests that wait or run again: on how many lost devices they were
         self._answer_frac = self._batcher.answer_frac
-        self._fastest_stage = 1.0  # the least `StageSlowdown.least` ever
+        self._fastest_stage = 1.0  # the least `StageSlowness.least` ever
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | BeyondHosts | Unfit:
         """Admit a request, or refuse it because no host keeps its bounds, or the plan cannot carry it in time.

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec.structs import replace
 
 from proteus_cli.control.decision import Launch
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
@@ -15,7 +16,7 @@ def exit_bounds(
     due_s: Callable[[Request], float],
     way_s: float,
     slowdown: float,
-    stop_when: Mapping[str, str],
+    stop_when: Mapping[str, Condition],
     *,
     may_leave: bool,
 ) -> ExitBounds | None:
@@ -40,7 +41,7 @@ def exit_bounds(
     return bounds if live is None else _with_live(bounds, live, requests)
 
 
-def _with_live(bounds: ExitBounds, live: str, requests: Sequence[Request]) -> ExitBounds:
+def _with_live(bounds: ExitBounds, live: Condition, requests: Sequence[Request]) -> ExitBounds:
     """The bounds with a live condition, for those of the requests that it counts for."""
     by_own = [_relies_on_profile(each) for each in requests]
     if all(by_own):

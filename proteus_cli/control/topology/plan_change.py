@@ -1,18 +1,15 @@
 """The change from the plan in force to the next one: one state machine, which server and simulator obey alike.
 
 A change loads new engines beside the active ones, on every device with enough memory. Then it switches. The other
-devices load *in place*: they stop serving, free their engines, and load. A device is in one of these conditions:
-
-* *complete*: it hosts all variants that the plan places there;
-* *waiting*: some of these variants are standbys, or are not loaded;
-* *loading*: it does not serve until its load ends (`ChangingDevice.load`);
-* *lost*: its worker is in the phase `WorkerPhase.LOST`.
+devices load *in place*: they stop serving, free their engines, and load. A *complete* device hosts all variants that
+the plan places there. A *waiting* device lacks some, or has them as standbys. A *loading* device does not serve until
+its load ends (`ChangingDevice.load`). The worker of a *lost* device is in the phase `WorkerPhase.LOST`.
 
 Where all devices can switch, they do so at one instant. While any device loads in place, the others wait: a device
 activates or loads only if its families can do without it (`next_to_change`). The end of a load may start others.
 
 The states of the change itself, and the states that may follow each, are in `TRANSITIONS`. The driver begins a change,
-does the loads that `Effects` ask for, and reports their ends::
+does the loads that `Effects` ask for, and reports their ends. ::
 
     effects = change.begin(hosted, profiles, free_bytes)
     effects = change.loaded_beside(failures, now_s)
@@ -51,13 +48,13 @@ class ChangeState(StrEnum):
 
     DONE = "done"
     FAILED = "failed"  # devices keep what they have
-    LOADING_BESIDE = "loading beside"
+    LOADING_BESIDE = "loading beside"  # standbys stay as they are meanwhile
     SWITCHING = "switching"  # all that loads beside has loaded
     LOADING_IN_PLACE = "loading in place"
     GOING_BACK = "going back"
 
 
-_BEGUN = frozenset({ChangeState.LOADING_BESIDE, ChangeState.LOADING_IN_PLACE})  # the latter: nothing loads beside
+_BEGUN = frozenset({ChangeState.LOADING_BESIDE, ChangeState.LOADING_IN_PLACE})  # in place: no engine loads beside
 TRANSITIONS: Mapping[ChangeState, frozenset[ChangeState]] = {
     ChangeState.DONE: _BEGUN,
     ChangeState.FAILED: _BEGUN,
@@ -138,11 +135,6 @@ class PlanChange:
         self._has_failed = False
 
     # --- the steps of a change, in order
-
-    @property
-    def is_loading_beside(self) -> bool:
-        """Engines load beside the active ones; standbys stay as they are meanwhile."""
-        return self.state is ChangeState.LOADING_BESIDE
 
     def begin(
         self,
@@ -286,18 +278,18 @@ class PlanChange:
         return self.keep_of(*self.usable)
 
     def keep_of(self, *devices: str) -> tuple[Keep, ...]:
-        """The engines that each of these devices keeps loaded."""
+        """The engines that each device keeps loaded."""
         return tuple(Keep(device, self.devices[device].resident) for device in devices)
 
     def spare_on(self, device: str) -> frozenset[VariantKey]:
-        """The standbys of a device, without those that the change is to activate."""
+        """The standbys of a device that the change is not to activate."""
         each = self.devices[device]
         return each.standbys if self._has_failed else each.standbys - keys(each.hosts_wanted)
 
     # --- what changes beside the plan
 
     def device_lost(self, device: str) -> None:
-        """Nothing is loaded on the device any more."""
+        """The device has lost all engines."""
         each = self.devices[device]
         self.devices[device] = ChangingDevice(
             hosts_wanted=each.hosts_wanted, rests_until_s=each.rests_until_s, hosted_before_loss=each.hosts_now
@@ -339,9 +331,9 @@ class PlanChange:
     def _without_room(
         self, wanted: VariantsByDevice, profiles: Mapping[str, Profile], free_bytes: Mapping[str, int]
     ) -> set[str]:
-        """The devices that have no memory for what is ``wanted`` beside what they have.
+        """The devices without memory for the ``wanted`` variants beside the loaded ones.
 
-        Of the CPUs of a host, which share its memory, those that need the least come first.
+        The CPUs of a host share its memory: the ones with the smallest need come first.
         """
         full = set[str]()
         left_bytes = {host: free * (1 - KEPT_FREE_FRAC) for host, free in free_bytes.items()}
@@ -386,13 +378,13 @@ class PlanChange:
         return each.load
 
     def _switch(self, device: str) -> None:
-        """All that the plan wants there is loaded: activate it. What it replaces stands by, as far as memory lasts."""
+        """Activate the planned variants, which are loaded. The replaced ones stand by, as far as memory lasts."""
         each = self.devices[device]
         each.standbys = self._kept(device, keys(each.hosts_wanted))
         each.hosts_now = each.hosts_wanted
 
     def _kept(self, device: str, needed: frozenset[VariantKey]) -> frozenset[VariantKey]:
-        """The standbys that a device keeps of all that it has loaded, beside what is ``needed``."""
+        """The standbys that a device keeps of its loaded variants, beside the ``needed`` ones."""
         memory = self.memory.get(device)
         loaded = self.devices[device].resident
         return NO_VARIANTS if memory is None else memory.kept(loaded, needed, self.pinned)
@@ -489,5 +481,5 @@ def _lost_qps(device: ChangingDevice) -> dict[str, float]:
 
 
 def keys(hosted: Iterable[Host]) -> frozenset[VariantKey]:
-    """The variants of these hosts."""
+    """The variants of hosts."""
     return frozenset([host.key for host in hosted])

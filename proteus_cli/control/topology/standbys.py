@@ -1,12 +1,12 @@
-"""Standbys: variants that a device keeps loaded and warmed up beside those that the plan has there.
+"""Standbys: variants that a device keeps loaded and warmed up beside its planned variants.
 
 The plan sends a standby no requests. When a plan places it, it needs no load: it is *activated* at once. The variant
 that it replaces stays as a standby in turn, as long as memory lasts. Until then, the fastest standby of a family on
 each device answers the *overflow*: the requests that all active variants together cannot answer in time.
 
 A device prefers standbys in this order: pinned variants, the fastest variant of each of its families, then the longest
-loads. A device that hosts nothing counts all families as its own. So the fast variant of a family stands by before a
-burst needs it, and a plan is then free to place the variants that take long to load. All functions here are pure.
+loads. A device without hosts counts all families as its own. The fast variant of a family therefore stands by before a
+burst needs it, and the next plan can place variants with long loads at once. All functions here are pure.
 """
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
@@ -64,15 +64,15 @@ class DeviceMemory:
     def kept(
         self, loaded: frozenset[VariantKey], needed: frozenset[VariantKey], pinned: Container[VariantKey] = ()
     ) -> frozenset[VariantKey]:
-        """The standbys that a device keeps of its ``loaded`` variants, beside those that are ``needed``."""
+        """The standbys that a device keeps of its ``loaded`` variants, beside the ``needed`` ones."""
         return frozenset(self._fitting(loaded - needed, needed, pinned))
 
     def next(
         self, active: frozenset[VariantKey], without: Container[VariantKey], pinned: Container[VariantKey] = ()
     ) -> Sequence[VariantKey]:
-        """The standbys that a device is to have beside its ``active`` variants, the most wanted first.
+        """The standbys that a device is to have beside its ``active`` variants, the most preferred first.
 
-        Variants that are not worth a load are left out, and those ``without`` which the device must do.
+        Variants that are not worth a load are left out, and so are the variants in ``without``.
         """
         families = {key.family for key in active} or {key.family for key in self.loadable}
         wanted = {
@@ -102,7 +102,7 @@ class DeviceMemory:
     def _fitting(
         self, wanted: Container[VariantKey], needed: Iterable[VariantKey], pinned: Container[VariantKey]
     ) -> list[VariantKey]:
-        """The most preferred of the variants that fit beside those that are needed, in order of preference."""
+        """The most preferred ``wanted`` variants that fit beside the ``needed`` ones, in order of preference."""
         left_bytes, found = self.memory_bytes // self.servers - sum(map(self._bytes, needed)), list[VariantKey]()
         for key in sorted(self._order, key=lambda key: key not in pinned):
             if key in wanted and self._bytes(key) <= left_bytes:

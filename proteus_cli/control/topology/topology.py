@@ -9,8 +9,7 @@ from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.hosting import device_memory
-from proteus_cli.control.topology.plan_change import ChangingDevice, PlanChange, keys
-from proteus_cli.control.topology.probation import Probation
+from proteus_cli.control.topology.plan_change import ChangeState, ChangingDevice, PlanChange, keys
 from proteus_cli.control.topology.standbys import RETRY_S, DeviceMemory, next_standby
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog import VariantKey
@@ -35,10 +34,10 @@ LOOK_S = 1.0  # after a look that found no standby to load; a look takes up to a
 
 
 class Topology:
-    """Devices and engines that come and go, and the standbys that they load beside what plans want.
+    """Devices and engines that come and go, and the standbys that they load beside the planned variants.
 
-    ``change`` is the way to the plan in force. ``outages`` are the devices and engines that plans do without.
-    Methods that `Controller` has, too, under the same name, do what it says of them.
+    ``change`` is the way to the plan in force. ``outages`` are the devices and engines that plans do without. Methods
+    with the name of a method of `Controller` are documented there.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Topology:
         dispatch: Dispatch,
         max_unavailable_frac: float,
     ) -> None:
-        """``workers`` is empty yet; all parts of the controller see there what `add_device` adds."""
+        """``workers`` is empty; all parts of the controller share it, and `add_device` adds to it."""
         self._families, self._workers, self._dispatch = families, workers, dispatch
         self.change = PlanChange(workers, max_unavailable_frac, self._standbys_changed)
         self.outages = Outages()
@@ -65,12 +64,12 @@ class Topology:
     # --- standbys
 
     def next_standby(self, now_s: float) -> Effects:
-        """A standby to load now, if any; to be asked for every `ASK_S`, and again while there is one.
+        """A standby to load now, if any. The driver asks every `ASK_S`, and again while there is one.
 
-        While a plan loads beside what serves, standbys stay as they are, as it may count on them.
+        While engines load beside the active ones, standbys stay: the next plan may count on them.
         """
         change = self.change
-        if now_s < self._looks_again_s or change.is_loading_beside:
+        if now_s < self._looks_again_s or change.state is ChangeState.LOADING_BESIDE:
             return NO_EFFECTS
         self._failed_until_s = {engine: until_s for engine, until_s in self._failed_until_s.items() if until_s > now_s}
         found = next_standby(
@@ -93,7 +92,7 @@ class Topology:
     def _free_to_load(self, now_s: float) -> list[str]:
         """The devices that may load a standby now: of each machine a tenth, or one.
 
-        They host all that the plan wants there, have a free slot, and do not rest after a load.
+        They host all planned variants, have a free slot, and do not rest after a load.
         """
         devices = self.change.devices
         loading = Counter(host_of(device) for device, each in devices.items() if each.standby_load is not None)
@@ -107,10 +106,7 @@ class Topology:
         ]
 
     def standby_ended(self, load: StandbyLoad, how: StandbyEnd, now_s: float, *, gave_way: bool = False) -> Effects:
-        """The load of a standby has ended.
-
-        Where a plan has changed meanwhile, its variant does not stand by, and may be freed.
-        """
+        """The load of a standby has ended. If the plan has changed meanwhile, its variant may be freed."""
         each = self.change.devices[load.device]
         if each.standby_load is load:
             each.standby_load = None
@@ -139,10 +135,10 @@ class Topology:
             self._looks_again_s = 0.0
 
     def use_memory(self, memory: Mapping[str, DeviceMemory]) -> Effects:
-        """Replace what the devices that may have standbys can load, and in how many bytes, by device.
+        """Replace the memory of the devices that may have standbys.
 
-        On a device that ``memory`` leaves out, no standby may be loaded. Standbys that may not be loaded any more are
-        given up with the next plan.
+        A device that ``memory`` leaves out loads no standby. The next plan gives up standbys that are no longer
+        loadable.
         """
         for device, before in self.change.memory.items():
             now = memory.get(device) or replace(before, loadable={})
@@ -162,7 +158,7 @@ class Topology:
             self._workers[device].load_began()
 
     def loads_ended(self, devices: Iterable[str]) -> None:
-        """These loads are over, and what batches took longer with them."""
+        """These loads are over, and no longer slow batches down."""
         for device in devices:
             self._workers[device].load_ended()
             self._dispatch.count_capacity(self._workers[device])
@@ -178,7 +174,7 @@ class Topology:
         return NO_EFFECTS if loads is None else self._rehost(loads)
 
     def add_device(self, worker: WorkerState, memory: DeviceMemory | None) -> None:
-        """A device that serves, and hosts nothing; without its ``memory``, nothing stands by there."""
+        """Add a device that serves and hosts no variant; without its ``memory``, it has no standbys."""
         self._workers[worker.device] = worker
         self.change.devices[worker.device] = ChangingDevice()
         if memory is not None:
@@ -222,17 +218,26 @@ class Topology:
         device: str,
         hostable: Sequence[VariantProfile],
         load_s: Callable[[VariantProfile], float] = lambda measured: measured.load_s,
-    ) -> Probation:
-        """What a lost device must show before `device_recovered`, of what it can host now."""
+    ) -> tuple[Mapping[VariantKey, int], Sequence[VariantKey]]:
+        """The engines that a lost device loads and runs before `device_recovered`: one of them must work.
+
+        The device tries all engines that it hosted before its loss, each with a batch of the given rows. If none works,
+        it tries the others one after another, the shortest load first, with a row each. Broken engines are left out,
+        and engines that are not ``hostable`` any more.
+        """
         broken = {VariantKey(*key) for on, *key in self.outages.engines if on == device}
-        return Probation(self.change.devices[device].hosted_before_loss, hostable, broken, load_s)
+        usable = [each.key for each in sorted(hostable, key=load_s) if each.key not in broken]
+        before = self.change.devices[device].hosted_before_loss
+        hosted = {host.key: host.max_batch for host in before if host.key in usable}
+        return hosted, [key for key in usable if key not in hosted]
 
     def broken_with(
         self, device: str, key: VariantKey, loaded: Callable[[str], Container[VariantKey]]
     ) -> tuple[str, ...]:
-        """On which devices an engine that failed on one counts as broken: on all where it works on no other.
+        """The devices on which an engine counts as broken once it has failed on ``device``.
 
-        Then the model is to blame. It works where it is ``loaded``, as the driver knows, also for a plan to come.
+        If it works on no other device, the model is to blame, and it counts as broken on all. It works on devices that
+        have it ``loaded``, for this plan or the next, as the driver knows.
         """
         works_elsewhere = any(key in loaded(other) for other in self.change.usable - {device})
         return (device,) if works_elsewhere else tuple(self._workers)
@@ -246,7 +251,7 @@ class Topology:
         self.outages = replace(self.outages, engines=engines)
 
     def _standbys_changed(self) -> tuple[str, ...]:
-        """Standbys have changed: those that there are now answer the overflow. Returns the workers to ask."""
+        """Have the present standbys answer the overflow. Returns the workers to ask."""
         self._looks_again_s = 0.0
         if _known_to_dispatch(*self._standbys()) == _known_to_dispatch(self._overflow, self._warm):
             return ()
@@ -255,7 +260,7 @@ class Topology:
         return tuple(self._workers)
 
     def _rehost(self, loads: tuple[Load, ...]) -> Effects:
-        """What is active has changed, and these loads start; a load of a standby there means nothing any more."""
+        """Tell dispatch that active hosts have changed. These loads start, and replace loads of standbys there."""
         self._looks_again_s = 0.0
         for load in loads:
             self.change.devices[load.device].standby_load = None
@@ -266,7 +271,7 @@ class Topology:
         return Effects(ask=tuple(self._workers), dropped=unhosted, load=loads)
 
     def _host(self) -> Sequence[Request]:
-        """Have what is hosted now share what waits, each host with its standby for the overflow; returns as `host`."""
+        """Give dispatch the present hosts, each with its standby for the overflow; returns as `Dispatch.host`."""
         self._overflow, self._warm = overflow, warm = self._standbys()
         hosted = [replace(h, overflow=overflow[h]) if h in overflow else h for h in self.change.hosted]
         return self._dispatch.host(hosted, warm)
@@ -291,6 +296,6 @@ class Topology:
 
 
 def _known_to_dispatch(overflow: Mapping[Host, Host], warm: Iterable[Host]) -> Collection[object]:
-    """What dispatch knows of standbys."""
+    """The properties of standbys that dispatch uses."""
     hosts = [*overflow.items(), *((host.device, host) for host in warm)]
     return {(of, each.key, each.latency, each.accuracy, each.max_batch) for of, each in hosts}

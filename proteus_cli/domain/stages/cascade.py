@@ -142,6 +142,10 @@ class PlannedCascade(Value, frozen=True):
         _require_pair(self.first, self.second)
 
     @property
+    def threshold(self) -> float:
+        return self.point.threshold
+
+    @property
     def deferred_qps(self) -> float:
         """The rate that the second variant gets from it."""
         return self.point.deferred_frac * self.rate_qps

@@ -26,6 +26,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from proteus_cli.arrays import Bools, Floats, Ints
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import StagePace
 
@@ -101,7 +102,7 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     The clock of a live server is `time.monotonic`. A part whose rows may not be cut short is due at no time, infinity.
 
     ``exits`` are those of the variant's profile on the device, which is slowed by the factor ``slowdown``. Where there
-    is a text ``stop_when``, that condition counts in place of the variant's own. No part stops where it is less
+    is a ``stop_when``, that condition counts in place of the variant's own. No part stops where it is less
     confident than its ``min_confidence``; empty: none asks for that. Of the rows that go on, the share ``attainment``
     is to be in time. Only where parts ``may_leave`` may the batch take longer than the first of them has time. With
     ``stop_when``, it is known when each part arrived (``arrival_s``). Parts that go ``by_own`` stop by the variant's
@@ -113,7 +114,7 @@ class ExitBounds(msgspec.Struct, frozen=True, array_like=True):
     rows: Sequence[int]
     exits: Sequence[ExitProfile]
     slowdown: float = 1.0
-    stop_when: str | None = None
+    stop_when: Condition | None = None
     min_confidence: Sequence[float] = ()
     attainment: float = 1.0
     may_leave: bool = True

@@ -9,7 +9,7 @@ from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.capacity import CapacityStep, capacity_at
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.profile import Profile, VariantProfile
-from proteus_cli.domain.rules import DeviceLimits, Rules, knows_amounts, limits_of, why_not_within
+from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of, unknown_amount, why_not_within
 from proteus_cli.errors import UsageError
 from proteus_cli.planning.networks import row_bytes
 
@@ -199,7 +199,7 @@ def require_amounts(catalog: Catalog, profiles: Mapping[str, Profile], rules: Ru
         measured = [(each, profile.device) for profile in profiles.values() for each in profile.variants]
         mine = [(each, device, catalog.price_of(device.id, device.type)) for each, device in measured]
         mine = [known for known in mine if known[0].family == family]
-        if not mine or any(knows_amounts(each, price, rules) for each, _, price in mine):
+        if not mine or any(unknown_amount(each, price, rules) is None for each, _, price in mine):
             continue
         if all(each.power_w is None for each, _, _ in mine) and family in rules.families_that_count("energy"):
             raise _no_power(f"`{mine[0][0].variant}` on `{mine[0][1].type}`")

@@ -10,7 +10,7 @@ from pathlib import Path
 from proteus_cli import store
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 from proteus_cli.domain.catalog import Catalog, Family, name_in_catalog
-from proteus_cli.domain.conditions.parser import parse
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.logs import fields
 
@@ -18,21 +18,18 @@ log = logging.getLogger("proteus.conditions")
 
 
 class CatalogCondition(Value, frozen=True):
-    """What the catalog says of a multi-exit variant with so many ``exits``."""
+    """The condition of a multi-exit variant in the catalog, and its number of exits."""
 
     exits: int
-    stop_when: str
+    stop_when: Condition
 
 
 class KeptCondition(Value, frozen=True):
     """The live condition of a family, when it came (ISO 8601, UTC), and what the ``catalog`` said then, by variant."""
 
-    stop_when: str
+    stop_when: Condition
     since: str
     catalog: dict[str, CatalogCondition]
-
-    def __post_init__(self) -> None:
-        parse(self.stop_when)
 
 
 class LiveConditionsFile(Value, frozen=True):
@@ -59,7 +56,7 @@ class KeptConditions:
 
     @classmethod
     def restore(cls, path: Path, catalog: Catalog) -> "KeptConditions":
-        """With those that fit the catalog. Others are dropped, also from the file, and the log says why."""
+        """Reads the conditions that fit the catalog. Others are dropped, also from the file, and the log says why."""
         kept = cls(path)
         try:
             kept.families = _read(path)
@@ -97,11 +94,11 @@ class KeptConditions:
 
 
 def of_catalog(family: Family) -> dict[str, CatalogCondition]:
-    """What the catalog says of the multi-exit variants of a family, which may have versions in their names."""
+    """The entries of the catalog for the multi-exit variants of a family; names may have versions."""
     return {
-        name_in_catalog(each.name): CatalogCondition(len(each.exits), str(parse(each.stop_when or "")))
+        name_in_catalog(each.name): CatalogCondition(len(each.exits), each.stop_when)
         for each in family.variants
-        if each.exits
+        if each.stop_when is not None
     }
 
 

@@ -19,10 +19,7 @@ from msgspec import Meta
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
 from proteus_cli.domain.catalog import Variant
-from proteus_cli.domain.conditions.condition import Condition, metrics
-from proteus_cli.domain.conditions.metrics import Metric
-from proteus_cli.domain.conditions.parser import parse
-from proteus_cli.domain.conditions.reach import reach, reach_in
+from proteus_cli.domain.conditions import Condition, Metric
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.stages.progress import values_by_exit
 from proteus_cli.errors import ArtefactError, BadRequest, Conflict, EngineError, NotReady, Unprocessable
@@ -40,10 +37,11 @@ LONGEST_BODY = 16_384
 
 
 class ConditionChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What counts from now on."""
+    """A change of the live condition of a family."""
 
     stop_when: Annotated[
-        str | None, Meta(description="For all multi-exit variants of the family; null: each has that of the catalog.")
+        Condition | None,
+        Meta(description="For all multi-exit variants of the family; null restores the conditions of the catalog."),
     ]
 
 
@@ -56,17 +54,17 @@ class ConditionException(msgspec.Struct, frozen=True):
 
 
 class FamilyConditions(msgspec.Struct, frozen=True):
-    """What counts now."""
+    """The conditions of a family in force."""
 
     family: str
-    stop_when: Annotated[str | None, Meta(description="The live condition; null: there is none.")]
+    stop_when: Annotated[Condition | None, Meta(description="The live condition; null: there is none.")]
     since: Annotated[str | None, Meta(description="When a client has changed it (ISO 8601, UTC).")]
     origin: Annotated[
         Literal["request", "kept"] | None,
         Meta(description="Of the live condition: `request`, to this server; `kept`, from a server before it."),
     ]
     variants: Annotated[
-        dict[str, str], Meta(description="The condition that counts for each of its multi-exit variants.")
+        dict[str, Condition], Meta(description="The condition that counts for each of its multi-exit variants.")
     ]
     exceptions: Annotated[
         tuple[ConditionException, ...],
@@ -78,7 +76,7 @@ class FamilyConditions(msgspec.Struct, frozen=True):
 
 
 class LiveConditions:
-    """The conditions of all families. What changes is ``kept`` for the next server."""
+    """The live conditions of all families. Changes are ``kept`` for the next server."""
 
     def __init__(
         self,
@@ -93,14 +91,15 @@ class LiveConditions:
         self._control_loop, self._controller, self._lifecycle = control_loop, controller, lifecycle
         self._served, self._is_emulated = served, is_emulated
         self._changing = asyncio.Lock()  # conditions are put in force in the order in which they came
-        self._keeping = asyncio.Lock()  # and kept, also those whose clients have gone
+        self._keeping = asyncio.Lock()  # and are written, even if their clients have left
         self._kept, self._not_kept = kept, dict[str, str]()  # why not, by family
-        self._requested = set[str]()  # families of which a client of this server has changed the condition
+        self._requested = set[str]()  # families whose condition a client of this server has changed
 
     def of(self, family: str) -> FamilyConditions:
         """The conditions of a family that is served. Raises `NotReady` where the family leaves."""
         live = self._controller.stop_when.get(family)
-        counts = {each.name: live or str(parse(each.stop_when or "")) for each in self._variants(family)}
+        own = ((each.name, each.stop_when) for each in self._variants(family))
+        counts = {name: live or condition for name, condition in own if condition is not None}
         kept = self._kept.families.get(family)
         return FamilyConditions(
             family,
@@ -120,24 +119,26 @@ class LiveConditions:
                 await self._keep(family, None)
 
     async def from_client(self, family: str, body: bytes | bytearray) -> FamilyConditions:
-        """Change the condition of a family of the catalog. Raises `RequestError`; then nothing has changed."""
+        """Change the condition of a family of the catalog. Raises `RequestError`, without any change."""
         self._lifecycle.require_ready()
         change = decoded(body, ConditionChange, LONGEST_BODY, "a change of a condition")
         async with self._changing:
-            self._require_use(family, change.stop_when)
-            text = None if change.stop_when is None else self._checked(family, change.stop_when)
-            if text != self._controller.stop_when.get(family):
-                await self._put_in_force(family, text)
+            condition = change.stop_when
+            self._require_use(family, condition)
+            if condition is not None:
+                self._check(family, condition)
+            if condition != self._controller.stop_when.get(family):
+                await self._put_in_force(family, condition)
                 self._requested.add(family)
-                condition = None if text is None else self._condition(family, text)
-                await asyncio.shield(self._keep(family, condition))  # it counts, though the client may go now
+                kept = None if condition is None else self._to_keep(family, condition)
+                await asyncio.shield(self._keep(family, kept))  # the condition counts even if the client leaves now
             elif family in self._not_kept:
                 await asyncio.shield(self._keep(family, self._kept.families.get(family)))
             return self.of(family)
 
-    def _condition(self, family: str, text: str) -> KeptCondition:
+    def _to_keep(self, family: str, condition: Condition) -> KeptCondition:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        return KeptCondition(text, now, of_catalog(self._served.catalog.family(family)))
+        return KeptCondition(condition, now, of_catalog(self._served.catalog.family(family)))
 
     async def _keep(self, family: str, condition: KeptCondition | None) -> None:
         """For the next server; where that fails, the log and the answer say so."""
@@ -154,38 +155,38 @@ class LiveConditions:
         else:
             self._not_kept.pop(family, None)
 
-    async def _put_in_force(self, family: str, text: str | None) -> None:
+    async def _put_in_force(self, family: str, condition: Condition | None) -> None:
         """Change the condition once no plan is being changed; where that fails, it is again what it was."""
         with ExitStack() as undo:
 
             def changed() -> Plan:
-                self._require_use(family, text)  # another plan or catalog may have come into force meanwhile
+                self._require_use(family, condition)  # another plan or catalog may have come into force meanwhile
                 undo.callback(self._use, family, self._controller.stop_when.get(family))
-                self._use(family, text)
+                self._use(family, condition)
                 return self._controller.plan
 
-            says = "as the catalog says" if text is None else f"when {text}"
+            says = "as the catalog says" if condition is None else f"when {condition}"
             try:
                 await self._control_loop.redeploy(changed, f"{family} stops {says}", "request")
             except EngineError as error:
                 raise Unprocessable(f"the plan can't be put in force anew: {error.message}", hint=error.hint) from error
             undo.pop_all()
 
-    def _use(self, family: str, text: str | None) -> None:
-        if text is None:
+    def _use(self, family: str, condition: Condition | None) -> None:
+        if condition is None:
             self._controller.stop_when.pop(family, None)
         else:
-            self._controller.stop_when[family] = text
+            self._controller.stop_when[family] = condition
 
     def _variants(self, family: str) -> list[Variant]:
         if family not in self._served.catalog.names:
             raise NotReady(f"`{family}` is {LEAVING}")
         return [variant for variant in self._served.catalog.family(family).variants if variant.exits]
 
-    def _require_use(self, family: str, text: str | None) -> None:
+    def _require_use(self, family: str, condition: Condition | None) -> None:
         """Raise `Conflict` where a condition would change nothing; a live one may always be taken back."""
         variants = self._variants(family)
-        if text is None and family in self._controller.stop_when:
+        if condition is None and family in self._controller.stop_when:
             return
         if not variants:
             raise Conflict(f"no variant of `{family}` has exits: there is nothing to stop")
@@ -195,29 +196,24 @@ class LiveConditions:
             if why_not := _why_not_on(host):
                 raise Conflict(why_not)
 
-    def _exceptions(self, family: str, live: str) -> tuple[ConditionException, ...]:
-        compared = metrics(parse(live))
+    def _exceptions(self, family: str, live: Condition) -> tuple[ConditionException, ...]:
+        compared = live.metrics
         found = [(host, _why_not_on(host) or _unknown_on(host, compared)) for host in self._with_exits(family)]
         return tuple(ConditionException(host.variant, host.device, why) for host, why in found if why)
 
-    def _checked(self, family: str, text: str) -> str:
-        """The canonical text. Raises `BadRequest`, and `Conflict` where profiles lack what it compares."""
-        try:
-            condition: Condition = parse(text)
-        except ValueError as error:
-            raise BadRequest(str(error)) from None
+    def _check(self, family: str, condition: Condition) -> None:
+        """Raise `BadRequest` for a condition that never holds, `Conflict` where profiles lack a metric of it."""
         exits = max(len(variant.exits) for variant in self._variants(family))
-        if not reach(condition, exits).can_hold:
+        if not condition.can_hold(exits):
             raise BadRequest(f"`{condition}` never holds: there are {exits} exits, and the last always answers")
         hosts = self._with_exits(family)
-        compared = metrics(condition)
+        compared = condition.metrics
         for host in hosts:
             if unknown := _unknown_on(host, compared):
                 raise Conflict(unknown)
-        if hosts and not any(reach_in(condition, values_by_exit(host.exits)).can_hold for host in hosts):
+        if hosts and not any(condition.can_hold(len(host.exits), values_by_exit(host.exits)) for host in hosts):
             said = "; ".join(dict.fromkeys(_said_of_exits(host, compared) for host in hosts))
             raise BadRequest(f"`{condition}` never holds: {said}")
-        return str(condition)
 
     def _with_exits(self, family: str) -> list[Host]:
         with_exits = {variant.name for variant in self._variants(family)}
@@ -232,7 +228,7 @@ def _why_not_on(host: Host) -> str | None:
 
 
 def _unknown_on(host: Host, compared: AbstractSet[Metric]) -> str | None:
-    """What the profile of a host does not know of what a condition compares: no such comparison ever holds there."""
+    """The reason why the profile of a host lacks a compared metric, so that no such comparison holds there."""
     if Metric.ENERGY in compared and host.power_w is None:
         return f"the profile of `{host.variant}` on `{host.device}` has no power, so its energy is not known"
     if Metric.ACCURACY in compared and all(each.accuracy is None for each in host.exits):
@@ -244,7 +240,7 @@ def _unknown_on(host: Host, compared: AbstractSet[Metric]) -> str | None:
 
 
 def _said_of_exits(host: Host, compared: AbstractSet[Metric]) -> str:
-    """What the profile says of a chain, as far as a condition compares it."""
+    """The compared metrics of a chain, by its profile."""
     by_exit = values_by_exit(host.exits)
     said = f"`{host.variant}` has {len(by_exit)} exits"
     for metric in sorted({Metric.COMPUTATION, Metric.ACCURACY} & compared):

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import FailedLoad
-from proteus_cli.control.devices.breaker import CHECK_EVERY_S, BreakerEvent, BreakerState, hang_timeout_s
-from proteus_cli.control.devices.hangs import HangWatch
+from proteus_cli.control.devices.breaker import CHECK_EVERY_S, BreakerEvent, BreakerState, HangWatch, hang_timeout_s
 from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
@@ -104,8 +103,11 @@ class Recovery:
     async def _try_out(self, device: str, executor: Executor) -> None:
         """Load engines and run a batch of each. Raises `EngineError` where none works."""
         loader, servers = self._fleet.loader, self._fleet.workers[device].servers
-        probation = self._controller.topology.probation(device, self._fleet.hostable_on(device))
-        for key, rows in probation.to_try():
+        hosted, others = self._controller.topology.probation(device, self._fleet.hostable_on(device))
+        works = False
+        for key, rows in (*hosted.items(), *((key, 1) for key in others)):
+            if works and key not in hosted:
+                break
             try:
                 await loader.load(device, executor, key, rows)
                 await loader.prove(executor, key, rows, hang_timeout_s(self._takes_s(device, key, rows), servers))
@@ -114,8 +116,8 @@ class Recovery:
             except EngineError as error:
                 self._fleet.broken_engines.failed(FailedLoad(device, key, error))
             else:
-                probation.has_passed = True
-        if not probation.has_passed:
+                works = True
+        if not works:
             raise EngineError("no engine works on it")
 
     def _takes_s(self, device: str, key: VariantKey, rows: int) -> float:

@@ -7,6 +7,7 @@ from functools import partial
 
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.decision import Effects, StandbyEnd, StandbyLoad
+from proteus_cli.control.topology.plan_change import ChangeState
 from proteus_cli.control.topology.topology import ASK_S, Topology
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
@@ -54,7 +55,7 @@ class StandbyLoader:
 
     def check(self) -> None:
         """Start to load the next standbys, if there are any; hosts without memory give theirs up."""
-        if not self._topology.change.is_loading_beside:
+        if self._topology.change.state is not ChangeState.LOADING_BESIDE:
             self._relieve()
         while (load := (effects := self._topology.next_standby(self._clock())).standby) is not None:
             self._apply(effects)

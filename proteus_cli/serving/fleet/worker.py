@@ -13,9 +13,8 @@ from msgspec.structs import replace
 from proteus_cli.backends.base import Part
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Delegate, Drop, Effects, Idle, Launch, WaitUntil
-from proteus_cli.control.devices.breaker import BreakerEvent
-from proteus_cli.control.devices.hangs import overdue
-from proteus_cli.control.devices.sharing import counted_s
+from proteus_cli.control.devices.breaker import BreakerEvent, overdue
+from proteus_cli.control.devices.slowness import counted_s
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import DeviceLost, EngineBroken

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from proteus_cli.control.shift import ShiftWatch
+from proteus_cli.control.alarms import ShiftWatch
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
@@ -157,7 +157,7 @@ def _families(sources: StatusSources) -> dict[str, FamilyStatus]:
             loaded=served.is_loaded,
             cascades=cascades_of(controller, family),
             exits=exits_of(controller, family),
-            stop_when=controller.stop_when.get(family),
+            stop_when=str(live) if (live := controller.stop_when.get(family)) else None,
             shifts=_shifts(sources.shifts, family),
         )
     return found

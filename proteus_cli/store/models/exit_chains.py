@@ -16,8 +16,7 @@ import msgspec
 
 from proteus_cli.domain.base import FORMAT, Value, is_count, require
 from proteus_cli.domain.catalog import Variant
-from proteus_cli.domain.conditions.condition import Condition
-from proteus_cli.domain.conditions.parser import parse
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.domain.stages.cascade import output_of
 from proteus_cli.domain.stages.exits import MAX_EXITS
 from proteus_cli.errors import ArtefactError, EngineError
@@ -29,7 +28,7 @@ from proteus_cli.store.models.prepared_models import NO_PREPARATION, Preparation
 from proteus_cli.units import format_size
 
 SUFFIX = ".exits"
-_RECIPE = 1
+_RECIPE = 2
 """Goes up whenever other bytes are made of the same chain."""
 _MAGIC = b"PK\x03\x04"
 _INDEX = "chain.json"
@@ -39,33 +38,35 @@ _HINT = "remove it; it is made again of the files that the catalog names"
 
 @dataclass(frozen=True, slots=True)
 class ExitChain:
-    """What a chain file is made of. ``confidence`` and ``preparation`` are those of the family."""
+    """The content of a chain file, with the ``confidence`` and the ``preparation`` of the family."""
 
     stages: tuple[Path, ...]
-    stop_when: str
+    stop_when: Condition
     confidence: str
     preparation: Preparation = NO_PREPARATION
 
     @classmethod
     def of(cls, variant: Variant, stages: Sequence[Path], confidence: str, preparation: Preparation) -> "ExitChain":
-        """The chain of a multi-exit variant. The condition is written in one way, however the catalog has it."""
-        return cls(tuple(stages), str(parse(variant.stop_when or "")), confidence, preparation)
+        """The chain of a multi-exit variant. Raises `ValueError` for another one."""
+        if variant.stop_when is None:
+            raise ValueError(f"`{variant.name}` has no exits")
+        return cls(tuple(stages), variant.stop_when, confidence, preparation)
 
     @property
     def name(self) -> str:
         """The name of its file, by content. Raises `ArtefactError` without a stage."""
         digests = [model_digest(stage) for stage in self.stages]
-        return digest_of((_RECIPE, digests, self.stop_when, self.confidence, *self.preparation.key))[:32] + SUFFIX
+        return digest_of((_RECIPE, digests, str(self.stop_when), self.confidence, *self.preparation.key))[:32] + SUFFIX
 
     def preparation_of(self, place: int) -> Preparation:
-        """What is added to the stage at a place, from 1: all of them tell how sure they are, the first takes images."""
+        """The preparation of the stage at a place, from 1. All give a confidence; the first also takes images."""
         return self.preparation if place == 1 else Preparation(discriminator=self.preparation.discriminator)
 
 
 class _ChainIndex(Value, frozen=True):
     format: int
     stages: int
-    stop_when: str
+    stop_when: Condition
     confidence: str
 
     def __post_init__(self) -> None:
@@ -142,7 +143,7 @@ def _unpacked(content: ZipFile, directory: Path) -> UnpackedChain:
         member = content.getinfo(_stage(place))
         require(member.file_size == member.compress_size, f"{member.filename} is compressed")
         stages.append(Path(content.extract(member, directory)))
-    return UnpackedChain(tuple(stages), parse(index.stop_when), index.confidence)
+    return UnpackedChain(tuple(stages), index.stop_when, index.confidence)
 
 
 def _packed(chain: ExitChain, directories: Sequence[Path]) -> bytes:

@@ -16,7 +16,7 @@ from proteus_cli.errors import UsageError
 from proteus_cli.progress import Advance
 from proteus_cli.replay.http_client import HttpClient
 from proteus_cli.replay.local_server import local_server
-from proteus_cli.replay.target import HttpTarget, PlainTarget, Target, is_proteus
+from proteus_cli.replay.target import HttpTarget, is_proteus
 from proteus_cli.store import write_json
 from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.peak.carriers import LiveCarrier, event_loop, one_by_one_s
@@ -60,7 +60,7 @@ def require_served(server: Server, family: str, min_accuracy: float = 0.0) -> No
     """
     with event_loop() as (runner, stack):
         target, _ = runner.run(_prepared(server, (family,), stack))
-        if min_accuracy and isinstance(target, PlainTarget):
+        if min_accuracy and target.is_plain:
             raise UsageError(
                 f"The server at `{server.url}` takes no `--min-accuracy`: it is no Proteus server.", hint="leave it out"
             )
@@ -94,17 +94,16 @@ def server_peak(
 
 async def _prepared(
     server: Server, families: tuple[str, ...], stack: AsyncExitStack
-) -> tuple[Target, Mapping[str, float]]:
+) -> tuple[HttpTarget, Mapping[str, float]]:
     """A target, with requests for these families, and their SLOs."""
     client = await stack.enter_async_context(aclosing(HttpClient(server.url, server.token, server.tls)))
-    if await is_proteus(client, server.url):
-        target = HttpTarget(server.url, client)
+    target = HttpTarget(client)
+    if await is_proteus(client):
         said = (await target.prepare(families)).slo_s
         return target, {family: server.slo_s or said[family] for family in families}
     if server.slo_s is None:
         raise UsageError(f"The server at `{server.url}` says no SLO.", hint="give one: `--slo 50ms`")
     if len(families) > 1:
         raise UsageError("Requests go to one model of a server.", hint="name one with `--family`")
-    plain = PlainTarget(server.url, client, families[0])
-    await plain.prepare()
-    return plain, {families[0]: server.slo_s}
+    await target.prepare_plain(families[0])
+    return target, {families[0]: server.slo_s}

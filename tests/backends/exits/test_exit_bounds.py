@@ -11,6 +11,7 @@ from exit_nets import exit_stages, inputs_of, loaded
 
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.exits.runner import CUT_NOTE, ENERGY_NOTE, EXIT_NOTE, HELD_NOTE
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import FIRST, StagePace
 from proteus_cli.domain.stages.stage_forecast import ExitBounds, StageForecast, StageTimes
@@ -117,7 +118,7 @@ def test_the_clock_is_asked_at_the_start_behind_each_stage_and_at_the_end(tmp_pa
     with loaded(exit_stages(tmp_path), "exit >= 1") as runner:
         for last in (1, 2, 3):
             asked.clear()
-            bounds = ExitBounds([np.inf], [4], taking(1.0, 1.0, 1.0), stop_when=f"exit >= {last}")
+            bounds = ExitBounds([np.inf], [4], taking(1.0, 1.0, 1.0), stop_when=parse_condition(f"exit >= {last}"))
             runner.infer(inputs_of(4), bounds, clock)
             assert len(asked) == last + 2
 
@@ -219,7 +220,9 @@ def test_an_answer_that_is_enough_is_not_cut_however_late(tmp_path: Path) -> Non
 def test_a_condition_of_the_batch_counts_in_place_of_the_variants_own(tmp_path: Path) -> None:
     files, due_s = exit_stages(tmp_path), [monotonic() + NEVER]
     with loaded(files, "confidence >= 2") as runner, loaded(files, "confidence >= 1 and exit >= 2") as other:
-        bounds = ExitBounds(due_s, [20], taking(1.0, 1.0, 1.0), stop_when="confidence >= 1 and exit >= 2")
+        bounds = ExitBounds(
+            due_s, [20], taking(1.0, 1.0, 1.0), stop_when=parse_condition("confidence >= 1 and exit >= 2")
+        )
         live, own = runner.infer(inputs_of(20), bounds), runner.infer(inputs_of(20))
         assert live[EXIT_NOTE].tolist() == other.infer(inputs_of(20))[EXIT_NOTE].tolist() != own[EXIT_NOTE].tolist()
         assert not live[CUT_NOTE].any()

@@ -18,9 +18,7 @@ from proteus_cli.backends.exits.loading import WithExits
 from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE, EXIT_NOTE, NOTES, HostExitRunner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions.condition import holds
-from proteus_cli.domain.conditions.metrics import Metric
-from proteus_cli.domain.conditions.parser import parse
+from proteus_cli.domain.conditions import Metric, parse_condition
 from proteus_cli.domain.stages.cascade import margin
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.store.models.exit_chains import ExitChain, chain_file
@@ -35,7 +33,7 @@ def one_by_one(stages: tuple[Runner, ...], stop_when: str, inputs: NamedArrays) 
         given = {"x": inputs["x"][row : row + 1]}
         for place, stage in enumerate(stages, start=1):
             given = stage.infer(given)
-            sure = holds(parse(stop_when), {Metric.CONFIDENCE: margin(given["scores"]), Metric.EXIT: place}, 1)
+            sure = parse_condition(stop_when).holds({Metric.CONFIDENCE: margin(given["scores"]), Metric.EXIT: place}, 1)
             if place == len(stages) or sure[0]:
                 found.append((place, given["scores"][0].tolist()))
                 break
@@ -61,7 +59,9 @@ def test_a_batch_is_answered_as_its_rows_one_by_one(tmp_path: Path, stop_when: s
 def test_rows_leave_at_several_exits_and_stages_get_only_the_others(tmp_path: Path) -> None:
     stages = exit_stages(tmp_path)
     with loaded(stages, "confidence >= 2") as runner:
-        watched = HostExitRunner([Watched(stage) for stage in runner.stages], parse("confidence >= 2"), "margin")
+        watched = HostExitRunner(
+            [Watched(stage) for stage in runner.stages], parse_condition("confidence >= 2"), "margin"
+        )
         exits = watched.infer(inputs_of(40))[EXIT_NOTE]
     counts = [int(np.sum(exits >= place)) for place in (1, 2, 3)]
     assert counts[0] > counts[1] > counts[2] > 0
@@ -82,7 +82,7 @@ class Watched:
 
 def test_without_a_confidence_rows_go_on() -> None:
     """The margin of NaN is NaN, and that is not enough for any threshold."""
-    runner = HostExitRunner([Spoilt(), Spoilt(last=True)], parse("confidence >= -1e9"), "margin")
+    runner = HostExitRunner([Spoilt(), Spoilt(last=True)], parse_condition("confidence >= -1e9"), "margin")
     assert runner.infer({"x": np.zeros((2, 1), np.float32)})[EXIT_NOTE].tolist() == [1, 2]
 
 
@@ -146,7 +146,7 @@ def test_an_error_of_stages_that_do_not_fit_names_the_model(
     tmp_path: Path, owner: VariantKey | None, name: str
 ) -> None:
     first = exit_stages(tmp_path)[0]
-    packed = chain_file(ExitChain((first, first), "exit >= 2", "margin"), tmp_path)
+    packed = chain_file(ExitChain((first, first), parse_condition("exit >= 2"), "margin"), tmp_path)
     with (
         pytest.raises(EngineError, match=f"^{name}: Stage 1 gives no `x`, what stage 2 takes"),
         WithExits(OnnxRuntime(CPU)).runner(packed, owner),
@@ -155,7 +155,7 @@ def test_an_error_of_stages_that_do_not_fit_names_the_model(
 
 
 def chain(directory: Path, stop_when: str = "confidence >= 1") -> ExitChain:
-    return ExitChain(tuple(exit_stages(directory)), str(parse(stop_when)), "margin")
+    return ExitChain(tuple(exit_stages(directory)), parse_condition(stop_when), "margin")
 
 
 def test_a_chain_file_runs_like_its_stages(tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ class Counting:
 def test_a_stage_that_cannot_be_loaded_leaves_none_behind(tmp_path: Path) -> None:
     stages = exit_stages(tmp_path)
     stages[2].write_bytes(b"no model")
-    packed = chain_file(ExitChain(tuple(stages), "exit >= 3", "margin"), tmp_path / "made")
+    packed = chain_file(ExitChain(tuple(stages), parse_condition("exit >= 3"), "margin"), tmp_path / "made")
     backend = Counting(OnnxRuntime(CPU))
     with pytest.raises(EngineError, match="can't load"), WithExits(backend).runner(packed):
         pass

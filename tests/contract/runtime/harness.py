@@ -22,7 +22,7 @@ from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.backends.tensorrt.chain import ChainPlans
 from proteus_cli.backends.tensorrt.cuda import primary_context
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions.parser import parse
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost
@@ -58,11 +58,12 @@ class Models:
         self._runners = {key: OnnxRuntime(CPU).runner(path).__enter__() for key, path in self.paths.items()}
         self.stages = exit_stages(directory, EXITS)
         stages = [OnnxRuntime(CPU).runner(path).__enter__() for path in self.stages]
-        whole = HostExitRunner(stages, parse(f"exit >= {EXITS}"), "margin")
+        whole = HostExitRunner(stages, parse_condition(f"exit >= {EXITS}"), "margin")
         self.rows_for_exits, threshold = _rows_and_threshold(whole)
         self.conditions = {CHAIN: f"confidence >= {threshold}", WHOLE: f"exit >= {EXITS}"}
         self._chains = {
-            key: HostExitRunner(stages, parse(stop_when), "margin") for key, stop_when in self.conditions.items()
+            key: HostExitRunner(stages, parse_condition(stop_when), "margin")
+            for key, stop_when in self.conditions.items()
         }
         if DEVICE == FAKE:
             self._add_handing(directory / "handing")
@@ -74,7 +75,7 @@ class Models:
         self.handing = stages_that_hand_on(directory)
         stages = [OnnxRuntime(CPU).runner(path).__enter__() for path in self.handing]
         self.conditions[HANDING] = self.conditions[CHAIN]
-        self._chains[HANDING] = HostExitRunner(stages, parse(self.conditions[HANDING]), "margin")
+        self._chains[HANDING] = HostExitRunner(stages, parse_condition(self.conditions[HANDING]), "margin")
 
     def plan(self, key: VariantKey, model: Path) -> bytes | ChainPlans:
         if key in self.replaced:
@@ -82,7 +83,7 @@ class Models:
         if key not in self.conditions:
             return plan_of(model, MAX_ROWS)
         stages = tuple(plan_of(stage, MAX_ROWS) for stage in (self.handing if key == HANDING else self.stages))
-        return ChainPlans(stages, parse(self.conditions[key]), "margin", str(key))
+        return ChainPlans(stages, parse_condition(self.conditions[key]), "margin", str(key))
 
     def answer(self, key: VariantKey, rows: Rows) -> Rows:
         return self.answers(key, rows)["scores"]

@@ -10,7 +10,7 @@ from builders import controller_hosting, hosted, launched, make_table
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Drop, Host, Launch
-from proteus_cli.control.devices.stage_slowdown import FRESH
+from proteus_cli.control.devices.slowness import LIMITS
 from proteus_cli.control.dispatch.answer_way import AnswerWay
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.cluster import Network
@@ -201,13 +201,13 @@ def test_a_way_that_leaves_no_time_is_doubted_until_a_batch_shows_what_it_is_now
     for number in range(40):
         controller.offer(Request(number, "a", 0.0, 0.05), 0.0)
         decisions.append(type(controller.decide("cpu0", 0.0)))
-    assert decisions == [Drop] * (FRESH + 31) + [Launch]
+    assert decisions == [Drop] * (LIMITS.fresh + 31) + [Launch]
 
 
 @pytest.mark.parametrize(("time_s", "asked_s"), [(0.009, 0.0), (0.02, 0.015)], ids=["no way keeps it", "it waited"])
 def test_what_is_given_up_for_another_reason_tells_nothing_of_the_way(time_s: float, asked_s: float) -> None:
     controller = controller_of(0.002)
-    for number in range(3 * FRESH):
+    for number in range(3 * LIMITS.fresh):
         controller.offer(Request(number, "a", 0.0, time_s), 0.0)
         assert isinstance(controller.decide("cpu0", asked_s), Drop)
     controller.offer(Request(99, "a", 0.0, 0.0119), 0.0)

@@ -24,10 +24,11 @@ from proteus_cli.control.decision import (
     Unfit,
     WaitUntil,
 )
-from proteus_cli.control.devices.stage_slowdown import FRESH
+from proteus_cli.control.devices.slowness import LIMITS
 from proteus_cli.control.dispatch.fitness import Fitness
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import FIRST, MIN_MARGIN
@@ -193,12 +194,12 @@ def test_rows_are_due_when_their_answer_must_be_there_and_never_where_none_may_b
     controller = controller_of(EXITS, batcher=GreedyBatcher(answer_frac=0.02))
     controller.offer(within(0.1, 0), 0.0)
     controller.offer(within(0.2, 1, rows=2, bounds=Bounds(min_confidence=3.0)), 0.0)
-    controller.stop_when["a"] = "exit >= 2"
+    controller.stop_when["a"] = parse_condition("exit >= 2")
     bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
     assert bounds is not None
     assert list(bounds.due_s) == pytest.approx([0.098, 0.196])
     assert list(bounds.rows) == [1, 2]
-    assert (bounds.stop_when, list(bounds.min_confidence)) == ("exit >= 2", [-math.inf, 3.0])
+    assert (bounds.stop_when, list(bounds.min_confidence)) == (parse_condition("exit >= 2"), [-math.inf, 3.0])
     assert (list(bounds.arrival_s), bounds.power_w) == ([0.0, 0.0], 10.0)
     controller = controller_of(EXITS)
     controller.offer(within(0.1, minimum=0.5), 0.0)
@@ -216,7 +217,7 @@ def test_rows_are_due_when_their_answer_must_be_there_and_never_where_none_may_b
 def test_for_an_accuracy_the_condition_counts_that_it_was_measured_with(request_: Request, *, cuts: bool) -> None:
     """The live condition would answer all by the first exit, and what was profiled of the variant would say nothing."""
     controller = controller_of(EXITS if cuts else EXITS.whole())
-    controller.stop_when["a"] = "exit >= 1"
+    controller.stop_when["a"] = parse_condition("exit >= 1")
     controller.offer(request_, 0.0)
     bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
     assert bounds is not None
@@ -226,9 +227,12 @@ def test_for_an_accuracy_the_condition_counts_that_it_was_measured_with(request_
 def test_who_limits_energy_is_answered_by_the_condition_that_it_was_measured_with() -> None:
     """Its batch goes by the live condition all the same, where there are others in it."""
     limited, other = within(1.0, 0, bounds=Bounds(max_energy_j=10.0)), within(1.0, 1)
-    for requests, live, by_own in (([limited], None, []), ([limited, other], "exit >= 2", [True, False])):
+    for requests, live, by_own in (
+        ([limited], None, []),
+        ([limited, other], parse_condition("exit >= 2"), [True, False]),
+    ):
         controller = controller_of(EXITS)
-        controller.stop_when["a"] = "exit >= 2"
+        controller.stop_when["a"] = parse_condition("exit >= 2")
         for each in requests:
             controller.offer(each, 0.0)
         bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
@@ -295,7 +299,7 @@ def test_a_cascade_to_an_exit_model_counts_with_all_of_its_stages() -> None:
 
 def test_for_a_deferred_request_the_condition_counts_that_its_cascade_was_measured_with() -> None:
     controller = controller_of(EXITS)
-    controller.stop_when["a"] = "exit >= 1"
+    controller.stop_when["a"] = parse_condition("exit >= 1")
     assert controller.dispatch.defer(DeferredRequest(0, "a", 0.0, 1.0, min_accuracy=EXITS.accuracy), 0.0) is not None
     bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
     assert bounds is not None
@@ -372,7 +376,7 @@ def test_a_slowdown_that_leaves_no_time_is_doubted_until_a_batch_shows_what_it_i
         controller.offer(within(0.0105, 300 + number), 0.0)
         if isinstance(controller.decide("cpu0", 0.0), Launch):
             break
-    assert FRESH < number < 99
+    assert LIMITS.fresh < number < 99
 
 
 def test_what_stages_take_longer_beside_a_load_is_forgotten_as_it_ends() -> None:

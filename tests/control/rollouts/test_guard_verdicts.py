@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from proteus_cli.control.rollouts.guard import Arm, Guard
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import StepCounts, Verdict
+from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, Verdict, parse_guard
 
 SLO_S = 0.1
 
 
 def guard(text: str, share: float = 0.5) -> Guard:
-    made = Guard(RolloutSpecification("a", "m", "m@2", guard=text), SLO_S)
+    made = Guard(RolloutSpecification("a", "m", "m@2", guard=parse_guard(text)), SLO_S)
     made.begin_step(share)
     return made
 
@@ -55,7 +54,7 @@ OLD_ACCURACY = 0.92
 
 def disagreeing(text: str, differ: float, seed: int, queries: int = 3_000) -> tuple[Verdict, int]:
     """By shadowed queries without labels, of which both versions answer a part differently."""
-    tested = Guard(RolloutSpecification("a", "m", "m@2", guard=text), SLO_S, OLD_ACCURACY)
+    tested = Guard(RolloutSpecification("a", "m", "m@2", guard=parse_guard(text)), SLO_S, OLD_ACCURACY)
     tested.begin_step(0.0)
     for place, chance in enumerate(np.random.default_rng(seed).random(queries).tolist(), 1):
         tested.shadowed(float(chance >= differ))
@@ -75,14 +74,16 @@ def test_without_labels_a_version_that_may_be_right_where_it_disagrees_does_not_
     """Of all queries the old version errs on 8 %: the new one may be right there, and wrong on half a point more."""
     found = [disagreeing("accuracy >= old - 0.005", 2 * (1 - OLD_ACCURACY) + 0.005, seed)[0] for seed in range(40)]
     assert set(found) == {Verdict.HOLD}
-    unknown = Guard(RolloutSpecification("a", "m", "m@2", guard="accuracy >= old - 0.005"), SLO_S)
+    unknown = Guard(RolloutSpecification("a", "m", "m@2", guard=parse_guard("accuracy >= old - 0.005")), SLO_S)
     for _ in range(1_000):
         unknown.shadowed(0.0)
     assert unknown.verdict is Verdict.HOLD  # the old one may err on anything
 
 
 def test_what_a_term_fails_by_is_told_without_labels_too() -> None:
-    tested = Guard(RolloutSpecification("a", "m", "m@2", guard="accuracy >= old - 0.005"), SLO_S, OLD_ACCURACY)
+    tested = Guard(
+        RolloutSpecification("a", "m", "m@2", guard=parse_guard("accuracy >= old - 0.005")), SLO_S, OLD_ACCURACY
+    )
     for _ in range(100):
         tested.shadowed(0.0)
     assert tested.reason == (
@@ -115,6 +116,15 @@ def test_without_labels_few_disagreements_are_enough_to_pass_and_many_are_no_fai
         alike.shadowed(float(place % 500 != 0))
         unlike.shadowed(float(place % 10 != 0))
     assert (alike.verdict, unlike.verdict) == (Verdict.PASS, Verdict.HOLD)
+
+
+def test_an_accuracy_lacks_labels_until_one_has_come() -> None:
+    of_any, of_arm, of_both = (guard("accuracy >= old - 0.005 and p99 <= slo") for _ in range(3))
+    assert of_any.lacking_labels == "accuracy >= old - 0.005 (nothing is known of it)"
+    of_any.label_came()
+    of_arm.labelled(Arm.OLD, 1.0)
+    of_both.labelled_shadow(1.0, 1.0)
+    assert [each.lacking_labels for each in (of_any, of_arm, of_both)] == [""] * 3
 
 
 def test_agreement_is_bounded_on_what_is_shadowed() -> None:

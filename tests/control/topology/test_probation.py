@@ -3,8 +3,8 @@
 from builders import hosted, make_measured, make_placement, make_plan
 
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import policy_named
-from proteus_cli.control.topology.probation import Probation
 from proteus_cli.domain.catalog import VariantKey
 
 LOAD_S = {"a-l": 3.0, "a-m": 2.0, "a-s": 1.0}
@@ -16,23 +16,26 @@ HOSTED = (
 )
 
 
-def test_all_that_it_hosted_is_tried_with_full_batches_and_nothing_else_once_any_works() -> None:
-    probation, tried = Probation(HOSTED, HOSTABLE, ()), []
-    for each in probation.to_try():
-        tried.append(each)
-        probation.has_passed = True
-    assert tried == [(LARGE, 8), (MEDIUM, 2)]
+def lost(*hosted: Host, broken: tuple[VariantKey, ...] = ()) -> Controller:
+    """A controller whose device cpu0 hosted these, and is lost."""
+    controller = Controller({"a": 1.0}, {"cpu0": 1, "cpu1": 1}, policy_named("proteus"))
+    controller.adopt(make_plan(*(make_placement("cpu0", *each.key) for each in hosted)), hosted, 0.0)
+    for key in broken:
+        controller.engine_failed("cpu0", key)
+    controller.device_lost("cpu0", ())
+    return controller
 
 
-def test_where_none_of_that_works_others_are_tried_the_shortest_load_first() -> None:
-    assert list(Probation((), HOSTABLE, ()).to_try()) == [(SMALL, 1), (MEDIUM, 1), (LARGE, 1)]
-    assert list(Probation(HOSTED[:1], HOSTABLE, ()).to_try()) == [(LARGE, 8), (SMALL, 1), (MEDIUM, 1)]
-    by_another = Probation((), HOSTABLE, (), load_s=lambda measured: -measured.load_s)
-    assert next(by_another.to_try()) == (LARGE, 1)
+def test_all_that_it_hosted_is_tried_with_full_batches_and_then_others_the_shortest_load_first() -> None:
+    assert lost(*HOSTED).topology.probation("cpu0", HOSTABLE) == ({LARGE: 8, MEDIUM: 2}, [SMALL])
+    assert lost(*HOSTED[:1]).topology.probation("cpu0", HOSTABLE) == ({LARGE: 8}, [SMALL, MEDIUM])
+    assert lost().topology.probation("cpu0", HOSTABLE) == ({}, [SMALL, MEDIUM, LARGE])
+    by_another = lost().topology.probation("cpu0", HOSTABLE, lambda measured: -measured.load_s)
+    assert by_another == ({}, [LARGE, MEDIUM, SMALL])
 
 
 def test_broken_engines_and_what_the_device_cannot_host_any_more_are_left_out() -> None:
-    assert list(Probation(HOSTED, HOSTABLE[1:], {SMALL}).to_try()) == [(MEDIUM, 2)]
+    assert lost(*HOSTED, broken=(SMALL,)).topology.probation("cpu0", HOSTABLE[1:]) == ({MEDIUM: 2}, [])
 
 
 def test_the_controller_knows_what_a_device_hosted_as_it_was_lost_and_what_is_broken_there() -> None:
@@ -42,9 +45,9 @@ def test_the_controller_knows_what_a_device_hosted_as_it_was_lost_and_what_is_br
     controller.engine_failed("cpu0", LARGE)
     controller.engine_failed("cpu1", MEDIUM)
     controller.device_lost("cpu0", ())
-    assert list(controller.topology.probation("cpu0", HOSTABLE).to_try()) == [(MEDIUM, 2), (SMALL, 1)]
+    assert controller.topology.probation("cpu0", HOSTABLE) == ({MEDIUM: 2}, [SMALL])
     controller.engine_recovered("cpu0", LARGE)
-    assert next(controller.topology.probation("cpu0", HOSTABLE).to_try()) == (LARGE, 8)
+    assert controller.topology.probation("cpu0", HOSTABLE) == ({LARGE: 8, MEDIUM: 2}, [SMALL])
 
 
 def test_a_lost_device_is_needed_where_a_family_that_it_can_host_has_no_other() -> None:

@@ -5,8 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from proteus_cli.domain.conditions.metrics import Metric
-from proteus_cli.domain.conditions.parser import parse
+from proteus_cli.domain.conditions import Metric, parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.progress import Progress, values_by_exit
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
@@ -20,8 +19,10 @@ EXITS = [
 
 def progress_of(power_w: float | None = 10.0) -> Progress:
     """A request of one row that came at 1 s, and one of two rows that came at 2; the batch begins at 3."""
-    bounds = ExitBounds([9.0, 9.0], [1, 2], EXITS, stop_when="exit >= 2", arrival_s=[1.0, 2.0], power_w=power_w)
-    return Progress(bounds, parse("confidence >= 2"), 3.0)
+    bounds = ExitBounds(
+        [9.0, 9.0], [1, 2], EXITS, stop_when=parse_condition("exit >= 2"), arrival_s=[1.0, 2.0], power_w=power_w
+    )
+    return Progress(bounds, parse_condition("confidence >= 2"), 3.0)
 
 
 def seen(progress: Progress, stage: int, rows: list[int], confidence: list[float], now_s: float) -> dict[str, object]:

@@ -10,14 +10,16 @@ from typing import Any
 import msgspec
 import pytest
 from builders import make_catalog, make_family
-from conditioned import Loop, catalog_of, conditions_of
+from conditioned import Loop, catalog_of, conditions_of, patch_body
 
 from proteus_cli import store
 from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
 from proteus_cli.serving.adaptation.live_conditions import FamilyConditions, LiveConditions
 
+AT_SECOND = parse_condition("exit >= 2")
 CATALOG = catalog_of(has_exits=True)
 """One family `a` with the variant `a-s`: two exits, `confidence > 0.5`."""
 
@@ -42,15 +44,15 @@ def restarted(path: Path, catalog: Catalog = CATALOG) -> tuple[LiveConditions, K
 
 
 def change(conditions: LiveConditions, stop_when: str | None) -> FamilyConditions:
-    return asyncio.run(conditions.from_client("a", msgspec.json.encode({"stop_when": stop_when})))
+    return asyncio.run(conditions.from_client("a", patch_body(stop_when)))
 
 
 def test_the_next_server_goes_by_a_condition_and_tells_since_when(path: Path) -> None:
-    said = change(restarted(path)[0], "exit>=2")
+    said = change(restarted(path)[0], "exit >= 2")
     assert (said.origin, said.not_kept) == ("request", None)
     after = restarted(path)[0].of("a")
     assert after == msgspec.structs.replace(said, origin="kept")
-    assert (after.stop_when, after.variants) == ("exit >= 2", {"a-s": "exit >= 2"})
+    assert (after.stop_when, after.variants) == (AT_SECOND, {"a-s": AT_SECOND})
     assert after.since is not None
 
 
@@ -62,18 +64,18 @@ def test_what_counts_is_kept_also_where_its_client_is_gone_before_it_is_written(
         loop, goes_on = asyncio.get_running_loop(), threading.Event()
         loop.set_default_executor(ThreadPoolExecutor(1))
         loop.run_in_executor(None, goes_on.wait)
-        asked = asyncio.ensure_future(conditions.from_client("a", b'{"stop_when": "exit >= 2"}'))
+        asked = asyncio.ensure_future(conditions.from_client("a", patch_body("exit >= 2")))
         while not kept.families:
             await asyncio.sleep(0)
         asked.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asked
         goes_on.set()
-        assert (await conditions.from_client("a", b'{"stop_when": "exit >= 2"}')).not_kept is None
+        assert (await conditions.from_client("a", patch_body("exit >= 2"))).not_kept is None
         await loop.shutdown_default_executor()
 
     asyncio.run(scenario())
-    assert restarted(path)[0].of("a").stop_when == "exit >= 2"
+    assert restarted(path)[0].of("a").stop_when == AT_SECOND
 
 
 def test_what_is_taken_back_does_not_come_back(path: Path) -> None:
@@ -89,7 +91,7 @@ def test_a_later_change_is_of_this_server(path: Path) -> None:
     conditions, _ = restarted(path)
     assert conditions.of("a").origin == "kept"
     assert change(conditions, "exit >= 1").origin == "request"
-    assert restarted(path)[0].of("a").stop_when == "exit >= 1"
+    assert restarted(path)[0].of("a").stop_when == parse_condition("exit >= 1")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +100,7 @@ def test_a_later_change_is_of_this_server(path: Path) -> None:
         (make_catalog(make_family("b", {"b-s": 0.8})), "the catalog has no family `a` any more"),
         (catalog_of(has_exits=False), "the catalog has none of the variants any more that it was for"),
         (
-            with_variant(stop_when="confidence > 0.7"),
+            with_variant(stop_when=parse_condition("confidence > 0.7")),
             "the catalog says of `a-s`: 2 exits, `confidence > 0.7`; it said 2, `confidence > 0.5`",
         ),
         (
@@ -120,8 +122,8 @@ def test_where_the_catalog_says_something_else_it_is_dropped(
 
 def test_the_same_catalog_in_other_words_and_more_variants_keep_it(path: Path) -> None:
     change(restarted(path)[0], "exit >= 2")
-    family = with_variant(stop_when="(confidence > 0.50)").family("a")
-    more = msgspec.structs.replace(family.variants[0], name="a-t", stop_when="confidence > 9")
+    family = with_variant(stop_when=parse_condition("confidence > 0.50")).family("a")
+    more = msgspec.structs.replace(family.variants[0], name="a-t", stop_when=parse_condition("confidence > 9"))
     catalog = make_catalog(msgspec.structs.replace(family, variants=(*family.variants, more)))
     assert KeptConditions.restore(path, catalog).families.keys() == {"a"}
 
@@ -136,12 +138,12 @@ def test_versions_of_variants_have_the_names_of_the_catalog(path: Path) -> None:
 def test_where_a_server_follows_a_catalog_that_says_something_else_it_is_dropped(path: Path) -> None:
     conditions, _ = restarted(path)
     change(conditions, "exit >= 2")
-    for stop_when, live in (("confidence > 0.5", "exit >= 2"), ("confidence > 0.7", None)):
-        catalog = with_variant(stop_when=stop_when)
+    for stop_when, live in (("confidence > 0.5", AT_SECOND), ("confidence > 0.7", None)):
+        catalog = with_variant(stop_when=parse_condition(stop_when))
         conditions._served.content = msgspec.structs.replace(conditions._served.content, catalog=catalog)
         asyncio.run(conditions.catalog_changed())
         assert conditions.of("a").stop_when == live
-    assert conditions.of("a").variants == {"a-s": "confidence > 0.7"}
+    assert conditions.of("a").variants == {"a-s": parse_condition("confidence > 0.7")}
     assert not path.exists()
 
 
@@ -150,14 +152,14 @@ def test_what_cannot_be_written_counts_and_the_answer_says_so(path: Path, caplog
     path.parent.mkdir()
     path.write_text("{")
     said = change(conditions, "exit >= 2")
-    assert (said.stop_when, said.origin) == ("exit >= 2", "request")
+    assert (said.stop_when, said.origin) == (AT_SECOND, "request")
     assert said.not_kept is not None
     assert "conditions.json` is not a valid" in said.not_kept
     assert said.not_kept in caplog.messages[-1]
     assert path.read_text() == "{"
     path.unlink()
     assert change(conditions, "exit >= 2").not_kept is None, "to ask again has it kept"
-    assert restarted(path)[0].of("a").stop_when == "exit >= 2"
+    assert restarted(path)[0].of("a").stop_when == AT_SECOND
 
 
 @pytest.mark.parametrize("content", ["{", '{"format": 2, "made_by": {}, "families": {}}'])
@@ -180,7 +182,7 @@ def test_what_is_dropped_does_not_count_where_the_file_cannot_be_written(
         raise ArtefactError("Can't write: no space left.", hint="make room")
 
     monkeypatch.setattr(store, "remove", full)
-    assert KeptConditions.restore(path, with_variant(stop_when="confidence > 0.7")).families == {}
+    assert KeptConditions.restore(path, with_variant(stop_when=parse_condition("confidence > 0.7"))).families == {}
     assert "no space left" in caplog.messages[-1]
 
 

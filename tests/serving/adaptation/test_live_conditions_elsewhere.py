@@ -4,12 +4,12 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
 from builders import hosted, plan_hosting
-from conditioned import EXIT, Loop, conditions_of
+from conditioned import EXIT, Loop, conditions_of, patch_body
 
 from proteus_cli.control.controller import Controller
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.serving.adaptation.live_conditions import FamilyConditions, LiveConditions
 
@@ -24,7 +24,7 @@ def moved_to(controller: Controller, device: str, **how: Any) -> None:
 
 
 def change(conditions: LiveConditions, stop_when: str | None) -> FamilyConditions:
-    return asyncio.run(conditions.from_client("a", msgspec.json.encode({"stop_when": stop_when})))
+    return asyncio.run(conditions.from_client("a", patch_body(stop_when)))
 
 
 @pytest.mark.parametrize(
@@ -39,12 +39,12 @@ def change(conditions: LiveConditions, stop_when: str | None) -> FamilyCondition
 def test_where_a_later_plan_has_a_live_condition_not_count_is_told(
     device: str, how: dict[str, Any], why: str | None
 ) -> None:
-    stop_when = "exit >= 2 or energy >= 1J"
+    stop_when = "exit >= 2 or energy >= 1"
     conditions, controller = conditions_of(Loop(), power_w=5.0, later_devices=[device])
     assert change(conditions, stop_when).exceptions == ()
     moved_to(controller, device, **how)
     told = conditions.of("a")
-    assert (told.stop_when, told.variants) == (stop_when, {"a-s": stop_when})
+    assert (told.stop_when, told.variants) == (parse_condition(stop_when), {"a-s": parse_condition(stop_when)})
     assert [(each.variant, each.device, each.why) for each in told.exceptions] == (
         [("a-s", device, why)] if why else []
     )

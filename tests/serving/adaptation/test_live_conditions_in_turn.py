@@ -6,9 +6,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from conditioned import conditions_of
+from conditioned import conditions_of, patch_body
 from virtual_loop import VirtualLoop
 
+from proteus_cli.domain.conditions import Condition, parse_condition
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.errors import EngineError, Unprocessable
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from proteus_cli.control.controller import Controller
 
 
+AT_SECOND = parse_condition("exit >= 2")
+
+
 class Fleet:
     """Each deployment takes a second; those that are to fail do so at their end. ``seen``: what counted meanwhile."""
 
@@ -26,7 +30,7 @@ class Fleet:
         self.workers: dict[str, None] = {}
         self.loader = SimpleNamespace(labels={})
         self.controller: Controller | None = None
-        self.seen: list[str | None] = []
+        self.seen: list[Condition | None] = []
         self._fails = fails
 
     async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
@@ -52,8 +56,8 @@ class World:
         return [change.reason for change in self.control_loop.changes]
 
 
-def patch(conditions: LiveConditions, stop_when: str) -> Coroutine[Any, Any, FamilyConditions]:
-    return conditions.from_client("a", f'{{"stop_when": {stop_when}}}'.encode())
+def patch(conditions: LiveConditions, stop_when: str | None) -> Coroutine[Any, Any, FamilyConditions]:
+    return conditions.from_client("a", patch_body(stop_when))
 
 
 def played(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -64,12 +68,12 @@ def played(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
 def test_a_change_that_fails_takes_back_no_later_one() -> None:
     async def scenario() -> None:
         world = World(True, False)
-        first = asyncio.ensure_future(patch(world.conditions, '"exit >= 1"'))
-        second = asyncio.ensure_future(patch(world.conditions, '"exit >= 2"'))
+        first = asyncio.ensure_future(patch(world.conditions, "exit >= 1"))
+        second = asyncio.ensure_future(patch(world.conditions, "exit >= 2"))
         with pytest.raises(Unprocessable):
             await first
-        assert (await second).stop_when == "exit >= 2"
-        assert (world.controller.stop_when, world.seen) == ({"a": "exit >= 2"}, ["exit >= 1", "exit >= 2"])
+        assert (await second).stop_when == AT_SECOND
+        assert (world.controller.stop_when, world.seen) == ({"a": AT_SECOND}, [parse_condition("exit >= 1"), AT_SECOND])
         assert world.reasons == ["a stops when exit >= 2"]
 
     played(scenario)
@@ -78,8 +82,8 @@ def test_a_change_that_fails_takes_back_no_later_one() -> None:
 def test_a_change_that_is_taken_back_while_it_waits_is_taken_back_behind_it() -> None:
     async def scenario() -> None:
         world = World(False, False)
-        await asyncio.gather(patch(world.conditions, '"exit >= 2"'), patch(world.conditions, "null"))
-        assert (world.controller.stop_when, world.seen) == ({}, ["exit >= 2", None])
+        await asyncio.gather(patch(world.conditions, "exit >= 2"), patch(world.conditions, None))
+        assert (world.controller.stop_when, world.seen) == ({}, [AT_SECOND, None])
 
     played(scenario)
 
@@ -89,7 +93,7 @@ def test_a_condition_counts_once_the_change_of_plan_before_it_has_ended() -> Non
         world = World(False, False)
         plan = asyncio.ensure_future(world.control_loop.apply(world.controller.plan, "request", "by hand"))
         await asyncio.sleep(0.5)
-        change = asyncio.ensure_future(patch(world.conditions, '"exit >= 2"'))
+        change = asyncio.ensure_future(patch(world.conditions, "exit >= 2"))
         await asyncio.sleep(0.25)
         assert world.controller.stop_when == {}
         await asyncio.gather(plan, change)
@@ -101,9 +105,9 @@ def test_a_condition_counts_once_the_change_of_plan_before_it_has_ended() -> Non
 def test_a_change_whose_client_is_gone_before_it_is_in_force_has_changed_nothing() -> None:
     async def scenario() -> None:
         world = World(False)
-        change = asyncio.ensure_future(patch(world.conditions, '"exit >= 2"'))
+        change = asyncio.ensure_future(patch(world.conditions, "exit >= 2"))
         await asyncio.sleep(0.5)
-        assert world.controller.stop_when == {"a": "exit >= 2"}
+        assert world.controller.stop_when == {"a": AT_SECOND}
         change.cancel()
         with pytest.raises(asyncio.CancelledError):
             await change

@@ -18,6 +18,7 @@ from agents import linked, remote_device, run, running_agent
 from exit_nets import exit_stages, inputs_of
 
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.serving.devices.executor import Batch, BatchResult
@@ -46,7 +47,7 @@ def now_s() -> float:
 @asynccontextmanager
 async def on_a_host(directory: Path, stop_when: str) -> AsyncIterator[RemoteExecutor]:
     """A chain of three stages, loaded by an agent."""
-    model = chain_file(ExitChain(tuple(exit_stages(directory)), stop_when, "margin"), directory)
+    model = chain_file(ExitChain(tuple(exit_stages(directory)), parse_condition(stop_when), "margin"), directory)
     async with running_agent(directory) as agent, linked(agent.address) as link:
         executor = remote_device(link)
         await executor.load(KEY, model, 6)
@@ -116,7 +117,7 @@ def test_a_live_condition_knows_how_long_a_row_has_waited(tmp_path: Path, waited
                 [sent_s + 9 * HOUR_S] * 2,
                 [4, 2],
                 ALL_QUICK,
-                stop_when="latency >= 1h",
+                stop_when=parse_condition("latency >= 3600"),
                 arrival_s=[sent_s - waited_s] * 2,
                 by_own=[False, True],
             )

@@ -14,7 +14,7 @@ from gpu_in_python import EXITS, FLOAT, LETHAL, MAX_ROWS, POISON, WITHIN_S, Fake
 from proteus_cli.backends.tensorrt import chain
 from proteus_cli.backends.tensorrt.chain import ChainPlans
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions.parser import parse
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost, EngineError
@@ -35,7 +35,7 @@ class World:
         context: Any = FakeContext()
 
         def read(key: VariantKey, _model: Path) -> ChainPlans:
-            return ChainPlans((b"1", b"2", b"3"), parse(STOP_WHEN[key]), self.confidence, f"`{key.variant}`")
+            return ChainPlans((b"1", b"2", b"3"), parse_condition(STOP_WHEN[key]), self.confidence, f"`{key.variant}`")
 
         self.executor = GpuExecutor(context, read, lambda loss: self.events.append(("on_lost", loss)), slots=SLOTS)
 

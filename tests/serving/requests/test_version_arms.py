@@ -17,8 +17,7 @@ from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.rollouts.guard import Guard
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import AskedVersion, Bounds
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import StepCounts
+from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, parse_guard
 from proteus_cli.errors import BoundsUnmet, EngineFailed
 from proteus_cli.serving.adaptation.feedback.feedback import Feedback
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
@@ -31,7 +30,7 @@ from proteus_cli.serving.requests.query import Query, RequestOptions
 from proteus_cli.serving.requests.version_arms import VersionArms
 
 OLD, NEW = VariantKey("f", "v"), VariantKey("f", "v@2")
-GUARD = "accuracy >= old - 0.005 and agreement >= 0.9 and errors <= 0.01 and p99 <= slo"
+GUARD = parse_guard("accuracy >= old - 0.005 and agreement >= 0.9 and errors <= 0.01 and p99 <= slo")
 BATCH_S = 0.01
 KEEP_S = 3600.0
 

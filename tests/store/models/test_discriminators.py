@@ -17,6 +17,7 @@ from proteus_cli.backends.exits.loading import WithExits
 from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.catalog import ImageInput
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.cascade import DISCRIMINATOR_OUTPUT
 from proteus_cli.errors import ArtefactError
@@ -111,8 +112,9 @@ def test_another_discriminator_makes_another_model(tmp_path: Path) -> None:
 def test_all_stages_of_a_multi_exit_model_have_it(tmp_path: Path) -> None:
     stages = exit_stages(tmp_path)
     behind = discriminator(tmp_path / "sure.onnx", {"scores": CLASSES})
-    chain = ExitChain(tuple(stages), "exit >= 2", "discriminator:sure.onnx", Preparation(discriminator=behind))
-    assert chain.name != ExitChain(tuple(stages), "exit >= 2", "discriminator:sure.onnx").name
+    condition = parse_condition("exit >= 2")
+    chain = ExitChain(tuple(stages), condition, "discriminator:sure.onnx", Preparation(discriminator=behind))
+    assert chain.name != ExitChain(tuple(stages), condition, "discriminator:sure.onnx").name
     with WithExits(OnnxRuntime(CPU)).runner(chain_file(chain, tmp_path / "made")) as runner:
         outputs = runner.infer({"x": ROWS})
     assert np.allclose(outputs[CONFIDENCE_NOTE], outputs["scores"].mean(axis=1), atol=1e-6)

@@ -8,6 +8,7 @@ from exit_nets import exit_stages, exits_toml
 from tiny import SHAPES, Tiny, TinyFamily, keep_apart, make_workspace
 
 from proteus_cli.domain.catalog import Variant, VariantKey
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace, model_digest
 from proteus_cli.store.models.exit_chains import ExitChain, chain_digest, chain_file, is_chain_file, unpacked
@@ -16,7 +17,10 @@ from proteus_cli.store.models.prepared_models import NO_PREPARATION
 
 def made_of(stages: list[Path], stop_when: str = "exit >= 2", confidence: str = "margin") -> ExitChain:
     return ExitChain.of(
-        Variant("a", 0.5, exits=tuple(map(str, stages)), stop_when=stop_when), stages, confidence, NO_PREPARATION
+        Variant("a", 0.5, exits=tuple(map(str, stages)), stop_when=parse_condition(stop_when)),
+        stages,
+        confidence,
+        NO_PREPARATION,
     )
 
 
@@ -35,7 +39,7 @@ def test_a_chain_file_has_the_stages_and_the_condition(tmp_path: Path) -> None:
 def test_what_it_is_made_of_decides_name_and_digest(tmp_path: Path) -> None:
     stages = exit_stages(tmp_path / "a")
     one = made_of(stages, "exit >= 2")
-    same = [made_of(exit_stages(tmp_path / "b"), "exit>=2"), made_of(stages, "(exit >= 2)")]
+    same = [made_of(exit_stages(tmp_path / "b"), "exit>=2"), made_of(stages, "exit >= 2.0")]
     others = [
         made_of(stages, "exit >= 3"),
         made_of(stages, confidence="output:scores"),
@@ -86,7 +90,7 @@ def test_a_workspace_loads_chain_files_and_removes_those_of_no_variant(made: Tin
     assert is_chain_file(fast)
     assert made.place.unused_prepared() == []
     catalog = made.place.catalog_path
-    catalog.write_text(catalog.read_text().replace("exit >= 3", "exit >= 2"))
+    catalog.write_text(catalog.read_text().replace("value = 3.0", "value = 2.0"))
     assert made.place.unused_prepared() == [slow]
 
 

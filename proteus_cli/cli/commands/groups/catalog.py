@@ -70,15 +70,17 @@ def split(
     have no part in the thresholds of the variants that are made. Needs the extra `derive`.
     """
     from proteus_cli.cli.views.catalog_lines import split_lines, wrote_catalog
+    from proteus_cli.domain.conditions import parse_condition
     from proteus_cli.store import Workspace
     from proteus_cli.variants.cutting import parse_cuts
     from proteus_cli.variants.splitting import split
 
     workspace, cuts = Workspace(workspace_dir), parse_cuts(at)
+    condition = parse_condition(stop_when) if stop_when is not None else None
     with console.progress(f"splitting {model.name}") as advance:
         made = split(
             workspace, family, model, cuts,
-            slo=slo, eval_path=eval, stop_when=stop_when, backend=_backend(workspace), advance=advance,
+            slo=slo, eval_path=eval, stop_when=condition, backend=_backend(workspace), advance=advance,
         )  # fmt: skip
     console.deliver(made, json=json, lines=[*split_lines(made), wrote_catalog(workspace.catalog_path)])
 

@@ -12,15 +12,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import Base
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.profile_changes import in_catalog_names, in_server_names, written_over
-from proteus_cli.domain.rules import (
-    DeviceVariant,
-    FamilyLimit,
-    Rules,
-    family_limits,
-    with_catalog,
-    with_families_of,
-    with_variants_of,
-)
+from proteus_cli.domain.rules import CatalogRule, following_catalog, rules_of
 from proteus_cli.errors import printable
 from proteus_cli.planning.from_workspace import DeferredPlanner, PlannerSettings, deferred_planner
 from proteus_cli.store import Workspace, write_json
@@ -41,8 +33,7 @@ class WorkspacePlans:
     attainment: float | None = None
     written: dict[str, str] = field(default_factory=dict)
     names: Mapping[VariantKey, str] | None = None
-    _stood: set[DeviceVariant] = field(default_factory=set)  # bans and pins of catalogs that were used
-    _limited: set[FamilyLimit] = field(default_factory=set)  # and their rules of families
+    _of_catalogs: set[CatalogRule] = field(default_factory=set)  # the rules of all catalogs that were used
 
     def read_plan(self) -> tuple[Plan, Base]:
         """The plan file that the server was started with, as it is now, for the attainment that it was started with."""
@@ -56,8 +47,7 @@ class WorkspacePlans:
     def replanner(self, plan: Plan, profiles: Mapping[str, Profile]) -> DeferredPlanner:
         """A planner with the rules and the headroom of a plan, for profiles by device id."""
         if self.names is not None:
-            rules = with_variants_of(plan.rules, self.planner.catalog, self._stood)
-            rules = with_families_of(rules, self.planner.catalog, self._limited)
+            rules = following_catalog(plan.rules, self.planner.catalog, self._of_catalogs)
             plan = msgspec.structs.replace(plan, rules=rules)
         return deferred_planner(self.planner, plan, profiles, self.inputs())
 
@@ -72,10 +62,7 @@ class WorkspacePlans:
 
         Then, so much had been ``written_before``; what was written since counts.
         """
-        for each in (self.planner.catalog, catalog):
-            of_catalog = with_catalog(Rules(), each)
-            self._stood.update(pair.in_catalog for pair in (*of_catalog.banned, *of_catalog.pinned))
-            self._limited |= family_limits(each)
+        self._of_catalogs |= rules_of(self.planner.catalog) | rules_of(catalog)
         self.planner = replace(self.planner, catalog=catalog, inputs=inputs)
         self.names = names
         self.written = {file: digest for file, digest in self.written.items() if written_before.get(file) != digest}

@@ -1,4 +1,4 @@
-"""What clients say of version roll-outs, and what they are told: ``/v2/proteus/rollouts``."""
+"""Requests and responses of version roll-outs: ``/v2/proteus/rollouts``."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -7,16 +7,17 @@ from msgspec import Meta, Struct
 
 from proteus_cli.domain.base import Fraction
 from proteus_cli.domain.catalog import VERSION_MARK, VariantKey, is_name
-from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, guard_text, parse_guard
-from proteus_cli.domain.rollouts.specification import (
+from proteus_cli.domain.rollouts import (
     DEFAULT_CANARY,
     DEFAULT_CONFIDENCE,
+    DEFAULT_GUARD,
     DEFAULT_MOST_QUERIES,
     DEFAULT_ROLLBACK_WINDOW_S,
     MAX_ROLLBACK_WINDOW_S,
     RolloutSpecification,
+    RolloutStatus,
+    Term,
 )
-from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.errors import BadRequest, ProteusError
 
 
@@ -27,7 +28,9 @@ class RolloutStart(Struct, frozen=True, forbid_unknown_fields=True):
     variant: Annotated[str, Meta(description="Of the catalog, with the new version: `digits-l@2`.")]
     shadow: Annotated[Fraction, Meta(description="Of the answers of the old version, that are compared.")] = 0.0
     canary: Annotated[Sequence[Fraction], Meta(description="Of the queries, step by step.")] = DEFAULT_CANARY
-    guard: Annotated[str, Meta(description="What must hold of the new version.")] = DEFAULT_GUARD
+    guard: Annotated[
+        tuple[Term, ...], Meta(description="Terms that must hold of the new version, at most one of each metric.")
+    ] = DEFAULT_GUARD
     confidence: Fraction = DEFAULT_CONFIDENCE
     auto: Annotated[bool, Meta(description="Steps end once the guard passes; else each waits for `promote`.")] = False
     rollback_window_s: Annotated[
@@ -53,7 +56,7 @@ class RolloutStart(Struct, frozen=True, forbid_unknown_fields=True):
         """Between these names of the server. Raises `BadRequest`."""
         try:
             return RolloutSpecification(
-                self.family, old, new, self.shadow, tuple(self.canary), guard_text(parse_guard(self.guard)),
+                self.family, old, new, self.shadow, tuple(self.canary), self.guard,
                 self.confidence, self.auto, self.rollback_window_s, self.most_queries,
             )  # fmt: skip
         except (ProteusError, ValueError) as error:

@@ -14,7 +14,7 @@ import numpy as np
 
 from proteus_cli import __version__
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.rollouts.status import RolloutStatus
+from proteus_cli.domain.rollouts import RolloutStatus
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
@@ -178,7 +178,7 @@ class MetricsSampler:
                     **_rounded(of, FAMILY_DIGITS),
                     cascades=cascades_of(self._plane.controller, name),
                     exits=exits_of(self._plane.controller, name),
-                    stop_when=self._plane.controller.stop_when.get(name),
+                    stop_when=str(live) if (live := self._plane.controller.stop_when.get(name)) else None,
                     variants=self._plane.families.by_name[name].variants,
                     samples=FamilySamples(
                         **families[name],

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from proteus_cli.control.dispatch.cascades import Cascades
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.serving.telemetry.metrics.exposition import Exposition, counter, gauge
 
 DEFERRED_RATIO = gauge(
@@ -43,10 +44,10 @@ def add_cut(exposition: Exposition, cut: Mapping[str, Mapping[tuple[str, int], i
         exposition.add(CUT, found)
 
 
-def add_conditions(exposition: Exposition, live: Mapping[str, str]) -> None:
+def add_conditions(exposition: Exposition, live: Mapping[str, Condition]) -> None:
     """Without a live condition, there are none."""
     if live:
-        exposition.add(CONDITION, [(condition, 1.0) for condition in live.items()])
+        exposition.add(CONDITION, [((family, str(condition)), 1.0) for family, condition in live.items()])
 
 
 def add_cascades(exposition: Exposition, cascades: Cascades) -> None:

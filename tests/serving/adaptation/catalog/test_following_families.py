@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 from following import GONE_S, PLANNED_S, Followed, followed
 
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ArtefactError, BadRequest, Conflict, NotReady, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import PATIENCE_S
@@ -339,8 +340,8 @@ def test_conditions_of_a_family_that_leaves_are_refused_and_forgotten(monkeypatc
             world.adaptation, world.controller, world.lifecycle, catalog.served, KeptConditions(None),
             is_emulated=True,
         )  # fmt: skip
-        world.controller.stop_when["g"] = "exit >= 2"
-        assert conditions.of("g").stop_when == "exit >= 2"
+        world.controller.stop_when["g"] = parse_condition("exit >= 2")
+        assert conditions.of("g").stop_when == parse_condition("exit >= 2")
         del catalog.families["g"]
         await catalog.live.read()
         await asyncio.sleep(PLANNED_S)

@@ -17,6 +17,7 @@ from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import VariantProfile
+from proteus_cli.domain.rollouts import parse_guard
 from proteus_cli.errors import ArtefactError, Conflict
 from proteus_cli.serving import lifecycle
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
@@ -178,7 +179,7 @@ def test_a_shadow_that_goes_on_undecided_is_told_by_the_reason_of_the_plan_and_t
         journal = SimpleNamespace(began=lambda adopted: reasons.append(adopted.reason))
         monkeypatch.setattr(server.world.adaptation, "_journal", journal)
         await asyncio.sleep(PLANNED_S)
-        await server.start(shadow=0.0001, guard="accuracy >= old - 0.005", auto=True)
+        await server.start(shadow=0.0001, guard=parse_guard("accuracy >= old - 0.005"), auto=True)
         await asyncio.sleep(3.0 + 2 * STEPPED_S)
         assert server.at() == ("canary", None)
         note = "the shadow is undecided after 0 queries: accuracy >= old - 0.005 (nothing is known of it)"

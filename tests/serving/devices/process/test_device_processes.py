@@ -34,6 +34,7 @@ from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
@@ -294,7 +295,9 @@ def test_parts_that_are_run_again_keep_the_bounds_of_their_requests(tmp_path: Pa
     """The process joins the parts of a batch, and runs them one by one where it fails: one was late before it began."""
 
     async def test() -> None:
-        model = chain_file(ExitChain(tuple(stages_that_fail(tmp_path)), "exit >= 3", "margin"), tmp_path)
+        model = chain_file(
+            ExitChain(tuple(stages_that_fail(tmp_path)), parse_condition("exit >= 3"), "margin"), tmp_path
+        )
         exits = [ExitProfile(points=(StagePoint(1, 1.0, 1.0),))] * 3
         left = list[tuple[Sequence[int], BatchResult]]()
         async with opened() as process:
@@ -313,7 +316,7 @@ def test_parts_that_are_run_again_keep_the_bounds_of_their_requests(tmp_path: Pa
 def test_an_error_of_stages_that_do_not_fit_names_their_variant(tmp_path: Path) -> None:
     async def test() -> None:
         first = exit_stages(tmp_path)[0]
-        model = chain_file(ExitChain((first, first), "exit >= 2", "margin"), tmp_path)
+        model = chain_file(ExitChain((first, first), parse_condition("exit >= 2"), "margin"), tmp_path)
         async with opened() as process:
             with pytest.raises(EngineError, match=r"^`v` of family `f`: Stage 1 gives no `x`"):
                 await process.load(KEY, model, 4)

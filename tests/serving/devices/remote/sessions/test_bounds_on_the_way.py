@@ -14,6 +14,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost
@@ -49,7 +50,7 @@ BOUNDS = ExitBounds(
     rows=[1, 1, 1],
     exits=EXITS,
     slowdown=1.5,
-    stop_when="latency >= 30ms",
+    stop_when=parse_condition("latency >= 0.03"),
     min_confidence=[-math.inf, 0.5, -math.inf],
     attainment=0.99,
     may_leave=False,

@@ -1,0 +1,186 @@
+"""Conditions on a query behind an exit, as data: comparisons of metrics, joined by ``all`` and ``any``.
+
+::
+
+    {"any": [{"metric": "confidence", "op": ">=", "value": 0.8},
+             {"all": [{"metric": "latency", "op": ">=", "value": 0.03}, {"metric": "exit", "op": ">=", "value": 2}]}]}
+
+Files and request bodies have this form. A command line takes a short form, `parse_condition`. Values are 64-bit floats
+in base units: seconds, joules, fractions. A comparison with NaN, such as the confidence of a row with one score, is
+false. The number of comparisons is bounded, and so is the cost of an evaluation.
+"""
+
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from enum import StrEnum
+from functools import reduce
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+from msgspec import Meta
+
+from proteus_cli.arrays import Bools, Floats
+from proteus_cli.domain.base import Value, require
+from proteus_cli.errors import UsageError
+
+MAX_COMPARISONS = 24
+
+
+class Metric(StrEnum):
+    """A quantity of a query that an exit has answered."""
+
+    LATENCY = "latency"  # seconds since its arrival
+    CONFIDENCE = "confidence"  # of the answer of this exit, on the scale of the family
+    ACCURACY = "accuracy"  # expected of the answer of this exit, a fraction
+    ENERGY = "energy"  # joules used until now: power × its share of the batches' time
+    COMPUTATION = "computation"  # done until now, as a fraction of the whole chain
+    EXIT = "exit"  # the number of this exit, from 1
+
+
+_HINT = f"metrics: {', '.join(Metric)}; write a number in base units, as in `exit >= 3 or confidence >= 0.8`"
+RANGES: Mapping[Metric, tuple[float, float]] = {
+    Metric.LATENCY: (0.0, math.inf),
+    Metric.CONFIDENCE: (-math.inf, math.inf),
+    Metric.ACCURACY: (0.0, 1.0),
+    Metric.ENERGY: (0.0, math.inf),
+    Metric.COMPUTATION: (0.0, 1.0),
+    Metric.EXIT: (1.0, 1e6),
+}
+"""The smallest and the largest value of each metric. Only a confidence may also be NaN."""
+STOP_METRICS = frozenset({Metric.CONFIDENCE, Metric.EXIT})
+"""The metrics that `stop_when` of a catalog may compare: with others, a variant would have no fixed accuracy."""
+
+Operator = Literal["<", "<=", "==", ">", ">="]
+_OPERATORS: Mapping[Operator, Callable[[Any, float], Any]] = {
+    "<": np.less, "<=": np.less_equal, "==": np.equal, ">": np.greater, ">=": np.greater_equal,
+}  # fmt: skip
+
+Values: TypeAlias = Mapping[Metric, npt.ArrayLike]
+"""By metric, one value for all rows or one for each row, in base units; NaN where it is unknown."""
+
+
+class Comparison(NamedTuple):
+    """``metric op value``."""
+
+    metric: Metric
+    op: Operator
+    value: float
+
+
+class Condition(Value, frozen=True, omit_defaults=True):
+    """A comparison (``metric``, ``op``, ``value``), or two or more conditions in ``all`` or ``any``."""
+
+    metric: Metric | None = None
+    op: Operator | None = None
+    value: Annotated[float | None, Meta(description="Seconds, joules or a fraction, by the metric.")] = None
+    all: tuple["Condition", ...] = ()
+    any: tuple["Condition", ...] = ()
+
+    def __post_init__(self) -> None:
+        fields = sum(each is not None for each in (self.metric, self.op, self.value))
+        forms = (fields == 3, len(self.all) > 1, len(self.any) > 1)  # noqa: PLR2004
+        others = (fields > 0, bool(self.all), bool(self.any))
+        is_one_form = sum(forms) == sum(others) == 1
+        require(
+            is_one_form, "a condition has `metric`, `op` and `value`, or else two or more conditions in `all` or `any`"
+        )
+        comparisons = self.comparisons
+        require(len(comparisons) <= MAX_COMPARISONS, f"a condition has at most {MAX_COMPARISONS} comparisons")
+        if self.metric is not None and self.value is not None:
+            minimum, maximum = RANGES[self.metric]
+            is_possible = math.isfinite(self.value) and minimum <= self.value <= maximum
+            require(is_possible, f"{self.metric} is from {minimum:g} to {maximum:g}; got {self.value:g}")
+            is_whole = self.metric is not Metric.EXIT or self.value.is_integer()
+            require(is_whole, f"an exit has a whole number; got {self.value:g}")
+
+    def __str__(self) -> str:
+        """The short form, with parentheses around conditions inside of conditions."""
+        if self.metric is not None:
+            return f"{self.metric} {self.op} {repr(self.value).removesuffix('.0')}"
+        texts = [str(each) if each.metric is not None else f"({each})" for each in self.all or self.any]
+        return (" and " if self.all else " or ").join(texts)
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """All comparisons, in the order of the data."""
+        if self.metric is not None and self.op is not None and self.value is not None:
+            return (Comparison(self.metric, self.op, self.value),)
+        return tuple(each for part in (*self.all, *self.any) for each in part.comparisons)
+
+    @property
+    def metrics(self) -> frozenset[Metric]:
+        """The metrics that an evaluation needs."""
+        return frozenset(each.metric for each in self.comparisons)
+
+    def holds(self, values: Values, rows: int) -> Bools:
+        """Whether the condition holds for each row [rows]. ``values`` has at least its ``metrics``."""
+        truth: Bools = self.truth(values)
+        return truth if np.shape(truth) == (rows,) else np.broadcast_to(truth, (rows,))
+
+    def truth(self, values: Values) -> Any:
+        """Whether it holds: one truth, or one for each row, as the shapes of the values are."""
+        if self.metric is not None:
+            ((metric, op, value),) = self.comparisons
+            return _OPERATORS[op](np.asarray(values[metric], np.float64), value)
+        join = np.logical_and if self.all else np.logical_or
+        return reduce(join, (part.truth(values) for part in self.all or self.any))
+
+    def can_hold(self, exits: int, by_exit: Sequence[Mapping[Metric, Sequence[float]]] = ()) -> bool:
+        """Whether some query can fulfil the condition, in a chain with that many exits.
+
+        ``by_exit`` has for each exit all values of some metrics; with `Metric.EXIT` among them, other metrics are
+        tried together with their exit.
+
+        A comparison changes its truth only at its value. The values to try of a metric are therefore each compared
+        value, the next one above it, and one below the smallest. All combinations are tried: at most half a million.
+        """
+        return any(bool(np.any(self.truth(self._grid(exits, known)))) for known in by_exit or [{}])
+
+    def _grid(self, exits: int, known: Mapping[Metric, Sequence[float]]) -> Values:
+        """Each metric along an axis of its own."""
+        used = sorted(self.metrics)
+        axes = [np.array(known[metric]) if metric in known else self._values_to_try(metric, exits) for metric in used]
+        return dict(zip(used, np.meshgrid(*axes, indexing="ij", sparse=True), strict=True))
+
+    def _values_to_try(self, metric: Metric, exits: int) -> Floats:
+        compared = sorted({each.value for each in self.comparisons if each.metric is metric})
+        minimum, maximum = RANGES[metric]
+        if metric is Metric.EXIT:
+            maximum, below, above = exits, compared[0] - 1, [each + 1 for each in compared]
+        else:
+            below, above = math.nextafter(compared[0], -math.inf), [math.nextafter(each, math.inf) for each in compared]
+        return np.array([each for each in (below, *compared, *above) if minimum <= each <= maximum] or [maximum])
+
+
+def parse_condition(text: str) -> Condition:
+    """The condition of a short form, such as ``exit >= 3 or confidence >= 0.8 and exit >= 2``; no parentheses.
+
+    ``and`` binds tighter than ``or``. Raises `UsageError`.
+    """
+    parts = [[_comparison(term) for term in re.split(r"\band\b", part)] for part in re.split(r"\bor\b", text)]
+    conjunctions = [part[0] if len(part) == 1 else Condition(all=tuple(part)) for part in parts]
+    return conjunctions[0] if len(conjunctions) == 1 else Condition(any=tuple(conjunctions))
+
+
+def _comparison(term: str) -> Condition:
+    found = re.fullmatch(r"\s*(\w+)\s*([<>=]+)\s*(\S+)\s*", term)
+    metric, op, value = found.groups() if found else ("", "", "")
+    try:
+        return msgspec.convert({"metric": metric, "op": op, "value": float(value)}, Condition)
+    except ValueError as error:
+        raise UsageError(f"`{term.strip()}` is no comparison: {error}.", hint=_HINT) from None
+
+
+def require_stop_condition(condition: Condition, exits: int, variant: str) -> None:
+    """Raise `ValueError` unless a variant with that number of exits can have this ``stop_when``."""
+    others = sorted(condition.metrics - STOP_METRICS)
+    require(
+        not others,
+        f"stop_when of `{variant}` compares `{', '.join(others)}`; that of a variant may compare `confidence` and "
+        "`exit`, or its accuracy would vary: change the condition of its family live (PATCH /v2/proteus/families/NAME)",
+    )
+    can_hold = condition.can_hold(exits)
+    require(can_hold, f"stop_when of `{variant}` never holds: there are {exits} exits, and the last always answers")

@@ -1,0 +1,161 @@
+"""Conditions as data: how rows are judged, which conditions can hold, and what is refused."""
+
+import math
+from itertools import product
+from typing import Any, get_args
+
+import msgspec
+import numpy as np
+import pytest
+from drawing import examples
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proteus_cli.domain.conditions import Condition, Metric, Operator, parse_condition
+from proteus_cli.errors import UsageError
+
+CONDITIONS: st.SearchStrategy[Condition] = st.recursive(
+    st.builds(
+        Condition,
+        st.sampled_from([Metric.CONFIDENCE, Metric.EXIT, Metric.LATENCY]),
+        st.sampled_from(get_args(Operator)),
+        st.sampled_from((1.0, 2.0, 3.0)),
+    ),
+    lambda inner: st.builds(
+        lambda is_all, parts: Condition(all=tuple(parts)) if is_all else Condition(any=tuple(parts)),
+        st.booleans(),
+        st.lists(inner, min_size=2, max_size=3),
+    ),
+    max_leaves=8,
+)
+ROWS = {
+    Metric.CONFIDENCE: (np.nan, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5),
+    Metric.EXIT: (1.0, 2.0, 3.0, 4.0),
+    Metric.LATENCY: (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5),
+}
+EXAMPLE = {
+    "any": [
+        {"metric": "confidence", "op": ">=", "value": 0.8},
+        {"all": [{"metric": "latency", "op": ">=", "value": 0.03}, {"metric": "exit", "op": ">=", "value": 2}]},
+    ]
+}
+
+
+def by_hand(condition: Condition, row: dict[Metric, float]) -> bool:
+    if condition.metric is not None and condition.value is not None:
+        have, value = row[condition.metric], condition.value
+        return {
+            "<": have < value, "<=": have <= value, "==": have == value, ">": have > value, ">=": have >= value,
+        }[str(condition.op)]  # fmt: skip
+    return (all if condition.all else any)(by_hand(part, row) for part in condition.all or condition.any)
+
+
+def all_rows() -> list[dict[Metric, float]]:
+    return [dict(zip(ROWS, values, strict=True)) for values in product(*ROWS.values())]
+
+
+@examples(100, fuzzed=2000)
+@given(CONDITIONS)
+def test_each_row_is_judged_as_one_judges_it_by_hand(condition: Condition) -> None:
+    rows = all_rows()
+    values = {metric: np.array([row[metric] for row in rows]) for metric in ROWS}
+    expected = [by_hand(condition, row) for row in rows]
+    assert condition.holds(values, len(rows)).tolist() == expected
+    assert condition.can_hold(4) == any(expected)
+    assert msgspec.json.decode(msgspec.json.encode(condition), type=Condition) == condition
+
+
+def test_values_of_all_rows_and_of_each_go_together() -> None:
+    condition = msgspec.convert(EXAMPLE, Condition)
+    confidence = np.array([0.9, 0.8, 0.7, np.nan])
+    values: dict[Metric, Any] = {Metric.CONFIDENCE: confidence, Metric.LATENCY: 0.03}
+    assert condition.holds({**values, Metric.EXIT: 1}, 4).tolist() == [True, True, False, False]
+    assert condition.holds({**values, Metric.EXIT: 2}, 4).all()
+    assert parse_condition("exit >= 2").holds({Metric.EXIT: 2}, 3).tolist() == [True] * 3
+
+
+def test_a_command_line_has_a_short_form_in_which_and_binds_tighter_than_or() -> None:
+    condition = parse_condition("confidence >= 0.8 or latency>=0.03 and exit >= 2")
+    assert condition == msgspec.convert(EXAMPLE, Condition)
+    assert condition.metrics == {Metric.CONFIDENCE, Metric.LATENCY, Metric.EXIT}
+    assert str(condition) == "confidence >= 0.8 or (latency >= 0.03 and exit >= 2)"
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("", "`` is no comparison"),
+        ("confidnce >= 0.8", "Invalid enum value 'confidnce'"),
+        ("confidence = 0.8", "Invalid enum value '='"),
+        ("confidence >= 80%", "could not convert string to float"),
+        ("confidence >= nan", "confidence is from -inf to inf; got nan"),
+        ("accuracy >= 97.3", "accuracy is from 0 to 1; got 97.3"),
+        ("exit >= 1.5", "an exit has a whole number; got 1.5"),
+        ("exit >= 0", "exit is from 1 to 1e"),
+        ("(exit >= 2)", "is no comparison"),
+        ("exit >= 2 and", "`` is no comparison"),
+    ],
+)
+def test_what_is_no_short_form_is_an_error(text: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem.replace("(", "[(]")):
+        parse_condition(text)
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        ({}, "a condition has `metric`, `op` and `value`"),
+        ({"metric": "exit", "op": ">="}, "a condition has `metric`, `op` and `value`"),
+        ({"all": [EXAMPLE]}, "two or more conditions"),
+        (EXAMPLE | {"all": [EXAMPLE, EXAMPLE]}, "or else"),
+        (EXAMPLE | {"metric": "exit"}, "or else"),
+        ({"any": [EXAMPLE] * 9}, "at most 24 comparisons"),
+        ({"metric": "exit", "op": ">=", "value": 2, "for": 3}, "unknown field `for`"),
+        ("exit >= 2", "Expected `object`, got `str`"),
+    ],
+)
+def test_what_is_no_condition_is_refused(data: Any, problem: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=problem):
+        msgspec.convert(data, Condition)
+
+
+@pytest.mark.parametrize(
+    ("text", "exits", "can_hold"),
+    [
+        ("exit >= 4", 4, True),
+        ("exit > 4", 4, False),
+        ("exit < 40", 4, True),
+        ("accuracy > 1", 4, False),
+        ("confidence < 0.5 and confidence >= 0.5", 4, False),
+        ("energy < 2 and energy > 2", 4, False),
+        ("exit > 1 and exit < 2", 4, False),
+        (" or ".join(f"{m} > {v}" for v in (0.1, 0.2, 0.3, 0.4) for m in Metric if m != "exit"), 4, True),
+    ],
+)
+def test_a_condition_that_never_holds_is_known(text: str, exits: int, *, can_hold: bool) -> None:
+    assert parse_condition(text).can_hold(exits) == can_hold
+
+
+THIRDS = [
+    {Metric.EXIT: [1.0], Metric.COMPUTATION: [0.2], Metric.ACCURACY: [0.9, 0.4]},
+    {Metric.EXIT: [2.0], Metric.COMPUTATION: [0.5], Metric.ACCURACY: [0.9, 0.7, math.nan]},
+    {Metric.EXIT: [3.0], Metric.COMPUTATION: [1.0], Metric.ACCURACY: [0.9, 0.7, 0.6]},
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "can_hold"),
+    [
+        ("computation <= 0.2", True),
+        ("computation < 0.2", False),
+        ("computation > 0.5 and exit <= 2", False),
+        ("computation > 0.5 and exit <= 3 and latency > 2", True),
+        ("accuracy > 0.9", False),
+        ("accuracy < 0.5 and exit >= 2", False),
+        ("confidence >= 0.8 or latency >= 0.03 and exit >= 2", True),
+        ("exit > 3", False),
+        ("latency < 0", False),
+    ],
+)
+def test_what_a_profile_knows_of_exits_tells_more(text: str, *, can_hold: bool) -> None:
+    assert parse_condition(text).can_hold(3, THIRDS) == can_hold
