@@ -4,8 +4,8 @@ The cost of sharing (`interference`) multiplies the times of a variant alone, ba
 simulations and emulated devices all call `beside`, so they use the same times.
 
 **One more never costs less.** By chance a set may be measured as faster than a part of it. Here a variant beside
-several others costs at least its cost beside any part of them. So dropping a variant never makes the others slower.
-Parts of up to `MAX_IN_PART` others count, and the whole set.
+several others costs at least its cost beside any part of them. Dropping a variant never makes the others slower. Parts
+of up to `MAX_IN_PART` others count, and the whole set.
 """
 
 from collections.abc import Collection
@@ -22,8 +22,8 @@ from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.stages.exits import slower_exit
 
 MAX_IN_PART = 3
-"""Others in a part of a set. With up to four others this covers every part. Of larger sets (`study share --sets`),
-larger parts count only if the whole set was not measured."""
+"""Others in a part of a set. With up to four others this covers every part. Larger parts of larger sets (`study share
+--sets`) count only if the whole set was not measured."""
 MODELS_KEPT = 64
 TIMES_KEPT = 8192
 """Variants beside sets of others in the cache: enough for the largest planning models."""

@@ -7,7 +7,7 @@ _MODEL = "another model"
 
 
 class Gpu(Value, frozen=True):
-    """What decides whether an engine fits a GPU; ``compute_capability`` is like ``8.6``, ``driver`` like ``570.86``.
+    """Properties of a GPU that an engine must fit: ``compute_capability`` like ``8.6``, ``driver`` like ``570.86``.
 
     ``multiprocessors`` tells slices of one GPU apart, which have the same name.
     """
@@ -43,9 +43,9 @@ class BuildOptions(Value, frozen=True):
 
 
 class EngineKey(Value, frozen=True):
-    """What an engine was built from; where any of it changes, it is built anew.
+    """The inputs of an engine. If one of them changes, the engine is built anew.
 
-    ``model_digest`` is that of the ONNX file and its external data, ``tensorrt`` the version of the builder.
+    ``model_digest`` covers the ONNX file and its external data; ``tensorrt`` is the version of the builder.
     """
 
     model_digest: str
@@ -58,7 +58,7 @@ class EngineKey(Value, frozen=True):
         require(bool(self.tensorrt), "the key needs the version of TensorRT")
 
     def changed_from(self, other: "EngineKey") -> tuple[str, ...]:
-        """What differs from an older key, in words like ``driver 550.54 → 570.86``; empty where both are equal."""
+        """The differences from an older key, in words like ``driver 550.54 → 570.86``; empty if both are equal."""
         before = other.facts()
         changes = ((what, before[what], now) for what, now in self.facts().items() if now != before[what])
         return tuple(what if what == _MODEL else f"{what} {old} → {new}" for what, old, new in changes)

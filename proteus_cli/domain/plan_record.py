@@ -6,8 +6,8 @@ from typing import Literal
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, is_count, require
 
 Origin = Literal["start", "resumed", "demand", "file", "request", "drift"]
-"""What brought a plan: the start of a server, one that goes on after another was killed, the demand, a person,
-or profiles that are no longer true."""
+"""The cause of a plan: the start of a server, its resumption after it was killed, the demand, a person, or drifted
+profiles."""
 
 Ended = Literal["replaced", "stopped"]
 
@@ -20,7 +20,7 @@ class Base(Value, frozen=True):
 
 
 class Observation(Value, frozen=True):
-    """What the decision was made on: demand in queries per second by family and window, pace by device, lost devices.
+    """The inputs of the decision: demand in queries per second by family and window, pace by device, lost devices.
 
     ``pace``: measured batch times over profiled ones.
     """
@@ -31,7 +31,7 @@ class Observation(Value, frozen=True):
 
 
 class EngineChange(Value, frozen=True):
-    """A variant that came to a device with a plan: activated, as it stood by, or loaded in ``load_s`` seconds."""
+    """A variant that came to a device with a plan: an activated standby, or one loaded in ``load_s`` seconds."""
 
     device: str
     family: str
@@ -44,7 +44,7 @@ class EngineChange(Value, frozen=True):
 
 
 class FamilyEffect(Value, frozen=True):
-    """How requests of a family ended, the mean accuracy of those served, and the part that was not served in time.
+    """The outcomes of a family's requests, the mean accuracy of served ones, and the fraction not served in time.
 
     The latter two are None where there were none.
     """
@@ -55,7 +55,7 @@ class FamilyEffect(Value, frozen=True):
 
 
 class Effect(Value, frozen=True):
-    """What was seen while a plan was in force, for so many seconds; ``ended`` is when (ISO 8601, UTC) and why."""
+    """Observations while a plan was in force, for ``seconds``, until ``ended`` (ISO 8601, UTC) for the cause ``why``."""
 
     ended: str
     why: Ended

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 LEVEL_GAIN = 1 / 4
 """The weight of one stage. After a change of speed, four stages show two thirds of it, and eight nine tenths."""
 SCATTER_GAIN = 1 / 64
-"""Less than the 1/4 of Jacobson's timer. So the margin outlasts a time in which few stages deviate much."""
+"""Less than the 1/4 of Jacobson's timer. The margin outlasts a time in which few stages deviate much."""
 FIRST = 32
 """Stages that are measured before their pace counts. In the scatter, each of them has the same weight."""
 INTERRUPTED = 1.5

@@ -3,12 +3,12 @@
 **Time.** Before each next stage, its time is predicted: its profiled mean for the rows that would go on, times the
 present pace of stages (`pace.StagePace`). Before enough stages were measured, it is the profile's percentile of the
 family's attainment, times the slowdown of the device. A row goes on if the stage ends before it is due. With fewer rows
-the stage ends sooner. So the rows with the most time go on, as many as end in time. Parts of the batch that are due
-before that end *leave*: their answers, from the exits reached so far, are sent at once. All others wait for the end of
-the batch, so most batches are sent as a whole. Parts that are late already leave with the last.
+the stage ends sooner. The rows with the most time go on, as many as end in time. Parts of the batch that are due before
+that end *leave*: their answers, from the exits reached so far, are sent at once. All others wait for the end of the
+batch, so most batches are sent as a whole. Parts that are late already leave with the last.
 
 **Energy.** Rows share a stage evenly: each takes the power of the device times the time of the stage, divided by its
-rows. So a row takes more if fewer rows go on with it. A row without enough energy for the next stage stops
+rows. A row takes more if fewer rows go on with it. A row without enough energy for the next stage stops
 (`EnergyLimits`).
 """
 
@@ -212,7 +212,7 @@ class StageForecast:
         """Which of ``rows`` stop behind a ``stage`` that has ended now.
 
         They have enough, or the next stage would end too late for them, or take too much energy. Decisions take time
-        from the rows. So if all rows that would go on may do so, and none has to leave, no single row is looked at.
+        from the rows. If all rows that would go on may do so, and none has to leave, no single row is looked at.
         """
         if not self._may_cut:
             return is_enough

@@ -38,8 +38,8 @@ class Walk:
 class ProfiledChain:
     """The stages of a variant by its profile; ``stages_s`` are the times of each by rows.
 
-    The rank of a row is the fraction of all rows of which the model is less sure. The first exit answers the rows of
-    the highest ranks, as many as its share, and so on. If shares are unknown, all rows go on to the last exit.
+    The rank of a row is the fraction of rows with less confidence. The first exit answers the rows of the highest
+    ranks, as many as its share, and so on. If shares are unknown, all rows go on to the last exit.
     """
 
     def __init__(self, exits: Sequence[ExitProfile], stages_s: Sequence[Callable[[int], float]]) -> None:
