@@ -56,6 +56,12 @@ class PlacedSolution:
     to_split: frozenset[str]
     is_over_budget: bool
 
+    def or_better(self, other: "PlacedSolution | None") -> "PlacedSolution":
+        """This solution, or the other one where the first merit in which they differ is better there."""
+        merits = zip(other.solution.merits, self.solution.merits, strict=True) if other is not None else ()
+        differing = (theirs > mine for theirs, mine in merits if abs(theirs - mine) > SAME_MERIT * max(abs(mine), 1.0))
+        return other if other is not None and next(differing, False) else self
+
     def unproven(self) -> "PlacedSolution":
         """The same, where it is not known whether more can be served."""
         return replace(self, solution=replace(self.solution, is_limited=True, unserved_gap=1.0))
@@ -127,7 +133,7 @@ class HostRounds:
             if found is None:
                 raise
             return found.unproven()
-        return other if found is None or is_better(other.solution, found.solution) else found
+        return other if found is None else found.or_better(other)
 
     def _counting_on(self, hosts: Ints, *, requires_hosts: bool = False) -> PlacedSolution:
         """The solution that counts on so many ``hosts`` of each family [F], or those that it turns out to have.
@@ -215,9 +221,3 @@ class HostRounds:
     def _may_use_more_devices(self) -> bool:
         """Devices that a plan leaves idle cost nothing that the rules count."""
         return not (self._rules.pack or self._rules.resources or self._rules.is_resident_set)
-
-
-def is_better(one: Solution, found: Solution) -> bool:
-    """Whether the first merit in which they differ is better in ``one``."""
-    pairs = zip(one.merits, found.merits, strict=True)
-    return next((mine > other for mine, other in pairs if abs(mine - other) > SAME_MERIT * max(abs(other), 1.0)), False)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from copy import copy
 from types import MappingProxyType
 
@@ -67,8 +68,7 @@ class Planner:
         self.headroom, self.inputs, self.time_limit_s = headroom, dict(inputs), time_limit_s
         self.spares, self.hurries = spares, hurries
         self._search = PlacementSearch(self.catalog, self.profiles, policy.variants, self.rules)
-        self._after_outages: tuple[Outages, Planner] | None = None
-        self._exposed: Planner | None = None
+        self._after_outages: tuple[Outages, tuple[Planner, ...]] | None = None
 
     def __call__(
         self,
@@ -83,11 +83,11 @@ class Planner:
         Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict` and `NoPlanInTime`.
         """
         if without:
-            return self._left(without)._after_loss(demand, current, standbys)  # noqa: SLF001 - of another planner of ours
+            return self._after_loss(demand, current, without, standbys)
         check_demand(demand, self.catalog)
         _require_what_may_be_lost(self.profiles, self.rules)
         asked = PlanningDemand.of(demand, self.catalog, self.headroom)
-        self._search.prepare(asked)  # making instances is no part of the solve's time
+        self._search.prepare()  # making instances is no part of the solve's time
         start_s = time.perf_counter()
         try:
             now = Now.of(current, standbys, self.profiles)
@@ -126,30 +126,26 @@ class Planner:
                 carried_qps[placement.family] += placement.newcomers_qps
         return any(carried_qps[family] < qps for family, qps in asked.demand_qps.items())
 
-    def _left(self, without: Outages) -> "Planner":
-        """The planner of what is left, which is kept for the next plan of the same outages."""
+    def _after_loss(self, demand: Demand, current: Plan | None, without: Outages, standbys: VariantsByDevice) -> Plan:
+        """The best plan for the devices that are left: one that survives another loss, if it can serve all."""
+        *surviving, last = self._left(without)
+        for planner in surviving:
+            with suppress(NoFeasiblePlan):
+                plan = planner(demand, current, standbys=standbys)
+                if plan.shortfall_qps <= NEGLIGIBLE * sum(plan.demand_qps.values()):
+                    return plan
+        return replace_fields(last(demand, current, standbys=standbys), rules=self.rules)
+
+    def _left(self, without: Outages) -> "tuple[Planner, ...]":
+        """Planners for what is left: with all rules, then without survival. Kept for the next plan of these outages."""
         if self._after_outages is None or self._after_outages[0] != without:
-            self._after_outages = without, self.with_changes(profiles=_available(self.profiles, without))
+            planners = [self.with_changes(profiles=_available(self.profiles, without))]
+            if self.rules.survives is not None:
+                planners[0].time_limit_s /= 2
+                exposed = replace_fields(self.rules, survive=0, survive_unit="device")
+                planners.append(planners[0].with_changes(rules=exposed))
+            self._after_outages = without, tuple(planners)
         return self._after_outages[1]
-
-    def _after_loss(self, demand: Demand, current: Plan | None, standbys: VariantsByDevice) -> Plan:
-        """The best plan for what is left. It survives another loss only where that leaves nothing unserved.
-
-        Each of two solves has half of the time.
-        """
-        if self.rules.survives is None:
-            return self(demand, current, standbys=standbys)
-        halved = self.with_changes()
-        halved.time_limit_s = self.time_limit_s / 2
-        try:
-            plan = halved(demand, current, standbys=standbys)
-        except NoFeasiblePlan:
-            plan = None
-        if plan is not None and plan.shortfall_qps <= NEGLIGIBLE * sum(plan.demand_qps.values()):
-            return plan
-        if self._exposed is None:
-            self._exposed = halved.with_changes(rules=replace_fields(self.rules, survive=0, survive_unit="device"))
-        return replace_fields(self._exposed(demand, current, standbys=standbys), rules=self.rules)
 
     def with_changes(
         self,
@@ -162,7 +158,6 @@ class Planner:
         """The same planner with these changes; ``rules`` are taken as they are, without those of the catalog."""
         other = copy(self)
         other._after_outages = None  # noqa: SLF001 - of another planner of ours
-        other._exposed = None  # noqa: SLF001 - of another planner of ours
         other.headroom = self.headroom if headroom is None else headroom
         other.rules = self.rules if rules is None else rules
         other.profiles = self.profiles if profiles is None else dict(profiles)
@@ -208,7 +203,7 @@ class Planner:
         return SEARCH_FRAC * self.time_limit_s
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_after_outages": None, "_exposed": None}
+        return {**vars(self), "_after_outages": None}
 
     def plan_of(
         self,
