@@ -56,7 +56,8 @@ class Breaker:
     ``reason``: why it is not closed, and why its last probation failed. ``opened`` counts how often it left the closed
     state, ``since_s`` is when it last changed. The first retry comes after ``first_retry_s``; each time in a row that
     the breaker fails its probation, or is closed for less than `STABLE_S`, doubles that. A needed device is retried
-    after `NEEDED_RETRY_S` at the latest, while it passes its probations; each failed one in a row doubles that, too. ``on_change`` is called after each move.
+    after `NEEDED_RETRY_S` at the latest, while it passes its probations; each failed one in a row doubles that, too.
+    ``on_change`` is called after each move.
     """
 
     def __init__(
