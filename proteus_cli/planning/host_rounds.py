@@ -17,10 +17,9 @@ from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import PlannedCascade
-from proteus_cli.planning.model.hosted_now import Now
-from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.model.instance import Instance, Now
 from proteus_cli.planning.placements.cascades import with_whole_batches
-from proteus_cli.planning.placements.decode import placements
+from proteus_cli.planning.placements.decode import current_replicas, devices_with_more_loads, placements
 from proteus_cli.planning.placements.host_counts import (
     hosts_now,
     kept_replicas,
@@ -31,13 +30,11 @@ from proteus_cli.planning.placements.host_counts import (
     sure_hosts,
     with_more_hosts,
 )
-from proteus_cli.planning.placements.loads import current_replicas, devices_with_more_loads
 from proteus_cli.planning.placements.pack import Packed, pack, serves_all
-from proteus_cli.planning.planning_demand import PlanningDemand
 from proteus_cli.planning.solver.lexicographic import Infeasible, optimise, relaxed_replicas
 from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.solve import MANY_COLUMNS, OutOfTime
-from proteus_cli.planning.solver.target_demand import TargetDemand
+from proteus_cli.planning.solver.target_demand import PlanningDemand, TargetDemand
 
 SAME_MERIT = 1e-5
 

@@ -25,12 +25,11 @@ from proteus_cli.errors import NoFeasiblePlan, NoPlanInTime, RulesConflict, Usag
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.model.choices import require_amounts
-from proteus_cli.planning.model.hosted_now import Now
-from proteus_cli.planning.planning_demand import PlanningDemand
+from proteus_cli.planning.model.instance import Now
 from proteus_cli.planning.search import PlacementSearch
 from proteus_cli.planning.solver.lexicographic import Infeasible
 from proteus_cli.planning.solver.solve import OutOfTime
-from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, PlanningDemand
 
 SEARCH_FRAC = 0.75  # of the time limit; the rest is for what follows the search: to place 10,000 devices takes 0.1 s
 

@@ -18,13 +18,11 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.host_rounds import HostRounds, PlacedSolution
-from proteus_cli.planning.model.hosted_now import NOWHERE, Now
-from proteus_cli.planning.model.instance import Instance, make_instance
+from proteus_cli.planning.model.instance import NOWHERE, Instance, Now, make_instance
 from proteus_cli.planning.placements.spares import with_spares
-from proteus_cli.planning.planning_demand import PlanningDemand
 from proteus_cli.planning.solver.lexicographic import Infeasible
 from proteus_cli.planning.solver.solve import OutOfTime
-from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, PlanningDemand
 
 SIMPLER_FRAC = 0.4  # of the time left: the most that a search under simpler rules may take
 MAX_SETS_APART = 100

@@ -12,7 +12,8 @@ import scipy.sparse as sp
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.capacity import NO_CAPACITY, Capacity, CapacityStep, capacity_at
-from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import NO_VARIANTS, Catalog, VariantKey, VariantsByDevice
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.profile_changes import best_accuracy
 from proteus_cli.domain.rules import Rules
@@ -348,3 +349,34 @@ def members(row_of: Sequence[int] | Ints, rows: int) -> sp.csc_array:
     """0/1 [rows, len(row_of)] with a 1 in each column, in the given row."""
     columns = len(row_of)
     return sp.csc_array((np.ones(columns), np.asarray(row_of, dtype=np.int64), np.arange(columns + 1)), (rows, columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """What each device hosts in the plan in force, and what is ``resident``: that and its standbys. False: no plan is.
+
+    With standbys, the fewest loads that are counted are a lower bound: of two variants that a device has loaded, it can
+    host but one, and to tell devices apart by their standbys would make a large model of a small one.
+    """
+
+    hosted: VariantsByDevice
+    resident: VariantsByDevice
+
+    @classmethod
+    def of(cls, current: Plan | None, standbys: VariantsByDevice, profiles: Mapping[str, Profile]) -> "Now":
+        """What the devices with profiles host, and what stands by there."""
+        if current is None:
+            return NOWHERE
+        hosted = {device: keys for device, keys in current.hosted().items() if device in profiles}
+        return cls(hosted, {device: keys | standbys.get(device, NO_VARIANTS) for device, keys in hosted.items()})
+
+    @property
+    def has_standbys(self) -> bool:
+        """Whether anything is loaded that is not active."""
+        return self.resident != self.hosted
+
+    def __bool__(self) -> bool:
+        return bool(self.hosted)
+
+
+NOWHERE = Now({}, {})

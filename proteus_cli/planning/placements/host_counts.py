@@ -9,8 +9,7 @@ import numpy as np
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.rules import Rules
-from proteus_cli.planning.model.hosted_now import Now
-from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.model.instance import Instance, Now
 from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
 

@@ -7,8 +7,7 @@ import numpy as np
 from proteus_cli.arrays import Bools, Floats
 from proteus_cli.domain.catalog import NO_VARIANTS, VariantsByDevice
 from proteus_cli.domain.plan import Placement
-from proteus_cli.planning.model.hosted_now import Now
-from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.model.instance import Instance, Now
 
 ENOUGH_SIGMAS = 10.0  # of a second's Poisson arrivals: more capacity above the demand than that does nothing
 MIN_QPS = 1.0  # counted as the demand of a family that has none, as it may get some

@@ -13,8 +13,7 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.milp import Objective, formulate
 from proteus_cli.planning.model.program import Linear, Program, SolverPoint
-from proteus_cli.planning.solver.rates_by_way import RatesByWay, rates_by_way
-from proteus_cli.planning.solver.solution import Solution
+from proteus_cli.planning.solver.solution import RatesByWay, Solution, rates_by_way
 from proteus_cli.planning.solver.solve import FIRST_GAP, TOLERANCE, OutOfTime, minimise
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand, parameter_values
 
