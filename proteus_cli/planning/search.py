@@ -58,7 +58,7 @@ class PlacementSearch:
 
     ``simpler`` are searches under simpler rules, the simplest first: one variant per device without cascades, then
     without cascades. They take a fraction of the time. The result is the best of all solutions. Instances are made
-    once; a search is pickled without them. Times are those of `time.perf_counter`.
+    once; a search is pickled without them. Times are readings of `time.perf_counter`.
     """
 
     def __init__(self, catalog: Catalog, profiles: Mapping[str, Profile], variants: VariantRule, rules: Rules) -> None:
@@ -189,7 +189,7 @@ class PlacementSearch:
         return found
 
     def _too_inaccurate(self) -> str:
-        """Of which families the rules leave out all variants as too inaccurate; empty where there is none."""
+        """Names the families whose variants are all too inaccurate for the rules; empty where there is none."""
         found = []
         for family, best in best_accuracy(self._profiles.values()).items():
             least = self._rules.min_accuracy_alone(family)

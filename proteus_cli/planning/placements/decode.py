@@ -15,7 +15,8 @@ from proteus_cli.planning.placements.pack import Bundle, Packed
 from proteus_cli.planning.solver.solution import Solution
 
 MAX_REASSIGNED = 200
-"""Devices of a group, of which all are assigned anew to save a load: the time grows faster than with their square."""
+"""Largest group whose devices are all assigned anew to save a load; the time grows faster than the square of its size.
+"""
 
 
 def placements(
@@ -130,7 +131,7 @@ def _matched(
 def _assigned(
     instance: Instance, devices: Sequence[str], bundles: Sequence[Bundle], now: Now
 ) -> list[tuple[str, Bundle]]:
-    """A device for each bundle: the fewest loads, and of these matchings one with the fewest activations."""
+    """A device for each bundle, with the fewest loads, then the fewest activations."""
     wanted = [_keys(instance, bundle) for bundle in bundles]
     resident = [now.resident.get(device, NO_VARIANTS) for device in devices]
     hosted = [now.hosted.get(device, NO_VARIANTS) for device in devices]

@@ -31,9 +31,9 @@ def rates_by_way(
 ) -> tuple[Floats, RatesByWay]:
     """The rates by choice [C], in queries per second, and `RatesByWay`.
 
-    Rates of families without ways are those of ``rate_qps`` [C]. ``available`` [C] is the part of its family's demand
-    that a choice can answer. ``point`` [W] is the part of its family's demand that each way answers in the solution.
-    Of ``point``, each family keeps ``limit`` [F] in all; the least accurate ways are cut first. ``demand_qps`` [F].
+    Families without ways keep ``rate_qps`` [C]. ``available`` [C] is the part of its family's demand that a choice can
+    answer. ``point`` [W] is the part of its family's demand that each way answers in the solution. Of ``point``, each
+    family keeps ``limit`` [F] in all; the least accurate ways are cut first. ``demand_qps`` [F].
     """
     answered = _trimmed(ways, point, limit)
     newcomers, deferred = np.zeros(len(available)), np.zeros(len(available))
@@ -82,7 +82,7 @@ def _share_out(
 ) -> None:
     """Fill the choices of a pool: short parts of the SLO first, each on choices for the longest part that may do.
 
-    What is left by the solver's rounding goes to the last choice that had room.
+    The remainder of the solver's rounding goes to the last choice that had room.
     """
     left = {c: float(available[c]) for c in mine}
     for part, is_deferred, needed in needs:
@@ -103,13 +103,12 @@ def _share_out(
 class Solution:
     """What to host, and how the demand is shared.
 
-    ``replicas`` int [C]; ``rate_qps`` [C] includes the headroom, and counts the queries that the choice is the first to
-    get; with cascades, ``by_way`` has those that others defer to it. ``room_qps`` [C] is what its devices have time
-    for: with a forecast and shared devices, more than it answers. ``devices_used`` int [G] and ``power_w`` [G] where
-    devices are shared: `pack` may use no more. ``sets`` [S] and ``served_in_set`` [N] where sharing costs time, the
-    latter in parts of the demand. ``gap``, ``unserved_gap``: as in a plan's `Solver`. ``is_limited``: the
-    deadline passed before all was proven. ``merits``: in the order of the objectives, down to the mean accuracy, what
-    they are about; the more the better.
+    ``replicas`` int [C]. ``rate_qps`` [C] includes the headroom, and counts the queries that the choice is the first to
+    get. With cascades, ``by_way`` has the deferred queries. ``room_qps`` [C] is what its devices have time for: with a
+    forecast and shared devices, more than it answers. ``devices_used`` int [G] and ``power_w`` [G] where devices are
+    shared: `pack` may use no more. ``sets`` [S] and ``served_in_set`` [N], in parts of the demand, where sharing costs
+    time. ``gap``, ``unserved_gap``: as in a plan's `Solver`. ``is_limited``: the deadline passed before all was proven.
+    ``merits``: in the order of the objectives, down to the mean accuracy, what they are about; the more the better.
     """
 
     replicas: Ints

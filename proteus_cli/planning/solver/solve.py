@@ -101,7 +101,7 @@ class _Goal:
 
 
 def _minimise_in_parts(program: Program, goal: _Goal, start: SolverPoint | None) -> SolverPoint | None:
-    """Minimise where there are very many choices, or sets of such, of which few matter.
+    """Minimise a model with very many choices or sets, few of which matter.
 
     Parts of the model are solved, each with more of them: those that the relaxation uses, then those with the least
     reduced costs. A plan with one that is outside of a part costs at least its reduced cost more than the relaxation,
@@ -151,7 +151,7 @@ def _deciding(program: Program) -> Ints:
 
 
 def _in_objective(program: Program, column: int, start: SolverPoint | None) -> SolverPoint | None:
-    """A starting point with its value in this column; None where it isn't feasible, as it is of another program."""
+    """A starting point with its value in this column; None where it is infeasible in this program."""
     if start is None:
         return None
     valued = replace(start, value=float(start.columns[column]))
