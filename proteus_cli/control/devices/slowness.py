@@ -26,10 +26,10 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from proteus_cli.domain.batch_times import LatencyTable
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Point, Profile, Recorded, RecordedPoint, VariantProfile
-from proteus_cli.domain.stages.pace import FIRST_EXIT_MULTIPLE, StagePace
+from proteus_cli.domain.stages.pace import StagePace
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,9 @@ class StageSlowness:
     """
 
     def __init__(self) -> None:
-        self._pace = StagePace(FIRST_EXIT_MULTIPLE)
+        self._pace = StagePace()
         self._tail, self._given_up, self.factor = 1.0, 0, 1.0
-        self._before_load: tuple[float, float, float] | None = None
+        self._before_load: tuple[float, float] | None = None
 
     @property
     def least(self) -> float:
