@@ -25,12 +25,11 @@ from proteus_cli.errors import NoFeasiblePlan, NoPlanInTime, RulesConflict, Usag
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.model.choices import require_amounts
-from proteus_cli.planning.model.hosted_now import Now
-from proteus_cli.planning.planning_demand import PlanningDemand
+from proteus_cli.planning.model.instance import Now
 from proteus_cli.planning.search import PlacementSearch
 from proteus_cli.planning.solver.lexicographic import Infeasible
 from proteus_cli.planning.solver.solve import OutOfTime
-from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, PlanningDemand
 
 SEARCH_FRAC = 0.75  # of the time limit; the rest is for what follows the search: to place 10,000 devices takes 0.1 s
 
@@ -79,8 +78,8 @@ class Planner:
     ) -> Plan:
         """The best plan for a demand, with the devices and engines that can be used.
 
-        ``standbys`` are loaded beside what ``current`` hosts, so they need no load either.
-        Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict` and `NoPlanInTime`.
+        ``standbys`` are loaded beside what ``current`` hosts, so they need no load either. Raises `UsageError` and
+        `NoFeasiblePlan` (`RulesConflict`, `NoPlanInTime`).
         """
         if without:
             return self._after_loss(demand, current, without, standbys)
@@ -117,7 +116,7 @@ class Planner:
         return plan
 
     def _is_overdue(self, asked: PlanningDemand, current: Plan | None) -> bool:
-        """What serves now cannot carry the demand, so that each moment until the next plan costs queries."""
+        """Whether the plan in force cannot carry the demand, and each moment until the next one costs queries."""
         if not (self.hurries and asked.curves) or current is None:
             return False
         carried_qps = dict.fromkeys(asked.demand_qps, 0.0)
@@ -137,7 +136,7 @@ class Planner:
         return replace_fields(last(demand, current, standbys=standbys), rules=self.rules)
 
     def _left(self, without: Outages) -> "tuple[Planner, ...]":
-        """Planners for what is left: with all rules, then without survival. Kept for the next plan of these outages."""
+        """Planners for what is left, cached: with all rules, then without survival of another loss."""
         if self._after_outages is None or self._after_outages[0] != without:
             planners = [self.with_changes(profiles=_available(self.profiles, without))]
             if self.rules.survives is not None:
@@ -155,7 +154,7 @@ class Planner:
         catalog: Catalog | None = None,
         headroom: float | None = None,
     ) -> "Planner":
-        """The same planner with these changes; ``rules`` are taken as they are, without those of the catalog."""
+        """The same planner with these changes; ``rules`` replace the catalog's rules, too."""
         other = copy(self)
         other._after_outages = None  # noqa: SLF001 - of another planner of ours
         other.headroom = self.headroom if headroom is None else headroom
@@ -181,7 +180,7 @@ class Planner:
         return max((each.qps for each in capacities if each.max_batch == placement.max_batch), default=0.0)
 
     def spent(self, plan: Plan) -> float:
-        """What a plan costs per hour, or draws in watts, whichever is minimised; 0 where neither is."""
+        """The cost per hour or the watts of a plan, whichever is minimised; 0 where neither is."""
         if self.rules.minimize is None:
             return 0.0
         return spent(plan, self.catalog, self.profiles)[self.rules.minimize]
@@ -245,7 +244,7 @@ class Planner:
     ) -> float | None:
         """The mean accuracy over queries, relative to ``best`` of each family if given; None where none is served.
 
-        Of a variant that queries go through, those that do are spread over its placements as all that it gets.
+        Queries of a cascade are spread over the placements of its first variant in proportion to their rates.
         """
         accuracy, total_qps, sum_qps = accuracies(self.profiles), 0.0, 0.0
         for p in placed:
@@ -262,7 +261,7 @@ class Planner:
 
 
 def _expecting(demand: Demand, plan: Plan) -> Plan:
-    """The plan with the attainment that its capacities have under a forecast; without one, as it is."""
+    """The plan with the attainment of its capacities under a forecast; unchanged without one."""
     if not isinstance(demand, Forecast):
         return plan
     shares = {family: demand.attainment(family, plan.capacity_qps(family)) for family in plan.demand_qps}
@@ -275,7 +274,7 @@ def _when_over(time_limit_s: float) -> str:
 
 
 def _require_what_may_be_lost(devices: Iterable[str], rules: Rules) -> None:
-    """Raise `NoFeasiblePlan` where the one loss that a plan is to survive is that of everything."""
+    """Raise `NoFeasiblePlan` where the loss to survive would leave no device."""
     units = set(map(rules.unit_of, devices)) if rules.survives is not None else set()
     if len(units) == 1:
         only, option = "device", "--survive"

@@ -18,13 +18,11 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.host_rounds import HostRounds, PlacedSolution
-from proteus_cli.planning.model.hosted_now import NOWHERE, Now
-from proteus_cli.planning.model.instance import Instance, make_instance
+from proteus_cli.planning.model.instance import NOWHERE, Instance, Now, make_instance
 from proteus_cli.planning.placements.spares import with_spares
-from proteus_cli.planning.planning_demand import PlanningDemand
 from proteus_cli.planning.solver.lexicographic import Infeasible
 from proteus_cli.planning.solver.solve import OutOfTime
-from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, PlanningDemand
 
 SIMPLER_FRAC = 0.4  # of the time left: the most that a search under simpler rules may take
 MAX_SETS_APART = 100
@@ -60,7 +58,7 @@ class PlacementSearch:
 
     ``simpler`` are searches under simpler rules, the simplest first: one variant per device without cascades, then
     without cascades. They take a fraction of the time. The result is the best of all solutions. Instances are made
-    once; a search is pickled without them. Times are those of `time.perf_counter`.
+    once; a search is pickled without them. Times are readings of `time.perf_counter`.
     """
 
     def __init__(self, catalog: Catalog, profiles: Mapping[str, Profile], variants: VariantRule, rules: Rules) -> None:
@@ -191,7 +189,7 @@ class PlacementSearch:
         return found
 
     def _too_inaccurate(self) -> str:
-        """Of which families the rules leave out all variants as too inaccurate; empty where there is none."""
+        """Names the families whose variants are all too inaccurate for the rules; empty where there is none."""
         found = []
         for family, best in best_accuracy(self._profiles.values()).items():
             least = self._rules.min_accuracy_alone(family)
