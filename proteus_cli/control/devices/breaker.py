@@ -15,7 +15,7 @@ NEEDED_RETRY_S = 2.0  # s; opening takes about 1 s of CPU time, so a device that
 CHECK_EVERY_S = 0.1  # s between two looks for what hangs, or is to be retried
 LATE_S = 2 * CHECK_EVERY_S  # s since the last look: the machine has no time for this process
 MAX_DOUBLINGS = 30  # any pause is the longest by then
-STABLE_S = 60.0  # after working for so long, the first retry comes as early as ever
+STABLE_S = 60.0  # s closed, after which the first retry is early again
 HANG_TIMEOUT_MULTIPLE = 10  # of the profiled time: a batch that takes longer counts as hung …
 MIN_HANG_TIMEOUT_S = 0.5  # … if it takes this long, too: machines pause for less
 LONGEST_TURN_S = 1.0  # of a batch on a device that servers share: then the next server's batch runs beside it
@@ -31,7 +31,7 @@ class BreakerState(StrEnum):
 
 
 class BreakerEvent(StrEnum):
-    """What happens to a device or an engine, as its breaker counts it."""
+    """An event of a device or an engine that its breaker counts."""
 
     DIED = "died"
     BROKE = "broke"  # every batch fails
@@ -55,9 +55,9 @@ class Breaker:
     What ``is_new`` is open at first, for that reason, and is tried out at once. Else it is closed.
     ``reason``: why it is not closed, and why its last probation failed. ``opened`` counts how often it left the closed
     state, ``since_s`` is when it last changed. The first retry comes after ``first_retry_s``; each time in a row that
-    the breaker fails its probation, or is closed for less than `STABLE_S`, doubles that. What is needed is retried
-    after `NEEDED_RETRY_S` at the latest, as long as it passes its probations; each one that it fails in a row doubles
-    that, too. ``on_change`` is called after each move.
+    the breaker fails its probation, or is closed for less than `STABLE_S`, doubles that. A needed device is retried
+    after `NEEDED_RETRY_S` at the latest, while it passes its probations; each failed one in a row doubles that, too.
+    ``on_change`` is called after each move.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Breaker:
 def hang_timeout_s(takes_s: float, servers: int = 1) -> float:
     """How long a batch that should take ``takes_s`` may run before its device counts as hung.
 
-    On a device that so many ``servers`` share, it may wait for a turn of each other one first.
+    ``servers``: the number that share the device. The batch may wait for one turn of each other server.
     """
     return max(HANG_TIMEOUT_MULTIPLE * takes_s, MIN_HANG_TIMEOUT_S) + (servers - 1) * LONGEST_TURN_S
 
@@ -118,7 +118,7 @@ def overdue(
 ) -> Launch | None:
     """The oldest of the ``running`` batches of a device, each with its start, if it should have ended long ago.
 
-    The last one ended at ``ended_s``; the device has a ``slowdown``, and so many ``servers`` share it.
+    The last one ended at ``ended_s``; the device has a ``slowdown``, and ``servers`` is the number that share it.
     """
     if not running:
         return None

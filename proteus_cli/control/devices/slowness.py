@@ -3,7 +3,7 @@
 Theory of operation
 ===================
 
-Each batch that ends gives one ratio. Three means of these ratios are kept, as three decisions need them:
+Each batch that ends gives one ratio. Three means of these ratios are kept, one for each kind of decision:
 
 * `Slowness`, by device, over some ten batches: deadlines, admission, capacity and re-planning count with it. It follows
   other programs on the same cores, and forgets them as fast.
@@ -26,10 +26,10 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from proteus_cli.domain.batch_times import LatencyTable
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Point, Profile, Recorded, RecordedPoint, VariantProfile
-from proteus_cli.domain.stages.pace import FIRST_EXIT_MULTIPLE, StagePace
+from proteus_cli.domain.stages.pace import StagePace
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +126,9 @@ class StageSlowness:
     """
 
     def __init__(self) -> None:
-        self._pace = StagePace(FIRST_EXIT_MULTIPLE)
+        self._pace = StagePace()
         self._tail, self._given_up, self.factor = 1.0, 0, 1.0
-        self._before_load: tuple[float, float, float] | None = None
+        self._before_load: tuple[float, float] | None = None
 
     @property
     def least(self) -> float:
@@ -272,7 +272,7 @@ class Drift:
 
     A batch size has drifted if its mean was off by `Limits.notable`, in one direction, in `Limits.windows` in a row,
     into which ``after_s`` is divided. Its estimate is the mean over that time, within `Limits.corrections`. Sizes of
-    the same variant that did not run are scaled with those that did.
+    the same variant that did not run are scaled by the mean of the others.
     """
 
     def __init__(self, profiles: Mapping[str, Profile], *, after_s: float = 60.0) -> None:

@@ -243,7 +243,7 @@ class Backoff:
     """A pause after failures: `FIRST_PAUSE_S` after one, twice as long after each further one, to `LONGEST_PAUSE_S`.
 
     A request that differs from the failed one need not wait: `NOTABLE_GROWTH` times the demand of some family, or other
-    outages. So the same request is not tried over and over, and a new burst is answered.
+    outages. The same request is not tried again and again, and a new burst is answered.
     """
 
     def __init__(self) -> None:
@@ -295,7 +295,7 @@ def told_by_host(
 
 
 class ExpectedAttainment:
-    """What plans expect of each family, counted over the queries that these are for while they are in force."""
+    """The attainment that plans in force expect of each family, counted over the queries that they are for."""
 
     def __init__(self) -> None:
         self._plan: Plan | None = None
@@ -308,12 +308,12 @@ class ExpectedAttainment:
         self._plan, self._since_s = plan, now_s
 
     def mean(self, until_s: float) -> dict[str, float]:
-        """By family, up to then; without those of which no plan expected anything."""
+        """By family, until then; a family is left out where no plan had an expectation."""
         self._count(until_s)
         return {family: self._in_time[family] / queries for family, queries in self._queries.items() if queries > 0}
 
     def counts(self, family: str, now_s: float) -> tuple[float, float]:
-        """The queries of a family that plans expected anything of up to now, and how many of these in time."""
+        """The queries of a family with an expectation until now, and how many were expected in time."""
         self._count(now_s)
         return self._queries.get(family, 0.0), self._in_time.get(family, 0.0)
 
