@@ -16,41 +16,30 @@ an effect or `Admitted` names it, when its batch has ended and when its timer fi
 answer is `Idle` or `WaitUntil`. To ask once too often is harmless, and so a driver never has to prove that it must
 ask.
 
-**Life of a request.** `offer` refuses it (`Refused`: the rows before it and its own exceed what the workers carry until
-its deadline; `Unfit`: nothing is accurate enough; `TooManyRows`, `NeverInTime`: even an idle device needs longer, so it
-is no demand; `OtherPlanNeeded`: one of this plan does) or lets it wait (`Admitted`). A request waits in the queue of
-its family, in the `AccuracyTier` of its minimum accuracy, at the level of its priority, in order of deadlines. It
-leaves the queue into a `Launch`, a `Drop`, or by `cancel`. A launched request ends with its batch; if the device is
-lost first, it waits again with its old deadline.
+**Life of a request.** `offer` refuses it or lets it wait. `Refused`: its rows and those before it exceed what the
+workers carry until its deadline. `Unfit`: no variant is accurate enough. `TooManyRows`, `NeverInTime`: even an idle
+device needs longer, so it is no demand. `OtherPlanNeeded`: an idle device of this plan needs longer, but another plan's
+would not. `Admitted`: it waits in the `RequestQueue` of its eligible hosts (`dispatch.eligibility`), at the level of its
+priority, in order of deadlines. It leaves the queue into a `Launch`, a `Drop`, or by `cancel`. A launched request ends
+with its batch; if the device is lost first, it waits again with its old deadline.
 
-**Queues and quota.** Hosts with the same variant, batch times and capacity form a *host class*
-(`dispatch.queues.host_class`): it does not matter which of them takes a row. In a `SharedQueue` (late binding) the
-plan's shares assign *quota* to classes: each request adds its rows to the quota of the class that is furthest behind
-its share. Quota says how many rows the workers of a class may take, not which: that is bound when one of them is free.
-So shares hold, and no request waits behind one slow worker. The quota of all classes together equals the rows that
-wait. In a `PerDeviceQueue` (the paper's) each host is a class, and a request is bound to one at arrival.
+**Who takes what** (`dispatch.request_queue`). Hosts that decisions need not tell apart form a *host class*. The classes
+of a queue have an order: the most accurate first, hosts that the plan reserves for second stages after others, standbys
+last. By one rule, a free worker leaves rows to the classes before its own as long as these can make them, and takes the
+excess at once; a single row it takes at the last moment at which it can still be made. Of the rows that it may take,
+it runs the largest batch in which every request meets its deadline, from the earliest requests possible
+(`dispatch.selection`). Requests that it leaves at the head, faster workers can still make. A request that no host can
+make is dropped. Under the paper's assignment each request is bound to one device at arrival, and a worker takes the
+first requests of its own lane.
 
-**What a worker does** (`dispatch.work_selector`). For each of its work sources it takes the largest batch, up to its
-quota, that is in time for all of its requests, and of these the one with the earliest requests. What it leaves at the
-head of the queue, faster workers can make; if they are busy too long, it is dropped, but batches and so capacity stay
-as large as planned: that is why an overload ends with its cause. A worker without quota takes over rows of busy
-workers: at once if no accuracy is lost, or if there are more than the more accurate ones can make; else those that
-these cannot make any more. On one device, a faster variant first takes what a more accurate one passes over. A worker
-that can make nothing transfers its quota to a faster class (`Delegate`). A request that no worker can make is dropped.
-What all of them together cannot make is the *overflow*: a worker whose device has a faster standby of the family
-(`Host.overflow`) runs a batch of that in place of its own. A request that no host can answer in time goes to the most
-accurate standby of the family that can, on any device that hosts the family (`AccuracyTier.warm`).
-
-**Who is asked.** One worker at a time: a free one of the class that got the quota, else the one that may take over,
-else one with a standby for a request that no host can make (`Dispatch._next_worker`). An arrival that changes nothing
-for a worker that waits to take over asks nobody (`WaitingWorker.goes_on`). A worker that is full names the next one for
-what it leaves (`Launch.wake`). What classes and tiers know of their workers is counted when it changes, so the steps of
-a decision grow with classes, not with workers: O(classes + log(requests)). With dispatch ahead, a full batch is
-submitted shortly before the running one ends.
+**Who is asked.** One worker at a time: the first free one, in order, that can make the first request
+(`Lane.next_worker`). A worker that is full names the next ones for what it leaves (`Launch.wake`). The state of classes
+is updated when it changes, so the steps of a decision grow with classes, not with workers: O(classes × log(requests)).
+With dispatch ahead, a full batch is submitted shortly before the running one ends.
 
 **Cascades.** When a batch of newcomers has ended, `dispatch.cascades.Cascades` says which of its requests go by which
 cascade of the plan, and the driver whether the first stage was sure of them. Those that it was not sure of come back
-as deferred requests (`defer`): they wait in tiers of their own, for hosts that are at least as accurate as the second
+as deferred requests (`defer`): they wait in queues of their own, for hosts that are at least as accurate as the second
 variant, with the deadlines that they had. The driver keeps the first answers. It sends one where `defer` refuses, where
 the deferred request is dropped, and at its last moment.
 
@@ -79,10 +68,9 @@ Failures pause it (`replanning.Backoff`); a plan that a person chose is held for
 Worked example
 --------------
 
-cpu0 hosts ``fast`` (10 ms for one row, 16 ms for four) and gets all of family ``a`` by the plan; cpu1 hosts the same
-and is a spare; the SLO is 100 ms. At 0 ms five requests arrive: each `offer` returns ``Admitted(("cpu0",))``, and the
-quota of their class is 5. ``decide("cpu0")`` returns a `Launch` of three rows, as two free workers share the quota,
-that says to ``wake`` cpu1: the quota left is 2. Asked again, it returns `Idle`. ``decide("cpu1")`` launches the other
+cpu0 and cpu1 host ``fast`` (10 ms for one row, 16 ms for four) of family ``a``; the SLO is 100 ms. At 0 ms five requests
+arrive: each `offer` returns ``Admitted(("cpu0",))``. ``decide("cpu0")`` returns a `Launch` of three rows, as two free
+workers of a class share what waits, and says to ``wake`` cpu1. Asked again, it returns `Idle`. ``decide("cpu1")`` launches the other
 two. At 5 ms cpu0 is lost: ``device_lost("cpu0", [launch])`` lets its three requests wait again and asks all workers;
 cpu1 launches them at 12 ms, when its batch has ended, and they end at 26 ms. The next ``replanning.decide`` asks for a
 plan without cpu0, because "cpu0 was lost".

@@ -43,7 +43,7 @@ def test_an_empty_queue_has_no_head_and_nothing_to_take() -> None:
     with pytest.raises(IndexError):
         queue.head()
     with pytest.raises(IndexError):
-        queue.pop()
+        queue.last()
 
 
 def test_the_head_stays_where_it_is() -> None:

@@ -104,7 +104,7 @@ def test_thousands_of_workers_may_wake_each_other() -> None:
     nothing: Any = None
     for number in range(controller.devices):
         executor = double(SlowExecutor())
-        others[f"{number}"] = Worker(f"{number}", asks, executor, Results(), Clock(), others, nothing, 3600.0)
+        others[f"{number}"] = Worker(f"{number}", asks, executor, double(Results()), Clock(), others, nothing, 3600.0)
     others["0"].ask()
     everyone = list(range(controller.devices))
     assert controller.asked == [*everyone, 0, *reversed(everyone)]
