@@ -68,10 +68,10 @@ Failures pause it (`replanning.Backoff`); a plan that a person chose is held for
 Worked example
 --------------
 
-cpu0 and cpu1 host ``fast`` (10 ms for one row, 16 ms for four) of family ``a``; the SLO is 100 ms. At 0 ms five requests
-arrive: each `offer` returns ``Admitted(("cpu0",))``. ``decide("cpu0")`` returns a `Launch` of three rows, as two free
-workers of a class share what waits, and says to ``wake`` cpu1. Asked again, it returns `Idle`. ``decide("cpu1")`` launches the other
-two. At 5 ms cpu0 is lost: ``device_lost("cpu0", [launch])`` lets its three requests wait again and asks all workers;
-cpu1 launches them at 12 ms, when its batch has ended, and they end at 26 ms. The next ``replanning.decide`` asks for a
-plan without cpu0, because "cpu0 was lost".
+cpu0 and cpu1 host ``fast`` (10 ms for one row, 16 ms for four) of family ``a``; the SLO is 100 ms. At 0 ms five
+requests arrive: each `offer` returns ``Admitted(("cpu0",))``. ``decide("cpu0")`` returns a `Launch` of three rows, as
+two free workers of a class share what waits, and says to ``wake`` cpu1. Asked again, it returns `Idle`.
+``decide("cpu1")`` launches the other two. At 5 ms cpu0 is lost: ``device_lost("cpu0", [launch])`` lets its three
+requests wait again and asks all workers; cpu1 launches them at 12 ms, when its batch has ended, and they end at 26 ms.
+The next ``replanning.decide`` asks for a plan without cpu0, because "cpu0 was lost".
 """

@@ -11,12 +11,12 @@ from proteus_cli.control.devices.slowness import Slowness, StageSlowness
 class HostClass:
     """Hosts of a queue with the same variant, batch times, capacity and power; ``host`` is one of them.
 
-    The classes of a queue are asked in their ``order``: active hosts before standbys, and hosts that the plan reserves
-    for other requests of the family after those that it does not; then by rank. Of equals, the fastest comes first. ``free`` has the devices with a free
-    slot, the longest free first, each with the answer that names it. ``serving`` hosts are on devices that serve. At
-    their slowdowns these carry ``usual_qps``; at the upper bounds of their slowdowns, ``capacity_qps``. ``slowdown`` is
-    the mean of their slowdowns. ``least_slowdown`` is the same until a row has an answer: that of the first stages, if
-    rows may be cut short.
+    The classes of a queue are asked in their ``order``: active hosts before standbys, hosts that the plan reserves for
+    other requests of the family after those that it does not, then by rank. Of equals, the fastest comes first.
+    ``free`` has the devices with a free slot, the longest free first, each with the answer that names it. ``serving``
+    hosts are on devices that serve. At their slowdowns these carry ``usual_qps``; at the upper bounds of their
+    slowdowns, ``capacity_qps``. ``slowdown`` is the mean of their slowdowns. ``least_slowdown`` is the same until a row
+    has an answer: that of the first stages, if rows may be cut short.
     """
 
     hosts: tuple[Host, ...]
