@@ -31,8 +31,7 @@ from proteus_cli.backends.discovery import discover
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.request import Outcome
-from proteus_cli.domain.rollouts.guard_terms import GuardMetric
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus
+from proteus_cli.domain.rollouts import Ending, GuardMetric, RolloutStage, RolloutStatus
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.replay.http_client import HttpClient

@@ -19,9 +19,16 @@ import numpy as np
 from benchmarks.tables import Aim, Table
 from proteus_cli.control.rollouts.guard import Arm, Guard
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
-from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, GuardMetric, Term
-from proteus_cli.domain.rollouts.specification import DEFAULT_CANARY, RolloutSpecification
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage, Verdict
+from proteus_cli.domain.rollouts import (
+    DEFAULT_CANARY,
+    DEFAULT_GUARD,
+    Ending,
+    GuardMetric,
+    RolloutSpecification,
+    RolloutStage,
+    Term,
+    Verdict,
+)
 
 SEEDS = 100
 WITHIN = 2_000

@@ -16,7 +16,7 @@ from proteus_cli.arrays import Bools, Ints
 from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.backends.discovery import discover
 from proteus_cli.backends.registry import open_backend
-from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
+from proteus_cli.control.alarms import LiveAccuracy
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
@@ -113,13 +113,13 @@ class Judge:
 def _noticed(right: Bools, promised: float, seed: int) -> int | None:
     live = LiveAccuracy()
     drawn = np.random.default_rng(seed).choice(right, ROWS)
-    return next((place for place, each in enumerate(drawn.tolist(), 1) if live.saw(float(each), promised)), None)
+    return next((place for place, each in enumerate(drawn.tolist(), 1) if live.observe(float(each), promised)), None)
 
 
 def _alarms(right: Bools, promised: float, rows: int, seed: int) -> int:
     live = LiveAccuracy()
     drawn = np.random.default_rng(1_000_000 + seed).choice(right, rows)
-    return sum(live.saw(float(each), promised) and live.is_lower for each in drawn.tolist())
+    return sum(live.observe(float(each), promised) and live.is_lower for each in drawn.tolist())
 
 
 def tables(shifts: Sequence[Shift], quiet: Sequence[Quiet]) -> list[Table]:

@@ -19,7 +19,7 @@ from benchmarks.tables import UNKNOWN, Aim, Table
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.discovery import discover
 from proteus_cli.backends.registry import open_backend
-from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
+from proteus_cli.control.alarms import LiveAccuracy
 from proteus_cli.domain.catalog import Variant
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
@@ -70,7 +70,7 @@ def measured(root: Path, seed: int) -> Shift:
     before, shifted = (_right(place, first, rows) for rows in (usual, turned))
     live = LiveAccuracy()
     told = enumerate(rng.permutation(shifted).tolist(), 1)
-    noticed = next((count for count, each in told if live.saw(float(each), first.accuracy) and live.is_lower), None)
+    noticed = next((count for count, each in told if live.observe(float(each), first.accuracy) and live.is_lower), None)
     _proteus("retrain", "pictures", "--data", root / "new.npz", place=place)
     after = _right(place, _served(place), turned)
     return Shift(seed, float(before.mean()), float(shifted.mean()), float(after.mean()), noticed)

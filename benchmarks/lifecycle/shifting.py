@@ -20,7 +20,7 @@ from proteus_cli.arrays import Bools, Floats
 from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.backends.discovery import discover
 from proteus_cli.backends.registry import open_backend
-from proteus_cli.control.shift import ALARM_ROWS, ShiftWatch
+from proteus_cli.control.alarms import SHIFT_ALARM_ROWS, ShiftWatch
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.cascade import margin
 from proteus_cli.serving.adaptation.shifts.summaries import RowSummary
@@ -143,7 +143,8 @@ def _rows_until(clean: Judged, spoilt: Judged, seed: int) -> tuple[int | None, i
     drawn = rng.integers(len(clean.right), size=ROWS)
     watches = zip(_watches(clean, rng), (spoilt.summaries, spoilt.confidences), strict=True)
     by_inputs, by_confidence = (
-        next((place for place, row in enumerate(values[drawn], 1) if watch.saw(row)), None) for watch, values in watches
+        next((place for place, row in enumerate(values[drawn], 1) if watch.observe(row)), None)
+        for watch, values in watches
     )
     return by_inputs, by_confidence
 
@@ -153,8 +154,8 @@ def _alarms(clean: Judged, seed: int) -> tuple[int, int]:
     drawn = rng.integers(len(clean.right), size=QUIET_ROWS)
     inputs, confidences = _watches(clean, rng)
     return (
-        sum(inputs.saw(row) and inputs.is_shifted for row in clean.summaries[drawn]),
-        sum(confidences.saw(row) and confidences.is_shifted for row in clean.confidences[drawn]),
+        sum(inputs.observe(row) and inputs.is_shifted for row in clean.summaries[drawn]),
+        sum(confidences.observe(row) and confidences.is_shifted for row in clean.confidences[drawn]),
     )
 
 
@@ -194,7 +195,7 @@ def aims(noticed: Sequence[Noticed], quiet: Sequence[Quiet]) -> list[Aim]:
     large = [each.within_percent for each in noticed if each.loss >= MIN_LOSS]
     alarms = [sum(pair) for each in quiet for pair in each.alarms]
     what = f"shifts that cost {100 * MIN_LOSS:g} points and more, noticed within {ROWS:,} rows without labels"
-    promised = f"false alarms in {QUIET_ROWS:,} rows (promised: one in {ALARM_ROWS:,} at most)"
+    promised = f"false alarms in {QUIET_ROWS:,} rows (promised: one in {SHIFT_ALARM_ROWS:,} at most)"
     return [
         Aim(what, min(large), WITHIN_PERCENT, "% of seeds", is_most=False),
         Aim(promised, float(np.mean(alarms)), MAX_ALARMS, "in the mean", is_most=True),

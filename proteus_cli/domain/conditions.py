@@ -27,7 +27,6 @@ from proteus_cli.domain.base import Value, require
 from proteus_cli.errors import UsageError
 
 MAX_COMPARISONS = 24
-_HINT = "write a metric, an operator and a number in base units, as in `exit >= 3 or confidence >= 0.8`"
 
 
 class Metric(StrEnum):
@@ -41,6 +40,7 @@ class Metric(StrEnum):
     EXIT = "exit"  # the number of this exit, from 1
 
 
+_HINT = f"metrics: {', '.join(Metric)}; write a number in base units, as in `exit >= 3 or confidence >= 0.8`"
 RANGES: Mapping[Metric, tuple[float, float]] = {
     Metric.LATENCY: (0.0, math.inf),
     Metric.CONFIDENCE: (-math.inf, math.inf),

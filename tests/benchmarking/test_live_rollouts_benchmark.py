@@ -11,7 +11,7 @@ from benchmarks.lifecycle.canaries import NEARLY, Case, Verdict, aims, noise_for
 from benchmarks.lifecycle.labelling import Labelling
 from benchmarks.lifecycle.swap import Losses
 from proteus_cli.domain.request import Outcome
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage
+from proteus_cli.domain.rollouts import Ending, RolloutStage
 from proteus_cli.replay.http_client import HttpReply
 from proteus_cli.replay.inputs import Sample
 from proteus_cli.replay.target import Reply

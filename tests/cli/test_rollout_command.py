@@ -13,9 +13,7 @@ from proteus_cli.cli.views.rollout_tables import rollout_lines, rollout_table
 from proteus_cli.cli.views.rollout_watch import watch_rollouts
 from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
-from proteus_cli.domain.rollouts.guard_terms import parse_guard
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import RolloutStatus
+from proteus_cli.domain.rollouts import RolloutSpecification, RolloutStatus, parse_guard
 
 START = ("rollout", "start", "digits", "digits-l@2", "--url", "http://127.0.0.1:9")
 

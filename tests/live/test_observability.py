@@ -15,10 +15,9 @@ from live_server import LiveServer
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as untyped_parse
 
+from proteus_cli.control.alarms import LiveAccuracy, ShiftWatch
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.cascades import Cascades
-from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
-from proteus_cli.control.shift import ShiftWatch
 from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.conditions import parse_condition
@@ -76,7 +75,7 @@ def elsewhere() -> str:
     add_cut(exposition, {"a": {("s", 2): 3, ("s", 1): 1}, "b": {}})
     add_conditions(exposition, {"a": parse_condition("confidence >= 0.8")})
     live = LiveAccuracy()
-    live.saw(1.0, 0.9)
+    live.observe(1.0, 0.9)
     add_feedback(exposition, {VariantKey("a", "s"): live}, {VariantKey("a", "l"): live})
     watch = ShiftWatch(("mean",), np.zeros((40, 1)))
     add_shifts(exposition, {"a": watch}, {VariantKey("a", "s"): watch})

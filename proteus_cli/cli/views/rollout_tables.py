@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from rich.console import RenderableType
 
-from proteus_cli.domain.rollouts.status import Ending, Interval, RolloutStage, RolloutStatus, TermStatus, Verdict
+from proteus_cli.domain.rollouts import Ending, Interval, RolloutStage, RolloutStatus, TermStatus, Verdict
 from proteus_cli.reporting.tables import name, number, table, text
 from proteus_cli.units import counted, format_percent
 
@@ -68,7 +68,7 @@ def _step(status: RolloutStatus) -> str:
 def _labels_needed(confidence: float) -> int:
     """About how many labelled queries pass an equal version: 2 v ln(1 / (1 - confidence)) / 0.02², to the hundred.
 
-    The variance v is that of an accuracy of 0.92, and 0.02 the distance to a version that is notably worse
+    The variance v belongs to an accuracy of 0.92; 0.02 is the distance to a notably worse version
     (`control/rollouts/__init__.py`).
     """
     return round(-2 * 0.92 * 0.08 * math.log(1 - confidence) / 0.02**2 / 100) * 100

@@ -9,7 +9,7 @@ from rich.text import Text
 
 from proteus_cli.cli import console as cli_console
 from proteus_cli.cli.views.rollout_tables import progress_line, rollout_lines, rollout_table
-from proteus_cli.domain.rollouts.status import RolloutStatus
+from proteus_cli.domain.rollouts import RolloutStatus
 
 EVERY_S = 2.0
 """Between two looks."""

@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from proteus_cli.cli.workflows.live_replay import token, trusting
-from proteus_cli.domain.rollouts.status import RolloutStatus
+from proteus_cli.domain.rollouts import RolloutStatus
 from proteus_cli.errors import ServerError, UsageError
 from proteus_cli.replay.http_client import HttpClient, HttpReply, why_unreachable
 from proteus_cli.serving.adaptation.rollouts.requests import (

@@ -1,4 +1,4 @@
-"""How a version is to be rolled out, as it is written on a command line."""
+"""The options of a version roll-out on a command line."""
 
 import shlex
 from dataclasses import dataclass, fields
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from proteus_cli.cli.command_line.names import flag
 from proteus_cli.cli.options.groups import rollout as options
-from proteus_cli.domain.rollouts.guard_terms import parse_guard
+from proteus_cli.domain.rollouts import parse_guard
 from proteus_cli.errors import BadRequest, UsageError
 from proteus_cli.serving.adaptation.rollouts.requests import RolloutStart
 from proteus_cli.units import parse_duration, parse_share
@@ -25,7 +25,7 @@ class RolloutOptions:
     rollback_window: str = options.ROLLBACK_WINDOW
 
     def start_of(self, family: str, version: str) -> RolloutStart:
-        """What a server is asked. Raises `UsageError` where a quantity makes no sense."""
+        """The body of the request. Raises `UsageError` for an invalid quantity or guard."""
         return RolloutStart(
             family, version,
             shadow=parse_share(self.shadow) if self.shadow is not None else 0.0,

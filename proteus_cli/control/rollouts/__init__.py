@@ -1,38 +1,36 @@
-"""Version roll-outs: how far the new version may go, and whether it keeps its guard.
+"""Version roll-outs: the share of a new version, and the guard that it must keep.
 
 Theory of operation
 ===================
 
-`VersionRollout` (`version_rollout.py`) is the machine that a driver asks what share of the queries the new version is
-to answer. Its `Guard` (`guard.py`) is told of each query what is known: which version answered it, when, and how right
-that was. Each term of the guard is a `TermTest` (`term_test.py`), which bets (`betting.py`) on losses of the new
-version or on differences between both (`comparison.py`).
+`VersionRollout` (`version_rollout.py`) is a state machine. A driver asks it for the share of queries that the new
+version is to answer. Its `Guard` (`guard.py`) learns each fact about a query: the version that answered, the time, and
+the score. Each term of the guard is a `TermTest`: two sequential tests (`control/evidence.py`) of losses of the new
+version, or of differences between both versions. `twinning.py` places both versions in a plan.
 
-**What a guard promises**, with a confidence of c, however often somebody looks, and over the whole roll-out:
+**Promises of a guard**, with a confidence of c, however often somebody looks, and over the whole roll-out:
 
-* A version that keeps all terms is rolled back by them with a probability of 1 - c at most. That is divided among the
-  terms, of which accuracy gets three times as much as each other one, and not among the steps: the evidence of a term
-  is one wealth, from the first query to the last.
-* A version that is notably less accurate, or agrees notably less, passes the guard with a probability of 1 - c at
-  most. Latency and errors are judged anew in each step, as they change with its load: for them that holds in each.
+* A version that keeps all terms is rolled back by them with a probability of at most 1 - c. This error is divided among
+  the terms; accuracy has three times the part of each other term. Accuracy and agreement have one test from the first
+  query to the last. Latency and errors depend on the load: each step tests them anew, with a part of their error.
+* A version that is notably less accurate, or agrees notably less, passes with a probability of at most 1 - c. For
+  latency and errors, this holds in each step.
 
-**Without labels**, agreement with the old version decides. Let both answer a part d of the shadowed queries otherwise
-than each other, and the old one err on a part e of all. Where they differ, the old one is wrong on e of all queries at
-most, so the new one is wrong on d - e at least: its accuracy is below that of the old one by d - 2 e or more, and is
-1 - d + e at most. A d that is beyond what a term allows by that is evidence against the term. A d of less than what is
-notably worse lets it pass. Between the two, no test can tell: once no label has come within `MAX_UNLABELLED` queries,
-and d is by all evidence more than what passes, the roll-out ends, or asks a person.
+**Without labels**, agreement with the old version decides. Let both versions differ on a part d of the shadowed
+queries, and let the old version err on a part e of all. The new version is then less accurate by at least d - 2 e, and
+its accuracy is at most 1 - d + e. A larger d than a term allows is evidence against the term. A d below the notable
+loss passes the term. Between the two, no test can decide. If no label has come within `MAX_UNLABELLED` queries and d
+is larger than the notable loss, the roll-out ends, or asks a person.
 
-**What is assumed.** The old version errs on no more queries than on its eval split, and `DOUBT`. A query is in the arm
-of the new version by chance, whatever the query is. Where clients keep their arm, the queries of one client are alike:
-few clients are fewer queries than they seem. Shadowed queries are free of that, as both versions answer them. A bound
-on latency is on the probability that a query is late *given what was before*: in a burst in which both versions are
-late, it does not hold, and the new version goes.
+**Assumptions.** The old version errs on at most the part of its eval split, plus `DOUBT`. A query gets the new version
+by chance, whatever the query is. If clients keep their version, queries of one client are alike: few clients are fewer
+queries than they seem. Shadowed queries do not have this problem. The bound of a latency holds for each query *given
+the queries before*: a burst in which both versions are late rolls the new version back.
 
-**How long it takes.** With a variance of v, and a distance of g between the truth and the hypothesis that is wrong, the
-logarithm of the wealth grows by g² / (2 v) with each value. For an accuracy of a, and a share of p, the difference of
-arms has a variance of a (1 - a) / (1 - p) with each query of the new version. Where both versions answer, it is the
-part of queries that only one of them answers rightly. A version that is as good as the old one is 2 points from notably
-worse, with a guard of `accuracy >= old - 0.005`: it passes after 2 v ln(1 / (1 - c)) / 0.02² queries in the mean: 1,100
-at a = 0.92. `python -m benchmarks.lifecycle --parts guard` measures it.
+**Duration.** With a variance of v and a distance of g between the truth and the false hypothesis, each value adds
+g² / (2 v) to the logarithm of the evidence. Without a shadow, at an accuracy of a and a share of p, each query of the
+new version adds a difference with the variance a (1 - a) / (1 - p). With a shadow, v is the part of queries that only
+one version answers rightly. An equal version is 2 points from notably worse with `accuracy >= old - 0.005`. It passes
+after 2 v ln(1 / (1 - c)) / 0.02² queries in the mean: 1,100 at a = 0.92. `python -m benchmarks.lifecycle --parts guard`
+measures it.
 """

@@ -1,85 +1,63 @@
-"""A version roll-out as a machine that is told the time: which share of the queries the new version answers now.
+"""A version roll-out as a state machine: the share of queries that the new version answers now.
 
-It goes through its steps one by one, or ends::
+It goes through its steps in order, or ends::
 
     measuring → shadow → canary 1 → … → canary n → promoting → full → done
         └──────────┴─────────┴─── aborted, rolled back, failed ──┴───┘
 
-Its driver tells it four things: the new version is ready (measured and loaded), the catalog names it, it cannot go on,
-or what a person says. What the guard is to know, the driver tells `guard`. Each call returns the `WantedStep` from now
-on; `decide` is to be called every second or so. A `WantedStep` that is returned twice is harmless.
+The driver reports that the new version is ready (measured and loaded), that the catalog names it, that it cannot go on,
+or a person's decision. It gives observations to `guard`, and calls `decide` about once a second. Each call returns the
+`WantedStep` from now on. The same `WantedStep` may come twice.
 
-**Invariants.** The share of the new version grows only with a step, and a step is left only where the guard passes,
-with ``is_auto``, or a person says so. After the end nothing is asked of the new version, unless it is done. There is
-one end.
+**Invariants.** The share of the new version grows only with a step. A step is left only if the guard passes, with
+``is_auto``, or a person says so. A roll-out has one end. After it, the new version gets queries only if it is done.
 
-**When a step is passed.** A canary step is passed once the new version has answered `MIN_QUERIES` in it and all terms
-pass. The shadow is passed once so many were compared, and all terms pass that it can tell of. As nobody sees its
-answers, it is passed also once `MAX_SHADOWED` were compared, or after `LONGEST_SHADOW_S`, if the guard does not fail.
-The first canary step goes on from what was learned then, and its ``note`` says that the shadow is undecided. A canary
-step that was not passed after ``most_queries`` ends the roll-out: the version may be good, but that could not be told.
-So does a step after `MAX_UNLABELLED` queries where no label has come, and the guard cannot pass without. Where a person
-decides when to go on, there is no such bound: the ``note`` says what is undecided, and why.
+**Passing a step.** A canary step passes once the new version has answered `MIN_QUERIES` in it and all terms pass. The
+shadow passes once as many queries were compared and the terms that it can decide pass. Clients do not see its answers,
+so it also passes after `MAX_SHADOWED` queries or `LONGEST_SHADOW_S`, unless the guard fails. The first canary step then
+uses its observations, and has a ``note``. Two cases end a roll-out without a decision: a
+canary step of ``most_queries``, and a step of `MAX_UNLABELLED` queries without a label, if the guard needs one. If a
+person decides, the ``note`` says so instead.
 """
 
 from dataclasses import dataclass, replace
 
 from proteus_cli.control.rollouts.guard import Guard
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus, Verdict
+from proteus_cli.domain.rollouts import Ending, RolloutSpecification, RolloutStage, RolloutStatus, Verdict
 from proteus_cli.errors import Conflict
 
 MIN_QUERIES = 100
-"""Of a step; at any share, so that latency is seen under its load."""
+"""The fewest queries of a step, whatever its share: latency is seen under its load."""
 MAX_SHADOWED = 2_000
 MAX_UNLABELLED = 2_000
-"""Answers of the new version, or shadowed queries of the shadow: by then a label of the family is to have come."""
+"""Answers of the new version, or shadowed queries, by which a label of the family must have come."""
 LONGEST_SHADOW_S = 3_600.0
 """Devices may be too busy to shadow anything."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """``number``: of the canary step, from 1; else 0. ``share`` of the queries that the new version answers in it."""
+class WantedStep:
+    """The state that the driver must bring about.
+
+    ``share`` of the queries goes to the new version, the rest to the old one. ``shadow_share`` of the old version's
+    answers is compared. The old version is kept loaded until ``ending``. ``number`` counts canary steps from 1.
+    ``note`` names an undecided matter, with the reason.
+    """
 
     stage: RolloutStage
     number: int = 0
     share: float = 0.0
     shadow_share: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class WantedStep:
-    """What the driver brings about.
-
-    ``share`` of the queries goes to the new version, the rest to the old one; ``shadow_share`` of what the old one
-    answers is compared. The old version is kept loaded until ``ending``.
-    ``note``: what could not be decided, and why.
-    """
-
-    step: Step
     waits_for_promote: bool = False
     ending: Ending | None = None
     reason: str = ""
     note: str = ""
 
-    @property
-    def stage(self) -> RolloutStage:
-        return self.step.stage
-
-    @property
-    def share(self) -> float:
-        return self.step.share
-
-    @property
-    def shadow_share(self) -> float:
-        return self.step.shadow_share
-
 
 class VersionRollout:
-    """``wanted`` is what is to be now, since ``since_s``. Calls that make no sense then raise `Conflict`.
+    """``wanted`` is the state since ``since_s``. Calls that do not fit it raise `Conflict`.
 
-    ``old_accuracy`` as in `Guard`.
+    ``old_accuracy`` is as in `Guard`.
     """
 
     def __init__(
@@ -89,7 +67,7 @@ class VersionRollout:
         self._steps = _steps(specification)
         self._place = 0
         self.since_s = now_s
-        self.wanted = WantedStep(self._steps[0])
+        self.wanted = self._steps[0]
 
     def ready(self, now_s: float) -> WantedStep:
         """The new version is measured and loaded."""
@@ -97,7 +75,7 @@ class VersionRollout:
         return self._advance(now_s)
 
     def decide(self, now_s: float) -> WantedStep:
-        """Look at the guard and the time."""
+        """Apply the guard and the time."""
         stage = self.wanted.stage
         if stage in {RolloutStage.MEASURING, RolloutStage.ENDED}:
             return self.wanted
@@ -108,7 +86,7 @@ class VersionRollout:
         if stage is RolloutStage.FULL:
             is_over = now_s - self.since_s >= self.specification.rollback_window_s
             return self._end(Ending.DONE, "", now_s) if is_over else self.wanted
-        is_passed, unlabelled, undecided = self._is_passed(), self._why_unlabelled(), self._why_undecided(now_s)
+        is_passed, unlabelled, undecided = self._progress(now_s)
         if not self.specification.is_auto:
             waits = is_passed or bool(undecided)
             self.wanted = replace(self.wanted, waits_for_promote=waits, note=unlabelled or undecided)
@@ -123,12 +101,10 @@ class VersionRollout:
         return self.wanted
 
     def promote(self, now_s: float, *, fully: bool = False) -> WantedStep:
-        """A person says that it goes on to the next step, or ``fully``: to serve in place of the old one."""
+        """A person goes on to the next step, or ``fully``: to serve in place of the old version."""
         self._require(RolloutStage.SHADOW, RolloutStage.CANARY)
         if fully:
-            self._place = (
-                next(place for place, each in enumerate(self._steps) if each.stage is RolloutStage.PROMOTING) - 1
-            )
+            self._place = len(self._steps) - 3
         return self._advance(now_s)
 
     def promoted(self, now_s: float) -> WantedStep:
@@ -137,59 +113,48 @@ class VersionRollout:
         return self._advance(now_s)
 
     def abort(self, now_s: float, reason: str) -> WantedStep:
-        """A person says that the old version serves on, or again. Raises `Conflict` where the roll-out has ended."""
+        """A person keeps or restores the old version. Raises `Conflict` if the roll-out has ended."""
         if self.wanted.ending is not None:
             raise Conflict(f"the roll-out has ended: {self.wanted.ending}")
         return self._end(Ending.ABORTED, reason, now_s)
 
     def fail(self, now_s: float, reason: str) -> WantedStep:
-        """End the roll-out, as it cannot go on; nothing changes where it has ended."""
+        """End a roll-out that cannot go on, unless it has ended."""
         return self.wanted if self.wanted.ending is not None else self._end(Ending.FAILED, reason, now_s)
 
     def status(self, now_s: float) -> RolloutStatus:
-        """What clients are told of the roll-out; times are seconds."""
+        """The published state of the roll-out; times are seconds."""
         wanted, guard = self.wanted, self.guard
         return RolloutStatus(
-            self.specification, wanted.stage, wanted.step.number, wanted.share, wanted.shadow_share,
+            self.specification, wanted.stage, wanted.number, wanted.share, wanted.shadow_share,
             max(now_s - self.since_s, 0.0), guard.verdict, wanted.waits_for_promote, guard.counts, guard.status(),
             wanted.ending, wanted.reason, wanted.note,
         )  # fmt: skip
 
-    def _is_passed(self) -> bool:
-        counts = self.guard.counts
-        if self.wanted.stage is RolloutStage.CANARY:
-            return counts.canary >= MIN_QUERIES and self.guard.verdict is Verdict.PASS
-        return counts.shadowed >= MIN_QUERIES and self.guard.verdict_of_shadow is Verdict.PASS
-
-    def _why_unlabelled(self) -> str:
-        """That the guard cannot pass, as no label has come in so many queries; empty where it may."""
-        counts = self.guard.counts
-        queries = counts.shadowed if self.wanted.stage is RolloutStage.SHADOW else counts.canary
-        lacking = self.guard.lacking_labels if queries >= MAX_UNLABELLED else ""
-        return lacking and f"no label has come in {queries:,} queries, without which it cannot pass: {lacking}"
-
-    def _why_undecided(self, now_s: float) -> str:
-        """That the shadow has lasted long enough, and has not passed; else empty."""
-        if self.wanted.stage is not RolloutStage.SHADOW or self.guard.verdict_of_shadow is Verdict.PASS:
-            return ""
-        shadowed = self.guard.counts.shadowed
-        if shadowed < MAX_SHADOWED and now_s - self.since_s < LONGEST_SHADOW_S:
-            return ""
-        return f"the shadow is undecided after {shadowed:,} queries: {self.guard.reason_of_shadow or 'too few'}"
+    def _progress(self, now_s: float) -> tuple[bool, str, str]:
+        """Whether a shadow or canary step passes, the labels it lacks, and the reason if a long shadow is undecided."""
+        guard, is_shadow = self.guard, self.wanted.stage is RolloutStage.SHADOW
+        queries = guard.counts.shadowed if is_shadow else guard.counts.canary
+        does_pass = (guard.verdict_of_shadow if is_shadow else guard.verdict) is Verdict.PASS
+        unlabelled = guard.lacking_labels if queries >= MAX_UNLABELLED else ""
+        if unlabelled:
+            unlabelled = f"no label has come in {queries:,} queries, without which it cannot pass: {unlabelled}"
+        undecided = ""
+        is_long = queries >= MAX_SHADOWED or now_s - self.since_s >= LONGEST_SHADOW_S
+        if is_shadow and is_long and not does_pass:
+            undecided = f"the shadow is undecided after {queries:,} queries: {guard.reason_of_shadow or 'too few'}"
+        return does_pass and queries >= MIN_QUERIES, unlabelled, undecided
 
     def _advance(self, now_s: float, note: str = "") -> WantedStep:
         self._place += 1
-        step = self._steps[self._place]
-        self.wanted, self.since_s = WantedStep(step, note=note), now_s
-        if step.stage is not RolloutStage.PROMOTING:
-            self.guard.begin_step(step.share)
+        self.wanted, self.since_s = replace(self._steps[self._place], note=note), now_s
+        if self.wanted.stage is not RolloutStage.PROMOTING:
+            self.guard.begin_step(self.wanted.share)
         return self.wanted
 
     def _end(self, ending: Ending, reason: str, now_s: float) -> WantedStep:
-        is_done = ending is Ending.DONE
-        step = Step(RolloutStage.ENDED, share=float(is_done))
-        self.wanted = WantedStep(step, ending=ending, reason=reason)
-        self.since_s = now_s
+        share = float(ending is Ending.DONE)
+        self.wanted, self.since_s = WantedStep(RolloutStage.ENDED, share=share, ending=ending, reason=reason), now_s
         return self.wanted
 
     def _require(self, *stages: RolloutStage) -> None:
@@ -198,15 +163,12 @@ class VersionRollout:
             raise Conflict(f"the roll-out of `{self.specification.new}` is at `{at}`")
 
 
-def _steps(specification: RolloutSpecification) -> tuple[Step, ...]:
-    shadow = specification.shadow_frac
-    canaries = [
-        Step(RolloutStage.CANARY, number, share, shadow) for number, share in enumerate(specification.canary_fracs, 1)
-    ]
+def _steps(specification: RolloutSpecification) -> tuple[WantedStep, ...]:
+    shadow, shares = specification.shadow_frac, specification.canary_fracs
     return (
-        Step(RolloutStage.MEASURING),
-        *([Step(RolloutStage.SHADOW, shadow_share=shadow)] if shadow else []),
-        *canaries,
-        Step(RolloutStage.PROMOTING, share=canaries[-1].share),
-        Step(RolloutStage.FULL, share=1.0),
+        WantedStep(RolloutStage.MEASURING),
+        *([WantedStep(RolloutStage.SHADOW, shadow_share=shadow)] if shadow else []),
+        *(WantedStep(RolloutStage.CANARY, number, share, shadow) for number, share in enumerate(shares, 1)),
+        WantedStep(RolloutStage.PROMOTING, share=shares[-1]),
+        WantedStep(RolloutStage.FULL, share=1.0),
     )

@@ -1,4 +1,4 @@
-"""What the rows of a batch have taken so far, and what their answers are worth: what live conditions compare."""
+"""The metrics that live conditions compare: what each row of a batch has used, and its expected accuracy."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ class Progress:
         }
 
     def _worth(self, stage: int, rows: Ints, confidence: Singles) -> Floats:
-        """What was profiled of an exit is of the rows for which the chain's own condition holds, there or before."""
+        """The exit's accuracy for rows whose own condition holds there or before; else its cut accuracy."""
         is_own = self._own.holds({Metric.CONFIDENCE: confidence, Metric.EXIT: stage}, len(rows))
         held = np.where((self._held[rows] == 0) & is_own, stage, self._held[rows])
         self._held[rows] = held
@@ -60,7 +60,7 @@ def values_by_exit(exits: Sequence[ExitProfile]) -> list[dict[Metric, list[float
 
 
 def _accuracies(exits: Sequence[ExitProfile]) -> tuple[Floats, Floats]:
-    """By exit, what its answers are worth, and those that are given before a row's own exit; NaN where unknown."""
+    """By exit, the accuracy of its answers, and of answers before a row's own exit; NaN if unknown."""
     known = [(each.accuracy, each.cut_accuracy) for each in exits]
     accuracy, cut_accuracy = np.array(known, np.float64).T
     return accuracy, cut_accuracy

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.rollouts.status import RolloutStatus
+from proteus_cli.domain.rollouts import RolloutStatus
 from proteus_cli.serving.adaptation.catalog.status import CatalogStatus
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.adaptation.feedback.documents import FeedbackBatch, FeedbackStatus, FeedbackTaken

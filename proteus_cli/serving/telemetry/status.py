@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from proteus_cli.control.shift import ShiftWatch
+from proteus_cli.control.alarms import ShiftWatch
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome

@@ -38,7 +38,7 @@ _HINT = "remove it; it is made again of the files that the catalog names"
 
 @dataclass(frozen=True, slots=True)
 class ExitChain:
-    """What a chain file is made of. ``confidence`` and ``preparation`` are those of the family."""
+    """The content of a chain file, with the ``confidence`` and the ``preparation`` of the family."""
 
     stages: tuple[Path, ...]
     stop_when: Condition
@@ -59,7 +59,7 @@ class ExitChain:
         return digest_of((_RECIPE, digests, str(self.stop_when), self.confidence, *self.preparation.key))[:32] + SUFFIX
 
     def preparation_of(self, place: int) -> Preparation:
-        """What is added to the stage at a place, from 1: all of them tell how sure they are, the first takes images."""
+        """The preparation of the stage at a place, from 1. All give a confidence; the first also takes images."""
         return self.preparation if place == 1 else Preparation(discriminator=self.preparation.discriminator)
 
 

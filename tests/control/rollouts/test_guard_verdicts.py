@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from proteus_cli.control.rollouts.guard import Arm, Guard
-from proteus_cli.domain.rollouts.guard_terms import parse_guard
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import StepCounts, Verdict
+from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, Verdict, parse_guard
 
 SLO_S = 0.1
 
@@ -118,6 +116,15 @@ def test_without_labels_few_disagreements_are_enough_to_pass_and_many_are_no_fai
         alike.shadowed(float(place % 500 != 0))
         unlike.shadowed(float(place % 10 != 0))
     assert (alike.verdict, unlike.verdict) == (Verdict.PASS, Verdict.HOLD)
+
+
+def test_an_accuracy_lacks_labels_until_one_has_come() -> None:
+    of_any, of_arm, of_both = (guard("accuracy >= old - 0.005 and p99 <= slo") for _ in range(3))
+    assert of_any.lacking_labels == "accuracy >= old - 0.005 (nothing is known of it)"
+    of_any.label_came()
+    of_arm.labelled(Arm.OLD, 1.0)
+    of_both.labelled_shadow(1.0, 1.0)
+    assert [each.lacking_labels for each in (of_any, of_arm, of_both)] == [""] * 3
 
 
 def test_agreement_is_bounded_on_what_is_shadowed() -> None:

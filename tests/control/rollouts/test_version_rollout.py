@@ -16,9 +16,7 @@ from proteus_cli.control.rollouts.version_rollout import (
     VersionRollout,
     WantedStep,
 )
-from proteus_cli.domain.rollouts.guard_terms import parse_guard
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage, Verdict
+from proteus_cli.domain.rollouts import Ending, RolloutSpecification, RolloutStage, Verdict, parse_guard
 from proteus_cli.errors import Conflict
 
 CAN_FOLLOW = {
@@ -57,11 +55,12 @@ def test_with_auto_it_goes_to_the_end_by_itself_as_long_as_the_guard_passes() ->
     assert place(one.decide(3.0)) == (RolloutStage.CANARY, 0.1)
     answers(one, 500)
     assert place(one.decide(4.0)) == (RolloutStage.CANARY, 0.5)
+    assert place(one.decide(4.5)) == (RolloutStage.CANARY, 0.5), "errors are tested anew"
     answers(one, 500)
     assert place(one.decide(5.0)) == (RolloutStage.PROMOTING, 0.5)
     assert place(one.promoted(6.0)) == (RolloutStage.FULL, 1.0)
     assert place(one.decide(65.9)) == (RolloutStage.FULL, 1.0)
-    assert one.decide(66.0) == WantedStep(one.wanted.step, ending=Ending.DONE)
+    assert one.decide(66.0) == WantedStep(RolloutStage.ENDED, share=1.0, ending=Ending.DONE)
     assert place(one.wanted) == (RolloutStage.ENDED, 1.0)
 
 
@@ -233,7 +232,7 @@ class AnyRollout(RuleBasedStateMachine):
 
     def _moved(self, *, by_person: bool = False, is_told: bool = False) -> None:
         before, after = self.before, self.one.wanted
-        if after.step != before.step and after.ending is None:
+        if (after.stage, after.number) != (before.stage, before.number) and after.ending is None:
             assert by_person or after.stage in CAN_FOLLOW[before.stage]
             is_passed = self.one.specification.is_auto and before.stage in {RolloutStage.SHADOW, RolloutStage.CANARY}
             assert by_person or is_told or is_passed

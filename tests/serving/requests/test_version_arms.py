@@ -17,9 +17,7 @@ from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.rollouts.guard import Guard
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import AskedVersion, Bounds
-from proteus_cli.domain.rollouts.guard_terms import parse_guard
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
-from proteus_cli.domain.rollouts.status import StepCounts
+from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, parse_guard
 from proteus_cli.errors import BoundsUnmet, EngineFailed
 from proteus_cli.serving.adaptation.feedback.feedback import Feedback
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult

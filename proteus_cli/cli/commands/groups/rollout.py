@@ -8,7 +8,7 @@ from proteus_cli.cli.options import common
 from proteus_cli.cli.options.groups import rollout as options
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.rollouts.status import RolloutStatus
+    from proteus_cli.domain.rollouts import RolloutStatus
 
 app = group_of_commands("Roll out a new version of a model on a running server.")
 

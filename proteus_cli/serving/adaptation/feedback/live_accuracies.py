@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
+from proteus_cli.control.alarms import LiveAccuracy
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import LiveAccuracyRecord
@@ -76,7 +76,7 @@ class LiveAccuracies:
         live = kind.setdefault(key, LiveAccuracy())
         promised = answer.accuracy if not answer.is_plain else self._profiled(key, answer.accuracy)
         for score in scores:
-            if live.saw(score, promised):
+            if live.observe(score, promised):
                 _log_change(key, live, promised, is_plain=answer.is_plain)
         if answer.is_plain and (live.is_lower or key in self._profiles.live_accuracy):
             self._changed.set()

@@ -1,4 +1,4 @@
-"""What clients say of version roll-outs, and what they are told: ``/v2/proteus/rollouts``."""
+"""Requests and responses of version roll-outs: ``/v2/proteus/rollouts``."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -7,16 +7,17 @@ from msgspec import Meta, Struct
 
 from proteus_cli.domain.base import Fraction
 from proteus_cli.domain.catalog import VERSION_MARK, VariantKey, is_name
-from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, Term
-from proteus_cli.domain.rollouts.specification import (
+from proteus_cli.domain.rollouts import (
     DEFAULT_CANARY,
     DEFAULT_CONFIDENCE,
+    DEFAULT_GUARD,
     DEFAULT_MOST_QUERIES,
     DEFAULT_ROLLBACK_WINDOW_S,
     MAX_ROLLBACK_WINDOW_S,
     RolloutSpecification,
+    RolloutStatus,
+    Term,
 )
-from proteus_cli.domain.rollouts.status import RolloutStatus
 from proteus_cli.errors import BadRequest, ProteusError
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from proteus_cli.control.rollouts.version_rollout import Step, VersionRollout
+from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus
+from proteus_cli.domain.rollouts import Ending, RolloutStage, RolloutStatus
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.measuring_time import tells_of_waits
@@ -98,7 +98,7 @@ class Running:
     old: VariantKey
     new: VariantKey
     digest: str
-    done: tuple[Step, Ending | None] | None = None
+    done: tuple[RolloutStage, int] | None = None
     measured: Mapping[str, VariantProfile] = field(default_factory=dict)
     is_twinned: bool = False
     is_named: bool = False

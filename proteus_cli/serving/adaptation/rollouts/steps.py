@@ -8,7 +8,7 @@ import msgspec
 
 from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.rollouts.version_rollout import WantedStep
-from proteus_cli.domain.rollouts.status import RolloutStage
+from proteus_cli.domain.rollouts import RolloutStage
 from proteus_cli.errors import EngineError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -116,7 +116,8 @@ class RolloutSteps:
     async def bring_about(self, running: Running) -> None:
         """What is wanted now. Raises `ProteusError`, and then it cannot be."""
         wanted = running.machine.wanted
-        if (wanted.step, wanted.ending) == running.done:
+        place = wanted.stage, wanted.number
+        if place == running.done:
             return
         match wanted.stage:
             case RolloutStage.MEASURING:
@@ -131,7 +132,7 @@ class RolloutSteps:
                 pass  # it serves already: see `_promote`
             case RolloutStage.ENDED:
                 await (self._finish(running) if running.is_done else self._go_back(running))
-        running.done = wanted.step, wanted.ending
+        running.done = place
 
     async def _measure(self, running: Running) -> None:
         """Measure and load the new version, in the background: others have their steps meanwhile."""

@@ -35,7 +35,7 @@ from collections.abc import Mapping
 
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.rollouts.status import RolloutStatus
+from proteus_cli.domain.rollouts import RolloutStatus
 from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog

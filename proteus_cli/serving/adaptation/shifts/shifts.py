@@ -10,7 +10,7 @@ import numpy as np
 from proteus_cli.arrays import Floats
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
-from proteus_cli.control.shift import MIN_REFERENCE_ROWS, ShiftWatch
+from proteus_cli.control.alarms import MIN_REFERENCE_ROWS, ShiftWatch
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
@@ -117,7 +117,7 @@ class Shifts:
             np.frombuffer(content, spec.dtype).reshape(rows, -1)[row : row + 1]
             for content, spec in zip(inputs, specs, strict=True)
         ]
-        if watch.saw(self._summaries[family].of(values)[0]):
+        if watch.observe(self._summaries[family].of(values)[0]):
             _log_change(f"inputs of {family}", watch, family)
 
     def _saw_confidence(self, served: ServedFamily, key: VariantKey, outputs: OutputArrays, row: int) -> None:
@@ -126,7 +126,7 @@ class Shifts:
             self._want(key, is_known=key in self.confidence)
             return
         confidence = confidence_of(served, outputs)[row : row + 1]
-        if watch.saw(confidence.astype(np.float64)):
+        if watch.observe(confidence.astype(np.float64)):
             _log_change(f"confidence of {key.variant}", watch, key.family, key.variant)
 
     def _want(self, what: ServedFamily | VariantKey, *, is_known: bool) -> None:

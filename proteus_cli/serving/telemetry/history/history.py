@@ -9,7 +9,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from proteus_cli.domain.base import Count, Fraction
-from proteus_cli.domain.rollouts.status import RolloutStatus
+from proteus_cli.domain.rollouts import RolloutStatus
 from proteus_cli.serving.lifecycle import ServerState
 from proteus_cli.serving.telemetry.history.snapshot import DeviceSnapshot, FamilySnapshot, ServerEvent
 from proteus_cli.serving.telemetry.hosts import HostStatus

@@ -14,7 +14,7 @@ import numpy as np
 
 from proteus_cli import __version__
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.rollouts.status import RolloutStatus
+from proteus_cli.domain.rollouts import RolloutStatus
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.devices.remote.links.link_state import LinkState

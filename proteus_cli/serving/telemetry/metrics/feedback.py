@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from proteus_cli.control.replanning.live_accuracy import LiveAccuracy
+from proteus_cli.control.alarms import LiveAccuracy
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.telemetry.metrics.exposition import Exposition, counter, gauge
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from proteus_cli.domain.rollouts.status import Ending, RolloutStage, RolloutStatus
+from proteus_cli.domain.rollouts import Ending, RolloutStage, RolloutStatus
 from proteus_cli.serving.telemetry.metrics.exposition import Exposition, counter, gauge
 
 SHARE = gauge(

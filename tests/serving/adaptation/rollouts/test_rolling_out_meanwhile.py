@@ -17,7 +17,7 @@ from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.domain.rollouts.guard_terms import parse_guard
+from proteus_cli.domain.rollouts import parse_guard
 from proteus_cli.errors import ArtefactError, Conflict
 from proteus_cli.serving import lifecycle
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements

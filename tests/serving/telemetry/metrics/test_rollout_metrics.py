@@ -1,7 +1,7 @@
 """What metrics tell of version roll-outs."""
 
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
+from proteus_cli.domain.rollouts import RolloutSpecification
 from proteus_cli.serving.telemetry.metrics.exposition import Exposition
 from proteus_cli.serving.telemetry.metrics.rollouts import add_rollouts
 

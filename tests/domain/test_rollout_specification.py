@@ -5,8 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from proteus_cli.domain.rollouts.guard_terms import DEFAULT_GUARD, GuardMetric, Term, parse_guard
-from proteus_cli.domain.rollouts.specification import RolloutSpecification
+from proteus_cli.domain.rollouts import DEFAULT_GUARD, GuardMetric, RolloutSpecification, Term, parse_guard
 from proteus_cli.errors import UsageError
 
 
