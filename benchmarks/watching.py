@@ -30,8 +30,8 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.base import FORMAT, MadeBy
-from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Outcome

@@ -66,8 +66,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument(
         "--jitter",
         choices=tuple(JITTERS),
-        help="batch times of alike workers (steps-…) scatter up to this percentile; nothing scatters on other rows, as "
-        "profiles of the paper's cluster and of the synthetic one have one time for each batch size",
+        help="batch times of alike workers (steps-…, steady) scatter up to this percentile; nothing scatters on other "
+        "rows, as profiles of the paper's cluster and of the synthetic one have one time for each batch size",
     )
     parser.add_argument("--json", action="store_true", help="print what was found as one JSON document")
     options = parser.parse_args()

@@ -50,6 +50,11 @@ class Runs(Value, frozen=True):
         return sum(run.replans for run in self.runs) / len(self.runs)
 
     @property
+    def changes_per_minute(self) -> float:
+        """Changes of plan that are told."""
+        return 60 * sum(run.replans for run in self.runs) / max(sum(run.duration_s for run in self.runs), 1.0)
+
+    @property
     def cpu_s(self) -> float:
         return sum(run.cpu_s for run in self.runs) / len(self.runs)
 
@@ -59,12 +64,13 @@ class Runs(Value, frozen=True):
 
 
 class Limits(Value, frozen=True):
-    """What `proteus` is to reach on a row: percent, percent, points, variants loaded."""
+    """What `proteus` is to reach on a row: percent, percent, points, variants loaded, changes of plan per minute."""
 
     violations: float
     accuracy: float | None = None
     drop: float | None = None
     loads: float | None = None
+    changes: float | None = None
 
     @property
     def accuracy_on_time(self) -> float | None:
@@ -78,6 +84,7 @@ class Limits(Value, frozen=True):
             *(_aim(f"{name}: relative accuracy", 100 * ours.relative_accuracy, self.accuracy, "%", is_most=False)),
             *(_aim(f"{name}: largest drop", ours.max_drop, self.drop, "points", is_most=True)),
             *(_aim(f"{name}: loads", ours.loads, self.loads, "variants", is_most=True)),
+            *(_aim(f"{name}: plan changes", ours.changes_per_minute, self.changes, "per minute", is_most=True)),
         )
 
 

@@ -201,6 +201,9 @@ ROWS: dict[str, Row] = {
     "steps-60": Replayed("steps, 60 alike workers", STEPS, limits=Limits(0.2, 83.0), workers=60),
     "steps-80": Replayed("steps, 80 alike workers", STEPS, limits=Limits(0.2, 88.0), workers=80),
     "steps-slow": Replayed("steps, 60 workers 15 % slow", STEPS, limits=Limits(2.0), workers=60, slowdown=1.15),
+    "steady": Replayed(
+        "Poisson, 60 alike workers", kinds.steps((2300,)), 240.0, Limits(0.2, changes=1.0), workers=60, resident=3
+    ),
     "made-up": MadeUp("synthetic traces"),
     "made-up-1s": MadeUp("synthetic traces, 1 s to load", load_time_s=1.0),
 }

@@ -149,7 +149,7 @@ class OneDevice:
         exit_ = self.chain.run(bounds)
         end_s, way_s = clock(), self.chain.way_s
         exits = np.array([exit_])
-        self._controller.dispatch.answers_came(launch, exits, way_s, end_s)
+        self._controller.dispatch.answers_came(launch, way_s)
         self._controller.finished(launch, end_s - way_s - begun_s, exits)
         return Answer(begun_s - start_s, end_s - start_s, exit_)
 

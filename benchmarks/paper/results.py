@@ -33,6 +33,7 @@ class Figures(Value, frozen=True):
     swaps: int
     cpu_s: float
     worst_window_violations: int = 0
+    duration_s: float = 0.0
 
     @classmethod
     def of(cls, report: Report, *, load_time_s: float, cpu_s: float) -> Self:

@@ -16,9 +16,9 @@ from msgspec.structs import replace
 from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
 from proteus_cli.backends.discovery import discover
-from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.interference import SharingModel
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.study_results import SetCheck, SharingResult
 from proteus_cli.settings import DeviceSettings

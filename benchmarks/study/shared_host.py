@@ -19,7 +19,7 @@ from proteus_cli.control.decision import Delegate, Drop, Effects, Host, Launch, 
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.slot_tuner import Exposure
 from proteus_cli.domain.base import MadeBy
-from proteus_cli.domain.batch_times import LatencyTable
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import Point
 from proteus_cli.domain.request import Request

@@ -17,12 +17,12 @@ from proteus_cli.arrays import Floats
 from proteus_cli.backends.base import OutputArrays, Part, Signature, TensorSpec
 from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.buffers import Buffer
-from proteus_cli.domain.batch_times import LatencyTable
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.domain.stages.pace import StagePace
-from proteus_cli.domain.stages.stage_forecast import ExitBounds
-from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, stage_means
+from proteus_cli.domain.stages.walk import ProfiledChain, Walk
 from proteus_cli.errors import EngineError
 
 NAME = "proteus_emulated"

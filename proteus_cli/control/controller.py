@@ -15,9 +15,7 @@ from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
-from proteus_cli.control.replanning.expected_attainment import ExpectedAttainment
-from proteus_cli.control.replanning.notices import DeviceChanged
-from proteus_cli.control.replanning.replanning import Replanning
+from proteus_cli.control.replanning.replanning import DeviceChanged, ExpectedAttainment, Replanning
 from proteus_cli.control.topology.hosting import PlannableVariants
 from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.topology.standbys import DeviceMemory

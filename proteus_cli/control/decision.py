@@ -9,9 +9,9 @@ from enum import StrEnum
 import msgspec
 
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
-from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.cluster import Network
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.cascade import CascadeProfile, PlannedCascade
 from proteus_cli.domain.stages.exits import ExitProfile

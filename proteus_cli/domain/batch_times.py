@@ -4,76 +4,29 @@ The cost of sharing (`interference`) multiplies the times of a variant alone, ba
 simulations and emulated devices all call `beside`, so they use the same times.
 
 **One more never costs less.** By chance a set may be measured as faster than a part of it. Here a variant beside
-several others costs at least its cost beside any part of them. So dropping a variant never makes the others slower.
-Parts of up
-to `MAX_IN_PART` others count, and the whole set.
+several others costs at least its cost beside any part of them. Dropping a variant never makes the others slower. Parts
+of up to `MAX_IN_PART` others count, and the whole set.
 """
 
-from bisect import bisect_right
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, combinations
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
-import numpy as np
 from msgspec.structs import replace
 
-from proteus_cli.domain.base import require, scaled
 from proteus_cli.domain.catalog import VariantKey, name_in_catalog
 from proteus_cli.domain.interference import SharingModel
-from proteus_cli.domain.profile import Point, Profile, VariantProfile
+from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.stages.exits import slower_exit
 
 MAX_IN_PART = 3
-"""Others in a part of a set. With up to four others this covers every part. Of larger sets (`study share --sets`),
-larger parts count only if the whole set was not measured."""
+"""Others in a part of a set. With up to four others this covers every part. Larger parts of larger sets (`study share
+--sets`) count only if the whole set was not measured."""
 MODELS_KEPT = 64
 TIMES_KEPT = 8192
 """Variants beside sets of others in the cache: enough for the largest planning models."""
-
-
-class OfBatch(Protocol):
-    """A measurement of one batch size."""
-
-    @property
-    def batch(self) -> int:
-        """The number of rows."""
-        ...
-
-
-MeasuredT = TypeVar("MeasuredT", bound=OfBatch)
-
-
-class LatencyTable:
-    """Latency in seconds of every batch size, linear between measured sizes and never falling.
-
-    Beyond the largest measured batch each row costs as much as a row of that batch.
-    """
-
-    def __init__(self, points: Sequence[MeasuredT], of: Callable[[MeasuredT], float]) -> None:
-        require(bool(points), "a latency table needs at least one point")
-        batches = [point.batch for point in points]
-        latencies_s = np.maximum.accumulate([of(point) for point in points])
-        # A batch below the first measured one is padded to it, and costs as much.
-        by_rows_s = np.interp(np.arange(batches[-1] + 1), batches, latencies_s)
-        self._by_rows: tuple[float, ...] = (0.0, *by_rows_s[1:].tolist())
-        self._per_row_s = self._by_rows[-1] / (len(self._by_rows) - 1)
-
-    def __call__(self, rows: int) -> float:
-        """Seconds of a batch of ``rows`` rows."""
-        try:
-            return self._by_rows[rows]
-        except IndexError:
-            return self._by_rows[-1] + (rows - len(self._by_rows) + 1) * self._per_row_s
-
-    def max_rows_within(self, budget_s: float, at_most: int) -> int:
-        """The largest batch of at most ``at_most`` rows that takes at most ``budget_s``; 0 if there is none."""
-        measured = len(self._by_rows) - 1
-        rows = at_most
-        while rows > measured and self(rows) > budget_s:
-            rows -= 1
-        return rows if rows > measured else bisect_right(self._by_rows, budget_s, 1, rows + 1) - 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,8 +66,8 @@ def _beside(costs: _Same, same: _Same, others: frozenset[VariantKey]) -> Variant
         return measured
     return replace(
         measured,
-        points=tuple(_slower(point, by[point.batch]) for point in measured.points),
-        concurrent=tuple(_slower(point, by[point.batch]) for point in measured.concurrent),
+        points=tuple(point.scaled(by[point.batch]) for point in measured.points),
+        concurrent=tuple(point.scaled(by[point.batch]) for point in measured.concurrent),
         exits=tuple(
             slower_exit(each, lambda batch: _factor(costs, measured.key, others, batch)) for each in measured.exits
         ),
@@ -133,8 +86,3 @@ def _factor(costs: _Same, key: VariantKey, others: Collection[VariantKey], batch
 @lru_cache(maxsize=MODELS_KEPT)
 def _model(same: _Same) -> SharingModel:
     return SharingModel(same.value)
-
-
-def _slower(point: Point, by: float) -> Point:
-    times = "mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "compute_s", "energy_j"
-    return replace(scaled(point, by, *times), qps=point.qps / by)

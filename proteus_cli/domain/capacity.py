@@ -1,6 +1,7 @@
 """Capacity of a variant on a device within its SLO, and the time, energy and cost of a query.
 
-Amounts depend on the variant and the device alone, whatever else is hosted. So plans, their check and dispatch agree.
+Amounts depend on the variant and the device alone, whatever else is hosted. Plans, their check and dispatch agree for
+that reason.
 """
 
 import math
@@ -35,13 +36,13 @@ class CapacityStep(Value, frozen=True):
 ROUNDING = 1e-9
 """In hosts: a count that is whole but for the last bits is whole."""
 SAME_RATE_FRAC = 0.03
-"""Rates that differ by less are equal, as measurements stop once the p95 is stable to that. Of equal rates the largest
-batch counts: it is a limit, and large batches cost the server less per query."""
+"""Rates that differ by less are equal, as measurements stop once the p95 is stable to that. Among equal rates the
+largest batch counts: it is a limit, and large batches cost the server less per query."""
 MANY_CURVES = 4096
 """Capacities kept in the cache. Each plan asks again for all that it hosts, to be checked."""
 HOST_STEPS = np.array([1, *(n * 2**power for power in range(17) for n in (2, 3)), math.inf])
-"""The numbers of hosts at which capacities change: 1, 2, 3, 4, 6, 8, 12 … With finer steps most plans would have one
-host less than their batches assume, and would be solved again."""
+"""The numbers of hosts at which capacities change: 1, 2, 3, 4, 6, 8, 12 … With finer steps most plans would lack one
+host that their batches assume. They would be solved again."""
 QUERIES_OF_A_COST = 1_000_000
 """Costs are given per million queries."""
 SECONDS_PER_HOUR = 3600

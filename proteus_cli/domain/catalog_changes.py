@@ -1,19 +1,19 @@
-"""What lies between the catalog that a server serves and another one, and what variants are called from then on.
+"""The differences between two catalogs of a server, and the names of variants after a change.
 
-A variant whose model has changed is another variant: both are there until the new one has taken over. So the new one
-has its *version* behind its name, as in ``resnet50@2``: the directory of its model where that is a number, as in
-``resnet50/2/model.onnx``, else the first digits of the digest of the model. A model that was served before, and is not
-gone yet, has the name again that it had.
+A variant whose model has changed is another variant: both are there until the new one has taken over. The new one has
+its *version* behind its name, as in ``resnet50@2``. The version is the directory of its model if that is a number, as
+in ``resnet50/2/model.onnx``. Otherwise it is the first digits of the digest of the model. A model that was served
+before, and is not gone yet, gets its earlier name again.
 
-What clients call the versions of a model, which is a family for them, and which variants they mean by that.
+The versions of a model, as clients name them, and the variants behind each. A model is a family for clients.
 
-Version ``1``, and none, is any variant. Each other version is one or more variants of the family:
+Version ``1``, and none, is any variant. Each other version is one or more variants of the family.
 
-* the name of a variant, as answers tell it, is that variant: ``resnet50``, ``resnet50@2``;
-* a version of variants is all that have it: ``2`` is ``resnet50@2`` and ``resnet18@2``.
+* The name of a variant, as in answers, is that variant: ``resnet50``, ``resnet50@2``.
+* A version stands for all variants that have it: ``2`` is ``resnet50@2`` and ``resnet18@2``.
 
-The version of a variant stands behind its name, as in ``resnet50@2``. Where none stands there, it is the directory of
-its model where that is a number, as in ``resnet50/2/model.onnx``, and so the same after a new start; else it has none.
+The version of a variant stands behind its name, as in ``resnet50@2``. Otherwise it is the directory of its model if
+that is a number, as in ``resnet50/2/model.onnx``. Both are the same after a restart. Other variants have no version.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ def numbered_directory(variant: Variant) -> str:
 
 
 def version_in_name(name: str) -> str:
-    """What stands behind the name of a variant; empty where nothing does."""
+    """The version in the name of a variant; empty if it has none."""
     return name.partition(VERSION_MARK)[2]
 
 
@@ -48,7 +48,7 @@ def versions_of(variants: Iterable[Variant]) -> dict[str, str]:
 def asked_versions(versions: Mapping[str, str]) -> dict[str, AskedVersion]:
     """All that clients may ask for beside `ANY_VERSION`, where variants have these ``versions``.
 
-    A name that is that of a variant, and the version of others, is the variant.
+    A name that is a variant, and also the version of others, stands for the variant.
     """
     found: dict[str, set[str]] = {}
     for variant, version in sorted(versions.items()):
@@ -63,7 +63,7 @@ TOLD = 3
 """Changes that a reason of a plan names."""
 
 DIGEST_DIGITS = 8
-"""Of a digest, as a version."""
+"""Digits of a digest that make a version."""
 
 Digests = dict[str, dict[str, str]]
 """By family and variant, the digest of the model; only of variants that have one."""
@@ -94,7 +94,7 @@ class CatalogContent(Value, frozen=True):
 class CatalogChange(Value, frozen=True):
     """One difference: of a family, where ``variant`` is empty, or of one of its variants; ``what`` differs there.
 
-    Names are those of the catalog file. Without a family, it is of the catalog as a whole.
+    Names are as in the catalog file. Without a family, the difference is in the catalog as a whole.
     """
 
     family: str
@@ -109,7 +109,7 @@ class CatalogChange(Value, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Succession:
-    """What is served next: ``names`` has the name there of each variant of the catalog file.
+    """The next content of a server; ``names`` has the name there of each variant of the catalog file.
 
     ``retired`` are the variants that were served, and are not any more.
     """
@@ -131,7 +131,7 @@ def succession(served: CatalogContent, read: CatalogContent, retiring: Mapping[V
 
 
 def changes(before: CatalogContent, after: CatalogContent) -> Iterator[CatalogChange]:
-    """What differs, by the names of the catalog files, in the order of the later one; what is gone comes last."""
+    """The differences, by the names of the catalog files, in the order of the later one; removed entries come last."""
     was = {family.name: family for family in before.catalog.families}
     if before.catalog.price_per_hour != after.catalog.price_per_hour:
         yield CatalogChange("", "", "changed", "price_per_hour")

@@ -88,7 +88,7 @@ class Network(Value, frozen=True):
 
     @classmethod
     def measured(cls, round_trip_s: float, bytes_per_s: float, row_bytes: dict[str, int]) -> "Network":
-        """A network of which this was measured: rounded to the next step, time up and bandwidth down."""
+        """A measured network, rounded to the next step: time up and bandwidth down."""
         return cls(_step(round_trip_s, math.ceil), _step(bytes_per_s, math.floor), row_bytes)
 
     def transfer_s(self, family: str, rows: int) -> float:
@@ -104,10 +104,10 @@ def _step(value: float, to_whole: Callable[[float], int]) -> float:
 
 
 BEAT_S = 0.1
-"""An agent sends something at least so often."""
+"""The longest time between two messages of an agent, in seconds."""
 
 MAX_SILENT = 5
-"""A host is dead after so many looks, `BEAT_S` apart, without anything from it in between.
+"""A host is dead after this number of checks, `BEAT_S` apart, without a message.
 
 That is 500 ms, as long as a batch may hang at least: a machine whose cores are all busy pauses for less
 (`python -m benchmarks.cluster`). An agent that ends is noticed at once, as its connection ends.
@@ -119,7 +119,7 @@ CONNECT_S = 2.0
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 2.0
 
 STEADY_S = 10.0
-"""A session that lasts for so long is steady: an agent that ends sooner, again and again, is tried at long pauses."""
+"""A session of this length is steady. An agent that ends sooner, again and again, is tried at long pauses."""
 
 
 class ConnectionPauses:
@@ -140,7 +140,7 @@ _MAX_NAMED = 3
 
 
 def short_names(devices: Iterable[str], fleet: Iterable[str]) -> list[str]:
-    """``["host a", "b/cpu1", "cpu0"]``: hosts of which all devices are meant, if several; else devices."""
+    """``["host a", "b/cpu1", "cpu0"]``: hosts with several devices if all of them are meant, and single devices."""
     of_hosts, names = by_host(fleet), list[str]()
     for host, chosen in by_host(devices).items():
         is_whole = bool(host) and 1 < len(of_hosts.get(host, ())) <= len(chosen)

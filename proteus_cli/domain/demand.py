@@ -45,7 +45,7 @@ def check_demand(demand: Demand, catalog: Catalog) -> None:
 
 
 def for_catalog(demand: Demand, catalog: Catalog) -> Demand:
-    """What is asked of the families that a catalog has, of a demand that was estimated for another one."""
+    """The part of a demand, estimated for another catalog, that is for the families of this one."""
     known = {name: qps for name, qps in demand.items() if name in catalog.names}
     if len(known) == len(demand):
         return demand
@@ -83,7 +83,7 @@ class Forecast(Mapping[str, float]):
     curves: Mapping[str, LossCurve]
 
     def attainment(self, family: str, capacity_qps: float) -> float | None:
-        """The share of a family's queries that are in time with that capacity; None where nothing is asked of it."""
+        """The fraction of a family's queries that are in time with that capacity; None without demand."""
         qps, curve = self.demand_qps.get(family, 0.0), self.curves.get(family)
         if curve is None or qps <= 0:
             return None

@@ -1,4 +1,4 @@
-"""What models run on, and what of it must not be used."""
+"""Devices that run models, and those that must not be used."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from proteus_cli.domain.base import Value, always, is_count, require
 
 
 class GpuFacts(Value, frozen=True):
-    """What the CUDA driver says of a GPU: ``compute_capability`` like ``8.6``, ``driver`` like ``570.86``.
+    """Properties of a GPU by the CUDA driver: ``compute_capability`` like ``8.6``, ``driver`` like ``570.86``.
 
     ``uuid`` is like ``GPU-…``, or ``MIG-…`` of a slice of a GPU; empty where the driver is too old to say it.
     """
@@ -65,7 +65,7 @@ def host_of(device: str) -> str:
 
 
 def by_host(devices: Iterable[str]) -> dict[str, list[str]]:
-    """The devices of each host, in order; those of this machine by an empty name."""
+    """The devices of each host, in order. This machine has an empty name."""
     found: dict[str, list[str]] = {}
     for device in devices:
         found.setdefault(host_of(device), []).append(device)

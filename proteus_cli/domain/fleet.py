@@ -22,7 +22,7 @@ DeviceCounts = Mapping[str, int]
 
 
 def fleet_of(profiles: Mapping[str, Profile], fleet: str | None) -> Mapping[str, Profile]:
-    """Profiles by device id: those given, or of a fleet (`parse_fleet`) of such. Raises `UsageError`."""
+    """The profiles by device id, or those of a fleet (`parse_fleet`) of such devices. Raises `UsageError`."""
     if fleet is None:
         return profiles
     found: dict[str, Profile] = {}
@@ -35,7 +35,7 @@ def fleet_of(profiles: Mapping[str, Profile], fleet: str | None) -> Mapping[str,
 
 
 def parse_fleet(text: str) -> dict[str, dict[str, int]]:
-    """``"cpu:20,v100:10"``, or on hosts ``"a=cpu:4,gpu:1;b=cpu:4"`` → `DeviceCounts` by host; that of no host is empty.
+    """``"cpu:20,v100:10"``, or on hosts ``"a=cpu:4,gpu:1;b=cpu:4"`` → `DeviceCounts` by host, empty for none.
 
     Raises `UsageError`.
     """
@@ -120,13 +120,13 @@ def ids_by_type(profiles: Mapping[str, Profile]) -> dict[str, tuple[str, ...]]:
 
 
 def base_name(device: str) -> str:
-    """What a made-up device was named after: ``v100-3`` → ``v100``, ``a/v100-3`` → ``a/v100``; any other id: itself."""
+    """The base of a made-up name: ``v100-3`` → ``v100``, ``a/v100-3`` → ``a/v100``. Other ids are unchanged."""
     name, _, number = device.rpartition("-")
     return name if name and number.isdigit() else device
 
 
 def origins(device: str) -> tuple[str, ...]:
-    """Whose profile a device may have, the likeliest first: its own; where it is made up, that of what it is like.
+    """The ids of devices whose profile a device may have, the likeliest first: its own, then its base names.
 
     ``a/v100-3`` → ``a/v100-3``, ``a/v100``, ``v100``.
     """

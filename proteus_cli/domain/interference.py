@@ -10,12 +10,12 @@ interval. There are two ways to share:
 
 The *factor* of a cost is its ratio if the whole interval is above 1 by more than rounding, else 1.
 
-**Sets that were not measured** follow from measured ones, mostly pairs:
+**Sets that were not measured** follow from measured ones, mostly pairs.
 
 * On one device, a variant beside several others takes as long as beside the worst part of them that was measured. The
   first large model between two of its batches evicts its data, and further ones find nothing left to evict. This is too
-  little if parts of a set fit the caches and all together do not. So the set of all variants of a device is worth
-  measuring itself.
+  little if parts of a set fit the caches and all together do not. The set of all variants of a device is therefore
+  worth measuring itself.
 * On neighbours, the excess (factor less 1) is the sum of the excesses beside each, as their bandwidths add up.
 
 A *stream*, a program that only reads memory, stands for the worst neighbour. No set counts it.

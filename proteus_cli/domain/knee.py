@@ -25,47 +25,35 @@ class _Block:
 def rise_and_fall(values: Sequence[float], weights: Sequence[float]) -> list[float]:
     """The weighted least-squares fit to ``values`` that rises up to some place and falls from there on.
 
-    In O(n²) steps at most, by pooling neighbours that are out of order, from both ends (`isotonic regression`).
+    In O(n²) steps, by pooling neighbours that are out of order on both sides of each place (isotonic regression).
     """
-    count = len(values)
-    rising = _errors(values, weights)
-    falling = _errors(values[::-1], weights[::-1])
-    split = min(range(1, count + 1), key=lambda place: rising[place] + falling[count - place])
-    fall = _rise(values[split:][::-1], weights[split:][::-1])[::-1]
-    return _rise(values[:split], weights[:split]) + fall
+
+    def error(fit: Sequence[float]) -> float:
+        return sum(weight * (value - fitted) ** 2 for value, weight, fitted in zip(values, weights, fit, strict=True))
+
+    def fit(split: int) -> list[float]:
+        fall = _rise(values[split:][::-1], weights[split:][::-1])[::-1]
+        return _rise(values[:split], weights[:split]) + fall
+
+    return min((fit(split) for split in range(1, len(values) + 1)), key=error)
 
 
 def _rise(values: Sequence[float], weights: Sequence[float]) -> list[float]:
     blocks: list[_Block] = []
     for value, weight in zip(values, weights, strict=True):
-        _append(blocks, value, weight)
+        last = _Block(value, weight, 1)
+        while blocks and blocks[-1].value > last.value:
+            before = blocks.pop()
+            together = before.weight + last.weight
+            mean = (before.weight * before.value + last.weight * last.value) / together
+            last = _Block(mean, together, before.count + last.count)
+        blocks.append(last)
     return [block.value for block in blocks for _ in range(block.count)]
 
 
-def _errors(values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    """The squared error of the rising fit to the first 0, 1, 2, … values."""
-    blocks: list[_Block] = []
-    errors = [0.0]
-    for value, weight in zip(values, weights, strict=True):
-        errors.append(errors[-1] + _append(blocks, value, weight))
-    return errors
-
-
-def _append(blocks: list[_Block], value: float, weight: float) -> float:
-    """One more value at the end; returns by how much the squared error grows."""
-    last, error = _Block(value, weight, 1), 0.0
-    while blocks and blocks[-1].value > last.value:
-        before = blocks.pop()
-        together = before.weight + last.weight
-        error += before.weight * last.weight / together * (before.value - last.value) ** 2
-        mean = (before.weight * before.value + last.weight * last.value) / together
-        last = _Block(mean, together, before.count + last.count)
-    blocks.append(last)
-    return error
-
-
 TOLERANCE_FRAC = 0.03
-"""A throughput that is lower by no more counts as that of the plateau: the least gain that is worth one more slot."""
+"""A throughput within this fraction of the plateau counts as the plateau: the least gain that is worth one more
+slot."""
 
 RESAMPLES = 400  # so the confidence is known to about ± 2 points
 INTERVAL = (5.0, 95.0)  # percentiles of the resamples: an interval of 90 %
@@ -74,7 +62,7 @@ MAX_SAMPLES = 1000  # of each
 
 
 class ScatterSample(Value, frozen=True):
-    """What was measured with so many in flight all the time: their throughput, and the mean seconds of one of them."""
+    """One measurement with a constant number in flight: the throughput, and the mean seconds of one item."""
 
     in_flight: int
     throughput: float
@@ -87,7 +75,7 @@ class ScatterSample(Value, frozen=True):
 
 
 class ConcurrencyLevel(Value, frozen=True):
-    """All samples with so many in flight: means, the interval of the mean throughput, and the fitted throughput."""
+    """All samples with one number in flight: means, the interval of the mean throughput, and the fitted throughput."""
 
     in_flight: int
     throughput: float

@@ -60,9 +60,9 @@ class Solver(Value, frozen=True):
     """The solution: its ``status`` (``optimal`` or ``time limit``) and the seconds it took.
 
     ``unserved_gap`` bounds the demand, as a fraction, that a better plan under the same rules could serve in addition;
-    1 if unknown. ``gap`` bounds the improvement that is possible in any objective that the solver came to. Its unit is
-    a fraction of the demand (unserved), an accuracy over it, a fraction of the cost or power of all devices, or a
-    fraction of the plan's own loads or devices.
+    1 if unknown. ``gap`` bounds the improvement that is possible in any objective that the solver came to. Its unit
+    follows the objective: a fraction of the demand (unserved), an accuracy, a fraction of the cost or power of all
+    devices, or of the plan's own loads or devices.
     """
 
     name: str

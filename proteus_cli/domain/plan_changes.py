@@ -91,7 +91,7 @@ class CascadeChange(Value, frozen=True):
 class PlanDifference(Value, frozen=True):
     """All changes from one plan to another; ``swaps`` is the number of variants that are loaded.
 
-    ``cascades`` are those that begin, end, or change their threshold or a rate.
+    ``cascades`` lists cascades that begin, end, or change their threshold or a rate.
     """
 
     swaps: int
@@ -103,7 +103,7 @@ class PlanDifference(Value, frozen=True):
 
 
 def difference(before: Plan, after: Plan) -> PlanDifference:
-    """Device by device and family by family, in the order of ``after``; those that only ``before`` has come last."""
+    """Device by device and family by family, in the order of ``after``. Entries of ``before`` alone come last."""
     families = dict.fromkeys((*after.demand_qps, *before.demand_qps))
     type_of = {each: kind for plan in (before, after) for kind, devices in plan.fleet.items() for each in devices}
     old, new = before.by_device(), after.by_device()

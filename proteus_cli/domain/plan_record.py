@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Literal
 
-from proteus_cli.domain.base import FORMAT, MadeBy, Value, is_amount, is_count, require
+from proteus_cli.domain.base import Amount, Count, MadeBy, Value, require_format
 
 Origin = Literal["start", "resumed", "demand", "file", "request", "drift"]
-"""What brought a plan: the start of a server, one that goes on after another was killed, the demand, a person,
-or profiles that are no longer true."""
+"""The cause of a plan: the start of a server, its resumption after it was killed, the demand, a person, or drifted
+profiles."""
 
 Ended = Literal["replaced", "stopped"]
 
@@ -20,7 +20,7 @@ class Base(Value, frozen=True):
 
 
 class Observation(Value, frozen=True):
-    """What the decision was made on: demand in queries per second by family and window, pace by device, lost devices.
+    """The inputs of the decision: demand in queries per second by family and window, pace by device, lost devices.
 
     ``pace``: measured batch times over profiled ones.
     """
@@ -31,41 +31,33 @@ class Observation(Value, frozen=True):
 
 
 class EngineChange(Value, frozen=True):
-    """A variant that came to a device with a plan: activated, as it stood by, or loaded in ``load_s`` seconds."""
+    """A variant that came to a device with a plan: an activated standby, or one loaded in ``load_s`` seconds."""
 
     device: str
     family: str
     variant: str
-    load_s: float | None
+    load_s: Amount | None
     """None: it was warm."""
-
-    def __post_init__(self) -> None:
-        require(self.load_s is None or is_amount(self.load_s), "load_s must not be negative")
 
 
 class FamilyEffect(Value, frozen=True):
-    """How requests of a family ended, the mean accuracy of those served, and the part that was not served in time.
+    """The outcomes of a family's requests, the mean accuracy of served ones, and the fraction not served in time.
 
     The latter two are None where there were none.
     """
 
-    outcomes: dict[str, int]
+    outcomes: dict[str, Count]
     effective_accuracy: float | None
     slo_violation_ratio: float | None
 
 
 class Effect(Value, frozen=True):
-    """What was seen while a plan was in force, for so many seconds; ``ended`` is when (ISO 8601, UTC) and why."""
+    """Observations while a plan was in force, for ``seconds``, until ``ended`` (ISO 8601, UTC); ``why`` it ended."""
 
     ended: str
     why: Ended
-    seconds: float
+    seconds: Amount
     families: dict[str, FamilyEffect]
-
-    def __post_init__(self) -> None:
-        require(is_amount(self.seconds), "seconds must not be negative")
-        counts = (count for family in self.families.values() for count in family.outcomes.values())
-        require(all(map(is_count, counts)), "outcomes must be counts")
 
 
 class PlanRecord(Value, frozen=True):
@@ -87,14 +79,12 @@ class PlanRecord(Value, frozen=True):
     reason: str
     seen: Observation
     planned_qps: dict[str, float]
-    solve_s: float
-    total_s: float
-    swaps: int
+    solve_s: Amount
+    total_s: Amount
+    swaps: Count
     effect: Effect | None
     engines: tuple[EngineChange, ...] = ()
 
     def __post_init__(self) -> None:
-        require(self.format == FORMAT, f"`format` is {self.format}; this version reads {FORMAT}")
-        require(is_count(self.swaps), "swaps must be a count")
-        require(is_amount(self.solve_s) and is_amount(self.total_s), "solve_s and total_s must not be negative")
+        require_format(self.format)
         datetime.fromisoformat(self.began)

@@ -21,6 +21,7 @@ from proteus_cli.domain.base import (
     require,
     require_format,
     require_rising,
+    scaled,
 )
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.cluster import Network
@@ -71,6 +72,11 @@ class Point(Value, frozen=True, omit_defaults=True):
         """The latency of that name, in seconds."""
         return {"mean": self.mean_s, "p50": self.p50_s, "p95": self.p95_s, "p99": self.p99_s}[of]
 
+    def scaled(self, by: float) -> "Point":
+        """The point of batches that take ``by`` times as long, at the same power."""
+        times = "mean_s", "p50_s", "p90_s", "p95_s", "p99_s", "compute_s", "energy_j"
+        return replace(scaled(self, by, *times), qps=self.qps / by)
+
 
 class RecordedPoint(Value, frozen=True):
     """A re-estimated batch size: ``factor`` times the measured latency, from ``batches`` batches.
@@ -115,12 +121,12 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
     """One variant on one device. ``engine_digest`` is the content key: model, backend, device type and threads.
 
     ``accuracy`` is measured on the eval split with the digest ``eval_digest``, or declared if that is None; the catalog
-    may declare it as ``estimated``. ``model_digest`` is None if the numbers were imported without it.
-    ``build_s`` and ``load_s`` are the seconds to build and load the engine. ``memory_bytes`` is the size of a loaded
-    engine with one slot (0: unknown), ``slot_bytes`` that of each further slot. ``power_w`` is the power of the device
-    while it runs, if measured.
-    ``points`` are of one batch at a time, ``concurrent`` of several on the device at once. ``recorded`` marks times,
-    and ``live`` an accuracy, that were corrected while serving. ``exits`` are those of a multi-exit model.
+    may declare it as ``estimated``. ``model_digest`` is None if the numbers were imported without it. ``build_s`` and
+    ``load_s`` are the seconds to build and load the engine. ``memory_bytes`` is the size of a loaded engine with one
+    slot (0: unknown), ``slot_bytes`` the size of each further slot. ``power_w`` is the power of the device while it
+    runs, if measured. ``points`` are of one batch at a time, ``concurrent`` of several on the device at once.
+    ``recorded`` marks times, and ``live`` an accuracy, that were corrected while serving. A multi-exit model has
+    ``exits``.
     """
 
     family: str
@@ -168,7 +174,7 @@ class VariantProfile(Value, frozen=True, omit_defaults=True):
         return self.points if slots == 1 else tuple(point for point in self.concurrent if point.slots == slots)
 
     def points_up_to(self, slots: int) -> tuple[tuple[Point, ...], ...]:
-        """Points by the number of batches at once, from 1 to ``slots``. A missing number has those of the next."""
+        """Points by the number of batches at once, from 1 to ``slots``. A missing number has the points of the next."""
         found = [self.points_at(slots)]
         for fewer in range(slots - 1, 0, -1):
             found.append(self.points_at(fewer) or found[-1])

@@ -73,7 +73,7 @@ def succeeding_profile(served: Profile, measured: Profile, names: Names) -> Prof
     """The next profile of a device: measurements of the variants in ``names``, under these names, and all others.
 
     Others that are served stay, until the next plan drops them. Corrections that were made while serving stay if the
-    engine is the same. The network comes from the measurement, as it knows the rows of new families.
+    engine is the same. The network comes from the measurement, which knows the rows of new families.
     """
     current = [_current(served, each) for each in in_server_names(measured, names).variants]
     now = {each.key for each in current}
@@ -136,7 +136,7 @@ def in_server_names(profile: Profile, names: Names) -> Profile:
 def written_over(file: Profile, known: Profile) -> Profile:
     """The next content of a profile's file: corrections in ``known`` of the same measurements.
 
-    Names are those of the file. Later measurements and other variants in the file stay.
+    Names are as in the file. Later measurements and other variants in the file stay.
     """
     better = {_measured_as(each): each for each in known.variants}
     variants = tuple(better.get(_measured_as(each), each) for each in file.variants)
@@ -146,7 +146,7 @@ def written_over(file: Profile, known: Profile) -> Profile:
 def with_missing(file: Profile, measured: Profile) -> Profile:
     """The next content of a profile's file, after a like device was ``measured``: with all that the file lacked.
 
-    Names are those of the file. It keeps its own measurements of the same models and eval splits, if they have times.
+    Names are as in the file. It keeps its own measurements of the same models and eval splits, if they have times.
     """
     told = {_measured_as(each): each for each in file.variants if each.points}
     variants = [told.get(_measured_as(each), each) for each in measured.variants]

@@ -1,4 +1,4 @@
-"""What a replay found (report JSON); rates in queries per second, accuracies as fractions, latencies in seconds."""
+"""The result of a replay (report JSON): rates in queries per second, accuracies as fractions, latencies in seconds."""
 
 from typing import Literal
 
@@ -25,7 +25,7 @@ class LatencySummary(Value, frozen=True):
 
 
 class Summary(Value, frozen=True):
-    """The measures of DESIGN §3 over some requests; None where nothing was answered."""
+    """The measures of DESIGN §3 over some requests; None without answers."""
 
     requests: int
     served: int
@@ -46,15 +46,14 @@ class Summary(Value, frozen=True):
 class FamilySummary(Summary, frozen=True):
     """The measures of one family, with its attainment.
 
-    ``variants`` are those that answered, the most accurate first, each with its accuracy, the mean over its answers
-    where cascades are in use; None where that is unknown. Their order is by ``profiled_accuracy`` where that is known:
-    of a variant alone, over all queries. It is there only where cascades deferred any query, whose stages answer easy
-    or hard queries only.
-    Of the answered queries, the first stages of cascades ``deferred`` so many; ``fallbacks`` of these got the first
-    answer all the same. So many answers were ``judged`` by labels, as requests carried rows of an eval split;
-    ``measured_accuracy`` is the fraction of these that was right, beside which ``effective_accuracy`` is what profiles
-    promise. ``cut`` answers were cut short by multi-exit models. ``expected_attainment`` is what the plans in force
-    expected to be in time, in the mean; None where they expected nothing, or nobody knows.
+    ``variants`` lists the variants that answered, the most accurate first. The value is the accuracy, with cascades the
+    mean over its answers; None if unknown. Their order is by ``profiled_accuracy`` if known: the accuracy of a variant
+    alone over all queries. It is given only if cascades deferred a query, as their stages answer easy or hard queries
+    only. ``deferred`` counts answered queries that first stages of cascades deferred, and ``fallbacks`` those among
+    them with the first answer. ``judged`` counts answers that were compared with labels of an eval split.
+    ``measured_accuracy`` is the fraction of correct ones; ``effective_accuracy`` is the promise of profiles. ``cut``
+    answers were cut short by multi-exit models. ``expected_attainment`` is the mean fraction in time that the plans in
+    force expected; None without an expectation.
     """
 
     attainment: Attainment
@@ -84,10 +83,9 @@ class Window(Value, frozen=True):
 
 
 class DeviceSummary(Value, frozen=True):
-    """What one device answered; None where nothing is known of it.
+    """The answers of one device; None if unknown.
 
-    ``answers_by_variant`` counts by family and variant. ``batches`` are recovered from the answers, as those of the
-    mean batch are.
+    ``answers_by_variant`` counts by family and variant. ``batches`` and the mean batch are recovered from the answers.
     """
 
     answers: int
@@ -100,8 +98,8 @@ class DeviceSummary(Value, frozen=True):
 class Replan(Value, frozen=True):
     """A change of plan: when in the run, why, how long the solver took, how many variants were loaded.
 
-    So many more were ``activated``: they stood by and needed no load. ``what`` says what changed on which devices
-    (`hosting_text`); servers of older versions do not.
+    ``activated`` counts standbys, which needed no load. ``what`` says what changed on which devices (`hosting_text`);
+    servers of older versions do not.
     """
 
     at_s: float
@@ -140,14 +138,12 @@ class Loss(Value, frozen=True):
 class Report(Summary, frozen=True):
     """One policy on one trace. ``windows`` are 10 s long, ``seconds`` 1 s.
 
-    ``latency_quantiles_s`` are `QUANTILES` latencies, in seconds and rising: those that 0, 0.5, 1, … 100 % of the
-    answered queries had at most. None are there where nothing was answered.
-    ``generator_lag_s`` is the p99 by which the load generator itself was late; None where nothing generated load.
-    ``interrupted``: the run was ended by hand, after ``duration_s`` of the trace.
-    ``estimated`` are the families with accuracies that are estimates, without labels. ``noisy_cells``: how many cells
-    of the profiles that it goes by are marked as noisy; None where these are not known.
-    ``losses`` are those of a simulated run. ``swaps_per_replan`` is None where the plan never changed, and in reports
-    of older versions.
+    ``latency_quantiles_s`` are the 0, 0.5, 1, … 100 % quantiles of the latency of answered queries, in seconds; empty
+    without answers. ``generator_lag_s`` is the p99 by which the load generator itself was late; None where nothing
+    generated load. ``interrupted``: the run was ended by hand, after ``duration_s`` of the trace. ``estimated`` are the
+    families with accuracies that are estimates, without labels. ``noisy_cells``: how many cells of the profiles that it
+    goes by are marked as noisy; None where these are not known. ``losses`` are given for a simulated run.
+    ``swaps_per_replan`` is None where the plan never changed, and in reports of older versions.
     """
 
     format: int

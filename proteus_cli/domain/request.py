@@ -18,7 +18,7 @@ class Outcome(StrEnum):
 
 
 MAX_RUNS = 2
-"""A request that was running on so many devices when they were lost may be the cause, and is not run again."""
+"""A request that ran on this number of devices when they were lost may be the cause. It is not run again."""
 
 USUAL_LEVEL = 2
 LOWEST_LEVEL = 8
@@ -28,7 +28,7 @@ MAX_CONFIDENCE = 3e38
 """Confidences are floats of 32 bits."""
 
 ANY_VERSION = "1"
-"""Of a family, for clients: any of its variants."""
+"""The version that stands for any variant of a family."""
 
 
 class AskedVersion(msgspec.Struct, frozen=True, gc=False):
@@ -44,13 +44,13 @@ class AskedVersion(msgspec.Struct, frozen=True, gc=False):
 
 
 class Bounds(msgspec.Struct, frozen=True, gc=False):
-    """What a request asks of its answer beside ``min_accuracy``; each default asks for nothing.
+    """Bounds of a request on its answer besides ``min_accuracy``; the defaults are no bounds.
 
     ``min_confidence``: a first stage is sure of a row only where its confidence is at least that, and the threshold.
-    ``min_expected_accuracy``: so much is to be expected of the answer, where a cascade counts as its composition.
-    ``max_energy_j``: the answer takes no more energy, whatever its batches.
-    ``version``: none but its variants may answer, in each stage of a cascade.
-    It ``is_canary`` where the server wants the answer of a version that is being rolled out.
+    ``min_expected_accuracy``: the least expected accuracy of the answer; a cascade counts as its composition.
+    ``max_energy_j``: the answer takes no more energy, whatever its batches. ``version``: none but its variants may
+    answer, in each stage of a cascade. It ``is_canary`` where the server wants the answer of a version that is being
+    rolled out.
     """
 
     min_confidence: float = -math.inf
@@ -73,7 +73,7 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
         return self.version is None or variant in self.version.variants
 
     def without(self, energy_j: float) -> "Bounds | None":
-        """What is left for a second stage, once the first has taken so much: its energy, and the version or arm."""
+        """The bounds of a second stage after the first took ``energy_j``: the energy left, the version and the arm."""
         if not self.is_energy_limited and self.version is None and not self.is_canary:
             return None
         left_j = self.max_energy_j - energy_j if self.is_energy_limited else math.inf
@@ -81,7 +81,7 @@ class Bounds(msgspec.Struct, frozen=True, gc=False):
 
 
 ANY_CANARY = Bounds(is_canary=True)
-"""Of canaries that ask for nothing."""
+"""Bounds of canaries without other wishes."""
 
 
 class Request(msgspec.Struct, frozen=True, gc=False, eq=False):
@@ -133,11 +133,11 @@ class DeferredRequest(Request, frozen=True, eq=False):
 class RequestRecord(msgspec.Struct, frozen=True, gc=False):
     """The record of one request: ``arrival_s`` as scheduled, relative to the start of the run.
 
-    ``latency_s`` and ``accuracy`` are None unless it was answered; ``batch`` is the rows of the batch that answered
-    it, where known. With cascades, ``accuracy`` is the one to be expected of such an answer. A request ``is_deferred``
-    where the first stage was not sure of it; ``is_fallback`` where the first answer was sent all the same.
-    ``is_correct``: whether the answer was right; None where nobody knows. ``is_cut``: a multi-exit model gave an answer
-    before its own exit, for want of time.
+    ``latency_s`` and ``accuracy`` are None unless it was answered; ``batch`` is the rows of the batch that answered it,
+    where known. With cascades, ``accuracy`` is the expected one of such an answer. A request ``is_deferred`` where the
+    first stage was not sure of it; ``is_fallback`` where the first answer was sent all the same. ``is_correct``:
+    whether the answer was right; None if unknown. ``is_cut``: a multi-exit model gave an answer before its own exit,
+    for want of time.
     """
 
     family: str

@@ -299,7 +299,7 @@ _OF_VARIANTS = ("banned", "pinned")
 
 
 def with_catalog(rules: Rules, catalog: Catalog) -> Rules:
-    """``rules`` and those of the catalog. Where both limit the same, ``rules`` win."""
+    """``rules`` with the rules of the catalog. Where both limit the same, ``rules`` win."""
     by_family = {
         what: {f.name: value for f in catalog.families if (value := get(f)) is not None} | getattr(rules, what)
         for what, get in _OF_FAMILIES.items()

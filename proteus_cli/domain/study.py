@@ -24,7 +24,7 @@ MEASURES = {
     "gpu_power_w": "power of the GPU in watts",
     "gpu_mhz": "clock of the GPU in MHz",
 }
-"""Names and meanings of measures. Of a GPU, ``@`` and the id of the device follow: ``gpu_power_w@gpu0``."""
+"""Names and meanings of measures. For a GPU, ``@`` and the id of the device follow: ``gpu_power_w@gpu0``."""
 
 
 def meaning(measure: str) -> str:

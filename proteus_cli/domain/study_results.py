@@ -213,8 +213,9 @@ class SharingConclusion(Value, frozen=True):
 # Concurrency: throughput by the amount of work in flight (`proteus study concurrency`).
 
 StudiedWay = Literal["thread", "process", "emulated", "threads", "split"]
-"""The number that varies: batches in flight on the device, served in a thread of the server (``thread``), in a process
-of its own, or emulated; threads of the device's runtime (``threads``); or devices that the cores are split into."""
+"""The number that varies. It is the batches in flight on the device, served in a thread of the server (``thread``), in
+a process of its own, or emulated; the threads of the device's runtime (``threads``); or the devices that share the
+cores."""
 
 IN_FLIGHT: frozenset[StudiedWay] = frozenset({"thread", "process", "emulated"})
 
@@ -254,7 +255,7 @@ class ConcurrencyConclusion(Value, frozen=True):
 
 
 def concluded(results: Iterable[ConcurrencyResult]) -> ConcurrencyConclusion:
-    """The largest number that a variant needs. Of devices the smallest, as each needs a copy of the model."""
+    """The largest number that a variant needs; for devices the smallest, as each needs a copy of the model."""
     results = list(results)
 
     def best(way: StudiedWay) -> list[int]:

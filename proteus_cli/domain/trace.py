@@ -1,4 +1,4 @@
-"""When queries of which family arrive."""
+"""The arrivals of queries by family."""
 
 import math
 from dataclasses import dataclass, field
@@ -25,12 +25,12 @@ class Trace:
     """Arrivals in order: ``arrival_s`` float64 [n], ``family`` int [n] indexes into ``families``.
 
     ``slo_s`` float64 [n] is a request's own latency target, NaN where the family's holds. ``min_accuracy`` float64 [n]
-    is how accurate the variant that answers it must be at least, 0 where any may; without the column, any may. So is
-    ``min_expected_accuracy`` float64 [n], of the answer. ``max_energy_j`` float64 [n] is NaN where there is no limit.
-    ``confidence`` float64 [n] is the part of all queries (0 to 1) of which the first stages of cascades are less sure,
-    NaN where that is not known; without the column, it is known of none. ``eval_row`` float64 [n] is the row of its
-    family's eval split that a query is, from 0, NaN where it is none of them. ``min_confidence`` float64 [n] is how
-    confident a variant must be of its answer, on the scale of the family's confidence, NaN where that does not matter.
+    is how accurate the variant that answers it must be at least, 0 where any may; without the column, any may.
+    ``min_expected_accuracy`` float64 [n] is the same for the answer. ``max_energy_j`` float64 [n] is NaN where there is
+    no limit. ``confidence`` float64 [n] is the fraction of queries with less confidence in first stages of cascades,
+    NaN if unknown. ``eval_row`` float64 [n] is the row of its family's eval split that a query is, from 0, NaN where it
+    is none of them. ``min_confidence`` float64 [n] is how confident a variant must be of its answer, on the scale of
+    the family's confidence, NaN where that does not matter.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Trace:
         return bool(np.any(self.min_expected_accuracy)) or not all(np.all(np.isnan(each)) for each in may_be_unset)
 
     def bounds(self, number: int) -> Bounds | None:
-        """What the request of that number asks for beside its latency target and accurate variants."""
+        """The bounds of the request of that number besides its latency target and accurate variants."""
         confidence, energy_j = float(self.min_confidence[number]), float(self.max_energy_j[number])
         expected = float(self.min_expected_accuracy[number])
         if not expected and math.isnan(energy_j) and math.isnan(confidence):
@@ -86,7 +86,7 @@ class Trace:
         )
 
     def last_eval_rows(self) -> dict[str, int]:
-        """The last row of its eval split that a query is, of each family of which some query is one."""
+        """The last row of the eval split among the queries, by family; without families that have none."""
         named = ~np.isnan(self.eval_row)
         last = np.full(len(self.families), -1)
         np.maximum.at(last, self.family[named], self.eval_row[named].astype(np.int64))
@@ -125,8 +125,8 @@ class Trace:
     def _busiest_before(self, latest_s: float, window_s: float) -> tuple[float, int]:
         """The start of the busiest window that starts before ``latest_s``, and its arrivals; -1 where there is none.
 
-        Some thousand windows are counted at a time, unless all arrivals that they cover are fewer than the most so far:
-        a trace of a few arrivals may last a year.
+        Some thousand windows are counted at a time. They are skipped if all their arrivals are fewer than the most so
+        far, as a trace of a few arrivals may last a year.
         """
         step_s, start_s, most = window_s / 10, 0.0, -1
         number = math.ceil(latest_s / step_s)

@@ -9,10 +9,9 @@ A plan is made in seven steps, each a module::
                                 └─── model/ ───┘   └── solver/ ──┘   └ placements/ ┘
 
 1. `instance` turns names into arrays. Devices that are alike (type, measurements, limits, price) form a *group*; a
-   *choice* is one variant on one group, if it meets the SLO there and the rules allow it (`choices`). So the model
-   grows with the kinds of devices and not with their number: 40,000 devices of three types are three groups. Hosts of a
-   cluster tell devices apart only where plans survive the loss of one, or where its network may limit what its devices
-   answer.
+   *choice* is one variant on one group, if it meets the SLO there and the rules allow it (`choices`). The model grows
+   with the kinds of devices, not with their number: 40,000 devices of three types are three groups. Hosts of a cluster
+   tell devices apart only where plans survive the loss of one, or where its network may limit what its devices answer.
 2. `milp` formulates the model for an instance and a demand, in blocks of columns (`model.program`). Its integer
    variables say how many devices of its group host each choice (*replicas*). Losses are counted in *steps* of accuracy:
    the part of a family's demand that its k most accurate variants leave unanswered (*shortfall*). The numbers of a
@@ -22,8 +21,8 @@ A plan is made in seven steps, each a module::
    asked for; the mean loss; loads of variants that aren't hosted now; devices in use, if asked for. Where all can be
    served, the first two are one solve. The result is a *solution*: replicas and rates by choice.
 4. `pack` spreads the solution of each group over its devices. With one variant per device that is a division. With
-   several it is bin packing by time and memory, as a group's sums may promise what no single device can hold; then
-   `search` takes the devices of that group apart, one group each, and solves again.
+   several it is bin packing by time and memory. A group's sums may promise more than single devices can hold. Then
+   `search` makes each device of that group a group of its own, and solves again.
 5. `decode` gives bundles of variants to devices, so that the fewest variants must be loaded.
 6. `planner` has `search` do all this under a time limit, adds *spares* on idle devices, and writes the plan.
 7. `check` tests the plan against profiles, catalog and rules, and knows nothing of the model: a wrong answer of the
@@ -32,33 +31,33 @@ A plan is made in seven steps, each a module::
 *Forecasts.* While serving, demands come with loss curves (`domain.demand`), and the model has a row for each line of
 them. Then replicas without a share of the mean demand are of use, for bursts, and the loss of a re-plan includes what
 its loads cost. One per cent of the objective is enough of a proof, as a forecast is known no better. On devices that
-host several variants, each choice has *room*: its part of their time, of which the mean demand may leave some free.
+host several variants, each choice has *room*: its part of their time. The mean demand may leave some of it free.
 
-*Sharing.* Where variants on one device cost each other time, the sets of variants that devices hold are integer columns
-of their own (`model.resident_sets`): a capacity is a number only beside a given set. `pack` then has nothing to do.
+*Sharing.* Where variants on one device slow each other, the sets of variants that devices hold are integer columns
+(`model.resident_sets`). A capacity is a number only within a given set. `pack` then has nothing to do.
 
 *Cascades.* Where the rules allow them, a family is answered by *ways*: a variant alone, or a cascade of two at one
-threshold. What goes each way is a column (`model.ways`); a choice is then a variant on a group for a
-part of the SLO, as stages share it. `solver.rates_by_way` shares out over choices what goes each way. The solver
-starts from the best plan without cascades. While serving, where the plan in force cannot carry a forecast, the first
-plan that can is enough (`PlacementSearch.first`).
+threshold. The rate of each way is a column (`model.ways`). A choice is then a variant on a group for a part of the SLO,
+which the stages share. `solver.solution.rates_by_way` divides the rates of ways among choices. The solver starts from
+the best plan without cascades. While serving, where the plan in force cannot carry a forecast, the first plan that can
+is enough (`PlacementSearch.first`).
 
-*Preferences.* A family may prefer latency, energy or cost. What an answer of a choice is worth to it then takes the
-place of the choice's accuracy, in steps and in what is filled first (`model.worths`), and all aims are one mean over
-queries; else nothing differs. Bounds of a family's policy leave choices out (`model.choices`).
+*Preferences.* A family may prefer latency, energy or cost. The worth of a choice then replaces its accuracy, in steps
+and in the order of filling (`model.worths`). All aims are one mean over queries. Bounds of a family's policy leave
+choices out (`model.choices`).
 
-*Gap and time.* `solve` alone knows HiGHS. A solve ends with a proof that no plan is better by 1e-6, or, after much
-effort (counted in the solver's steps, so that the same input gives the same plan), by 1e-4 of the objective's scale;
-of what is unserved, by 1e-6 of the demand, and with cascades by 5e-4 of an accuracy.
-Past the time limit the best point found so far is used, and the plan says "time limit" and its proven gap. Models with
-more than 1,500 integer columns are solved in parts: first the choices that the relaxation uses, then ever more.
+*Gap and time.* `solve` alone knows HiGHS. A solve ends with a proof that no plan is better by 1e-6. After much effort
+1e-4 of the objective's scale is enough; for unserved demand 1e-6, for accuracies with cascades 5e-4. Effort is counted
+in the solver's steps, which gives the same plan for the same input. Past the time limit the best point found so far is
+used, and the plan says "time limit" and its proven gap. Models with more than 1,500 integer columns are solved in
+parts: first the choices that the relaxation uses, then ever more.
 
-*Example.* Two devices of one type; family ``a`` has the variants ``small`` (accuracy .8, 100 qps) and ``large`` (.9,
-40 qps) and a demand of 120 qps. There is one group, with two choices and two steps. All can be served: one replica of
-each has 140 qps. Shortfalls are 80/120 (what ``large`` leaves unanswered) and 0, so the loss is (.9 - .8) · 80/120,
-and the plan answers 40 qps with ``large`` and 80 qps with ``small``: a mean accuracy of .833.
+*Example.* Two devices of one type; family ``a`` has the variants ``small`` (accuracy .8, 100 qps) and ``large`` (.9, 40
+qps) and a demand of 120 qps. There is one group, with two choices and two steps. All can be served: one replica of each
+has 140 qps. The shortfalls are 80/120, the part that ``large`` leaves unanswered, and 0. So the loss is (.9 - .8) ·
+80/120. The plan answers 40 qps with ``large`` and 80 qps with ``small``: a mean accuracy of .833.
 
-Beside the steps: `analysis/` plans again, for `explain` (what limits a plan, and what each limit costs), `conflict`
-(the smallest set of rules and demands that no plan meets) and `frontier` (accuracy as the demand grows); `heuristics`
-has the planners of other systems, `networks` says how much of a host's network plans may use.
+Beside the steps, `analysis/` makes more plans: `explain` finds the limits of a plan and their costs, `conflict` the
+smallest set of rules and demands that no plan meets, `frontier` the accuracy as demand grows. `heuristics` has the
+planners of other systems. `networks` limits the use of each host's network.
 """

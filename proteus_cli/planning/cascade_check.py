@@ -20,7 +20,7 @@ def problems_of_cascades(
     profiles: Mapping[str, Profile],
     part_of: PartOf,
 ) -> Iterator[str]:
-    """What is wrong with the cascades of a family that has these placements."""
+    """The problems of a family's cascades with these placements."""
     served_qps = sum(placement.rate_qps for placement in hosts)
     for cascade in cascades:
         pair = f"{cascade.first} → {cascade.second}"
@@ -57,7 +57,7 @@ def gained_qps(
 
 
 def _known(profile: Profile, cascade: PlannedCascade) -> CascadePoint | None:
-    """What a device's profile says of the cascade at its threshold."""
+    """The measured point of the cascade at its threshold on one device; None where the profile has none."""
     pair = (cascade.family, cascade.first, cascade.second)
     for each in profile.cascades:
         if (each.family, each.first, each.second) == pair:

@@ -20,7 +20,7 @@ PartSteps = tuple[float, tuple[CapacityStep, ...]]
 
 
 class PlanCheckError(RuntimeError):
-    """A plan contradicts its inputs: a bug of ours or of the solver, nothing that the user can mend."""
+    """A plan contradicts its inputs: a bug of this program or of the solver."""
 
 
 def check_plan(plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> None:
@@ -48,7 +48,7 @@ class _Checked:
     def capacity(self, placement: Placement, hosts: int | None = None) -> Capacity | None:
         """The capacity in batches of the placement's size, where the family has enough hosts for these; else None.
 
-        ``hosts``: as if it had so many.
+        ``hosts`` replaces the family's number of hosts.
         """
         same = (capacity for _, capacity in self._capacities(placement, hosts))
         return max(same, key=lambda each: each.qps, default=None)
@@ -59,7 +59,7 @@ class _Checked:
         return min((part for part, each in self._capacities(placement, None) if each.qps >= executed_qps), default=1.0)
 
     def _capacities(self, placement: Placement, hosts: int | None) -> Iterator[tuple[float, Capacity]]:
-        """Of its batch size, by the part of the SLO that it may take."""
+        """Capacities for the placement's batch size, each with its part of the SLO."""
         enough = len(self.by_family[placement.family]) if hosts is None else hosts
         for part, steps in self._of(placement)[1]:
             for step in steps:
@@ -182,7 +182,7 @@ def _problems_of_cascades(given: _Checked) -> Iterator[str]:
 
 
 def _problems_of_expected_accuracy(given: _Checked, family: str, least: float) -> Iterator[str]:
-    """What answers by itself, and each cascade, is as accurate as must be expected."""
+    """Cascades and variants that answer alone reach the expected accuracy that the rules require."""
     cascades = [each for each in given.plan.cascades if each.family == family]
     for cascade in cascades:
         if cascade.point.accuracy < least:
@@ -255,7 +255,7 @@ def _problems_of_networks(given: _Checked) -> Iterator[str]:
 
 
 def spent(plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> dict[Resource, float]:
-    """What the devices in use cost per hour and draw in watts while busy; an unknown price or power counts as 0."""
+    """The cost per hour of the devices in use, and their watts while busy; an unknown price or power counts as 0."""
     power_w: dict[str, float] = {}
     for placement in plan.placements:
         measured = profiles[placement.device].of(placement.family, placement.variant)

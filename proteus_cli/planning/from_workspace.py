@@ -26,7 +26,7 @@ TIME_LIMIT_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class PlannerSettings:
-    """All that a planner is made from. Without ``rules``, those of the catalog hold."""
+    """All that a planner is made from. Without ``rules``, the catalog's rules hold."""
 
     catalog: Catalog
     profiles: Mapping[str, Profile]
@@ -66,7 +66,7 @@ class DeferredPlanner:
     """Makes its planner when it is first called, in the process that calls it. It can be pickled."""
 
     def __init__(self, settings: PlannerSettings, rules: Rules) -> None:
-        """``rules`` replace those of the settings as they are, without those of the catalog."""
+        """``rules`` replace the rules of the settings and of the catalog."""
         self._settings, self._rules = settings, rules
         self._planner: Planner | None = None
 

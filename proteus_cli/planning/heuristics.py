@@ -39,7 +39,7 @@ class _Option:
 
 
 Hosting = dict[str, _Option]
-"""What each device hosts; idle devices are left out."""
+"""The option that each device hosts, without idle devices."""
 
 
 class _Heuristic(Planner):
@@ -67,7 +67,7 @@ class _Heuristic(Planner):
         return self.plan_of(demand_qps, placed, solver)
 
     def _options(self) -> dict[str, list[_Option]]:
-        """What each device may host, most accurate first."""
+        """The options of each device, most accurate first."""
         instance = make_instance(self.catalog, self.profiles, self.policy.variants, self.rules)
         found: dict[int, list[_Option]] = {}
         for c, choice in enumerate(instance.choices):

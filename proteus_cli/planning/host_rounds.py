@@ -1,7 +1,7 @@
 """Solves with the capacities for some number of hosts, until the plan has as many hosts as its batches need.
 
 With more hosts, a family's batches may be larger and still in time, so a variant on a device carries more. How many
-hosts there are is known once the solution is placed. So hosts are counted on, and counted again after each round.
+hosts there are is known once the solution is placed. Each round assumes a number of hosts and counts them afterwards.
 """
 
 import math
@@ -17,10 +17,9 @@ from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import PlannedCascade
-from proteus_cli.planning.model.hosted_now import Now
-from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.model.instance import Instance, Now
 from proteus_cli.planning.placements.cascades import with_whole_batches
-from proteus_cli.planning.placements.decode import placements
+from proteus_cli.planning.placements.decode import current_replicas, devices_with_more_loads, placements
 from proteus_cli.planning.placements.host_counts import (
     hosts_now,
     kept_replicas,
@@ -31,13 +30,11 @@ from proteus_cli.planning.placements.host_counts import (
     sure_hosts,
     with_more_hosts,
 )
-from proteus_cli.planning.placements.loads import current_replicas, devices_with_more_loads
 from proteus_cli.planning.placements.pack import Packed, pack, serves_all
-from proteus_cli.planning.planning_demand import PlanningDemand
 from proteus_cli.planning.solver.lexicographic import Infeasible, optimise, relaxed_replicas
 from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.solve import MANY_COLUMNS, OutOfTime
-from proteus_cli.planning.solver.target_demand import TargetDemand
+from proteus_cli.planning.solver.target_demand import PlanningDemand, TargetDemand
 
 SAME_MERIT = 1e-5
 
@@ -55,6 +52,12 @@ class PlacedSolution:
     serves_all: bool
     to_split: frozenset[str]
     is_over_budget: bool
+
+    def or_better(self, other: "PlacedSolution | None") -> "PlacedSolution":
+        """This solution, or the other one where the first merit in which they differ is better there."""
+        merits = zip(other.solution.merits, self.solution.merits, strict=True) if other is not None else ()
+        differing = (theirs > mine for theirs, mine in merits if abs(theirs - mine) > SAME_MERIT * max(abs(mine), 1.0))
+        return other if other is not None and next(differing, False) else self
 
     def unproven(self) -> "PlacedSolution":
         """The same, where it is not known whether more can be served."""
@@ -105,8 +108,8 @@ class HostRounds:
     def best(self, plain: PlacedSolution | None) -> PlacedSolution:
         """The best solution, counting on the hosts that are likely first; ``plain`` is the one without cascades.
 
-        Where that does not serve all, the better of it and one that counts on all devices first, and then has families
-        have the hosts that their batches need, if they can. Raises `Infeasible` and `OutOfTime`.
+        If that leaves demand unserved, a second search begins with all devices and requires the hosts that batches
+        need. The better solution wins. Raises `Infeasible` and `OutOfTime`.
         """
         hosts, found = self._first_hosts(plain), None
         may_count_on_more = self._every.depends_on_hosts and (hosts < self._all_hosts).any()
@@ -127,13 +130,13 @@ class HostRounds:
             if found is None:
                 raise
             return found.unproven()
-        return other if found is None or is_better(other.solution, found.solution) else found
+        return other if found is None else found.or_better(other)
 
     def _counting_on(self, hosts: Ints, *, requires_hosts: bool = False) -> PlacedSolution:
-        """The solution that counts on so many ``hosts`` of each family [F], or those that it turns out to have.
+        """The solution for these ``hosts`` of each family [F], or for the hosts that it turns out to have.
 
-        Where it has fewer than its batches need, the next round ``requires_hosts``; if that can't be, or else at once,
-        it counts on those that are there.
+        If a family gets fewer hosts than its batches need, the next round requires them with ``requires_hosts``.
+        Otherwise, or if that is infeasible, the next round counts on the hosts that it got.
         """
         every, min_hosts = self._every, np.zeros_like(hosts)
         while True:
@@ -171,7 +174,7 @@ class HostRounds:
         return _Round(instance, target, solution, packed, placed, cascades, hosts, needed)
 
     def _placed(self, done: _Round) -> PlacedSolution:
-        """What came of the last round, and the groups to split before another one."""
+        """The result of the last round, with the groups to split before another one."""
         instance, solution, packed, placed = done.instance, done.solution, done.packed, done.placements
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
         if self._current is not None and self._counts_loads:
@@ -185,9 +188,9 @@ class HostRounds:
     def _first_hosts(self, plain: PlacedSolution | None) -> Ints:
         """How many hosts of each family [F] to count on first, so that most plans need one or two solves.
 
-        One more than the family has now; for a new demand, than in the plan without cascades, or else in a relaxation;
-        where not all can be served, or the model is so large that its relaxation takes long, all devices. A family that
-        needs more for larger batches gets them within a few plans, or at once where not all is served else.
+        One more than the family has now. For a new demand, one more than in the solution without cascades, or in a
+        relaxation. All devices where the relaxation cannot serve all, or is large. A family that needs more for larger
+        batches gets them within a few plans, or at once where not all is served else.
         """
         every, all_hosts = self._every, self._all_hosts
         if self._now:
@@ -213,11 +216,5 @@ class HostRounds:
 
     @property
     def _may_use_more_devices(self) -> bool:
-        """Devices that a plan leaves idle cost nothing that the rules count."""
+        """Whether using idle devices costs none of the counted resources."""
         return not (self._rules.pack or self._rules.resources or self._rules.is_resident_set)
-
-
-def is_better(one: Solution, found: Solution) -> bool:
-    """Whether the first merit in which they differ is better in ``one``."""
-    pairs = zip(one.merits, found.merits, strict=True)
-    return next((mine > other for mine, other in pairs if abs(mine - other) > SAME_MERIT * max(abs(other), 1.0)), False)

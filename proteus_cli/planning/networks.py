@@ -10,14 +10,14 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.units import format_size
 
 NETWORK_FRAC = 0.5
-"""Of a host's bandwidth, the part that plans use. A transfer that comes at any time waits ``ρ / (2 · (1 - ρ))`` of its
-own time for those before it where they take the part ρ of the time (M/D/1): half of it at 0.5, and ever more above."""
+"""The part of a host's bandwidth that plans use. At utilisation ρ, a transfer waits ``ρ / (2 · (1 - ρ))`` of its own
+time (M/D/1): half of it at 0.5, and ever more above."""
 
 
 def limits_of_hosts(catalog: Catalog, profiles: Mapping[str, Profile], rules: Rules) -> dict[str, float]:
     """Bytes per second that plans may have go to each host and back, where its devices could ask for more.
 
-    Hosts of whose network nothing is known have no limit, and neither has this machine.
+    Hosts with an unknown network have no limit, nor has this machine.
     """
     limits: dict[str, float] = {}
     most: dict[str, float] = {}
@@ -40,7 +40,7 @@ def limit_in_words(host: str, limit_bytes_per_s: float) -> str:
 
 
 def without_limits(profiles: Mapping[str, Profile], hosts: Collection[str]) -> dict[str, Profile]:
-    """The profiles where the networks of these hosts may carry anything, in the time that they take now."""
+    """The profiles without network limits for these hosts; transfer times stay."""
     return {
         device: replace(profile, network=None) if profile.device.host in hosts else profile
         for device, profile in profiles.items()
@@ -48,7 +48,7 @@ def without_limits(profiles: Mapping[str, Profile], hosts: Collection[str]) -> d
 
 
 def row_bytes(profile: Profile, family: str) -> int:
-    """What a query of a family takes of the network of a device's host; 0 where that is unknown."""
+    """The bytes that a query of a family sends over the network of a device's host; 0 if unknown."""
     return profile.network.row_bytes.get(family, 0) if profile.network is not None else 0
 
 

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from copy import copy
 from types import MappingProxyType
 
@@ -24,12 +25,11 @@ from proteus_cli.errors import NoFeasiblePlan, NoPlanInTime, RulesConflict, Usag
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.check import check_plan, spent
 from proteus_cli.planning.model.choices import require_amounts
-from proteus_cli.planning.model.hosted_now import Now
-from proteus_cli.planning.planning_demand import PlanningDemand
+from proteus_cli.planning.model.instance import Now
 from proteus_cli.planning.search import PlacementSearch
 from proteus_cli.planning.solver.lexicographic import Infeasible
 from proteus_cli.planning.solver.solve import OutOfTime
-from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, PlanningDemand
 
 SEARCH_FRAC = 0.75  # of the time limit; the rest is for what follows the search: to place 10,000 devices takes 0.1 s
 
@@ -67,8 +67,7 @@ class Planner:
         self.headroom, self.inputs, self.time_limit_s = headroom, dict(inputs), time_limit_s
         self.spares, self.hurries = spares, hurries
         self._search = PlacementSearch(self.catalog, self.profiles, policy.variants, self.rules)
-        self._after_outages: tuple[Outages, Planner] | None = None
-        self._exposed: Planner | None = None
+        self._after_outages: tuple[Outages, tuple[Planner, ...]] | None = None
 
     def __call__(
         self,
@@ -79,15 +78,15 @@ class Planner:
     ) -> Plan:
         """The best plan for a demand, with the devices and engines that can be used.
 
-        ``standbys`` are loaded beside what ``current`` hosts, so they need no load either.
-        Raises `UsageError`, `NoFeasiblePlan`, and of the latter `RulesConflict` and `NoPlanInTime`.
+        ``standbys`` are loaded beside what ``current`` hosts, so they need no load either. Raises `UsageError` and
+        `NoFeasiblePlan` (`RulesConflict`, `NoPlanInTime`).
         """
         if without:
-            return self._left(without)._after_loss(demand, current, standbys)  # noqa: SLF001 - of another planner of ours
+            return self._after_loss(demand, current, without, standbys)
         check_demand(demand, self.catalog)
         _require_what_may_be_lost(self.profiles, self.rules)
         asked = PlanningDemand.of(demand, self.catalog, self.headroom)
-        self._search.prepare(asked)  # making instances is no part of the solve's time
+        self._search.prepare()  # making instances is no part of the solve's time
         start_s = time.perf_counter()
         try:
             now = Now.of(current, standbys, self.profiles)
@@ -117,7 +116,7 @@ class Planner:
         return plan
 
     def _is_overdue(self, asked: PlanningDemand, current: Plan | None) -> bool:
-        """What serves now cannot carry the demand, so that each moment until the next plan costs queries."""
+        """Whether the plan in force cannot carry the demand, and each moment until the next one costs queries."""
         if not (self.hurries and asked.curves) or current is None:
             return False
         carried_qps = dict.fromkeys(asked.demand_qps, 0.0)
@@ -126,30 +125,26 @@ class Planner:
                 carried_qps[placement.family] += placement.newcomers_qps
         return any(carried_qps[family] < qps for family, qps in asked.demand_qps.items())
 
-    def _left(self, without: Outages) -> "Planner":
-        """The planner of what is left, which is kept for the next plan of the same outages."""
+    def _after_loss(self, demand: Demand, current: Plan | None, without: Outages, standbys: VariantsByDevice) -> Plan:
+        """The best plan for the devices that are left: one that survives another loss, if it can serve all."""
+        *surviving, last = self._left(without)
+        for planner in surviving:
+            with suppress(NoFeasiblePlan):
+                plan = planner(demand, current, standbys=standbys)
+                if plan.shortfall_qps <= NEGLIGIBLE * sum(plan.demand_qps.values()):
+                    return plan
+        return replace_fields(last(demand, current, standbys=standbys), rules=self.rules)
+
+    def _left(self, without: Outages) -> "tuple[Planner, ...]":
+        """Planners for what is left, cached: with all rules, then without survival of another loss."""
         if self._after_outages is None or self._after_outages[0] != without:
-            self._after_outages = without, self.with_changes(profiles=_available(self.profiles, without))
+            planners = [self.with_changes(profiles=_available(self.profiles, without))]
+            if self.rules.survives is not None:
+                planners[0].time_limit_s /= 2
+                exposed = replace_fields(self.rules, survive=0, survive_unit="device")
+                planners.append(planners[0].with_changes(rules=exposed))
+            self._after_outages = without, tuple(planners)
         return self._after_outages[1]
-
-    def _after_loss(self, demand: Demand, current: Plan | None, standbys: VariantsByDevice) -> Plan:
-        """The best plan for what is left. It survives another loss only where that leaves nothing unserved.
-
-        Each of two solves has half of the time.
-        """
-        if self.rules.survives is None:
-            return self(demand, current, standbys=standbys)
-        halved = self.with_changes()
-        halved.time_limit_s = self.time_limit_s / 2
-        try:
-            plan = halved(demand, current, standbys=standbys)
-        except NoFeasiblePlan:
-            plan = None
-        if plan is not None and plan.shortfall_qps <= NEGLIGIBLE * sum(plan.demand_qps.values()):
-            return plan
-        if self._exposed is None:
-            self._exposed = halved.with_changes(rules=replace_fields(self.rules, survive=0, survive_unit="device"))
-        return replace_fields(self._exposed(demand, current, standbys=standbys), rules=self.rules)
 
     def with_changes(
         self,
@@ -159,10 +154,9 @@ class Planner:
         catalog: Catalog | None = None,
         headroom: float | None = None,
     ) -> "Planner":
-        """The same planner with these changes; ``rules`` are taken as they are, without those of the catalog."""
+        """The same planner with these changes; ``rules`` replace the catalog's rules, too."""
         other = copy(self)
         other._after_outages = None  # noqa: SLF001 - of another planner of ours
-        other._exposed = None  # noqa: SLF001 - of another planner of ours
         other.headroom = self.headroom if headroom is None else headroom
         other.rules = self.rules if rules is None else rules
         other.profiles = self.profiles if profiles is None else dict(profiles)
@@ -186,7 +180,7 @@ class Planner:
         return max((each.qps for each in capacities if each.max_batch == placement.max_batch), default=0.0)
 
     def spent(self, plan: Plan) -> float:
-        """What a plan costs per hour, or draws in watts, whichever is minimised; 0 where neither is."""
+        """The cost per hour or the watts of a plan, whichever is minimised; 0 where neither is."""
         if self.rules.minimize is None:
             return 0.0
         return spent(plan, self.catalog, self.profiles)[self.rules.minimize]
@@ -208,7 +202,7 @@ class Planner:
         return SEARCH_FRAC * self.time_limit_s
 
     def __getstate__(self) -> dict[str, object]:
-        return {**vars(self), "_after_outages": None, "_exposed": None}
+        return {**vars(self), "_after_outages": None}
 
     def plan_of(
         self,
@@ -250,7 +244,7 @@ class Planner:
     ) -> float | None:
         """The mean accuracy over queries, relative to ``best`` of each family if given; None where none is served.
 
-        Of a variant that queries go through, those that do are spread over its placements as all that it gets.
+        Queries of a cascade are spread over the placements of its first variant in proportion to their rates.
         """
         accuracy, total_qps, sum_qps = accuracies(self.profiles), 0.0, 0.0
         for p in placed:
@@ -267,7 +261,7 @@ class Planner:
 
 
 def _expecting(demand: Demand, plan: Plan) -> Plan:
-    """The plan with the attainment that its capacities have under a forecast; without one, as it is."""
+    """The plan with the attainment of its capacities under a forecast; unchanged without one."""
     if not isinstance(demand, Forecast):
         return plan
     shares = {family: demand.attainment(family, plan.capacity_qps(family)) for family in plan.demand_qps}
@@ -280,7 +274,7 @@ def _when_over(time_limit_s: float) -> str:
 
 
 def _require_what_may_be_lost(devices: Iterable[str], rules: Rules) -> None:
-    """Raise `NoFeasiblePlan` where the one loss that a plan is to survive is that of everything."""
+    """Raise `NoFeasiblePlan` where the loss to survive would leave no device."""
     units = set(map(rules.unit_of, devices)) if rules.survives is not None else set()
     if len(units) == 1:
         only, option = "device", "--survive"

@@ -17,17 +17,14 @@ from proteus_cli.domain.profile_changes import best_accuracy
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
-from proteus_cli.planning.host_rounds import HostRounds, PlacedSolution, is_better
-from proteus_cli.planning.model.hosted_now import NOWHERE, Now
-from proteus_cli.planning.model.instance import Instance, make_instance
+from proteus_cli.planning.host_rounds import HostRounds, PlacedSolution
+from proteus_cli.planning.model.instance import NOWHERE, Instance, Now, make_instance
 from proteus_cli.planning.placements.spares import with_spares
-from proteus_cli.planning.planning_demand import PlanningDemand
 from proteus_cli.planning.solver.lexicographic import Infeasible
 from proteus_cli.planning.solver.solve import OutOfTime
-from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, PlanningDemand
 
-PLAIN_FRAC = 0.4  # of the search with cascades, the most that the plan without them may take
-FALLBACK_FRAC = 0.25  # of the search for several variants per device, kept for one variant on each where none is found
+SIMPLER_FRAC = 0.4  # of the time left: the most that a search under simpler rules may take
 MAX_SETS_APART = 100
 """Sets of variants, of all groups, up to which devices are told apart by what they host: exact loads need that."""
 MAX_SPLIT = 2  # instances of other groupings than the simplest that are kept
@@ -59,70 +56,67 @@ class _Grouping:
 class PlacementSearch:
     """Searches for one set of profiled devices (by id), variants and rules.
 
-    Instances are made once. A search can be pickled, without them. Times are those of `time.perf_counter`.
+    ``simpler`` are searches under simpler rules, the simplest first: one variant per device without cascades, then
+    without cascades. They take a fraction of the time. The result is the best of all solutions. Instances are made
+    once; a search is pickled without them. Times are readings of `time.perf_counter`.
     """
 
     def __init__(self, catalog: Catalog, profiles: Mapping[str, Profile], variants: VariantRule, rules: Rules) -> None:
         self._catalog, self._profiles, self._variants, self._rules = catalog, profiles, variants, rules
         self._instances: dict[Numbers, Instance] = {}
-        plain = replace_fields(rules, cascades=False)
-        self._plain = PlacementSearch(catalog, profiles, variants, plain) if rules.uses_cascades else None
-        self._simplest = self._plain
-        if rules.uses_cascades and rules.is_resident_set:
-            self._simplest = PlacementSearch(catalog, profiles, variants, replace_fields(plain, residency=1))
-        if self._plain is None and rules.is_resident_set and any(profile.sharing for profile in profiles.values()):
-            self._plain = PlacementSearch(catalog, profiles, variants, replace_fields(plain, residency=1))
-            self._simplest = self._plain
-        self._fallback: PlacementSearch | None = None
-        if self._plain is None and rules.is_resident_set:
-            self._fallback = PlacementSearch(catalog, profiles, variants, replace_fields(rules, residency=1))
+        without_cascades = replace_fields(rules, cascades=False)
+        simpler = [replace_fields(without_cascades, residency=1)] if rules.is_resident_set else []
+        simpler += [without_cascades] if rules.uses_cascades else []
+        self._simpler = [PlacementSearch(catalog, profiles, variants, each) for each in simpler]
+        for each in self._simpler:
+            each._simpler = []  # noqa: SLF001 - of another search of ours
 
-    def prepare(self, asked: PlanningDemand) -> None:
-        """Make the instances that a demand needs first. Raises `NoFeasiblePlan` where no variant may be hosted."""
-        instance = self._instance(())
-        if instance.ways is None and instance.sets is None:
-            self._plain = None
-        if self._plain is not None:
-            self._plain.prepare(asked)
+    def prepare(self) -> None:
+        """Make the instances that are needed first. Raises `NoFeasiblePlan` where no variant may be hosted."""
+        if self._instance(()).ways is None:
+            self._simpler = self._simpler[: int(self._rules.is_resident_set)]
+        for each in self._simpler:
+            with suppress(NoFeasiblePlan):
+                each.prepare()
 
     def first(self, asked: PlanningDemand, now: Now, deadline_s: float) -> PlacedSolution | None:
-        """The best solution with one variant on each device and without cascades, which takes a tenth of the time.
+        """The best solution under the simplest rules, which takes a tenth of the time.
 
-        None where it does not serve all, or the rules allow no cascades: then the best one is found soon.
+        None where it leaves demand unserved, or where the full model has neither cascades nor sharing costs.
         """
-        if self._simplest is None:
+        instance = self._instance(())
+        if instance.ways is None and instance.sets is None:
             return None
-        return self._simplest.all_served(asked, now, deadline_s)
+        with suppress(OutOfTime, Infeasible, NoFeasiblePlan):
+            found = self._simpler[0].best(asked, now, deadline_s)
+            return found.limited() if found.serves_all else None
+        return None
 
     def best(self, asked: PlanningDemand, now: Now, deadline_s: float) -> PlacedSolution:
-        """The best solution. With cascades, the better of two: that without them counts on hosts of its own.
+        """The best solution under these rules and the simpler ones.
 
-        So is it where sharing costs time, of that and one variant on each device, which takes a tenth of the time.
-        Past the deadline, the best that was found; with several variants on a device, where memory is scarce, that may
-        be nothing, and then it is one on each that serves all. Raises `Infeasible`, `NoFeasiblePlan`, and `OutOfTime`
-        where nothing was found by then.
+        Past the deadline, it is the best that was found. Raises `Infeasible`, `NoFeasiblePlan`, and `OutOfTime` where
+        nothing was found by then.
         """
-        self.prepare(asked)
-        if self._fallback is not None:
-            return self._shared_or_fallback(self._fallback, asked, now, deadline_s)
-        if self._plain is None:
-            return self._solve_and_place(asked, now, deadline_s)
-        started_s, plain = time.perf_counter(), None
-        by_s = started_s + PLAIN_FRAC * (deadline_s - started_s)
-        with suppress(OutOfTime, Infeasible):
-            plain = self._plain.best(asked, now, by_s)
+        self.prepare()
+        found: PlacedSolution | None = None
+        for search in self._simpler:
+            started_s = time.perf_counter()
+            with suppress(OutOfTime, Infeasible, NoFeasiblePlan):
+                by_s = started_s + SIMPLER_FRAC * (deadline_s - started_s)
+                found = search._solve_and_place(asked, now, by_s, found).or_better(found)  # noqa: SLF001 - as above
         try:
-            found = self._solve_and_place(asked, now, deadline_s, plain)
+            return self._solve_and_place(asked, now, deadline_s, found).or_better(found)
         except (OutOfTime, Infeasible):
-            if plain is None:
+            if found is None:
                 raise
-            return plain.limited()
-        return plain if plain is not None and is_better(plain.solution, found.solution) else found
+            return found.limited()
 
     def serves_all(self, asked: PlanningDemand, deadline_s: float) -> bool | None:
         """Whether some solution serves all of a demand; None where the deadline leaves that open.
 
-        Where it only left the accuracy open, it is known. Raises `NoFeasiblePlan` where no variant may be hosted.
+        A deadline that left only the accuracy open does not matter. Raises `NoFeasiblePlan` where no variant may be
+        hosted.
         """
         try:
             found = self.best(asked, NOWHERE, deadline_s)
@@ -132,28 +126,8 @@ class PlacementSearch:
             return False
         if found.serves_all or not found.solution.is_limited:
             return found.serves_all
-        is_of_all_solutions = self._plain is None and not found.to_split
+        is_of_all_solutions = not self._simpler and not found.to_split
         return False if is_of_all_solutions and found.solution.unserved_gap <= NEGLIGIBLE else None
-
-    def _shared_or_fallback(
-        self, fallback: "PlacementSearch", asked: PlanningDemand, now: Now, deadline_s: float
-    ) -> PlacedSolution:
-        started_s = time.perf_counter()
-        try:
-            return self._solve_and_place(asked, now, started_s + (1 - FALLBACK_FRAC) * (deadline_s - started_s))
-        except OutOfTime:
-            found = fallback.all_served(asked, now, deadline_s)
-            if found is None:
-                raise
-            return found
-
-    def all_served(self, asked: PlanningDemand, now: Now, deadline_s: float) -> PlacedSolution | None:
-        """A limited solution that serves all, as the best may need other rules; None where none is found by then."""
-        with suppress(OutOfTime, Infeasible, NoFeasiblePlan):
-            found = self.best(asked, now, deadline_s)
-            if found.serves_all:
-                return found.limited()
-        return None
 
     def with_spares(self, placed: tuple[Placement, ...], asked: PlanningDemand, now: Now) -> tuple[Placement, ...]:
         """The placements, and spares on devices that are idle."""
@@ -215,7 +189,7 @@ class PlacementSearch:
         return found
 
     def _too_inaccurate(self) -> str:
-        """Of which families the rules leave out all variants as too inaccurate; empty where there is none."""
+        """Names the families whose variants are all too inaccurate for the rules; empty where there is none."""
         found = []
         for family, best in best_accuracy(self._profiles.values()).items():
             least = self._rules.min_accuracy_alone(family)

@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from proteus_cli.control.decision import Host
-from proteus_cli.domain.batch_times import LatencyTable, beside
+from proteus_cli.domain.batch_times import beside
 from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.stages.exits import StagePoint
-from proteus_cli.domain.stages.walk import ProfiledChain, stage_means
+from proteus_cli.domain.stages.stage_forecast import stage_means
+from proteus_cli.domain.stages.walk import ProfiledChain
 
 Latencies = Callable[[int], float]
 """Seconds of a batch by rows."""

@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 from msgspec.structs import replace
 
-from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 

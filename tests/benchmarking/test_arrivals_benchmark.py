@@ -139,9 +139,9 @@ def test_help_says_that_batch_times_scatter_on_alike_workers_alone(
     monkeypatch.setattr(sys, "argv", ["arrivals", "--help"])
     with pytest.raises(SystemExit, match="0"):
         main()
-    assert "of alike workers (steps-…) scatter" in " ".join(capsys.readouterr().out.split())
+    assert "of alike workers (steps-…, steady) scatter" in " ".join(capsys.readouterr().out.split())
     assert [name for name, row in (ROWS | UNSEEN).items() if isinstance(row, Replayed) and row.workers is not None] == [
-        name for name in ROWS | UNSEEN if name.startswith("steps-")
+        name for name in ROWS | UNSEEN if name.startswith(("steps-", "steady"))
     ]
 
 

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from builders import MADE_BY, make_key
 
-from proteus_cli.domain.base import FORMAT
+from proteus_cli.domain.base import FORMAT, checked
 from proteus_cli.domain.engine import BuildOptions, BuiltEngine, EngineKey, Gpu
 
 KEY = make_key()
@@ -79,9 +79,9 @@ def test_batch_sizes_that_do_not_rise_from_1_are_refused(smallest: int, best: in
 @pytest.mark.parametrize("digest", ["", "00", "G" * 64, "A" * 64, "0" * 65])
 def test_a_digest_is_sha_256_in_hex(digest: str) -> None:
     with pytest.raises(ValueError, match="model_digest"):
-        make_key(digest)
+        checked(make_key(digest))
     with pytest.raises(ValueError, match="plan_digest"):
-        BuiltEngine(FORMAT, MADE_BY, "t4", "a", "a-s", KEY, digest, plan_bytes=1, build_s=0.0)
+        checked(BuiltEngine(FORMAT, MADE_BY, "t4", "a", "a-s", KEY, digest, plan_bytes=1, build_s=0.0))
 
 
 def test_what_was_built_reads_back_as_it_was_written() -> None:
@@ -95,4 +95,4 @@ def test_what_was_built_reads_back_as_it_was_written() -> None:
 def test_a_record_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> None:
     built = BuiltEngine(FORMAT, MADE_BY, "t4", "a", "a-s", KEY, DIGEST, plan_bytes=10, build_s=1.5)
     with pytest.raises(ValueError, match=next(iter(fields))):
-        BuiltEngine(**{name: getattr(built, name) for name in BuiltEngine.__struct_fields__} | fields)
+        checked(msgspec.structs.replace(built, **fields))

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.domain.base import LARGEST_BATCH, checked
-from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.capacity import Capacity
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.cluster import Network
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.profile import Point, Profile, reached_over
 from proteus_cli.domain.profile_changes import best_accuracy
 from proteus_cli.domain.rules import PAPER_RULES

@@ -19,7 +19,7 @@ from footprint import Process, descendants
 from live_server import LiveServer
 from tiny import TinyFamily, TinyVariant, add_profiles, make_workspace
 
-from proteus_cli.domain.batch_times import LatencyTable
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace

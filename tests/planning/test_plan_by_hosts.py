@@ -12,8 +12,8 @@ from tiny_fleets import SLOW_ON_CPUS, Tiny, Worth, tinies
 from proteus_cli.arrays import Ints
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT
-from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.capacity import slo_fraction
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan

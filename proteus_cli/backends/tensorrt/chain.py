@@ -62,9 +62,9 @@ class SharedStagePace(StagePace):
         super().__init__()
         self._lock = Lock()
 
-    def ran(self, took_s: float, mean_s: float, stage: int = 0) -> bool:
+    def ran(self, took_s: float, mean_s: float) -> None:
         with self._lock:
-            return super().ran(took_s, mean_s, stage)
+            super().ran(took_s, mean_s)
 
     def came_out(self, took_s: float) -> None:
         with self._lock:
@@ -73,10 +73,6 @@ class SharedStagePace(StagePace):
     def parted(self, took_s: float) -> None:
         with self._lock:
             super().parted(took_s)
-
-    def went_on(self, rows: int, late: int, attainment: float) -> None:
-        with self._lock:
-            super().went_on(rows, late, attainment)
 
 
 class LoadedChain(ExitRunner):

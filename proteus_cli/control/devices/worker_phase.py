@@ -12,7 +12,7 @@ class WorkerPhase(StrEnum):
 
 
 class WorkerEvent(StrEnum):
-    """What moves a worker from one phase to another."""
+    """An event that moves a worker from one phase to another."""
 
     LOAD_STARTED = "load started"
     LOAD_ENDED = "load ended"  # also where it was given up

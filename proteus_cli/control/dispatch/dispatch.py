@@ -88,7 +88,7 @@ class Dispatch:
         self._admitted_frac = 1 - HELD_BACK_FRAC if dispatch_ahead_s else 1.0
         self._lost_runs = dict[Request, int]()  # of requests that wait or run again: on how many lost devices they were
         self._answer_frac = self._batcher.answer_frac
-        self._fastest_stage = 1.0  # the least `StageSlowdown.least` ever
+        self._fastest_stage = 1.0  # the least `StageSlowness.least` ever
 
     def offer(self, request: Request, now_s: float) -> Admitted | Refused | BeyondHosts | Unfit:
         """Admit a request, or refuse it because no host keeps its bounds, or the plan cannot carry it in time.
@@ -281,19 +281,12 @@ class Dispatch:
                 self.count_capacity(worker)
             self._batcher.ran(launch, took_s)
 
-    def answers_came(self, launch: Launch, exits: Ints, way_s: float, now_s: float) -> None:
-        """The answers to requests of a batch that may be cut short were on their way for ``way_s``, until now.
+    def answers_came(self, launch: Launch, way_s: float) -> None:
+        """The answers of a batch that may be cut short were on their way for ``way_s`` since the end of the last stage.
 
-        That is from the end of the last stage; of another machine, beyond `Host.way_s`. ``exits``: by row the exit that
-        answered it.
+        On another machine, ``way_s`` is the time beyond `Host.way_s`.
         """
-        way, due_s = self._workers[launch.hosted.device].answer_way, self._batcher.due_s
-        in_time_s = now_s - way_s + way.mean_s  # what was due before that was late by its stages
-        if way.took(way_s, launch.hosted.way_s(launch.rows)):
-            late = 0
-            if in_time_s < now_s and exits.max() > 1:
-                late = sum([each.rows for each in launch.requests if in_time_s <= due_s(each) < now_s])
-            way.went_on(len(exits), late, launch.hosted.attainment)
+        self._workers[launch.hosted.device].answer_way.took(way_s, launch.hosted.way_s(launch.rows))
 
     def requeue(self, running: Iterable[Launch], has_ended: Callable[[Request], bool]) -> Effects:
         """Queue the requests of batches again, with their deadlines, as the device that ran them is lost.
@@ -465,7 +458,7 @@ class Dispatch:
             if worker.least_at(hosted) * alone_s <= time_s < slowed_s:
                 if worker.doubt(hosted):
                     self.count_capacity(worker)
-            elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.mostly_s:
+            elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.within_s:
                 worker.answer_way.doubt()
 
     def _decide_busy(self, worker: WorkerState, now_s: float) -> Decision:

@@ -327,7 +327,7 @@ class WorkSelector:
 
 def _as_if_s(worker: WorkerState, now_s: float) -> float:
     """What is cut short ends just in time, so the way of its answer is missing: as if it were later by that."""
-    return now_s + worker.answer_way.mostly_s
+    return now_s + worker.answer_way.within_s
 
 
 def _drop(source: WorkSource, count: int) -> Drop:

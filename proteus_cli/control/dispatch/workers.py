@@ -6,8 +6,7 @@ from dataclasses import dataclass, field, replace
 from operator import attrgetter
 
 from proteus_cli.control.decision import Admitted, Host
-from proteus_cli.control.devices.slowdown import SlowdownEstimator
-from proteus_cli.control.devices.stage_slowdown import StageSlowdown
+from proteus_cli.control.devices.slowness import Slowness, StageSlowness
 from proteus_cli.control.devices.worker_phase import TRANSITIONS, WorkerEvent, WorkerPhase
 from proteus_cli.control.dispatch.answer_way import AnswerWay
 from proteus_cli.control.dispatch.in_flight import InFlightBatches
@@ -286,8 +285,8 @@ class WorkerState:
     slots: int = field(init=False)
     phase: WorkerPhase = WorkerPhase.SERVING
     is_serving: bool = True
-    slowdown: SlowdownEstimator = field(default_factory=SlowdownEstimator)
-    stage_slowdown: StageSlowdown = field(default_factory=StageSlowdown)
+    slowdown: Slowness = field(default_factory=Slowness)
+    stage_slowdown: StageSlowness = field(default_factory=StageSlowness)
     answer_way: AnswerWay = field(default_factory=AnswerWay)
     sources: tuple[WorkSource, ...] = ()
     by_class: tuple[WorkSource, ...] = ()
@@ -315,7 +314,7 @@ class WorkerState:
         self._tiers = tuple(dict.fromkeys(source.tier for source in self.sources))
 
     @property
-    def slowdowns(self) -> tuple[SlowdownEstimator | None, StageSlowdown]:
+    def slowdowns(self) -> tuple[Slowness | None, StageSlowness]:
         """How slowed it is, as classes count it; no slowdown where it does not serve."""
         return self.slowdown if self.is_serving else None, self.stage_slowdown
 

@@ -18,7 +18,7 @@ AGREEMENT_SIGMAS = 3.0  # chance alone breaks it in 1 of 370 comparisons
 class DemandEstimator:
     """Counts arrivals of each family in buckets of ``bucket_s``, for the last ``horizon_s``; ``slo_s`` by family.
 
-    ``families`` are those that plans are made for: all, but for those that are being taken out of service.
+    ``families``: the families to plan for, without any that is being taken out of service.
     """
 
     def __init__(self, slo_s: Mapping[str, float], *, bucket_s: float = 0.1, horizon_s: float = max(WINDOWS_S)) -> None:
@@ -29,7 +29,7 @@ class DemandEstimator:
         self.use_families(slo_s, slo_s)
 
     def use_families(self, slo_s: Mapping[str, float], planned: Iterable[str]) -> None:
-        """From now on these are all families; plans are made for those that are ``planned``."""
+        """From now on these are all families; plans are made for the ``planned`` ones."""
         self.families, self.slo_s = tuple(planned), dict(slo_s)
         self._counts = {family: self._counts.get(family) or Counts(self._size, self.bucket_s) for family in slo_s}
 
@@ -52,12 +52,12 @@ class DemandEstimator:
         return [late - early for early, late in pairwise(self._marks(family, over_s, now_s))]
 
     def is_silent(self, family: str, now_s: float) -> bool:
-        """Nothing has arrived for as long as anything is known."""
+        """No row has arrived within the known past."""
         counts = self._counts[family]
         return counts.total == counts.before(int(now_s / self.bucket_s) - round(max(WINDOWS_S) / self.bucket_s))
 
     def may_exceed(self, family: str, qps: float, sigmas: float, now_s: float) -> bool:
-        """Whether `estimate` may be so many deviations above a rate, found in a tenth of its time.
+        """Whether `estimate` may be ``sigmas`` deviations above a rate. It takes a tenth of the time of `estimate`.
 
         It is the mean of some window, and scatters no less than Poisson arrivals do.
         """
@@ -159,7 +159,7 @@ class Counts:
         return self._before[bucket % len(self._before)]
 
     def before_each(self, buckets: range) -> list[int]:
-        """Rows before the start of each of these consecutive buckets."""
+        """Rows before the start of each bucket of a range."""
         ring, size = self._before, len(self._before)
         first, stop = max(buckets.start, self._oldest), min(buckets.stop, self.last + 1)
         if first >= stop:

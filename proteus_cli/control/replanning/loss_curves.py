@@ -78,7 +78,7 @@ def _poisson(capacity: Floats, depth: Floats) -> Floats:
 
 
 def _curve(capacities: Floats, lost: Floats) -> LossCurve:
-    """The largest convex curve that is nowhere above these points, the first of which is the highest."""
+    """The largest convex curve that is nowhere above the points. The first point is the highest."""
     hull: list[int] = []
     for place in range(len(lost)):
         while len(hull) > 1:

@@ -37,7 +37,7 @@ class ReplanRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReplanContext:
-    """What a rule decides on.
+    """The input of a rule.
 
     The server serves since ``started_s``, hosts what it does now since ``hosting_since_s``, and asked for its plan at
     ``asked_s``. By family, batches took up to ``slowdown`` times what was profiled in the last seconds, and queries may
@@ -67,7 +67,7 @@ class Rule(Protocol):
         ...
 
     def overload(self, context: ReplanContext) -> str | None:
-        """What is asked for beyond what the plan carries, for people; None: nothing, or it does not matter now."""
+        """The demand beyond the plan's capacity, in words; None where there is none, or it does not matter now."""
         ...
 
     def target_demand(self, context: ReplanContext) -> Demand:
@@ -130,7 +130,7 @@ class ForecastRule:
 
     every_s: float = 0.1  # s between decisions; one bucket of the demand estimator
     refresh_s: float = 2.0  # s after which the same demand is planned for anew
-    first_s: float = 1.0  # s of arrivals before the first estimate, as no scatter shows in fewer
+    first_s: float = 1.0  # s of arrivals before the first estimate: fewer show no scatter
     settle_s: float = 5.0  # s of arrivals before the first forecast of an unchanged demand
     up_sigmas: float = 2.5  # deviations above the planned rate
     min_demand_qps: float = 1.0  # queries/s planned for each family, so that each is hosted where the fleet allows
@@ -183,7 +183,7 @@ class ForecastRule:
         return _forecast(rates, slack_s, [() for _ in rates], 1.0)
 
     def _is_idle(self, context: ReplanContext) -> bool:
-        """Nothing has arrived for as long as anything is known, and the plan is for that."""
+        """No row has arrived within the known past, and the plan is for that."""
         return max(context.plan.demand_qps.values(), default=0.0) <= self.min_demand_qps and not any(
             self._recent_qps(context, family) for family in context.demand.families
         )

@@ -1,17 +1,35 @@
 """When to ask for another plan: the policy's rule, devices and engines that come and go, holds, and pauses."""
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
+from enum import StrEnum
+from itertools import groupby
 
 from proteus_cli.control.decision import Host
-from proteus_cli.control.devices.slowdown import SlidingMaximum
+from proteus_cli.control.devices.slowness import SlidingMaximum
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.replanning.demand import DemandEstimator
-from proteus_cli.control.replanning.notices import DeviceChanged, Notices
 from proteus_cli.control.replanning.replan_rules import UNKNOWN_SLACK_FRAC, ReplanContext, ReplanRequest, Rule
 from proteus_cli.control.topology.topology import Topology
-from proteus_cli.domain.device import NONE_OUT
+from proteus_cli.domain.device import NONE_OUT, by_host, host_of
 from proteus_cli.domain.plan import Plan
+from proteus_cli.units import counted
+
+
+class DeviceChanged(StrEnum):
+    """A change of a device, as the reason of a re-plan says it."""
+
+    LOST = "was lost"
+    BACK = "is back"
+    JOINED = "has joined"
+
+
+_OF_SEVERAL = {
+    DeviceChanged.LOST: "were lost",
+    DeviceChanged.BACK: "are back",
+    DeviceChanged.JOINED: "have joined",
+}
 
 
 class Replanning:
@@ -32,7 +50,7 @@ class Replanning:
         self._rule, self._demand, self._families, self._topology = rule, demand, families, topology
         self._recent_slowdowns = {name: SlidingMaximum() for name in families}
         self._slack_s = slack_s((), demand.slo_s)
-        self._notices = Notices()
+        self._notices = dict[tuple[str, DeviceChanged | str], None]()  # a device, or none, and what happened
         self._owed: ReplanRequest | None = None
         self._answered: ReplanRequest | None = None  # what was owed when a request was last handed out
         self._started_s: float | None = None
@@ -75,8 +93,8 @@ class Replanning:
             self._owed = self._request(self._rule, self._context(plan, now_s), reason)
 
     def notice(self, what: DeviceChanged | str, device: str = "") -> None:
-        """A device was lost or recovered, or ``what`` happened beside that: the next decision asks for a plan."""
-        self._notices.add(what, device)
+        """A device has changed, so the next decision asks for a plan; without a device, ``what`` is the reason."""
+        self._notices[device, what] = None
 
     def hosting_changed(self, now_s: float) -> None:
         """A plan was adopted, or a step of the change to it is done."""
@@ -185,8 +203,8 @@ class Replanning:
 
     def _wanted(self, rule: Rule, context: ReplanContext) -> ReplanRequest | None:
         if self._notices:
-            reason = self._notices.text(self._topology.devices, self._topology.outages.devices)
-            return self._request(rule, context, reason)
+            told = told_by_host(self._notices, self._topology.devices, self._topology.outages.devices)
+            return self._request(rule, context, "; ".join(text for text, _ in told))
         wanted = rule.decide(context)
         if wanted is None:
             return self._owed
@@ -225,7 +243,7 @@ class Backoff:
     """A pause after failures: `FIRST_PAUSE_S` after one, twice as long after each further one, to `LONGEST_PAUSE_S`.
 
     A request that differs from the failed one need not wait: `NOTABLE_GROWTH` times the demand of some family, or other
-    outages. So the same request is not tried over and over, and a new burst is answered.
+    outages. The same request is not tried again and again, and a new burst is answered.
     """
 
     def __init__(self) -> None:
@@ -254,3 +272,56 @@ def _differs(wanted: ReplanRequest, failed: ReplanRequest) -> bool:
     before_qps = failed.demand_qps
     has_grown = any(qps > NOTABLE_GROWTH * before_qps.get(family, 0.0) for family, qps in wanted.demand_qps.items())
     return has_grown or wanted.without != failed.without
+
+
+def told_by_host(
+    changes: Iterable[tuple[str, DeviceChanged | str]], devices: Collection[str], lost: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """The text of each change, and the device that it is about, the first of several.
+
+    Like changes of devices of a host that follow one another are told together. The host itself changed where all of
+    its devices, several, did. ``devices`` are all that there are, and some of them are ``lost`` now.
+    """
+    hosts = by_host(devices)
+    for (host, what), noted in groupby(changes, key=lambda each: (host_of(each[0]), each[1])):
+        changed = [device for device, _ in noted]
+        if not host or len(changed) == 1:
+            yield from ((f"{device} {what}".lstrip(), device) for device in changed)
+            continue
+        is_whole = all((device in lost) is (what == DeviceChanged.LOST) for device in hosts[host])
+        several = f"{len(changed)} of {counted(len(hosts[host]), 'device')} of host {host}"
+        whole = f"host {host} {what} ({counted(len(changed), 'device')})"
+        yield whole if is_whole else f"{several} {_OF_SEVERAL[DeviceChanged(what)]}", changed[0]
+
+
+class ExpectedAttainment:
+    """The attainment that plans in force expect of each family, counted over the queries that they are for."""
+
+    def __init__(self) -> None:
+        self._plan: Plan | None = None
+        self._since_s = 0.0
+        self._queries, self._in_time = defaultdict[str, float](float), defaultdict[str, float](float)
+
+    def use(self, plan: Plan, now_s: float) -> None:
+        """A plan comes into force."""
+        self._count(now_s)
+        self._plan, self._since_s = plan, now_s
+
+    def mean(self, until_s: float) -> dict[str, float]:
+        """By family, until then; a family is left out where no plan had an expectation."""
+        self._count(until_s)
+        return {family: self._in_time[family] / queries for family, queries in self._queries.items() if queries > 0}
+
+    def counts(self, family: str, now_s: float) -> tuple[float, float]:
+        """The queries of a family with an expectation until now, and how many were expected in time."""
+        self._count(now_s)
+        return self._queries.get(family, 0.0), self._in_time.get(family, 0.0)
+
+    def _count(self, until_s: float) -> None:
+        if self._plan is not None and until_s > self._since_s:
+            for family, qps in self._plan.demand_qps.items():
+                share, queries = self._plan.expected_attainment_of(family), qps * (until_s - self._since_s)
+                if share is not None:
+                    self._queries[family] += queries
+                    self._in_time[family] += share * queries
+            self._since_s = until_s

@@ -16,9 +16,10 @@ from typing import NamedTuple
 import msgspec
 
 from proteus_cli.domain.attainment import SloTarget
-from proteus_cli.domain.batch_times import LatencyTable, beside
+from proteus_cli.domain.batch_times import beside
 from proteus_cli.domain.capacity import capacity_at
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Point, Profile
 from proteus_cli.domain.rules import limits_of, why_not_within

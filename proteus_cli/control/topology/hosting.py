@@ -9,8 +9,9 @@ from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
 from proteus_cli.control.dispatch.fitness import Fitness
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
-from proteus_cli.domain.batch_times import LatencyTable, beside
+from proteus_cli.domain.batch_times import beside
 from proteus_cli.domain.catalog import NO_VARIANTS, Preference, VariantKey
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.rules import DeviceLimits, Rules, limits_of

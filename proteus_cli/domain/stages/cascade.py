@@ -59,7 +59,7 @@ def margin(scores: npt.NDArray[Any]) -> Singles:
     if rows.shape[1] < 2:  # noqa: PLR2004
         return np.full(len(rows), np.nan, np.float32)
     highest = np.partition(rows.astype(np.float32, copy=False), (-2, -1), axis=1)
-    with np.errstate(invalid="ignore"):  # of two infinite scores, nobody knows the margin
+    with np.errstate(invalid="ignore"):  # the margin of two infinite scores is unknown
         return highest[:, -1] - highest[:, -2]
 
 
@@ -69,19 +69,19 @@ the faster ones: to let them have 3/4, too, improves no plan for the paper's clu
 SLO_PARTS = tuple(sorted({*SPLITS, *(1 - part for part in SPLITS), 1.0}))
 """All parts of the SLO that plans may give to a variant, the whole among them."""
 MAX_POINTS = 8
-"""Of a cascade: plans have a column for each."""
+"""Maximum number of points of a cascade. Plans have a column for each."""
 ROUNDING = 1e-6
-"""Accuracies that agree to so much are the same number, written by different programs."""
+"""Accuracies that differ by less are equal, written by different programs."""
 
 
 class CascadePoint(Value, frozen=True):
     """One threshold of a cascade, judged on an eval split whose labels did not select it.
 
-    A query is deferred to the second variant if its confidence from the first is below ``threshold``;
-    ``deferred_frac`` of queries are. ``accuracy`` is that of the composition, both variants' answers together, with its
-    95 % confidence interval ``low`` to ``high``. On queries that are not deferred, the first variant has
-    ``sure_accuracy``. On deferred ones, the second has ``second_accuracy``, and the first ``unsure_accuracy``: the
-    value of its answer as a fallback. All are fractions.
+    A query is deferred to the second variant if its confidence from the first is below ``threshold``; ``deferred_frac``
+    of queries are. ``accuracy`` counts the answers of both variants together, with its 95 % confidence interval ``low``
+    to ``high``. On queries that are not deferred, the first variant has ``sure_accuracy``. On deferred ones, the second
+    has ``second_accuracy``, and the first ``unsure_accuracy``: the value of its answer as a fallback. All are
+    fractions.
     """
 
     threshold: Annotated[float, Meta(ge=-LARGEST_FLOAT, le=LARGEST_FLOAT)]

@@ -1,7 +1,7 @@
-"""How a batch goes through the stages of a multi-exit model where none is computed: in simulations and emulations.
+"""The way of a batch through the stages of a multi-exit model in simulations and emulations, without computing any.
 
-Each stage takes its time for as many rows as get there. A row stops by itself at the exit that its *rank* says, or
-before that, where the rule of the live server cuts it short: `forecast.StageForecast`.
+Each stage takes its profiled time for the rows that reach it. A row stops by itself at the exit of its *rank*, or
+earlier if the rule of the live server cuts it short (`StageForecast`).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,15 +12,15 @@ import numpy as np
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.domain.stages.pace import StagePace
-from proteus_cli.domain.stages.stage_forecast import ExitBounds, Leaving, StageForecast, StageTimes
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, Leaving, StageForecast
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Walk:
-    """A batch ``took_s``; by row the exit that answered it, and whether it was cut short there.
+    """The time of a batch, ``took_s``; by row the exit that answered it, and whether it was cut short there.
 
-    ``left`` before its end: which parts, and after how many seconds. ``energy_j`` by row is what it took by the
-    profile; NaN where it has no limit, and None where none has.
+    ``left`` are the parts that left before its end, each with the seconds since the start. ``energy_j`` is the energy
+    of each row by the profile; NaN for a row without a limit, None if no row has one.
     """
 
     took_s: float
@@ -30,21 +30,16 @@ class Walk:
     energy_j: Floats | None = None
 
     def accuracies(self, known: Sequence[ExitProfile], otherwise: float) -> list[float]:
-        """What is to be expected of the answer to each row; ``otherwise`` where ``known`` does not say it."""
+        """The expected accuracy of the answer to each row; ``otherwise`` if ``known`` lacks it."""
         rows = zip(self.exits.tolist(), self.cut.tolist(), strict=True)
         return [known[place - 1].answers_worth(is_cut=is_cut, otherwise=otherwise) for place, is_cut in rows]
 
 
-def stage_means(exits: Sequence[ExitProfile]) -> list[Callable[[int], float]]:
-    """Seconds of each stage by rows, in the mean."""
-    return [StageTimes(each.points, lambda point: point.mean_s).of for each in exits]
-
-
 class ProfiledChain:
-    """The stages of a variant as its profile has them, each of which takes ``stages_s`` by rows.
+    """The stages of a variant by its profile; ``stages_s`` are the times of each by rows.
 
-    The rank of a row is the part of all rows of which the model is less sure (0 to 1): the first exit answers the rows
-    of the highest ranks, as many as its share is, and so on. Where shares are unknown, all go on to the last exit.
+    The rank of a row is the fraction of rows with less confidence. The first exit answers the rows of the highest
+    ranks, as many as its share, and so on. If shares are unknown, all rows go on to the last exit.
     """
 
     def __init__(self, exits: Sequence[ExitProfile], stages_s: Sequence[Callable[[int], float]]) -> None:
@@ -66,9 +61,9 @@ class ProfiledChain:
         slowdown: float = 1.0,
         out_s: float = 0.0,
     ) -> Walk:
-        """A batch that starts at ``start_s``; all takes ``slowdown`` times as long. ``pace`` is that of the device.
+        """A batch that starts at ``start_s``, slowed by the factor ``slowdown``. ``pace`` is the pace of the device.
 
-        Its answers need ``out_s`` out of the chain, which is no part of the time that the `Walk` took.
+        Answers need ``out_s`` out of the chain, which is no part of the time of the `Walk`.
         """
         forecast, rows, took_s = StageForecast(bounds, pace, start_s), len(stops_at), 0.0
         exits, cut, going = np.zeros(rows, np.int64), np.zeros(rows, np.bool_), np.arange(rows)

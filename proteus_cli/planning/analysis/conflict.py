@@ -38,10 +38,11 @@ class _Requirement:
 def smallest_conflict(planner: Planner, demand_qps: Mapping[str, float]) -> tuple[str, ...]:
     """The fewest demands, rules and limits of networks that can't be met together, in words; empty where all can.
 
-    Where there are so many that the fewest take too long to find, it is a set of which none can be left out.
+    Where the fewest take too long to find, it is a set from which none can be left out.
 
-    A demand is met where all of the family's queries are served, with the planner's headroom. What the time limit
-    leaves open counts as possible: what is named can't be met for sure, but there may be fewer, or some where none is.
+    A demand is met where all of the family's queries are served, with the planner's headroom. A set whose solve ran out
+    of time counts as possible. So the named set certainly conflicts, but a smaller conflict, or one that is not named,
+    may exist.
     """
     limits = limits_of_hosts(planner.catalog, planner.profiles, planner.rules)
     networks = [_Requirement(limit_in_words(host, limit), {}, host=host) for host, limit in limits.items()]
@@ -78,7 +79,7 @@ def smallest_infeasible_subset(size: int, is_feasible: Question) -> frozenset[in
     After `MAX_QUESTIONS`, or where `MAX_CANDIDATES` do not hit all complements, it is one that is feasible without any
     of its elements.
 
-    Feasibility must be monotone. An infeasible subset hits the complement of each feasible one. So a smallest set that
+    Feasibility must be monotone. An infeasible subset hits the complement of each feasible one. A smallest set that
     hits all known complements is either infeasible, and then the smallest, or it gives another complement (Ignatiev et
     al., "Smallest MUS extraction with minimal hitting set dualization", 2015).
     """
@@ -86,7 +87,7 @@ def smallest_infeasible_subset(size: int, is_feasible: Question) -> frozenset[in
     if is_feasible(everything):
         return frozenset()
     complements: list[frozenset[int]] = []
-    for _ in range(MAX_QUESTIONS // (size + 1)):  # so many questions take a candidate and what it is grown by, at most
+    for _ in range(MAX_QUESTIONS // (size + 1)):  # a candidate and its growth take up to size + 1
         candidate = _smallest_hitting_set(size, complements)
         if candidate is None:
             break

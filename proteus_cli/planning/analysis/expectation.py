@@ -5,11 +5,11 @@ rows waiting, hosts of capacity *c*, largest batch *b* and mean latency *T* drai
 
     drain(x) = Σ c · (m / T(m)) / (b / T(b))        m = min(max(x, 1), b)
 
-so they carry less than their capacity until as many wait as fill their batches. What may wait is the `slack_s` of the
-family, at the rate that hosts reach in overload (`REACHED_FRAC`), and one that need not wait, as for loss curves. What
-finds more before it comes too late. The queue is approximated by a diffusion between empty and full, with the drift
-``λ - drain(x)`` and the variance λ of Poisson arrivals; the part that overflows is half of its stationary density where
-it is full. Where all batches are full at once, this is the overflow that loss curves have for Poisson arrivals.
+so they carry less than their capacity until as many wait as fill their batches. The queue holds at most the `slack_s`
+of the family times the rate that hosts reach in overload (`REACHED_FRAC`), plus one query that need not wait, as for
+loss curves. Queries that find a longer queue are late. The queue is approximated by a diffusion between empty and full,
+with the drift ``λ - drain(x)`` and the variance λ of Poisson arrivals. The overflow is half of the stationary density
+at the full queue. Where all batches are full at once, this is the overflow that loss curves have for Poisson arrivals.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,12 +27,12 @@ from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
 
 POINTS = 2001
-"""Rows for which the density is found; with four times as many, nothing that is shown changes."""
+"""Points of the density; four times as many change no figure that is shown."""
 DIGITS = 6  # of a fraction; the last ones would differ from machine to machine
 
 
 def expecting(plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> Plan:
-    """The plan with the attainment to expect of its demand; one for a forecast, which knows more, as it is."""
+    """The plan with the attainment to expect for its demand; a plan for a forecast is unchanged."""
     if plan.expected_attainment:
         return plan
     hosts = hosted_by(plan, profiles, plan.rules.attainment_targets(catalog))
@@ -60,7 +60,7 @@ def lost_frac(rate_qps: float, hosts: Sequence[tuple[Placement, Host]], may_wait
 
 
 def _drained_qps(waiting: Floats, placement: Placement, host: Host) -> Floats:
-    """What a host answers of newcomers by the rows that wait."""
+    """The rate of newcomers that a host answers, by the number of waiting rows."""
     rows = np.arange(1, host.max_batch + 1)
     rates = rows / np.array([host.mean_latency(n) for n in rows.tolist()])
     drained: Floats = placement.newcomers_qps / rates[-1] * np.interp(waiting, rows, rates)

@@ -1,4 +1,4 @@
-"""What limits a plan, and what each limit costs: its price is found by planning again without it."""
+"""The limits of a plan and their prices, found by planning again without each of them."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ NOTABLE_POINTS, NOTABLE_QPS, NOTABLE_SPENT = 0.005, 1e-3, 1e-6  # smaller change
 
 
 class FamilyExplanation(Value, frozen=True):
-    """What a plan means for one family; accuracies are None where nothing is served.
+    """A plan's figures for one family; accuracies are None where no query is served.
 
     ``variants``: how many devices host each. ``best_accuracy``: of its best variant, whatever it costs.
     """
@@ -63,12 +63,13 @@ class DeviceExplanation(Value, frozen=True, omit_defaults=True):
 
 
 class Price(Value, frozen=True):
-    """What would change if one demand, device, rule, network or what sharing costs were different (``what``, in words).
+    """The effect of changing one demand, device, rule, network or the cost of sharing (``what``, in words).
 
-    ``accuracy_points``: change of the relative accuracy, None where either plan serves nothing. ``unserved_qps`` and
-    ``spent``: by how much more is unserved, or spent of what is minimised (per hour, or watts; None where nothing is).
-    ``is_possible``: whether there is a plan then, None where the time limit leaves that open. ``is_limited``: the time
-    limit ended the solve, so that there may be a better plan than the one that was found, if any was.
+    ``accuracy_points``: change of the relative accuracy, None where either plan serves nothing. ``unserved_qps``: the
+    increase of unserved demand. ``spent``: the increase of the minimised resource, per hour or in watts; None where
+    none is minimised. ``is_possible``: whether there is a plan then, None where the time limit leaves that open.
+    ``is_limited``: the time limit ended the solve, so that there may be a better plan than the one that was found, if
+    any was.
     """
 
     what: str

@@ -42,9 +42,9 @@ class Pool(NamedTuple):
 class Choice:
     """One variant on one group of devices: a column of the model.
 
-    ``capacity_steps`` are by the number of hosts. ``accuracy`` is what plans count on, and ``slo_part`` the part of the
-    SLO that its batches may take: the whole, but for cascades, where ``whole_slo_steps`` are what it could do in the
-    whole.
+    ``capacity_steps`` are by the number of hosts. ``accuracy`` is the planned accuracy. ``slo_part`` is the part of the
+    SLO that its batches may take: 1 without cascades. ``whole_slo_steps`` are the capacity steps of a stage within the
+    whole SLO.
     """
 
     group: int
@@ -73,7 +73,8 @@ def groups_of(
 ) -> Iterator[DeviceGroup]:
     """The groups of profiled devices (by id), in the order of their first devices.
 
-    Devices with different numbers in ``apart`` are of different groups; those of ``limited_hosts`` are apart by host.
+    Devices with different numbers in ``apart`` are in different groups; devices of ``limited_hosts`` are grouped by
+    host.
     """
     measurements: list[tuple[VariantProfile, ...]] = []
     is_by_host = rules.survives == "host"
@@ -152,7 +153,7 @@ def _may_host(group: DeviceGroup, family: Family, measured: VariantProfile, targ
 
 
 def memory_frac(profile: Profile, measured: VariantProfile) -> float:
-    """The part of a device's memory that a variant takes; 0 where that of either is unknown."""
+    """The part of a device's memory that a variant takes; 0 where either size is unknown."""
     memory_bytes = profile.device.memory_bytes
     return measured.memory_with(profile.slots) / memory_bytes if memory_bytes > 0 else 0.0
 

@@ -12,7 +12,8 @@ import scipy.sparse as sp
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.capacity import NO_CAPACITY, Capacity, CapacityStep, capacity_at
-from proteus_cli.domain.catalog import Catalog, VariantKey
+from proteus_cli.domain.catalog import NO_VARIANTS, Catalog, VariantKey, VariantsByDevice
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.profile_changes import best_accuracy
 from proteus_cli.domain.rules import Rules
@@ -37,10 +38,10 @@ if TYPE_CHECKING:
 else:
 
     class _once(cached_property):  # noqa: N801 - used as a decorator
-        """What does not depend on hosts: computed once for an instance and all that `with_hosts` makes of it."""
+        """A property that does not depend on hosts, computed once for an instance and its copies by `with_hosts`."""
 
         def __get__(self, instance: "Instance | None", owner: type | None = None) -> object:
-            """Of the instance that counts on all devices."""
+            """Get the value from the instance that counts on all devices."""
             return super().__get__(instance if instance is None else instance.whole or instance, owner)
 
 
@@ -48,26 +49,25 @@ else:
 class Instance:
     """``F`` families, ``G`` device groups, ``C`` choices, ``L`` steps of accuracy.
 
-    By choice: ``capacities``, and the rate of each, ``capacity_qps``; ``accuracy``; ``worth`` (see `worths`; accuracy,
-    unless the family prefers something else); ``power_w``; ``pinned`` (devices that must host it); ``memory_frac``, the
-    part of a device's memory that it takes; and ``network_frac_s``, the part of what its host's network may carry that
-    one query per second takes; 0 without a limit. ``family_choices`` [F, C] and ``group_choices`` [G, C] are 1 where
-    the choice is of the family, or of the group, else 0; ``device_count`` is [G].
+    By choice: ``capacities``, and the rate of each, ``capacity_qps``; ``accuracy``; ``worth`` (see `worths`; the
+    accuracy without preferences); ``power_w``. ``pinned`` is the number of devices that must host it, ``memory_frac``
+    the part of a device's memory that it takes. ``network_frac_s`` is the part of its host's network limit that one
+    query per second takes; 0 without a limit. ``family_choices`` [F, C] and ``group_choices`` [G, C] are 1 where the
+    choice is of the family, or of the group, else 0; ``device_count`` is [G].
 
-    The steps of a family are the distinct worths of its choices, falling, where nothing is preferred its accuracies; a
-    family without choices has one step, of 0.
-    ``up_to_step`` [L, C] is 1 where the choice is worth at least as much as the step, ``step_family`` [L] its family,
-    ``step_loss`` [L] how much less the next step is worth (or not being served), ``last_step`` [F] the index of each
-    family's last step.
+    The steps of a family are the distinct worths of its choices, falling. A family without choices has one step, of 0.
+    ``up_to_step`` [L, C] is 1 where the choice is worth at least as much as the step. ``step_family`` [L] is its
+    family, ``step_loss`` [L] the difference to the next worth, or to 0 for the last step. ``last_step`` [F] is the
+    index of each family's last step.
 
-    A choice meets its SLO, if all devices serve its family, fits its device and is allowed. Capacities count on a
-    number of hosts of each family: that of all devices, or what `with_hosts` was told; then ``whole`` is the instance
-    that counts on all. Families that are served have ``min_hosts`` at least; empty: as their batches need.
+    A choice meets its SLO, if all devices serve its family, fits its device and is allowed. Capacities hold for a
+    number of hosts of each family: all devices, or the number given to `with_hosts`. Then ``whole`` is the instance
+    that counts on all devices. Families that are served have ``min_hosts`` at least; empty: as their batches need.
     ``unplaceable``: pins whose variant has no choice on that group.
 
-    Families with cascades have ``ways``. Of these is what they lose, so here each has one step, of the least accurate
-    way, with no choice in it. And choices of one variant on one group may differ in their part of the SLO; what is
-    loaded for them is one *engine*: of ``E``, which without cascades are the choices.
+    Families with cascades have ``ways``. Their losses are modelled by way, so each such family has one step here, for
+    the least accurate way, without choices. Choices of one variant on one group may differ in their part of the SLO.
+    They share one of ``E`` *engines*; without cascades each choice is an engine.
 
     Devices ``may_hold_several`` variants, or one. Where sharing a device costs time, ``sets`` are what its devices may
     hold, and ``hosts`` how many of them capacities count on, by family.
@@ -103,7 +103,7 @@ class Instance:
     whole: "Instance | None" = None
 
     def with_hosts(self, hosts: Ints, min_hosts: Ints | None = None) -> "Instance":
-        """The same instance with the capacities where so many hosts serve each family [F], which has ``min_hosts``."""
+        """The same instance with the capacities for these hosts of each family [F], and at least ``min_hosts``."""
         reached = np.count_nonzero(self._hosts_of_steps <= hosts[self.choice_family, None], axis=1).tolist()
         pairs = zip(self.choices, reached, strict=True)
         capacities = tuple(each.capacity_steps[n - 1].capacity if n else NO_CAPACITY for each, n in pairs)
@@ -188,7 +188,7 @@ class Instance:
 
     @_once
     def engines(self) -> sp.csc_array:
-        """Which choices are of which engine: 0/1 [E, C]."""
+        """Membership of choices in engines: 0/1 [E, C]."""
         return members(self.engine_of, len(self.engine_choice))
 
     def hosted(self, replicas: Ints | Floats) -> Floats:
@@ -211,7 +211,7 @@ class Instance:
 
     @_once
     def network_choices(self) -> sp.csc_array:
-        """Which choices take of which host's network, for hosts with a limit: 0/1 [N, C]."""
+        """Membership of choices in hosts with a network limit: 0/1 [N, C]."""
         is_limited = self.network_frac_s > 0
         limited, row_of = np.unique(self._choice_host[is_limited], return_inverse=True)
         columns = np.flatnonzero(is_limited)
@@ -260,7 +260,7 @@ class Instance:
 
     @_once
     def whole_slo_steps(self) -> Mapping[tuple[int, VariantKey], tuple[CapacityStep, ...]]:
-        """What stages could do in the whole SLO, by group and variant, where sharing a device costs no time."""
+        """Capacity steps of stages within the whole SLO, by group and variant, where sharing a device costs no time."""
         pairs = zip(self.choices, self.is_shared.tolist(), strict=True)
         return {(c.group, c.key): c.whole_slo_steps for c, is_shared in pairs if c.whole_slo_steps and not is_shared}
 
@@ -348,3 +348,36 @@ def members(row_of: Sequence[int] | Ints, rows: int) -> sp.csc_array:
     """0/1 [rows, len(row_of)] with a 1 in each column, in the given row."""
     columns = len(row_of)
     return sp.csc_array((np.ones(columns), np.asarray(row_of, dtype=np.int64), np.arange(columns + 1)), (rows, columns))
+
+
+@dataclass(frozen=True, slots=True)
+class Now:
+    """The variants that each device hosts in the plan in force; ``resident`` includes standbys.
+
+    It is false without a plan.
+
+    With standbys, the minimal number of loads is a lower bound: a device can host only one of two loaded variants.
+    Grouping devices by their standbys would make the model far larger.
+    """
+
+    hosted: VariantsByDevice
+    resident: VariantsByDevice
+
+    @classmethod
+    def of(cls, current: Plan | None, standbys: VariantsByDevice, profiles: Mapping[str, Profile]) -> "Now":
+        """The hosted and resident variants of the devices with profiles."""
+        if current is None:
+            return NOWHERE
+        hosted = {device: keys for device, keys in current.hosted().items() if device in profiles}
+        return cls(hosted, {device: keys | standbys.get(device, NO_VARIANTS) for device, keys in hosted.items()})
+
+    @property
+    def has_standbys(self) -> bool:
+        """Whether anything is loaded that is not active."""
+        return self.resident != self.hosted
+
+    def __bool__(self) -> bool:
+        return bool(self.hosted)
+
+
+NOWHERE = Now({}, {})

@@ -1,20 +1,19 @@
 """Devices whose variants cost each other time: the sets of variants that one of them may hold.
 
 Where sharing a device costs nothing, a variant's capacity is its own, and counts of replicas are all that is decided.
-Where it does (`domain.batch_times`), the capacity of a variant depends on what else its device holds, which
-would make a product of two unknowns. So in groups with such a cost the set is what is decided: ``sets[s]`` devices hold
-set ``s``, and ``served_in_set[n]`` is what a choice answers on these. Beside a given set a capacity is a number, so
-this is linear and exact, and as devices that hold the same set are alike, nothing is left to pack:
+Where it does (`domain.batch_times`), the capacity of a variant depends on what else its device holds, which would make
+a product of two unknowns. In groups with such a cost the model chooses sets: ``sets[s]`` devices hold set ``s``, and a
+choice answers ``served_in_set[n]`` on these. Beside a given set a capacity is a number, so this is linear and exact,
+and as devices that hold the same set are alike, nothing is left to pack:
 
     Σ_n of s  utilisation[n] · served_in_set[n] ≤ sets[s]        served[c]   = Σ_n of c  served_in_set[n]
     Σ_s of g  sets[s] ≤ devices used of g                        replicas[e] = Σ_s with e  sets[s]
 
 A set counts if it fits the memory, holds all that is pinned there, and each of its variants is in time beside the
-others. With more variants beside it none gets faster, so sets grow from those that count: from what is pinned, or from
-single variants. Where there are more than `MAX_SETS` of a group, the largest are left out, never the smallest: that
-forbids plans, so what is found is a plan all the same, and never promises more than it can keep. With cascades, a
-variant has a choice for each part of the SLO, and a device that holds the variant in two of them is taken apart by
-`search`, as any that cannot be packed.
+others. More variants beside it make no variant faster. So sets grow from smaller ones that count, beginning with the
+pinned variants or with single ones. Beyond `MAX_SETS` of a group, the largest are left out, never the smallest. That
+forbids some plans; the plans that remain are valid. With cascades, a variant has a choice for each part of the SLO.
+Where a device would hold two of them, `search` splits its group, as for any group that cannot be packed.
 """
 
 import math
@@ -35,12 +34,12 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.choices import Choice, DeviceGroup, memory_frac
 
 MAX_SETS = 400
-"""Of a group: all sets of up to three of twelve variants are 298."""
+"""Sets of one group. Up to three of twelve variants make 298 sets."""
 
 Keys = frozenset[VariantKey]
 CapacitySteps = tuple[CapacityStep, ...]
 Pairs = list[tuple[int, CapacitySteps]]
-"""Of a set: choices, each with its capacity there."""
+"""The choices of a set, each with its capacity there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +71,7 @@ class ResidentSets:
         return sp.csc_array((np.ones(len(entries)), (rows, columns)), (len(engines), len(self.keys)))
 
     def capacities(self, hosts: Sequence[int], choices: Sequence[Choice]) -> list[Capacity]:
-        """The capacity of each pair [N], where so many hosts serve each family."""
+        """The capacity of each pair [N] for these hosts of each family."""
         families = (choices[c].family for c in self.pair_choice.tolist())
         return [capacity_at(steps, hosts[f]) for steps, f in zip(self.steps, families, strict=True)]
 
@@ -126,7 +125,7 @@ def _costs_anything(profile: Profile, measured: Mapping[VariantKey, VariantProfi
 class _SetsOfGroup:
     """Finds the resident sets of one device group.
 
-    ``choices`` are those of the group, with their columns; ``targets`` the SLO targets by family. ``known`` caches
+    ``choices`` are the group's choices with their columns; ``targets`` are the SLO targets by family. ``known`` caches
     capacity steps under the `id` of a measured variant, its SLO target and slots. Each entry also holds that variant,
     so that its `id` stays unique.
     """
@@ -140,7 +139,8 @@ class _SetsOfGroup:
     def all(self) -> dict[Keys, Pairs]:
         """Each set with the choices that are in time in it, the smallest sets first.
 
-        Where no set holds all that is pinned, no plan obeys the pins: then single variants, as there must be sets.
+        If no set holds all pinned variants, no plan obeys the pins. Then the sets are single variants, because the
+        model needs sets.
         """
         keys = sorted({choice.key for _, choice in self.choices})
         singles = [frozenset({key}) for key in keys]
@@ -161,7 +161,7 @@ class _SetsOfGroup:
             now = self._in_time(self._grown(now, keys), left) if size <= largest else {}
 
     def _in_time(self, sets: Iterable[Keys], most: int) -> dict[Keys, Pairs]:
-        """The sets in which each variant is in time. The search ends at ``most`` + 1 of them: so many are not used."""
+        """The sets in which each variant is in time. The search ends at ``most`` + 1 sets, which callers discard."""
         found: dict[Keys, Pairs] = {}
         for held in sets:
             if pairs := self._pairs(held):
@@ -171,7 +171,7 @@ class _SetsOfGroup:
         return found
 
     def _grown(self, before: Collection[Keys], keys: Sequence[VariantKey]) -> Iterator[Keys]:
-        """The sets of one variant more than those of ``before``, each once, whose subsets are all in ``before``.
+        """The sets with one variant more whose subsets are all in ``before``, each once.
 
         Only subsets that hold all pinned variants count.
         """

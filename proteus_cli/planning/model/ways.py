@@ -1,11 +1,10 @@
 """The ways to answer a query where there are cascades: by one variant alone, or by a first one and perhaps a second.
 
-A cascade counts if all device groups with a choice of its first variant know it, as thresholds belong to what that one
-puts out; where device types differ, its accuracy is the lowest. Its stages share the SLO: the first gets a part of it
-(`domain.cascade.SPLITS`), the second the rest. So a variant that is a stage has a choice for each such part, in whose
-batches it is fast enough for it, beside the one for the whole SLO: the longer the part, the larger its batches and the
-capacity. A choice for a shorter part can do all that one for a longer part can; the latter is left out where it is not
-faster.
+A cascade counts if all device groups with a choice of its first variant know it, because thresholds belong to the
+outputs of that variant. Where device types differ, the lowest accuracy counts. Its stages share the SLO: the first gets
+a part of it (`domain.cascade.SPLITS`), the second the rest. A variant that is a stage has a choice for each such part,
+beside the one for the whole SLO. Longer parts allow larger batches and more capacity. A choice for a shorter part can
+replace one for a longer part, so the longer one is left out where it is not faster.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -57,9 +56,9 @@ class Way:
 class Ways:
     """The ``W`` ways of all families that have cascades, and ``R`` rows of what they need.
 
-    Each row is of a pool and a part of the SLO: ``needed`` [R, W] is how many executions a query of each way needs of
-    the pool within that part or a shorter one, and [N] pairs of ``row_of`` and ``choice_of`` say which choices can
-    give them. ``families`` is how many there are in all.
+    Each row stands for a pool and a part of the SLO. ``needed`` [R, W] is the number of executions that a query of each
+    way needs from the pool within that part or a shorter one. The [N] pairs of ``row_of`` and ``choice_of`` are the
+    choices that can give them. ``families`` is how many there are in all.
     """
 
     ways: tuple[Way, ...]
@@ -122,8 +121,8 @@ class Ways:
 class UpperSteps:
     """The steps of accuracy of families with cascades, but for the last one of each: ``U`` of them.
 
-    ``family`` [U]; ``loss`` [F, U] how much less accurate the next step is; ``at_step`` [U, W] is 1 where the way is
-    just as accurate, and ``rise`` [U, U] times what is answered up to each step is what is answered at it.
+    ``family`` [U]. ``loss`` [F, U] is the accuracy lost by the next step. ``at_step`` [U, W] is 1 where the way has the
+    accuracy of the step. ``rise`` [U, U] times the parts answered up to each step gives the parts answered at it.
     """
 
     family: Ints
@@ -288,7 +287,7 @@ def _ways(choices: Sequence[Choice], cascades: Sequence[Cascade], min_accuracy_a
 def _needed(choices: Sequence[Choice], ways: Iterable[Way], min_accuracy_alone: Sequence[float]) -> Iterator[Choice]:
     """Without those for parts of the SLO that no way can use: for each part that one can, a group's longest counts.
 
-    Of families without ways, all that may answer alone.
+    For families without ways, the choices that may answer alone.
     """
     longest: set[tuple[int, Pool, float]] = set()
     of_pool: dict[Pool, list[Choice]] = {}

@@ -1,13 +1,13 @@
-"""What an answer of each choice is worth to its family's aim.
+"""The worth of an answer of each choice for its family's aim.
 
 All families' aims are one objective, the mean over queries of what they lose; so one scale has to do. An answer of a
 family that prefers accuracy is worth its accuracy, as without preferences. One that prefers something else,
 
     worth = (1 - ACCURACY_PART) · (1 - amount / most / 2) + ACCURACY_PART · accuracy
 
-where ``most`` is the SLO for latency, else the most that an answer of the family takes of any choice. So an answer is
-worth at least a half, whatever it takes, and one that is late nothing: no preference makes it pay to be late, or to
-leave a query unserved. Of choices that take nearly as much, the most accurate counts more.
+where ``most`` is the SLO for latency, else the most that an answer of the family takes of any choice. An answer is
+worth at least a half, and a late one 0. So no preference makes it pay to be late, or to leave a query unserved. Among
+choices with nearly equal amounts, the most accurate is worth most.
 
 A worth is of the choice alone, so the most valuable are filled first, as the most accurate are, and steps of worth take
 the place of steps of accuracy. There are more of them, as an answer takes something else on each type of devices.
@@ -41,7 +41,7 @@ def worths_of(catalog: Catalog, groups: Sequence[DeviceGroup], choices: Sequence
 
 
 def _amount(group: DeviceGroup, choice: Choice, of: Preference) -> float:
-    """What an answer of a choice takes, in the batches that it may have with the fewest hosts."""
+    """The time, energy or money that an answer takes, in the batches for the fewest hosts."""
     least = choice.capacity_steps[0].capacity
     match of:
         case "latency":
@@ -56,7 +56,7 @@ def _amount(group: DeviceGroup, choice: Choice, of: Preference) -> float:
 
 @dataclass(frozen=True, slots=True)
 class WorthStep:
-    """One of the distinct worths of a family's choices: which choices are worth so much, and the loss to the next."""
+    """One of the distinct worths of a family's choices: the choices worth as much or more, and the loss to the next."""
 
     family: int
     choices: list[int]

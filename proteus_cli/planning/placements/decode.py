@@ -1,21 +1,22 @@
 """From bundles to placements: each bundle gets a device, so that the fewest variants must be loaded."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
-from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
+from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.stages.cascade import PlannedCascade
-from proteus_cli.planning.model.hosted_now import Now
-from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.model.instance import Instance, Now
 from proteus_cli.planning.placements.cascades import cascades_in_use, evenly_placed
 from proteus_cli.planning.placements.pack import Bundle, Packed
 from proteus_cli.planning.solver.solution import Solution
 
 MAX_REASSIGNED = 200
-"""Devices of a group, of which all are assigned anew to save a load: the time grows faster than with their square."""
+"""Largest group whose devices are all assigned anew to save a load; the time grows faster than the square of its size.
+"""
 
 
 def placements(
@@ -130,7 +131,7 @@ def _matched(
 def _assigned(
     instance: Instance, devices: Sequence[str], bundles: Sequence[Bundle], now: Now
 ) -> list[tuple[str, Bundle]]:
-    """A device for each bundle: the fewest loads, and of these matchings one with the fewest activations."""
+    """A device for each bundle, with the fewest loads, then the fewest activations."""
     wanted = [_keys(instance, bundle) for bundle in bundles]
     resident = [now.resident.get(device, NO_VARIANTS) for device in devices]
     hosted = [now.hosted.get(device, NO_VARIANTS) for device in devices]
@@ -156,3 +157,28 @@ def _loads(instance: Instance, found: Iterable[tuple[str, Bundle]], now: Now) ->
 
 def _keys(instance: Instance, bundle: Bundle) -> frozenset[VariantKey]:
     return frozenset(instance.choices[c].key for c in bundle)
+
+
+def current_replicas(instance: Instance, resident: VariantsByDevice) -> Ints:
+    """How many devices of the group have the engine loaded now [E]."""
+    counts = [
+        Counter(key for device in g.devices for key in resident.get(device, NO_VARIANTS)) for g in instance.groups
+    ]
+    engines = [instance.choices[c] for c in instance.engine_choice.tolist()]
+    return np.array([counts[choice.group][choice.key] for choice in engines], dtype=np.int64)
+
+
+def devices_with_more_loads(
+    instance: Instance, solution: Solution, current: Ints, placed: tuple[Placement, ...], hosted: VariantsByDevice
+) -> frozenset[str]:
+    """The devices of groups where more variants must be loaded than the solution says."""
+    engine_group = instance.choice_group[instance.engine_choice]
+    loaded = np.maximum(instance.hosted(solution.replicas) - current, 0)
+    solved_loads = np.bincount(engine_group, loaded, minlength=len(instance.groups))
+    loads = Counter(p.device for p in placed if p.key not in hosted.get(p.device, ()))
+    return frozenset(
+        device
+        for g, group in enumerate(instance.groups)
+        if sum(loads[each] for each in group.devices) > solved_loads[g]
+        for device in group.devices
+    )

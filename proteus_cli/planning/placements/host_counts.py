@@ -9,14 +9,13 @@ import numpy as np
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.rules import Rules
-from proteus_cli.planning.model.hosted_now import Now
-from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.model.instance import Instance, Now
 from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
 
 
 def kept_replicas(instance: Instance, solution: Solution, rules: Rules) -> Ints:
-    """The replicas of each choice [C] that become placements: without those that answer nothing, unless asked for.
+    """The replicas of each choice [C] that become placements. Replicas without queries are dropped unless asked for.
 
     With a forecast, those are there for bursts.
     """
@@ -79,7 +78,7 @@ def sure_hosts(instance: Instance, placed: Iterable[Placement], rules: Rules) ->
 
 
 def sure_count(devices: Collection[str], rules: Rules) -> int:
-    """How many of these devices (by id) are left after any loss that plans survive; at least 1 where there are any."""
+    """The number of devices that are left after any loss that plans survive; at least 1 if there are devices."""
     if rules.survives is None or not devices:
         return len(devices)
     return max(len(devices) - max(Counter(map(rules.unit_of, devices)).values()), 1)
@@ -88,7 +87,7 @@ def sure_count(devices: Collection[str], rules: Rules) -> int:
 def with_more_hosts(instance: Instance, solution: Solution, rules: Rules) -> Solution:
     """The solution with more replicas on idle devices, where a family has fewer hosts than its batches need.
 
-    More hosts share the family's rate. What is served, and how accurately, stays as it was.
+    More hosts share the family's rate. Served queries and their accuracy stay as they were.
     """
     replicas = kept_replicas(instance, solution, rules)
     idle = np.rint(instance.device_count - instance.group_choices @ replicas).astype(np.int64)

@@ -15,7 +15,7 @@ from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand
 NEGLIGIBLE_DEVICE_FRAC = 2e-6  # a smaller part of a device, or of its time, is the solver's rounding
 
 Bundle = dict[int, float]
-"""What one device hosts: the queries per second that it has room for, with headroom, by choice."""
+"""The choices that one device hosts, each with the queries per second that it has room for, with headroom."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ def serves_all(instance: Instance, solution: Solution, packed: Packed, target: T
 
 
 def _divided(instance: Instance, solution: Solution, rules: Rules, group: int) -> Iterator[Bundle]:
-    """One choice per device, its replicas with equal rates; of those that answer nothing, only `kept_replicas`."""
+    """One choice per device. Its replicas have equal rates; `kept_replicas` says which are left."""
     kept = kept_replicas(instance, solution, rules)
     for c in np.flatnonzero(instance.choice_group == group).tolist():
         for _ in range(int(kept[c])):
@@ -68,7 +68,7 @@ def _divided(instance: Instance, solution: Solution, rules: Rules, group: int) -
 
 
 def _of_sets(instance: Instance, solution: Solution, group: int) -> "_Packing":
-    """What the devices of a group hold where sharing costs time: the solver has decided that, set by set.
+    """The bundles of a group where sharing costs time, from the sets that the solver chose.
 
     A device holds a variant for one part of the SLO; where the solver counts on several, the others are unplaced.
     """
@@ -198,7 +198,7 @@ class _Packer:
         )
 
     def _pinned(self, mine: Ints, count: int) -> list[list[int]]:
-        """What each of so many devices must host: of a pinned variant, its choices on as many as the solution says."""
+        """The choices that each of ``count`` devices must host, on as many devices as the solution says."""
         instance, replicas = self._instance, self._solution.replicas
         by_engine: dict[int, list[int]] = {}
         for c in mine[instance.pinned[mine] > 0].tolist():

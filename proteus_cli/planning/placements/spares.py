@@ -7,11 +7,10 @@ import numpy as np
 from proteus_cli.arrays import Bools, Floats
 from proteus_cli.domain.catalog import NO_VARIANTS, VariantsByDevice
 from proteus_cli.domain.plan import Placement
-from proteus_cli.planning.model.hosted_now import Now
-from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.model.instance import Instance, Now
 
 ENOUGH_SIGMAS = 10.0  # of a second's Poisson arrivals: more capacity above the demand than that does nothing
-MIN_QPS = 1.0  # counted as the demand of a family that has none, as it may get some
+MIN_QPS = 1.0  # assumed demand of a family without any
 
 
 def with_spares(
@@ -22,10 +21,9 @@ def with_spares(
 ) -> tuple[Placement, ...]:
     """Spares for idle devices, where the rules allow them.
 
-    A spare answers only what others can't answer in time, so it costs nothing that matters. One after another, the
-    family whose capacity is the fewest standard deviations above its demand gets an idle device: preferably with a
-    variant worth as much as those that serve it, then one that the device has loaded, then the
-    fastest. Devices that are left keep a variant that they host.
+    A spare answers only queries that others cannot answer in time. Repeatedly, the family whose capacity is the fewest
+    standard deviations above its demand gets an idle device. Variants worth as much as the serving ones come first,
+    then variants that the device has loaded, then the fastest. Devices that are left keep a variant that they host.
     """
     asked_qps = np.maximum([demand_qps[name] for name in instance.families], MIN_QPS)
     capacity_qps, min_worth = _capacity_qps(instance, placements), _min_worths(instance, placements)
@@ -46,8 +44,8 @@ def with_spares(
 def _next_choice(instance: Instance, sigmas: Floats, min_worth: Floats, idle: list[list[str]], now: Now) -> int | None:
     """The index of the choice to add next; None where there is none, or none is worth it.
 
-    By family [F]: its capacity is ``sigmas`` deviations above its demand; ``min_worth`` is that of the
-    least valuable variant that serves it.
+    By family [F]: its capacity is ``sigmas`` deviations above its demand; ``min_worth`` is the least worth among the
+    variants that serve it.
     """
     can_serve = (instance.capacity_qps > 0) & instance.may_answer_alone
     is_held, has_idle = _holding(instance, idle, now.resident), np.array([bool(left) for left in idle])

@@ -13,8 +13,7 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.milp import Objective, formulate
 from proteus_cli.planning.model.program import Linear, Program, SolverPoint
-from proteus_cli.planning.solver.rates_by_way import RatesByWay, rates_by_way
-from proteus_cli.planning.solver.solution import Solution
+from proteus_cli.planning.solver.solution import RatesByWay, Solution, rates_by_way
 from proteus_cli.planning.solver.solve import FIRST_GAP, TOLERANCE, OutOfTime, minimise
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand, parameter_values
 
@@ -162,7 +161,7 @@ def _gap(value: float, bound: float, unit: float | None) -> float:
 
 
 def _merits(search: _Search, instance: Instance, rules: Rules, target: TargetDemand) -> Iterator[float]:
-    """Of all that is asked for, not of what could be served: that differs between models of the same demand."""
+    """Merits relative to the whole demand; the servable part differs between models of the same demand."""
     program, columns, values = search.program, search.point.columns, search.program.values
     if rules.minimize is not None:
         yield -float(columns[program.objectives[rules.minimize][0]])
@@ -195,7 +194,7 @@ def _minimise_in_order(
 
 
 def _total_resource(instance: Instance, rules: Rules) -> float:
-    """What all devices together may cost or draw: gaps of either are relative to it."""
+    """The cost or power of all devices together; gaps are relative to it."""
     if rules.minimize == "cost":
         return float(instance.price_per_hour @ instance.device_count) or 1.0
     hungriest_w = np.zeros(len(instance.groups))
@@ -262,7 +261,7 @@ def _rates(
 
 
 def _room_qps(search: _Search, instance: Instance, rules: Rules, target: TargetDemand, executed_qps: Floats) -> Floats:
-    """What each choice has time for on its devices [C]: where these are shared, the solver has divided it."""
+    """The queries per second that each choice has time for [C]; on shared devices the solver divides the time."""
     if not (target.is_forecast and rules.is_resident_set):
         return executed_qps
     served = search.program.variables.served.values_at(search.point.columns)

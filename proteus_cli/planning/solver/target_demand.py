@@ -1,16 +1,47 @@
 """A demand as the parameters of a model: what each family asks for, and how many replicas may be of use for it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Ints
-from proteus_cli.domain.demand import LossCurve
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.demand import Demand, Forecast, LossCurve
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.model.milp import Parameters, has_served
+
+
+@dataclass(frozen=True, slots=True)
+class PlanningDemand:
+    """A demand of all families in queries per second, the headroom over it, and curves; none without a forecast.
+
+    A family that the forecast does not know has no queries, and any curve.
+    """
+
+    demand_qps: Mapping[str, float]
+    headroom: float
+    curves: tuple[LossCurve, ...]
+
+    @classmethod
+    def of(cls, demand: Demand, catalog: Catalog, headroom: float) -> "PlanningDemand":
+        """The demand in the order of the catalog; a family that is not in it has none."""
+        known = demand.curves if isinstance(demand, Forecast) else {}
+        curves = tuple(known.get(name, any_curve) for any_curve in [*known.values()][:1] for name in catalog.names)
+        return cls({name: float(demand.get(name, 0.0)) for name in catalog.names}, headroom, curves)
+
+    @property
+    def with_headroom_qps(self) -> Floats:
+        """The demand of each family times the headroom [F]."""
+        return np.array([qps * self.headroom for qps in self.demand_qps.values()])
+
+    @property
+    def lines(self) -> int:
+        """How many lines each loss curve has; 1 where there are no curves."""
+        return len(self.curves[0].lines) if self.curves else 1
+
 
 NEGLIGIBLE = 1e-6  # a smaller part of a demand is the solver's rounding
 HORIZON_S = 10.0  # s that a forecast is taken to hold: what it was made from
@@ -22,13 +53,13 @@ LOAD_EFFORT_S = 0.1
 class TargetDemand:
     """A demand with its headroom, in queries per second by family [F].
 
-    ``qps`` is no more than all devices together could serve, as solvers take very large numbers for infinity, and
-    ``servable_frac`` the part of the demand that this is, ``counted_frac`` of all families together. ``share_qps`` is
-    the most that one device may get.
+    ``qps`` is at most the rate that all devices together could serve, because solvers take very large numbers for
+    infinity. ``servable_frac`` is its part of the demand, ``counted_frac`` the same for all families together.
+    ``share_qps`` is the most that one device may get.
 
-    By line [J] and family, of the curves of a forecast: ``lost_at_0``, and by how much it falls for each multiple of
-    the demand; ``useful`` [F] is the largest multiple that saves any, and ``lost_at_best`` [F] what it leaves. Without
-    a forecast a query is lost where there is no capacity for it.
+    By line [J] of a forecast's curves and family: ``lost_at_0``, and ``saved``, its decrease for each multiple of the
+    demand. ``useful`` [F] is the largest multiple that saves any query, ``lost_at_best`` [F] the remaining loss.
+    Without a forecast a query is lost where there is no capacity for it.
     """
 
     qps: Floats
@@ -137,7 +168,7 @@ def _of_ways(instance: Instance, target: TargetDemand, capacity_frac: Floats) ->
 
 
 def _of_sets(instance: Instance, target: TargetDemand) -> dict[str, Any]:
-    """Of sets in which a variant has no choice that is in time with so few hosts, there is none."""
+    """No device may hold a set with a variant that is late for these hosts."""
     sets = instance.sets
     if sets is None:
         return {}
@@ -190,8 +221,8 @@ def _max_replicas(
 def _is_dominated(instance: Instance, rules: Rules, capacity_frac: Floats) -> Bools:
     """Whether another choice of the same family and group is worth more, as fast, and takes no more [C].
 
-    Those for a part of the SLO never are: a cascade may need just that variant. Of one variant, the choice for a longer
-    part is where it is not faster.
+    Those for a part of the SLO never are: a cascade may need just that variant. A choice for a longer part is dominated
+    where it is not faster than the same variant in a shorter part.
     """
     nothing = np.zeros(len(capacity_frac))
     speed = instance.capacity_qps if rules.is_resident_set else capacity_frac
@@ -213,7 +244,7 @@ def _without_stages(dominated: Bools, instance: Instance) -> Bools:
 
 
 def _part_of_sum(part: Floats, whole: Floats) -> float:
-    """The sum of one over that of the other, which may be too large for a float; above 0, and 1 of nothing."""
+    """The quotient of two sums that may overflow a float; above 0, and 1 where the second sum is 0."""
     largest = float(whole.max(initial=0.0))
     if largest == 0:
         return 1.0

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from proteus_cli import store
-from proteus_cli.control.devices.drift import Correction, corrected_profile
-from proteus_cli.control.devices.sharing import shared_profile
+from proteus_cli.control.devices.slowness import Correction, corrected_profile, shared_profile
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import LiveAccuracyRecord, Profile, Recorded, VariantProfile
 from proteus_cli.domain.profile_changes import live_accuracies, with_accuracies

@@ -12,7 +12,7 @@ import msgspec
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects
-from proteus_cli.control.devices.drift import Correction, Drift, rerated
+from proteus_cli.control.devices.slowness import Correction, Drift, mean_ratio, rerated
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -122,7 +122,8 @@ class Recalibration:
 
     def _correct_device(self, device: str, corrections: Sequence[Correction]) -> None:
         profile = self._profiles.correct(device, corrections)
-        self._controller.recalibrated(device, _mean_ratio(corrections))
+        ratio = mean_ratio([each for correction in corrections for each in correction.estimates])
+        self._controller.recalibrated(device, ratio)  # the slowness was learned from the same batches
         if self.is_recording:
             self._unwritten.add(device)
         for correction in corrections:
@@ -140,9 +141,3 @@ class Recalibration:
 
 def _description(correction: Correction) -> str:
     return f"{correction.variant} on {correction.device} takes {correction.ratio:.2f} × the profiled times"
-
-
-def _mean_ratio(corrections: Sequence[Correction]) -> float:
-    """The mean over the batches that were measured, from which the slowdown was learned too."""
-    measured = [each for correction in corrections for each in correction.estimates if each.batches]
-    return sum(each.ratio * each.batches for each in measured) / sum(each.batches for each in measured)

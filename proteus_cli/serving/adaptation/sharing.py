@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.devices.sharing import with_shares
+from proteus_cli.control.devices.slowness import with_shares
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import FailedLoad
-from proteus_cli.control.devices.breaker import CHECK_EVERY_S, BreakerEvent, BreakerState, hang_timeout_s
-from proteus_cli.control.devices.hangs import HangWatch
-from proteus_cli.domain.batch_times import LatencyTable
+from proteus_cli.control.devices.breaker import CHECK_EVERY_S, BreakerEvent, BreakerState, HangWatch, hang_timeout_s
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError, HostLost, ProteusError
 from proteus_cli.serving.devices.executor import Executor

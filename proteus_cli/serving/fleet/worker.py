@@ -2,20 +2,15 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import compress
 from typing import Protocol
-
-import numpy as np
-from msgspec.structs import replace
 
 from proteus_cli.backends.base import Part
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Delegate, Drop, Effects, Idle, Launch, WaitUntil
-from proteus_cli.control.devices.breaker import BreakerEvent
-from proteus_cli.control.devices.hangs import overdue
-from proteus_cli.control.devices.sharing import counted_s
+from proteus_cli.control.devices.breaker import BreakerEvent, overdue
+from proteus_cli.control.devices.slowness import counted_s
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import DeviceLost, EngineBroken
@@ -201,24 +196,17 @@ class Worker:
         running = self.running.get(id(launch))
         if running is not None:
             self._gone.setdefault(id(launch), set()).update(parts)
-            self._came(replace(launch, requests=tuple([launch.requests[place] for place in parts])), result)
+            self._came(launch, result)
             self._results.left(launch, self._begun_s(launch, running[1]), parts, result)
 
     def _begun_s(self, launch: Launch, submitted_s: float) -> float:
         return max(self._ended_s, submitted_s) if launch.is_ahead else submitted_s
 
-    def _came(self, launch: Launch, result: BatchResult, gone: Collection[int] = ()) -> None:
-        """The answers to requests of a batch that may be cut short are here, but for those that came before."""
-        if not result.ended_s or len(gone) == len(launch.requests):
-            return
-        exits = result.notes[0]  # in the order of `exits.runner.NOTES`
-        if gone:
-            is_here = [place not in gone for place in range(len(launch.requests))]
-            exits = exits[np.repeat(is_here, [request.rows for request in launch.requests])]
-            launch = replace(launch, requests=tuple(compress(launch.requests, is_here)))
-        now_s = self._clock()
-        way_s = max(0.0, now_s - result.ended_s - launch.hosted.way_s(launch.rows))
-        self._controller.dispatch.answers_came(launch, exits, way_s, now_s)
+    def _came(self, launch: Launch, result: BatchResult) -> None:
+        """Answers of a batch that may be cut short are here."""
+        if result.ended_s:
+            way_s = max(0.0, self._clock() - result.ended_s - launch.hosted.way_s(launch.rows))
+            self._controller.dispatch.answers_came(launch, way_s)
 
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception, ahead_s: float = 0.0) -> None:
         """A batch is over, which was submitted ``ahead_s`` before its start."""
@@ -244,7 +232,8 @@ class Worker:
             service_s = _service_s(launch, took_s + on_way_s, result, self.servers)
             if may_be_cut:
                 exits = result.notes[0]  # in the order of `exits.runner.NOTES`
-                self._came(launch, result, gone)
+                if len(gone) < len(launch.requests):
+                    self._came(launch, result)
                 self._controller.finished(launch, service_s, exits)
             else:
                 self._controller.finished(launch, service_s)

@@ -10,7 +10,7 @@ import numpy as np
 
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.devices.drift import Drift
+from proteus_cli.control.devices.slowness import Drift
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.devices.executor import OpenExecutor

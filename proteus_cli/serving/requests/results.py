@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from proteus_cli.backends.base import Part
 from proteus_cli.control.decision import CascadeRoute, Effects, Host, Launch
-from proteus_cli.control.devices.drift import Drift
+from proteus_cli.control.devices.slowness import Drift
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
 from proteus_cli.serving.devices.executor import BatchResult

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.devices.drift import Drift
+from proteus_cli.control.devices.slowness import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.serving.adaptation.profile_store import ProfileStore

@@ -17,7 +17,7 @@ import numpy as np
 import uvloop
 
 from proteus_cli import __version__
-from proteus_cli.control.devices.drift import Drift
+from proteus_cli.control.devices.slowness import Drift
 from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ArtefactError, BackendUnavailable

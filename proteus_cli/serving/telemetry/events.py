@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from itertools import takewhile
 
-from proteus_cli.control.replanning.notices import DeviceChanged, told_by_host
+from proteus_cli.control.replanning.replanning import DeviceChanged, told_by_host
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.telemetry.history.snapshot import ServerEvent, ServerEventKind

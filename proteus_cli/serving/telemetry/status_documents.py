@@ -6,7 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from proteus_cli.control.devices.breaker import BreakerState
-from proteus_cli.control.devices.drift import Estimate
+from proteus_cli.control.devices.slowness import Estimate
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.base import Count, Fraction
 from proteus_cli.domain.catalog import Preference

@@ -12,9 +12,10 @@ from exit_nets import exit_stages, inputs_of, loaded
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.exits.runner import CUT_NOTE, ENERGY_NOTE, EXIT_NOTE, HELD_NOTE
 from proteus_cli.domain.conditions import parse_condition
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import FIRST, StagePace
-from proteus_cli.domain.stages.stage_forecast import ExitBounds, StageForecast, StageTimes
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, StageForecast
 
 NEVER = 1e9
 
@@ -33,10 +34,10 @@ def forecast_of(bounds: ExitBounds) -> StageForecast:
 
 
 def test_times_are_linear_between_sizes_and_by_the_row_beyond() -> None:
-    times = StageTimes([StagePoint(2, 1.0, 4.0), StagePoint(4, 1.0, 8.0)], lambda point: point.p95_s)
-    assert times(6).tolist() == [4.0, 4.0, 6.0, 8.0, 10.0, 12.0] == [times.of(rows) for rows in range(1, 7)]
-    falling = StageTimes([StagePoint(1, 1.0, 4.0), StagePoint(2, 1.0, 3.0)], lambda point: point.p95_s)
-    assert falling(2).tolist() == [4.0, 4.0]
+    times = LatencyTable([StagePoint(2, 1.0, 4.0), StagePoint(4, 1.0, 8.0)], lambda point: point.p95_s)
+    assert times.up_to(6).tolist() == [4.0, 4.0, 6.0, 8.0, 10.0, 12.0] == [times(rows) for rows in range(1, 7)]
+    falling = LatencyTable([StagePoint(1, 1.0, 4.0), StagePoint(2, 1.0, 3.0)], lambda point: point.p95_s)
+    assert falling.up_to(2).tolist() == [4.0, 4.0]
 
 
 @pytest.mark.parametrize("may_leave", [True, False])

@@ -10,13 +10,13 @@ from builders import controller_hosting, hosted, launched, make_table
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Drop, Host, Launch
-from proteus_cli.control.devices.stage_slowdown import FRESH
+from proteus_cli.control.devices.slowness import LIMITS
 from proteus_cli.control.dispatch.answer_way import AnswerWay
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.request import Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.domain.stages.pace import FIRST, FIRST_EXIT_MULTIPLE, MAX_MULTIPLE, MIN_MARGIN, MIN_MULTIPLE
+from proteus_cli.domain.stages.pace import FIRST, MIN_MARGIN
 
 EXIT = ExitProfile(points=(StagePoint(1, 0.01, 0.01),))
 WHOLE = hosted("cpu0", latency_s={1: 0.03, 4: 0.06})
@@ -31,18 +31,15 @@ def after(*ways_s: float) -> AnswerWay:
 
 
 def test_nothing_is_kept_back_before_any_was_seen() -> None:
-    assert (AnswerWay().within_s, AnswerWay().mostly_s) == (0.0, 0.0)
+    assert AnswerWay().within_s == 0.0
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_it_is_the_mean_and_a_margin_which_stays_the_same_for_first_exits(seed: int) -> None:
+def test_it_is_the_mean_and_a_margin(seed: int) -> None:
     rng, way = np.random.default_rng(seed), AnswerWay()
     for way_s in rng.lognormal(math.log(0.001), rng.uniform(0, 2), 500):
         way.took(float(way_s))
-        way.went_on(int(rng.integers(1, 9)), int(rng.integers(0, 2)), 0.995)
-        assert 0 < way.mean_s <= min(way.mostly_s, way.within_s)
-    deviation_s = (way.mostly_s - way.mean_s) / FIRST_EXIT_MULTIPLE
-    assert MIN_MULTIPLE <= (way.within_s - way.mean_s) / deviation_s <= MAX_MULTIPLE + 1e-9
+        assert 0 < way.mean_s <= way.within_s
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -52,8 +49,7 @@ def test_interruptions_are_left_out(seed: int) -> None:
     found = list[float]()
     for number, way_s in enumerate(rng.lognormal(math.log(0.001), 0.2, 2000)):
         is_interrupted = number % 50 == 49
-        is_usual = way.took(float(way_s) * (100 if is_interrupted else 1))
-        assert not (is_usual and is_interrupted)
+        way.took(float(way_s) * (100 if is_interrupted else 1))
         found.append(way.within_s)
     assert max(found[100:]) < 0.0025
     assert np.median(found) < 0.002
@@ -61,19 +57,15 @@ def test_interruptions_are_left_out(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_ways_that_scatter_as_much_as_they_take_are_no_interruptions(seed: int) -> None:
-    """Exponential ways: nine in ten are within what is kept back, and two in fifty count as interrupted."""
-    rng, way = np.random.default_rng(seed), AnswerWay()
-    ways_s = rng.exponential(0.001, 3000).tolist()
-    seen = [(way_s <= way.within_s, way.took(way_s)) for way_s in ways_s]
-    are_within, are_usual = np.array(seen[1000:]).mean(axis=0)
-    assert are_within > 0.9
-    assert are_usual > 0.96
+    """Exponential ways: three in four are within a margin of one mean deviation."""
+    rng, way, are_within = np.random.default_rng(seed), AnswerWay(), list[bool]()
+    for way_s in rng.exponential(0.001, 3000).tolist():
+        are_within.append(way_s <= way.within_s)
+        way.took(way_s)
+    assert np.mean(are_within[1000:]) > 0.75
 
 
 def test_a_way_that_stays_longer_is_believed() -> None:
-    told = [way.took(0.01) for way in [after(*[0.001] * 200)] for _ in range(30)]
-    assert told[0] is False
-    assert told[-1] is True
     assert after(*[0.001] * 200, *[0.01] * 30).mean_s == pytest.approx(0.01, rel=0.01)
 
 
@@ -91,8 +83,9 @@ def test_a_way_that_mostly_takes_no_more_than_was_profiled_is_believed_once_it_d
 def test_ways_that_take_a_little_more_than_was_profiled_now_and_then_are_no_interruptions() -> None:
     """One in ten takes 0.8 ms more than the 2 ms that were profiled: that is scatter."""
     way = AnswerWay()
-    assert all(way.took(0.0008 if number % 10 == 9 else 0.0, 0.002) for number in range(1000))
-    assert way.within_s > 0.0002
+    for number in range(1000):
+        way.took(0.0008 if number % 10 == 9 else 0.0, 0.002)
+    assert way.within_s > 0.0001
 
 
 def controller_of(*ways_s: float, host: Host = HOST) -> Controller:
@@ -103,10 +96,8 @@ def controller_of(*ways_s: float, host: Host = HOST) -> Controller:
     return controller
 
 
-def came(controller: Controller, way_s: float, due_s: float = 1e6, exit_: int = 2, host: Host = HOST) -> None:
-    """An answer comes at 1,000 s."""
-    request = Request(0, "a", 0.0, due_s)
-    controller.dispatch.answers_came(Launch(host, (request,), 1, 0.0), np.array([exit_]), way_s, 1e3)
+def came(controller: Controller, way_s: float, host: Host = HOST) -> None:
+    controller.dispatch.answers_came(Launch(host, (Request(0, "a", 0.0, 1e6),), 1, 0.0), way_s)
 
 
 def kept_back_s(controller: Controller) -> float:
@@ -114,40 +105,6 @@ def kept_back_s(controller: Controller) -> float:
     bounds = controller.exit_bounds(Launch(HOST, (Request(0, "a", 0.0, 0.1),), 1, 0.0))
     assert bounds is not None
     return 0.1 - bounds.due_s[0]
-
-
-def test_the_margin_is_greater_the_more_rows_that_went_on_were_late_by_their_way() -> None:
-    """Ways of 1 and 3 ms: behind the longer one, the running mean is 2.14 ms, and ways are 1.14 ms from it."""
-    controller, kept_s = controller_of(*[0.001, 0.003] * 200), list[float]()
-    for due_s in [1e3 - 0.0005] * 20 + [1e6] * 1000:
-        came(controller, 0.001)
-        came(controller, 0.003, due_s)
-        kept_s.append(kept_back_s(controller))
-    assert kept_s[19] == pytest.approx(0.00214 + MAX_MULTIPLE * 0.00114, rel=0.01)
-    assert kept_s[-1] == pytest.approx(0.00214 + MIN_MULTIPLE * 0.00114, rel=0.01)
-
-
-@pytest.mark.parametrize(
-    ("way_s", "due_s", "exit_"),
-    [
-        (0.003, 1e3 - 0.0005, 1),  # it has the first answer there is
-        (0.003, 1e3 - 0.0025, 2),  # it would have been late by the mean way, too
-        (0.003, 1e3, 2),  # it is in time
-        (0.1, 1e3 - 0.0005, 2),  # it was interrupted
-    ],
-)
-def test_what_is_late_by_anything_else_does_not_count(way_s: float, due_s: float, exit_: int) -> None:
-    late, in_time = controller_of(*[0.001, 0.003] * 200), controller_of(*[0.001, 0.003] * 200)
-    came(late, way_s, due_s, exit_)
-    came(in_time, way_s)
-    assert kept_back_s(late) == kept_back_s(in_time)
-
-
-def test_a_row_that_was_late_by_its_way_alone_counts() -> None:
-    late, in_time = controller_of(*[0.001, 0.003] * 200), controller_of(*[0.001, 0.003] * 200)
-    came(late, 0.003, 1e3 - 0.0005)
-    came(in_time, 0.003)
-    assert kept_back_s(late) > kept_back_s(in_time)
 
 
 def test_a_way_that_is_interrupted_now_and_then_costs_hardly_any_time() -> None:
@@ -201,13 +158,13 @@ def test_a_way_that_leaves_no_time_is_doubted_until_a_batch_shows_what_it_is_now
     for number in range(40):
         controller.offer(Request(number, "a", 0.0, 0.05), 0.0)
         decisions.append(type(controller.decide("cpu0", 0.0)))
-    assert decisions == [Drop] * (FRESH + 31) + [Launch]
+    assert decisions == [Drop] * (LIMITS.fresh + 31) + [Launch]
 
 
 @pytest.mark.parametrize(("time_s", "asked_s"), [(0.009, 0.0), (0.02, 0.015)], ids=["no way keeps it", "it waited"])
 def test_what_is_given_up_for_another_reason_tells_nothing_of_the_way(time_s: float, asked_s: float) -> None:
     controller = controller_of(0.002)
-    for number in range(3 * FRESH):
+    for number in range(3 * LIMITS.fresh):
         controller.offer(Request(number, "a", 0.0, time_s), 0.0)
         assert isinstance(controller.decide("cpu0", asked_s), Drop)
     controller.offer(Request(99, "a", 0.0, 0.0119), 0.0)

@@ -24,7 +24,7 @@ from proteus_cli.control.decision import (
     Unfit,
     WaitUntil,
 )
-from proteus_cli.control.devices.stage_slowdown import FRESH
+from proteus_cli.control.devices.slowness import LIMITS
 from proteus_cli.control.dispatch.fitness import Fitness
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import VariantKey
@@ -376,7 +376,7 @@ def test_a_slowdown_that_leaves_no_time_is_doubted_until_a_batch_shows_what_it_i
         controller.offer(within(0.0105, 300 + number), 0.0)
         if isinstance(controller.decide("cpu0", 0.0), Launch):
             break
-    assert FRESH < number < 99
+    assert LIMITS.fresh < number < 99
 
 
 def test_what_stages_take_longer_beside_a_load_is_forgotten_as_it_ends() -> None:

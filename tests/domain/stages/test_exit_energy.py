@@ -6,10 +6,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import StagePace
-from proteus_cli.domain.stages.stage_forecast import EnergyLimits, ExitBounds, RowEnergy, StageForecast
-from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
+from proteus_cli.domain.stages.stage_forecast import EnergyLimits, ExitBounds, RowEnergy, StageForecast, stage_means
+from proteus_cli.domain.stages.walk import ProfiledChain, Walk
 
 POWER_W = 10.0
 SIZES = (1, 8)
@@ -115,9 +116,9 @@ def test_no_more_rows_could_go_on(seed: int) -> None:
     of = np.repeat(np.arange(len(parts)), parts)
     limit_j = np.where(rng.random(len(parts)) < 0.2, math.inf, rng.uniform(0.05, 1.5, len(parts)))
     fixed_s, row_s = rng.uniform(0, 0.03, 2)
-    limits = EnergyLimits(
-        parts, limit_j.tolist(), POWER_W, [lambda count: fixed_s + row_s * np.arange(1, count + 1)] * 2
-    )
+    points = [StagePoint(count, fixed_s + count * row_s, 1.0) for count in range(1, rows + 1)]
+    times_s = LatencyTable(points, lambda point: point.mean_s)
+    limits = EnergyLimits(parts, limit_j.tolist(), POWER_W, [times_s] * 2)
     stops = rng.random(rows) < 0.3
     allowed = np.flatnonzero(~limits.behind(1, np.arange(rows), stops))
     taken_j = POWER_W * (fixed_s + rows * row_s) / rows

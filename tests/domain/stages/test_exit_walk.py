@@ -7,8 +7,8 @@ import pytest
 
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import FIRST, StagePace
-from proteus_cli.domain.stages.stage_forecast import ExitBounds, first_stage_s, profiled_s
-from proteus_cli.domain.stages.walk import ProfiledChain, Walk, stage_means
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, first_stage_s, profiled_s, stage_means
+from proteus_cli.domain.stages.walk import ProfiledChain, Walk
 
 SIZES = (1, 2, 8)
 

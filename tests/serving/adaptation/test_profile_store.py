@@ -2,7 +2,7 @@
 
 from builders import make_measured, make_profile, near
 
-from proteus_cli.control.devices.drift import Correction, Estimate
+from proteus_cli.control.devices.slowness import Correction, Estimate
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.adaptation.profile_store import ProfileStore

@@ -10,7 +10,7 @@ from builders import hosted, make_measured, make_placement, make_plan, make_prof
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects
-from proteus_cli.control.devices.drift import Correction, Estimate
+from proteus_cli.control.devices.slowness import Correction, Estimate
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import EngineChange

@@ -18,7 +18,7 @@ from proteus_cli.serving.requests.in_flight import Answered, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 
 if TYPE_CHECKING:
-    from proteus_cli.control.devices.drift import Drift
+    from proteus_cli.control.devices.slowness import Drift
 
 
 def test_requests_that_arrive_together_share_a_batch_and_get_their_own_rows() -> None:

@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from proteus_cli.control.decision import Admitted, Host
-from proteus_cli.control.devices.slowdown import SlowdownEstimator
-from proteus_cli.control.devices.stage_slowdown import StageSlowdown
+from proteus_cli.control.devices.slowness import Slowness, StageSlowness
 
 
 class TierKind(Enum):
@@ -94,7 +93,7 @@ class HostClass:
                 return ask_it
         return None
 
-    def count(self, host: Host, slowdown: SlowdownEstimator | None, stages: StageSlowdown | None = None) -> None:
+    def count(self, host: Host, slowdown: Slowness | None, stages: StageSlowness | None = None) -> None:
         """Count one host, in place of what was counted for it before; None: its worker does not serve.
 
         ``stages`` is the slowdown of the stages of multi-exit models there.

@@ -25,7 +25,7 @@ that double; a device is opened again by its breaker (`serving/fleet`), as those
 one, with all devices that it had open. Answers go to the connection that asked, so late ones reach nobody.
 
 **Several servers** may have a device open. The agent runs their batches in turns (`serving/agent/sharing.py`) and tells
-each how many they are; a server then counts on its part (`control/devices/sharing.py`).
+each how many they are; a server then counts on its part (`control/devices/slowness.py`).
 
 **Times.** No message carries a time of a clock that the other end would have to share. The bounds of a multi-exit
 model's batch count from its sending, and the agent counts them from when it has the batch. What it is on its way there

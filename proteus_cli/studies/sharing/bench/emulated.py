@@ -3,8 +3,8 @@
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
-from proteus_cli.domain.batch_times import LatencyTable
 from proteus_cli.domain.interference import SharingModel
+from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.profile import Profile
 from proteus_cli.studies.sharing.bench.slices import Ran, SliceClock, Work, Workload, run_workload
 from proteus_cli.studies.sharing.bench.stream import STREAM_TURN_S

@@ -9,7 +9,7 @@ import pytest
 from tiny import Tiny, add_plan, add_profiles, make_workspace, mlp
 
 from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
-from proteus_cli.control.devices.drift import Correction, Estimate
+from proteus_cli.control.devices.slowness import Correction, Estimate
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore

@@ -1,8 +1,11 @@
-"""Why a plan is asked for: what happened to devices and engines, by host where that says it."""
+"""Reasons of plan requests, and the attainment that plans expected."""
 
+import msgspec
 import pytest
+from builders import make_placement, make_plan, near
 
-from proteus_cli.control.replanning.notices import DeviceChanged, Notices
+from proteus_cli.control.replanning.replanning import DeviceChanged, ExpectedAttainment, told_by_host
+from proteus_cli.domain.plan import Plan
 
 B = [f"b/gpu{number}" for number in range(8)]
 DEVICES = ["cpu0", "cpu1", "c/cpu0", *B]
@@ -34,10 +37,28 @@ LOST, BACK = DeviceChanged.LOST, DeviceChanged.BACK
 def test_the_reason_names_hosts_of_which_all_devices_changed(
     noted: list[tuple[DeviceChanged | str, str]], lost: set[str], text: str
 ) -> None:
-    notices = Notices()
-    for what, device in noted:
-        notices.add(what, device)
-    assert notices
-    assert notices.text(DEVICES, lost) == text
-    notices.clear()
-    assert not notices
+    changes = dict.fromkeys((device, what) for what, device in noted)
+    assert "; ".join(told for told, _ in told_by_host(changes, DEVICES, lost)) == text
+
+
+def plan_for(qps: float, share: float | None) -> Plan:
+    plan = make_plan(make_placement("cpu0", "a", "v"), demand_qps={"a": qps, "b": 1.0})
+    return msgspec.structs.replace(plan, expected_attainment={} if share is None else {"a": share})
+
+
+def test_plans_count_by_the_queries_that_they_were_for() -> None:
+    """10 s at 10 qps, then 20 s at 40 qps; for the 5 s between, the plan expects nothing; nor of b."""
+    expected = ExpectedAttainment()
+    expected.use(plan_for(10.0, 1.0), 0.0)
+    expected.use(plan_for(70.0, None), 10.0)
+    expected.use(plan_for(40.0, 0.9), 15.0)
+    assert expected.mean(35.0) == {"a": near((100 * 1.0 + 800 * 0.9) / 900)}
+    assert expected.counts("a", 40.0) == (near(1100.0), near(100 * 1.0 + 1000 * 0.9))
+    assert expected.counts("b", 40.0) == (0.0, 0.0)
+
+
+def test_nothing_is_expected_without_a_plan_or_time() -> None:
+    expected = ExpectedAttainment()
+    assert expected.mean(1.0) == {}
+    expected.use(plan_for(10.0, 1.0), 1.0)
+    assert expected.mean(1.0) == {}
