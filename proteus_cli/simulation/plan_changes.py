@@ -7,7 +7,7 @@ from proteus_cli.control.decision import Effects, Host, StandbyEnd, StandbyLoad
 from proteus_cli.control.replanning.replan_rules import ReplanRequest, Rule
 from proteus_cli.control.topology.hosting import KnownTables, hosted_by
 from proteus_cli.control.topology.topology import ASK_S
-from proteus_cli.domain.catalog import VariantKey, variant_labels
+from proteus_cli.domain.catalog import NO_VARIANTS, variant_labels
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes import hosting_text
 from proteus_cli.domain.profile import Profile
@@ -69,10 +69,19 @@ class PlanChanges:
             self._controller.plan,
         )
         hosted = hosted_by(plan, self._profiles, self._controller.attainment, self._tables)
-        swaps = plan.swaps_from(before, change.standbys)
-        activated = plan.swaps_from(before) - swaps
-        what = hosting_text(before, plan, self._change_s(plan, before, change.standbys), self._variant_labels)
-        conditions = self._fleet.conditions
+        hosted_before, standbys, conditions = before.hosted(), change.standbys, self._fleet.conditions
+        new = [
+            (device, key)
+            for device, wanted in plan.hosted().items()
+            for key in wanted - hosted_before.get(device, NO_VARIANTS)
+        ]
+        load_s = {
+            (device, key): conditions.load_s(self._fleet.times.measured(device, *key))
+            for device, key in new
+            if key not in standbys.get(device, NO_VARIANTS)
+        }
+        swaps, activated = len(load_s), len(new) - len(load_s)
+        what = hosting_text(before, plan, load_s, self._variant_labels)
         effects = change.begin(hosted, in_place=() if conditions.load_time_s is None else tuple(self._fleet.devices))
         for standby in effects.cancel:  # its device is as busy with the load as it would have been
             self._fleet.devices[standby.device].standby = None
@@ -96,17 +105,6 @@ class PlanChanges:
             self._ask_later(then_s)
 
         self._events.at(self._loaded_beside_s(effects, now_s), adopt)
-
-    def _change_s(
-        self, plan: Plan, before: Plan, standbys: Mapping[str, frozenset[VariantKey]]
-    ) -> dict[tuple[str, VariantKey], float]:
-        """Seconds of the loads that the change from ``before`` takes, by device and variant."""
-        hosted, nothing = before.hosted(), frozenset[VariantKey]()
-        return {
-            (device, key): self._fleet.conditions.load_s(self._fleet.times.measured(device, *key))
-            for device, wanted in plan.hosted().items()
-            for key in wanted - hosted.get(device, nothing) - standbys.get(device, nothing)
-        }
 
     def _loaded_beside_s(self, effects: Effects, now_s: float) -> float:
         """When the last device has loaded what it has not yet, beside what it hosts."""

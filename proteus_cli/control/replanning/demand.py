@@ -5,6 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
+
+from proteus_cli.arrays import Ints
+
 WINDOWS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # from two buckets to all that is kept
 TREND_S = 2.0  # a change of rate over more than this is a trend, which the estimate follows, and no scatter
 PARTS = 10  # of a window, between which arrivals scatter
@@ -79,8 +83,8 @@ class DemandEstimator:
 
     def _estimate(self, family: str, served_s: float, now_s: float) -> "Rate":
         known_s = [window_s for window_s in WINDOWS_S if window_s <= served_s] or [WINDOWS_S[0]]
-        marks = self._marks(family, known_s[-1], now_s)
-        rates_qps = [(marks[-1] - marks[-1 - round(window_s / self.bucket_s)]) / window_s for window_s in known_s]
+        marks = np.array(self._marks(family, known_s[-1], now_s))
+        rates_qps = [float(marks[-1] - marks[-1 - round(window_s / self.bucket_s)]) / window_s for window_s in known_s]
         widths = [max(1, round(window_s / self.bucket_s / PARTS)) for window_s in known_s]
         scatter = [dispersion(marks, widths[0])]
         found = 0
@@ -102,13 +106,13 @@ class DemandEstimator:
         return self._counts[family].before_each(range(running - number, running + 1))
 
 
-def _growth_qps(marks: Sequence[int], window_s: float, bucket_s: float) -> float:
+def _growth_qps(marks: Ints, window_s: float, bucket_s: float) -> float:
     """The rate in the later half of a window less that in the earlier, whose variance is four times the mean's."""
     half = round(window_s / bucket_s / 2)
-    return (marks[-1] - 2 * marks[-1 - half] + marks[-1 - 2 * half]) / (half * bucket_s)
+    return float(marks[-1] - 2 * marks[-1 - half] + marks[-1 - 2 * half]) / (half * bucket_s)
 
 
-def dispersion(marks: Sequence[int], width: int) -> float:
+def dispersion(marks: Ints, width: int) -> float:
     """Variance over mean of the arrivals in windows of ``width`` buckets; 1 is Poisson.
 
     ``marks``: the arrivals before the start of each bucket, and before the end of the last. Counted from the
@@ -116,12 +120,12 @@ def dispersion(marks: Sequence[int], width: int) -> float:
     them, which may be a step. At least 1: arrivals that look regular for seconds need not stay so.
     """
     of_windows = marks[::-width]
-    totals = [late - early for late, early in pairwise(of_windows)]
-    squares = [(late - early) ** 2 for late, early in pairwise(totals)]
-    arrived = of_windows[0] - of_windows[-1]
-    if len(squares) < 2 or not arrived:  # noqa: PLR2004 - nothing beside the largest
+    totals = of_windows[:-1] - of_windows[1:]
+    squares = (totals[:-1] - totals[1:]) ** 2
+    arrived = float(of_windows[0] - of_windows[-1])
+    if len(squares) < 2 or not arrived:  # noqa: PLR2004 - there is none beside the largest
         return 1.0
-    return max(1.0, (sum(squares) - max(squares)) / (2 * (len(squares) - 1)) / (arrived / len(totals)))
+    return max(1.0, float(squares.sum() - squares.max()) / (2 * (len(squares) - 1)) / (arrived / len(totals)))
 
 
 @dataclass(frozen=True, slots=True)

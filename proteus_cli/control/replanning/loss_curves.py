@@ -45,10 +45,14 @@ def loss_curves(
 
 def _replayed(arrived_s: Floats, bucket_s: float, capacity: Floats, depth_s: Floats) -> Floats:
     """The part of arrivals [F, buckets] that overflows at each capacity [F, points, rates]; all in seconds of rate."""
-    level, lost, drained_s = np.zeros_like(capacity), np.zeros_like(capacity), capacity * bucket_s
+    drained_s = capacity * bucket_s
+    level, lost, over = np.zeros_like(capacity), np.zeros_like(capacity), np.zeros_like(capacity)
     for arrived in arrived_s.T[:, :, None, None]:
-        level = np.maximum(level + arrived - drained_s, 0.0)
-        over = np.maximum(level - depth_s, 0.0)
+        level += arrived
+        level -= drained_s
+        np.maximum(level, 0.0, out=level)
+        np.subtract(level, depth_s, out=over)
+        np.maximum(over, 0.0, out=over)
         lost += over
         level -= over
     part: Floats = lost / np.maximum(arrived_s.sum(axis=1), bucket_s)[:, None, None]

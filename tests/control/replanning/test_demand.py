@@ -5,6 +5,7 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from proteus_cli.arrays import Ints
 from proteus_cli.control.replanning.demand import Counts, DemandEstimator, dispersion
 
 
@@ -103,9 +104,9 @@ def test_rows_before_consecutive_buckets_are_those_before_each(
     assert counts.before_each(buckets) == [counts.before(bucket) for bucket in buckets]
 
 
-def _marks(arrivals: list[int]) -> list[int]:
+def _marks(arrivals: list[int]) -> Ints:
     """The arrivals before each bucket, and before the end of the last."""
-    return [0, *accumulate(arrivals)]
+    return np.array([0, *accumulate(arrivals)])
 
 
 @given(st.lists(st.integers(0, 1000), max_size=200), st.integers(1, 20))
