@@ -20,8 +20,8 @@ ask.
 workers carry until its deadline. `Unfit`: no variant is accurate enough. `TooManyRows`, `NeverInTime`: even an idle
 device needs longer, so it is no demand. `OtherPlanNeeded`: an idle device of this plan needs longer, but another plan's
 would not. `Admitted`: it waits in the `RequestQueue` of its eligible hosts (`dispatch.eligibility`), at the level of
-its priority, in order of deadlines. It leaves the queue into a `Launch`, a `Drop`, or by `cancel`. A launched request ends
-with its batch; if the device is lost first, it waits again with its old deadline.
+its priority, in order of deadlines. It leaves the queue into a `Launch`, a `Drop`, or by `cancel`. A launched request
+ends with its batch; if the device is lost first, it waits again with its old deadline.
 
 **Who takes what** (`dispatch.request_queue`). Hosts that decisions need not tell apart form a *host class*. The classes
 of a queue have an order: the most accurate first, hosts that the plan reserves for second stages after others, standbys

@@ -126,7 +126,9 @@ def test_what_is_known_is_not_measured_again(tmp_path: Path, monkeypatch: pytest
     assert again.measured == 0
     assert measured(again) == first
     catalog = made.place.catalog_path
-    catalog.write_text(catalog.read_text().replace("confidence >= 1", "confidence >= 3"))
+    text = catalog.read_text()
+    assert text.count("value = 1.0") == 1
+    catalog.write_text(text.replace("value = 1.0", "value = 3.0"))
     other = measured(swept(made, monkeypatch))
     assert other.model_digest != first.model_digest
     assert [each.share for each in other.exits] != [each.share for each in first.exits]

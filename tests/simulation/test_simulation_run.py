@@ -185,12 +185,13 @@ def test_an_own_slo_beyond_its_familys_does_not_make_a_request_wait_longer() -> 
 
 
 def test_a_request_is_answered_by_a_variant_as_accurate_as_it_asks_for_or_rejected_where_none_is_hosted() -> None:
-    """One of 0.8 on cpu0 and one of 0.9 on cpu1: who asks for more than 0.9 is rejected."""
+    """One of 0.8 on cpu0 and one of 0.9 on cpu1, busy in part: who asks for more than 0.9 is rejected."""
     measured = {"cpu0": make_measured("a", "s", 0.8, {1: 0.010}), "cpu1": make_measured("a", "l", 0.9, {1: 0.010})}
     profiles = {device: make_profile(device, variant) for device, variant in measured.items()}
     plan = make_plan(*(make_placement(device, "a", variant.variant) for device, variant in measured.items()))
-    minima = [0.0, 0.9, 0.85, 0.95] * 10
-    trace = make_trace(*((0.1 * (n // 4), "a") for n in range(40)))  # four at a time
+    minima = [*[0.0] * 12, 0.9, 0.85, 0.95] * 4
+    at_s = [0.5 * group + (0.2 + 0.02 * n if n > 11 else 0.0) for group in range(4) for n in range(15)]
+    trace = make_trace(*((each_s, "a") for each_s in at_s))
     trace = replace(trace, min_accuracy=np.array(minima))
     catalog = make_catalog(make_family("a", {"s": 0.8, "l": 0.9}))
     run = simulate(trace, plan, catalog, profiles, EXACT, never)
