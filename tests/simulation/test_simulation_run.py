@@ -190,7 +190,7 @@ def test_a_request_is_answered_by_a_variant_as_accurate_as_it_asks_for_or_reject
     profiles = {device: make_profile(device, variant) for device, variant in measured.items()}
     plan = make_plan(*(make_placement(device, "a", variant.variant) for device, variant in measured.items()))
     minima = [*[0.0] * 12, 0.9, 0.85, 0.95] * 4
-    at_s = [0.5 * group + (0.2 + 0.02 * n if n > 11 else 0.0) for group in range(4) for n in range(15)]
+    at_s = [3.0 * group + (0.2 * n - 2.0 if n > 11 else 0.0) for group in range(4) for n in range(15)]
     trace = make_trace(*((each_s, "a") for each_s in at_s))
     trace = replace(trace, min_accuracy=np.array(minima))
     catalog = make_catalog(make_family("a", {"s": 0.8, "l": 0.9}))
