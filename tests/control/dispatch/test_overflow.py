@@ -387,3 +387,15 @@ def test_a_device_with_a_warm_variant_is_asked_where_all_hosts_are_busy() -> Non
     launched(controller, "cpu0", 0.0)
     assert controller.offer(Request(0, "a", 0.0, 0.1, 20, min_accuracy=0.7), 0.0) == Admitted(("cpu1",))
     assert launched(controller, "cpu1", 0.0).hosted.key == BETTER.key
+
+
+def test_a_bound_that_only_a_standby_keeps_is_answered_by_it() -> None:
+    """The active variant is the less accurate one."""
+    active = hosted("cpu0", *FAST, latency_s={1: 0.001, 8: 0.008}, max_batch=8, capacity_qps=1000.0, accuracy=0.6)
+    standby = replace(good(), weight=0.0, is_standby=True)
+    loadable = {FAST: Loadable(1, 1.0, 8, 1000.0), GOOD: Loadable(1, 1.0, 4, 100.0, standby)}
+    controller = adopted(active, limits={"cpu0": DeviceMemory(2, loadable)})
+    asking = Request(0, "a", 0.0, 0.1, 1, min_accuracy=0.8)
+    assert controller.offer(asking, 0.0) == Admitted(("cpu0",))
+    launch = launched(controller, "cpu0", 0.0)
+    assert (launch.hosted.key, launch.requests) == (GOOD, (asking,))
