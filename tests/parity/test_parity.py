@@ -207,7 +207,7 @@ def test_they_roll_a_plan_out_in_the_same_steps_where_devices_load_in_place() ->
     assert _steps(live.launches) == _steps(simulated.launches)
 
 
-@pytest.mark.parametrize(("devices", "load_s"), [(3, 0.5), (3, 3.0), (5, 1.5)])
+@pytest.mark.parametrize(("devices", "load_s"), [(3, 2.0), (3, 2.5), (3, 3.0), (5, 1.5)])
 def test_they_load_the_same_standbys_and_cancel_those_in_the_way_of_a_plan(
     devices: int, load_s: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,8 +233,7 @@ def test_they_load_the_same_standbys_and_cancel_those_in_the_way_of_a_plan(
     live = run_live(trace, plan, catalog, profiles, policy, planner, memory_bytes=conditions.memory_bytes)
 
     assert _until(trace.duration_s, ended) == of_simulated
-    assert StandbyEnd.LOADED in {how for *_, how, _ in of_simulated}
-    assert ((devices, load_s) == (3, 0.5)) or StandbyEnd.GIVEN_UP in {how for *_, how, _ in of_simulated}
+    assert {how for *_, how, _ in of_simulated} == {StandbyEnd.LOADED, StandbyEnd.GIVEN_UP}
     changes = [change for change in simulated.changes if change.at_s <= trace.duration_s]  # the server ends with it
     assert live.changes == [(change.reason, change.swaps) for change in changes]
     assert [_batch(launch) for _, launch in live.launches] == [_batch(launch) for _, launch in simulated.launches]

@@ -235,8 +235,9 @@ class _Cell:
     off_batches: int = 0
 
     def roll(self, mean_s: float) -> None:
-        """End a window; one without batches changes nothing."""
+        """End a window. One without batches passes for a size that is off: plans leave what has become slow."""
         if not self.batches:
+            self.off_windows += bool(self.direction)
             return
         difference = self.sum / self.batches - 1
         is_off = abs(difference) > LIMITS.notable and abs(difference) * mean_s > LIMITS.notable_s

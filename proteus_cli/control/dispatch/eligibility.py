@@ -1,7 +1,7 @@
 """Which hosts of a family may answer a request that asks for more than any of them gives.
 
 Hosts that no request can tell apart are of one *kind*. A set of kinds is a number, with a bit for each. So a request
-has its tier by its set: two requests that the same hosts may answer share a tier, whatever they ask for.
+has its queue by its set: two requests that the same hosts may answer share a queue, whatever they ask for.
 
 That an answer keeps its bounds follows from where it begins:
 

@@ -67,9 +67,9 @@ class FamilyState:
         self.budget = GiveUpBudget()
         self.twins: Twins | None = None
         self.hosts: tuple[Host, ...] = ()
-        """The active hosts that usual requests are queued for; of twins, without the new version."""
+        """The active hosts that usual requests are queued for, without the new version of twins."""
         self.all_hosts: tuple[Host, ...] = ()
-        """All active hosts; of twins, those of both versions."""
+        """All active hosts, of both versions of twins."""
         self._assignment, self._placeable = assignment, placeable
         self._eligibility = Eligibility()
         self._queues = dict[tuple[int, bool], RequestQueue]()  # by the set of hosts, and whether of deferred requests
@@ -132,8 +132,8 @@ class FamilyState:
     def rows_before(self, request: Request, queue: RequestQueue) -> int:
         """Rows that run on the hosts of a queue, or that these take before a request there.
 
-        Rows in other queues count by the part of those queues' capacity that these hosts are. Twins share their
-        devices, so for canaries all rows count.
+        A part of the rows in other queues counts: the part of a queue's capacity that these hosts have. Twins share
+        their devices, so for canaries all rows count.
         """
         level = request.level
         if queue is self.base or queue.is_of_canaries:

@@ -11,12 +11,12 @@ from proteus_cli.control.devices.slowness import Slowness, StageSlowness
 class HostClass:
     """Hosts of a queue with the same variant, batch times, capacity and power; ``host`` is one of them.
 
-    The classes of a queue are asked in their ``order``: active hosts before standbys, hosts that the plan reserves for
-    other requests of the family after those that it does not, then by rank. Of equals, the fastest comes first.
-    ``free`` has the devices with a free slot, the longest free first, each with the answer that names it. ``serving``
-    hosts are on devices that serve. At their slowdowns these carry ``usual_qps``; at the upper bounds of their
-    slowdowns, ``capacity_qps``. ``slowdown`` is the mean of their slowdowns. ``least_slowdown`` is the same until a row
-    has an answer: that of the first stages, if rows may be cut short.
+    The classes of a queue are asked in their ``order``: active hosts before standbys, then hosts that no other requests
+    of the family are planned for, then by rank. The fastest of equals comes first. ``free`` has the devices with a free
+    slot, the longest free first, each with the answer that names it. ``serving`` counts hosts on devices that serve. At
+    their slowdowns these carry ``usual_qps``; at the upper bounds of their slowdowns, ``capacity_qps``. ``slowdown`` is
+    the mean slowdown. ``least_slowdown`` is the mean slowdown until a row has an answer: if rows may be cut short, the
+    slowdown of first stages.
     """
 
     hosts: tuple[Host, ...]
@@ -32,7 +32,7 @@ class HostClass:
     _speed: float = 0.0  # 1 for each host that serves without slowdown
     _least_speed: float = 0.0
     _slowdowns: dict[str, tuple[float, float]] = field(default_factory=dict)  # (factor, upper) of devices that serve
-    _stage_slowdowns: dict[str, float] = field(default_factory=dict)  # of those that cut rows short
+    _stage_slowdowns: dict[str, float] = field(default_factory=dict)  # of devices that cut rows short
 
     def __post_init__(self) -> None:
         self.host = self.hosts[0]
@@ -89,8 +89,8 @@ class HostClass:
 def classes_of(hosts: Iterable[Host], *, of_deferred: bool, is_bound: bool) -> tuple[HostClass, ...]:
     """The classes of a queue's hosts in their order; a class for each host if requests are bound to hosts.
 
-    The second stage of a queue of deferred requests is its least accurate variant. There, hosts that have any share of
-    the plan are reserved, except those of that variant; in other queues, the hosts of second stages.
+    In a queue of newcomers, the hosts of second stages are reserved. The second stage of a queue of deferred requests
+    is its least accurate variant; all other hosts with a share of the plan are reserved there.
     """
     alike: dict[Hashable, list[Host]] = {}
     for host in hosts:

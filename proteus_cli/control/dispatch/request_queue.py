@@ -1,12 +1,12 @@
 """Requests that the same hosts may answer, and the rule that shares them among these hosts.
 
 **The rule.** Requests wait in order of their deadlines. The first ``n`` rows are left to the hosts that come earlier in
-the queue's order (more accurate ones) if these can make them: within their rate × the time that is left until the last
-of the ``n`` is due, less one of their batches. Rows beyond that are the *excess*, which the next host takes at once. It
-also takes a row at the last moment at which it, or any earlier host, can still make it.
+the queue's order, which are more accurate, if these can make them. Each makes its rate × the time until the last of the
+``n`` is due, less one of its batches. Rows beyond that are the *excess*, which the next host takes at once. It also
+takes a row at the last moment at which it, or any earlier host, can still make it.
 
-So shares of the demand follow from capacities: accurate hosts answer as much as they can in time, and all others only
-what is left. Standbys come last in the order: they answer what no active host can.
+Shares of the demand follow from capacities: accurate hosts answer as much as they can in time, and other hosts the
+rest. Standbys come last in the order: they answer requests that no active host can.
 """
 
 import math

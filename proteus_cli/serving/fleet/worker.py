@@ -136,7 +136,7 @@ class Worker:
                     return
 
     def run(self, launch: Launch) -> None:
-        """Run a check on this device, which is idle: `Dispatch.check` has decided so just now."""
+        """Run a background request on this device, which is idle (`Dispatch.launch_if_idle`)."""
         self._launch(launch, self._clock())
 
     def overdue(self, now_s: float) -> Launch | None:

@@ -27,7 +27,7 @@ class Workers:
             self._to_ask[device] = None
 
     def run(self, check: Launch) -> None:
-        """Run a check, or a shadow, on its device, which is idle: `Dispatch.check` has decided so just now."""
+        """Run a background request on its device, which is idle (`Dispatch.launch_if_idle`)."""
         self.by_device[check.hosted.device].run(check)
 
     def _ask(self) -> None:
