@@ -173,13 +173,13 @@ def test_what_is_deferred_is_no_arrival() -> None:
 
 
 def test_a_more_accurate_variant_that_the_plan_counts_on_takes_only_what_is_too_much() -> None:
-    """With 84 ms left, cpu1 counts for 80 qps from 40 ms on, and makes three; cpu2 is for other queries."""
+    """With 84 ms left, cpu1 counts for 80 qps from 40 ms on, and makes 3.5; cpu2 is for other queries."""
     controller = controller_of(FIRST, SECOND, replace(BEST, deferred_qps=9.0))
     waiting(controller, 0)
     launched(controller, "cpu1", 0.016)
-    waiting(controller, *range(1, 4))
+    waiting(controller, *range(1, 5))
     assert isinstance(controller.decide("cpu2", 0.016), WaitUntil)
-    waiting(controller, 4)
+    waiting(controller, 5)
     assert ids(launched(controller, "cpu2", 0.016)) == [1]
 
 
