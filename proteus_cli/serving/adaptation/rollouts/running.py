@@ -119,6 +119,11 @@ class Running:
         """Whether the roll-out has ended well."""
         return self.machine.wanted.ending is Ending.DONE
 
+    @property
+    def goes_back(self) -> bool:
+        """Whether the old version is being put back: the catalog and the planner may still have the new one."""
+        return self.machine.wanted.ending not in {None, Ending.DONE} and not self.is_over
+
     def said(self, line: str) -> None:
         """Measuring has told something."""
         self.background.said = line[:LONGEST_NOTE]

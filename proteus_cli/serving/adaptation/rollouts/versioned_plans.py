@@ -20,9 +20,14 @@ class VersionedPlans:
         self.running = dict[str, Running]()
 
     def expanded(self, plan: Plan) -> Plan:
-        """A plan of the planner, with the versions that are rolled out; a plan that has them stays as it is."""
+        """A plan of the planner, with the versions that are rolled out; a plan that has them stays as it is.
+
+        A version that is taken back is replaced by the old one: the plan may have been asked for before.
+        """
         for running in self.running.values():
-            if running.is_twinned and not places(plan, running.new):
+            if running.goes_back and places(plan, running.new):
+                plan = self._with_old(plan, running)
+            elif running.is_twinned and not places(plan, running.new):
                 found = expanded(plan, twinning(running), self._profiles, *self._conditions(running))
                 plan, running.absence.why = found.plan, found.without
         return plan
@@ -40,7 +45,10 @@ class VersionedPlans:
 
     def only_old(self, running: Running) -> Plan:
         """The plan in force, with the old version in place of the new one."""
-        plan = contracted(self._controller.plan, twinning(running), self._profiles)
+        return self._with_old(self._controller.plan, running)
+
+    def _with_old(self, plan: Plan, running: Running) -> Plan:
+        plan = contracted(plan, twinning(running), self._profiles)
         back = Twinning(running.family, old=running.new.variant, new=running.old.variant)
         return replaced(plan, back, self._profiles, *self._conditions(running))
 
