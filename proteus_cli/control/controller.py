@@ -245,7 +245,8 @@ class Controller:
         self._workers[device].slowdown.rebase(ratio)
 
     def _new_family(self, name: str) -> FamilyState:
-        return FamilyState(self.demand.counts_of(name), self.policy.assignment, partial(self.placeable.of, name))
+        counts, policy = self.demand.counts_of(name), self.policy
+        return FamilyState(counts, policy.assignment, policy.batching.answer_frac, partial(self.placeable.of, name))
 
     def _worker(self, device: str, slots: int) -> WorkerState:
         return WorkerState(device, slots, InFlightBatches() if self._dispatch_ahead_s and slots == 1 else None)

@@ -59,7 +59,9 @@ class FamilyState:
     ``placeable`` gives the variants that plans could place.
     """
 
-    def __init__(self, counts: Counts, assignment: Assignment, placeable: Callable[[], Eligibility | None]) -> None:
+    def __init__(
+        self, counts: Counts, assignment: Assignment, answer_frac: float, placeable: Callable[[], Eligibility | None]
+    ) -> None:
         self.counts = counts
         self.rows = 0
         self.running: defaultdict[Host, int] = defaultdict(int)
@@ -70,7 +72,7 @@ class FamilyState:
         """The active hosts that usual requests are queued for, without the new version of twins."""
         self.all_hosts: tuple[Host, ...] = ()
         """All active hosts, of both versions of twins."""
-        self._assignment, self._placeable = assignment, placeable
+        self._assignment, self._answer_frac, self._placeable = assignment, answer_frac, placeable
         self._eligibility = Eligibility()
         self._queues = dict[tuple[int, bool], RequestQueue]()  # by the set of hosts, and whether of deferred requests
         self.base = self._open(self._eligibility.everyone, {})
@@ -211,6 +213,7 @@ class FamilyState:
         queue = self._queues[hosts, is_deferred] = RequestQueue(
             self._eligibility.hosts(hosts),
             workers,
+            answer_frac=self._answer_frac,
             is_deferred=is_deferred,
             is_of_canaries=self._eligibility.has_new(hosts),
             weight_of=weight_of,

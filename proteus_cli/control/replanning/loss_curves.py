@@ -91,5 +91,5 @@ def _curve(capacities: Floats, lost: Floats) -> LossCurve:
                 break
             hull.pop()
         hull.append((at, part))
-    convex = np.interp(capacities, *zip(*hull, strict=True))
+    convex = np.interp(capacities, [at for at, _ in hull], [part for _, part in hull])
     return LossCurve(tuple(at for at, _ in points), tuple(convex.tolist()))
