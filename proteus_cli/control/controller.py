@@ -7,7 +7,6 @@ from types import MappingProxyType
 from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
-from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
@@ -20,6 +19,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Request
+from proteus_cli.domain.rollouts import VersionPair
 
 MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity; at more, one wrong plan takes a family out of service
 
@@ -176,9 +176,9 @@ class Controller:
         self.topology.add_device(device, slots, memory)
         self.topology.device_lost(device)
 
-    def use_twins(self, family: str, twins: Twins | None) -> None:
+    def use_version_pair(self, family: str, pair: VersionPair | None) -> None:
         """Two versions of a variant of a family serve together, or none do; counts from the next plan on."""
-        self.families[family].twins = twins
+        self.families[family].version_pair = pair
 
     def device_lost(
         self, device: str, running: Sequence[Launch], has_ended: Callable[[Request], bool] = lambda _: False

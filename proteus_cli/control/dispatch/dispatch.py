@@ -317,8 +317,8 @@ class Dispatch:
         self._assign_sources()
         return self._uncount(unhosted)
 
-    def loses_twins(self) -> bool:
-        """The new version of some twins has stopped to serve: all hosts are to share what waits."""
+    def loses_new_version(self) -> bool:
+        """Whether the new version of a pair has stopped to serve: all hosts are to share what waits."""
         return any(family.loses_new() for family in self._families.values())
 
     def add_worker(self, device: str, slots: int) -> None:

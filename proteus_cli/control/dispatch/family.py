@@ -3,15 +3,19 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from proteus_cli.control.decision import Host, Unfit
+from proteus_cli.control.dispatch.canaries import standing_for_both
 from proteus_cli.control.dispatch.eligibility import Eligibility, Routes
 from proteus_cli.control.dispatch.request_queue import RequestQueue
-from proteus_cli.control.dispatch.twins import Twins, standing_for_both
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Assignment
 from proteus_cli.control.replanning.demand import Counts
 from proteus_cli.domain.request import Request
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.rollouts import VersionPair
 
 MAX_FREE_QUEUES = 16
 """With that many queues, only the sets of `Eligibility.lasting_within` get new ones: clients choose their bounds."""
@@ -51,8 +55,8 @@ class FamilyState:
     Requests without bounds wait in the ``base`` queue, for all hosts. A queue for some of the hosts is opened when a
     request first needs it, and stays until the next plan: `Eligibility` says which may answer. Beyond
     `MAX_FREE_QUEUES`, a request may wait for fewer hosts than may answer it, so that no client can have queues made
-    again and again. Deferred requests have queues of their own. With ``twins``, so have canaries, and the base is
-    without the new version. Hosts include standbys, on devices that host the family.
+    again and again. Deferred requests have queues of their own. With a ``version_pair``, so have canaries, and the
+    base is without the new version. Hosts include standbys, on devices that host the family.
 
     ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` counts both. ``was_lost``: all
     devices that hosted the family were lost, and no device has hosted it since. ``budget`` is for multi-exit models.
@@ -71,11 +75,11 @@ class FamilyState:
         self.running: defaultdict[Host, int] = defaultdict(int)
         self.was_lost = False
         self.budget = GiveUpBudget()
-        self.twins: Twins | None = None
+        self.version_pair: VersionPair | None = None
         self.hosts: tuple[Host, ...] = ()
-        """The active hosts that usual requests are queued for, without the new version of twins."""
+        """The active hosts that usual requests are queued for, without the new version of a pair."""
         self.all_hosts: tuple[Host, ...] = ()
-        """All active hosts, of both versions of twins."""
+        """All active hosts, with both versions of a pair."""
         self._assignment, self._placeable = assignment, placeable
         self._eligibility = Eligibility()
         self._queues = dict[tuple[int, bool], RequestQueue]()  # by the set of hosts, and whether of deferred requests
@@ -138,7 +142,7 @@ class FamilyState:
     def rows_before(self, request: Request, queue: RequestQueue) -> int:
         """Rows that run on the hosts of a queue, or that these take before a request there.
 
-        A part of the rows in other queues counts: the part of a queue's capacity that these hosts have. Twins share
+        A part of the rows in other queues counts: the part of a queue's capacity that these hosts have. Both arms share
         their devices, so for canaries all rows count.
         """
         level = request.level
@@ -159,15 +163,15 @@ class FamilyState:
 
     def rehost(self, hosts: Sequence[Host], standbys: Sequence[Host], routes: Routes) -> list[Request]:
         """From now on ``hosts`` share what waits, with cascades; returns the requests that none of them may answer."""
-        waiting, twins = self.drain(), self.twins
-        if twins is not None and any(host.variant == twins.old for host in hosts):
-            hosts = standing_for_both(hosts, twins)
+        waiting, pair = self.drain(), self.version_pair
+        if pair is not None and any(host.variant == pair.old for host in hosts):
+            hosts = standing_for_both(hosts, pair)
         else:
-            twins = None
+            pair = None
         if not hosts or any(host.preference_rank is not None for host in hosts):  # it does not prefer accuracy
             standbys = ()
         has_new = self._has_new(hosts)
-        self._eligibility = known = Eligibility([*hosts, *standbys], routes, twins, has_new=has_new)
+        self._eligibility = known = Eligibility([*hosts, *standbys], routes, pair, has_new=has_new)
         self.all_hosts = tuple(hosts)
         for host in [host for host, rows in self.running.items() if not rows]:
             del self.running[host]
@@ -222,8 +226,8 @@ class FamilyState:
         return queue
 
     def _has_new(self, hosts: Sequence[Host]) -> bool:
-        """Whether the new version of twins serves somewhere."""
-        return self.twins is not None and self._has(hosts, self.twins.new)
+        """Whether the new version of the pair serves somewhere."""
+        return self.version_pair is not None and self._has(hosts, self.version_pair.new)
 
     def _waits_for(self, request: Request) -> int:
         """The set of hosts that a request waits for: all eligible ones, or some of them if there are many queues."""

@@ -194,7 +194,7 @@ class Topology:
         self.change.device_lost(device)
         self._dispatch.count_capacity(self._workers[device])
         has_changed = self.change.hosted != before  # it was to change to another variant
-        unfit = self._host() if has_changed or self._dispatch.loses_twins() else ()
+        unfit = self._host() if has_changed or self._dispatch.loses_new_version() else ()
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
         lost = self._dispatch.requeue(running, has_ended)

@@ -19,7 +19,7 @@ import msgspec
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Launch
-from proteus_cli.control.dispatch.twins import CanaryArm
+from proteus_cli.control.dispatch.canaries import CanaryArm
 from proteus_cli.control.rollouts.guard import Arm, Guard
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request

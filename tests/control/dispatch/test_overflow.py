@@ -29,7 +29,6 @@ from proteus_cli.control.decision import (
     Refused,
     StandbyEnd,
 )
-from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
@@ -37,6 +36,7 @@ from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.domain.rollouts import VersionPair
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import OutOfDeviceMemory
 
@@ -154,17 +154,17 @@ def test_who_asks_for_more_accuracy_is_answered_by_an_active_variant(asking: Req
 
 @pytest.mark.parametrize("standby", ["fast", "good"])
 def test_canaries_are_answered_by_standbys_but_for_the_version_that_others_have(standby: str) -> None:
-    """Of twins on two devices, whose standby is another variant, or the old version that the plan left there."""
+    """Two versions on two devices, whose standby is another variant, or the old version that the plan left there."""
     new = VariantKey("a", "good@2")
     stands_by = VariantKey("a", standby)
     loadable = {
         new: Loadable(1, 1.0, 4, 100.0),
         stands_by: Loadable(1, 1.0, 8, 1000.0, replace(STANDBY, variant=standby, is_standby=True)),
     }
-    twins = replace(good("cpu1"), variant="good@2")
+    of_new = replace(good("cpu1"), variant="good@2")
     controller = Controller({"a": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY, memory={"cpu1": DeviceMemory(2, loadable)})
-    controller.use_twins("a", Twins("good", "good@2"))
-    hosts = (good("cpu0"), twins)
+    controller.use_version_pair("a", VersionPair("a", "good", "good@2"))
+    hosts = (good("cpu0"), of_new)
     controller.adopt(plan_hosting(*hosts, devices=["cpu0", "cpu1"]), hosts, 0.0)
     while (load := controller.topology.next_standby(0.0).standby) is not None:
         controller.topology.standby_ended(load, StandbyEnd.LOADED, 0.0)

@@ -25,7 +25,6 @@ from proteus_cli.control.decision import (
     StandbyLoad,
     keys,
 )
-from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.plan_change import KEPT_FREE_FRAC, PlanChange
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
@@ -33,6 +32,7 @@ from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.domain.rollouts import VersionPair
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 
 GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
@@ -346,7 +346,7 @@ def test_a_new_version_that_waits_to_be_activated_answers_no_canary_before() -> 
     new = VariantKey("a", "a-s@2")
     change = Changed(hosts_of(d0=B, d1=A))
     controller = change.controller
-    controller.use_twins("a", Twins(A.variant, new.variant))
+    controller.use_version_pair("a", VersionPair("a", A.variant, new.variant))
     (load,) = change.adopt((host("d0", new), *hosts_of(d1=A, d2=B)), "d2")
 
     def answering(number: int) -> list[str]:
