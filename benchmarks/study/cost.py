@@ -23,7 +23,6 @@ from proteus_cli.cli.options.common import HEADROOM
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.rules import Rules
-from proteus_cli.domain.study_results import Usage
 from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.store import Workspace, read_json, write_json
@@ -32,6 +31,7 @@ from proteus_cli.studies.cost.drafts import USAGES
 from proteus_cli.studies.cost.fleets import cheapest_fleet
 from proteus_cli.studies.cost.prices import priced
 from proteus_cli.studies.cost.trial import PlanTrials
+from proteus_cli.studies.results import Usage
 
 ROOT = Path(__file__).parents[2]
 PRICE_PER_HOUR = 0.03  # of a core; it cancels where both usages have devices of one type

@@ -14,10 +14,10 @@ import numpy as np
 from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.study_results import PeakRules, Stretch
 from proteus_cli.studies.peak.measuring import measured_peak
 from proteus_cli.studies.peak.search import Offer
 from proteus_cli.studies.peak.stretches import duration_s, stretch_of
+from proteus_cli.studies.results import PeakRules, Stretch
 
 PAIRS, FEW, FIRST_SEED = 40, 2, 2_026_700
 EACH_S, STEP_S, PULLED_BACK_S = 180.0, 0.25, 20.0

@@ -9,11 +9,11 @@ from benchmarks.serving.peers import PEERS
 from benchmarks.serving.server import serving
 from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
-from proteus_cli.domain.study_results import Peak, PeakRules
 from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.peak.drafts import url_draft
 from proteus_cli.studies.peak.question import PeakQuestion
 from proteus_cli.studies.peak.servers import Server
+from proteus_cli.studies.results import Peak, PeakRules
 
 NAMES = ("triton", "mlserver", "proteus")
 FAMILY, SLO_S, ALLOWED_FRAC = "cnn", 0.2, 0.01

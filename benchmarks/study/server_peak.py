@@ -13,12 +13,12 @@ from pathlib import Path
 from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
 from proteus_cli.backends.affinity import usable_cores
-from proteus_cli.domain.study import CellMode
-from proteus_cli.domain.study_results import Peak, PeakRules
 from proteus_cli.store import Workspace
 from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.peak.drafts import device_draft
 from proteus_cli.studies.peak.question import PeakQuestion
+from proteus_cli.studies.results import Peak, PeakRules
+from proteus_cli.studies.study import CellMode
 
 FAMILY, VARIANT, ALLOWED_FRAC = "digits", "digits-xl", 0.01
 EACH_S, FEW_S = 180.0, 15.0

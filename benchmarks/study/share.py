@@ -20,9 +20,9 @@ from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.interference import SharingModel
 from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.study_results import SetCheck, SharingResult
 from proteus_cli.settings import DeviceSettings
 from proteus_cli.store import Workspace
+from proteus_cli.studies.results import SetCheck, SharingResult
 from proteus_cli.studies.sharing.bench.slices import Work
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of, pairs_only, qps_of

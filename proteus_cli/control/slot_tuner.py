@@ -14,7 +14,7 @@ of a regression over these equations: the cost of a batch is a few dozen additio
 
 **Estimate.** `Throughputs` has the throughput with n running, X(n) = n·r(n), over the last windows. Its unit is
 profiled seconds of work a second. A jackknife over windows gives the standard error of each comparison. The knee is the
-smallest n with the throughput of the plateau (`domain.knee`).
+smallest n whose throughput is within `TOLERANCE_FRAC` of the highest.
 
 **Decision.** *Down*: to a number that surely loses less than `TOLERANCE_FRAC`. Load varies, so smaller numbers are seen
 without a trial. *Up*: only after a `SlotTrial`, in which windows with more slots alternate with windows as before while
@@ -41,7 +41,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.knee import TOLERANCE_FRAC, knee_place
 
 # `python -m benchmarks.study --parts concurrency` compares the tuner with each fixed number of slots. Its seeds were
 # not used to choose these constants.
@@ -53,6 +52,8 @@ WINDOWS = (
     (2.0, 0),
 )  # seconds and batches after which one ends: short ones where batches are short
 KEPT_WINDOWS = 60  # of the estimate: 6 s of the shortest windows, 2 min of the longest
+
+TOLERANCE_FRAC = 0.03  # of the throughput: the least gain that is worth one more slot
 
 # The estimate.
 MIN_ERROR = 0.002  # the least relative standard error, for the scatter of clocks
@@ -298,8 +299,10 @@ class SlotTuner:
     @property
     def knee(self) -> int | None:
         """The knee among the known numbers; None while no number is known."""
-        known = self.estimate
-        return None if known is None else known.levels[knee_place([known.of(level) for level in known.levels])]
+        if (known := self.estimate) is None:
+            return None
+        least = (1 - TOLERANCE_FRAC) * max(map(known.of, known.levels))
+        return next(level for level in known.levels if known.of(level) >= least)
 
     def lost(self, now_s: float) -> None:
         """The device is lost with all running batches."""

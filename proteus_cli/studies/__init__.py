@@ -11,8 +11,8 @@ study has, of the machine and of its GPUs. Samples and cells have one clock. Eac
 of each measure while it ran.
 
 When the jobs are done, what all cells say together is concluded, and beside the JSON file, a CSV file and a page are
-written (`artefacts.py`). Pages are made in `reporting/studies/`, one module a kind, of the values in
-`domain/study_results.py`.
+written (`artefacts.py`). Pages are made in `studies/pages/`, one module a kind, of the values in
+`studies/results.py`.
 
 Invariants: a cell says whether it is simulated, emulated or measured. A cell that failed says why. No file is ever half
 written. No cell is measured twice unless asked to.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.domain.catalog import is_name
-from proteus_cli.domain.study import Cell, Scalar, Study
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace, read_json, write_json, write_text
+from proteus_cli.studies.study import Cell, Scalar, Study
 
 _FIRST = ("cell", "mode", "begun_unix_s", "took_s", "failed")
 _LOAD = "load."

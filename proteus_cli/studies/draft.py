@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from proteus_cli.domain.base import Value, require
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.study import Cell, CellMode, Scalar
 from proteus_cli.progress import Advance
+from proteus_cli.studies.study import Cell, CellMode, Scalar
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def keep_nothing(_cells: Mapping[str, Cell], _finished: Cell) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StudyDraft:
-    """What is to be studied; `domain.study.Study` says what the first fields mean.
+    """What is to be studied; `studies.study.Study` says what the first fields mean.
 
     ``jobs`` are in the order of their importance. ``devices``: those whose GPUs are watched. ``opened`` is entered
     around all jobs, if there is any to do: a server, processes. ``conclude`` only looks at cells, also for an estimate;

@@ -6,12 +6,12 @@ A new kind is one line of `KINDS`.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from proteus_cli.reporting.studies import concurrency, cost, peak, sharing, startup
-from proteus_cli.reporting.studies.section import SectionOf
 from proteus_cli.store import Workspace
 from proteus_cli.studies.concurrency import drafting as concurrency_drafts
 from proteus_cli.studies.cost import drafts as cost_drafts
 from proteus_cli.studies.draft import StudyDraft
+from proteus_cli.studies.pages import concurrency, cost, peak, sharing, startup
+from proteus_cli.studies.pages.section import SectionOf
 from proteus_cli.studies.peak import drafts as peak_drafts
 from proteus_cli.studies.sharing import drafting as sharing_drafts
 from proteus_cli.studies.startup import drafts as startup_drafts

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.backends.discovery import cpu_name
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.study import Machine
+from proteus_cli.studies.study import Machine
 
 
 def this_machine(devices: Sequence[Device] = ()) -> Machine:

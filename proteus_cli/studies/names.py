@@ -3,7 +3,7 @@
 from zlib import crc32
 
 from proteus_cli.domain.catalog import LONGEST_NAME
-from proteus_cli.domain.study import CellMode
+from proteus_cli.studies.study import CellMode
 
 
 def default_name(kind: str, *parts: str, mode: CellMode = "measured") -> str:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import msgspec
 
 from proteus_cli.domain.base import FORMAT, Value
-from proteus_cli.domain.study import Cell, Study, Telemetry
 from proteus_cli.errors import BackendUnavailable, EngineError, ProteusError, ServerError
 from proteus_cli.progress import Advance
 from proteus_cli.store import made_by
@@ -17,6 +16,7 @@ from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
 from proteus_cli.studies.machine import this_machine
+from proteus_cli.studies.study import Cell, Study, Telemetry
 from proteus_cli.studies.telemetry.sampler import Watch, watching
 
 MAX_RUNS = 8

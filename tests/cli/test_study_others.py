@@ -8,8 +8,8 @@ from command_line import proteus
 from tiny import Tiny
 
 from proteus_cli.cli.workflows.study import all_studies
-from proteus_cli.domain.study_results import ProcessStart
 from proteus_cli.studies.kinds import KINDS
+from proteus_cli.studies.results import ProcessStart
 from proteus_cli.studies.startup import drafts as startup_drafts
 from proteus_cli.studies.startup.starts import startup
 

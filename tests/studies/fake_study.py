@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from proteus_cli.domain.base import Value
-from proteus_cli.domain.study import Cell, Scalar
 from proteus_cli.errors import EngineError, ProteusError
 from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
+from proteus_cli.studies.study import Cell, Scalar
 
 
 class Square(Value, frozen=True):

@@ -11,14 +11,14 @@ from studies.test_study_page import section
 from proteus_cli.cli.workflows.study import all_studies, running
 from proteus_cli.cli.workflows.study.all_studies import all_studied
 from proteus_cli.cli.workflows.study.running import StudyFailed
-from proteus_cli.domain.study import Study
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.reporting.studies.section import Section
 from proteus_cli.store import Workspace
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
 from proteus_cli.studies.kinds import KINDS, Kind
+from proteus_cli.studies.pages.section import Section
+from proteus_cli.studies.study import Study
 
 Draft = Callable[[Workspace], StudyDraft | str]
 

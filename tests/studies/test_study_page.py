@@ -9,11 +9,11 @@ from matplotlib.axes import Axes
 from studies.fake_study import Square, Squares
 from studies.test_study_runs import studied
 
-from proteus_cli.domain.study import MEASURES, Study, Telemetry
 from proteus_cli.errors import ServerError
-from proteus_cli.reporting.studies.load_pictures import load_pictures
-from proteus_cli.reporting.studies.page import busy_notes, missing_text, page
-from proteus_cli.reporting.studies.section import Section, StudyTable
+from proteus_cli.studies.pages.load_pictures import load_pictures
+from proteus_cli.studies.pages.page import busy_notes, missing_text, page
+from proteus_cli.studies.pages.section import Section, StudyTable
+from proteus_cli.studies.study import MEASURES, Study, Telemetry
 
 
 def section(study: Study) -> Section:

@@ -15,11 +15,11 @@ from studies.test_study_page import section as squares_section
 from studies.test_study_runs import studied
 from tiny import Tiny
 
-from proteus_cli.domain.study import Study, Telemetry
-from proteus_cli.reporting.studies.page import page
 from proteus_cli.studies.cost.drafts import cost_draft
 from proteus_cli.studies.kinds import SECTIONS
+from proteus_cli.studies.pages.page import page
 from proteus_cli.studies.peak.drafts import device_draft
+from proteus_cli.studies.study import Study, Telemetry
 
 pytestmark = [pytest.mark.browser, pytest.mark.extended]
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from studies.fake_study import Square, Squares
 
-from proteus_cli.domain.study import Study
 from proteus_cli.errors import ArtefactError, ProteusError, UsageError
 from proteus_cli.store import Workspace
 from proteus_cli.studies import run
@@ -15,6 +14,7 @@ from proteus_cli.studies.artefacts import StudyFiles, named_studies, to_csv
 from proteus_cli.studies.budget import Budget, fair_parts
 from proteus_cli.studies.draft import StudyDraft
 from proteus_cli.studies.run import OF_A_CELL
+from proteus_cli.studies.study import Study
 
 
 def studied(root: Path, draft: StudyDraft, budget: Budget | None = None, *, force: bool = False) -> Study:

@@ -6,8 +6,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from proteus_cli.reporting.studies.section import Section, StudyTable
 from proteus_cli.reporting.tables import described, folded_name, name, number, table
+from proteus_cli.studies.pages.section import Section, StudyTable
 
 
 def finding_lines(section: Section) -> Iterator[RenderableType]:

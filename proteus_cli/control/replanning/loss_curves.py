@@ -68,8 +68,8 @@ def _without_trend(arrivals: Ints, bucket_s: float) -> Floats:
     size, buckets = round(TREND_S / bucket_s), arrivals.shape[1]
     starts = sorted({0, *range(buckets % size, buckets, size)}) if buckets else []
     lengths = np.diff([*starts, buckets])
-    rates_s = lengths * bucket_s / np.maximum(np.add.reduceat(arrivals, starts, axis=1), 1)
-    scaled: Floats = arrivals * np.repeat(rates_s, lengths, axis=1)
+    rates_s: Floats = lengths * bucket_s / np.maximum(np.add.reduceat(arrivals, starts, axis=1), 1)
+    scaled: Floats = np.repeat(rates_s, lengths, axis=1) * arrivals
     return scaled
 
 

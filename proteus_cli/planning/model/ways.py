@@ -243,7 +243,7 @@ def _by_part(
             for part, steps in known[key]:
                 if part in wanted and _is_faster(steps, slower, 1 + SAME_RATE_FRAC):
                     slower = steps
-                    yield replace(choice, slo_part=part, capacity_steps=steps, whole_slo_steps=choice.capacity_steps)
+                    yield replace(choice, slo_part=part, capacity_steps=steps)
         if _is_faster(choice.capacity_steps, slower, 1.0):
             yield choice
 

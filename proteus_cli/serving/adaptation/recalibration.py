@@ -123,7 +123,7 @@ class Recalibration:
     def _correct_device(self, device: str, corrections: Sequence[Correction]) -> None:
         profile = self._profiles.correct(device, corrections)
         ratio = mean_ratio([each for correction in corrections for each in correction.estimates])
-        self._controller.recalibrated(device, ratio)  # the slowness was learned from the same batches
+        self._controller.dispatch.recalibrated(device, ratio)  # the slowness was learned from the same batches
         if self.is_recording:
             self._unwritten.add(device)
         for correction in corrections:

@@ -7,7 +7,7 @@ import msgspec
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.study_results import StudiedWay
+from proteus_cli.studies.results import StudiedWay
 
 BESIDE_SLOTS = 2
 """More batches in flight than slots: those wait in the device's process, so that it never waits for the server."""

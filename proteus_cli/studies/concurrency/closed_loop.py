@@ -3,8 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 
-from proteus_cli.domain.knee import ScatterSample
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor
+from proteus_cli.studies.concurrency.knee import ScatterSample
 
 FEWEST_ENDS = 8
 """Of a device in a sample, after the first batches."""

@@ -10,8 +10,6 @@ from proteus_cli.domain.capacity import points_in_time, slo_fraction
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile, VariantProfile
-from proteus_cli.domain.study import Cell, CellMode
-from proteus_cli.domain.study_results import ConcurrencyConclusion, ConcurrencyResult, concluded
 from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.profiling.slots import MAX_SLOTS
 from proteus_cli.settings import read_settings
@@ -21,6 +19,8 @@ from proteus_cli.studies.concurrency.measuring import FEWEST_ROUNDS, USUAL_ROUND
 from proteus_cli.studies.concurrency.opening import DeviceSetup
 from proteus_cli.studies.draft import Job, StudyDraft
 from proteus_cli.studies.profiled import mean_batch_s, measured_variant, of_variants
+from proteus_cli.studies.results import ConcurrencyConclusion, ConcurrencyResult, concluded
+from proteus_cli.studies.study import Cell, CellMode
 
 KIND = "concurrency"
 WITHOUT_NAMES = 3

@@ -8,12 +8,12 @@ from zlib import crc32
 
 import numpy as np
 
-from proteus_cli.domain.knee import ScatterSample, fit_knee
-from proteus_cli.domain.study_results import ConcurrencyResult
 from proteus_cli.studies.concurrency.cells import ConcurrencyCell, StudiedLevel
 from proteus_cli.studies.concurrency.closed_loop import sample
+from proteus_cli.studies.concurrency.knee import ScatterSample, fit_knee
 from proteus_cli.studies.concurrency.opening import DeviceSetup, opened
 from proteus_cli.studies.draft import JobTurn
+from proteus_cli.studies.results import ConcurrencyResult
 
 USUAL_ROUNDS, FEWEST_ROUNDS = 12, 5
 SAMPLE_S, LONGEST_SAMPLE_S = 0.1, 5.0

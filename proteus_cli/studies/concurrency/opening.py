@@ -11,10 +11,10 @@ import numpy as np
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.study_results import StudiedWay
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.executor import Batch, Executor
 from proteus_cli.serving.devices.hardware import Hardware, emulated_devices, local_devices
+from proteus_cli.studies.results import StudiedWay
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,6 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import check_demand
 from proteus_cli.domain.fleet import hypothetical_fleet, ids_by_type
 from proteus_cli.domain.rules import Rules
-from proteus_cli.domain.study import Cell, Scalar
-from proteus_cli.domain.study_results import CostConclusion, FleetCost, Saving, Usage
 from proteus_cli.errors import EngineError
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.store import Workspace, digest
@@ -21,6 +19,8 @@ from proteus_cli.studies.cost.fleets import cheapest_fleet, cost_of
 from proteus_cli.studies.cost.prices import priced
 from proteus_cli.studies.cost.trial import PlanTrials
 from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
+from proteus_cli.studies.results import CostConclusion, FleetCost, Saving, Usage
+from proteus_cli.studies.study import Cell, Scalar
 from proteus_cli.units import counted, format_percent
 
 KIND = "cost"

@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import Rules
-from proteus_cli.domain.study_results import FleetCost, Usage
 from proteus_cli.errors import EngineError, NoFeasiblePlan, RulesConflict
 from proteus_cli.intervals import wilson
 from proteus_cli.planning.from_workspace import planner_settings
@@ -15,6 +14,7 @@ from proteus_cli.planning.planner import Planner
 from proteus_cli.store import Workspace
 from proteus_cli.studies.cost.search import CheapestPlan, cheapest
 from proteus_cli.studies.cost.trial import PlanTrials, PricedPlan, TrialResult
+from proteus_cli.studies.results import FleetCost, Usage
 
 PLAN_LIMIT_S = 10.0
 NEXT_TO_NOTHING = 1e-3

@@ -17,7 +17,6 @@ from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
-from proteus_cli.domain.study_results import Stretch
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import ServerError
 from proteus_cli.replay.loadgen import replay
@@ -26,6 +25,7 @@ from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.simulation.run import simulate
 from proteus_cli.studies.peak.search import Offer
 from proteus_cli.studies.peak.stretches import duration_s, stretch_of
+from proteus_cli.studies.results import Stretch
 
 
 class Carrier(Protocol):

@@ -13,8 +13,6 @@ from proteus_cli.control.policies import batcher_named
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile, VariantProfile
-from proteus_cli.domain.study import CellMode
-from proteus_cli.domain.study_results import Peak, PeakRules
 from proteus_cli.errors import UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.simulation.conditions import JITTERS, Conditions
@@ -30,6 +28,8 @@ from proteus_cli.studies.peak.question import PeakQuestion, Planned
 from proteus_cli.studies.peak.search import FEWEST_STRETCHES
 from proteus_cli.studies.peak.servers import Server, served_peak, server_peak
 from proteus_cli.studies.profiled import of_variants
+from proteus_cli.studies.results import Peak, PeakRules
+from proteus_cli.studies.study import CellMode
 from proteus_cli.units import format_duration, format_percent
 
 KIND = "peak"

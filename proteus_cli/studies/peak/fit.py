@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from proteus_cli.arrays import Bools, Floats
-from proteus_cli.domain.study_results import Stretch
 from proteus_cli.intervals import OF_95_PERCENT
 from proteus_cli.studies.peak.verdicts import clump
+from proteus_cli.studies.results import Stretch
 
 ASSUMED_STEEPNESS, STEEPNESS_SPREAD = 15.0, 15.0
 LEVEL_SPREAD = 3.0

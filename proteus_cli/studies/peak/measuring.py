@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from proteus_cli.domain.study_results import Peak, PeakRules
 from proteus_cli.errors import EngineError
 from proteus_cli.progress import Advance
 from proteus_cli.studies.peak.carriers import Carrier
 from proteus_cli.studies.peak.search import Offer, PeakSearch
 from proteus_cli.studies.peak.stretches import WARM_UP_FRAC, WARM_UP_SLOS, duration_s
+from proteus_cli.studies.results import Peak, PeakRules
 from proteus_cli.units import counted, format_rate
 
 MIN_REQUESTS = 50

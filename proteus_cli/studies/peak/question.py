@@ -9,9 +9,9 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.study import CellMode, Scalar
-from proteus_cli.domain.study_results import PeakRules
 from proteus_cli.store import Workspace
+from proteus_cli.studies.results import PeakRules
+from proteus_cli.studies.study import CellMode, Scalar
 from proteus_cli.units import format_percent
 
 FIRST_OF_CAPACITY = 0.7

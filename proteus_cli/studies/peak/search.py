@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from proteus_cli.domain.study_results import NARROW, Limit, Peak, PeakRules, Probe, Stretch
 from proteus_cli.studies.peak.fit import Crossing, crossing
 from proteus_cli.studies.peak.verdicts import clump, verdict, violation_interval
+from proteus_cli.studies.results import NARROW, Limit, Peak, PeakRules, Probe, Stretch
 
 FAR_VIOLATIONS, FIRST_VIOLATIONS = 2.0, 8.0
 """A probe begins with as many requests as have so many violations where the rate is just carried. Before a rate is

@@ -11,7 +11,6 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.domain.demand import Demand
-from proteus_cli.domain.study_results import Peak
 from proteus_cli.errors import UsageError
 from proteus_cli.progress import Advance
 from proteus_cli.replay.http_client import HttpClient
@@ -22,6 +21,7 @@ from proteus_cli.studies.draft import JobTurn
 from proteus_cli.studies.peak.carriers import LiveCarrier, event_loop, one_by_one_s
 from proteus_cli.studies.peak.measuring import measured_peak
 from proteus_cli.studies.peak.question import PeakQuestion, Planned
+from proteus_cli.studies.results import Peak
 
 _FIRST_OF_ONE_BY_ONE = 0.5
 """Where the search begins, as a part of the rate of requests that are sent one after another."""

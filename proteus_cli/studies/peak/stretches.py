@@ -3,8 +3,8 @@
 import numpy as np
 
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.study_results import Stretch
 from proteus_cli.studies.peak.search import Offer
+from proteus_cli.studies.results import Stretch
 
 WARM_UP_SLOS = 5.0
 """So many times the SLO are not counted: queues are empty at first."""

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from proteus_cli.domain.study_results import Stretch
 from proteus_cli.intervals import OF_95_PERCENT, wilson
+from proteus_cli.studies.results import Stretch
 
 RateVerdict = Literal["carried", "violated", "open"]
 

@@ -8,7 +8,7 @@ from proteus_cli.domain.capacity import points_in_time, slo_fraction
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.interference import Where
 from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.domain.study_results import FULL_LOAD, format_load
+from proteus_cli.studies.results import FULL_LOAD, format_load
 from proteus_cli.studies.sharing.bench.slices import Work
 
 LARGE_BATCH_S = 0.005

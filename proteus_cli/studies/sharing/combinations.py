@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from proteus_cli.domain.study_results import FULL_LOAD, Served
+from proteus_cli.studies.results import FULL_LOAD, Served
 from proteus_cli.studies.sharing.bench.slices import STREAM, Arrival, Ran, Work, Workload
 from proteus_cli.studies.sharing.cells import SharingCell
 

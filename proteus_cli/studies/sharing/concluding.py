@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 
 from proteus_cli.domain.interference import CostPoint, Place, SharingCost, SharingModel, VariantName
-from proteus_cli.domain.study_results import FULL_LOAD, SetCheck, SharingResult
+from proteus_cli.studies.results import FULL_LOAD, SetCheck, SharingResult
 
 _PAIR = 2
 

@@ -11,14 +11,13 @@ import numpy as np
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.interference import SHARING_FORMAT, Interference, MeasuredVariant, SharingCost
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.study import Cell, Scalar
-from proteus_cli.domain.study_results import SharingConclusion, SharingResult, format_load
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace, made_by
 from proteus_cli.store.sharing import KnownSharing, extended, read_sharing, sharing_digest, sharing_paths, write_sharing
 from proteus_cli.studies.draft import Job, JobTurn, StudyDraft, keep_nothing
 from proteus_cli.studies.peak.drafts import mode_for
 from proteus_cli.studies.profiled import mean_batch_s, measured_variant
+from proteus_cli.studies.results import SharingConclusion, SharingResult, format_load
 from proteus_cli.studies.sharing.bench.bench import Bench
 from proteus_cli.studies.sharing.bench.mps import sees_mps
 from proteus_cli.studies.sharing.bench.stream import STREAM_TURN_S
@@ -27,6 +26,7 @@ from proteus_cli.studies.sharing.concluding import checks_of, costs_of
 from proteus_cli.studies.sharing.opening import EmulatedPair, HardwareBench, emulated_devices, hardware_bench
 from proteus_cli.studies.sharing.question import SharingQuestion, usual_variants
 from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, SharingMeter, wanted_s
+from proteus_cli.studies.study import Cell, Scalar
 
 KIND = "share"
 USUAL_LOADS = (0.5, 0.9, 1.0)

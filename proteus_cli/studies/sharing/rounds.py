@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from proteus_cli.domain.study_results import FULL_LOAD, SharingMember, SharingResult
 from proteus_cli.errors import EngineError
 from proteus_cli.intervals import hodges_lehmann
 from proteus_cli.progress import Advance
+from proteus_cli.studies.results import FULL_LOAD, SharingMember, SharingResult
 from proteus_cli.studies.sharing.bench.bench import Bench
 from proteus_cli.studies.sharing.bench.slices import STREAM, Work, Workload
 from proteus_cli.studies.sharing.cells import SharingCell

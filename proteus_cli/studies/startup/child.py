@@ -17,8 +17,8 @@ from proteus_cli.backends.registry import open_backend  # noqa: E402
 from proteus_cli.domain.base import Value  # noqa: E402
 from proteus_cli.domain.catalog import VariantKey  # noqa: E402
 from proteus_cli.domain.device import Device  # noqa: E402
-from proteus_cli.domain.study_results import ProcessStart  # noqa: E402
 from proteus_cli.errors import ProteusError  # noqa: E402
+from proteus_cli.studies.results import ProcessStart  # noqa: E402
 
 IO = Path("/proc/self/io")
 

@@ -1,5 +1,6 @@
 """Starts of one variant on one device, cold and warm in turn."""
 
+import math
 import subprocess
 import sys
 import time
@@ -11,15 +12,17 @@ import msgspec
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.study_results import ProcessStart, Starts, Startup, starts_of
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.draft import JobTurn
+from proteus_cli.studies.results import ProcessStart, Starts, Startup
 from proteus_cli.studies.startup.child import StartSpec
 from proteus_cli.studies.startup.file_cache import CAN_EVICT, evict
 
 TIMEOUT_S = 300.0
 FEWEST = 3
-"""Of each condition, whatever the budget."""
+"""The least number of starts of each condition, whatever the budget."""
+
+MEDIAN_CONFIDENCE = 0.95
 
 _CHILD = "proteus_cli.studies.startup.child"
 
@@ -67,9 +70,9 @@ def startup(
     evicting: Callable[[Sequence[Path]], None] | None = evict if CAN_EVICT else None,
     now_s: Callable[[], float] = time.monotonic,
 ) -> Startup:
-    """So many starts of each condition, or as many as are allowed: at least `FEWEST`. Raises `EngineError`."""
+    """``runs`` starts of each condition; fewer if the time is over, but at least `FEWEST`. Raises `EngineError`."""
     ends_s = now_s() + turn.allowed_s
-    once(subject)  # what is only done once, such as building an engine or compiling modules, is no part of a start
+    once(subject)  # it builds the engine and compiles modules, which later starts do not
     cold: list[ProcessStart] = []
     warm: list[ProcessStart] = []
     while len(warm) < runs and (len(warm) < FEWEST or now_s() < ends_s):
@@ -78,10 +81,29 @@ def startup(
             cold.append(once(subject))
         warm.append(once(subject))
         turn.advance(f"start {len(warm)} of {runs}", len(warm) / runs)
-    return Startup(
-        subject.key.family, subject.key.variant, subject.device.id, subject.backend, starts_of(warm), _if_any(cold)
-    )
+    key, found = subject.key, starts_of(cold) if cold else None
+    return Startup(key.family, key.variant, subject.device.id, subject.backend, starts_of(warm), found)
 
 
-def _if_any(starts: Sequence[ProcessStart]) -> Starts | None:
-    return starts_of(starts) if starts else None
+def starts_of(starts: Sequence[ProcessStart]) -> Starts:
+    """Summarise starts, at least one."""
+    times = sorted(start.answered_s for start in starts)
+    low, high = median_ranks(len(times))
+    middle = (times[(len(times) - 1) // 2] + times[len(times) // 2]) / 2
+    return Starts(len(times), middle, times[low], times[high], times[-1], tuple(starts))
+
+
+def median_ranks(count: int) -> tuple[int, int]:
+    """The places of two sorted values, of ``count``, between which the true median lies with 95 % confidence.
+
+    The number of values below the median is binomial (H. A. David, H. N. Nagaraja, Order Statistics, 2003, 7.1). With
+    too few values these are the first and the last.
+    """
+    outside, rank = 0.0, 0
+    while rank < (count - 1) // 2:
+        outside += math.comb(count, rank) / 2**count
+        if 2 * outside > 1 - MEDIAN_CONFIDENCE:
+            break
+        rank += 1
+    rank = max(rank - 1, 0)
+    return rank, count - 1 - rank

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 class Reading:
     """Counters at a time. ``totals`` only grow, such as seconds of a core; ``levels`` are of now, such as memory.
 
-    Names are those of `domain.study.MEASURES`: of a total, the measure is what it grows by per second.
+    Names are those of `studies.study.MEASURES`: of a total, the measure is what it grows by per second.
     """
 
     at_s: float

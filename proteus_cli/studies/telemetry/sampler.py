@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.study import Telemetry
+from proteus_cli.studies.study import Telemetry
 from proteus_cli.studies.telemetry import cores, gpus, process_tree
 from proteus_cli.studies.telemetry.counters import Reading, measures
 

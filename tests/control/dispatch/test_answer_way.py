@@ -102,7 +102,7 @@ def came(controller: Controller, way_s: float, host: Host = HOST) -> None:
 
 def kept_back_s(controller: Controller) -> float:
     """What a request that goes on leaves for the way of its answer."""
-    bounds = controller.exit_bounds(Launch(HOST, (Request(0, "a", 0.0, 0.1),), 1, 0.0))
+    bounds = controller.dispatch.exit_bounds(Launch(HOST, (Request(0, "a", 0.0, 0.1),), 1, 0.0))
     assert bounds is not None
     return 0.1 - bounds.due_s[0]
 
@@ -124,7 +124,7 @@ def test_a_request_needs_the_time_of_the_first_exit_and_of_the_way(time_s: float
 def test_stages_end_earlier_by_the_way() -> None:
     controller = controller_of(0.002)
     controller.offer(Request(0, "a", 0.0, 0.1), 0.0)
-    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    bounds = controller.dispatch.exit_bounds(launched(controller, "cpu0", 0.0))
     assert bounds is not None
     assert list(bounds.due_s) == pytest.approx([0.098])
     assert bounds.attainment == 0.9
@@ -134,7 +134,7 @@ def test_on_another_machine_stages_end_earlier_by_the_network_as_profiled_too() 
     """A batch of one row is on its way for 5 ms; this one took 2 ms more."""
     controller = controller_of(0.002, host=replace(HOST, network=Network(0.004, 1e6, {"a": 1000})))
     controller.offer(Request(0, "a", 0.0, 0.1), 0.0)
-    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    bounds = controller.dispatch.exit_bounds(launched(controller, "cpu0", 0.0))
     assert bounds is not None
     assert list(bounds.due_s) == pytest.approx([0.093])
 
@@ -146,7 +146,7 @@ def test_of_another_machine_stages_are_as_slow_as_they_are_without_the_way() -> 
     for number in range(FIRST):
         controller.offer(Request(number, "a", 0.0, 0.1), 0.0)
         controller.finished(launched(controller, "cpu0", 0.0), 0.024, np.array([2]))
-    bounds = controller.exit_bounds(Launch(host, (Request(0, "a", 0.0, 0.1),), 1, 0.0))
+    bounds = controller.dispatch.exit_bounds(Launch(host, (Request(0, "a", 0.0, 0.1),), 1, 0.0))
     assert bounds is not None
     assert bounds.slowdown == pytest.approx(1 + MIN_MARGIN)
 

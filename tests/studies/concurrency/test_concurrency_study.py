@@ -13,14 +13,14 @@ from virtual_loop import VirtualLoop
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.knee import ScatterSample, fit_knee
-from proteus_cli.domain.study_results import ConcurrencyResult, StudiedWay, concluded
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.store import write_json
 from proteus_cli.studies.concurrency.cells import ConcurrencyCell, levels_of, ways_of
 from proteus_cli.studies.concurrency.closed_loop import sample
 from proteus_cli.studies.concurrency.drafting import ConcurrencyQuestion, concurrency_draft
+from proteus_cli.studies.concurrency.knee import ScatterSample, fit_knee
+from proteus_cli.studies.results import ConcurrencyResult, StudiedWay, concluded
 
 KEY = VariantKey("f", "v")
 ROWS, BATCH_S = 4, 0.01

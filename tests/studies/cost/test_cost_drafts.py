@@ -11,10 +11,7 @@ from tiny import Tiny
 
 from proteus_cli.domain.interference import Interference, MeasuredVariant
 from proteus_cli.domain.rules import Rules
-from proteus_cli.domain.study import Study
-from proteus_cli.domain.study_results import CostConclusion, FleetCost
 from proteus_cli.errors import EngineError
-from proteus_cli.reporting.studies.cost import section
 from proteus_cli.store.sharing import sharing_digest, write_sharing
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
@@ -22,7 +19,10 @@ from proteus_cli.studies.cost import drafts
 from proteus_cli.studies.cost.drafts import MIN_S, WANTED_S, CostQuestion, cost_draft, workspace_draft
 from proteus_cli.studies.cost.trial import SIMULATED_QPS
 from proteus_cli.studies.draft import Job, JobTurn
+from proteus_cli.studies.pages.cost import section
+from proteus_cli.studies.results import CostConclusion, FleetCost
 from proteus_cli.studies.run import run_study
+from proteus_cli.studies.study import Study
 
 LITTLE = "arrival_s,family\n" + "".join(f"{n / 10:.2f},{'shapes' if n % 2 else 'tones'}\n" for n in range(200))
 

@@ -15,20 +15,20 @@ from builders import make_catalog, make_family, make_measured, make_profile
 from tiny import Tiny, add_plan, mlp
 
 from proteus_cli.domain.catalog import is_name
-from proteus_cli.domain.study_results import Peak, PeakRules
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ServerError, UsageError
-from proteus_cli.reporting.studies.peak import section
 from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.draft import JobTurn, StudyDraft
 from proteus_cli.studies.names import default_name
+from proteus_cli.studies.pages.peak import section
 from proteus_cli.studies.peak import carriers, drafts
 from proteus_cli.studies.peak.drafts import device_draft, plan_draft, url_draft, workspace_draft
 from proteus_cli.studies.peak.lone_plan import carries_any, lone_plan
 from proteus_cli.studies.peak.question import PeakQuestion
 from proteus_cli.studies.peak.servers import Server, require_served, server_peak
+from proteus_cli.studies.results import Peak, PeakRules
 from proteus_cli.studies.run import run_study
 
 SIMULATED = PeakQuestion(PeakRules(0.1, precision_frac=0.2), "simulated", jitter="")

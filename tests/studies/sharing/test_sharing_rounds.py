@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.study_results import Served, SharingMember, SharingResult
 from proteus_cli.errors import EngineError
+from proteus_cli.studies.results import Served, SharingMember, SharingResult
 from proteus_cli.studies.sharing.bench.slices import Ran, Work, Workload
 from proteus_cli.studies.sharing.cells import SharingCell
 from proteus_cli.studies.sharing.concluding import checks_of, costs_of

@@ -8,7 +8,6 @@ from types import MappingProxyType
 
 from proteus_cli.cli import console
 from proteus_cli.cli.workflows.study.running import StudyFailed, studied, wanted_text
-from proteus_cli.domain.study import Study
 from proteus_cli.errors import DeviceUnavailable, ProteusError, UsageError
 from proteus_cli.store import Workspace
 from proteus_cli.studies.artefacts import StudyFiles
@@ -16,6 +15,7 @@ from proteus_cli.studies.budget import Budget, fair_parts
 from proteus_cli.studies.draft import StudyDraft
 from proteus_cli.studies.kinds import KINDS, Kind
 from proteus_cli.studies.run import left_s
+from proteus_cli.studies.study import Study
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 
 from proteus_cli.cli import console
 from proteus_cli.cli.views.study_tables import finding_lines, section_parts
-from proteus_cli.domain.study import Study
 from proteus_cli.errors import ProteusError
-from proteus_cli.reporting.studies.page import busy_notes, missing_text, page
 from proteus_cli.store import Workspace
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.draft import StudyDraft
 from proteus_cli.studies.kinds import SECTIONS
+from proteus_cli.studies.pages.page import busy_notes, missing_text, page
 from proteus_cli.studies.run import missing_jobs, run_study
+from proteus_cli.studies.study import Study
 from proteus_cli.units import counted, format_duration
 
 

@@ -10,7 +10,7 @@ from proteus_cli.cli.options.groups.study import peak as options
 from proteus_cli.cli.options.groups.study import shared
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.study_results import PeakRules
+    from proteus_cli.studies.results import PeakRules
 
 
 def peak(
@@ -71,7 +71,7 @@ def peak(
 
 def _rules(answered_frac: float, max_violations: float | None, precision: float, min_accuracy: float) -> "PeakRules":
     """The stricter of both bounds counts."""
-    from proteus_cli.domain.study_results import PeakRules
+    from proteus_cli.studies.results import PeakRules
 
     allowed = round(1 - answered_frac, 12)
     allowed = allowed if max_violations is None else min(allowed, max_violations)

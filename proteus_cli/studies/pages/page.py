@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from proteus_cli.domain.study import Cell, Study, meaning
 from proteus_cli.reporting.page_templates import page_templates
-from proteus_cli.reporting.studies.load_pictures import load_pictures
-from proteus_cli.reporting.studies.section import Picture, Section, SectionOf, StudyTable
+from proteus_cli.studies.pages.load_pictures import load_pictures
+from proteus_cli.studies.pages.section import Picture, Section, SectionOf, StudyTable
+from proteus_cli.studies.study import Cell, Study, meaning
 from proteus_cli.units import UNKNOWN, counted, format_duration, format_size
 
 _LOADS = {

@@ -8,10 +8,10 @@ import msgspec
 
 from proteus_cli.domain.catalog import VariantKey, variant_labels
 from proteus_cli.domain.interference import ROUNDING, Where
-from proteus_cli.domain.study import Study
-from proteus_cli.domain.study_results import FULL_LOAD, SharingConclusion, SharingResult, format_load
-from proteus_cli.reporting.studies.section import Section, StudyTable
-from proteus_cli.reporting.studies.sharing_pictures import Meeting, latency_pictures, matrix_pictures
+from proteus_cli.studies.pages.section import Section, StudyTable
+from proteus_cli.studies.pages.sharing_pictures import Meeting, latency_pictures, matrix_pictures
+from proteus_cli.studies.results import FULL_LOAD, SharingConclusion, SharingResult, format_load
+from proteus_cli.studies.study import Study
 from proteus_cli.units import counted, format_duration, format_percent, format_rate
 
 _MAX_NAMED = 3

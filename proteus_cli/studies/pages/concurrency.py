@@ -5,16 +5,16 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from proteus_cli.domain.study import Cell, Study
-from proteus_cli.domain.study_results import (
+from proteus_cli.studies.pages.drawing import colour, page_colour, picture
+from proteus_cli.studies.pages.section import Picture, Section, StudyTable
+from proteus_cli.studies.results import (
     IN_FLIGHT,
     ConcurrencyConclusion,
     ConcurrencyResult,
     StudiedWay,
     concluded,
 )
-from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
-from proteus_cli.reporting.studies.section import Picture, Section, StudyTable
+from proteus_cli.studies.study import Cell, Study
 from proteus_cli.units import counted, format_duration, format_percent, format_qps
 
 _HEIGHT_INCHES = 2.6

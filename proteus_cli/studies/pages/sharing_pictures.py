@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from proteus_cli.domain.interference import Where
-from proteus_cli.domain.study_results import FULL_LOAD, SharingMember, SharingResult
 from proteus_cli.reporting.plots.plot_style import COLOURS, draw_cells
-from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
-from proteus_cli.reporting.studies.section import Picture
+from proteus_cli.studies.pages.drawing import colour, page_colour, picture
+from proteus_cli.studies.pages.section import Picture
+from proteus_cli.studies.results import FULL_LOAD, SharingMember, SharingResult
 
 _PAIR = 2
 _LARGE_EXCESS = 0.5  # in the strongest colour, unless a cell has more

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proteus_cli.domain.base import require
-from proteus_cli.domain.study import Study
+from proteus_cli.studies.study import Study
 
 
 @dataclass(frozen=True, slots=True)

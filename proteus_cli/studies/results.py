@@ -1,7 +1,7 @@
 """The result of a cell and the conclusion of a study, for each of the five kinds of studies."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from msgspec import Meta, field
@@ -19,7 +19,7 @@ from proteus_cli.domain.base import (
 )
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.interference import CostPoint, Where
-from proteus_cli.domain.knee import Knee, ScatterSample
+from proteus_cli.studies.concurrency.knee import Knee, ScatterSample
 
 # Peak: the highest rate that a device, a plan or a server carries within the SLO (`proteus study peak`).
 
@@ -213,9 +213,9 @@ class SharingConclusion(Value, frozen=True):
 # Concurrency: throughput by the amount of work in flight (`proteus study concurrency`).
 
 StudiedWay = Literal["thread", "process", "emulated", "threads", "split"]
-"""The number that varies. It is the batches in flight on the device, served in a thread of the server (``thread``), in
-a process of its own, or emulated; the threads of the device's runtime (``threads``); or the devices that share the
-cores."""
+"""The number that varies. ``thread``, ``process`` and ``emulated``: batches in flight on a device that is served in a
+thread of the server, in a process of its own, or emulated. ``threads``: threads of its runtime. ``split``: devices
+that share the cores."""
 
 IN_FLIGHT: frozenset[StudiedWay] = frozenset({"thread", "process", "emulated"})
 
@@ -325,8 +325,6 @@ class CostConclusion(Value, frozen=True):
 
 # Start-up: the time from nothing to the first answer (`proteus study startup`).
 
-MEDIAN_CONFIDENCE = 0.95
-
 
 class ProcessStart(Value, frozen=True):
     """Times of one start of a process, in seconds since the request for it.
@@ -370,27 +368,3 @@ class Startup(Value, frozen=True):
     backend: str
     warm: Starts
     cold: Starts | None
-
-
-def starts_of(starts: Sequence[ProcessStart]) -> Starts:
-    """Summarise starts, at least one."""
-    times = sorted(start.answered_s for start in starts)
-    low, high = median_ranks(len(times))
-    middle = (times[(len(times) - 1) // 2] + times[len(times) // 2]) / 2
-    return Starts(len(times), middle, times[low], times[high], times[-1], tuple(starts))
-
-
-def median_ranks(count: int) -> tuple[int, int]:
-    """The places of two sorted values, of ``count``, between which the true median lies with 95 % confidence.
-
-    The number of values below the median is binomial (H. A. David, H. N. Nagaraja, Order Statistics, 2003, 7.1). With
-    too few values these are the first and the last.
-    """
-    outside, rank = 0.0, 0
-    while rank < (count - 1) // 2:
-        outside += math.comb(count, rank) / 2**count
-        if 2 * outside > 1 - MEDIAN_CONFIDENCE:
-            break
-        rank += 1
-    rank = max(rank - 1, 0)
-    return rank, count - 1 - rank

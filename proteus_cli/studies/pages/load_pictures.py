@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from proteus_cli.domain.study import Cell, Study, Telemetry
 from proteus_cli.reporting.plots.plot_style import INK
-from proteus_cli.reporting.studies.drawing import colour, page_colour, picture
-from proteus_cli.reporting.studies.section import Picture
+from proteus_cli.studies.pages.drawing import colour, page_colour, picture
+from proteus_cli.studies.pages.section import Picture
+from proteus_cli.studies.study import Cell, Study, Telemetry
 
 _HEIGHT_INCHES = 2.1
 _FEWEST = 3  # samples that make a line

@@ -3,7 +3,7 @@
 import pytest
 from matplotlib.figure import Figure
 
-from proteus_cli.reporting.studies.peak import label_logarithmic
+from proteus_cli.studies.pages.peak import label_logarithmic
 
 
 @pytest.mark.parametrize("rates_qps", [(598.0, 612.0), (520.0, 980.0), (138.0, 550.0), (12.0, 900.0), (0.2, 0.45)])

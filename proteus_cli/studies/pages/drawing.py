@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from proteus_cli.reporting.plots.plot_style import COLOURS, plot_settings, render
 from proteus_cli.reporting.plots.plots import SVG, SVG_INK, inline
-from proteus_cli.reporting.studies.section import Picture
+from proteus_cli.studies.pages.section import Picture
 
 WIDTH_INCHES = 5.6
 HEIGHT_INCHES = 2.95

@@ -5,21 +5,12 @@ The curve next to measured values that rises, then falls: what noise does to a p
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.base import Value, is_amount, require
-
-
-@dataclass(slots=True)
-class _Block:
-    """Neighbours that share a value."""
-
-    value: float
-    weight: float
-    count: int
+from proteus_cli.control.slot_tuner import TOLERANCE_FRAC
+from proteus_cli.domain.base import Amount, PositiveAmount, PositiveCount, Value, require
 
 
 def rise_and_fall(values: Sequence[float], weights: Sequence[float]) -> list[float]:
@@ -39,21 +30,16 @@ def rise_and_fall(values: Sequence[float], weights: Sequence[float]) -> list[flo
 
 
 def _rise(values: Sequence[float], weights: Sequence[float]) -> list[float]:
-    blocks: list[_Block] = []
+    blocks: list[tuple[float, float, int]] = []  # neighbours that share a value: it, their weight and their number
     for value, weight in zip(values, weights, strict=True):
-        last = _Block(value, weight, 1)
-        while blocks and blocks[-1].value > last.value:
-            before = blocks.pop()
-            together = before.weight + last.weight
-            mean = (before.weight * before.value + last.weight * last.value) / together
-            last = _Block(mean, together, before.count + last.count)
-        blocks.append(last)
-    return [block.value for block in blocks for _ in range(block.count)]
+        block = value, weight, 1
+        while blocks and blocks[-1][0] > block[0]:
+            before, last = blocks.pop(), block
+            together = before[1] + last[1]
+            block = (before[1] * before[0] + last[1] * last[0]) / together, together, before[2] + last[2]
+        blocks.append(block)
+    return [value for value, _, count in blocks for _ in range(count)]
 
-
-TOLERANCE_FRAC = 0.03
-"""A throughput within this fraction of the plateau counts as the plateau: the least gain that is worth one more
-slot."""
 
 RESAMPLES = 400  # so the confidence is known to about ± 2 points
 INTERVAL = (5.0, 95.0)  # percentiles of the resamples: an interval of 90 %
@@ -64,14 +50,9 @@ MAX_SAMPLES = 1000  # of each
 class ScatterSample(Value, frozen=True):
     """One measurement with a constant number in flight: the throughput, and the mean seconds of one item."""
 
-    in_flight: int
-    throughput: float
-    service_s: float
-
-    def __post_init__(self) -> None:
-        require(self.in_flight >= 1, "in_flight must be 1 or more")
-        require(is_amount(self.throughput), "a throughput must be a number, 0 or more")
-        require(0 < self.service_s < np.inf, "service_s must be positive")
+    in_flight: PositiveCount
+    throughput: Amount
+    service_s: PositiveAmount
 
 
 class ConcurrencyLevel(Value, frozen=True):
@@ -102,9 +83,8 @@ class Knee(Value, frozen=True):
     levels: tuple[ConcurrencyLevel, ...]
 
 
-def knee_place(throughputs: Sequence[float], weights: Sequence[float] | None = None) -> int:
-    """The place of the knee among throughputs that are ordered by the number in flight."""
-    fitted = rise_and_fall(throughputs, weights if weights is not None else [1.0] * len(throughputs))
+def knee_place(fitted: Sequence[float]) -> int:
+    """The place of the knee among fitted throughputs that are ordered by the number in flight."""
     least = (1 - TOLERANCE_FRAC) * max(fitted)
     return next(place for place, value in enumerate(fitted) if value >= least)
 
@@ -124,12 +104,13 @@ def fit_knee(samples: Sequence[ScatterSample], rng: np.random.Generator) -> Knee
     measured = [np.array([sample.throughput for sample in by_level[number]]) for number in numbers]
     weights = [float(len(each)) for each in measured]
     means = [float(each.mean()) for each in measured]
-    place = knee_place(means, weights)
-    resampled = np.column_stack([_resampled_means(each, rng) for each in measured])
-    knees = Counter(knee_place(row, weights) for row in resampled.tolist())
+    fitted = rise_and_fall(means, weights)
+    place = knee_place(fitted)
+    drawn = (each[rng.integers(len(each), size=(RESAMPLES, len(each)))] for each in measured)
+    resampled = np.column_stack([each.mean(axis=1) for each in drawn])
+    knees = Counter(knee_place(rise_and_fall(row, weights)) for row in resampled.tolist())
     places = np.repeat(list(knees), list(knees.values()))
     low, high = (numbers[int(each)] for each in np.percentile(places, INTERVAL, method="closest_observation"))
-    fitted = rise_and_fall(means, weights)
     return Knee(
         in_flight=numbers[place],
         low=min(low, numbers[place]),
@@ -142,11 +123,6 @@ def fit_knee(samples: Sequence[ScatterSample], rng: np.random.Generator) -> Knee
             for number, mean, fit, column in zip(numbers, means, fitted, resampled.T, strict=True)
         ),
     )
-
-
-def _resampled_means(measured: Floats, rng: np.random.Generator) -> Floats:
-    drawn = rng.integers(len(measured), size=(RESAMPLES, len(measured)))
-    return np.asarray(measured[drawn].mean(axis=1))
 
 
 def _level(samples: Sequence[ScatterSample], mean: float, fitted: float, resampled: Floats) -> ConcurrencyLevel:
