@@ -73,7 +73,7 @@ class Selector:
     def select(self, worker: WorkerState, source: WorkSource, now_s: float) -> Choice | Hopeless | float | None:
         """What a worker with a free slot does at a source; a number is a time to ask again, None nothing to do."""
         if source.hosted.first_exit is not None:  # what is cut short ends just in time, without the way of its answer
-            now_s += worker.answer_way.within_s
+            now_s += worker.answer_way.most_s
         lane = source.lane
         if len(lane.levels) == 1:
             return self._select(worker, source, USUAL_LEVEL, lane.usual, now_s) if lane.usual.rows else None
