@@ -164,11 +164,17 @@ class Plan(Value, frozen=True, omit_defaults=True):
 
     def hosted(self) -> dict[str, frozenset[VariantKey]]:
         """The variants on each device."""
-        return {device: frozenset(p.key for p in placed) for device, placed in self.by_device().items()}
+        placed: dict[str, list[VariantKey]] = {device: [] for device in self.devices}
+        for placement in self.placements:
+            placed[placement.device].append(placement.key)
+        return {device: frozenset(keys) for device, keys in placed.items()}
 
     def hosts_as(self, other: "Plan") -> bool:
         """Whether fleet, inputs and the variants on each device are equal; shares and batches may differ."""
-        return (self.hosted(), self.fleet, self.inputs) == (other.hosted(), other.fleet, other.inputs)
+        return (self._engines(), self.fleet, self.inputs) == (other._engines(), other.fleet, other.inputs)
+
+    def _engines(self) -> set[tuple[str, str, str]]:
+        return {(placement.device, placement.family, placement.variant) for placement in self.placements}
 
     def swaps_from(self, before: "Plan", standbys: Mapping[str, frozenset[VariantKey]] = MappingProxyType({})) -> int:
         """Number of variant loads from ``before`` to this plan; ``standbys`` (by device) need none."""

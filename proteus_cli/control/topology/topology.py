@@ -283,6 +283,8 @@ class Topology:
     def _standbys(self) -> list[Host]:
         """The standbys on devices that host their family."""
         standbys, memory = self.change.standbys, self.change.memory
+        if not standbys:
+            return []
         families = defaultdict[str, set[str]](set)
         for host in self.change.hosted:
             if host.device in standbys and host.device in memory:
