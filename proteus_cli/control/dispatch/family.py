@@ -63,8 +63,14 @@ class FamilyState:
     ``placeable`` gives the variants that plans could place.
     """
 
-    def __init__(self, counts: Counts, assignment: Assignment, placeable: Callable[[], Eligibility | None]) -> None:
-        self.counts = counts
+    def __init__(
+        self,
+        counts: Counts,
+        assignment: Assignment,
+        placeable: Callable[[], Eligibility | None],
+        workers: Mapping[str, WorkerState],
+    ) -> None:
+        self.counts, self._workers = counts, workers
         self.rows = 0
         self.running: defaultdict[Host, int] = defaultdict(int)
         self.was_lost = False
@@ -77,7 +83,7 @@ class FamilyState:
         self._assignment, self._placeable = assignment, placeable
         self._eligibility = Eligibility()
         self._queues = dict[tuple[int, bool], RequestQueue]()  # by the set of hosts, and whether of deferred requests
-        self.base = self._open(self._eligibility.everyone, {})
+        self.base = self._open(self._eligibility.everyone)
 
     @property
     def queues(self) -> Iterable[RequestQueue]:
@@ -113,12 +119,12 @@ class FamilyState:
         """The queue in which a request waits or would wait; None if it is not open, or no host may answer."""
         return self._queues.get((self._waits_for(request), request.is_deferred))
 
-    def open(self, request: Request, workers: Mapping[str, WorkerState]) -> RequestQueue | None:
+    def open(self, request: Request) -> RequestQueue | None:
         """Open the queue that a request needs; None if it is open already, or no host may answer."""
         hosts = self._waits_for(request)
         if not hosts or (hosts, request.is_deferred) in self._queues:
             return None
-        return self._open(hosts, workers, is_deferred=request.is_deferred)
+        return self._open(hosts, is_deferred=request.is_deferred)
 
     def remove(self, request: Request) -> bool:
         """Remove a request that waits; False if it does not wait."""
@@ -155,9 +161,7 @@ class FamilyState:
 
     # --- hosts
 
-    def rehost(
-        self, hosts: Sequence[Host], standbys: Sequence[Host], routes: Routes, workers: Mapping[str, WorkerState]
-    ) -> list[Request]:
+    def rehost(self, hosts: Sequence[Host], standbys: Sequence[Host], routes: Routes) -> list[Request]:
         """From now on ``hosts`` share what waits, with cascades; returns the requests that none of them may answer."""
         waiting, pair = self.drain(), self.version_pair
         if pair is not None and any(host.variant == pair.old for host in hosts):
@@ -166,30 +170,30 @@ class FamilyState:
             pair = None
         if not hosts or any(host.preference_rank is not None for host in hosts):  # it does not prefer accuracy
             standbys = ()
-        has_new = self._has_new(hosts, workers)
+        has_new = self._has_new(hosts)
         self._eligibility = known = Eligibility([*hosts, *standbys], routes, pair, has_new=has_new)
         self.all_hosts = tuple(hosts)
         for host in [host for host, rows in self.running.items() if not rows]:
             del self.running[host]
         self._queues = {}
-        self.base = self._open(known.everyone, workers)
+        self.base = self._open(known.everyone)
         self.hosts = tuple(host for host in self.base.hosts if not host.is_standby)
         if known.canary:  # also while no request is a canary: shadows run there
-            self._open(known.canary, workers)
-        return [request for request in waiting if not self.wait_again(request, workers)]
+            self._open(known.canary)
+        return [request for request in waiting if not self.wait_again(request)]
 
-    def wait_again(self, request: Request, workers: Mapping[str, WorkerState]) -> bool:
+    def wait_again(self, request: Request) -> bool:
         """Queue a request where it belongs now; False if no host may answer it."""
-        self.open(request, workers)
+        self.open(request)
         queue = self.queue_for(request)
         if queue is None or not queue.classes:
             return False
         queue.lane_for(request).push(request)
         return True
 
-    def serves(self, variant: str, workers: Mapping[str, WorkerState]) -> bool:
-        """Whether a variant serves somewhere, to be asked by some requests at least."""
-        return _has(self.all_hosts, variant, workers)
+    def serves(self, variant: str) -> bool:
+        """Whether a serving device hosts the variant, for some requests at least."""
+        return self._has(self.all_hosts, variant)
 
     def keeps_bounds(self, request: Request, variant: str) -> bool:
         """Whether a variant may answer a request by its bounds, and within its time if nothing else waits."""
@@ -202,11 +206,11 @@ class FamilyState:
         placeable = self._placeable()
         return None if placeable is None else placeable.least_s(request)
 
-    def loses_new(self, workers: Mapping[str, WorkerState]) -> bool:
+    def loses_new(self) -> bool:
         """Whether canaries have a queue, and the new version does not serve any more."""
-        return bool(self._eligibility.canary) and not self._has_new(self.all_hosts, workers)
+        return bool(self._eligibility.canary) and not self._has_new(self.all_hosts)
 
-    def _open(self, hosts: int, workers: Mapping[str, WorkerState], *, is_deferred: bool = False) -> RequestQueue:
+    def _open(self, hosts: int, *, is_deferred: bool = False) -> RequestQueue:
         weight_of: Callable[[Host], float] | None = None
         if self._assignment == "early":
             weight_of = (lambda host: host.deferred_qps) if is_deferred else (lambda host: host.weight)
@@ -214,16 +218,16 @@ class FamilyState:
             weight_of = lambda _: 0.0  # noqa: E731
         queue = self._queues[hosts, is_deferred] = RequestQueue(
             self._eligibility.hosts(hosts),
-            workers,
+            self._workers,
             is_deferred=is_deferred,
             is_of_canaries=self._eligibility.has_new(hosts),
             weight_of=weight_of,
         )
         return queue
 
-    def _has_new(self, hosts: Sequence[Host], workers: Mapping[str, WorkerState]) -> bool:
+    def _has_new(self, hosts: Sequence[Host]) -> bool:
         """Whether the new version of the pair serves somewhere."""
-        return self.version_pair is not None and _has(hosts, self.version_pair.new, workers)
+        return self.version_pair is not None and self._has(hosts, self.version_pair.new)
 
     def _waits_for(self, request: Request) -> int:
         """The set of hosts that a request waits for: all eligible ones, or some of them if there are many queues."""
@@ -232,6 +236,5 @@ class FamilyState:
             return found
         return self._eligibility.lasting_within(found)
 
-
-def _has(hosts: Sequence[Host], variant: str, workers: Mapping[str, WorkerState]) -> bool:
-    return any(host.variant == variant and workers[host.device].is_serving for host in hosts)
+    def _has(self, hosts: Sequence[Host], variant: str) -> bool:
+        return any(host.variant == variant and self._workers[host.device].is_serving for host in hosts)

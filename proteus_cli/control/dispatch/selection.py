@@ -71,7 +71,7 @@ class Selector:
     def select(self, worker: WorkerState, source: WorkSource, now_s: float) -> Choice | Hopeless | float | None:
         """What a worker with a free slot does at a source; a number is a time to ask again, None nothing to do."""
         if source.hosted.first_exit is not None:  # what is cut short ends just in time, without the way of its answer
-            now_s += worker.answer_way.within_s
+            now_s += worker.answer_way.most_s
         best: Choice | None = None
         wake_s: float | None = None
         for level, queue in source.lane.levels.items():

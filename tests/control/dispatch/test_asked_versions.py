@@ -150,11 +150,11 @@ def test_what_a_second_stage_is_asked_is_asked_of_the_version() -> None:
 def test_the_most_rows_and_the_hosts_of_a_version_are_its_own() -> None:
     slow = hosted("cpu1", "a", "m", latency_s={1: 0.04, 4: 0.16}, weight=1.0, capacity_qps=20.0, accuracy=0.85)
     controller = controller_of(OLD, NEW, slow)
-    both = controller.hosting_version("a", frozenset({"l@2", "m"}))
+    both = [each for each in controller.families["a"].all_hosts if each.variant in {"l@2", "m"}]
     assert {each.variant for each in both} == {"l@2", "m"}
-    assert {each.variant for each in controller.hosting("a")} == {"l", "m"}
+    assert {each.variant for each in controller.families["a"].hosts} == {"l", "m"}
     assert controller.dispatch.max_rows(both, SLO_S, at_most=8) == 8
-    assert controller.dispatch.max_rows(controller.hosting_version("a", frozenset({"m"})), SLO_S, at_most=8) == 2
+    assert controller.dispatch.max_rows([each for each in both if each.variant == "m"], SLO_S, at_most=8) == 2
 
 
 def test_a_version_that_is_only_shadowed_answers_who_asks_for_it_while_others_are_answered() -> None:

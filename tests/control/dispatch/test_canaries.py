@@ -131,11 +131,11 @@ def test_canaries_that_wait_for_a_new_version_that_is_lost_are_answered_by_the_o
 def test_a_version_serves_where_a_device_that_hosts_it_does() -> None:
     controller = controller_of(host("cpu1", "a-l"), NEW)
     old, new = VariantKey("a", "a-l"), VariantKey("a", "a-l@2")
-    assert controller.serves(old)
-    assert controller.serves(new)
+    assert controller.families["a"].serves(old.variant)
+    assert controller.families["a"].serves(new.variant)
     controller.device_lost("cpu0", [])
-    assert controller.serves(old)
-    assert not controller.serves(new)
+    assert controller.families["a"].serves(old.variant)
+    assert not controller.families["a"].serves(new.variant)
 
 
 def answers_of(controller: Controller, device: str) -> list[int]:

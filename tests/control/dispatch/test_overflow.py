@@ -213,9 +213,9 @@ def test_times_and_accuracies_that_are_corrected_are_those_of_standbys_too(
 
 def test_a_standby_is_nothing_that_clients_are_told_of() -> None:
     controller = adopted(good())
-    assert [host.key for host in controller.hosting("a")] == [GOOD]
-    assert controller.dispatch.max_rows(controller.hosting("a"), 0.1, 64) == 10  # by the active one
-    assert controller.hosting_version("a", {"fast"}) == ()
+    assert [host.key for host in controller.families["a"].hosts] == [GOOD]
+    assert controller.dispatch.max_rows(controller.families["a"].hosts, 0.1, 64) == 10  # by the active one
+    assert "fast" not in {host.variant for host in controller.families["a"].all_hosts}
 
 
 def test_no_batch_is_submitted_ahead_where_a_standby_may_be_needed_next() -> None:
@@ -246,9 +246,9 @@ def test_once_it_is_given_up_a_standby_answers_nothing_and_workers_are_asked_for
         case "gone from the catalog":
             ask = controller.topology.use_memory({"cpu0": memory(standby=None)}).ask
         case "room for a plan":
-            ask = controller.topology.change.begin([LARGE]).ask
+            ask = controller.change.begin([LARGE]).ask
         case _:
-            change = controller.topology.change
+            change = controller.change
             change.begin([good()])
             ask = change.loaded_beside([FailedLoad("cpu0", LARGE.key, OutOfDeviceMemory("full"))], 0.0).ask
     assert ask == ("cpu0",)
@@ -259,7 +259,7 @@ def test_once_it_is_given_up_a_standby_answers_nothing_and_workers_are_asked_for
 def test_what_another_standby_displaces_answers_nothing_and_workers_are_asked_for_what_it_leaves() -> None:
     """A faster variant is new in the catalog, and there is memory for one."""
     controller = adopted(good())
-    assert controller.topology.change.standbys == {"cpu0": {FAST}}
+    assert controller.change.standbys == {"cpu0": {FAST}}
     faster = replace(STANDBY, variant="faster", capacity_qps=2000.0, is_standby=True)
     loadable = {**memory().loadable, faster.key: Loadable(1, 1.0, 8, faster.capacity_qps, faster)}
     controller.topology.use_memory({"cpu0": DeviceMemory(2, loadable)})
@@ -292,7 +292,7 @@ def test_a_standby_that_carries_no_more_or_that_the_family_does_not_prefer_answe
     slower = {"cpu0": memory(replace(STANDBY, capacity_qps=90.0))}
     preferring = replace(good(), preference_rank=0.0)
     for controller in (adopted(good(), limits=slower), adopted(preferring)):
-        assert controller.topology.change.standbys == {"cpu0": {FAST}}
+        assert controller.change.standbys == {"cpu0": {FAST}}
         offered(controller, *range(20))
         assert launched(controller, "cpu0", 0.0).hosted.key == GOOD
 
