@@ -5,8 +5,10 @@ Columns
 `Variables` are blocks of columns. ``replicas`` says how many devices of a group host each choice. The other blocks
 follow from it, or are there only if the rules need them.
 
-Loss ==== Loss is counted in steps. With the accuracies ``a_1 > a_2 > …`` of a family's variants, ``shortfall_k`` is the
-part of the demand that replicas of ``a_1 … a_k`` leave unanswered: at least 1 less their capacity. The accuracy lost is
+Loss
+====
+Loss is counted in steps. A family has variants of the accuracies ``a_1 > a_2 > …``. ``shortfall_k`` is the part of the
+demand that replicas of ``a_1 … a_k`` leave unanswered: at least 1 less their capacity. The accuracy lost is
 ``Σ (a_k - a_{k+1}) · shortfall_k``, and the shortfall of the last step is unserved. Given the hosts, it is best to fill
 the most accurate first. Rates need no columns, except for shared devices, limited networks and cascades. Compared with
 a rate for each choice, the model has half the columns, and its rows are covering constraints, from which solvers derive
