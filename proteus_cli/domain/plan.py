@@ -171,10 +171,8 @@ class Plan(Value, frozen=True, omit_defaults=True):
 
     def hosts_as(self, other: "Plan") -> bool:
         """Whether fleet, inputs and the variants on each device are equal; shares and batches may differ."""
-        return (self._engines(), self.fleet, self.inputs) == (other._engines(), other.fleet, other.inputs)
-
-    def _engines(self) -> set[tuple[str, str, str]]:
-        return {(placement.device, placement.family, placement.variant) for placement in self.placements}
+        mine, others = ({(p.device, p.family, p.variant) for p in plan.placements} for plan in (self, other))
+        return (mine, self.fleet, self.inputs) == (others, other.fleet, other.inputs)
 
     def swaps_from(self, before: "Plan", standbys: Mapping[str, frozenset[VariantKey]] = MappingProxyType({})) -> int:
         """Number of variant loads from ``before`` to this plan; ``standbys`` (by device) need none."""
