@@ -58,7 +58,7 @@ class Batcher(Protocol):
         """
         ...
 
-    def ran(self, launch: Launch, took_s: float) -> None:
+    def record_run(self, launch: Launch, took_s: float) -> None:
         """A batch has ended after ``took_s``."""
         ...
 
@@ -79,7 +79,7 @@ class GreedyBatcher:
         """The deadline less the time to send the answer."""
         return request.deadline_s - self.answer_frac * (request.deadline_s - request.arrival_s)
 
-    def ran(self, launch: Launch, took_s: float) -> None:
+    def record_run(self, launch: Launch, took_s: float) -> None:
         """Does nothing: the rule goes by profiled times."""
 
     def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
@@ -169,7 +169,7 @@ class AimdBatcher:
             return Delay(until_s=head.arrival_s + self.timeout_s)
         return Start(rows=max(min(waiting_rows, max_rows), head.rows))
 
-    def ran(self, launch: Launch, took_s: float) -> None:
+    def record_run(self, launch: Launch, took_s: float) -> None:
         hosted, end_s = launch.hosted, launch.at_s + took_s
         size = self._size.get(_key(hosted), 1.0)
         if any(end_s > request.deadline_s for request in launch.requests):

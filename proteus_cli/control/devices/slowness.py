@@ -70,7 +70,7 @@ class Slowness:
         self._deviation = 0.0
         self._before_load: tuple[float, float] | None = None  # ratio and deviation
 
-    def ran(self, *, took_s: float, mean_s: float, p95_s: float, is_busy: bool = False) -> bool:
+    def record_run(self, *, took_s: float, mean_s: float, p95_s: float, is_busy: bool = False) -> bool:
         """Learn from one batch, by its profiled times; it followed another at once if the device ``is_busy``.
 
         True where ``factor`` or ``upper`` changed.
@@ -106,7 +106,7 @@ class Slowness:
             self._before_load = None
             self._settle()
 
-    def doubt(self) -> None:
+    def decay(self) -> None:
         """Expect less: the device seems too slow for each request, so no batch runs that could show otherwise."""
         self._ratio -= LIMITS.max_weight * max(self._ratio - 1.0, 0.0)
         self._deviation -= LIMITS.max_weight * self._deviation
@@ -132,10 +132,10 @@ class StageSlowness:
 
     @property
     def least(self) -> float:
-        """The lowest factor that `doubt` leads to: the fastest stage that was ever seen."""
+        """The lowest factor that `decay` leads to: the fastest stage that was ever seen."""
         return self._pace.fastest / self._tail
 
-    def ran(self, *, took_s: float, mean_s: float, tail: float) -> None:
+    def record_run(self, *, took_s: float, mean_s: float, tail: float) -> None:
         """Learn from one batch, by the mean of its stages; the percentile is ``tail`` times the mean of the first."""
         self._tail = tail
         self._pace.ran(took_s, mean_s)
@@ -152,8 +152,8 @@ class StageSlowness:
             self._before_load = None
             self._settle()
 
-    def doubt(self) -> None:
-        """As `Slowness.doubt`."""
+    def decay(self) -> None:
+        """As `Slowness.decay`."""
         self._pace.doubt()
         self._settle()
 
@@ -280,7 +280,7 @@ class Drift:
         self._profiles = profiles
         self._watched: dict[PlacementKey, _Watched] = {}
 
-    def ran(self, device: str, family: str, variant: str, *, rows: int, took_s: float) -> None:
+    def record_run(self, device: str, family: str, variant: str, *, rows: int, took_s: float) -> None:
         """Learn from one batch. A variant that is gone since the batch began is ignored."""
         watched = self._watched.get((device, family, variant))
         if watched is None:
