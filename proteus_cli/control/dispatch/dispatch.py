@@ -248,8 +248,8 @@ class Dispatch:
         if self._lost_runs:
             self._forget_lost_runs(launch.requests)
         if took_s is not None:
-            mean_s, p95_s = hosted.mean_latency(rows), hosted.latency(rows)
-            has_changed = worker.slowdown.record_run(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead)
+            mean_s = hosted.mean_latency(rows)
+            has_changed = worker.slowdown.record_run(took_s=took_s, mean_s=mean_s, is_busy=launch.is_ahead)
             if exits is not None:
                 family.budget.answered(rows, hosted.attainment)
                 self._learn_of_stages(worker, launch, took_s, exits)
