@@ -104,8 +104,8 @@ def _minimise_in_parts(program: Program, goal: _Goal, start: SolverPoint | None)
     """Minimise a model with very many choices or sets, if few of them matter.
 
     Parts of the model are solved, each with more columns. The columns that the relaxation uses come first, then the
-    least reduced costs. A plan with one that is outside of a part costs at least its reduced cost more than the relaxation,
-    so each part proves a bound of the full model.
+    least reduced costs. A plan with one that is outside of a part costs at least its reduced cost more than the
+    relaxation, so each part proves a bound of the full model.
     """
     relaxed = _solve(replace(program, is_integer=np.zeros_like(program.is_integer)), goal, None)
     if relaxed is None:
