@@ -142,7 +142,7 @@ class OneDevice:
         launch = self._controller.decide(host.device, start_s)
         if not isinstance(launch, Launch):
             return Answer(0.0, math.inf, 0)
-        bounds, begun_s = self._controller.exit_bounds(launch), clock()
+        bounds, begun_s = self._controller.dispatch.exit_bounds(launch), clock()
         assert bounds is not None
         if math.isinf(bound_s):  # it may not be cut short
             bounds = replace(bounds, due_s=(math.inf,))

@@ -104,9 +104,9 @@ class SharedHost:
     def _look(self, now_s: float) -> None:
         for device in self._serving:
             slots = self._choosers[device].look(now_s)
-            if slots != self._controller.slots_of(device):
-                self._apply(self._controller.use_slots(device, slots, now_s), now_s)
-        self.slots.append((now_s, self._controller.slots_of(self._names[0])))
+            if slots != self._controller.workers[device].slots:
+                self._apply(self._controller.dispatch.use_slots(device, slots, now_s), now_s)
+        self.slots.append((now_s, self._controller.workers[self._names[0]].slots))
         self._at(now_s + LOOK_S, self._look)
 
     def _serve_with(self, number: int, now_s: float) -> None:

@@ -4,11 +4,14 @@ Theory of operation
 ===================
 
 Two drivers obey the same `Controller`: the live server (`serving/fleet`, `serving/requests`) and the simulator
-(`simulation`). The controller is a façade over three objects:
+(`simulation`). Its docstring says what it guarantees, with a worked example. The controller is a façade over:
 
 * `dispatch.dispatch.Dispatch`: requests. It admits them, queues them, decides what each worker runs, and counts rows.
-* `topology.topology.Topology`: devices, engines, the plan in force, and the steps to it.
+* `topology.plan_change.PlanChange`: the plan in force, and the steps to the next one.
+* `topology.topology.Topology`: devices, engines and standbys.
 * `replanning.replanning.Replanning`: when to ask for another plan, and for what demand.
+
+Drivers import no module of these parts but their values; an import contract checks it.
 
 A driver calls in from two directions. *Changes* (a new plan, a load that ended, a lost device, a cancelled request)
 return `Effects`: requests to drop, loads to start, workers to ask. *Decisions* answer one worker. A worker asks when
@@ -64,14 +67,4 @@ Effects say what a device keeps loaded (`Keep`).
 **Re-planning.** `replanning.decide` is called every ``rule.every_s``. It returns a `ReplanRequest` if devices or
 engines came or went, or the policy's rule (`replanning.replan_rules`) finds that the demand no longer fits the plan.
 Failures pause it (`replanning.Backoff`); a plan that a person chose is held for a while.
-
-Worked example
---------------
-
-cpu0 and cpu1 host ``fast`` (10 ms for one row, 16 ms for four) of family ``a``; the SLO is 100 ms. At 0 ms five
-requests arrive: each `offer` returns ``Admitted(("cpu0",))``. ``decide("cpu0")`` returns a `Launch` of three rows, as
-two free workers of a class share what waits, and says to ``wake`` cpu1. Asked again, it returns `Idle`.
-``decide("cpu1")`` launches the other two. At 5 ms cpu0 is lost: ``device_lost("cpu0", [launch])`` lets its three
-requests wait again and asks all workers; cpu1 launches them at 12 ms, when its batch has ended, and they end at 26 ms.
-The next ``replanning.decide`` asks for a plan without cpu0, because "cpu0 was lost".
 """

@@ -1,44 +1,76 @@
 """`Controller`: decisions about dispatch, topology and re-planning, for two drivers: the live server, the simulator."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from functools import partial
 from types import MappingProxyType
 
 from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load
 from proteus_cli.control.dispatch.dispatch import Dispatch
-from proteus_cli.control.dispatch.exit_bounds import exit_bounds
 from proteus_cli.control.dispatch.family import FamilyState
-from proteus_cli.control.dispatch.twins import Twins
-from proteus_cli.control.dispatch.workers import InFlightBatches, WorkerState
+from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.replanning import DeviceChanged, ExpectedAttainment, Replanning
 from proteus_cli.control.topology.hosting import PlannableVariants
-from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions import Condition
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Request
-from proteus_cli.domain.stages.stage_forecast import ExitBounds
+from proteus_cli.domain.rollouts import VersionPair
+
+MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity; at more, one wrong plan takes a family out of service
 
 
 class Controller:
-    """A façade over `Dispatch` (requests), `Topology` (devices, engines, plans) and `Replanning` (when to plan anew).
+    """Decides for one server, or one simulation: which requests to admit, what workers run, when to plan anew.
 
-    The package's docstring explains the parts. The driver passes the time with each call, does what it is told, and
-    applies the `Effects` that a change returns. Parts are asked directly: ``topology`` what devices have loaded, and
-    what stands by there; ``replanning`` which plans to ask for; ``demand`` what clients ask for; ``dispatch`` to defer,
-    cancel and launch requests; ``cascades`` which of them go by a cascade once their batch has ended; ``expected`` what
-    plans in force expected to be in time.
+    It guarantees:
 
-    ``slo_s`` by family; ``slots`` and ``memory`` by device, of those that are there at the start. Without its memory, a
-    device has no standbys. ``dispatch_ahead_s`` as in `Dispatch`. At most ``max_unavailable_frac`` of a family's
-    capacity loads at a time. ``attainment`` has the targets of families, for drivers that make `Host`s.
+    * Each admitted request leaves in exactly one way: in a `Launch` that ends, in a `Drop`, in the ``dropped`` or
+      ``failed`` requests of `Effects`, or by a cancel. Requests of a lost device wait again with their deadlines.
+    * It is told the time and asks for nothing else: the same calls get the same answers.
+    * A change returns its `Effects` as a value, and a decision is one too. The driver carries them out. To ask a worker
+      once too often is harmless.
+    * No batch is larger than its host's ``max_batch``. Under a late assignment, each of its requests is in time at the
+      measured slowdown, and a request that no host can make is dropped.
+    * While a plan comes into force, no family misses more than ``max_unavailable_frac`` of its capacity at a time.
+
+    Operations that concern several parts are methods. All else is asked of one part:
+
+    * ``dispatch``: requests that are deferred, cancelled or run at once; slots in use; live conditions.
+    * ``cascades``: which requests go by which cascade once their batch has ended.
+    * ``change``: the steps from the plan in force to the next one, and what devices have loaded.
+    * ``topology``: standbys, the probation of devices, and engines that are out.
+    * ``replanning``, ``demand``: which plan to ask for, and the arrivals that it is for.
+    * ``placeable``, ``expected``: what plans could place, and what they expect to be in time.
+    * ``families``, ``workers``: queues and devices by name. Drivers only read them.
+
+    ``slo_s`` by family; ``slots`` and ``memory`` by device, of the devices at the start. Without its memory, a device
+    has no standbys. ``attainment`` has the targets of families. ``dispatch_ahead_s`` as in `Dispatch`.
+
+    An example: cpu0 and cpu1 host a variant that takes 10 ms for one row and 16 ms for four; the SLO is 100 ms. Five
+    requests arrive, and two free workers share them. When cpu0 is lost, its requests wait for cpu1.
+
+    >>> [controller.offer(request, 0.0).devices for request in requests]
+    [('cpu0',), ('cpu0',), ('cpu0',), ('cpu0',), ('cpu0',)]
+    >>> first = controller.decide("cpu0", 0.0)
+    >>> first.rows, first.wake
+    (3, ('cpu1',))
+    >>> controller.decide("cpu0", 0.0)
+    Idle()
+    >>> second = controller.decide("cpu1", 0.0)
+    >>> second.rows
+    2
+    >>> controller.device_lost("cpu0", [first]).ask
+    ('cpu0', 'cpu1')
+    >>> controller.finished(second, 0.012)
+    >>> controller.decide("cpu1", 0.012).rows
+    3
+    >>> controller.replanning.decide(0.2).reason
+    'cpu0 was lost'
     """
 
     def __init__(
@@ -52,21 +84,19 @@ class Controller:
         memory: Mapping[str, DeviceMemory] = MappingProxyType({}),
         attainment: Mapping[str, float] = MappingProxyType({}),
     ) -> None:
-        self.policy, self.attainment = policy, dict(attainment)
-        self.stop_when = dict[str, Condition]()  # live conditions by family; they replace those of the catalog
-        self.demand = DemandEstimator(slo_s)
-        self.placeable, self.expected = PlannableVariants(), ExpectedAttainment()
-        self._families = {name: self._new_family(name) for name in slo_s}
-        self._dispatch_ahead_s = dispatch_ahead_s
-        self._workers = dict[str, WorkerState]()
-        self.dispatch = Dispatch(self._families, self._workers, self.demand, policy, dispatch_ahead_s)
+        self.policy = policy
+        self.demand, self.placeable, self.expected = DemandEstimator({}), PlannableVariants(), ExpectedAttainment()
+        self.families, self.workers = dict[str, FamilyState](), dict[str, WorkerState]()
+        self.dispatch = Dispatch(self.families, self.workers, self.demand, policy, dispatch_ahead_s)
         self.cascades = self.dispatch.cascades
-        self.topology = Topology(self._families, self._workers, self.dispatch, max_unavailable_frac)
+        self.topology = Topology(self.families, self.workers, self.dispatch, max_unavailable_frac)
+        self.change = self.topology.change
         self._joining = set[str]()
         for device, count in slots.items():
-            self.topology.add_device(self._worker(device, count), memory.get(device))
-        self.replanning = Replanning(policy.replanning, self.demand, self._families, self.topology)
-        # The three calls of the hot path are those of `Dispatch` itself: another call around each takes 2 % of a run.
+            self.topology.add_device(device, count, memory.get(device))
+        self.replanning = Replanning(policy.replanning, self.demand, self.families, self.topology)
+        self.use_families(slo_s, attainment, slo_s)
+        # The calls of the hot path are those of `Dispatch` itself: another call around each takes 2 % of a run.
         self.offer, self.decide, self.finished = self.dispatch.offer, self.dispatch.decide, self.dispatch.finished
 
     def use_families(self, slo_s: Mapping[str, float], attainment: Mapping[str, float], planned: Iterable[str]) -> None:
@@ -74,88 +104,49 @@ class Controller:
 
         Families that are left out are forgotten. Raises `ValueError` where one of them is hosted, or has requests.
         """
-        gone = [name for name in self._families if name not in slo_s]
-        used = [name for name in gone if self._families[name].hosts or self._families[name].rows]
+        gone = [name for name in self.families if name not in slo_s]
+        used = [name for name in gone if self.families[name].hosts or self.families[name].rows]
         if used:
             raise ValueError(f"{used[0]} is hosted, or has requests")
         self.attainment = dict(attainment)
+        self.slo_targets = {name: SloTarget(s, attainment.get(name, DEFAULT_ATTAINMENT)) for name, s in slo_s.items()}
         self.demand.use_families(slo_s, planned)
         for name in gone:
-            del self._families[name]
-            self.stop_when.pop(name, None)
-        self._families |= {name: self._new_family(name) for name in slo_s if name not in self._families}
+            del self.families[name]
+            self.dispatch.stop_when.pop(name, None)
+        for name in slo_s:
+            if name not in self.families:
+                self.families[name] = FamilyState(
+                    self.demand.counts_of(name),
+                    self.policy.assignment,
+                    self.policy.batching.answer_frac,
+                    partial(self.placeable.of, name),
+                    self.workers,
+                )
         self.replanning.use_families()
 
     # --- what the controller knows
 
     @property
-    def slo_targets(self) -> dict[str, SloTarget]:
-        """The SLO of each family, and the share of its queries that must be within it, as the catalog says."""
-        shares = self.attainment
-        return {name: SloTarget(s, shares.get(name, DEFAULT_ATTAINMENT)) for name, s in self.demand.slo_s.items()}
-
-    @property
     def plan(self) -> Plan:
         """The plan in force. Raises `RuntimeError` before the first."""
-        if self.topology.change.plan is None:
+        if self.change.plan is None:
             raise RuntimeError("adopt a plan first")
-        return self.topology.change.plan
+        return self.change.plan
 
     @property
     def placements(self) -> tuple[Placement, ...]:
-        """What the plan in force places; nothing before the first."""
-        return self.topology.change.plan.placements if self.topology.change.plan is not None else ()
+        """The placements of the plan in force; none before the first."""
+        return self.change.plan.placements if self.change.plan is not None else ()
 
     @property
     def waiting(self) -> int:
         """Requests in all queues."""
-        return sum(family.waiting for family in self._families.values())
-
-    def waiting_of(self, family: str) -> int:
-        """How many requests of a family wait, in all of its queues."""
-        return self._families[family].waiting
-
-    def rows_of(self, family: str) -> int:
-        """Rows that wait or run."""
-        return self._families[family].rows
-
-    def hosting(self, family: str) -> tuple[Host, ...]:
-        """The hosts of a family that its queries are queued for."""
-        return self._families[family].hosts
-
-    def hosting_version(self, family: str, variants: AbstractSet[str]) -> tuple[Host, ...]:
-        """The hosts of these variants, which queries may ask for."""
-        return tuple(host for host in self._families[family].all_hosts if host.variant in variants)
-
-    def serves(self, key: VariantKey) -> bool:
-        """Whether a serving device hosts the variant for at least some requests."""
-        return self._families[key.family].serves(key.variant, self._workers)
-
-    def keeps_bounds(self, request: Request, variant: str) -> bool:
-        """Whether a hosted variant keeps the bounds of a request, and its deadline where nothing else waits."""
-        return self._families[request.family].keeps_bounds(request, variant)
-
-    def is_lost(self, family: str) -> bool:
-        """Whether all devices that host a family are lost, or the plan does without the family for that reason."""
-        return self._families[family].is_lost
+        return sum(family.waiting for family in self.families.values())
 
     def slowdown_of(self, device: str) -> float:
         """Measured over profiled batch time of a device, at least 1."""
-        return self._workers[device].slowdown.factor
-
-    def slots_of(self, device: str) -> int:
-        """How many batches a device runs at once at most, now."""
-        return self._workers[device].slots
-
-    # --- requests
-
-    def exit_bounds(self, launch: Launch) -> ExitBounds | None:
-        """When a multi-exit model must have answered each request of a batch; None for other variants."""
-        worker = self._workers[launch.hosted.device]
-        way_s = launch.hosted.way_s(launch.rows) + worker.answer_way.within_s
-        slowdown = worker.stage_slowdown.factor
-        dispatch, may_leave = self.dispatch, self.dispatch.may_leave(launch)
-        return exit_bounds(launch, dispatch.last_moment_s, way_s, slowdown, self.stop_when, may_leave=may_leave)
+        return self.workers[device].slowdown.factor
 
     # --- plans, devices and engines
 
@@ -173,10 +164,6 @@ class Controller:
         """A load has ended, and the device has these ``engines`` now."""
         return self._changed(self.topology.loaded(load, engines), now_s)
 
-    def loads_give_way(self, now_s: float) -> bool:
-        """Whether loads for plans, beside what serves, must use only the time that batches leave."""
-        return not self.replanning.loses_requests(now_s)
-
     def use_profiles(self, profiles: Mapping[str, Profile]) -> Effects:
         """Replace the times and accuracies by which standbys are chosen. Memory limits and placeable variants stay."""
         self.placeable.changed()
@@ -187,16 +174,16 @@ class Controller:
 
         ``memory`` as for the constructor. Raises `ValueError` where there is a device of that id.
         """
-        if device in self._workers:
+        if device in self.workers:
             raise ValueError(f"{device} is there already")
         self._joining.add(device)
         self.placeable.changed()
-        self.topology.add_device(self._worker(device, slots), memory)
+        self.topology.add_device(device, slots, memory)
         self.topology.device_lost(device)
 
-    def use_twins(self, family: str, twins: Twins | None) -> None:
+    def use_version_pair(self, family: str, pair: VersionPair | None) -> None:
         """Two versions of a variant of a family serve together, or none do; counts from the next plan on."""
-        self._families[family].twins = twins
+        self.families[family].version_pair = pair
 
     def device_lost(
         self, device: str, running: Sequence[Launch], has_ended: Callable[[Request], bool] = lambda _: False
@@ -226,29 +213,6 @@ class Controller:
         """Plans may try an engine again that failed."""
         self.replanning.notice(f"{key.variant} is to be tried again on {device}")
         self.topology.engine_recovered(device, key)
-
-    def forget_variants(self, keys: AbstractSet[VariantKey]) -> None:
-        """Forget variants that are gone for good: no plan and no device has them."""
-        self.topology.forget_variants(keys)
-
-    def use_slots(self, device: str, slots: int, now_s: float) -> Effects:
-        """Run at most so many batches at once on a device, from now on; those that run end as they would.
-
-        Raises `ValueError` without a slot, and for a device of one slot, which may run a batch ahead.
-        """
-        if slots < 1 or self._workers[device].in_flight is not None:
-            raise ValueError(f"{device} cannot use {slots} slots")
-        return self.dispatch.use_slots(device, slots, now_s)
-
-    def recalibrated(self, device: str, ratio: float) -> None:
-        """The profile of a device has changed: latencies are ``ratio`` times the earlier ones, on average."""
-        self._workers[device].slowdown.rebase(ratio)
-
-    def _new_family(self, name: str) -> FamilyState:
-        return FamilyState(self.demand.counts_of(name), self.policy.assignment, partial(self.placeable.of, name))
-
-    def _worker(self, device: str, slots: int) -> WorkerState:
-        return WorkerState(device, slots, InFlightBatches() if self._dispatch_ahead_s and slots == 1 else None)
 
     def _changed(self, effects: Effects, now_s: float) -> Effects:
         if effects is not NO_EFFECTS:

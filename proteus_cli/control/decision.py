@@ -2,7 +2,7 @@
 
 import math
 from bisect import bisect_right
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
@@ -117,6 +117,11 @@ class Host:
             return self.energy_j(rows, batch_rows)
         power_w = math.inf if self.power_w is None else self.power_w
         return power_w * first_stage_s(self.exits, batch_rows) * rows / batch_rows
+
+
+def keys(hosted: Iterable[Host]) -> frozenset[VariantKey]:
+    """The variants of hosts."""
+    return frozenset([host.key for host in hosted])
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +296,17 @@ class StandbyLoad:
     key: VariantKey
     max_batch: int
     start_s: float
+
+
+class ChangeState(StrEnum):
+    """The state of a plan change."""
+
+    DONE = "done"
+    FAILED = "failed"  # devices keep what they have
+    LOADING_BESIDE = "loading beside"  # standbys stay as they are meanwhile
+    SWITCHING = "switching"  # all that loads beside has loaded
+    LOADING_IN_PLACE = "loading in place"
+    GOING_BACK = "going back"
 
 
 class StandbyEnd(StrEnum):

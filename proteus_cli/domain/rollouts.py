@@ -12,6 +12,7 @@ Request bodies have this form. A command line takes a short form, `parse_guard`:
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Literal
@@ -20,8 +21,27 @@ import msgspec
 from msgspec import Meta
 
 from proteus_cli.domain.base import Count, Fraction, Value, is_count, require
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import UsageError
 from proteus_cli.units import MAX_DURATION_S, parse_duration
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPair:
+    """Variants ``old`` and ``new`` of a family; the new one is to get ``share`` of the rates of both."""
+
+    family: str
+    old: str
+    new: str
+    share: float = 0.0
+
+    @property
+    def old_key(self) -> VariantKey:
+        return VariantKey(self.family, self.old)
+
+    @property
+    def new_key(self) -> VariantKey:
+        return VariantKey(self.family, self.new)
 
 
 class GuardMetric(StrEnum):

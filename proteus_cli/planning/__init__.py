@@ -57,7 +57,7 @@ qps) and a demand of 120 qps. There is one group, with two choices and two steps
 has 140 qps. The shortfalls are 80/120, the part that ``large`` leaves unanswered, and 0. So the loss is (.9 - .8) ·
 80/120. The plan answers 40 qps with ``large`` and 80 qps with ``small``: a mean accuracy of .833.
 
-Beside the steps, `analysis/` makes more plans: `explain` finds the limits of a plan and their costs, `conflict` the
-smallest set of rules and demands that no plan meets, `frontier` the accuracy as demand grows. `heuristics` has the
+Beside the steps, `analysis/` makes more plans: `explain` finds the limits of a plan and their costs, `conflict`
+rules and demands that no plan meets together, `frontier` the accuracy as demand grows. `heuristics` has the
 planners of other systems. `networks` limits the use of each host's network.
 """

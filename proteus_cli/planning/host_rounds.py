@@ -18,7 +18,6 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import PlannedCascade
 from proteus_cli.planning.model.instance import Instance, Now
-from proteus_cli.planning.placements.cascades import with_whole_batches
 from proteus_cli.planning.placements.decode import current_replicas, devices_with_more_loads, placements
 from proteus_cli.planning.placements.host_counts import (
     hosts_now,
@@ -30,7 +29,7 @@ from proteus_cli.planning.placements.host_counts import (
     sure_hosts,
     with_more_hosts,
 )
-from proteus_cli.planning.placements.pack import Packed, pack, serves_all
+from proteus_cli.planning.placements.pack import pack, serves_all
 from proteus_cli.planning.solver.lexicographic import Infeasible, optimise, relaxed_replicas
 from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.solve import MANY_COLUMNS, OutOfTime
@@ -44,6 +43,7 @@ class PlacedSolution:
     """A solution with its placements.
 
     ``to_split``: the devices of groups that could not be placed, are over power, or need more loads than solved.
+    ``hosts`` and ``needed_hosts`` [F]: how many hosts each family has for sure, and how many its batches need.
     """
 
     solution: Solution
@@ -52,6 +52,8 @@ class PlacedSolution:
     serves_all: bool
     to_split: frozenset[str]
     is_over_budget: bool
+    hosts: Ints
+    needed_hosts: Ints
 
     def or_better(self, other: "PlacedSolution | None") -> "PlacedSolution":
         """This solution, or the other one where the first merit in which they differ is better there."""
@@ -66,20 +68,6 @@ class PlacedSolution:
     def limited(self) -> "PlacedSolution":
         """The same, as the best that was found, though there may be a better one."""
         return replace(self, solution=replace(self.solution, is_limited=True))
-
-
-@dataclass(frozen=True, slots=True)
-class _Round:
-    """A solution, how it was placed, and how many ``hosts`` each family [F] has there and its batches need."""
-
-    instance: Instance
-    target: TargetDemand
-    solution: Solution
-    packed: Packed
-    placements: tuple[Placement, ...]
-    cascades: tuple[PlannedCascade, ...]
-    hosts: Ints
-    needed_hosts: Ints
 
 
 class HostRounds:
@@ -111,26 +99,24 @@ class HostRounds:
         If that leaves demand unserved, a second search begins with all devices and requires the hosts that batches
         need. The better solution wins. Raises `Infeasible` and `OutOfTime`.
         """
+        if not self._every.depends_on_hosts:
+            return self._round(self._every)
         hosts, found = self._first_hosts(plain), None
-        may_count_on_more = self._every.depends_on_hosts and (hosts < self._all_hosts).any()
         try:
             found = self._counting_on(hosts)
+            if found.serves_all or (hosts == self._all_hosts).all():
+                return found
+            return found.or_better(self._counting_on(self._all_hosts, requires_hosts=True))
         except Infeasible:
-            if not may_count_on_more:
+            if found is not None:
+                return found
+            if (hosts == self._all_hosts).all():
                 raise
-        if found is not None and (found.serves_all or not may_count_on_more):
-            return found
-        try:
-            other = self._counting_on(self._all_hosts, requires_hosts=True)
-        except Infeasible:
-            if found is None:
-                raise
-            return found
+            return self._counting_on(self._all_hosts, requires_hosts=True)
         except OutOfTime:
             if found is None:
                 raise
             return found.unproven()
-        return other if found is None else found.or_better(other)
 
     def _counting_on(self, hosts: Ints, *, requires_hosts: bool = False) -> PlacedSolution:
         """The solution for these ``hosts`` of each family [F], or for the hosts that it turns out to have.
@@ -138,10 +124,10 @@ class HostRounds:
         If a family gets fewer hosts than its batches need, the next round requires them with ``requires_hosts``.
         Otherwise, or if that is infeasible, the next round counts on the hosts that it got.
         """
-        every, min_hosts = self._every, np.zeros_like(hosts)
+        min_hosts = np.zeros_like(hosts)
         while True:
             try:
-                done = self._round(every.with_hosts(hosts, min_hosts) if every.depends_on_hosts else every)
+                done = self._round(self._every.with_hosts(hosts, min_hosts))
             except Infeasible:
                 if not min_hosts.any():
                     raise
@@ -149,15 +135,15 @@ class HostRounds:
                 continue
             lacking = done.hosts < done.needed_hosts
             fewer = np.where(lacking, np.maximum(done.hosts, 1), hosts)
-            if not every.depends_on_hosts or (fewer == hosts).all():
-                return self._placed(done)
+            if (fewer == hosts).all():
+                return done
             if requires_hosts and (done.needed_hosts > min_hosts)[lacking].any():
                 min_hosts = np.where(lacking, np.maximum(done.needed_hosts, min_hosts), min_hosts)
             else:
                 hosts, min_hosts = fewer, np.zeros_like(hosts)
 
-    def _round(self, instance: Instance) -> _Round:
-        """Solve once, and place that."""
+    def _round(self, instance: Instance) -> PlacedSolution:
+        """Solve once, and place the solution."""
         rules, asked = self._rules, self._asked
         target = TargetDemand.of(instance, asked.with_headroom_qps, asked.curves)
         if instance.unplaceable or (rules.must_serve_all and target.exceeds_capacity):
@@ -170,20 +156,19 @@ class HostRounds:
         if instance.sets is not None:
             needed = np.maximum(needed, needed_among(instance, chain.from_iterable(packed.bundles)))
         placed, cascades = placements(instance, solution, packed, asked.demand_qps, self._now, self._profiles)
-        hosts = sure_hosts(instance, placed, rules)
-        return _Round(instance, target, solution, packed, placed, cascades, hosts, needed)
-
-    def _placed(self, done: _Round) -> PlacedSolution:
-        """The result of the last round, with the groups to split before another one."""
-        instance, solution, packed, placed = done.instance, done.solution, done.packed, done.placements
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
         if self._current is not None and self._counts_loads:
             to_split |= devices_with_more_loads(instance, solution, self._current, placed, self._now.hosted)
-        is_over_budget = "power" in self._rules.budgets and bool(packed.over_power)
-        if instance.ways is not None:
-            placed = with_whole_batches(instance, placed, done.cascades, done.hosts)
-        is_served = serves_all(instance, solution, packed, done.target)
-        return PlacedSolution(solution, placed, done.cascades, is_served, frozenset(to_split), is_over_budget)
+        return PlacedSolution(
+            solution=solution,
+            placements=placed,
+            cascades=cascades,
+            serves_all=serves_all(instance, solution, packed, target),
+            to_split=frozenset(to_split),
+            is_over_budget="power" in rules.budgets and bool(packed.over_power),
+            hosts=sure_hosts(instance, placed, rules),
+            needed_hosts=needed,
+        )
 
     def _first_hosts(self, plain: PlacedSolution | None) -> Ints:
         """How many hosts of each family [F] to count on first, so that most plans need one or two solves.
@@ -196,8 +181,8 @@ class HostRounds:
         if self._now:
             return np.minimum(hosts_now(every, self._now) + 1, all_hosts)
         if plain is not None and self._rules.uses_cascades:  # else it has one variant on each device, and fewer hosts
-            return np.minimum(sure_hosts(every, plain.placements, self._rules) + 1, all_hosts)
-        if not every.depends_on_hosts or len(every.choices) > MANY_COLUMNS:
+            return np.minimum(plain.hosts + 1, all_hosts)
+        if len(every.choices) > MANY_COLUMNS:
             return all_hosts
         instance = every.with_hosts(all_hosts)
         target = TargetDemand.of(instance, self._asked.with_headroom_qps, self._asked.curves)

@@ -101,7 +101,7 @@ class Planner:
         except Infeasible:
             raise RulesConflict(
                 "No plan obeys all rules at this demand.",
-                hint="`proteus plan` with the same demand and rules names the smallest set that conflicts",
+                hint="`proteus plan` with the same demand and rules names rules that conflict",
             ) from None
         solver = Solver(
             name="HiGHS",

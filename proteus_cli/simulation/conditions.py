@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
-from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
+from proteus_cli.control.controller import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.base import require
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import VariantProfile

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Effects, Host, Idle, Launch, Load, StandbyLoad, WaitUntil
-from proteus_cli.control.topology.plan_change import keys
+from proteus_cli.control.decision import Admitted, Effects, Host, Idle, Launch, Load, StandbyLoad, WaitUntil, keys
 from proteus_cli.domain.report import Loss, Replan
 from proteus_cli.domain.request import Outcome, Request, RequestRecord
 from proteus_cli.domain.stages.pace import StagePace
@@ -178,7 +177,7 @@ class Fleet:
 
     def _walk(self, launch: Launch, now_s: float) -> Walk | None:
         """The way of a batch that starts now through the stages of its model; None if their times are not known."""
-        hosted, bounds = launch.hosted, self.controller.exit_bounds(launch)
+        hosted, bounds = launch.hosted, self.controller.dispatch.exit_bounds(launch)
         if bounds is None:
             return None
         chain = self.times.chain_of(hosted)

@@ -10,10 +10,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import Host, keys
 from proteus_cli.control.devices.breaker import CHECK_EVERY_S, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.cluster import ConnectionPauses
 from proteus_cli.domain.profile import Profile, VariantProfile

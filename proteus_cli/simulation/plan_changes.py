@@ -6,7 +6,7 @@ from typing import Any
 from proteus_cli.control.decision import Effects, Host, StandbyEnd, StandbyLoad
 from proteus_cli.control.replanning.replan_rules import ReplanRequest, Rule
 from proteus_cli.control.topology.hosting import KnownTables, hosted_by
-from proteus_cli.control.topology.topology import ASK_S
+from proteus_cli.control.topology.standbys import ASK_S
 from proteus_cli.domain.catalog import NO_VARIANTS, variant_labels
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes import hosting_text
@@ -51,7 +51,7 @@ class PlanChanges:
         if wanted is None:
             self._ask_later(now_s)
             return
-        known: dict[str, Any] = {"without": wanted.without, "standbys": self._controller.topology.change.standbys}
+        known: dict[str, Any] = {"without": wanted.without, "standbys": self._controller.change.standbys}
         known = {name: value for name, value in known.items() if value}
         try:
             plan = self._replan(wanted.demand_qps, self._controller.plan, **known)
@@ -65,7 +65,7 @@ class PlanChanges:
         """Load a plan beside what serves, and put it in force then, if it is still wanted."""
         replanning, change, before = (
             self._controller.replanning,
-            self._controller.topology.change,
+            self._controller.change,
             self._controller.plan,
         )
         hosted = hosted_by(plan, self._profiles, self._controller.attainment, self._tables)

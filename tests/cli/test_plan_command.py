@@ -167,7 +167,7 @@ def test_of_many_families_that_lack_devices_only_some_are_named() -> None:
     assert short_families(made).endswith("f3: none of its 13 qps, and 3 more families")
 
 
-def test_strictly_the_smallest_conflict_is_named(workspace: Path) -> None:
+def test_strictly_a_conflict_is_named(workspace: Path) -> None:
     """b needs little; a with its floor can't have 100 qps, as a-l carries 80 in all."""
     message = plan(workspace, "--demand", "a=100qps,b=5qps", "--min-accuracy", "a=0.9", "--strict").refused(3)
     assert message.splitlines()[1:] == ["  - a: serve 100 qps", "  - a: only variants of accuracy 0.9 or more"]

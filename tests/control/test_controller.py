@@ -21,7 +21,7 @@ def test_a_request_waits_is_launched_and_ends_with_the_worker_free_again() -> No
     controller, request = controller_of(FAST), make_request()
     assert controller.decide("cpu0", 0.0) == IDLE
     assert controller.offer(request, 0.0) == Admitted(("cpu0",))
-    assert controller.waiting == controller.waiting_of("a") == 1
+    assert controller.waiting == controller.families["a"].waiting == 1
     assert controller.decide("cpu0", 0.0) == WaitUntil(near(0.088))
     launch = launched(controller, "cpu0", 0.0881)
     assert launch == Launch(FAST, (request,), rows=1, at_s=0.0881)
@@ -91,8 +91,8 @@ def test_the_rows_of_a_request_count_at_the_door() -> None:
 def test_a_family_that_nothing_hosts_is_refused() -> None:
     controller = controller_of(FAST)
     assert controller.offer(make_request(family="b"), 0.0) == Refused(retry_after_s=1.0)
-    assert controller.hosting("b") == ()
-    assert controller.hosting("a") == (FAST,)
+    assert controller.families["b"].hosts == ()
+    assert controller.families["a"].hosts == (FAST,)
 
 
 def test_refused_requests_count_as_demand() -> None:
@@ -188,7 +188,7 @@ def test_a_new_plan_drops_what_it_does_not_host() -> None:
         controller.offer(request, 0.0)
     other = hosted("cpu0", "b", "b-s", latency_s={1: 0.01})
     assert set(controller.adopt(plan_hosting(other), [other], 0.0).dropped) == set(waiting)
-    assert (controller.waiting_of("a"), controller.waiting_of("b")) == (0, 1)
+    assert (controller.families["a"].waiting, controller.families["b"].waiting) == (0, 1)
     assert isinstance(controller.offer(make_request(5), 0.0), Refused)
 
 

@@ -36,9 +36,9 @@ from proteus_cli.control.decision import (
     StandbyEnd,
     Unfit,
     WaitUntil,
+    keys,
 )
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import MAX_RUNS, Bounds, Request
@@ -154,7 +154,7 @@ class Driver:
                 self._apply(self.controller.device_recovered(device, now_s), now_s)
             case UseSlots(device=device, slots=slots):
                 self.slots[device] = slots
-                self._ask_those_of(self.controller.use_slots(device, slots, now_s), now_s)
+                self._ask_those_of(self.controller.dispatch.use_slots(device, slots, now_s), now_s)
                 self._check_nobody_idles(now_s)
             case StandBy():
                 effects = self.controller.topology.next_standby(now_s)
@@ -208,7 +208,7 @@ class Driver:
 
     @property
     def hosted(self) -> list[Host]:
-        return [host for family in FAMILIES for host in self.controller.hosting(family)]
+        return [host for family in FAMILIES for host in self.controller.families[family].hosts]
 
     def offer(self, request: Request, *, is_malformed: bool = False) -> None:
         """Offer a request, and take it back if it proves malformed."""
@@ -300,7 +300,7 @@ class Driver:
         assert host.device == device
         assert device not in self._away
         if host.is_standby:
-            assert host.key in self.controller.topology.change.resident_on(device)
+            assert host.key in self.controller.change.resident_on(device)
             assert not launch.is_ahead
             self.by_standbys += 1
         else:
@@ -338,7 +338,7 @@ class Driver:
 
     def _check_order(self, launch: Launch, mine: Sequence[Request]) -> None:
         """Of a level, a batch takes the first requests that its worker can make with it, without a gap."""
-        family = self.controller._families[launch.hosted.family]
+        family = self.controller.families[launch.hosted.family]
         queue = family.queue_for(mine[0])
         first, last = mine[0], mine[-1]
         others = [
@@ -418,19 +418,19 @@ class Driver:
         """The hosts that may answer a request; tests of `Eligibility` try all ways to answer beside it."""
         if request.bounds is None:
             return [host for host in self._hosting(request.family) if host.accuracy >= request.min_accuracy]
-        eligibility = self.controller._families[request.family]._eligibility
+        eligibility = self.controller.families[request.family]._eligibility
         return [host for host in eligibility.hosts(eligibility.of(request)) if not host.is_standby]
 
     def _check_queues(self) -> None:
         for name in FAMILIES:
-            family = self.controller._families[name]
+            family = self.controller.families[name]
             mine = [request for request in self.waiting.values() if request.family == name]
             for queue in family.queues:
                 here = {request.id for request in mine if family.queue_for(request) is queue}
                 assert {request.id for request in queue} == here
                 active = [host for host in queue.hosts if not host.is_standby]
                 assert all(host in self._fit(request) for host in active for request in queue)
-            assert self.controller.waiting_of(name) == len(mine)
+            assert self.controller.families[name].waiting == len(mine)
             running = [launch.rows for ran in self._running.values() for launch in ran if launch.hosted.family == name]
             assert family.rows == sum(request.rows for request in mine) + sum(running)
 
@@ -443,7 +443,7 @@ class Driver:
         rule, policy = self.controller.policy.batching, self.controller.policy
         if not isinstance(rule, GreedyBatcher) or policy.assignment != "late" or self.measured:
             return
-        lanes = [lane for name in FAMILIES for each in self.controller._families[name].queues for lane in each.lanes]
+        lanes = [lane for name in FAMILIES for each in self.controller.families[name].queues for lane in each.lanes]
         for lane in lanes:
             active = [each for each in lane.classes if not each.host.is_standby]
             free = [each for each in active if any(self._is_free(host.device) for host in each.hosts)]

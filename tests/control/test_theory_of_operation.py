@@ -1,9 +1,11 @@
-"""The worked example in `proteus_cli.control` is true."""
+"""The worked example in the docstring of `Controller` is true."""
 
-from builders import controller_hosting, hosted, ids, launched, make_request
+import doctest
+
+from builders import controller_hosting, hosted, make_request
 
 from proteus_cli.control.batching import GreedyBatcher
-from proteus_cli.control.decision import IDLE, Admitted
+from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 
@@ -16,15 +18,6 @@ def test_the_worked_example() -> None:
         for device, weight in (("cpu0", 1.0), ("cpu1", 0.0))
     )
     controller = controller_hosting(fast, spare, policy=POLICY)
-    assert [controller.offer(make_request(n), 0.0) for n in range(5)] == [Admitted(("cpu0",))] * 5
-    first = launched(controller, "cpu0", 0.0)
-    assert (first.rows, first.wake) == (3, ("cpu1",))
-    assert controller.decide("cpu0", 0.0) == IDLE
-    second = launched(controller, "cpu1", 0.0)
-    assert ids(second) == [3, 4]
-    assert controller.device_lost("cpu0", [first]).ask == ("cpu0", "cpu1")
-    controller.finished(second, 0.012)
-    assert ids(launched(controller, "cpu1", 0.012)) == [0, 1, 2]
-    wanted = controller.replanning.decide(0.2)
-    assert wanted is not None
-    assert (wanted.reason, wanted.without.devices) == ("cpu0 was lost", frozenset({"cpu0"}))
+    known = {"controller": controller, "requests": [make_request(n) for n in range(5)]}
+    (example,) = doctest.DocTestFinder(recurse=False).find(Controller, "Controller", globs=known)
+    assert doctest.DocTestRunner().run(example) == doctest.TestResults(failed=0, attempted=10)

@@ -16,8 +16,9 @@ from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as untyped_parse
 
 from proteus_cli.control.alarms import LiveAccuracy, ShiftWatch
+from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
-from proteus_cli.control.dispatch.cascades import Cascades
+from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.conditions import parse_condition
@@ -67,11 +68,12 @@ def elsewhere() -> str:
     exposition = Exposition(openmetrics=False)
     add_hosts(exposition, {"b": host})
     add_sharing(exposition, {"b/cpu0": (2, 1.5)})
-    cascades = Cascades()
+    controller = Controller({}, {}, PROTEUS)
+    cascades = controller.cascades
     cascades.use(*with_a_cascade())
     (route,) = cascades.in_use
     cascades.observe(route.stage, (0, 1))
-    add_cascades(exposition, cascades)
+    add_cascades(exposition, controller)
     add_cut(exposition, {"a": {("s", 2): 3, ("s", 1): 1}, "b": {}})
     add_conditions(exposition, {"a": parse_condition("confidence >= 0.8")})
     live = LiveAccuracy()

@@ -8,7 +8,7 @@ from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
-from proteus_cli.planning.analysis.conflict import smallest_conflict
+from proteus_cli.planning.analysis.conflict import irreducible_conflict
 from proteus_cli.planning.analysis.explain import explain
 from proteus_cli.planning.check import PlanCheckError, check_plan
 from proteus_cli.planning.model.instance import make_instance
@@ -112,7 +112,7 @@ def test_an_explanation_says_what_the_network_costs() -> None:
 def test_a_conflict_names_the_network() -> None:
     of_one = planner("x/cpu0 x/cpu1")
     named = ("a: serve 100 qps", "x: at most 58.6 KiB per second over its network")
-    assert smallest_conflict(of_one, {"a": 100.0, "b": 1.0}) == named
+    assert irreducible_conflict(of_one, {"a": 100.0, "b": 1.0}) == named
 
 
 def test_a_network_that_carries_all_leaves_the_model_as_it_is() -> None:

@@ -127,14 +127,6 @@ def test_the_lowest_accuracy_of_any_device_counts() -> None:
     assert plan.effective_accuracy == pytest.approx(0.87)
 
 
-def test_a_variant_that_is_no_stage_in_use_has_batches_for_the_whole_slo() -> None:
-    """Batches of 4 are no faster than those of 1, which fit a quarter of the SLO: no choice is for the whole."""
-    slow = (make_measured("a", "l", 0.9, {1: 0.1, 4: 0.4}), *profile("x").variants[:1])
-    alone = msgspec.structs.replace(profile("x"), variants=slow)
-    (placement,) = planned(alone, qps=5.0, rules=Rules(cascades=True)).placements
-    assert (placement.variant, placement.max_batch, placement.capacity_qps) == ("l", 4, near(10.0))
-
-
 def test_a_forecast_is_planned_for_with_cascades() -> None:
     """What goes through the cascade is all that its second stage allows; the first one has capacity for bursts."""
     steady = LossCurve((0.0, 1.0, 1.1), (1.0, 0.05, 0.0))

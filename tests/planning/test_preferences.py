@@ -19,7 +19,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import PAPER_RULES
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import NoFeasiblePlan, UsageError
-from proteus_cli.planning.analysis.conflict import smallest_conflict
+from proteus_cli.planning.analysis.conflict import irreducible_conflict
 from proteus_cli.planning.analysis.explain import explain
 from proteus_cli.planning.check import PlanCheckError, check_plan
 from proteus_cli.planning.model.instance import make_instance
@@ -192,7 +192,7 @@ def test_devices_that_do_not_know_what_counts_answer_nothing_of_the_family(
 
 def test_a_conflict_names_the_bound_of_a_policy_and_no_preference() -> None:
     rules = {"prefer": {"a": "latency"}, "max_energy_j": {"a": 0.3}, "max_latency_s": {"a": 0.1}}
-    found = smallest_conflict(preferring(ONE_FAMILY, **rules).planner, {"a": 60.0})
+    found = irreducible_conflict(preferring(ONE_FAMILY, **rules).planner, {"a": 60.0})
     assert found == ("a: serve 60 qps", "a: at most 0.3 J for an answer")
 
 

@@ -18,7 +18,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.planning import search
-from proteus_cli.planning.analysis.conflict import smallest_conflict
+from proteus_cli.planning.analysis.conflict import irreducible_conflict
 from proteus_cli.planning.analysis.explain import explain
 from proteus_cli.planning.check import PlanCheckError, check_plan
 from proteus_cli.planning.model.instance import Instance, make_instance
@@ -87,7 +87,7 @@ def test_the_only_one_cannot_be_lost(devices: str, rules: Rules, only: str) -> N
 
 def test_a_conflict_names_the_loss() -> None:
     of_two = planner("x/cpu0 y/cpu0", ANY_HOST)
-    assert smallest_conflict(of_two, {"a": 150.0}) == ("a: serve 150 qps", "any one host may be lost")
+    assert irreducible_conflict(of_two, {"a": 150.0}) == ("a: serve 150 qps", "any one host may be lost")
 
 
 def test_an_explanation_prices_the_loss_and_keeps_another_device_on_its_host() -> None:

@@ -189,7 +189,7 @@ class World:
     def hosts(self) -> dict[str, set[str]]:
         """What the devices that are there host."""
         found: dict[str, set[str]] = {}
-        for host in self.controller.hosting("f"):
+        for host in self.controller.families["f"].hosts:
             if self.state(host.device) is BreakerState.CLOSED:
                 found.setdefault(host.device, set()).add(host.variant)
         return found

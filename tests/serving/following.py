@@ -105,7 +105,7 @@ class Followed:
 
     def hosts(self, family: str) -> set[str]:
         """The variants of a family that are hosted."""
-        return {host.variant for host in self.world.controller.hosting(family)}
+        return {host.variant for host in self.world.controller.families[family].hosts}
 
     def submit(self, family: str, timeout_s: float | None = None) -> None:
         """Ask another family than `f` for one row; raises where that is refused."""

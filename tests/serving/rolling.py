@@ -59,7 +59,7 @@ class Rolled:
     def hosted(self, family: str = "f") -> set[str]:
         """The variants of a family that any device has active."""
         controller = self.world.controller
-        hosts = (host for device in self.world.profiles for host in controller.topology.change.hosted_on(device))
+        hosts = (host for device in self.world.profiles for host in controller.change.hosted_on(device))
         return {host.variant for host in hosts if host.family == family}
 
     @property

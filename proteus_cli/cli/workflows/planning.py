@@ -10,7 +10,7 @@ from proteus_cli.domain.fleet import fleet_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
-from proteus_cli.planning.analysis.conflict import smallest_conflict
+from proteus_cli.planning.analysis.conflict import irreducible_conflict
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.store import Workspace
@@ -179,6 +179,6 @@ def _shortfall(planner: Planner, plan: Plan) -> NoFeasiblePlan:
 
 def _conflict(planner: Planner, demand_qps: Mapping[str, float]) -> str:
     """What can't be met, as a sentence that follows another, and a list; empty where all can."""
-    wishes = smallest_conflict(planner, demand_qps)
+    wishes = irreducible_conflict(planner, demand_qps)
     sentence = "These can't be met together:" if len(wishes) > 1 else "This alone can't be met:"
     return "\n  - ".join((f" {sentence}", *wishes)) if wishes else ""

@@ -26,15 +26,17 @@ from proteus_cli.control.decision import (
     WaitUntil,
 )
 from proteus_cli.control.dispatch.cascades import Cascades
+from proteus_cli.control.dispatch.exit_bounds import exit_bounds
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.request_queue import RequestQueue
 from proteus_cli.control.dispatch.selection import Choice, Hopeless, Selector, WorkSource
-from proteus_cli.control.dispatch.workers import WorkerState
+from proteus_cli.control.dispatch.workers import InFlightBatches, WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.domain.request import MAX_RUNS, Request
-from proteus_cli.domain.stages.stage_forecast import first_stage_s, profiled_s
+from proteus_cli.domain.stages.stage_forecast import ExitBounds, first_stage_s, profiled_s
 
 # The shortest batch that is submitted ahead though it is not full: of a shorter one, more rows are worth more.
 MIN_PARTIAL_AHEAD_S = 1e-3
@@ -54,13 +56,14 @@ class Dispatch:
     """Takes requests in and decides what workers run.
 
     ``dispatch_ahead_s``: on a device of one slot, the next batch may be submitted that long before the running one
-    ends. A driver that needs time to submit a batch would leave the device idle otherwise.
+    ends. A driver that needs time to submit a batch would leave the device idle otherwise. ``stop_when`` has the live
+    conditions by family; they replace the conditions of the catalog.
     """
 
     def __init__(
         self,
         families: Mapping[str, FamilyState],
-        workers: Mapping[str, WorkerState],
+        workers: dict[str, WorkerState],
         demand: DemandEstimator,
         policy: Policy,
         dispatch_ahead_s: float,
@@ -71,6 +74,7 @@ class Dispatch:
         self._selector = Selector(self._batcher)
         self._sources = defaultdict[str, list[WorkSource]](list)
         self.cascades = Cascades()
+        self.stop_when = dict[str, Condition]()
         self._dispatch_ahead_s = dispatch_ahead_s
         self._admitted_frac = 1 - HELD_BACK_FRAC if dispatch_ahead_s else 1.0
         self._lost_runs = dict[Request, int]()  # of requests that wait or run again: on how many lost devices they were
@@ -210,10 +214,13 @@ class Dispatch:
         """What the worker of ``device`` does now. To ask once too often is harmless."""
         worker = self._workers[device]
         if worker.free <= 0:
-            return self._decide_ahead(worker, now_s)
+            return IDLE if worker.in_flight is None else self._decide_ahead(worker, worker.in_flight, now_s)
         best: Choice | None = None
         wake_s, select = math.inf, self._selector.select
         for source in self._sources[device]:
+            lane = source.lane
+            if not lane.usual.rows and len(lane.levels) == 1:
+                continue
             found = select(worker, source, now_s)
             if found is None:
                 continue
@@ -276,7 +283,7 @@ class Dispatch:
                     continue
                 if request.is_background or runs >= MAX_RUNS:
                     failed.append(request)
-                elif family.wait_again(request, self._workers):
+                elif family.wait_again(request):
                     family.rows += request.rows
                     self._lost_runs[request] = runs
                     requeued.append(request)
@@ -285,9 +292,12 @@ class Dispatch:
             self._assign_sources()
         return Effects(requeued=tuple(requeued), failed=tuple(failed), dropped=tuple(unhosted))
 
-    def may_leave(self, launch: Launch) -> bool:
-        """A batch of a multi-exit model may go on for some of its rows when others have left."""
-        return self._families[launch.hosted.family].budget.is_left
+    def exit_bounds(self, launch: Launch) -> ExitBounds | None:
+        """When a multi-exit model must have answered each request of a batch; None for other variants."""
+        worker, family = self._workers[launch.hosted.device], self._families[launch.hosted.family]
+        way_s = launch.hosted.way_s(launch.rows) + worker.answer_way.most_s
+        slowdown, may_leave = worker.stage_slowdown.factor, family.budget.is_left
+        return exit_bounds(launch, self._batcher.due_s, way_s, slowdown, self.stop_when, may_leave=may_leave)
 
     def give_up_lost(self) -> Sequence[Request]:
         """Deferred requests that wait only for lost devices: their first answers are to be sent now."""
@@ -306,21 +316,35 @@ class Dispatch:
         for name, family in self._families.items():
             hosts = [host for host in hosted if host.family == name]
             others = [host for host in warm if host.family == name]
-            unhosted += family.rehost(hosts, others, self.cascades.by_first, self._workers)
+            unhosted += family.rehost(hosts, others, self.cascades.by_first)
         self._assign_sources()
         return self._uncount(unhosted)
 
-    def loses_twins(self) -> bool:
-        """The new version of some twins has stopped to serve: all hosts are to share what waits."""
-        return any(family.loses_new(self._workers) for family in self._families.values())
+    def loses_new_version(self) -> bool:
+        """Whether the new version of a pair has stopped to serve: all hosts are to share what waits."""
+        return any(family.loses_new() for family in self._families.values())
+
+    def add_worker(self, device: str, slots: int) -> None:
+        """Add the worker of a device, which hosts nothing yet."""
+        in_flight = InFlightBatches() if self._dispatch_ahead_s and slots == 1 else None
+        self._workers[device] = WorkerState(device, slots, in_flight)
 
     def use_slots(self, device: str, slots: int, now_s: float) -> Effects:
-        """Run so many batches at once on a device. What it leaves others to do, one that is free is asked about."""
+        """Run at most ``slots`` batches at once on a device, from now on; running batches end as they would.
+
+        Raises `ValueError` without a slot, and for a device of one slot, which may run a batch ahead.
+        """
         worker = self._workers[device]
+        if slots < 1 or worker.in_flight is not None:
+            raise ValueError(f"{device} cannot use {slots} slots")
         worker.use_slots(slots)
         if worker.free > 0:
             return Effects(ask=(device,))
         return Effects(ask=self._next_workers(device, now_s))
+
+    def recalibrated(self, device: str, ratio: float) -> None:
+        """The profile of a device has changed: latencies are ``ratio`` times the earlier ones, on average."""
+        self._workers[device].slowdown.rebase(ratio)
 
     def count_capacity(self, worker: WorkerState) -> None:
         """A worker's phase or slowdown has changed: count the capacity of its families anew."""
@@ -356,7 +380,7 @@ class Dispatch:
         """The queue of a request with any minimum or bounds, opened if needed; None if no host is fit."""
         if request.bounds is not None:
             self.cascades.ever_in_use = True
-        opened = family.open(request, self._workers)
+        opened = family.open(request)
         if opened is not None:
             self._add_sources(opened)
             return opened
@@ -366,7 +390,7 @@ class Dispatch:
         """Have a request wait; returns whom to ask about it."""
         family.rows += request.rows
         lane = queue.lane_for(request)
-        return lane.next_worker(lane.push(request), self._batcher.due_s, now_s)
+        return lane.next_worker(lane.push(request), now_s)
 
     def _assign_sources(self) -> None:
         """Each worker takes from the lanes of all queues that it hosts for."""
@@ -421,18 +445,17 @@ class Dispatch:
             if worker.least_at(hosted) * alone_s <= time_s < slowed_s:
                 if worker.doubt(hosted):
                     self.count_capacity(worker)
-            elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.within_s:
-                worker.answer_way.doubt()
+            elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.most_s:
+                worker.doubt_way()
 
-    def _decide_ahead(self, worker: WorkerState, now_s: float) -> Decision:
+    def _decide_ahead(self, worker: WorkerState, in_flight: InFlightBatches, now_s: float) -> Decision:
         """The batch to submit shortly before a busy worker is free, or nothing.
 
         A batch with less than all that waits is submitted only if it is full: the worker may be free earlier than it
         should be, and then a larger one is possible. One that is not full must be long, and the next to start. Excess
         is left undecided.
         """
-        in_flight = worker.in_flight
-        if in_flight is None or not worker.is_serving:
+        if not worker.is_serving:
             return IDLE
         in_flight.note_start(now_s)
         start_s = in_flight.ends_s(now_s)
@@ -463,11 +486,14 @@ class Dispatch:
 
     def _next_workers(self, device: str, now_s: float) -> tuple[str, ...]:
         """The free workers to ask about the requests that a worker could take, and leaves."""
+        lanes = [source.lane for source in self._sources[device] if source.lane.rows]
+        if not lanes:
+            return ()
         found = dict[str, None]()
-        for lane in {source.lane: None for source in self._sources[device]}:
+        for lane in dict.fromkeys(lanes):
             for queue in lane.levels.values():
                 if queue.rows:
-                    found |= dict.fromkeys(lane.next_worker(queue, self._batcher.due_s, now_s).devices)
+                    found |= dict.fromkeys(lane.next_worker(queue, now_s).devices)
         return tuple(found)
 
 

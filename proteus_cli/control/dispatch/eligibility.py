@@ -16,8 +16,8 @@ A host that cuts rows short (`Host.cuts`) is of two kinds: one gives whole answe
 less accurate than the variant, so a request that asks for an accuracy may only go to the former. So may deferred ones,
 which ask for that of the second stage: their first answer is as good as one that is cut short.
 
-Of `Twins`, the new version is for canaries alone, and the old one for all others; the set ``everyone`` is without the
-new one then. A request that asks for a version is in neither arm: its hosts are those of the version.
+With a `VersionPair`, the new version is for canaries alone, and the old one for all others. The set ``everyone`` is
+without the new one then. A request that asks for a version is in neither arm: its hosts are those of the version.
 """
 
 import math
@@ -29,9 +29,9 @@ from itertools import accumulate
 from types import MappingProxyType
 
 from proteus_cli.control.decision import CascadeRoute, Host
-from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.domain.rollouts import VersionPair
 
 Routes = Mapping[VariantKey, Sequence[CascadeRoute]]
 """The cascades of a plan by their first variant, those that get the most first."""
@@ -62,7 +62,7 @@ class _AlikeHosts:
 class Eligibility:
     """Which hosts of a family may answer which requests. ``everyone`` is the set of all kinds of hosts.
 
-    With ``twins``, it is that of all kinds but the new version's, and ``canary`` is that of all but the old one's; the
+    With ``pair``, it is that of all kinds but the new version's, and ``canary`` is that of all but the old one's; the
     latter is empty unless the new one serves (``has_new``).
     """
 
@@ -70,7 +70,7 @@ class Eligibility:
         self,
         hosts: Sequence[Host] = (),
         routes: Routes = MappingProxyType({}),
-        twins: Twins | None = None,
+        pair: VersionPair | None = None,
         *,
         has_new: bool = False,
     ) -> None:
@@ -83,8 +83,8 @@ class Eligibility:
             self._kinds[self._place[whole]].cutting = self._kinds[self._place[host]]
         self.everyone = self._all = (1 << len(self._kinds)) - 1
         self._new = self.canary = 0
-        if twins is not None:
-            old, new = (_set(kind.host.variant == each for kind in self._kinds) for each in (twins.old, twins.new))
+        if pair is not None:
+            old, new = (_set(kind.host.variant == each for kind in self._kinds) for each in (pair.old, pair.new))
             if has_new:
                 self._new, self.canary = new, self.everyone & ~old
             self.everyone &= ~new
@@ -113,7 +113,7 @@ class Eligibility:
         return self._of(request, _set(kind.host.variant == variant for kind in self._kinds))
 
     def has_new(self, kinds: int) -> bool:
-        """The new version of twins is in a set of kinds."""
+        """Whether the new version of the pair is in a set of kinds."""
         return bool(kinds & self._new)
 
     def _of(self, request: Request, kinds: int) -> int:
@@ -173,7 +173,7 @@ class Eligibility:
 
     @cached_property
     def available_of_all(self) -> dict[str, float]:
-        """The accuracy of each variant, highest first; of twins, those of both versions."""
+        """The accuracy of each variant, highest first; both versions of a pair are in it."""
         return self._accuracies_of(self._all)
 
     def _accuracies_of(self, kinds: int) -> dict[str, float]:

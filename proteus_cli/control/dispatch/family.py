@@ -3,15 +3,19 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from proteus_cli.control.decision import Host, Unfit
+from proteus_cli.control.dispatch.canaries import standing_for_both
 from proteus_cli.control.dispatch.eligibility import Eligibility, Routes
 from proteus_cli.control.dispatch.request_queue import RequestQueue
-from proteus_cli.control.dispatch.twins import Twins, standing_for_both
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Assignment
 from proteus_cli.control.replanning.demand import Counts
 from proteus_cli.domain.request import Request
+
+if TYPE_CHECKING:
+    from proteus_cli.domain.rollouts import VersionPair
 
 MAX_FREE_QUEUES = 16
 """With that many queues, only the sets of `Eligibility.lasting_within` get new ones: clients choose their bounds."""
@@ -51,29 +55,36 @@ class FamilyState:
     Requests without bounds wait in the ``base`` queue, for all hosts. A queue for some of the hosts is opened when a
     request first needs it, and stays until the next plan: `Eligibility` says which may answer. Beyond
     `MAX_FREE_QUEUES`, a request may wait for fewer hosts than may answer it, so that no client can have queues made
-    again and again. Deferred requests have queues of their own. With ``twins``, so have canaries, and the base is
-    without the new version. Hosts include standbys, on devices that host the family.
+    again and again. Deferred requests have queues of their own. With a ``version_pair``, so have canaries, and the
+    base is without the new version. Hosts include standbys, on devices that host the family.
 
     ``rows`` wait or run, ``running`` of them by host, also of plans before: `Dispatch` counts both. ``was_lost``: all
     devices that hosted the family were lost, and no device has hosted it since. ``budget`` is for multi-exit models.
     ``placeable`` gives the variants that plans could place.
     """
 
-    def __init__(self, counts: Counts, assignment: Assignment, placeable: Callable[[], Eligibility | None]) -> None:
-        self.counts = counts
+    def __init__(
+        self,
+        counts: Counts,
+        assignment: Assignment,
+        answer_frac: float,
+        placeable: Callable[[], Eligibility | None],
+        workers: Mapping[str, WorkerState],
+    ) -> None:
+        self.counts, self._workers = counts, workers
         self.rows = 0
         self.running: defaultdict[Host, int] = defaultdict(int)
         self.was_lost = False
         self.budget = GiveUpBudget()
-        self.twins: Twins | None = None
+        self.version_pair: VersionPair | None = None
         self.hosts: tuple[Host, ...] = ()
-        """The active hosts that usual requests are queued for, without the new version of twins."""
+        """The active hosts that usual requests are queued for, without the new version of a pair."""
         self.all_hosts: tuple[Host, ...] = ()
-        """All active hosts, of both versions of twins."""
-        self._assignment, self._placeable = assignment, placeable
+        """All active hosts, with both versions of a pair."""
+        self._assignment, self._answer_frac, self._placeable = assignment, answer_frac, placeable
         self._eligibility = Eligibility()
         self._queues = dict[tuple[int, bool], RequestQueue]()  # by the set of hosts, and whether of deferred requests
-        self.base = self._open(self._eligibility.everyone, {})
+        self.base = self._open(self._eligibility.everyone)
 
     @property
     def queues(self) -> Iterable[RequestQueue]:
@@ -109,12 +120,12 @@ class FamilyState:
         """The queue in which a request waits or would wait; None if it is not open, or no host may answer."""
         return self._queues.get((self._waits_for(request), request.is_deferred))
 
-    def open(self, request: Request, workers: Mapping[str, WorkerState]) -> RequestQueue | None:
+    def open(self, request: Request) -> RequestQueue | None:
         """Open the queue that a request needs; None if it is open already, or no host may answer."""
         hosts = self._waits_for(request)
         if not hosts or (hosts, request.is_deferred) in self._queues:
             return None
-        return self._open(hosts, workers, is_deferred=request.is_deferred)
+        return self._open(hosts, is_deferred=request.is_deferred)
 
     def remove(self, request: Request) -> bool:
         """Remove a request that waits; False if it does not wait."""
@@ -132,7 +143,7 @@ class FamilyState:
     def rows_before(self, request: Request, queue: RequestQueue) -> int:
         """Rows that run on the hosts of a queue, or that these take before a request there.
 
-        A part of the rows in other queues counts: the part of a queue's capacity that these hosts have. Twins share
+        A part of the rows in other queues counts: the part of a queue's capacity that these hosts have. Both arms share
         their devices, so for canaries all rows count.
         """
         level = request.level
@@ -151,41 +162,39 @@ class FamilyState:
 
     # --- hosts
 
-    def rehost(
-        self, hosts: Sequence[Host], standbys: Sequence[Host], routes: Routes, workers: Mapping[str, WorkerState]
-    ) -> list[Request]:
+    def rehost(self, hosts: Sequence[Host], standbys: Sequence[Host], routes: Routes) -> list[Request]:
         """From now on ``hosts`` share what waits, with cascades; returns the requests that none of them may answer."""
-        waiting, twins = self.drain(), self.twins
-        if twins is not None and any(host.variant == twins.old for host in hosts):
-            hosts = standing_for_both(hosts, twins)
+        waiting, pair = self.drain(), self.version_pair
+        if pair is not None and any(host.variant == pair.old for host in hosts):
+            hosts = standing_for_both(hosts, pair)
         else:
-            twins = None
+            pair = None
         if not hosts or any(host.preference_rank is not None for host in hosts):  # it does not prefer accuracy
             standbys = ()
-        has_new = self._has_new(hosts, workers)
-        self._eligibility = known = Eligibility([*hosts, *standbys], routes, twins, has_new=has_new)
+        has_new = self._has_new(hosts)
+        self._eligibility = known = Eligibility([*hosts, *standbys], routes, pair, has_new=has_new)
         self.all_hosts = tuple(hosts)
         for host in [host for host, rows in self.running.items() if not rows]:
             del self.running[host]
         self._queues = {}
-        self.base = self._open(known.everyone, workers)
+        self.base = self._open(known.everyone)
         self.hosts = tuple(host for host in self.base.hosts if not host.is_standby)
         if known.canary:  # also while no request is a canary: shadows run there
-            self._open(known.canary, workers)
-        return [request for request in waiting if not self.wait_again(request, workers)]
+            self._open(known.canary)
+        return [request for request in waiting if not self.wait_again(request)]
 
-    def wait_again(self, request: Request, workers: Mapping[str, WorkerState]) -> bool:
+    def wait_again(self, request: Request) -> bool:
         """Queue a request where it belongs now; False if no host may answer it."""
-        self.open(request, workers)
+        self.open(request)
         queue = self.queue_for(request)
         if queue is None or not queue.classes:
             return False
         queue.lane_for(request).push(request)
         return True
 
-    def serves(self, variant: str, workers: Mapping[str, WorkerState]) -> bool:
-        """Whether a variant serves somewhere, to be asked by some requests at least."""
-        return _has(self.all_hosts, variant, workers)
+    def serves(self, variant: str) -> bool:
+        """Whether a serving device hosts the variant, for some requests at least."""
+        return self._has(self.all_hosts, variant)
 
     def keeps_bounds(self, request: Request, variant: str) -> bool:
         """Whether a variant may answer a request by its bounds, and within its time if nothing else waits."""
@@ -198,11 +207,11 @@ class FamilyState:
         placeable = self._placeable()
         return None if placeable is None else placeable.least_s(request)
 
-    def loses_new(self, workers: Mapping[str, WorkerState]) -> bool:
+    def loses_new(self) -> bool:
         """Whether canaries have a queue, and the new version does not serve any more."""
-        return bool(self._eligibility.canary) and not self._has_new(self.all_hosts, workers)
+        return bool(self._eligibility.canary) and not self._has_new(self.all_hosts)
 
-    def _open(self, hosts: int, workers: Mapping[str, WorkerState], *, is_deferred: bool = False) -> RequestQueue:
+    def _open(self, hosts: int, *, is_deferred: bool = False) -> RequestQueue:
         weight_of: Callable[[Host], float] | None = None
         if self._assignment == "early":
             weight_of = (lambda host: host.deferred_qps) if is_deferred else (lambda host: host.weight)
@@ -210,16 +219,17 @@ class FamilyState:
             weight_of = lambda _: 0.0  # noqa: E731
         queue = self._queues[hosts, is_deferred] = RequestQueue(
             self._eligibility.hosts(hosts),
-            workers,
+            self._workers,
+            answer_frac=self._answer_frac,
             is_deferred=is_deferred,
             is_of_canaries=self._eligibility.has_new(hosts),
             weight_of=weight_of,
         )
         return queue
 
-    def _has_new(self, hosts: Sequence[Host], workers: Mapping[str, WorkerState]) -> bool:
-        """Whether the new version of twins serves somewhere."""
-        return self.twins is not None and _has(hosts, self.twins.new, workers)
+    def _has_new(self, hosts: Sequence[Host]) -> bool:
+        """Whether the new version of the pair serves somewhere."""
+        return self.version_pair is not None and self._has(hosts, self.version_pair.new)
 
     def _waits_for(self, request: Request) -> int:
         """The set of hosts that a request waits for: all eligible ones, or some of them if there are many queues."""
@@ -228,6 +238,5 @@ class FamilyState:
             return found
         return self._eligibility.lasting_within(found)
 
-
-def _has(hosts: Sequence[Host], variant: str, workers: Mapping[str, WorkerState]) -> bool:
-    return any(host.variant == variant and workers[host.device].is_serving for host in hosts)
+    def _has(self, hosts: Sequence[Host], variant: str) -> bool:
+        return any(host.variant == variant and self._workers[host.device].is_serving for host in hosts)

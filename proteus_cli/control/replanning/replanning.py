@@ -147,21 +147,22 @@ class Replanning:
             return False
         return self._rule.overload(self._context(plan, now_s)) is None
 
-    def loses_requests(self, now_s: float) -> bool:
-        """Requests are lost until another plan is in force, so that no load may hold it up.
+    def loads_give_way(self, now_s: float) -> bool:
+        """Whether loads for plans, beside what serves, must use only the time that batches leave.
 
-        There is none yet, or devices or engines are out that the plan in force counts on; or more of some family is
-        asked for than that carries, or anything of a family that it does without.
+        They need not while requests are lost until the next plan is in force. Then there is no plan yet, or the plan in
+        force has lost devices or engines, or a family has more demand than the plan carries, or one without hosts has
+        any.
         """
         plan, out = self._topology.change.plan, self._topology.outages
         if plan is None or any(
             each.device in out.devices or (each.device, *each.key) in out.engines for each in plan.placements
         ):
-            return True
+            return False
         hosted = {placement.family for placement in plan.placements}
         if any(name not in hosted and not self._demand.is_silent(name, now_s) for name in self._families):
-            return True
-        return self._rule is not None and self._rule.overload(self._context(plan, now_s)) is not None
+            return False
+        return self._rule is None or self._rule.overload(self._context(plan, now_s)) is None
 
     def overtaken(self, wanted: ReplanRequest) -> None:
         """There will be no plan for a request, as something else is more urgent; what must not be forgotten is owed."""

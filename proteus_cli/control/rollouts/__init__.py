@@ -6,7 +6,7 @@ Theory of operation
 `VersionRollout` (`version_rollout.py`) is a state machine. A driver asks it for the share of queries that the new
 version is to answer. Its `Guard` (`guard.py`) learns each fact about a query: the version that answered, the time, and
 the score. Each term of the guard is a `TermTest`: two sequential tests (`control/evidence.py`) of losses of the new
-version, or of differences between both versions. `twinning.py` places both versions in a plan.
+version, or of differences between both versions. `plan_expansion.py` places both versions in a plan.
 
 **Promises of a guard**, with a confidence of c, however often somebody looks, and over the whole roll-out:
 

@@ -26,10 +26,19 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 
-from proteus_cli.control.decision import NO_EFFECTS, Effects, FailedLoad, Host, Keep, Load, StandbyLoad
+from proteus_cli.control.decision import (
+    NO_EFFECTS,
+    ChangeState,
+    Effects,
+    FailedLoad,
+    Host,
+    Keep,
+    Load,
+    StandbyLoad,
+    keys,
+)
 from proteus_cli.control.devices.worker_phase import WorkerEvent, WorkerPhase
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.standbys import RETRY_S, DeviceMemory
@@ -39,19 +48,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import OutOfDeviceMemory
 
-MAX_UNAVAILABLE_FRAC = 0.5  # of a family's capacity; at more, one wrong plan takes a family out of service
 KEPT_FREE_FRAC = 0.1  # of the free memory of a host: for batches, and for other programs
-
-
-class ChangeState(StrEnum):
-    """The state of a plan change."""
-
-    DONE = "done"
-    FAILED = "failed"  # devices keep what they have
-    LOADING_BESIDE = "loading beside"  # standbys stay as they are meanwhile
-    SWITCHING = "switching"  # all that loads beside has loaded
-    LOADING_IN_PLACE = "loading in place"
-    GOING_BACK = "going back"
 
 
 _BEGUN = frozenset({ChangeState.LOADING_BESIDE, ChangeState.LOADING_IN_PLACE})  # in place: no engine loads beside
@@ -478,8 +475,3 @@ def _lost_qps(device: ChangingDevice) -> dict[str, float]:
     for host in () if device.needs_load else device.hosts_wanted:
         lost[host.family] -= host.capacity_qps
     return lost
-
-
-def keys(hosted: Iterable[Host]) -> frozenset[VariantKey]:
-    """The variants of hosts."""
-    return frozenset([host.key for host in hosted])

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from proteus_cli.control.decision import Host
 from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
 
+ASK_S = 0.1  # after which a driver asks again for standbys to load
 RETRY_S = 60.0  # before a standby that failed is loaded again, and before the next one where memory was short
 
 

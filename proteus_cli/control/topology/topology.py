@@ -4,12 +4,22 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load, StandbyEnd, StandbyLoad
+from proteus_cli.control.decision import (
+    NO_EFFECTS,
+    ChangeState,
+    Effects,
+    Host,
+    Launch,
+    Load,
+    StandbyEnd,
+    StandbyLoad,
+    keys,
+)
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.topology.hosting import device_memory
-from proteus_cli.control.topology.plan_change import ChangeState, ChangingDevice, PlanChange, keys
+from proteus_cli.control.topology.plan_change import ChangingDevice, PlanChange
 from proteus_cli.control.topology.standbys import RETRY_S, DeviceMemory, next_standby
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog import VariantKey
@@ -27,9 +37,6 @@ At least one device may load. A load takes cores, or bandwidth, from the batches
 GIVING_WAY_FRAC = 0.1
 """The part of a busy core that a load gets that gives way to batches."""
 
-ASK_S = 0.1
-"""Seconds after which a driver asks again for standbys to load."""
-
 LOOK_S = 1.0  # after a look that found no standby to load; a look takes up to a millisecond on 40 devices
 
 
@@ -43,11 +50,10 @@ class Topology:
     def __init__(
         self,
         families: Mapping[str, FamilyState],
-        workers: dict[str, WorkerState],
+        workers: Mapping[str, WorkerState],
         dispatch: Dispatch,
         max_unavailable_frac: float,
     ) -> None:
-        """``workers`` is empty; all parts of the controller share it, and `add_device` adds to it."""
         self._families, self._workers, self._dispatch = families, workers, dispatch
         self.change = PlanChange(workers, max_unavailable_frac, self._standbys_changed)
         self.outages = Outages()
@@ -172,12 +178,12 @@ class Topology:
         loads = self.change.loaded(load, engines)
         return NO_EFFECTS if loads is None else self._rehost(loads)
 
-    def add_device(self, worker: WorkerState, memory: DeviceMemory | None) -> None:
+    def add_device(self, device: str, slots: int, memory: DeviceMemory | None) -> None:
         """Add a device that serves and hosts no variant; without its ``memory``, it has no standbys."""
-        self._workers[worker.device] = worker
-        self.change.devices[worker.device] = ChangingDevice()
+        self._dispatch.add_worker(device, slots)
+        self.change.devices[device] = ChangingDevice()
         if memory is not None:
-            self.change.memory[worker.device] = memory
+            self.change.memory[device] = memory
         self._looks_again_s = 0.0
 
     def device_lost(
@@ -188,7 +194,7 @@ class Topology:
         self.change.device_lost(device)
         self._dispatch.count_capacity(self._workers[device])
         has_changed = self.change.hosted != before  # it was to change to another variant
-        unfit = self._host() if has_changed or self._dispatch.loses_twins() else ()
+        unfit = self._host() if has_changed or self._dispatch.loses_new_version() else ()
         for family in self._families.values():
             family.was_lost = family.was_lost or family.base.is_lost
         lost = self._dispatch.requeue(running, has_ended)

@@ -1,10 +1,7 @@
-"""Why there is no plan: few demands and rules that can't be met together."""
+"""Demands and rules that no plan can meet together."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from functools import cache
-from itertools import chain, combinations, islice
 
 import msgspec
 
@@ -12,14 +9,6 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.networks import limit_in_words, limits_of_hosts, without_limits
 from proteus_cli.planning.planner import Planner
 from proteus_cli.units import format_duration, format_percent, format_rate
-
-Question = Callable[[frozenset[int]], bool]
-
-MAX_QUESTIONS = 200
-"""Questions after which a smallest set is not searched for any more. Each is a solve."""
-
-MAX_CANDIDATES = 100_000
-"""Sets that are compared with all complements to find the next candidate, before the search is given up likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,30 +24,34 @@ class _Requirement:
     host: str | None = None
 
 
-def smallest_conflict(planner: Planner, demand_qps: Mapping[str, float]) -> tuple[str, ...]:
-    """The fewest demands, rules and limits of networks that can't be met together, in words; empty where all can.
+def irreducible_conflict(planner: Planner, demand_qps: Mapping[str, float]) -> tuple[str, ...]:
+    """Demands, rules and network limits that can't be met together, in words; empty where all can.
 
-    Where the fewest take too long to find, it is a set from which none can be left out.
+    Without any one of them the others can be met, but there may be a smaller conflict. A demand is met where all of the
+    family's queries are served, with the planner's headroom. A set whose solve ran out of time counts as possible.
 
-    A demand is met where all of the family's queries are served, with the planner's headroom. A set whose solve ran out
-    of time counts as possible. So the named set certainly conflicts, but a smaller conflict, or one that is not named,
-    may exist.
+    This is the deletion filter of Chinneck & Dravnieks ("Locating minimal infeasible constraint sets in linear
+    programs", 1991). It takes a solve for all requirements, and one for each.
     """
     limits = limits_of_hosts(planner.catalog, planner.profiles, planner.rules)
     networks = [_Requirement(limit_in_words(host, limit), {}, host=host) for host, limit in limits.items()]
-    requirements = [*_demands(planner, demand_qps), *_rules(planner.rules), *networks]
+    kept = [*_demands(planner, demand_qps), *_rules(planner.rules), *networks]
 
-    @cache  # with a time limit, a second solve may find what the first did not
-    def can_be_met(chosen: frozenset[int]) -> bool:
-        asked = [requirements[i] for i in sorted(chosen)]
-        families = {requirement.family for requirement in asked if requirement.family is not None}
+    def can_be_met(asked: Sequence[_Requirement]) -> bool:
+        families = {requirement.family for requirement in asked}
         demand = {name: qps if name in families else 0.0 for name, qps in demand_qps.items()}
         ignored = limits.keys() - {requirement.host for requirement in asked}
         profiles = without_limits(planner.profiles, ignored) if ignored else None
         changed = planner.with_changes(rules=_rules_asking(planner.rules, asked), profiles=profiles)
         return changed.serves_all(demand) is not False
 
-    return tuple(requirements[i].text for i in sorted(smallest_infeasible_subset(len(requirements), can_be_met)))
+    if can_be_met(kept):
+        return ()
+    for each in tuple(kept):
+        others = [requirement for requirement in kept if requirement is not each]
+        if not can_be_met(others):
+            kept = others
+    return tuple(requirement.text for requirement in kept)
 
 
 def without_each(rules: Rules) -> Iterator[tuple[str, Rules]]:
@@ -71,54 +64,6 @@ def without_each(rules: Rules) -> Iterator[tuple[str, Rules]]:
     for family, preferred in rules.others_preferred.items():
         others = {name: of for name, of in rules.others_preferred.items() if name != family}
         yield f"{family}: prefer {preferred}", msgspec.structs.replace(rules, prefer=others)
-
-
-def smallest_infeasible_subset(size: int, is_feasible: Question) -> frozenset[int]:
-    """The smallest subset of ``range(size)`` that is infeasible; empty where the whole set is feasible.
-
-    After `MAX_QUESTIONS`, or where `MAX_CANDIDATES` do not hit all complements, it is one that is feasible without any
-    of its elements.
-
-    Feasibility must be monotone. An infeasible subset hits the complement of each feasible one. A smallest set that
-    hits all known complements is either infeasible, and then the smallest, or it gives another complement (Ignatiev et
-    al., "Smallest MUS extraction with minimal hitting set dualization", 2015).
-    """
-    everything = frozenset(range(size))
-    if is_feasible(everything):
-        return frozenset()
-    complements: list[frozenset[int]] = []
-    for _ in range(MAX_QUESTIONS // (size + 1)):  # a candidate and its growth take up to size + 1
-        candidate = _smallest_hitting_set(size, complements)
-        if candidate is None:
-            break
-        if not is_feasible(candidate):
-            return candidate
-        complements.append(everything - _grown(candidate, everything, is_feasible))
-    return _shrunk(everything, is_feasible)
-
-
-def _shrunk(subset: frozenset[int], is_feasible: Question) -> frozenset[int]:
-    """Leave out what can be, the first elements first, so that the set stays infeasible."""
-    for each in sorted(subset):
-        if not is_feasible(subset - {each}):
-            subset -= {each}
-    return subset
-
-
-def _grown(subset: frozenset[int], everything: frozenset[int], is_feasible: Question) -> frozenset[int]:
-    for each in sorted(everything - subset):
-        if is_feasible(subset | {each}):
-            subset |= {each}
-    return subset
-
-
-def _smallest_hitting_set(size: int, sets: Sequence[AbstractSet[int]]) -> frozenset[int] | None:
-    """The smallest set that has an element of each of ``sets``; None where `MAX_CANDIDATES` have not."""
-    candidates = chain.from_iterable(combinations(range(size), count) for count in range(size + 1))
-    for chosen in islice(candidates, MAX_CANDIDATES):
-        if all(not each.isdisjoint(chosen) for each in sets):
-            return frozenset(chosen)
-    return None
 
 
 def _demands(planner: Planner, demand_qps: Mapping[str, float]) -> Iterator[_Requirement]:

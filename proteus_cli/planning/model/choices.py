@@ -43,8 +43,7 @@ class Choice:
     """One variant on one group of devices: a column of the model.
 
     ``capacity_steps`` are by the number of hosts. ``accuracy`` is the planned accuracy. ``slo_part`` is the part of the
-    SLO that its batches may take: 1 without cascades. ``whole_slo_steps`` are the capacity steps of a stage within the
-    whole SLO.
+    SLO that its batches may take: 1 without cascades.
     """
 
     group: int
@@ -53,7 +52,6 @@ class Choice:
     capacity_steps: tuple[CapacityStep, ...]
     accuracy: float
     slo_part: float = 1.0
-    whole_slo_steps: tuple[CapacityStep, ...] = ()
 
     @property
     def key(self) -> VariantKey:

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.control.policies import VariantRule
 from proteus_cli.domain.capacity import NO_CAPACITY, Capacity, CapacityStep, capacity_at
-from proteus_cli.domain.catalog import NO_VARIANTS, Catalog, VariantKey, VariantsByDevice
+from proteus_cli.domain.catalog import NO_VARIANTS, Catalog, VariantsByDevice
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.profile_changes import best_accuracy
@@ -252,17 +252,6 @@ class Instance:
     def choice_group(self) -> Ints:
         """Index of the group of each choice [C]."""
         return np.array([choice.group for choice in self.choices], dtype=np.int64)
-
-    @_once
-    def group_of(self) -> Mapping[str, int]:
-        """The index of the group of each device (by id)."""
-        return {device: g for g, group in enumerate(self.groups) for device in group.devices}
-
-    @_once
-    def whole_slo_steps(self) -> Mapping[tuple[int, VariantKey], tuple[CapacityStep, ...]]:
-        """Capacity steps of stages within the whole SLO, by group and variant, where sharing a device costs no time."""
-        pairs = zip(self.choices, self.is_shared.tolist(), strict=True)
-        return {(c.group, c.key): c.whole_slo_steps for c, is_shared in pairs if c.whole_slo_steps and not is_shared}
 
     @_once
     def choice_family(self) -> Ints:

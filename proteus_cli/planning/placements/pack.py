@@ -30,6 +30,10 @@ class Packed:
     unplaced: frozenset[int] = frozenset()
     over_power: frozenset[int] = frozenset()
 
+    def items(self) -> Iterator[tuple[int, float]]:
+        """Each choice on each device, with the queries per second that it has room for."""
+        return (item for bundles in self.bundles for bundle in bundles for item in bundle.items())
+
 
 def pack(instance: Instance, solution: Solution, rules: Rules, target: TargetDemand) -> Packed:
     """Spread each group's rates over its devices.
@@ -54,7 +58,7 @@ def serves_all(instance: Instance, solution: Solution, packed: Packed, target: T
     """Whether the bundles answer all of the target demand."""
     answered_qps = np.zeros(len(instance.families))
     newcomers_of_room = solution.newcomers_of_room
-    for c, room_qps in (item for bundles in packed.bundles for bundle in bundles for item in bundle.items()):
+    for c, room_qps in packed.items():
         answered_qps[instance.choices[c].family] += room_qps * newcomers_of_room[c]
     return not target.exceeds_capacity and bool(np.all(answered_qps >= target.qps * (1 - NEGLIGIBLE)))
 

@@ -206,7 +206,7 @@ class ControlLoop:
     async def _change(self, wanted: ReplanRequest, solves: Solves) -> None:
         start_s = self._clock()
         before = self._controller.plan
-        planned = await solves.plan(wanted, before, self._controller.topology.change.standbys)
+        planned = await solves.plan(wanted, before, self._controller.change.standbys)
         if planned is None:
             return
         async with self._deploying:

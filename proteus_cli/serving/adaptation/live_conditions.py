@@ -97,7 +97,7 @@ class LiveConditions:
 
     def of(self, family: str) -> FamilyConditions:
         """The conditions of a family that is served. Raises `NotReady` where the family leaves."""
-        live = self._controller.stop_when.get(family)
+        live = self._controller.dispatch.stop_when.get(family)
         own = ((each.name, each.stop_when) for each in self._variants(family))
         counts = {name: live or condition for name, condition in own if condition is not None}
         kept = self._kept.families.get(family)
@@ -127,7 +127,7 @@ class LiveConditions:
             self._require_use(family, condition)
             if condition is not None:
                 self._check(family, condition)
-            if condition != self._controller.stop_when.get(family):
+            if condition != self._controller.dispatch.stop_when.get(family):
                 await self._put_in_force(family, condition)
                 self._requested.add(family)
                 kept = None if condition is None else self._to_keep(family, condition)
@@ -161,7 +161,7 @@ class LiveConditions:
 
             def changed() -> Plan:
                 self._require_use(family, condition)  # another plan or catalog may have come into force meanwhile
-                undo.callback(self._use, family, self._controller.stop_when.get(family))
+                undo.callback(self._use, family, self._controller.dispatch.stop_when.get(family))
                 self._use(family, condition)
                 return self._controller.plan
 
@@ -174,9 +174,9 @@ class LiveConditions:
 
     def _use(self, family: str, condition: Condition | None) -> None:
         if condition is None:
-            self._controller.stop_when.pop(family, None)
+            self._controller.dispatch.stop_when.pop(family, None)
         else:
-            self._controller.stop_when[family] = condition
+            self._controller.dispatch.stop_when[family] = condition
 
     def _variants(self, family: str) -> list[Variant]:
         if family not in self._served.catalog.names:
@@ -186,7 +186,7 @@ class LiveConditions:
     def _require_use(self, family: str, condition: Condition | None) -> None:
         """Raise `Conflict` where a condition would change nothing; a live one may always be taken back."""
         variants = self._variants(family)
-        if condition is None and family in self._controller.stop_when:
+        if condition is None and family in self._controller.dispatch.stop_when:
             return
         if not variants:
             raise Conflict(f"no variant of `{family}` has exits: there is nothing to stop")
@@ -217,7 +217,7 @@ class LiveConditions:
 
     def _with_exits(self, family: str) -> list[Host]:
         with_exits = {variant.name for variant in self._variants(family)}
-        return [host for host in self._controller.hosting(family) if host.variant in with_exits]
+        return [host for host in self._controller.families[family].hosts if host.variant in with_exits]
 
 
 def _why_not_on(host: Host) -> str | None:

@@ -1,23 +1,28 @@
 """The planner of a running server: what the solver's process makes plans with."""
 
+from typing import TYPE_CHECKING
+
 import msgspec
 
-from proteus_cli.control.rollouts.twinning import Twinning, blended
+from proteus_cli.control.rollouts.plan_expansion import blended
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
 
+if TYPE_CHECKING:
+    from proteus_cli.domain.rollouts import VersionPair
+
 
 class LivePlanner:
     """Whoever changes profiles, the catalog or what is rolled out has it follow. ``solver`` is None: nothing re-plans.
 
-    It counts on the times of both versions of each of the ``twinnings``, by family: while a version is rolled out.
+    It counts on the times of both versions of each of the ``version_pairs``, by family: while a version is rolled out.
     """
 
     def __init__(self, source: PlanSource, profiles: ProfileStore, solver: SolverProcess | None) -> None:
         self._source, self._profiles, self._solver = source, profiles, solver
-        self.twinnings: dict[str, Twinning] = {}
+        self.version_pairs: dict[str, VersionPair] = {}
 
     @property
     def replans(self) -> bool:
@@ -34,8 +39,8 @@ class LivePlanner:
         if self._solver is None:
             return
         profiles = dict(self._profiles)
-        for twinning in self.twinnings.values():
-            profiles = {device: blended(profile, twinning) for device, profile in profiles.items()}
+        for pair in self.version_pairs.values():
+            profiles = {device: blended(profile, pair) for device, profile in profiles.items()}
         self._solver.use(self._source.replanner(plan, profiles))
 
     def of_now(self, plan: Plan) -> Plan:

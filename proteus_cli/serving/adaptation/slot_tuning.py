@@ -5,8 +5,8 @@ import logging
 from weakref import WeakKeyDictionary
 
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import keys
 from proteus_cli.control.slot_tuner import SlotTuner
-from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.domain.device import host_of
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
@@ -53,7 +53,7 @@ class SlotTuning:
     def _look_at(self, device: str, now_s: float) -> None:
         tuner = self._fleet.tuners[device]
         slots = tuner.look(now_s)
-        if slots != self._controller.slots_of(device):
+        if slots != self._controller.workers[device].slots:
             self._fleet.use_slots(device, slots)
         if tuner.changed > self._told.get(tuner, 0):
             self._told[tuner] = tuner.changed
@@ -76,7 +76,7 @@ class SlotTuning:
         serving = [device for device, breaker in fleet.breakers.items() if breaker.is_closed and device in hosting]
         found: dict[str, object] = {
             device: (
-                keys(controller.topology.change.hosted_on(device)),
+                keys(controller.change.hosted_on(device)),
                 fleet.workers[device].servers,
                 {other for other in serving if other != device and host_of(other) == host_of(device)},
             )

@@ -16,11 +16,10 @@ from pathlib import Path
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects, FailedLoad, Host, Keep, Load
+from proteus_cli.control.decision import ChangeState, Effects, FailedLoad, Host, Keep, Load, keys
 from proteus_cli.control.devices.breaker import NEW, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.control.topology.hosting import hosted_by
-from proteus_cli.control.topology.plan_change import ChangeState, keys
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import by_host, host_of
@@ -76,7 +75,7 @@ class Fleet:
         tunes_slots: bool = False,
     ) -> None:
         self._controller, self._results, self._clock, self._profiles = controller, results, clock, profiles
-        self._change = controller.topology.change
+        self._change = controller.change
         self._open_device, self._timer_s, self._memory_of = open_device, timer_s, memory_of
         self.loader = Loader(models, profiles, signatures, files, clock)
         self.breakers: dict[str, Breaker] = {}
@@ -84,7 +83,7 @@ class Fleet:
         self.breaker_changes = 0
         self.lost_with_host: dict[str, str] = {}
         self.lost_by_variant: dict[str, VariantKey] = {}
-        self._gives_way = SharedLook(controller.loads_give_way, clock)
+        self._gives_way = SharedLook(controller.replanning.loads_give_way, clock)
         self._changing = asyncio.Lock()
         self.workers = workers.by_device
         self.tuners: dict[str, SlotTuner] = {}
@@ -93,7 +92,7 @@ class Fleet:
         for device in devices:
             self._add(device, self.open_device(device))
         self.standbys = StandbyLoader(
-            controller.topology,
+            controller,
             self.loader,
             self.workers,
             profiles,
@@ -155,7 +154,7 @@ class Fleet:
 
     def use_slots(self, device: str, slots: int) -> None:
         """Have a device run at most so many batches at once; those that run are not ended."""
-        self.apply(self._controller.use_slots(device, slots, self._clock()))
+        self.apply(self._controller.dispatch.use_slots(device, slots, self._clock()))
 
     async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         """Put a plan in force: load its engines, switch, free the others. Returns the engines that came to each device.

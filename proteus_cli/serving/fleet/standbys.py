@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.control.decision import Effects, StandbyEnd, StandbyLoad
-from proteus_cli.control.topology.plan_change import ChangeState
-from proteus_cli.control.topology.topology import ASK_S, Topology
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import ChangeState, Effects, StandbyEnd, StandbyLoad
+from proteus_cli.control.topology.standbys import ASK_S
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
@@ -28,7 +28,7 @@ class StandbyLoader:
 
     def __init__(
         self,
-        topology: Topology,
+        controller: Controller,
         loader: Loader,
         workers: Mapping[str, Worker],
         profiles: Mapping[str, Profile],
@@ -36,7 +36,8 @@ class StandbyLoader:
         memory_of: Callable[[str], HostMemory],
         apply: Callable[[Effects], None],
     ) -> None:
-        self._topology, self._loader, self._workers, self._clock = topology, loader, workers, clock
+        self._topology, self._change = controller.topology, controller.change
+        self._loader, self._workers, self._clock = loader, workers, clock
         self._profiles, self._memory_of, self._apply = profiles, memory_of, apply
         self._loading = dict[str, asyncio.Task[None]]()  # by device
         self._awaited_for = dict[str, GivesWay]()
@@ -55,7 +56,7 @@ class StandbyLoader:
 
     def check(self) -> None:
         """Start to load the next standbys, if there are any; hosts without memory give theirs up."""
-        if self._topology.change.state is not ChangeState.LOADING_BESIDE:
+        if self._change.state is not ChangeState.LOADING_BESIDE:
             self._relieve()
         while (load := (effects := self._topology.next_standby(self._clock())).standby) is not None:
             self._apply(effects)
@@ -112,7 +113,7 @@ class StandbyLoader:
             log.critical("a bug while loading a standby", exc_info=loading.exception())
 
     def _relieve(self) -> None:
-        spare = [device for device in self._topology.change.standbys if self._topology.change.spare_on(device)]
+        spare = [device for device in self._change.standbys if self._change.spare_on(device)]
         for device in dict.fromkeys([*spare, *self._loading]):
             if self._is_short(device):
                 log.warning("%s gives its standbys up: its machine has too little memory", device)

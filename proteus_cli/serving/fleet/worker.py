@@ -167,7 +167,7 @@ class Worker:
         if not self.running:
             self._counted_s = now_s
         parts = self._results.started(launch)
-        bounds = self._controller.exit_bounds(launch) if hosted.exits else None
+        bounds = self._controller.dispatch.exit_bounds(launch) if hosted.exits else None
         slowdown_of = self._controller.slowdown_of
         is_inline = not self.running and hosted.latency(launch.rows) * slowdown_of(self.device) <= self._inline_s
         leaving = None if bounds is None or is_inline else partial(self._left, launch)  # inline, all end at once

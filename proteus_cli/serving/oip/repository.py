@@ -88,10 +88,12 @@ class ModelRepository:
         """
         served, controller = self._families.require(family), self._controller
         asked, placeable = served.asked_version(version), controller.placeable.of(family)
-        hosting = controller.hosting(family) if asked is None else controller.hosting_version(family, asked.variants)
+        state = controller.families[family]
+        hosting = state.hosts
         could_host = [] if placeable is None else placeable.hosts(placeable.everyone)
         if asked is not None:
             could_host = [host for host in could_host if host.variant in asked.variants]
+            hosting = tuple(host for host in state.all_hosts if host.variant in asked.variants)
         numbers = sorted(_numbers((VERSION, *served.asked_versions)))
         return documents.ModelConfig(
             name=family,
@@ -155,7 +157,7 @@ class ModelRepository:
             reason=reason or "",
             variants=[
                 documents.HostedVariant(variant=hosted.variant, accuracy=hosted.accuracy, device=hosted.device)
-                for hosted in self._controller.hosting(family)
+                for hosted in self._controller.families[family].hosts
             ],
         )
 

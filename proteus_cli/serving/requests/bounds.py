@@ -96,7 +96,7 @@ class LessAccurate:
 
     def _is_left_out(self, query: Query, bounds: Bounds, key: VariantKey, accuracy: float) -> bool:
         """A variant serves, and the request asks for more than it gives, alone or as a first stage."""
-        if not self._controller.serves(key):
+        if not self._controller.families[key.family].serves(key.variant):
             return False
         routes = self._controller.cascades.by_first.get(key, ())
         expected = max([accuracy, *[route.cascade.point.accuracy for route in routes]])
@@ -104,7 +104,7 @@ class LessAccurate:
 
     def _kinds_of(self, family: str) -> tuple[Host, ...]:
         """The most accurate first."""
-        hosts, (known, kinds) = self._controller.hosting(family), self._kinds.get(family, ((), ()))
+        hosts, (known, kinds) = self._controller.families[family].hosts, self._kinds.get(family, ((), ()))
         if hosts is not known:
             alike = {(host.variant, host.accuracy, id(host.least_latency)): host for host in hosts}
             kinds = tuple(sorted(alike.values(), key=lambda host: host.accuracy, reverse=True))

@@ -178,16 +178,15 @@ class Families:
             return f"the server is {self._lifecycle.state}"
         if why_out := self.by_name[name].why_out:
             return why_out
-        if self._controller.is_lost(name):
+        if self._controller.families[name].is_lost:
             return "no device that hosts it is available"
         if not self._hosting(name, version):
             return "the plan in force hosts no variant of it"
         return None
 
     def _hosting(self, name: str, version: AskedVersion | None) -> bool:
-        if version is None:
-            return bool(self._controller.hosting(name))
-        return any(self._controller.serves(VariantKey(name, variant)) for variant in version.variants)
+        family = self._controller.families[name]
+        return bool(family.hosts) if version is None else any(map(family.serves, version.variants))
 
 
 def confidence_place(family: str, output: str | None, signature: Signature) -> int | None:

@@ -19,7 +19,7 @@ import msgspec
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Launch
-from proteus_cli.control.dispatch.twins import CanaryArm
+from proteus_cli.control.dispatch.canaries import CanaryArm
 from proteus_cli.control.rollouts.guard import Arm, Guard
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request
@@ -97,7 +97,8 @@ class VersionArms:
         if bounds is not None and bounds.version is not None:
             return bounds, read_inputs, done, None
         arrived_s = self._clock() if arrival_s is None else arrival_s
-        if _has_bounds(query) and not self._controller.keeps_bounds(_asking(query, arrived_s), self._new.variant):
+        family = self._controller.families[query.family]
+        if _has_bounds(query) and not family.keeps_bounds(_asking(query, arrived_s), self._new.variant):
             return bounds, read_inputs, done, None
         mark = RolloutMark(self._rollout) if query.id is not None else None
         if self._canaries.share and self._canaries.has(self._key(query)):
@@ -162,7 +163,7 @@ class VersionArms:
         is_failed = isinstance(result, EngineFailed)
         if isinstance(result, EngineFailed) and result.variant not in {"", version.variant}:
             return
-        if self._controller.serves(version):
+        if self._controller.families[version.family].serves(version.variant):
             self._guard.answered(arm, None, is_failed=is_failed)
 
     # --- shadows

@@ -119,7 +119,7 @@ async def _open_planning(
     versions = VersionedPlans(plane.controller, profiles, served)
     control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock, journal, versions.expanded)
     kept = deployment.conditions.families
-    plane.controller.stop_when.update({family: each.stop_when for family, each in kept.items()})
+    plane.controller.dispatch.stop_when.update({family: each.stop_when for family, each in kept.items()})
     since = [f"{family} stops when {each.stop_when}, as since {each.since}" for family, each in kept.items()]
     reason = "; ".join([deployment.reason, *since])
     await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, reason))

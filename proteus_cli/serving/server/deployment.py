@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from proteus_cli.control.controller import MAX_UNAVAILABLE_FRAC
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.topology.plan_change import MAX_UNAVAILABLE_FRAC
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.catalog_changes import Digests
 from proteus_cli.domain.device import Device

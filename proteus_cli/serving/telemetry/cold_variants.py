@@ -7,5 +7,5 @@ from proteus_cli.serving.fleet.loading import Loader
 
 def cold_on(device: str, loader: Loader, controller: Controller) -> list[VariantKey]:
     """The variants that are cold on a device (by id): profiled there, with a model, and not loaded."""
-    resident = controller.topology.change.resident_on(device)
+    resident = controller.change.resident_on(device)
     return [key for key in loader.loadable(device) if key not in resident]

@@ -56,7 +56,7 @@ def cascades_of(controller: Controller, family: str) -> list[CascadeStatus]:
 
 def exits_of(controller: Controller, family: str) -> list[ExitsStatus]:
     """The multi-exit models that the plan in force hosts, each once."""
-    found = {host.variant: host for host in controller.hosting(family) if host.exits}
+    found = {host.variant: host for host in controller.families[family].hosts if host.exits}
     return [ExitsStatus(name, [each.share for each in host.exits], host.cuts) for name, host in found.items()]
 
 

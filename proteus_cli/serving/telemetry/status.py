@@ -153,11 +153,11 @@ def _families(sources: StatusSources) -> dict[str, FamilyStatus]:
             recent_attainment=lately[family].recent_attainment,
             expected_attainment=controller.plan.expected_attainment_of(family),
             expected=ExpectedQueries(*controller.expected.counts(family, now_s)),
-            waiting=controller.waiting_of(family),
+            waiting=controller.families[family].waiting,
             loaded=served.is_loaded,
             cascades=cascades_of(controller, family),
             exits=exits_of(controller, family),
-            stop_when=str(live) if (live := controller.stop_when.get(family)) else None,
+            stop_when=str(live) if (live := controller.dispatch.stop_when.get(family)) else None,
             shifts=_shifts(sources.shifts, family),
         )
     return found
@@ -191,7 +191,7 @@ def _devices(sources: StatusSources) -> dict[str, DeviceStatus]:
             type=sources.profiles[device].device.type,
             kind=sources.profiles[device].device.kind,
             variants=hosted.get(device, []),
-            warm=sorted(key.variant for key in controller.topology.change.standbys.get(device, ())),
+            warm=sorted(key.variant for key in controller.change.standbys.get(device, ())),
             cold=sorted(key.variant for key in cold_on(device, sources.plane.fleet.loader, controller)),
             pace=controller.slowdown_of(device),
             busy_s=worker.busy_s,

@@ -123,7 +123,7 @@ def test_the_most_rows_of_a_request_are_those_that_the_fastest_host_answers_in_t
     controller = controller_hosting(
         hosted(latency_s={1: 0.010, 32: 0.320}), policy=policy, families=("a", "b"), slots={"cpu0": 1}
     )
-    assert controller.dispatch.max_rows(controller.hosting("a"), 0.101, at_most=32) == 10
-    assert controller.dispatch.max_rows(controller.hosting("a"), 1.0, at_most=32) == 32
-    assert controller.dispatch.max_rows(controller.hosting("a"), 0.001, at_most=32) == 1
-    assert controller.dispatch.max_rows(controller.hosting("b"), 0.101, at_most=32) == 32
+    assert controller.dispatch.max_rows(controller.families["a"].hosts, 0.101, at_most=32) == 10
+    assert controller.dispatch.max_rows(controller.families["a"].hosts, 1.0, at_most=32) == 32
+    assert controller.dispatch.max_rows(controller.families["a"].hosts, 0.001, at_most=32) == 1
+    assert controller.dispatch.max_rows(controller.families["b"].hosts, 0.101, at_most=32) == 32

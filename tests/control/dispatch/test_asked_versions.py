@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Host, Launch, Refused, Unfit
-from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import AskedVersion, Bounds, DeferredRequest, Request
+from proteus_cli.domain.rollouts import VersionPair
 from proteus_cli.domain.stages.cascade import PlannedCascade
 
 SLO_S = 0.1
 POLICY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
-TWINS = Twins("l", "l@2")
+VERSIONS = VersionPair("a", "l", "l@2")
 CASCADE = make_cascade("a", "s", "l", rate_qps=5.0)
 ACCURACY = {"s": 0.8, "m": 0.85, "l": 0.95, "l@2": 0.9}
 
@@ -41,9 +41,11 @@ def asking(number: int, *variants: str, minimum: float = 0.0, is_canary: bool = 
     return Request(number, "a", 0.0, SLO_S, min_accuracy=minimum, bounds=bounds)
 
 
-def controller_of(*hosts: Host, twins: Twins | None = TWINS, cascades: Sequence[PlannedCascade] = ()) -> Controller:
+def controller_of(
+    *hosts: Host, pair: VersionPair | None = VERSIONS, cascades: Sequence[PlannedCascade] = ()
+) -> Controller:
     controller = Controller({"a": SLO_S}, {"cpu0": 1, "cpu1": 1}, POLICY)
-    controller.use_twins("a", twins)
+    controller.use_version_pair("a", pair)
     controller.adopt(plan_hosting(*hosts, demand_qps={"a": 4.0}, cascades=cascades), hosts, 0.0)
     return controller
 
@@ -93,7 +95,7 @@ def test_among_others_each_request_is_answered_by_its_version(asked: list[tuple[
         assert (found[number] in possible) if possible else number not in found
 
 
-def test_what_is_available_in_place_of_a_version_has_both_twins() -> None:
+def test_what_is_available_in_place_of_a_version_has_both_of_a_pair() -> None:
     offered = controller_of(OLD, NEW, M).offer(asking(0, "s"), 0.0)
     assert isinstance(offered, Unfit)
     assert list(offered.available.items()) == [("l", 0.95), ("l@2", 0.9), ("m", 0.85)]
@@ -121,14 +123,14 @@ def test_a_first_stage_asks_no_second_that_the_request_does_not_accept(
 ) -> None:
     """Nor is the accuracy of both to be expected then."""
     large = replace(OLD, device="cpu1", weight=0.0, deferred_qps=5.0)
-    controller = controller_of(replace(S, weight=5.0), large, twins=None, cascades=(CASCADE,))
+    controller = controller_of(replace(S, weight=5.0), large, pair=None, cascades=(CASCADE,))
     controller.offer(asking(0, *variants), 0.0)
     launch = controller.decide("cpu0", 0.0)
     assert isinstance(launch, Launch)
     (route,) = routes_of(controller, launch)
     assert (route is not None) is second
     bounds = Bounds(min_expected_accuracy=0.9, version=AskedVersion("v", frozenset(variants)) if variants else None)
-    alone = controller_of(replace(S, weight=5.0), large, twins=None, cascades=(CASCADE,))
+    alone = controller_of(replace(S, weight=5.0), large, pair=None, cascades=(CASCADE,))
     offered = alone.offer(Request(1, "a", 0.0, SLO_S, bounds=bounds), 0.0)
     assert isinstance(offered, Admitted if second else Unfit)
 
@@ -140,7 +142,7 @@ def test_what_a_second_stage_is_asked_is_asked_of_the_version() -> None:
     assert left == Bounds(max_energy_j=0.75, version=unlimited.version)
     assert unlimited.without(float("inf")) == unlimited
     assert Bounds(min_confidence=1.0).without(0.25) is None
-    controller = controller_of(S, M, OLD, twins=None)
+    controller = controller_of(S, M, OLD, pair=None)
     deferred = DeferredRequest(0, "a", 0.0, SLO_S, min_accuracy=0.8, bounds=unlimited)
     assert controller.dispatch.defer(deferred, 0.0) == Admitted(("cpu1",))
 
@@ -148,11 +150,11 @@ def test_what_a_second_stage_is_asked_is_asked_of_the_version() -> None:
 def test_the_most_rows_and_the_hosts_of_a_version_are_its_own() -> None:
     slow = hosted("cpu1", "a", "m", latency_s={1: 0.04, 4: 0.16}, weight=1.0, capacity_qps=20.0, accuracy=0.85)
     controller = controller_of(OLD, NEW, slow)
-    both = controller.hosting_version("a", frozenset({"l@2", "m"}))
+    both = [each for each in controller.families["a"].all_hosts if each.variant in {"l@2", "m"}]
     assert {each.variant for each in both} == {"l@2", "m"}
-    assert {each.variant for each in controller.hosting("a")} == {"l", "m"}
+    assert {each.variant for each in controller.families["a"].hosts} == {"l", "m"}
     assert controller.dispatch.max_rows(both, SLO_S, at_most=8) == 8
-    assert controller.dispatch.max_rows(controller.hosting_version("a", frozenset({"m"})), SLO_S, at_most=8) == 2
+    assert controller.dispatch.max_rows([each for each in both if each.variant == "m"], SLO_S, at_most=8) == 2
 
 
 def test_a_version_that_is_only_shadowed_answers_who_asks_for_it_while_others_are_answered() -> None:
@@ -160,7 +162,7 @@ def test_a_version_that_is_only_shadowed_answers_who_asks_for_it_while_others_ar
     old, new = ([replace(each, device=device) for device in devices] for each in (OLD, NEW))
     hosts = [*old, *(replace(each, weight=0.0, capacity_qps=0.0) for each in new)]
     controller = Controller({"a": SLO_S}, dict.fromkeys(devices, 1), POLICY)
-    controller.use_twins("a", TWINS)
+    controller.use_version_pair("a", VERSIONS)
     controller.adopt(plan_hosting(*hosts, devices=devices), hosts, 0.0)
     for number in range(3):
         assert isinstance(controller.offer(Request(number, "a", 0.0, SLO_S), 0.0), Admitted)

@@ -168,7 +168,7 @@ def test_what_all_hosts_keep_waits_with_all_others() -> None:
     controller = controller_of(SMALL, LARGE)
     controller.offer(asking(max_energy_j=0.4), 0.0)
     controller.offer(Request(1, "a", 0.0, 0.1), 0.0)
-    assert [len(queue) for queue in controller._families["a"].queues] == [2]
+    assert [len(queue) for queue in controller.families["a"].queues] == [2]
 
 
 def test_a_new_plan_shares_what_waits_and_drops_what_it_can_not_keep() -> None:
@@ -196,7 +196,7 @@ def test_bounds_that_cycle_open_each_queue_once_and_no_more_than_the_plan_has_se
     """
     hosts = [replace(SMALL, device="cpu0", variant=f"a-{n}", accuracy=0.7 + n / 100, power_w=1.0 + n) for n in range(8)]
     controller = controller_of(*hosts, cascades=())
-    family, parts = controller._families["a"], [(least, most) for least in range(8) for most in range(least, 8)]
+    family, parts = controller.families["a"], [(least, most) for least in range(8) for most in range(least, 8)]
     waiting = asking(0, minimum=0.75, max_energy_j=1.0)
     controller.offer(waiting, 0.0)
     opened = []

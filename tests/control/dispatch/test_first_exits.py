@@ -124,7 +124,7 @@ def test_only_rows_that_an_idle_device_had_the_time_for_use_up_patience(*, is_of
             assert isinstance(controller.offer(within(time_s, 1), 0.0), Refused)
         else:
             controller.dispatch.count_refused("a", 1, 0.0, time_s)
-        bounds = controller.exit_bounds(launch)
+        bounds = controller.dispatch.exit_bounds(launch)
         assert bounds is not None
         assert bounds.may_leave is may_leave
 
@@ -137,7 +137,7 @@ def test_a_deferred_request_that_is_given_up_has_an_answer_and_uses_up_no_patien
     controller.finished(launch, 0.03)
     assert isinstance(controller.decide("cpu0", 0.03), Drop)
     controller.offer(within(2.0, 2), 0.03)
-    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.03))
+    bounds = controller.dispatch.exit_bounds(launched(controller, "cpu0", 0.03))
     assert bounds is not None
     assert bounds.may_leave
 
@@ -194,8 +194,8 @@ def test_rows_are_due_when_their_answer_must_be_there_and_never_where_none_may_b
     controller = controller_of(EXITS, batcher=GreedyBatcher(answer_frac=0.02))
     controller.offer(within(0.1, 0), 0.0)
     controller.offer(within(0.2, 1, rows=2, bounds=Bounds(min_confidence=3.0)), 0.0)
-    controller.stop_when["a"] = parse_condition("exit >= 2")
-    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    controller.dispatch.stop_when["a"] = parse_condition("exit >= 2")
+    bounds = controller.dispatch.exit_bounds(launched(controller, "cpu0", 0.0))
     assert bounds is not None
     assert list(bounds.due_s) == pytest.approx([0.098, 0.196])
     assert list(bounds.rows) == [1, 2]
@@ -203,7 +203,7 @@ def test_rows_are_due_when_their_answer_must_be_there_and_never_where_none_may_b
     assert (list(bounds.arrival_s), bounds.power_w) == ([0.0, 0.0], 10.0)
     controller = controller_of(EXITS)
     controller.offer(within(0.1, minimum=0.5), 0.0)
-    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    bounds = controller.dispatch.exit_bounds(launched(controller, "cpu0", 0.0))
     assert bounds is not None
     assert list(bounds.due_s) == [math.inf]
 
@@ -217,9 +217,9 @@ def test_rows_are_due_when_their_answer_must_be_there_and_never_where_none_may_b
 def test_for_an_accuracy_the_condition_counts_that_it_was_measured_with(request_: Request, *, cuts: bool) -> None:
     """The live condition would answer all by the first exit, and what was profiled of the variant would say nothing."""
     controller = controller_of(EXITS if cuts else EXITS.whole())
-    controller.stop_when["a"] = parse_condition("exit >= 1")
+    controller.dispatch.stop_when["a"] = parse_condition("exit >= 1")
     controller.offer(request_, 0.0)
-    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    bounds = controller.dispatch.exit_bounds(launched(controller, "cpu0", 0.0))
     assert bounds is not None
     assert bounds.stop_when is None
 
@@ -232,10 +232,10 @@ def test_who_limits_energy_is_answered_by_the_condition_that_it_was_measured_wit
         ([limited, other], parse_condition("exit >= 2"), [True, False]),
     ):
         controller = controller_of(EXITS)
-        controller.stop_when["a"] = parse_condition("exit >= 2")
+        controller.dispatch.stop_when["a"] = parse_condition("exit >= 2")
         for each in requests:
             controller.offer(each, 0.0)
-        bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+        bounds = controller.dispatch.exit_bounds(launched(controller, "cpu0", 0.0))
         assert bounds is not None
         assert (bounds.stop_when, list(bounds.by_own)) == (live, by_own)
 
@@ -264,7 +264,7 @@ def test_who_asks_for_an_accuracy_needs_the_energy_of_a_whole_answer(asked: dict
         if isinstance(offered, Unfit):
             assert offered.energy_j == {"a-s": pytest.approx(0.3)}
             continue
-        told = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+        told = controller.dispatch.exit_bounds(launched(controller, "cpu0", 0.0))
         assert told is not None
         assert list(told.max_energy_j) == []
 
@@ -273,7 +273,7 @@ def test_each_request_of_a_batch_has_its_limit_of_energy() -> None:
     controller = controller_of(EXITS)
     controller.offer(within(0.1, 0, bounds=Bounds(max_energy_j=0.2)), 0.0)
     controller.offer(within(0.2, 1), 0.0)
-    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    bounds = controller.dispatch.exit_bounds(launched(controller, "cpu0", 0.0))
     assert bounds is not None
     assert (list(bounds.max_energy_j), bounds.power_w) == ([0.2, math.inf], 10.0)
 
@@ -299,9 +299,9 @@ def test_a_cascade_to_an_exit_model_counts_with_all_of_its_stages() -> None:
 
 def test_for_a_deferred_request_the_condition_counts_that_its_cascade_was_measured_with() -> None:
     controller = controller_of(EXITS)
-    controller.stop_when["a"] = parse_condition("exit >= 1")
+    controller.dispatch.stop_when["a"] = parse_condition("exit >= 1")
     assert controller.dispatch.defer(DeferredRequest(0, "a", 0.0, 1.0, min_accuracy=EXITS.accuracy), 0.0) is not None
-    bounds = controller.exit_bounds(launched(controller, "cpu0", 0.0))
+    bounds = controller.dispatch.exit_bounds(launched(controller, "cpu0", 0.0))
     assert bounds is not None
     assert bounds.stop_when is None
 
@@ -326,7 +326,7 @@ def served(controller: Controller, time_s: float, took_s: float, exit_: int = 1,
 def test_a_batch_that_was_cut_short_does_not_make_its_device_seem_fast() -> None:
     """All batches take twice what their stages should, and stop at the first exit: 20 ms where a whole one takes 30."""
     controller = controller_of(EXITS)
-    bounds = controller.exit_bounds(served(controller, 0.0101 * 2.1, 0.02))
+    bounds = controller.dispatch.exit_bounds(served(controller, 0.0101 * 2.1, 0.02))
     assert bounds is not None
     assert bounds.slowdown == pytest.approx(2.0 * (1 + MIN_MARGIN))
     controller.offer(within(0.0195, 300), 0.0)
@@ -338,7 +338,7 @@ def test_hard_queries_take_capacity_and_are_not_cut_short_for_it() -> None:
     """All batches take twice what they take in the mean, as all rows go to the last exit; stages are as profiled."""
     second = ExitProfile(points=(StagePoint(1, 0.05, 0.05),))
     controller = controller_of(replace(EXITS, exits=(EXITS.exits[0], second)))
-    bounds = controller.exit_bounds(served(controller, 0.1, 0.06, 2))
+    bounds = controller.dispatch.exit_bounds(served(controller, 0.1, 0.06, 2))
     assert bounds is not None
     assert bounds.slowdown == pytest.approx(1 + MIN_MARGIN)
     assert controller.slowdown_of("cpu0") == pytest.approx(2.0, abs=0.02)

@@ -15,10 +15,10 @@ from proteus_cli.control.decision import (
     Load,
     Refused,
     WaitUntil,
+    keys,
 )
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
-from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Request
@@ -435,9 +435,9 @@ def test_a_family_that_is_planned_around_as_its_devices_are_lost_is_lost_until_i
     controller.adopt(plan_hosting(), [], 0.1)
     assert controller.offer(make_request(0), 0.2) == Refused(1.0, is_lost=True)
     controller.device_recovered("cpu0", 0.3)
-    assert controller.is_lost("a")
+    assert controller.families["a"].is_lost
     controller.adopt(plan_hosting(other), [other], 0.4)
-    assert not controller.is_lost("a")
+    assert not controller.families["a"].is_lost
     assert offered(controller, make_request(1)) == [("cpu1",)]
     controller.adopt(plan_hosting(), [], 0.5)
     assert controller.offer(make_request(2), 0.5) == Refused(1.0, is_lost=False)

@@ -72,7 +72,7 @@ def test_a_request_for_no_more_than_the_least_accurate_waits_with_all_others() -
     controller.offer(asking(0, 0.8), 0.0)
     controller.offer(asking(1, 0.0), 0.0)
     controller.offer(asking(2, 0.3), 0.0)
-    assert [len(queue) for queue in controller._families["a"].queues] == [3]
+    assert [len(queue) for queue in controller.families["a"].queues] == [3]
 
 
 def test_a_worker_takes_first_what_is_most_urgent_of_all_that_it_may() -> None:

@@ -29,7 +29,6 @@ from proteus_cli.control.decision import (
     Refused,
     StandbyEnd,
 )
-from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
@@ -37,6 +36,7 @@ from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.domain.rollouts import VersionPair
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import OutOfDeviceMemory
 
@@ -154,17 +154,17 @@ def test_who_asks_for_more_accuracy_is_answered_by_an_active_variant(asking: Req
 
 @pytest.mark.parametrize("standby", ["fast", "good"])
 def test_canaries_are_answered_by_standbys_but_for_the_version_that_others_have(standby: str) -> None:
-    """Of twins on two devices, whose standby is another variant, or the old version that the plan left there."""
+    """Two versions on two devices, whose standby is another variant, or the old version that the plan left there."""
     new = VariantKey("a", "good@2")
     stands_by = VariantKey("a", standby)
     loadable = {
         new: Loadable(1, 1.0, 4, 100.0),
         stands_by: Loadable(1, 1.0, 8, 1000.0, replace(STANDBY, variant=standby, is_standby=True)),
     }
-    twins = replace(good("cpu1"), variant="good@2")
+    of_new = replace(good("cpu1"), variant="good@2")
     controller = Controller({"a": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY, memory={"cpu1": DeviceMemory(2, loadable)})
-    controller.use_twins("a", Twins("good", "good@2"))
-    hosts = (good("cpu0"), twins)
+    controller.use_version_pair("a", VersionPair("a", "good", "good@2"))
+    hosts = (good("cpu0"), of_new)
     controller.adopt(plan_hosting(*hosts, devices=["cpu0", "cpu1"]), hosts, 0.0)
     while (load := controller.topology.next_standby(0.0).standby) is not None:
         controller.topology.standby_ended(load, StandbyEnd.LOADED, 0.0)
@@ -213,9 +213,9 @@ def test_times_and_accuracies_that_are_corrected_are_those_of_standbys_too(
 
 def test_a_standby_is_nothing_that_clients_are_told_of() -> None:
     controller = adopted(good())
-    assert [host.key for host in controller.hosting("a")] == [GOOD]
-    assert controller.dispatch.max_rows(controller.hosting("a"), 0.1, 64) == 10  # by the active one
-    assert controller.hosting_version("a", {"fast"}) == ()
+    assert [host.key for host in controller.families["a"].hosts] == [GOOD]
+    assert controller.dispatch.max_rows(controller.families["a"].hosts, 0.1, 64) == 10  # by the active one
+    assert "fast" not in {host.variant for host in controller.families["a"].all_hosts}
 
 
 def test_no_batch_is_submitted_ahead_where_a_standby_may_be_needed_next() -> None:
@@ -246,9 +246,9 @@ def test_once_it_is_given_up_a_standby_answers_nothing_and_workers_are_asked_for
         case "gone from the catalog":
             ask = controller.topology.use_memory({"cpu0": memory(standby=None)}).ask
         case "room for a plan":
-            ask = controller.topology.change.begin([LARGE]).ask
+            ask = controller.change.begin([LARGE]).ask
         case _:
-            change = controller.topology.change
+            change = controller.change
             change.begin([good()])
             ask = change.loaded_beside([FailedLoad("cpu0", LARGE.key, OutOfDeviceMemory("full"))], 0.0).ask
     assert ask == ("cpu0",)
@@ -259,7 +259,7 @@ def test_once_it_is_given_up_a_standby_answers_nothing_and_workers_are_asked_for
 def test_what_another_standby_displaces_answers_nothing_and_workers_are_asked_for_what_it_leaves() -> None:
     """A faster variant is new in the catalog, and there is memory for one."""
     controller = adopted(good())
-    assert controller.topology.change.standbys == {"cpu0": {FAST}}
+    assert controller.change.standbys == {"cpu0": {FAST}}
     faster = replace(STANDBY, variant="faster", capacity_qps=2000.0, is_standby=True)
     loadable = {**memory().loadable, faster.key: Loadable(1, 1.0, 8, faster.capacity_qps, faster)}
     controller.topology.use_memory({"cpu0": DeviceMemory(2, loadable)})
@@ -292,7 +292,7 @@ def test_a_standby_that_carries_no_more_or_that_the_family_does_not_prefer_answe
     slower = {"cpu0": memory(replace(STANDBY, capacity_qps=90.0))}
     preferring = replace(good(), preference_rank=0.0)
     for controller in (adopted(good(), limits=slower), adopted(preferring)):
-        assert controller.topology.change.standbys == {"cpu0": {FAST}}
+        assert controller.change.standbys == {"cpu0": {FAST}}
         offered(controller, *range(20))
         assert launched(controller, "cpu0", 0.0).hosted.key == GOOD
 

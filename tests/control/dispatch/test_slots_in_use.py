@@ -40,8 +40,8 @@ def test_what_runs_in_more_slots_than_are_used_ends_and_only_then_another_batch_
     offered(controller, 5)
     running = launched_on(controller, "gpu0")
     assert len(running) == 3
-    assert controller.use_slots("gpu0", 1, 0.0) == NO_EFFECTS
-    assert controller.slots_of("gpu0") == 1
+    assert controller.dispatch.use_slots("gpu0", 1, 0.0) == NO_EFFECTS
+    assert controller.workers["gpu0"].slots == 1
     for launch in running[:2]:
         controller.finished(launch, 0.01)
         assert not launched_on(controller, "gpu0")
@@ -51,10 +51,10 @@ def test_what_runs_in_more_slots_than_are_used_ends_and_only_then_another_batch_
 
 def test_a_device_that_gets_slots_is_asked_for_what_waits() -> None:
     controller = controller_of(host("gpu0"))
-    controller.use_slots("gpu0", 1, 0.0)
+    controller.dispatch.use_slots("gpu0", 1, 0.0)
     offered(controller, 3)
     assert len(launched_on(controller, "gpu0")) == 1
-    assert controller.use_slots("gpu0", 3, 0.0).ask == ("gpu0",)
+    assert controller.dispatch.use_slots("gpu0", 3, 0.0).ask == ("gpu0",)
     assert len(launched_on(controller, "gpu0")) == 2
 
 
@@ -64,16 +64,16 @@ def test_who_is_free_is_asked_for_what_a_device_leaves_that_gives_slots_up() -> 
     offered(controller, 1)
     (running,) = launched_on(controller, "gpu0")
     offered(controller, 1, first=1)
-    assert controller.use_slots("gpu0", 1, 0.0).ask == ("gpu1",)
+    assert controller.dispatch.use_slots("gpu0", 1, 0.0).ask == ("gpu1",)
     controller.finished(running, 0.01)
 
 
 def test_a_lost_device_comes_back_with_the_slots_that_it_uses() -> None:
     controller = controller_of(host("gpu0"), host("gpu1"))
-    controller.use_slots("gpu0", 2, 0.0)
+    controller.dispatch.use_slots("gpu0", 2, 0.0)
     offered(controller, 2)
     running = launched_on(controller, "gpu0")
-    controller.use_slots("gpu0", 1, 0.0)
+    controller.dispatch.use_slots("gpu0", 1, 0.0)
     controller.device_lost("gpu0", running)
     controller.device_recovered("gpu0", 0.0, (host("gpu0"),))
     offered(controller, 6, first=2)
@@ -84,14 +84,14 @@ def test_a_lost_device_comes_back_with_the_slots_that_it_uses() -> None:
 def test_idle_devices_change_their_slots_without_effects_on_others(assignment: str) -> None:
     policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, assignment=assignment)  # type: ignore[arg-type]
     controller = controller_of(host("gpu0"), policy=policy)
-    assert controller.use_slots("gpu0", 2, 0.0).ask == ("gpu0",)
+    assert controller.dispatch.use_slots("gpu0", 2, 0.0).ask == ("gpu0",)
     offered(controller, 4)
     assert len(launched_on(controller, "gpu0")) == 2
-    assert controller.use_slots("gpu0", 1, 0.0) == NO_EFFECTS
+    assert controller.dispatch.use_slots("gpu0", 1, 0.0) == NO_EFFECTS
 
 
 def test_a_device_without_a_slot_and_one_that_runs_batches_ahead_are_refused() -> None:
     with pytest.raises(ValueError, match="gpu0 cannot use 0 slots"):
-        controller_of(host("gpu0")).use_slots("gpu0", 0, 0.0)
+        controller_of(host("gpu0")).dispatch.use_slots("gpu0", 0, 0.0)
     with pytest.raises(ValueError, match="gpu0 cannot use 2 slots"):
-        controller_of(host("gpu0"), slots=1, ahead_s=0.002).use_slots("gpu0", 2, 0.0)
+        controller_of(host("gpu0"), slots=1, ahead_s=0.002).dispatch.use_slots("gpu0", 2, 0.0)

@@ -11,9 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Effects, Host, Idle, Keep, Launch, StandbyEnd, StandbyLoad, WaitUntil
+from proteus_cli.control.decision import (
+    Admitted,
+    Effects,
+    Host,
+    Idle,
+    Keep,
+    Launch,
+    StandbyEnd,
+    StandbyLoad,
+    WaitUntil,
+    keys,
+)
 from proteus_cli.control.policies import PROTEUS
-from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
@@ -36,7 +46,7 @@ def fast(device: str, family: str = "a") -> Host:
 def test_a_new_device_counts_as_lost_until_it_has_passed_its_probation() -> None:
     controller = controller_hosting(good("cpu0"), policy=PROTEUS, slots={"cpu0": 1})
     controller.add_device("b/cpu0", 1)
-    assert controller.topology.change.hosted_on("b/cpu0") == ()
+    assert controller.change.hosted_on("b/cpu0") == ()
     assert controller.decide("b/cpu0", 1.0) == Idle()
     assert _asked(controller, 2.0) is None, "a device on probation is nothing to plan with"
     effects = controller.device_recovered("b/cpu0", 2.0, ())

@@ -6,9 +6,9 @@ from builders import hosted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.decision import Host, Load
+from proteus_cli.control.decision import Host, Load, keys
 from proteus_cli.control.topology import plan_change
-from proteus_cli.control.topology.plan_change import ChangingDevice, keys
+from proteus_cli.control.topology.plan_change import ChangingDevice
 
 LOADING = Load("any", ())
 

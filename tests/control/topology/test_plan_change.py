@@ -14,6 +14,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import (
     NO_EFFECTS,
     Admitted,
+    ChangeState,
     Effects,
     FailedLoad,
     Host,
@@ -22,15 +23,16 @@ from proteus_cli.control.decision import (
     Load,
     StandbyEnd,
     StandbyLoad,
+    keys,
 )
-from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import Policy
-from proteus_cli.control.topology.plan_change import KEPT_FREE_FRAC, ChangeState, PlanChange, keys
+from proteus_cli.control.topology.plan_change import KEPT_FREE_FRAC, PlanChange
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Bounds, Request
+from proteus_cli.domain.rollouts import VersionPair
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 
 GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
@@ -64,7 +66,7 @@ class Changed:
         self.devices = devices
         slo_s = dict.fromkeys("abc", 0.1)
         self.controller = Controller(slo_s, dict.fromkeys(devices, 1), GREEDY, memory=memory or {})
-        self.topology, self.steps = self.controller.topology, self.controller.topology.change
+        self.topology, self.steps = self.controller.topology, self.controller.change
         self.adopt(before)
 
     def adopt(self, hosts: Sequence[Host], *in_place: str) -> tuple[Load, ...]:
@@ -79,7 +81,7 @@ class Changed:
     @property
     def serving(self) -> dict[str, set[str]]:
         """What each device serves that does not load."""
-        loading = {device for device in self.devices if not self.controller._workers[device].is_serving}
+        loading = {device for device in self.devices if not self.controller.workers[device].is_serving}
         return {
             device: {each.variant for each in self.steps.hosted_on(device)}
             for device in self.devices
@@ -211,7 +213,7 @@ def test_a_lost_device_takes_with_it_what_it_had_loaded_beside_and_is_back_with_
     change.controller.device_lost("d0", [])
     assert change.steps.resident_on("d0") == NO_VARIANTS
     assert change.steps.devices["d0"].hosted_before_loss == (BEFORE[0],)
-    assert [each.device for each in change.controller.hosting("b")] == ["d0", "d2"], "for its return"
+    assert [each.device for each in change.controller.families["b"].hosts] == ["d0", "d2"], "for its return"
     assert change.ended(load) == ()
     assert change.serving["d1"] == {"a-s"}
     assert change.controller.device_recovered("d0", 2.0, (AFTER[0],)).load == ()
@@ -237,8 +239,8 @@ def test_where_the_device_is_lost_that_was_waited_for_queries_follow_the_one_tha
     effects = change.controller.loaded(load, NO_VARIANTS, 1.0)
     assert (effects.ask, effects.load) == (DEVICES, ())
     assert change.steps.hosted_on("d0") == (AFTER[0],)
-    assert [each.device for each in change.controller.hosting("a")] == ["d1"]
-    assert [each.device for each in change.controller.hosting("b")] == ["d0", "d2"]
+    assert [each.device for each in change.controller.families["a"].hosts] == ["d1"]
+    assert [each.device for each in change.controller.families["b"].hosts] == ["d0", "d2"]
     assert change.controller.loaded(load, NO_VARIANTS, 1.0) is NO_EFFECTS, "nothing has changed since"
 
 
@@ -344,7 +346,7 @@ def test_a_new_version_that_waits_to_be_activated_answers_no_canary_before() -> 
     new = VariantKey("a", "a-s@2")
     change = Changed(hosts_of(d0=B, d1=A))
     controller = change.controller
-    controller.use_twins("a", Twins(A.variant, new.variant))
+    controller.use_version_pair("a", VersionPair("a", A.variant, new.variant))
     (load,) = change.adopt((host("d0", new), *hosts_of(d1=A, d2=B)), "d2")
 
     def answering(number: int) -> list[str]:
@@ -366,13 +368,13 @@ def test_a_batch_that_runs_while_its_device_switches_ends_as_it_would(slots: int
     change = Changed()
     controller = change.controller
     if slots > 1:
-        controller.use_slots("d0", slots, 0.0)
+        controller.dispatch.use_slots("d0", slots, 0.0)
     (load,) = change.adopt(AFTER, "d1")
     controller.offer(make_request(0), 0.0)
     running = launched(controller, "d0", 0.0)
     change.ended(load)
     controller.finished(running, 0.01)
-    assert controller.rows_of("a") == 0
+    assert controller.families["a"].rows == 0
 
 
 # --- which devices load beside what serves, and which in place

@@ -63,7 +63,7 @@ def test_an_engine_that_works_on_no_other_device_is_broken_on_all() -> None:
     controller = Controller({"a": 1.0}, {"cpu0": 1, "cpu1": 1, "cpu2": 1}, policy_named("proteus"))
     hosts = [hosted(device, "a", "a-l", latency_s={1: 0.01}) for device in ("cpu0", "cpu1")]
     controller.adopt(make_plan(*(make_placement(each.device, *each.key) for each in hosts)), hosts, 0.0)
-    loaded = controller.topology.change.resident_on
+    loaded = controller.change.resident_on
     assert controller.topology.broken_with("cpu0", LARGE, loaded) == ("cpu0",)
     assert controller.topology.broken_with("cpu0", SMALL, loaded) == ("cpu0", "cpu1", "cpu2")
     assert controller.topology.broken_with("cpu0", SMALL, {"cpu1": (), "cpu2": (SMALL,)}.__getitem__) == ("cpu0",)

@@ -55,7 +55,7 @@ class Driven:
         return loads
 
     def standbys(self, device: str = "cpu0") -> frozenset[VariantKey]:
-        return self.controller.topology.change.standbys.get(device, NO_VARIANTS)
+        return self.controller.change.standbys.get(device, NO_VARIANTS)
 
 
 # --- which
@@ -162,9 +162,9 @@ def test_an_activated_variant_needs_no_load_and_what_it_replaces_stands_by() -> 
     driven = Driven(host(SLOW), limit=2, in_place=("cpu0", "cpu1"))
     assert [load.key for load in driven.load_all(0.0) if load.device == "cpu0"] == [FAST]
     assert driven.adopt(host(FAST)).load == ()
-    assert [each.key for each in driven.controller.hosting("a")] == [FAST]
+    assert [each.key for each in driven.controller.families["a"].hosts] == [FAST]
     assert driven.standbys() == {SLOW}
-    assert driven.controller.topology.change.resident_on("cpu0") == {FAST, SLOW}
+    assert driven.controller.change.resident_on("cpu0") == {FAST, SLOW}
 
 
 def test_a_cold_variant_loads_in_place_beside_the_standbys_that_fit() -> None:
@@ -175,7 +175,7 @@ def test_a_cold_variant_loads_in_place_beside_the_standbys_that_fit() -> None:
     assert len(load.keeps) == 1
     assert load.keeps < {SLOW, FAST}
     driven.controller.loaded(load, keys(OTHER) | load.keeps, 1.0)
-    assert driven.controller.topology.change.resident_on("cpu0") == {OTHER} | load.keeps
+    assert driven.controller.change.resident_on("cpu0") == {OTHER} | load.keeps
 
 
 def with_standby(driven: Driven, device: str, key: VariantKey) -> Driven:
@@ -199,7 +199,7 @@ def test_a_device_rests_nine_times_as_long_as_a_load_took_of_its_core(*, gave_wa
     assert load is not None
     driven.controller.topology.standby_ended(load, StandbyEnd.LOADED, 11.0, gave_way=gave_way)
 
-    rests_until_s = driven.controller.topology.change.devices[load.device].rests_until_s
+    rests_until_s = driven.controller.change.devices[load.device].rests_until_s
     assert rests_until_s == near(11.0 + rests_s)
 
 
@@ -250,15 +250,15 @@ def test_standbys_that_made_room_for_a_plan_that_was_given_up_load_again(in_plac
     driven = Driven(host(SLOW), host(SLOW, "cpu1"), limit=2)
     for number in range(100):
         driven.load_all(number * 10.0)
-    standbys = dict(driven.controller.topology.change.standbys)
+    standbys = dict(driven.controller.change.standbys)
     assert set(standbys) == {"cpu0", "cpu1"}
-    change = driven.controller.topology.change
+    change = driven.controller.change
     change.begin([host(OTHER), host(SLOW, "cpu1")], in_place=in_place)
     change.loaded_beside((), 1000.0)
     change.give_up()
     for number in range(100):
         driven.load_all(1000.0 + number * 10.0)
-    assert driven.controller.topology.change.standbys.keys() == standbys.keys()
+    assert driven.controller.change.standbys.keys() == standbys.keys()
 
 
 def test_what_failed_is_forgotten_once_that_is_over() -> None:
@@ -291,7 +291,7 @@ def test_the_load_of_a_standby_is_given_up_where_the_device_must_load_for_a_plan
     (step,) = driven.adopt(host(OTHER)).load
     driven.controller.topology.standby_ended(load, StandbyEnd.LOADED, 1.0)
     driven.controller.loaded(step, keys(OTHER) | step.keeps, 1.0)
-    assert load.key not in driven.controller.topology.change.resident_on("cpu0")
+    assert load.key not in driven.controller.change.resident_on("cpu0")
 
 
 def test_a_device_that_is_short_of_memory_gives_its_standbys_up_and_nothing_else() -> None:
@@ -299,7 +299,7 @@ def test_a_device_that_is_short_of_memory_gives_its_standbys_up_and_nothing_else
     driven.load_all(0.0)
     assert driven.standbys()
     driven.controller.topology.memory_short("cpu0", 100.0)
-    assert driven.controller.topology.change.resident_on("cpu0") == {SLOW}
+    assert driven.controller.change.resident_on("cpu0") == {SLOW}
     assert all(load.device != "cpu0" for load in driven.load_all(100.0 + RETRY_S - 1.0))
     assert {load.device for load in driven.load_all(100.0 + RETRY_S)} == {"cpu0"}
 
@@ -309,9 +309,7 @@ def test_a_standby_without_memory_changes_nothing_that_is_active() -> None:
     load = driven.controller.topology.next_standby(0.0).standby
     assert load is not None
     driven.controller.topology.standby_ended(load, StandbyEnd.NO_MEMORY, 1.0)
-    assert (
-        driven.controller.topology.change.resident_on(load.device) == {SLOW} if load.device == "cpu0" else NO_VARIANTS
-    )
+    assert driven.controller.change.resident_on(load.device) == {SLOW} if load.device == "cpu0" else NO_VARIANTS
     assert driven.standbys(load.device) == NO_VARIANTS
 
 
@@ -331,12 +329,12 @@ def test_room_is_made_for_what_is_to_load_beside_what_is_active() -> None:
     driven = with_standby(driven, "cpu0", OTHER)
     driven = with_standby(driven, "cpu0", FAST)
     assert driven.standbys() == {OTHER, FAST}
-    change = driven.controller.topology.change
+    change = driven.controller.change
     for wanted, left in ((OTHER, {OTHER, FAST}), (ON_B, {FAST}), (LARGE, set())):
         change.begin([host(wanted)])
         change.give_up()
         assert driven.standbys() == left
-    assert driven.controller.topology.change.resident_on("cpu0") == {SLOW}
+    assert driven.controller.change.resident_on("cpu0") == {SLOW}
 
 
 def test_without_memory_nothing_stands_by() -> None:
@@ -344,7 +342,7 @@ def test_without_memory_nothing_stands_by() -> None:
     for each in (host(SLOW), host(FAST)):
         controller.adopt(plan_hosting(each, devices=("cpu0",)), [each], 0.0)
         assert controller.topology.next_standby(0.0).standby is None
-        assert controller.topology.change.resident_on("cpu0") == {each.key}
+        assert controller.change.resident_on("cpu0") == {each.key}
 
 
 def test_what_the_catalog_has_no_more_gives_way_to_any_standby() -> None:
@@ -397,4 +395,4 @@ def test_what_only_the_old_variant_of_a_lost_device_could_answer_is_dropped_with
     assert isinstance(controller.offer(waits, 0.2), Admitted)
     assert set(controller.device_lost(lost, [launch]).dropped) == {runs, waits}
     controller.topology.standby_ended(standby, StandbyEnd.LOADED, 0.3)
-    assert (controller.waiting, controller.rows_of("a")) == (0, 0)
+    assert (controller.waiting, controller.families["a"].rows) == (0, 0)

@@ -12,7 +12,7 @@ from rich.console import Console
 from proteus_cli.cli.views.plan_tables import explanation_tables
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.rules import Rules
-from proteus_cli.planning.analysis.conflict import smallest_conflict
+from proteus_cli.planning.analysis.conflict import irreducible_conflict
 from proteus_cli.planning.analysis.explain import Explanation, explain, largest_multiple
 from proteus_cli.planning.planner import Planner
 from proteus_cli.planning.search import PlacementSearch
@@ -136,7 +136,7 @@ def test_a_demand_that_could_be_served_is_no_conflict_where_that_takes_too_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Solves without the rule run out of time: the demand alone is not known to be too much."""
-    assert smallest_conflict(planner(ACCURATE), {"a": 150.0}) == CONFLICT
+    assert irreducible_conflict(planner(ACCURATE), {"a": 150.0}) == CONFLICT
     best = PlacementSearch.best
 
     def limited(self: PlacementSearch, asked: Any, *others: Any) -> Any:
@@ -145,9 +145,9 @@ def test_a_demand_that_could_be_served_is_no_conflict_where_that_takes_too_long(
         return best(self, asked, *others)
 
     monkeypatch.setattr(PlacementSearch, "best", limited)
-    assert smallest_conflict(planner(ACCURATE), {"a": 150.0}) == CONFLICT
+    assert irreducible_conflict(planner(ACCURATE), {"a": 150.0}) == CONFLICT
 
 
 def test_where_nothing_is_known_in_time_no_conflict_is_named(late_above: LateAbove) -> None:
     late_above(100.0)
-    assert smallest_conflict(planner(ACCURATE), {"a": 150.0}) == ()
+    assert irreducible_conflict(planner(ACCURATE), {"a": 150.0}) == ()

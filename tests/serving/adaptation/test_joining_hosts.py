@@ -283,7 +283,7 @@ def test_variants_stand_by_on_devices_that_join() -> None:
         await asyncio.sleep(JOINED_S)
         await at.world.fleet.deploy(at.world.plan_of({**HERE, "b/cpu0": "good"}))
         await asyncio.sleep(20.0)
-        assert [key.variant for key in at.world.controller.topology.change.standbys["b/cpu0"]] == ["fast"]
+        assert [key.variant for key in at.world.controller.change.standbys["b/cpu0"]] == ["fast"]
 
     looking(test, has_standbys=True, replans=False)
 

@@ -39,7 +39,7 @@ def restarted(path: Path, catalog: Catalog = CATALOG) -> tuple[LiveConditions, K
     """The conditions of a server that starts now."""
     kept = KeptConditions.restore(path, catalog)
     conditions, controller = conditions_of(Loop(), kept=kept)
-    controller.stop_when |= {family: each.stop_when for family, each in kept.families.items()}
+    controller.dispatch.stop_when |= {family: each.stop_when for family, each in kept.families.items()}
     return conditions, kept
 
 

@@ -49,7 +49,7 @@ def test_where_a_later_plan_has_a_live_condition_not_count_is_told(
         [("a-s", device, why)] if why else []
     )
     assert change(conditions, stop_when if why is None else None).exceptions == (), "it can be taken back"
-    assert (controller.stop_when == {}) == (why is not None)
+    assert (controller.dispatch.stop_when == {}) == (why is not None)
 
 
 def test_accuracies_that_a_device_does_not_know_are_told() -> None:

@@ -35,7 +35,7 @@ class Fleet:
 
     async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         assert self.controller is not None
-        self.seen.append(self.controller.stop_when.get("a"))
+        self.seen.append(self.controller.dispatch.stop_when.get("a"))
         await asyncio.sleep(1)
         if self._fails.pop(0):
             raise EngineError("no memory")
@@ -73,7 +73,10 @@ def test_a_change_that_fails_takes_back_no_later_one() -> None:
         with pytest.raises(Unprocessable):
             await first
         assert (await second).stop_when == AT_SECOND
-        assert (world.controller.stop_when, world.seen) == ({"a": AT_SECOND}, [parse_condition("exit >= 1"), AT_SECOND])
+        assert (world.controller.dispatch.stop_when, world.seen) == (
+            {"a": AT_SECOND},
+            [parse_condition("exit >= 1"), AT_SECOND],
+        )
         assert world.reasons == ["a stops when exit >= 2"]
 
     played(scenario)
@@ -83,7 +86,7 @@ def test_a_change_that_is_taken_back_while_it_waits_is_taken_back_behind_it() ->
     async def scenario() -> None:
         world = World(False, False)
         await asyncio.gather(patch(world.conditions, "exit >= 2"), patch(world.conditions, None))
-        assert (world.controller.stop_when, world.seen) == ({}, [AT_SECOND, None])
+        assert (world.controller.dispatch.stop_when, world.seen) == ({}, [AT_SECOND, None])
 
     played(scenario)
 
@@ -95,7 +98,7 @@ def test_a_condition_counts_once_the_change_of_plan_before_it_has_ended() -> Non
         await asyncio.sleep(0.5)
         change = asyncio.ensure_future(patch(world.conditions, "exit >= 2"))
         await asyncio.sleep(0.25)
-        assert world.controller.stop_when == {}
+        assert world.controller.dispatch.stop_when == {}
         await asyncio.gather(plan, change)
         assert world.reasons == ["by hand", "a stops when exit >= 2"]
 
@@ -107,10 +110,10 @@ def test_a_change_whose_client_is_gone_before_it_is_in_force_has_changed_nothing
         world = World(False)
         change = asyncio.ensure_future(patch(world.conditions, "exit >= 2"))
         await asyncio.sleep(0.5)
-        assert world.controller.stop_when == {"a": AT_SECOND}
+        assert world.controller.dispatch.stop_when == {"a": AT_SECOND}
         change.cancel()
         with pytest.raises(asyncio.CancelledError):
             await change
-        assert world.controller.stop_when == {}
+        assert world.controller.dispatch.stop_when == {}
 
     played(scenario)

@@ -43,14 +43,14 @@ def test_where_a_condition_would_change_nothing_none_is_taken(
     with pytest.raises(refusal) as refused:
         change(conditions)
     assert said in refused.value.message
-    assert (controller.stop_when, loop.reasons) == ({}, [])
+    assert (controller.dispatch.stop_when, loop.reasons) == ({}, [])
 
 
 def test_a_body_that_is_far_too_long_is_not_decoded() -> None:
     conditions, controller = conditions_of(Loop())
     with pytest.raises(BodyTooLarge, match="at most 16,384 bytes; got 30,000"):
         change(conditions, b"[" * 30_000)
-    assert controller.stop_when == {}
+    assert controller.dispatch.stop_when == {}
 
 
 def test_a_condition_is_taken_and_the_same_one_again_changes_nothing() -> None:
@@ -58,7 +58,7 @@ def test_a_condition_is_taken_and_the_same_one_again_changes_nothing() -> None:
     conditions, controller = conditions_of(loop)
     change(conditions)
     change(conditions, patch_body("exit >= 2.0"))
-    assert controller.stop_when == {"a": parse_condition("exit >= 2")}
+    assert controller.dispatch.stop_when == {"a": parse_condition("exit >= 2")}
     assert loop.reasons == ["request: a stops when exit >= 2"]
 
 
@@ -70,13 +70,13 @@ def test_where_the_plan_can_not_be_put_in_force_the_condition_is_what_it_was() -
     for body in (patch_body("exit >= 1"), patch_body(None)):
         with pytest.raises(Unprocessable, match="no memory"):
             change(conditions, body)
-        assert controller.stop_when == {"a": parse_condition("exit >= 2")}
+        assert controller.dispatch.stop_when == {"a": parse_condition("exit >= 2")}
 
 
 def changed(stop_when: str, **how: Any) -> str:
     conditions, controller = conditions_of(Loop(), **how)
     change(conditions, patch_body(stop_when))
-    return str(controller.stop_when["a"])
+    return str(controller.dispatch.stop_when["a"])
 
 
 def test_a_condition_may_compare_all_that_is_known_of_a_query() -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 from builders import make_measured, make_placement, make_plan, make_profile, near
 
-from proteus_cli.control.rollouts.twinning import Twinning
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rollouts import VersionPair
 from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 
@@ -37,7 +37,7 @@ def test_plans_count_on_both_versions_while_one_is_rolled_out() -> None:
     planner = LivePlanner(solver, ProfileStore({"cpu0": make_profile("cpu0", OLD, NEW)}), solver)
     assert (planner.replans, planner.is_solving) == (True, True)
     planner.follow(PLAN)
-    planner.twinnings["f"] = Twinning("f", "v", "v@2", 0.5)
+    planner.version_pairs["f"] = VersionPair("f", "v", "v@2", 0.5)
     planner.follow(PLAN)
     assert solver.given == [(PLAN, 0.01), (PLAN, near(0.02))]
 

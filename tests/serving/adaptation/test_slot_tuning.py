@@ -137,7 +137,7 @@ def test_a_device_uses_the_slots_that_are_worth_it_and_every_request_ends_once()
     tuner = plane.fleet.tuners["gpu0"]
     assert executor.most == SLOTS  # at first
     assert tuner.settled == tuner.knee == 2
-    assert plane.controller.slots_of("gpu0") == tuner.slots
+    assert plane.controller.workers["gpu0"].slots == tuner.slots
     status = slots_status(tuner, 20.0)
     assert (status.opened, status.settled, status.knee, status.busy) == (SLOTS, 2, 2, 0)
     assert {level.running: round(level.throughput, 2) for level in status.levels}[2] == 0.5  # of what was profiled
@@ -169,7 +169,7 @@ def test_a_device_that_another_server_uses_from_now_on_is_learned_anew_at_once()
 def test_without_tuning_all_slots_stay_in_use_and_nothing_is_watched() -> None:
     executor = SharingExecutor(knee=2)
     plane = served(executor, 2.0, tunes=False)
-    assert plane.controller.slots_of("gpu0") == SLOTS
+    assert plane.controller.workers["gpu0"].slots == SLOTS
     assert not plane.fleet.tuners
     assert type(plane.fleet.workers["gpu0"]).__name__ == "Worker"
     assert not _metrics(plane)
@@ -181,7 +181,7 @@ def test_fewer_slots_end_no_batch_and_lose_no_request() -> None:
 
     def change(plane: DataPlane, now_s: float) -> None:
         plane.fleet.use_slots("gpu0", 1 + int(now_s * 50) % SLOTS)
-        used.add(plane.controller.slots_of("gpu0"))
+        used.add(plane.controller.workers["gpu0"].slots)
 
     served(executor, 4.0, tunes=False, during=change)
     assert used == set(range(1, SLOTS + 1))

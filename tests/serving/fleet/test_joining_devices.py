@@ -6,7 +6,7 @@ import math
 from failing import LOAD_S, LOOK_S, SOLVE_S, World, answers, played
 
 from proteus_cli.control.devices.breaker import BreakerState
-from proteus_cli.control.topology.topology import ASK_S
+from proteus_cli.control.topology.standbys import ASK_S
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
@@ -97,7 +97,7 @@ def test_variants_stand_by_on_a_device_that_has_joined() -> None:
         await asyncio.sleep(JOINED_S)
         await world.fleet.deploy(world.plan_of({**BOTH, "b/cpu0": "good"}))
         await asyncio.sleep(3 * (LOAD_S + 2 * ASK_S) / 0.1)
-        assert world.controller.topology.change.standbys["b/cpu0"] == {VariantKey("f", "fast")}
+        assert world.controller.change.standbys["b/cpu0"] == {VariantKey("f", "fast")}
 
     played(join, BOTH, resident_bytes=1100, replans=False)
 

@@ -9,7 +9,7 @@ from builders import make_measured
 from failing import LOAD_S, VARIANTS, World, played
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.control.topology.topology import ASK_S
+from proteus_cli.control.topology.standbys import ASK_S
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.fleet.loading import HURRIED_S, LIMIT_MULTIPLE, LOOK_S, SharedLook
 

@@ -9,7 +9,7 @@ from failing import LOAD_S, VARIANTS, World, played
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.control.topology.topology import ASK_S
+from proteus_cli.control.topology.standbys import ASK_S
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError
@@ -138,14 +138,14 @@ def test_standbys_of_a_host_without_memory_are_given_up_and_those_of_others_stay
         await asyncio.sleep(2.0)
         await world.fleet.deploy(world.plan_of({**BOTH, "b/cpu0": "good"}))
         await asyncio.sleep(60.0)
-        assert set(world.controller.topology.change.standbys) == {"cpu0", "cpu1", "b/cpu0"}
+        assert set(world.controller.change.standbys) == {"cpu0", "cpu1", "b/cpu0"}
         world.memory["b"] = HostMemory(0, is_short=True)
         await asyncio.sleep(2 * ASK_S)
-        assert set(world.controller.topology.change.standbys) == {"cpu0", "cpu1"}
+        assert set(world.controller.change.standbys) == {"cpu0", "cpu1"}
         await asyncio.sleep(200.0)
-        assert set(world.controller.topology.change.standbys) == {"cpu0", "cpu1"}, "nothing is loaded there meanwhile"
+        assert set(world.controller.change.standbys) == {"cpu0", "cpu1"}, "nothing is loaded there meanwhile"
         world.memory.clear()
         await asyncio.sleep(200.0)
-        assert set(world.controller.topology.change.standbys) == {"cpu0", "cpu1", "b/cpu0"}
+        assert set(world.controller.change.standbys) == {"cpu0", "cpu1", "b/cpu0"}
 
     played(fill, BOTH, replans=False, resident_bytes=1100)

@@ -10,7 +10,7 @@ from failing import LOAD_S, VARIANTS, World, played
 from msgspec.structs import replace
 
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.control.topology.topology import ASK_S
+from proteus_cli.control.topology.standbys import ASK_S
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
@@ -31,15 +31,15 @@ def deployed(world: World, hosts: dict[str, str]) -> Awaitable[dict[tuple[str, s
 
 def test_a_plan_that_wants_a_standby_is_in_force_at_once_and_what_it_replaces_stands_by() -> None:
     async def activate(world: World) -> None:
-        assert world.controller.topology.change.standbys == {}
+        assert world.controller.change.standbys == {}
         await asyncio.sleep(WARM_S)
-        assert world.controller.topology.change.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
+        assert world.controller.change.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
         before_s = world.loop.time()
         assert await deployed(world, dict.fromkeys(BOTH, "fast")) == {("cpu0", "fast"): None, ("cpu1", "fast"): None}
         assert world.loop.time() == before_s
         assert world.hosts == {"cpu0": {"fast"}, "cpu1": {"fast"}}
         await asyncio.sleep(WARM_S)
-        assert world.controller.topology.change.standbys == {"cpu0": {GOOD}, "cpu1": {GOOD}}
+        assert world.controller.change.standbys == {"cpu0": {GOOD}, "cpu1": {GOOD}}
         assert [world.executor(device).loads for device in BOTH] == [[GOOD, FAST]] * 2
         await world.ask(100.0, 1.0)
         await asyncio.sleep(0.1)
@@ -54,7 +54,7 @@ def test_standbys_load_one_after_the_other_while_devices_serve() -> None:
         loaded = list[str]()
         while len(loaded) < 2:
             await asyncio.sleep(0.01)
-            loaded += [device for device in world.controller.topology.change.standbys if device not in loaded]
+            loaded += [device for device in world.controller.change.standbys if device not in loaded]
             assert sum(len(world.executor(device).loads) for device in BOTH) <= 2 + len(loaded) + 1
         await asking
         await asyncio.sleep(0.1)
@@ -66,7 +66,7 @@ def test_standbys_load_one_after_the_other_while_devices_serve() -> None:
 def test_without_memory_for_it_nothing_stands_by() -> None:
     async def wait(world: World) -> None:
         await asyncio.sleep(WARM_S)
-        assert world.controller.topology.change.standbys == {}
+        assert world.controller.change.standbys == {}
         assert world.executor("cpu0").loads == [GOOD]
 
     played(wait, BOTH, resident_bytes=1000, replans=False)
@@ -89,7 +89,7 @@ def test_a_plan_waits_for_a_standby_that_it_wants_and_cancels_what_is_in_its_way
         assert world.loop.time() == before_s
         assert await deployed(world, {"cpu0": "good", "cpu1": "third"}) == {("cpu1", "third"): LOAD_S}
         assert world.loop.time() == near(before_s + LOAD_S)
-        assert world.controller.topology.change.standbys["cpu0"] == {FAST}
+        assert world.controller.change.standbys["cpu0"] == {FAST}
 
     async def cancel(world: World) -> None:
         """What has begun on the device runs to its end, and then its load comes."""
@@ -99,7 +99,7 @@ def test_a_plan_waits_for_a_standby_that_it_wants_and_cancels_what_is_in_its_way
         assert world.loop.time() == near(before_s + LOAD_S * 3 / 2)
         assert world.fleet.loader.loaded("cpu0") == {GOOD, THIRD.key}
         await asyncio.sleep(2 * WARM_S + 10 * LOAD_S)
-        assert FAST in world.controller.topology.change.standbys["cpu0"]
+        assert FAST in world.controller.change.standbys["cpu0"]
 
     for test in (change, pass_by, cancel):
         played(test, BOTH, resident_bytes=1300, replans=False, variants=(*VARIANTS, THIRD))
@@ -109,7 +109,7 @@ def test_a_standby_that_can_not_be_loaded_changes_nothing() -> None:
     async def spoil(world: World) -> None:
         world.spoilt[FAST] = EngineError("the file is cut off")
         await asyncio.sleep(2 * WARM_S)
-        assert world.controller.topology.change.standbys == {}
+        assert world.controller.change.standbys == {}
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
         assert world.fleet.broken_engines.breakers == {}, "a plan that places it finds out"
         assert [world.executor(device).loads for device in BOTH] == [[GOOD, FAST]] * 2, "it is tried once for now"
@@ -124,7 +124,7 @@ def test_a_device_without_memory_for_a_standby_goes_on_without() -> None:
     async def fill(world: World) -> None:
         world.spoilt[FAST] = OutOfDeviceMemory("the device is full")
         await asyncio.sleep(2 * WARM_S)
-        assert world.controller.topology.change.standbys == {}
+        assert world.controller.change.standbys == {}
         assert world.fleet.loader.loaded("cpu0") == {GOOD}
 
     played(fill, BOTH, resident_bytes=BOTH_FIT, replans=False)
@@ -155,10 +155,10 @@ def test_standbys_make_room_where_a_plan_runs_out_of_memory() -> None:
 def test_a_machine_without_memory_gives_all_standbys_up() -> None:
     async def fill(world: World) -> None:
         await asyncio.sleep(WARM_S)
-        assert set(world.controller.topology.change.standbys) == set(BOTH)
+        assert set(world.controller.change.standbys) == set(BOTH)
         world.memory[""] = HostMemory(0, is_short=True)
         await asyncio.sleep(2 * ASK_S)
-        assert world.controller.topology.change.standbys == {}
+        assert world.controller.change.standbys == {}
         assert all(world.fleet.loader.loaded(device) == {GOOD} for device in BOTH)
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
 
@@ -175,7 +175,7 @@ def test_a_plan_that_loads_keeps_the_standby_that_it_wants_where_memory_gets_sho
         world.memory[""] = HostMemory(0, is_short=True)
         await asyncio.sleep(LOAD_S / 4 + ASK_S)
         assert not deploying.done()
-        assert world.controller.topology.change.standbys["cpu1"] == {FAST}
+        assert world.controller.change.standbys["cpu1"] == {FAST}
         assert await deploying == {("cpu0", "third"): 2 * LOAD_S, ("cpu1", "fast"): None}
         await asyncio.sleep(2 * ASK_S)
         assert [world.fleet.loader.loaded(device) for device in BOTH] == [{THIRD.key}, {FAST}]
@@ -192,7 +192,7 @@ def test_a_plan_does_not_wait_for_the_load_of_a_standby_that_was_given_up_for_wa
         world.executor("cpu0").give_way(20.0)
         while len(world.executor("cpu0").loads) < 3:
             await asyncio.sleep(ASK_S)
-        assert world.controller.topology.change.standbys["cpu0"]
+        assert world.controller.change.standbys["cpu0"]
         world.memory[""] = HostMemory(0, is_short=True)
         await asyncio.sleep(1.5 * ASK_S)
         world.memory[""] = HostMemory()
@@ -229,7 +229,7 @@ def test_standbys_load_again_once_a_change_of_plan_is_cancelled_while_it_loads(b
         deploying.cancel()
         await asyncio.wait([deploying])
         await asyncio.sleep(WARM_S + 10 * LOAD_S)  # a device rests nine times as long as its load took
-        assert world.controller.topology.change.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
+        assert world.controller.change.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
         assert world.hosts == {"cpu0": {"good"}, "cpu1": {"good"}}
 
     played(cancel, BOTH, resident_bytes=BOTH_FIT, replans=False, variants=(*VARIANTS, THIRD))
@@ -262,9 +262,9 @@ def test_a_device_that_is_lost_loses_its_standbys_also_while_one_loads() -> None
         await asyncio.sleep(ASK_S + LOAD_S / 2)
         world.executor("cpu0").die()
         await asyncio.sleep(WARM_S)
-        assert "cpu0" not in world.controller.topology.change.standbys or world.hosts["cpu0"] == {"good"}
+        assert "cpu0" not in world.controller.change.standbys or world.hosts["cpu0"] == {"good"}
         await asyncio.sleep(20 * WARM_S)
-        assert world.controller.topology.change.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
+        assert world.controller.change.standbys == {"cpu0": {FAST}, "cpu1": {FAST}}
 
     played(lose, BOTH, resident_bytes=BOTH_FIT, replans=False)
 
@@ -297,7 +297,7 @@ def test_a_standby_that_is_freed_in_a_burst_ends_its_batch_first() -> None:
             await asyncio.sleep(0.001)
         world.memory[""] = HostMemory(0, is_short=True)
         await asyncio.sleep(2 * ASK_S)
-        assert world.controller.topology.change.standbys == {}
+        assert world.controller.change.standbys == {}
         assert all(world.fleet.loader.loaded(device) == {GOOD} for device in BOTH)
         await asyncio.sleep(0.2)
         assert Outcome.FAILED not in world.counted

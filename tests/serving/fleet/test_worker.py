@@ -268,7 +268,7 @@ def test_what_leaves_a_batch_is_told_with_its_start_unless_the_batch_was_taken_b
     async def run() -> tuple[CuttingController, Results]:
         clock, results, batches = Clock(), Results(), list[tuple[Batch, BatchCallback]]()
         controller, executor = CuttingController(list(launches)), SlowExecutor()
-        controller.exit_bounds = lambda _launch: bounds  # type: ignore[method-assign, assignment]
+        controller.dispatch.exit_bounds = lambda _launch: bounds  # type: ignore[method-assign, assignment]
         executor.submit = lambda *each: batches.append(each)  # type: ignore[method-assign]
         worker = Worker("cpu0", double(controller), double(executor), double(results), clock, {}, double(None), 3600.0)
         worker.ask()
@@ -303,7 +303,7 @@ def test_answers_that_left_a_batch_came_once(left: list[int], ways_s: list[float
     async def run() -> CuttingController:
         clock, batches = Clock(), list[tuple[Batch, BatchCallback]]()
         controller, executor = CuttingController([Launch(host, requests, 4, 1.0)]), SlowExecutor()
-        controller.exit_bounds = lambda _launch: bounds  # type: ignore[method-assign, assignment]
+        controller.dispatch.exit_bounds = lambda _launch: bounds  # type: ignore[method-assign, assignment]
         executor.submit = lambda *each: batches.append(each)  # type: ignore[method-assign]
         worker = Worker(
             "cpu0", double(controller), double(executor), double(Results()), clock, {}, double(None), 3600.0
@@ -431,7 +431,7 @@ def test_nothing_leaves_a_batch_that_runs_on_the_loop() -> None:
 
     async def ask() -> None:
         controller, executor = CuttingController([Launch(host, (make_request(),), 1, 1.0)]), double(SlowExecutor())
-        controller.exit_bounds = lambda _launch: ExitBounds([1.0], [1], [])  # type: ignore[method-assign, assignment]
+        controller.dispatch.exit_bounds = lambda _launch: ExitBounds([1.0], [1], [])  # type: ignore[method-assign, assignment]
         executor.run = run
         Worker("cpu0", double(controller), executor, double(Results()), Clock(), {}, double(None), 3600.0).ask()
 

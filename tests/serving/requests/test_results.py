@@ -222,7 +222,7 @@ def test_a_bug_in_a_front_end_leaves_the_results_of_other_requests(caplog: pytes
 
 def test_families_with_variants_of_one_name_have_lines_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
     async def fails(world: World) -> None:
-        (host,) = world.plane.controller.hosting("f")
+        (host,) = world.plane.controller.families["f"].hosts
         for family in ("f", "g", "f"):
             world.plane.results._log_failure(replace(host, family=family), RuntimeError("broken"))
 

@@ -12,12 +12,11 @@ from one_device import FLOAT, SLO_S, HeldExecutor, twice
 from virtual_loop import VirtualLoop
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.rollouts.guard import Guard
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import AskedVersion, Bounds
-from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, parse_guard
+from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, VersionPair, parse_guard
 from proteus_cli.errors import BoundsUnmet, EngineFailed
 from proteus_cli.serving.adaptation.feedback.feedback import Feedback
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
@@ -82,7 +81,7 @@ class World:
         ]
         self.plan = make_plan(*placements)
         controller = Controller({"f": SLO_S}, {"cpu0": 1}, live_policy_named("proteus"))
-        controller.use_twins("f", Twins("v", "v@2"))
+        controller.use_version_pair("f", VersionPair("f", "v", "v@2"))
         self.executor = Versions(opposes=opposes)
         served = ServedFamily("f", twice(FLOAT), SLO_S, max_rows=8, best_accuracy=0.9)
         models: Any = {OLD: None, NEW: None}

@@ -320,7 +320,7 @@ class LiveCatalog:
     def keep(self, keys: Collection[VariantKey]) -> None:
         """Keep these variants alone loaded, where there is memory, of those that the catalog has no more."""
         self._retiring.kept = frozenset(keys)
-        self._plane.controller.topology.change.pinned = frozenset(keys)
+        self._plane.controller.change.pinned = frozenset(keys)
         self._use_memory()
 
     def _add_models(self, models: Mapping[VariantKey, Path]) -> None:
@@ -331,7 +331,7 @@ class LiveCatalog:
     def _use_memory(self) -> None:
         controller, keys = self._plane.controller, self._served.catalog.keys
         known = keys | self._retiring.held.keys() | self._retiring.kept
-        limits = {device: each.memory_bytes for device, each in controller.topology.change.memory.items()}
+        limits = {device: each.memory_bytes for device, each in controller.change.memory.items()}
         memory = device_memory(limits, self._profiles, controller.slo_targets, controller.plan.rules, known)
         placeable = {device: each.placing_only(keys) for device, each in memory.items()}
         self._plane.fleet.apply(controller.topology.use_memory(placeable))

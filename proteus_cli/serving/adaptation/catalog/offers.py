@@ -48,7 +48,7 @@ class Offers:
             until_s = max(until_s, self._plane.clock() + self._plane.admission.longest_s(name))
         if names:
             log.info("%s: being taken out of service", ", ".join(names))
-        while any(controller.rows_of(name) for name in names) and self._plane.clock() < until_s:
+        while any(controller.families[name].rows for name in names) and self._plane.clock() < until_s:
             await asyncio.sleep(DRAIN_LOOK_S)
 
     def resume(self, apart_from: Collection[str] = ()) -> None:
@@ -89,7 +89,7 @@ class Offers:
         gone = {
             name
             for name in self.leaving
-            if name not in kept and not controller.rows_of(name) and not controller.hosting(name)
+            if name not in kept and not controller.families[name].rows and not controller.families[name].hosts
         }
         if gone:
             known = self._plane.families.by_name.values()

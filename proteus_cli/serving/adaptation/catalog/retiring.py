@@ -72,7 +72,7 @@ class Retiring:
         fleet, controller = self._plane.fleet, self._plane.controller
         there = {placement.key for placement in controller.placements}
         for device in fleet.workers:
-            there |= fleet.loader.loaded(device) | controller.topology.change.resident_on(device)
+            there |= fleet.loader.loaded(device) | controller.change.resident_on(device)
         gone = self.variants.keys() - there - self.kept
         if not gone:
             return
@@ -80,7 +80,7 @@ class Retiring:
             del self.variants[key]
         fleet.loader.forget_models(gone)
         fleet.broken_engines.forget(gone)
-        self._plane.controller.forget_variants(gone)
+        self._plane.controller.topology.forget_variants(gone)
         self._accuracies.forget(gone)
         self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
         self._plane.families.use(self._profiles.values())

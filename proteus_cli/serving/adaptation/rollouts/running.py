@@ -10,7 +10,7 @@ import msgspec
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.domain.rollouts import Ending, RolloutStage, RolloutStatus
+from proteus_cli.domain.rollouts import Ending, RolloutStage, RolloutStatus, VersionPair
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.rollouts.source import Candidate
 from proteus_cli.serving.measuring_time import tells_of_waits
@@ -86,8 +86,9 @@ class Absence:
 class Running:
     """A running roll-out of the version ``new`` in place of ``old``; ``digest`` is that of its model.
 
-    ``done`` is what was brought about last, ``measured`` what devices have shown. The version ``is_twinned`` in plans,
-    and ``is_named`` by the catalog file, as we wrote it; the old one is kept loaded from then on (``keeps_old``).
+    ``done`` is what was brought about last, ``measured`` what devices have shown. Plans are to ``have_both``
+    versions. The catalog file, as written here, has the new one if it ``is_named``; from then on the old one is kept
+    loaded (``keeps_old``).
     ``problem``: the last one, which was logged. ``changed`` is set where a person has said something, or promoting has
     ended.
     """
@@ -100,7 +101,7 @@ class Running:
     digest: str
     done: tuple[RolloutStage, int] | None = None
     measured: Mapping[str, VariantProfile] = field(default_factory=dict)
-    is_twinned: bool = False
+    have_both: bool = False
     is_named: bool = False
     keeps_old: bool = False
     is_over: bool = False
@@ -113,6 +114,11 @@ class Running:
     @property
     def family(self) -> str:
         return self.old.family
+
+    @property
+    def pair(self) -> VersionPair:
+        """Both versions, with the share of the new one now."""
+        return VersionPair(self.family, self.old.variant, self.new.variant, self.machine.wanted.share)
 
     @property
     def is_done(self) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import msgspec
 
-from proteus_cli.control.dispatch.twins import Twins
 from proteus_cli.control.rollouts.version_rollout import WantedStep
 from proteus_cli.domain.rollouts import RolloutStage
 from proteus_cli.errors import EngineError, Unprocessable
@@ -17,7 +16,7 @@ from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.rollouts.naming import CatalogNaming
 from proteus_cli.serving.adaptation.rollouts.running import Running
 from proteus_cli.serving.adaptation.rollouts.source import VersionSource
-from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans, places, twinning
+from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans, places
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.units import format_percent
@@ -160,9 +159,9 @@ class RolloutSteps:
 
     async def _share(self, running: Running, wanted: WantedStep) -> None:
         """The new version beside the old one, for its share of the queries."""
-        self._planner.twinnings[running.family] = twinning(running)
-        running.is_twinned = True
-        self._plane.controller.use_twins(running.family, Twins(running.old.variant, running.new.variant))
+        self._planner.version_pairs[running.family] = running.pair
+        running.have_both = True
+        self._plane.controller.use_version_pair(running.family, running.pair)
         reason = _reason(running, wanted)
         await self._control_loop.redeploy(self._plans.again, reason, "request")
         if not places(self._plane.controller.plan, running.new) and not self._planner.replans:
@@ -177,7 +176,7 @@ class RolloutSteps:
         if running.background.promoting is None:
             running.keeps_old = True
             self._keep_old()
-            self._planner.twinnings.pop(running.family, None)
+            self._planner.version_pairs.pop(running.family, None)
             log.info("%s is to serve in place of %s", running.new.variant, running.old.variant)
             running.background.promoting = asyncio.create_task(self._naming.name_new(running))
             running.background.promoting.add_done_callback(lambda _: running.changed.set())
@@ -190,8 +189,8 @@ class RolloutSteps:
 
     async def _switch(self, running: Running) -> None:
         """The new version in place of the old one, which stays loaded; then nothing is undone by the next server."""
-        running.is_twinned = False
-        self._plane.controller.use_twins(running.family, None)
+        running.have_both = False
+        self._plane.controller.use_version_pair(running.family, None)
         reason = f"{running.new.variant} serves in place of {running.old.variant}"
         plans = self._plans
         await self._control_loop.redeploy(lambda: self._planner.of_now(plans.only_new(running)), reason, "request")
@@ -214,8 +213,8 @@ class RolloutSteps:
         """The old version serves as before, or again."""
         running.arms.use(0.0, 0.0)
         await running.background.stopped(running.new.variant)
-        self._planner.twinnings.pop(running.family, None)
-        wanted, running.is_twinned, was_named = running.machine.wanted, False, running.is_named
+        self._planner.version_pairs.pop(running.family, None)
+        wanted, running.have_both, was_named = running.machine.wanted, False, running.is_named
         reason = f"{running.new.variant} is not rolled out ({wanted.ending}): {wanted.reason}"
         if running.is_named:
             await self._serve_old(running, reason)
@@ -225,7 +224,7 @@ class RolloutSteps:
             of_now, plans = self._planner.of_now, self._plans
             await self._control_loop.redeploy(lambda: of_now(plans.only_old(running)), reason, "request")
             await self._control_loop.recorded()
-        self._plane.controller.use_twins(running.family, None)
+        self._plane.controller.use_version_pair(running.family, None)
         self._plane.arms.pop(running.family, None)
         self._naming.live_catalog.release(running.new)
         running.is_over = True

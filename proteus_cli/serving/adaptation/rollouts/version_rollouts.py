@@ -9,8 +9,8 @@ has become of it:
 
 * The new version is measured in a copy of the workspace, in the time that the devices have left, and is *held* then:
   the server knows it by its versioned name, and the planner does not.
-* From then on each plan is *expanded* (`control/rollouts/twinning.py`): the new version is loaded beside the old one.
-  Dispatch knows both as twins, and admission marks the canaries (`serving/requests/version_arms.py`).
+* From then on each plan is *expanded* (`control/rollouts/plan_expansion.py`): the new version is loaded beside the old
+  one. Dispatch knows both as a `VersionPair`, and admission marks the canaries (`serving/requests/version_arms.py`).
 * To promote it, the catalog file is made to name it, and is read like any change of the catalog. The old version is
   kept loaded, as a standby, until the rollback window is over.
 * To go back, plans are contracted again; where the catalog names the new version already, it names the old one again.

@@ -3,11 +3,12 @@
 from collections.abc import Collection, Mapping
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.rollouts.twinning import PriceOf, Twinning, contracted, expanded, replaced
+from proteus_cli.control.rollouts.plan_expansion import PriceOf, contracted, expanded, replaced
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rollouts import VersionPair
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.rollouts.running import Running
 
@@ -27,8 +28,8 @@ class VersionedPlans:
         for running in self.running.values():
             if running.goes_back and places(plan, running.new):
                 plan = self._with_old(plan, running)
-            elif running.is_twinned and not places(plan, running.new):
-                found = expanded(plan, twinning(running), self._profiles, *self._conditions(running))
+            elif running.have_both and not places(plan, running.new):
+                found = expanded(plan, running.pair, self._profiles, *self._conditions(running))
                 plan, running.absence.why = found.plan, found.without
         return plan
 
@@ -36,32 +37,26 @@ class VersionedPlans:
         """The plan in force, expanded anew."""
         plan = self._controller.plan
         for running in self.running.values():
-            plan = contracted(plan, twinning(running), self._profiles)
+            plan = contracted(plan, running.pair, self._profiles)
         return self.expanded(plan)
 
     def only_new(self, running: Running) -> Plan:
         """The plan in force, with the new version in place of the old one."""
-        return replaced(self._controller.plan, twinning(running), self._profiles, *self._conditions(running))
+        return replaced(self._controller.plan, running.pair, self._profiles, *self._conditions(running))
 
     def only_old(self, running: Running) -> Plan:
         """The plan in force, with the old version in place of the new one."""
         return self._with_old(self._controller.plan, running)
 
     def _with_old(self, plan: Plan, running: Running) -> Plan:
-        plan = contracted(plan, twinning(running), self._profiles)
-        back = Twinning(running.family, old=running.new.variant, new=running.old.variant)
+        plan = contracted(plan, running.pair, self._profiles)
+        back = VersionPair(running.family, old=running.new.variant, new=running.old.variant)
         return replaced(plan, back, self._profiles, *self._conditions(running))
 
     def _conditions(self, running: Running) -> tuple[SloTarget, Collection[tuple[str, str, str]], PriceOf]:
         """What a version must keep: the SLO of its family; the broken engines; and what devices cost."""
         target = self._controller.slo_targets[running.family]
         return target, self._controller.topology.outages.engines, self._served.catalog.price_of
-
-
-def twinning(running: Running) -> Twinning:
-    """How plans are to have both versions now."""
-    share = running.machine.wanted.share
-    return Twinning(running.family, running.old.variant, running.new.variant, share)
 
 
 def places(plan: Plan, key: VariantKey) -> bool:

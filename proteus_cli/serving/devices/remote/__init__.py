@@ -29,5 +29,5 @@ each how many they are; a server then counts on its part (`control/devices/slown
 
 **Times.** No message carries a time of a clock that the other end would have to share. The bounds of a multi-exit
 model's batch count from its sending, and the agent counts them from when it has the batch. What it is on its way there
-and back is known together alone: the server leaves it out of the time that it gives (`Controller.exit_bounds`).
+and back is known together alone: the server leaves it out of the time that it gives (`Dispatch.exit_bounds`).
 """

@@ -155,7 +155,7 @@ class SecondStages:
     """Has second stages asked, by ``workers``."""
 
     def __init__(self, controller: Controller, confidence: Confidence, workers: Workers) -> None:
-        self.routes, self.live_conditions = controller.cascades, controller.stop_when
+        self.routes, self.live_conditions = controller.cascades, controller.dispatch.stop_when
         self._controller, self._confidence, self._workers = controller, confidence, workers
 
     def first_answer(

@@ -178,7 +178,7 @@ class MetricsSampler:
                     **_rounded(of, FAMILY_DIGITS),
                     cascades=cascades_of(self._plane.controller, name),
                     exits=exits_of(self._plane.controller, name),
-                    stop_when=str(live) if (live := self._plane.controller.stop_when.get(name)) else None,
+                    stop_when=str(live) if (live := self._plane.controller.dispatch.stop_when.get(name)) else None,
                     variants=self._plane.families.by_name[name].variants,
                     samples=FamilySamples(
                         **families[name],
@@ -251,7 +251,7 @@ class MetricsSampler:
         with np.errstate(invalid="ignore"):
             rows[:, _RATES] = accuracy / served
         rows[:, _RATES + 1] = [np.nan if each is None else each for each in p99_s]
-        rows[:, _RATES + 2] = [self._plane.controller.waiting_of(family) for family in self._families.names]
+        rows[:, _RATES + 2] = [self._plane.controller.families[family].waiting for family in self._families.names]
         return rows
 
     def _p99_s(self) -> list[float | None]:

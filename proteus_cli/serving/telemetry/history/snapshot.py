@@ -131,7 +131,7 @@ def make_snapshot(
     ``p99_s`` and ``recent`` are of the families, in their order; the latter has the requests that have ended in the
     last 15 minutes, and how many of them were SLO violations.
     """
-    controller, fleet, standbys = plane.controller, plane.fleet, plane.controller.topology.change.standbys
+    controller, fleet, standbys = plane.controller, plane.fleet, plane.controller.change.standbys
     rates, loads = counters.family_rates(before).tolist(), counters.device_loads(before).tolist()
     labels = fleet.loader.labels
     hosted: dict[str, list[str]] = {}
@@ -169,7 +169,7 @@ def make_snapshot(
                 round(counters.answer_rate(before, of.family, of.variant, of.device), 2),
             )
             for family in plane.families.by_name
-            for of in controller.hosting(family)
+            for of in controller.families[family].hosts
         ],
         events=events,
         hosts=host_statuses(fleet, links, counters.at_s),
@@ -192,7 +192,7 @@ def _family(
         rates
     )
     has_cascades = deferred_qps or any(route.cascade.family == name for route in plane.controller.cascades.in_use)
-    has_exits = cut_qps or any(host.exits for host in plane.controller.hosting(name))
+    has_exits = cut_qps or any(host.exits for host in plane.controller.families[name].hosts)
     ended_qps = sum(violated) + served_qps
     found = accuracy / served_qps if served_qps else None
     return FamilySnapshot(
@@ -206,7 +206,7 @@ def _family(
         accuracy=found,
         relative_accuracy=None if found is None or not served.best_accuracy else found / served.best_accuracy,
         p99_s=p99_s,
-        waiting=plane.controller.waiting_of(name),
+        waiting=plane.controller.families[name].waiting,
         attainment=plane.counts.by_family[name].attainment(target),
         recent_attainment=Attainment.of(requests, violations, target),
         expected_attainment=plane.controller.plan.expected_attainment_of(name),

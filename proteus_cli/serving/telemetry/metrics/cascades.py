@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping
 
-from proteus_cli.control.dispatch.cascades import Cascades
+from proteus_cli.control.controller import Controller
 from proteus_cli.domain.conditions import Condition
 from proteus_cli.serving.telemetry.metrics.exposition import Exposition, counter, gauge
 
@@ -50,17 +50,17 @@ def add_conditions(exposition: Exposition, live: Mapping[str, Condition]) -> Non
         exposition.add(CONDITION, [((family, str(condition)), 1.0) for family, condition in live.items()])
 
 
-def add_cascades(exposition: Exposition, cascades: Cascades) -> None:
+def add_cascades(exposition: Exposition, controller: Controller) -> None:
     """Without cascades in the plan, there are none."""
-    if cascades.in_use:
-        exposition.add(DEFERRED_RATIO, _deferred_ratios(cascades).items())
+    if controller.cascades.in_use:
+        exposition.add(DEFERRED_RATIO, _deferred_ratios(controller).items())
 
 
-def _deferred_ratios(cascades: Cascades) -> dict[tuple[str, str, str, str], float]:
+def _deferred_ratios(controller: Controller) -> dict[tuple[str, str, str, str], float]:
     """As planned and as observed, by pair: over all of its thresholds that are in use."""
     rates, sums = (defaultdict[tuple[str, str, str, str], float](float) for _ in range(2))
-    for route in cascades.in_use:
-        cascade, (seen, _) = route.cascade, cascades.observed(route)
+    for route in controller.cascades.in_use:
+        cascade, (seen, _) = route.cascade, controller.cascades.observed(route)
         for of, frac in (("planned", cascade.point.deferred_frac), ("observed", seen)):
             if frac is not None:
                 key = cascade.family, cascade.first, cascade.second, of

@@ -7,8 +7,8 @@ from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector
 
 from proteus_cli import __version__
 from proteus_cli.control.controller import Controller
+from proteus_cli.control.decision import keys
 from proteus_cli.control.devices.breaker import BreakerState
-from proteus_cli.control.topology.plan_change import keys
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.control_loop import ChangeTotals
@@ -119,7 +119,7 @@ _GAUGES: tuple[tuple[MetricDescription, Callable[[DataPlane, str, float], float 
     ),
     (
         gauge("proteus_queue_depth", "Requests in the queues.", "family"),
-        lambda plane, family, _: plane.controller.waiting_of(family),
+        lambda plane, family, _: plane.controller.families[family].waiting,
     ),
 )
 
@@ -233,11 +233,11 @@ class Metrics:
         for metric, level in _GAUGES:
             levels = ((family, level(plane, family, now_s)) for family in counts)
             exposition.add(metric, [((family,), value) for family, value in levels if value is not None])
-        add_cascades(exposition, plane.controller.cascades)
+        add_cascades(exposition, plane.controller)
         add_cut(exposition, {family: of.cut for family, of in counts.items()})
         if self._sources.accuracies is not None:
             add_feedback(exposition, self._sources.accuracies.plain, self._sources.accuracies.staged)
-        add_conditions(exposition, plane.controller.stop_when)
+        add_conditions(exposition, plane.controller.dispatch.stop_when)
         if (rollouts := self._sources.rollouts) is not None:
             add_rollouts(exposition, counts, rollouts.all, rollouts.ended)
         if self._sources.shifts is not None:
@@ -304,14 +304,14 @@ class Metrics:
             _FAILURE,
             [((family, oip.VERSION, reason), of(counts[family])) for family in counts for reason, of in _REASONS],
         )
-        waiting = self._plane.controller.waiting_of
-        exposition.add(_PENDING, [((family, oip.VERSION), waiting(family)) for family in counts])
+        waiting = {name: family.waiting for name, family in self._plane.controller.families.items()}
+        exposition.add(_PENDING, [((family, oip.VERSION), waiting[family]) for family in counts])
 
 
 def _states(fleet: Fleet, controller: Controller) -> Iterator[tuple[Sequence[str], float]]:
     """Of each variant that was profiled on a device and has a model."""
     for device in fleet.workers:
-        change = controller.topology.change
+        change = controller.change
         active, resident = keys(change.hosted_on(device)), change.resident_on(device)
         for key in fleet.loader.loadable(device):
             yield (device, *key), 2 if key in active else int(key in resident)

@@ -44,7 +44,7 @@ def everywhere(catalog: Followed) -> dict[str, bool]:
         "counted": "g" in world.plane.counts.by_family,
         "signatures": "g" in world.signatures,
         "demand": "g" in controller.demand.slo_s,
-        "queues": "g" in controller._families,
+        "queues": "g" in controller.families,
         "attainment": "g" in controller.attainment,
         "slowdowns": "g" in controller.replanning._recent_slowdowns,
         "slack": "g" in controller.replanning._slack_s,
@@ -98,7 +98,7 @@ def test_while_its_requests_wait_a_family_that_is_to_leave_is_planned_with(monke
     async def story(catalog: Followed) -> None:
         world = catalog.world
         await with_g(catalog)
-        hosts = {host.device for host in world.controller.hosting("g")}
+        hosts = {host.device for host in world.controller.families["g"].hosts}
         for device in hosts:
             world.executor(device).hangs = True
         catalog.submit("g", timeout_s=5.0)
@@ -122,7 +122,7 @@ def test_requests_that_nobody_can_answer_keep_a_family_no_longer_than_they_may_w
         world = catalog.world
         world.plane.admission._max_timeout_s = 3.0
         await with_g(catalog)
-        (device,) = {host.device for host in world.controller.hosting("g")}
+        (device,) = {host.device for host in world.controller.families["g"].hosts}
         world.shut.add(device)
         world.executor(device).hangs = True
         catalog.submit("g", timeout_s=2.0)
@@ -253,7 +253,7 @@ def test_settings_of_a_family_change_with_the_catalog(monkeypatch: pytest.Monkey
         await asyncio.sleep(2 * PLANNED_S)
         served = world.plane.families.by_name["f"]
         assert (served.slo_s, served.attainment, world.controller.demand.slo_s) == (0.4, 0.9, {"f": 0.4})
-        assert {host.attainment for host in world.controller.hosting("f")} == {0.9}
+        assert {host.attainment for host in world.controller.families["f"].hosts} == {0.9}
         assert world.plane.counts.by_family["f"].latency.bounds[-1] == pytest.approx(5 * 0.4)
 
     followed(story, monkeypatch)
@@ -281,7 +281,7 @@ def test_many_families_leave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
             await asyncio.sleep(GONE_S + PLANNED_S)
         world = catalog.world
         assert list(world.plane.families.by_name) == list(world.plane.counts.by_family) == ["f"]
-        assert list(world.controller._families) == ["f"]
+        assert list(world.controller.families) == ["f"]
         assert catalog.known == {"good", "fast"}
 
     followed(story, monkeypatch)
@@ -340,7 +340,7 @@ def test_conditions_of_a_family_that_leaves_are_refused_and_forgotten(monkeypatc
             world.adaptation, world.controller, world.lifecycle, catalog.served, KeptConditions(None),
             is_emulated=True,
         )  # fmt: skip
-        world.controller.stop_when["g"] = parse_condition("exit >= 2")
+        world.controller.dispatch.stop_when["g"] = parse_condition("exit >= 2")
         assert conditions.of("g").stop_when == parse_condition("exit >= 2")
         del catalog.families["g"]
         await catalog.live.read()
@@ -351,7 +351,7 @@ def test_conditions_of_a_family_that_leaves_are_refused_and_forgotten(monkeypatc
         with pytest.raises(NotReady, match="`g` is being taken out of service"):
             await conditions.from_client("g", b'{"stop_when": null}')
         await asyncio.sleep(GONE_S)
-        assert world.controller.stop_when == {}
+        assert world.controller.dispatch.stop_when == {}
 
     followed(story, monkeypatch)
 

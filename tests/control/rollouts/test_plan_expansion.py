@@ -17,10 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.policies import policy_named
-from proteus_cli.control.rollouts.twinning import Twinning, blended, contracted, expanded
+from proteus_cli.control.rollouts.plan_expansion import blended, contracted, expanded
 from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Profile
+from proteus_cli.domain.rollouts import VersionPair
 from proteus_cli.domain.rules import DeviceVariant, Rules
 from proteus_cli.planning.check import check_plan
 from proteus_cli.planning.planner import Planner
@@ -32,8 +33,8 @@ WITH_NEW = make_catalog(make_family("a", {"s": 0.8, "l": 0.9, "l@2": 0.91}), mak
 OLD_S = {1: 0.008, 4: 0.016, 8: 0.03}
 
 
-def twinning(share: float) -> Twinning:
-    return Twinning("a", "l", "l@2", share)
+def pair_of(share: float) -> VersionPair:
+    return VersionPair("a", "l", "l@2", share)
 
 
 def profile_of(device: str, *, slower: float = 1.0, memory_bytes: int = 2**30, slots: int = 1) -> Profile:
@@ -56,7 +57,7 @@ def planned(
 ) -> Plan:
     """What the planner makes for a roll-out in which the new version has that share."""
     rules = Rules(residency=residency)  # type: ignore[arg-type]
-    known = {device: blended(profile, twinning(share)) for device, profile in profiles.items()}
+    known = {device: blended(profile, pair_of(share)) for device, profile in profiles.items()}
     return Planner(CATALOG, known, policy_named("proteus"), headroom=1.0, inputs={}, rules=rules)(demand)
 
 
@@ -80,7 +81,7 @@ def test_a_plan_with_both_versions_keeps_all_that_the_planner_has_made(
     """
     profiles = {f"cpu{n}": profile_of(f"cpu{n}", slower=each) for n, each in enumerate(slower)}
     plan = planned(profiles, {"a": of_a_qps, "b": of_b_qps}, share)
-    found = expanded(plan, twinning(share), profiles, TARGET)
+    found = expanded(plan, pair_of(share), profiles, TARGET)
     if _has_as_large_batches(found.plan):
         check_plan(found.plan, WITH_NEW, profiles)
     assert not found.without
@@ -88,11 +89,11 @@ def test_a_plan_with_both_versions_keeps_all_that_the_planner_has_made(
     assert rates(found.plan, "l@2") == near(share * rates(plan, "l"))
     others = [each for each in plan.placements if each.variant != "l"]
     assert [each for each in found.plan.placements if each.variant not in {"l", "l@2"}] == others
-    back = contracted(found.plan, twinning(share), profiles)
+    back = contracted(found.plan, pair_of(share), profiles)
     assert back.hosted() == plan.hosted()
     assert [p.rate_qps for p in back.placements] == pytest.approx([p.rate_qps for p in plan.placements])
     assert back.effective_accuracy == pytest.approx(plan.effective_accuracy)
-    again = expanded(back, twinning(share), profiles, TARGET)
+    again = expanded(back, pair_of(share), profiles, TARGET)
     assert [p.capacity_qps for p in again.plan.placements] == pytest.approx(
         [p.capacity_qps for p in found.plan.placements]
     )
@@ -112,7 +113,7 @@ TWO = make_plan(place("cpu0"), place("cpu1"), demand_qps={"a": 100.0})
 
 def test_where_the_new_version_has_no_memory_it_gets_its_share_elsewhere() -> None:
     profiles = {"cpu0": profile_of("cpu0", memory_bytes=1500), "cpu1": profile_of("cpu1")}
-    found = expanded(TWO, twinning(0.25), profiles, TARGET)
+    found = expanded(TWO, pair_of(0.25), profiles, TARGET)
     assert found.without == {"cpu0": "the device has no memory for both versions"}
     assert [(p.device, p.variant, p.rate_qps) for p in found.plan.placements] == [
         ("cpu0", "l", near(50.0)),
@@ -123,7 +124,7 @@ def test_where_the_new_version_has_no_memory_it_gets_its_share_elsewhere() -> No
 
 def test_no_more_than_the_devices_with_room_have_is_moved() -> None:
     profiles = {"cpu0": profile_of("cpu0", memory_bytes=1500), "cpu1": profile_of("cpu1")}
-    found = expanded(TWO, twinning(0.8), profiles, TARGET)
+    found = expanded(TWO, pair_of(0.8), profiles, TARGET)
     assert rates(found.plan, "l@2") == near(50.0)
 
 
@@ -143,7 +144,7 @@ def test_where_it_has_no_place_the_plan_stays_as_it_is_and_says_why(change: dict
     profiles = {device: profile_of(device, slower=slower) for device in ("cpu0", "cpu1")}
     plan = TWO
     if "unknown" in change:
-        profiles = {device: blended(profile, twinning(0.0)) for device, profile in profiles.items()}
+        profiles = {device: blended(profile, pair_of(0.0)) for device, profile in profiles.items()}
     if "banned" in change:
         plan = msgspec.structs.replace(plan, rules=Rules(banned=(DeviceVariant("cpu", "a", "l@2"),)))
     if "cascades" in change:
@@ -151,7 +152,7 @@ def test_where_it_has_no_place_the_plan_stays_as_it_is_and_says_why(change: dict
         cascade = make_cascade("a", "s", "l", rate_qps=10.0)
         plan = msgspec.structs.replace(plan, placements=(small, *plan.placements), cascades=(cascade,))
     broken = change.get("broken", ())
-    found = expanded(plan, twinning(0.1), profiles, TARGET, broken)  # type: ignore[arg-type]
+    found = expanded(plan, pair_of(0.1), profiles, TARGET, broken)  # type: ignore[arg-type]
     assert found.plan == plan
     assert found.without == {"cpu0": why, "cpu1": why}
 
@@ -159,11 +160,11 @@ def test_where_it_has_no_place_the_plan_stays_as_it_is_and_says_why(change: dict
 def test_the_accuracy_of_the_plan_counts_what_is_moved() -> None:
     profiles = {device: profile_of(device) for device in ("cpu0", "cpu1")}
     plan = msgspec.structs.replace(TWO, effective_accuracy=0.9)
-    assert expanded(plan, twinning(0.5), profiles, TARGET).plan.effective_accuracy == near(0.905)
+    assert expanded(plan, pair_of(0.5), profiles, TARGET).plan.effective_accuracy == near(0.905)
 
 
 def test_the_planner_counts_on_what_both_versions_take_in_the_mean_and_no_less_than_the_old_one() -> None:
-    slow, fast = (blended(profile_of("cpu0", slower=each), twinning(0.25)).of("a", "l") for each in (2.0, 0.5))
+    slow, fast = (blended(profile_of("cpu0", slower=each), pair_of(0.25)).of("a", "l") for each in (2.0, 0.5))
     assert slow is not None
     assert fast is not None
     assert [point.mean_s for point in slow.points] == [near(1.25 * seconds) for seconds in OLD_S.values()]
@@ -171,18 +172,18 @@ def test_the_planner_counts_on_what_both_versions_take_in_the_mean_and_no_less_t
 
 
 def test_the_planner_knows_neither_the_new_version_nor_cascades_of_the_old_one() -> None:
-    profile = blended(profile_of("cpu0"), twinning(0.1))
+    profile = blended(profile_of("cpu0"), pair_of(0.1))
     assert profile.of("a", "l@2") is None
     assert profile.of("a", "s") is not None
 
 
 def test_devices_of_several_slots_count_batches_at_once() -> None:
     profile = profile_of("cpu0", slower=2.0, slots=2)
-    mixed = blended(profile, twinning(0.5)).of("a", "l")
+    mixed = blended(profile, pair_of(0.5)).of("a", "l")
     assert mixed is not None
     assert [point.mean_s for point in mixed.points_at(2)] == [near(1.5 * 1.5 * seconds) for seconds in OLD_S.values()]
     plan = make_plan(place("cpu0", max_batch=8))
-    found = expanded(plan, twinning(0.5), {"cpu0": profile}, TARGET)
+    found = expanded(plan, pair_of(0.5), {"cpu0": profile}, TARGET)
     old, new = found.plan.placements
     assert old.capacity_qps == near(new.capacity_qps)
     of_old_qps, of_new_qps = (2 * p.max_batch / (1.5 * OLD_S[p.max_batch] * by) for p, by in ((old, 1), (new, 2)))
@@ -209,7 +210,7 @@ def test_devices_of_several_slots_count_batches_at_once() -> None:
 def test_a_new_version_keeps_the_rules_about_answers_of_its_family(rules: Rules, why: str | None) -> None:
     profiles = {"cpu0": profile_of("cpu0", slower=1.5)}
     plan = msgspec.structs.replace(make_plan(place("cpu0"), demand_qps={"a": 50.0}), rules=rules)
-    found = expanded(plan, twinning(0.5), profiles, TARGET)
+    found = expanded(plan, pair_of(0.5), profiles, TARGET)
     assert found.without == ({} if why is None else {"cpu0": why})
     planned = rules.planned_target("a", TARGET)
     for each in found.plan.placements:
@@ -228,7 +229,7 @@ def test_an_answer_of_a_new_version_takes_no_more_energy_than_the_policy_allows(
     profile = make_profile("cpu0", make_measured("a", "l", 0.9, OLD_S, power_w=50.0), new)
     plan = make_plan(place("cpu0"), demand_qps={"a": 50.0})
     plan = msgspec.structs.replace(plan, rules=Rules(max_energy_j={"a": 1.0}))
-    found = expanded(plan, twinning(0.5), {"cpu0": profile}, TARGET)
+    found = expanded(plan, pair_of(0.5), {"cpu0": profile}, TARGET)
     assert found.without == ({} if is_allowed else {"cpu0": "an answer may take 2.4 J there, and 1 J at most"})
 
 
@@ -239,5 +240,5 @@ def test_answers_of_a_new_version_cost_no_more_than_the_policy_allows(slower: fl
     plan = make_plan(place("cpu0"), demand_qps={"a": 50.0})
     plan = msgspec.structs.replace(plan, rules=Rules(max_cost_per_million={"a": 4.0}))
     prices = msgspec.structs.replace(CATALOG, price_per_hour={"cpu": 3.6})
-    found = expanded(plan, twinning(0.5), {"cpu0": profile}, TARGET, price_of=prices.price_of)
+    found = expanded(plan, pair_of(0.5), {"cpu0": profile}, TARGET, price_of=prices.price_of)
     assert found.without == ({} if is_allowed else {"cpu0": "a million answers cost 5.62 there, and may cost 4"})

@@ -14,17 +14,10 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 
 from proteus_cli.control.decision import Host
+from proteus_cli.domain.rollouts import VersionPair
 
 _HASH_BYTES = 8
 _HASHES: int = 2 ** (8 * _HASH_BYTES)
-
-
-@dataclass(frozen=True, slots=True)
-class Twins:
-    """The variants ``old`` and ``new`` of one family."""
-
-    old: str
-    new: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +37,13 @@ class CanaryArm:
         return int.from_bytes(found) < self.share * _HASHES
 
 
-def standing_for_both(hosts: Sequence[Host], twins: Twins) -> list[Host]:
+def standing_for_both(hosts: Sequence[Host], pair: VersionPair) -> list[Host]:
     """The hosts with the rates and capacities that they have in their arm: those of both versions together.
 
     A version that has no share yet has on each device those of the other, for clients that ask for it by name.
     """
-    of_old = [host for host in hosts if host.variant == twins.old]
-    of_new = [host for host in hosts if host.variant == twins.new]
+    of_old = [host for host in hosts if host.variant == pair.old]
+    of_new = [host for host in hosts if host.variant == pair.new]
     factors = {
         each[0].variant: (
             _ratio(sum(h.weight for h in (*of_old, *of_new)), sum(h.weight for h in each)),

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Host, Launch
-from proteus_cli.control.dispatch.twins import CanaryArm, Twins, standing_for_both
+from proteus_cli.control.dispatch.canaries import CanaryArm, standing_for_both
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
+from proteus_cli.domain.rollouts import VersionPair
 
-TWINS = Twins("a-l", "a-l@2")
+VERSIONS = VersionPair("a", "a-l", "a-l@2")
 POLICY = Policy("test", "all", GreedyBatcher(), None)
 SLO_S = 0.1
 CANARY = Bounds(is_canary=True)
@@ -32,10 +33,10 @@ def host(device: str, variant: str, weight: float = 1.0, *, accuracy: float = 0.
 OLD, NEW, SMALL = host("cpu0", "a-l", 0.9), host("cpu0", "a-l@2", 0.1), host("cpu1", "a-s", accuracy=0.8)
 
 
-def controller_of(*hosts: Host, twins: Twins | None = TWINS, slots: int = 1) -> Controller:
+def controller_of(*hosts: Host, pair: VersionPair | None = VERSIONS, slots: int = 1) -> Controller:
     devices = tuple(dict.fromkeys(each.device for each in hosts))
     controller = Controller({"a": SLO_S}, dict.fromkeys(devices, slots), POLICY)
-    controller.use_twins("a", twins)
+    controller.use_version_pair("a", pair)
     adopt(controller, *hosts)
     return controller
 
@@ -130,11 +131,11 @@ def test_canaries_that_wait_for_a_new_version_that_is_lost_are_answered_by_the_o
 def test_a_version_serves_where_a_device_that_hosts_it_does() -> None:
     controller = controller_of(host("cpu1", "a-l"), NEW)
     old, new = VariantKey("a", "a-l"), VariantKey("a", "a-l@2")
-    assert controller.serves(old)
-    assert controller.serves(new)
+    assert controller.families["a"].serves(old.variant)
+    assert controller.families["a"].serves(new.variant)
     controller.device_lost("cpu0", [])
-    assert controller.serves(old)
-    assert not controller.serves(new)
+    assert controller.families["a"].serves(old.variant)
+    assert not controller.families["a"].serves(new.variant)
 
 
 def answers_of(controller: Controller, device: str) -> list[int]:
@@ -165,12 +166,12 @@ def test_a_plan_that_has_the_new_version_in_place_of_the_old_one_has_all_answere
 def test_canaries_are_admitted_as_long_as_others_would_be() -> None:
     """Both versions have one device: what is before a request there counts, whichever version it is for."""
 
-    def admitted(*hosts: Host, twins: Twins | None) -> int:
-        controller = controller_of(*hosts, twins=twins)
+    def admitted(*hosts: Host, pair: VersionPair | None) -> int:
+        controller = controller_of(*hosts, pair=pair)
         offers = [controller.offer(asking(number, is_canary=number % 10 == 0), 0.0) for number in range(100)]
         return sum(isinstance(each, Admitted) for each in offers)
 
-    assert admitted(OLD, NEW, twins=TWINS) == admitted(host("cpu0", "a-l"), twins=None)
+    assert admitted(OLD, NEW, pair=VERSIONS) == admitted(host("cpu0", "a-l"), pair=None)
 
 
 @examples(50, fuzzed=2000)
@@ -181,7 +182,7 @@ def test_outside_of_roll_outs_decisions_are_the_same_whether_requests_are_canari
     """A request may be marked a moment after its roll-out has ended."""
 
     def decisions(*, marked: bool) -> list[tuple[int, ...] | str]:
-        controller, now_s, found = controller_of(OLD, SMALL, twins=None), 0.0, list[tuple[int, ...] | str]()
+        controller, now_s, found = controller_of(OLD, SMALL, pair=None), 0.0, list[tuple[int, ...] | str]()
         for number, (is_canary, gap_s) in enumerate(arrivals):
             now_s += gap_s
             offered = controller.offer(asking(number, is_canary=marked and is_canary, now_s=now_s), now_s)
@@ -221,7 +222,7 @@ def test_each_roll_out_draws_its_canaries_anew() -> None:
 
 def test_in_its_arm_each_version_has_the_rate_and_the_capacity_of_both() -> None:
     elsewhere = host("cpu1", "a-l", 1.0)
-    old, new, other, small = standing_for_both([OLD, NEW, elsewhere, SMALL], TWINS)
+    old, new, other, small = standing_for_both([OLD, NEW, elsewhere, SMALL], VERSIONS)
     assert old.weight + other.weight == pytest.approx(2.0)
     assert old.capacity_qps + other.capacity_qps == pytest.approx(200.0)
     assert (new.weight, new.capacity_qps) == pytest.approx((2.0, 200.0))

@@ -9,7 +9,7 @@ Where the new version has no room, the old one keeps its placement, and the new 
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from operator import attrgetter
 from typing import NamedTuple
 
@@ -22,6 +22,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.profile import Point, Profile
+from proteus_cli.domain.rollouts import VersionPair
 from proteus_cli.domain.rules import limits_of, why_not_within
 
 PriceOf = Callable[[str, str], float | None]
@@ -33,24 +34,6 @@ def _no_price(_device: str, _device_type: str) -> None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Twinning:
-    """Variants ``old`` and ``new`` of a family; the new one is to get ``share`` of the rates of both."""
-
-    family: str
-    old: str
-    new: str
-    share: float = 0.0
-
-    @property
-    def old_key(self) -> VariantKey:
-        return VariantKey(self.family, self.old)
-
-    @property
-    def new_key(self) -> VariantKey:
-        return VariantKey(self.family, self.new)
-
-
 class Expansion(NamedTuple):
     """A plan with both versions. ``without``: by device with the old version alone, the reason."""
 
@@ -60,7 +43,7 @@ class Expansion(NamedTuple):
 
 def expanded(
     plan: Plan,
-    twinning: Twinning,
+    pair: VersionPair,
     profiles: Mapping[str, Profile],
     target: SloTarget,
     broken: Collection[tuple[str, str, str]] = (),
@@ -70,11 +53,11 @@ def expanded(
 
     A plan with a cascade of the old version stays as it is: one stage must not have two versions.
     """
-    of_old = {each.device: each for each in plan.placements if each.key == twinning.old_key}
+    of_old = {each.device: each for each in plan.placements if each.key == pair.old_key}
     batches, without = dict[str, tuple[int, int]](), dict[str, str]()
     for device, old in of_old.items():
-        found = _batches(old, plan, twinning, profiles[device], target, price_of)
-        if (device, *twinning.new_key) in broken:
+        found = _batches(old, plan, pair, profiles[device], target, price_of)
+        if (device, *pair.new_key) in broken:
             without[device] = "it is broken there"
         elif isinstance(found, str):
             without[device] = found
@@ -82,72 +65,71 @@ def expanded(
             batches[device] = found
     both_qps = sum(of_old[device].rate_qps for device in batches)
     old_qps = sum(old.rate_qps for old in of_old.values())
-    part = min(twinning.share * old_qps / both_qps, 1.0) if both_qps > 0 else twinning.share
+    part = min(pair.share * old_qps / both_qps, 1.0) if both_qps > 0 else pair.share
     placements = list[Placement]()
     for each in plan.placements:
-        if each.key == twinning.old_key and each.device in batches:
+        if each.key == pair.old_key and each.device in batches:
             of_old_rows, of_new_rows = batches[each.device]
             old = msgspec.structs.replace(each, max_batch=of_old_rows)
             nothing = {"rate_qps": 0.0, "share": 0.0, "deferred_qps": 0.0}
-            new = msgspec.structs.replace(each, variant=twinning.new, max_batch=of_new_rows, **nothing)
+            new = msgspec.structs.replace(each, variant=pair.new, max_batch=of_new_rows, **nothing)
             placements += _divided(plan, old, new, part, profiles[each.device])
         else:
             placements.append(each)
-    return Expansion(_with_placements(plan, placements, twinning, profiles), without)
+    return Expansion(_with_placements(plan, placements, pair, profiles), without)
 
 
-def contracted(plan: Plan, twinning: Twinning, profiles: Mapping[str, Profile]) -> Plan:
+def contracted(plan: Plan, pair: VersionPair, profiles: Mapping[str, Profile]) -> Plan:
     """The plan with the old version alone on devices with both, at the rates and the time of both."""
     old, new = (
-        {each.device: each for each in plan.placements if each.key == key}
-        for key in (twinning.old_key, twinning.new_key)
+        {each.device: each for each in plan.placements if each.key == key} for key in (pair.old_key, pair.new_key)
     )
     joined = {
         device: _divided(plan, old[device], new[device], 0.0, profiles[device])[0] for device in old.keys() & new.keys()
     }
     placements = [
-        joined[each.device] if each.key == twinning.old_key and each.device in joined else each
+        joined[each.device] if each.key == pair.old_key and each.device in joined else each
         for each in plan.placements
-        if each.key != twinning.new_key or each.device not in joined
+        if each.key != pair.new_key or each.device not in joined
     ]
-    return _with_placements(plan, placements, twinning, profiles)
+    return _with_placements(plan, placements, pair, profiles)
 
 
 def replaced(
     plan: Plan,
-    twinning: Twinning,
+    pair: VersionPair,
     profiles: Mapping[str, Profile],
     target: SloTarget,
     broken: Collection[tuple[str, str, str]] = (),
     price_of: PriceOf = _no_price,
 ) -> Plan:
     """The plan with the new version in place of the old one wherever it has room."""
-    whole = replace(twinning, share=1.0)
+    whole = replace(pair, share=1.0)
     both = expanded(contracted(plan, whole, profiles), whole, profiles, target, broken, price_of).plan
     new = {each.device for each in both.placements if each.key == whole.new_key}
     left = tuple(each for each in both.placements if each.key != whole.old_key or each.device not in new)
     return msgspec.structs.replace(both, placements=left)
 
 
-def blended(profile: Profile, twinning: Twinning) -> Profile:
+def blended(profile: Profile, pair: VersionPair) -> Profile:
     """The profile for the planner: the old version takes the mean time of both, if the new one is slower.
 
     It is without the new version, and without cascades of either: during a roll-out one variant answers each query.
     """
-    old, new = profile.of(*twinning.old_key), profile.of(*twinning.new_key)
+    old, new = profile.of(*pair.old_key), profile.of(*pair.new_key)
     variants = tuple(each for each in profile.variants if each is not new)
-    if old is not None and new is not None and new.points and twinning.share > 0:
+    if old is not None and new is not None and new.points and pair.share > 0:
         mixed = msgspec.structs.replace(
             old,
-            points=tuple(_mixed(each, new.points, twinning.share) for each in old.points),
-            concurrent=tuple(_mixed(each, new.points_at(each.slots), twinning.share) for each in old.concurrent),
+            points=tuple(_mixed(each, new.points, pair.share) for each in old.points),
+            concurrent=tuple(_mixed(each, new.points_at(each.slots), pair.share) for each in old.concurrent),
         )
         variants = tuple(mixed if each is old else each for each in variants)
-    versions = {twinning.old, twinning.new}
+    versions = {pair.old, pair.new}
     cascades = tuple(
         each
         for each in profile.cascades
-        if each.family != twinning.family or versions.isdisjoint((each.first, each.second))
+        if each.family != pair.family or versions.isdisjoint((each.first, each.second))
     )
     return msgspec.structs.replace(profile, variants=variants, cascades=cascades)
 
@@ -165,19 +147,19 @@ def _mixed(point: Point, of_new: Sequence[Point], share: float) -> Point:
 
 
 def _batches(
-    placement: Placement, plan: Plan, twinning: Twinning, profile: Profile, target: SloTarget, price_of: PriceOf
+    placement: Placement, plan: Plan, pair: VersionPair, profile: Profile, target: SloTarget, price_of: PriceOf
 ) -> tuple[int, int] | str:
     """The largest batches of the old version and of the new one beside it; or the reason against the new one."""
-    new, old = profile.of(*twinning.new_key), profile.of(*twinning.old_key)
+    new, old = profile.of(*pair.new_key), profile.of(*pair.old_key)
     if any(placement.variant in {each.first, each.second} for each in plan.cascades if each.family == placement.family):
         return "the plan has a cascade of the old version"
     if new is None or old is None or not profile.points_of(new) or not profile.points_of(old):
         return "it was not measured there"
-    if not limits_of(profile.device, plan.rules).allows(twinning.new_key):
+    if not limits_of(profile.device, plan.rules).allows(pair.new_key):
         return "it is banned there"
-    hosts = sum(each.family == twinning.family for each in plan.placements)
+    hosts = sum(each.family == pair.family for each in plan.placements)
     held = {each.key for each in plan.placements if each.device == placement.device}
-    planned = plan.rules.planned_target(twinning.family, target)
+    planned = plan.rules.planned_target(pair.family, target)
     points = [profile.points_of(beside(profile, each, held)) for each in (old, new)]
     of_old, of_new = (capacity_at(plan.rules.capacity_steps(planned, each), hosts).max_batch for each in points)
     if not of_new:
@@ -223,17 +205,15 @@ def _divided(plan: Plan, old: Placement, new: Placement, part: float, profile: P
 
 
 def _with_placements(
-    plan: Plan, placements: Iterable[Placement], twinning: Twinning, profiles: Mapping[str, Profile]
+    plan: Plan, placements: Iterable[Placement], pair: VersionPair, profiles: Mapping[str, Profile]
 ) -> Plan:
     """The plan with other placements, and the accuracy that their rates of the new version give it."""
     changed = msgspec.structs.replace(plan, placements=tuple(placements))
-    before, after = (
-        sum(each.rate_qps for each in of.placements if each.key == twinning.new_key) for of in (plan, changed)
-    )
+    before, after = (sum(each.rate_qps for each in of.placements if each.key == pair.new_key) for of in (plan, changed))
     all_qps = sum(each.rate_qps for each in changed.placements)
     if plan.effective_accuracy is None or after == before or not all_qps:
         return changed
-    gain = _accuracy(twinning.new_key, profiles) - _accuracy(twinning.old_key, profiles)
+    gain = _accuracy(pair.new_key, profiles) - _accuracy(pair.old_key, profiles)
     accuracy = plan.effective_accuracy + gain * (after - before) / all_qps
     return msgspec.structs.replace(changed, effective_accuracy=min(max(accuracy, 0.0), 1.0))
 
