@@ -3,7 +3,7 @@
 A host counts as lost, and is tried again, by the same constants in the server's links and in the simulator.
 """
 
-from proteus_cli.domain.base import Value
+from proteus_cli.domain.base import Amount, Count, PositiveAmount, Value
 
 MAX_HOSTS = 1000
 

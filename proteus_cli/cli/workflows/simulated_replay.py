@@ -214,10 +214,9 @@ def _prepared(planner: Planner, policy: Policy, scenario: Scenario) -> tuple[Pla
 
 def with_load_time(profiles: Mapping[str, Profile], load_s: float) -> dict[str, Profile]:
     """The profiles with that load time for every variant. Devices that share measurements still share them."""
-    shared = {id(profile.variants): profile.variants for profile in profiles.values()}
     changed = {
         key: tuple(msgspec.structs.replace(each, load_s=load_s) for each in variants)
-        for key, variants in shared.items()
+        for key, variants in {id(profile.variants): profile.variants for profile in profiles.values()}.items()
     }
     return {
         device: msgspec.structs.replace(profile, variants=changed[id(profile.variants)])

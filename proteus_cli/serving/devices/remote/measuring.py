@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from proteus_cli.domain.catalog import Family, VariantKey, is_name
 from proteus_cli.domain.cluster import Network
@@ -54,7 +55,7 @@ async def measured_by_agent(
         if network is None:
             network = rounded_network(*await measured_speed(session), row_bytes)
         else:
-            network = msgspec.structs.replace(network, row_bytes=row_bytes)
+            network = replace(network, row_bytes=row_bytes)
     except StoppedEarly:
         raise session.loss or HostLost(f"host {host} is lost") from None
     return [reached_over(network, _of_host(profile, host)) for profile in profiles_in(content, host)]
@@ -86,15 +87,15 @@ async def _sent(family: Family, what: Measurable, session: AgentSession) -> Fami
     for variant in family.variants:
         model = what.models[VariantKey(family.name, variant.name)]
         digest = await session.sent_model(model)
-        variants.append(msgspec.structs.replace(variant, onnx=digest, exits=(), stop_when=None))
+        variants.append(replace(variant, onnx=digest, exits=(), stop_when=None))
     split = what.splits.get(family.name)
     eval_digest = await session.sent_model(split) if split is not None else None
-    return msgspec.structs.replace(family, variants=tuple(variants), eval=eval_digest)
+    return replace(family, variants=tuple(variants), eval=eval_digest)
 
 
 def _of_host(profile: Profile, host: str) -> Profile:
-    device = msgspec.structs.replace(profile.device, id=f"{host}/{profile.device.id}")
-    return msgspec.structs.replace(profile, device=device, measured_on=f"{host}/{profile.measured_on}")
+    device = replace(profile.device, id=f"{host}/{profile.device.id}")
+    return replace(profile, device=device, measured_on=f"{host}/{profile.measured_on}")
 
 
 def rounded_network(round_trip_s: float, bytes_per_s: float, row_bytes: dict[str, int]) -> Network:
@@ -117,13 +118,11 @@ def reached_over(network: Network, profile: Profile) -> Profile:
         for point in points:
             by_s = network.transfer_s(family, point.batch)
             times_s = {each: getattr(point, each) + by_s for each in ("mean_s", "p50_s", "p90_s", "p95_s", "p99_s")}
-            found.append(msgspec.structs.replace(point, **times_s, qps=point.slots * point.batch / times_s["mean_s"]))
+            found.append(replace(point, **times_s, qps=point.slots * point.batch / times_s["mean_s"]))
         return tuple(found)
 
     variants = tuple(
-        msgspec.structs.replace(
-            each, points=later(each.family, each.points), concurrent=later(each.family, each.concurrent)
-        )
+        replace(each, points=later(each.family, each.points), concurrent=later(each.family, each.concurrent))
         for each in profile.variants
     )
-    return msgspec.structs.replace(profile, variants=variants, network=network)
+    return replace(profile, variants=variants, network=network)
