@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.capacity import cost_of, energy_of, latency_of
+from proteus_cli.domain.capacity import cost_of, energy_of
 from proteus_cli.domain.catalog import Catalog, Preference
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.choices import Choice, DeviceGroup
@@ -45,7 +45,7 @@ def _amount(group: DeviceGroup, choice: Choice, of: Preference) -> float:
     least = choice.capacity_steps[0].capacity
     match of:
         case "latency":
-            return latency_of(group.profile.points_of(choice.measured))
+            return group.profile.points_of(choice.measured)[0].p95_s  # of a query that finds its device free
         case "energy":
             return energy_of(group.profile, choice.measured, least)
         case "cost":
