@@ -12,7 +12,7 @@ exact. Devices that hold the same set are alike, so there is no packing left to 
 A set counts if it fits the memory, holds all that is pinned there, and each of its variants is in time beside the
 others. More variants beside it make no variant faster. Sets therefore grow from smaller ones that count, beginning with
 the pinned variants or with single ones. Beyond `MAX_SETS` of a group, the largest are left out, never the smallest.
-That forbids some plans; the plans that remain are valid. With cascades, a variant has a choice for each part of the SLO.
+This forbids some plans, and the others are valid. With cascades, a variant has a choice for each part of the SLO.
 Where a device would hold two of them, `search` splits its group, as for any group that cannot be packed.
 """
 
