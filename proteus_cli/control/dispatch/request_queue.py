@@ -60,16 +60,6 @@ class Lane:
         """Rows of this priority and of higher ones."""
         return sum([queue.rows for each, queue in self.levels.items() if each <= level])
 
-    def push(self, request: Request) -> DeadlineQueue:
-        """Add a request; returns the queue of its level."""
-        level = request.level
-        queue = self.levels.get(level)
-        if queue is None:
-            queue = DeadlineQueue()
-            self.levels = dict(sorted({**self.levels, level: queue}.items()))
-        queue.push(request)
-        return queue
-
     def count(self) -> None:
         """The workers of the classes have changed: list, for each class, what those before it carry."""
         for own in self.classes:
@@ -184,9 +174,16 @@ class RequestQueue:
         """All requests, by lane, level and deadline."""
         return (request for lane in self.lanes for queue in lane.levels.values() for request in queue)
 
-    def lane_for(self, request: Request) -> Lane:
-        """The lane that a new request is to wait in. Ask once, as shares count it."""
-        return self._shares.next(request.rows) if len(self.lanes) > 1 else self.lanes[0]
+    def push(self, request: Request) -> tuple[Lane, DeadlineQueue]:
+        """Have a new request wait; returns the lane, and the queue of its level there. Shares count each call."""
+        lane = self._shares.next(request.rows) if len(self.lanes) > 1 else self.lanes[0]
+        level = request.level
+        queue = lane.levels.get(level)
+        if queue is None:
+            queue = DeadlineQueue()
+            lane.levels = dict(sorted({**lane.levels, level: queue}.items()))
+        queue.push(request)
+        return lane, queue
 
     def remove(self, request: Request) -> bool:
         """Remove a request; False if it does not wait here."""
