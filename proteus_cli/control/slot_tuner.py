@@ -23,8 +23,7 @@ also has trials downwards. The first trial after a change goes far, to twice or 
 it surely gains too little. Each failed trial doubles the next pause.
 
 **Stability.** Down needs proof that a slot is worth less than the tolerance; up needs proof that it is worth more. One
-device gives proof of both only by chance. Each reversal therefore waits twice as long as the last one, up to
-`LONGEST_HOLD_S`.
+device gives proof of both only by chance.
 
 **Restart.** If two windows in a row of one number of slots differ from the estimate by more than chance, older windows
 are forgotten. A change of hosted variants, servers or neighbours forgets all windows and pauses (`begin_anew`). The
@@ -69,10 +68,6 @@ TRIAL_WINDOWS = 6  # of a trial: three with the tried number, in turn with three
 FIRST_PAUSE_S = 1.0  # after the first failed trial
 LONGEST_PAUSE_S = 60.0  # windows with the other number are then 2 % of the time
 OVERLOADED_S = 2.0  # with all slots busy, after which trials downwards begin
-
-# Reversals.
-FIRST_HOLD_S = 2.0  # between a change and the first reversal; doubles with each
-LONGEST_HOLD_S = 600.0
 
 # Windows that differ from the estimate.
 MISS_FRAC = 0.15  # the least relative difference
@@ -288,7 +283,6 @@ class SlotTuner:
         self.changes: deque[SlotChange] = deque(maxlen=20)
         self.changed = self.trials = self.begun_anew = 0
         self._full_since_s, self._patience_s = math.inf, 0.0  # patience: with all slots busy, before a trial downwards
-        self._hold_s, self._last_step, self._changed_s = FIRST_HOLD_S, 0, -math.inf
         self._restart(now_s)
 
     @property
@@ -310,11 +304,10 @@ class SlotTuner:
         self.begin_anew(now_s)
 
     def begin_anew(self, now_s: float) -> None:
-        """Forget all windows, pauses and holds after a change outside. The number of slots stays."""
+        """Forget all windows and pauses after a change outside. The number of slots stays."""
         self.windows.clear()
         self.trial = None
         self._restart(now_s)
-        self._hold_s, self._last_step = FIRST_HOLD_S, 0
         self.begun_anew += 1
 
     def look(self, now_s: float) -> int:
@@ -333,9 +326,7 @@ class SlotTuner:
         if self.trial is not None:
             self.trial.windows_left -= 1
         target = self._better()
-        is_reversal = target is not None and (target - self.settled) * self._last_step < 0
-        if target is not None and not (is_reversal and now_s - self._changed_s < self._hold_s):
-            self._hold_s = min(2 * self._hold_s, LONGEST_HOLD_S) if is_reversal else self._hold_s
+        if target is not None:
             self._change_to(target, now_s)
         elif self.trial is not None:
             if not self.trial.windows_left or window.full_frac < FULL_FRAC / 2 or self._is_futile(self.trial):
@@ -362,7 +353,6 @@ class SlotTuner:
         self.settled, self.trial = target, None
         self.changes.append(SlotChange(now_s, target, "more carry more" if step > 0 else "fewer carry as much"))
         self.changed += 1
-        self._last_step, self._changed_s = step, now_s
         self._pause_s = {step: 0.0, -step: FIRST_PAUSE_S}  # one more step the same way may be as good
         self._tried_s = {1: now_s, -1: now_s}
         self._tries_far[-step] = False  # the device comes from there

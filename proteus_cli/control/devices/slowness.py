@@ -22,7 +22,7 @@ is 1 again.
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from msgspec.structs import replace
 
@@ -127,7 +127,7 @@ class StageSlowness:
 
     def __init__(self) -> None:
         self._pace = StagePace()
-        self._tail, self._given_up, self.factor = 1.0, 0, 1.0
+        self._tail = self.factor = 1.0
         self._before_load: tuple[float, float] | None = None
 
     @property
@@ -137,7 +137,7 @@ class StageSlowness:
 
     def ran(self, *, took_s: float, mean_s: float, tail: float) -> None:
         """Learn from one batch, by the mean of its stages; the percentile is ``tail`` times the mean of the first."""
-        self._given_up, self._tail = 0, tail
+        self._tail = tail
         self._pace.ran(took_s, mean_s)
         self._settle()
 
@@ -152,14 +152,10 @@ class StageSlowness:
             self._before_load = None
             self._settle()
 
-    def doubt(self) -> bool:
-        """A request was given up that may have been in time. True where less is expected by that."""
-        self._given_up += 1
-        if self._given_up <= LIMITS.fresh:
-            return False
+    def doubt(self) -> None:
+        """As `Slowness.doubt`."""
         self._pace.doubt()
         self._settle()
-        return True
 
     def _settle(self) -> None:
         factor = self._pace.factor / self._tail
@@ -254,18 +250,20 @@ class _Cell:
         return bool(self.direction) and self.off_windows >= LIMITS.windows and self.off_batches >= LIMITS.min_batches
 
 
-@dataclass(slots=True)
 class _Watched:
     """One variant on one device; ``scale`` has the product of all corrections of each point."""
 
-    points: tuple[Point, ...]
-    scale: list[float]
-    mean_s: LatencyTable
-    cell_of: list[int]  # by rows: the next profiled batch size, to which a runner pads
-    cells: list[_Cell] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
+    def __init__(self, measured: VariantProfile) -> None:
+        self.points, self.mean_s = measured.points, LatencyTable(measured.points, of=lambda point: point.mean_s)
         self.cells = [_Cell() for _ in self.points]
+        corrected = measured.recorded.points if isinstance(measured.recorded, Recorded) else ()
+        factors = {each.batch: each.factor for each in corrected}
+        self.batches = [point.batch for point in self.points]
+        self.scale = [factors.get(batch, 1.0) for batch in self.batches]
+
+    def cell_of(self, rows: int) -> _Cell:
+        """The cell of the next profiled batch size, to which a runner pads."""
+        return self.cells[min(bisect_left(self.batches, rows), len(self.cells) - 1)]
 
 
 class Drift:
@@ -284,30 +282,36 @@ class Drift:
 
     def ran(self, device: str, family: str, variant: str, *, rows: int, took_s: float) -> None:
         """Learn from one batch. A variant that is gone since the batch began is ignored."""
-        key = (device, family, variant)
-        watched = self._watched.get(key)
+        watched = self._watched.get((device, family, variant))
         if watched is None:
-            if self._profiles[device].of(family, variant) is None:
+            measured = self._profiles[device].of(family, variant)
+            if measured is None:
                 return
-            watched = self._watched[key] = _watch(self._profiles[device], family, variant)
-        cell = watched.cells[watched.cell_of[rows] if rows < len(watched.cell_of) else -1]
+            watched = self._watched[device, family, variant] = _Watched(measured)
+        cell = watched.cell_of(rows)
         cell.sum += took_s / watched.mean_s(rows)
         cell.batches += 1
 
     def due(self, now_s: float) -> tuple[Correction, ...]:
-        """The corrections due by the end of a window, once: the caller makes them. The first call begins a window."""
+        """The corrections due by the end of a window, once. The first call begins a window.
+
+        The caller corrects the profiles before the next batch ends, and later batches are compared with these.
+        """
         if self._window_start_s is None:
             self._window_start_s = now_s
         if now_s - self._window_start_s < self.after_s / LIMITS.windows:
             return ()
-        self._window_start_s = now_s
-        self._forget_replaced()
-        found = []
-        for key, watched in self._watched.items():
-            for cell, point in zip(watched.cells, watched.points, strict=True):
-                cell.roll(point.mean_s)
-            if estimates := _estimates(watched):
+        self._window_start_s, found = now_s, list[Correction]()
+        for key, watched in list(self._watched.items()):
+            device, family, variant = key
+            measured = self._profiles[device].of(family, variant)
+            if measured is not None and measured.points == watched.points:
+                for cell, point in zip(watched.cells, watched.points, strict=True):
+                    cell.roll(point.mean_s)
+                if not (estimates := _estimates(watched)):
+                    continue
                 found.append(Correction(*key, estimates))
+            del self._watched[key]
         return tuple(found)
 
     def ratios(self) -> dict[PlacementKey, float]:
@@ -329,36 +333,6 @@ class Drift:
             ]
             for key, watched in self._watched.items()
         }
-
-    def corrected(self, correction: Correction, profile: Profile) -> None:
-        """A correction is in force, and later batches are compared with the new ``profile``."""
-        key = (correction.device, correction.family, correction.variant)
-        before = self._watched[key]
-        changed = {each.batch: each.ratio for each in correction.estimates}
-        self._watched[key] = after = _watch(profile, correction.family, correction.variant)
-        after.scale = [
-            scale * changed.get(point.batch, 1.0) for scale, point in zip(before.scale, before.points, strict=True)
-        ]
-
-    def _forget_replaced(self) -> None:
-        """Forget variants that are gone, or were measured anew: earlier batches say nothing about the new profile."""
-        for key, watched in list(self._watched.items()):
-            device, *variant = key
-            measured = self._profiles[device].of(*variant)
-            if measured is None or measured.points != watched.points:
-                del self._watched[key]
-
-
-def _watch(profile: Profile, family: str, variant: str) -> _Watched:
-    measured = profile.of(family, variant)
-    points = measured.points if measured is not None else ()
-    batches = [point.batch for point in points]
-    return _Watched(
-        points,
-        [1.0] * len(points),
-        LatencyTable(points, of=lambda point: point.mean_s),
-        [bisect_left(batches, rows) for rows in range(batches[-1] + 1)],
-    )
 
 
 def _estimates(watched: _Watched) -> tuple[Estimate, ...]:

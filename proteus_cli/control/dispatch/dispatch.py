@@ -294,7 +294,7 @@ class Dispatch:
     def exit_bounds(self, launch: Launch) -> ExitBounds | None:
         """When a multi-exit model must have answered each request of a batch; None for other variants."""
         worker, family = self._workers[launch.hosted.device], self._families[launch.hosted.family]
-        way_s = launch.hosted.way_s(launch.rows) + worker.answer_way.within_s
+        way_s = launch.hosted.way_s(launch.rows) + worker.answer_way.most_s
         slowdown, may_leave = worker.stage_slowdown.factor, family.budget.is_left
         return exit_bounds(launch, self._batcher.due_s, way_s, slowdown, self.stop_when, may_leave=may_leave)
 
@@ -438,8 +438,8 @@ class Dispatch:
             if worker.least_at(hosted) * alone_s <= time_s < slowed_s:
                 if worker.doubt(hosted):
                     self.count_capacity(worker)
-            elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.within_s:
-                worker.answer_way.doubt()
+            elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.most_s:
+                worker.doubt_way()
 
     def _decide_ahead(self, worker: WorkerState, now_s: float) -> Decision:
         """The batch to submit shortly before a busy worker is free, or nothing.

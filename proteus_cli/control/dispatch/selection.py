@@ -73,7 +73,7 @@ class Selector:
         """What a worker with a free slot does at a source; a number is the time to ask again, infinite for never."""
         hosted, lane, decide = source.hosted, source.lane, self._batcher.decide
         if hosted.first_exit is not None:  # what is cut short ends just in time, without the way of its answer
-            now_s += worker.answer_way.within_s
+            now_s += worker.answer_way.most_s
         best: Choice | None = None
         wake_s = math.inf
         for level, queue in lane.levels.items():

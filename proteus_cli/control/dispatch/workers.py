@@ -5,10 +5,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from proteus_cli.control.decision import Admitted, Host
-from proteus_cli.control.devices.slowness import Slowness, StageSlowness
+from proteus_cli.control.devices.slowness import LIMITS, Slowness, StageSlowness
 from proteus_cli.control.devices.worker_phase import TRANSITIONS, WorkerEvent, WorkerPhase
-from proteus_cli.control.dispatch.answer_way import AnswerWay
 from proteus_cli.control.dispatch.host_class import HostClass
+from proteus_cli.domain.stages.pace import WayTime
 
 
 class InFlightBatches:
@@ -57,8 +57,8 @@ class WorkerState:
 
     ``slowdown`` compares batches with what any of their size takes; capacity goes by it. For multi-exit models that
     also depends on how hard their rows are, and falls if rows are cut short. Their deadlines go by ``stage_slowdown``,
-    which compares batches with what their stages take of the rows that got there. ``answer_way`` measures how long
-    their answers are on their way.
+    which compares batches with what their stages take of the rows that got there. ``answer_way`` is the time of their
+    answers from the end of a last stage to the driver, beyond the profile of a network.
     """
 
     device: str
@@ -71,7 +71,8 @@ class WorkerState:
     is_serving: bool = True
     slowdown: Slowness = field(default_factory=Slowness)
     stage_slowdown: StageSlowness = field(default_factory=StageSlowness)
-    answer_way: AnswerWay = field(default_factory=AnswerWay)
+    answer_way: WayTime = field(default_factory=WayTime)
+    _given_up: int = 0  # requests in a row, since a batch has ended
     classes: tuple[HostClass, ...] = ()
 
     def __post_init__(self) -> None:
@@ -96,10 +97,21 @@ class WorkerState:
 
     def doubt(self, hosted: Host) -> bool:
         """A request was given up by what `slowdown_at` says. True where it says less now."""
-        if hosted.first_exit is not None:
-            return self.stage_slowdown.doubt()
-        self.slowdown.doubt()
-        return True
+        if hosted.first_exit is None:
+            self.slowdown.doubt()
+            return True
+        if is_doubtful := self._gave_up():
+            self.stage_slowdown.doubt()
+        return is_doubtful
+
+    def doubt_way(self) -> None:
+        """A request was given up that only the time of its answer's way prevents. Expect less after some in a row."""
+        if self._gave_up():
+            self.answer_way.doubt()
+
+    def _gave_up(self) -> bool:
+        self._given_up += 1
+        return self._given_up > LIMITS.fresh
 
     def load_began(self) -> None:
         """An engine is being loaded beside the batches, which take longer meanwhile."""
@@ -135,6 +147,7 @@ class WorkerState:
     def finished(self) -> None:
         """A batch has left its slot."""
         self.idle_slots += 1
+        self._given_up = 0
         if self.is_serving:
             self.free = self.idle_slots
             if self.free == 1:

@@ -121,13 +121,12 @@ class Recalibration:
         return plan
 
     def _correct_device(self, device: str, corrections: Sequence[Correction]) -> None:
-        profile = self._profiles.correct(device, corrections)
+        self._profiles.correct(device, corrections)
         ratio = mean_ratio([each for correction in corrections for each in correction.estimates])
         self._controller.dispatch.recalibrated(device, ratio)  # the slowness was learned from the same batches
         if self.is_recording:
             self._unwritten.add(device)
         for correction in corrections:
-            self.drift.corrected(correction, profile)
             self.made.append(AppliedCorrection(time.time(), correction))
             self.corrections += 1
             log.warning(

@@ -221,7 +221,6 @@ class World:
             for correction in self.drift.due(1000.0 + at_s):
                 self.found.append((at_s, correction))
                 self.profiles["cpu0"] = corrected_profile(self.profiles["cpu0"], [correction], RECORDED)
-                self.drift.corrected(correction, self.profiles["cpu0"])
         return self
 
     def means_s(self, variant: str = "a-s") -> dict[int, float]:
