@@ -115,7 +115,7 @@ class Dispatch:
                     return Refused(retry_after_s(before_rows, queue.capacity_qps))
         family.rows += rows
         lane, waiting = queue.push(request)
-        return lane.next_worker(waiting, self._batcher.due_s, now_s)
+        return lane.next_worker(waiting, now_s)
 
     def defer(self, request: Request, now_s: float, room_frac: float = 1.0) -> Admitted | None:
         """Have a deferred request wait for the second stage; None where that cannot answer it in time.
@@ -138,7 +138,7 @@ class Dispatch:
                 return None
         family.rows += rows
         lane, waiting = queue.push(request)
-        return lane.next_worker(waiting, self._batcher.due_s, now_s)
+        return lane.next_worker(waiting, now_s)
 
     def launch_if_idle(self, request: Request, by: VariantKey, now_s: float) -> Launch | None:
         """A batch of a background request alone, on an idle worker that hosts ``by``; None where there is none.
@@ -218,10 +218,13 @@ class Dispatch:
         """What the worker of ``device`` does now. To ask once too often is harmless."""
         worker = self._workers[device]
         if worker.free <= 0:
-            return self._decide_ahead(worker, now_s)
+            return IDLE if worker.in_flight is None else self._decide_ahead(worker, worker.in_flight, now_s)
         best: Choice | None = None
         wake_s, select = math.inf, self._selector.select
         for source in self._sources[device]:
+            lane = source.lane
+            if not lane.usual.rows and len(lane.levels) == 1:
+                continue
             found = select(worker, source, now_s)
             # Not `match`: class patterns take twice as long, which is 4 % of a simulation.
             if isinstance(found, Choice):
@@ -441,15 +444,14 @@ class Dispatch:
             elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.most_s:
                 worker.doubt_way()
 
-    def _decide_ahead(self, worker: WorkerState, now_s: float) -> Decision:
+    def _decide_ahead(self, worker: WorkerState, in_flight: InFlightBatches, now_s: float) -> Decision:
         """The batch to submit shortly before a busy worker is free, or nothing.
 
         A batch with less than all that waits is submitted only if it is full: the worker may be free earlier than it
         should be, and then a larger one is possible. One that is not full must be long, and the next to start. Excess
         is left undecided.
         """
-        in_flight = worker.in_flight
-        if in_flight is None or not worker.is_serving:
+        if not worker.is_serving:
             return IDLE
         in_flight.note_start(now_s)
         start_s = in_flight.ends_s(now_s)
@@ -480,11 +482,14 @@ class Dispatch:
 
     def _next_workers(self, device: str, now_s: float) -> tuple[str, ...]:
         """The free workers to ask about the requests that a worker could take, and leaves."""
+        lanes = [source.lane for source in self._sources[device] if source.lane.rows]
+        if not lanes:
+            return ()
         found = dict[str, None]()
-        for lane in {source.lane: None for source in self._sources[device]}:
+        for lane in dict.fromkeys(lanes):
             for queue in lane.levels.values():
                 if queue.rows:
-                    found |= dict.fromkeys(lane.next_worker(queue, self._batcher.due_s, now_s).devices)
+                    found |= dict.fromkeys(lane.next_worker(queue, now_s).devices)
         return tuple(found)
 
 

@@ -3,6 +3,8 @@
 import math
 from typing import NamedTuple
 
+import msgspec
+
 from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
@@ -26,7 +28,7 @@ class WorkSource(NamedTuple):
         return 0.0 if self.queue.is_deferred else self.hosted.second_s
 
 
-class Choice(NamedTuple):
+class Choice(msgspec.Struct, frozen=True, gc=False):
     """A batch that a worker may start: ``start.rows`` from a place in the queue of a level; others may join it.
 
     It ``is_excess`` if hosts that come first in the order of the lane cannot make these rows in time.
@@ -51,7 +53,7 @@ class Choice(NamedTuple):
         return self.queue.at(self.start.place).deadline_s - self.source.second_s
 
 
-class Hopeless(NamedTuple):
+class Hopeless(msgspec.Struct, frozen=True, gc=False):
     """The first ``requests`` of a queue, which no host can make any more."""
 
     queue: DeadlineQueue
@@ -85,12 +87,11 @@ class Selector:
                 if isinstance(batching, CannotMeetDeadline):
                     return Hopeless(queue, 1)
             else:
-                own_slowdown, due_s = worker.slowdown.factor, self._batcher.due_s
-                rows, at_s, is_excess = lane.due_for(source.host_class, own_slowdown, queue, due_s, now_s)
-                if not rows:
-                    wake_s = min(wake_s, at_s)
+                due = lane.due_for(source.host_class, worker.slowdown.factor, queue, now_s)
+                if not due.rows:
+                    wake_s = min(wake_s, due.at_s)
                     continue
-                batching = self._largest(worker, hosted, queue, rows, now_s)
+                is_excess, batching = due.is_excess, self._largest(worker, hosted, queue, due.rows, now_s)
                 is_first = isinstance(batching, Start) and not batching.place
                 if not is_first and (hopeless := self._hopeless(lane, queue, now_s)):
                     return Hopeless(queue, hopeless)
@@ -148,7 +149,7 @@ class Selector:
             return best
         while rows < most:
             more = (rows + most + 1) // 2
-            place = queue.place_due(now_s + slowdown * hosted.least_latency(more), self._batcher.due_s)
+            place = queue.place_due(now_s + slowdown * hosted.least_latency(more))
             batching: Batching = CANNOT_MEET_DEADLINE
             while queue.has_rows(more, place):
                 batching = decide(queue.at(place), more, hosted, now_s, slowdown)
