@@ -266,20 +266,14 @@ def _ways(choices: Sequence[Choice], cascades: Sequence[Cascade], min_accuracy_a
     stage_pool = {(pool.family, pool.variant): pool for pool in of_pool}
     for cascade in cascades:
         first, second = (stage_pool[cascade.family, name] for name in (cascade.first, cascade.second))
-        able: dict[float, tuple[frozenset[int], frozenset[int]]] = {}
+        distinct: dict[tuple[frozenset[int], ...], tuple[Stage, Stage]] = {}
         for split in SPLITS:
-            both = ((first, split), (second, 1 - split))
-            able[split] = tuple(  # type: ignore[assignment]
-                frozenset(c for c in of_pool[pool] if choices[c].slo_part <= part) for pool, part in both
-            )
-        for split, mine in able.items():
-            rivals = [(other, theirs) for other, theirs in able.items() if other != split]
-            is_less = any(
-                mine[0] <= theirs[0] and mine[1] <= theirs[1] and (mine != theirs or other < split)
-                for other, theirs in rivals
-            )
-            if mine[0] and mine[1] and not is_less:
-                stages = Stage(first, split, 1.0), Stage(second, 1 - split, cascade.point.deferred_frac)
+            stages = Stage(first, split, 1.0), Stage(second, 1 - split, cascade.point.deferred_frac)
+            able = (frozenset(c for c in of_pool[s.pool] if choices[c].slo_part <= s.part) for s in stages)
+            distinct.setdefault(tuple(able), stages)
+        for mine, stages in distinct.items():
+            is_less = any(mine != theirs and all(map(frozenset.issubset, mine, theirs)) for theirs in distinct)
+            if all(mine) and not is_less:
                 yield Way(cascade.family, cascade.point.accuracy, stages, cascade)
 
 

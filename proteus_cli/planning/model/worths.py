@@ -6,7 +6,7 @@ family that prefers accuracy is worth its accuracy, as without preferences. One 
     worth = (1 - ACCURACY_PART) · (1 - amount / most / 2) + ACCURACY_PART · accuracy
 
 where ``most`` is the SLO for latency, else the most that an answer of the family takes of any choice. An answer is
-worth at least a half, and a late one 0. So no preference makes it pay to be late, or to leave a query unserved. Among
+worth at least a half, and a late one 0. Being late, or leaving a query unserved, therefore never pays. Among
 choices with nearly equal amounts, the most accurate is worth most.
 
 A worth is of the choice alone, so the most valuable are filled first, as the most accurate are, and steps of worth take
