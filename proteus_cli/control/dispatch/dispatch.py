@@ -251,14 +251,14 @@ class Dispatch:
         if self._lost_runs:
             self._forget_lost_runs(launch.requests)
         if took_s is not None:
-            mean_s, p95_s = hosted.mean_latency(rows), hosted.latency(rows)
-            has_changed = worker.slowdown.ran(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead)
+            mean_s = hosted.mean_latency(rows)
+            has_changed = worker.slowdown.record_run(took_s=took_s, mean_s=mean_s, is_busy=launch.is_ahead)
             if exits is not None:
                 family.budget.answered(rows, hosted.attainment)
                 self._learn_of_stages(worker, launch, took_s, exits)
             if has_changed or exits is not None:
                 self.count_capacity(worker)
-            self._batcher.ran(launch, took_s)
+            self._batcher.record_run(launch, took_s)
 
     def answers_came(self, launch: Launch, way_s: float) -> None:
         """The answers of a batch that may be cut short were on their way for ``way_s`` since the end of the last stage.
@@ -428,7 +428,7 @@ class Dispatch:
         hosted, rows, stages = launch.hosted, launch.rows, worker.stage_slowdown
         way_s = hosted.way_s(rows)
         tail = hosted.least_latency(rows) / (way_s + first_stage_s(hosted.exits, rows))
-        stages.ran(took_s=took_s, mean_s=way_s + profiled_s(hosted.exits, exits), tail=tail)
+        stages.record_run(took_s=took_s, mean_s=way_s + profiled_s(hosted.exits, exits), tail=tail)
         self._fastest_stage = min(self._fastest_stage, stages.least)
 
     def _given_up(self, worker: WorkerState, hosted: Host, dropped: Sequence[Request]) -> None:
@@ -443,10 +443,10 @@ class Dispatch:
             if slowed_s <= time_s and not request.is_deferred:  # which has an answer already
                 self._families[hosted.family].budget.gave_up(request.rows)
             if worker.least_at(hosted) * alone_s <= time_s < slowed_s:
-                if worker.doubt(hosted):
+                if worker.decay_slowdown(hosted):
                     self.count_capacity(worker)
             elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.most_s:
-                worker.doubt_way()
+                worker.decay_way()
 
     def _decide_ahead(self, worker: WorkerState, in_flight: InFlightBatches, now_s: float) -> Decision:
         """The batch to submit shortly before a busy worker is free, or nothing.

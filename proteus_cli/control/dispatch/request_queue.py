@@ -79,7 +79,7 @@ class Lane:
         for own in self.classes:
             lead = 0.0 if own.host.is_standby else 1.0
             self._before[own] = [
-                (each.usual_qps, lead * each.takes_s(each.host.max_batch), each)
+                (each.capacity_qps, lead * each.takes_s(each.host.max_batch), each)
                 for each in active
                 if each.order < own.order
             ]
@@ -145,11 +145,10 @@ class RequestQueue:
 
     ``hosts`` includes standbys; their capacity is what they add to their devices. A queue of ``is_deferred`` requests
     has the second stages of cascades, and more accurate hosts. A queue ``is_of_canaries`` if the new version of a pair
-    takes from it. The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches
-    of ``batch_rows`` together, and ``usual_qps`` at their slowdowns; ``slowdown`` is the mean of these, weighted by
-    capacity. ``least_row_s`` is what the fastest host takes to answer one row, as profiled; infinite without any. A
-    queue ``is_lost`` if all devices of its hosts are lost. All of these are kept up to date in steps: a decision never
-    looks at all workers.
+    takes from it. The workers that serve carry ``capacity_qps`` at their slowdowns, in batches of ``batch_rows``
+    together. ``slowdown`` is the mean slowdown of active hosts, weighted by capacity. ``least_row_s`` is the profiled
+    time in which the fastest host answers one row; infinite without hosts. A queue ``is_lost`` if all devices of its
+    hosts are lost. Changes of single workers update these values: a decision never looks at all workers.
     """
 
     def __init__(
@@ -165,7 +164,7 @@ class RequestQueue:
         self.is_deferred, self.is_of_canaries, self.is_bound = is_deferred, is_of_canaries, weight_of is not None
         self.hosts = tuple(_with_added_capacity(hosts))
         self.classes = classes_of(self.hosts, of_deferred=is_deferred, is_bound=self.is_bound)
-        self.capacity_qps = self.usual_qps = 0.0
+        self.capacity_qps = 0.0
         self.batch_rows, self.slowdown, self.is_lost = 0, 1.0, False
         self._lost = set[Host]()
         self.lanes: tuple[Lane, ...] = (Lane(self.classes, answer_frac),)
@@ -250,9 +249,9 @@ class RequestQueue:
         self.is_lost = bool(self._lost) and len(self._lost) == len(self.hosts)
         self.capacity_qps = sum([each.capacity_qps for each in self.classes])
         self.batch_rows = sum([each.serving * each.host.max_batch for each in active or self.classes])
-        self.usual_qps = sum([each.usual_qps for each in active])
+        active_qps = sum([each.capacity_qps for each in active])
         planned_qps = sum([each.serving * each.host.capacity_qps for each in active])
-        self.slowdown = planned_qps / self.usual_qps if self.usual_qps > 0 else 1.0
+        self.slowdown = planned_qps / active_qps if active_qps > 0 else 1.0
         for lane in self.lanes:
             lane.count()
 
