@@ -42,7 +42,7 @@ def agent(
     from proteus_cli.backends.discovery import discover
     from proteus_cli.serving.agent.agent import AgentSettings, run_agent
     from proteus_cli.serving.logs import set_up
-    from proteus_cli.serving.transport.cluster_key import cluster_tls
+    from proteus_cli.serving.transport.tls import cluster_tls
     from proteus_cli.settings import read_settings
 
     set_up(log_level or console.log_level(), log_format, sys.stderr)

@@ -8,7 +8,7 @@ from proteus_cli.serving.agent.claim import agent_in
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
 from proteus_cli.serving.devices.remote.sessions.connecting import probe
-from proteus_cli.serving.transport.cluster_key import cluster_tls
+from proteus_cli.serving.transport.tls import cluster_tls
 
 
 def check_agent(state: Path, key: Path | None) -> tuple[AgentAddress, Inventory, float]:

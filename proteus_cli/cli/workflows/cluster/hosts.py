@@ -16,7 +16,7 @@ from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
 from proteus_cli.serving.devices.remote.links.host_list import Agents, HostList
 from proteus_cli.serving.devices.remote.sessions.connecting import probe
-from proteus_cli.serving.transport.cluster_key import cluster_tls
+from proteus_cli.serving.transport.tls import cluster_tls
 from proteus_cli.store import split_address
 
 KUBERNETES = "kubernetes:"
