@@ -26,14 +26,14 @@ import numpy as np
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.csv_cells import column_names, number, require_width, whole_number
 from proteus_cli.domain.base import require
-from proteus_cli.domain.trace import Trace
+from proteus_cli.domain.trace import OWN, Trace
 from proteus_cli.errors import UsageError
 from proteus_cli.input_files import LineReader, open_input
 from proteus_cli.progress import Advance
 from proteus_cli.replay.formats import DAY_US, MINUTE_US, SECOND_US, Column, Format, is_number, recognised
 from proteus_cli.replay.scaling import scaled
 from proteus_cli.replay.synthesis import families_at
-from proteus_cli.replay.trace import MAX_ARRIVALS, MAX_DURATION_S, OWN, FamilyIndex, no_slos
+from proteus_cli.replay.trace import MAX_ARRIVALS, MAX_DURATION_S, FamilyIndex, own_value
 from proteus_cli.units import parse_duration
 
 STDIN = Path("-")
@@ -99,7 +99,7 @@ class Conversion(NamedTuple):
 
 
 class _Arrivals(NamedTuple):
-    """The arrivals of a source. Some families are `_DRAWN`. ``own`` has the columns of `trace.OWN` that it has."""
+    """The arrivals of a source. Some families are `_DRAWN`. ``own`` has its columns of `domain.trace.OWN`."""
 
     time_us: Ints
     family: Ints
@@ -151,12 +151,11 @@ def convert(
     if not len(order):
         raise UsageError("The window has no arrivals.", hint="choose another --window")
     names, ordered = families.index.sorted(family[order])
-    own = {"slo_s": no_slos(len(order))}
-    for each in OWN:
-        if any(each.name in part.own for part in parts) and (options.keeps_slos or each.name != "slo_s"):
-            unset = [np.broadcast_to(each.unset, len(part.family)) for part in parts]
-            columns = [part.own.get(each.name, missing) for part, missing in zip(parts, unset, strict=True)]
-            own[each.name] = np.concatenate(columns)[order]
+    own = {}
+    for name, (unset, *_) in OWN.items():
+        if any(name in part.own for part in parts) and (options.keeps_slos or name != "slo_s"):
+            columns = [part.own.get(name, np.full(len(part.family), unset)) for part in parts]
+            own[name] = np.concatenate(columns)[order]
     trace = Trace("", names, np.rint((time_us - start_us) / options.speedup) / SECOND_US, ordered, **own)
     peak_qps = sum(trace.peak_demand().values())
     shown = trace if options.scale_to_qps is None else scaled(trace, options.scale_to_qps / peak_qps, scaling)
@@ -290,8 +289,8 @@ def _read(
     Raises `ValueError` where there are more than ``most``.
     """
     (family_columns, family_of), (time_columns, times_of) = families, times
-    found = [(each, source.format.roles[each.name]) for each in OWN if each.name in source.format.roles]
-    own = [(each, column) for each, column in found if column.name in source.columns]
+    found = [(name, source.format.roles[name]) for name in OWN if name in source.format.roles]
+    own = [(name, column) for name, column in found if column.name in source.columns]
     time_us, family, counts, total = array("q"), array("q"), array("q"), 0
     values = [array("d") for _ in own]
     split, rest = len(family_columns), len(family_columns) + len(time_columns)
@@ -304,12 +303,12 @@ def _read(
             time_us.append(at_us)
             family.append(index)
             counts.append(arrivals)
-            for (each, column), kept, cell in zip(own, values, cells[rest:], strict=True):
-                kept.append(each.read(cell, column.name) / (SECOND_US / column.unit_us))
+            for (name, column), kept, cell in zip(own, values, cells[rest:], strict=True):
+                kept.append(own_value(name, cell, column.name) / (SECOND_US / column.unit_us))
             if len(time_us) % ROWS_PER_PROGRESS == 0:
                 progress(source.name, source.done_frac)
     progress(source.name, source.done_frac)
-    columns = {each.name: np.repeat(kept, counts) for (each, _), kept in zip(own, values, strict=True)}
+    columns = {name: np.repeat(kept, counts) for (name, _), kept in zip(own, values, strict=True)}
     return _Arrivals(np.repeat(time_us, counts), np.repeat(family, counts), columns)
 
 

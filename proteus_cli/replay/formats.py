@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from proteus_cli.domain.trace import OWN
 from proteus_cli.errors import UsageError
-from proteus_cli.replay.trace import OWN_NAMES
 
 UNITS_US: Mapping[str, float] = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 SECOND_US, MINUTE_US, DAY_US = 1_000_000, 60_000_000, 86_400_000_000
@@ -25,7 +25,7 @@ class Format:
     * ``needs``: columns that must be there; ``allows``: others that may. None allows any other, which is not read.
     * ``roles``: columns by role. ``time`` is a number or a date; without it, the n-th row is the n-th second.
       ``duration``: the arrival is this long before the time. ``count``: arrivals in the second after the time; without
-      it, a row is one arrival. Other roles are names of `trace.OWN`; their columns are optional.
+      it, a row is one arrival. Other roles are names of `domain.trace.OWN`; their columns are optional.
     * ``by_minute``: columns 1, 2, … count arrivals by minute of a day.
     * ``families``: rules for the family of a row. The first rule whose columns are there counts.
     * ``unnamed``: the names of the columns in a file without a header.
@@ -51,8 +51,8 @@ FORMATS: tuple[Format, ...] = (
         "arrivals",
         "our own, a row per arrival",
         needs=("arrival_s", "family"),
-        roles={"time": Column("arrival_s"), **{name: Column(name) for name in OWN_NAMES}},
-        allows=OWN_NAMES,
+        roles={"time": Column("arrival_s"), **{name: Column(name) for name in OWN}},
+        allows=tuple(OWN),
         families=("column=family",),
     ),
     Format(

@@ -153,9 +153,7 @@ def make_trace(
     _require(len(arrival_s) > 0, "The trace has no arrivals at this rate and duration.")
     families = tuple(sorted(shares))
     family = families_at([shares[family] for family in families], rng.random(len(arrival_s)))
-    return Trace(
-        name=name, families=families, arrival_s=arrival_s, family=family, slo_s=np.full(len(arrival_s), math.nan)
-    )
+    return Trace(name, families, arrival_s, family)
 
 
 def families_at(shares: Sequence[float], points: Floats) -> npt.NDArray[np.int64]:
