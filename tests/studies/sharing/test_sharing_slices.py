@@ -8,19 +8,19 @@ from builders import make_measured, make_profile
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.interference import SharingModel
-from proteus_cli.studies.sharing.bench.emulated import EmulatedBench
-from proteus_cli.studies.sharing.bench.slices import (
+from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
+from proteus_cli.studies.sharing.rounds import IDLE, combinations_of, midmean, sight_of, workloads_of
+from proteus_cli.studies.sharing.slices import (
     MAX_BATCHES,
     STREAM,
     Arrival,
+    EmulatedBench,
     Ran,
     SliceClock,
     Work,
     Workload,
     run_workload,
 )
-from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
-from proteus_cli.studies.sharing.combinations import IDLE, combinations_of, midmean, sight_of, workloads_of
 
 A, B, C = (VariantKey("f", name) for name in "abc")
 SMALL = {key: Work(key, 1) for key in (A, B, C)}

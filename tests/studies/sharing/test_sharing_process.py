@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 from tiny import Tiny
 
@@ -16,15 +17,30 @@ from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceLost, EngineError
 from proteus_cli.serving.devices.process.channel import Channel
 from proteus_cli.serving.devices.process.messages import SentError
-from proteus_cli.studies.sharing.bench.child import MeasuredDevice, busy_clock
-from proteus_cli.studies.sharing.bench.messages import COMMANDS, EVENTS, BenchCommand, Done, RunSlice
-from proteus_cli.studies.sharing.bench.mps import sees_mps
-from proteus_cli.studies.sharing.bench.processes import DeviceChannel, ProcessBench, opened_bench
-from proteus_cli.studies.sharing.bench.slices import STREAM, Arrival, Ran, Work, Workload
-from proteus_cli.studies.sharing.bench.stream import TURN_BYTES, Stream, largest_cache_bytes, stream_bytes
 from proteus_cli.studies.sharing.cells import BatchSizes
-from proteus_cli.studies.sharing.opening import hardware_bench
-from proteus_cli.studies.telemetry.process_tree import tree
+from proteus_cli.studies.sharing.child import MeasuredDevice, busy_clock
+from proteus_cli.studies.sharing.drafting import hardware_bench, sees_mps
+from proteus_cli.studies.sharing.processes import (
+    COMMANDS,
+    EVENTS,
+    BenchCommand,
+    DeviceChannel,
+    Done,
+    ProcessBench,
+    RunSlice,
+    opened_bench,
+)
+from proteus_cli.studies.sharing.slices import (
+    STREAM,
+    TURN_BYTES,
+    Arrival,
+    Ran,
+    Stream,
+    Work,
+    Workload,
+    largest_cache_bytes,
+    stream_bytes,
+)
 
 LATE_S = 30.0
 """A slice whose batches have all arrived ends before that, however late its process begins."""
@@ -36,7 +52,7 @@ def test_a_device_runs_slices_in_its_process_until_that_is_lost(tiny: Tiny) -> N
     sizes = {key: BatchSizes(1, 4) for key in (SMALL, LARGE)}
     found = hardware_bench(tiny.place, tiny.place.catalog(), profile, sizes)
     assert found.names == ("cpu0", "cpu1")
-    before = set(tree(os.getpid()))
+    before = {each.pid for each in psutil.Process().children(recursive=True)}
     with opened_bench(found.openings[:1]) as bench:
         both = Workload((Work(SMALL, 1), Work(LARGE, 4), STREAM))
         (ran,) = bench.run([both], 0.05)
@@ -49,7 +65,7 @@ def test_a_device_runs_slices_in_its_process_until_that_is_lost(tiny: Tiny) -> N
         with pytest.raises(RuntimeError, match="KeyError"):
             bench.run([Workload((Work(SMALL, 3),), (Arrival(0.0, 0),))], LATE_S)
         assert bench.run([arriving], LATE_S)[0], "an error of a slice is no error of the next"
-        (child,) = set(tree(os.getpid())) - before
+        (child,) = {each.pid for each in psutil.Process().children(recursive=True)} - before
         os.kill(child, signal.SIGKILL)
         for _ in range(2):
             with pytest.raises(DeviceLost, match="cpu0 is lost"):

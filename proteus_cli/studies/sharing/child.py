@@ -1,4 +1,4 @@
-"""The process of one device: ``python -m proteus_cli.studies.sharing.bench.child DESCRIPTOR`` (of its socket)."""
+"""The process of one device: ``python -m proteus_cli.studies.sharing.child DESCRIPTOR`` (of its socket)."""
 
 import gc
 import os
@@ -21,9 +21,8 @@ from proteus_cli.domain.device import Device
 from proteus_cli.serving.child_process import depend_on_parent
 from proteus_cli.serving.devices.process.channel import Channel
 from proteus_cli.serving.devices.process.messages import SentError
-from proteus_cli.studies.sharing.bench.messages import COMMANDS, BenchCommand, Done, Failed, Open, Opened, RunSlice
-from proteus_cli.studies.sharing.bench.slices import STREAM, Ran, SliceClock, Work, run_workload
-from proteus_cli.studies.sharing.bench.stream import Stream
+from proteus_cli.studies.sharing.processes import COMMANDS, BenchCommand, Done, Failed, Open, Opened, RunSlice
+from proteus_cli.studies.sharing.slices import STREAM, Ran, SliceClock, Stream, Work, run_workload
 
 WARM_UP_RUNS = 3
 

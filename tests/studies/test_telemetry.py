@@ -1,7 +1,6 @@
 """Samples are aligned in time, bounded, and say no more than the system does."""
 
 import hashlib
-import os
 import subprocess
 import sys
 import time
@@ -14,9 +13,20 @@ import pytest
 from proteus_cli.backends.nvml import NvmlDevice
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import EngineError
-from proteus_cli.studies.telemetry import cores, gpus, process_tree, sampler
-from proteus_cli.studies.telemetry.counters import Reading, measures
-from proteus_cli.studies.telemetry.sampler import MAX_SAMPLES, TelemetrySamples, Watch, reader, watching
+from proteus_cli.studies import telemetry
+from proteus_cli.studies.telemetry import (
+    MAX_SAMPLES,
+    Reading,
+    TelemetrySamples,
+    Watch,
+    measures,
+    read_gpus,
+    read_machine,
+    read_own_processes,
+    reader,
+    watched_gpus,
+    watching,
+)
 
 
 def test_totals_become_rates_and_levels_stay() -> None:
@@ -77,34 +87,25 @@ def test_samples_that_are_taken_while_all_are_asked_for_come_the_next_time(taken
 def test_work_of_a_child_counts_while_it_runs_and_after_it_ended() -> None:
     """Seconds of cores are compared with those that the system charges the child with."""
     busy = "import hashlib\nfor _ in range(300): hashlib.sha256(bytes(2**20))\nprint(1, flush=True)\ninput()"
-    before, _ = process_tree.totals_and_levels()
+    before, _ = read_own_processes()
     with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        during, levels = process_tree.totals_and_levels()
-        assert child.pid in set(process_tree.tree(os.getpid()))
+        during, levels = read_own_processes()
         child.communicate(b"\n")
-    after, _ = process_tree.totals_and_levels()
+    after, _ = read_own_processes()
     assert during["cpu_cores"] - before["cpu_cores"] > 0.03
     assert after["cpu_cores"] >= during["cpu_cores"]
     assert after["minor_faults"] > before["minor_faults"]
     assert levels["memory_bytes"] > 1e6
 
 
-def test_cores_say_only_what_the_system_has(tmp_path: Path) -> None:
-    stat = tmp_path / "stat"
-    stat.write_text("cpu  100 0 50 1000 20 0 10 40 7 0\ncpu0 1 2 3\n")
-    (tmp_path / "cpu0" / "cpufreq").mkdir(parents=True)
-    (tmp_path / "cpu0" / "cpufreq" / "scaling_cur_freq").write_text("2400000\n")
-    (tmp_path / "cpu1" / "thermal_throttle").mkdir(parents=True)
-    (tmp_path / "cpu1" / "thermal_throttle" / "core_throttle_count").write_text("3\n")
-    per_s = os.sysconf("SC_CLK_TCK")
-    totals, levels = cores.totals_and_levels(stat, tmp_path, tmp_path / "none")
-    assert totals == {"machine_cores": 160 / per_s, "steal_cores": 40 / per_s, "throttles": 3.0}
-    assert levels == {"mhz": 2400.0}
-    (tmp_path / "cpuinfo").write_text("cpu MHz\t: 2000.0\ncpu MHz\t: unknown\ncpu MHz\t: 3000.0\n")
-    assert cores.totals_and_levels(stat, tmp_path / "b", tmp_path / "cpuinfo")[1] == {"mhz": 2500.0}
-    assert cores.totals_and_levels(tmp_path / "a", tmp_path / "b", tmp_path / "c") == ({}, {})
+def test_cores_slowed_by_heat_are_counted_where_the_system_does(tmp_path: Path) -> None:
+    assert "throttles" not in read_machine(tmp_path)[0]
+    for core, count in enumerate((3, 4)):
+        (tmp_path / f"cpu{core}" / "thermal_throttle").mkdir(parents=True)
+        (tmp_path / f"cpu{core}" / "thermal_throttle" / "core_throttle_count").write_text(f"{count}\n")
+    assert read_machine(tmp_path)[0]["throttles"] == 7.0
 
 
 def test_a_watch_tells_the_load_of_a_span() -> None:
@@ -117,13 +118,12 @@ def test_a_watch_tells_the_load_of_a_span() -> None:
     assert load == {"cpu_cores": 3.0, "mhz": 4.0}
 
 
-def test_what_ends_the_sampling_is_raised() -> None:
+def test_what_ends_the_sampling_is_told() -> None:
     readings = iter([Reading(time.monotonic())])
     watch = Watch(lambda: next(readings), every_s=0.001)
-    watch.start()
-    watch.join()
-    with pytest.raises(StopIteration):
-        watch.stop()
+    watch.thread.start()
+    watch.thread.join()
+    assert isinstance(watch.stop(), StopIteration)
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), EngineError("no memory")], ids=["Ctrl-C", "an error"])
@@ -142,12 +142,12 @@ def test_what_ends_a_study_is_not_hidden_by_what_ended_the_sampling(
 
         return read
 
-    monkeypatch.setattr(sampler, "reader", breaking)
+    monkeypatch.setattr(telemetry, "reader", breaking)
     monkeypatch.setattr(TelemetrySamples, "due_s", lambda _samples: 0.0)
 
     def study() -> None:
         with watching(()) as watch:
-            watch.join()
+            watch.thread.join()
             raise error
 
     with pytest.raises(type(error)) as raised:
@@ -155,7 +155,7 @@ def test_what_ends_a_study_is_not_hidden_by_what_ended_the_sampling(
     assert raised.value is error
     assert error.__notes__ == ["telemetry had ended before that: OSError('no file is left')"]
     with pytest.raises(OSError, match="no file is left"), watching(()) as watch:
-        watch.join()
+        watch.thread.join()
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system has no /proc")
@@ -187,9 +187,9 @@ class Nvml:
 
 
 def test_of_a_gpu_only_what_its_driver_says_is_told() -> None:
-    found = gpus.levels({"gpu0": NvmlDevice(Nvml(), None)})
+    found = read_gpus({"gpu0": NvmlDevice(Nvml(), None)})
     assert found == {"gpu_busy_frac@gpu0": 0.4, "gpu_power_w@gpu0": 70.5}
 
 
 def test_devices_without_readings_are_not_watched() -> None:
-    assert gpus.watched_gpus([Device("cpu0", "cpu", "cpu", "a processor", 0)]) == {}
+    assert watched_gpus([Device("cpu0", "cpu", "cpu", "a processor", 0)]) == {}

@@ -8,20 +8,64 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+import msgspec
+
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, ProteusError
 from proteus_cli.serving.child_process import LIMITS_HINT, start_process
 from proteus_cli.serving.devices.process.channel import Channel, UnreadableMessage
-from proteus_cli.studies.sharing.bench.messages import (
-    EVENTS,
-    BenchCommand,
-    BenchEvent,
-    Done,
-    Failed,
-    Open,
-    Opened,
-    RunSlice,
-)
-from proteus_cli.studies.sharing.bench.slices import Ran, Workload
+from proteus_cli.serving.devices.process.messages import SentError
+from proteus_cli.studies.sharing.slices import Ran, Workload
+
+
+class Engine(msgspec.Struct, frozen=True):
+    """A variant to load, from the file ``model``, for batches of these sizes."""
+
+    key: VariantKey
+    model: str
+    batches: tuple[int, ...]
+
+
+class Open(msgspec.Struct, frozen=True, tag=True):
+    """The first message. Engines are built, if they must be, in the directory ``built``."""
+
+    device: Device
+    built: str
+    slots: int
+    engines: tuple[Engine, ...]
+    stream_bytes: int
+
+
+class RunSlice(msgspec.Struct, frozen=True, tag=True):
+    """Run a workload in each slot. The slice begins at ``begin_s`` by `time.monotonic`, which all processes share."""
+
+    workload: Workload
+    begin_s: float
+    length_s: float
+
+
+class Opened(msgspec.Struct, frozen=True, tag=True):
+    """All engines are loaded."""
+
+
+class Done(msgspec.Struct, frozen=True, tag=True):
+    """The batches of all slots."""
+
+    ran: list[Ran]
+
+
+class Failed(msgspec.Struct, frozen=True, tag=True):
+    """Something failed in the process; it ends."""
+
+    error: SentError
+
+
+BenchCommand = Open | RunSlice
+BenchEvent = Opened | Done | Failed
+COMMANDS = msgspec.msgpack.Decoder(BenchCommand)
+EVENTS = msgspec.msgpack.Decoder(BenchEvent)
+
 
 LEAD_S = 0.01
 """Until a slice begins, so that all processes have the command by then."""
@@ -128,7 +172,7 @@ def _started(device: str) -> Iterator[DeviceChannel]:
     try:
         ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with contextlib.closing(its):
-            process = start_process("proteus_cli.studies.sharing.bench.child", its.fileno())
+            process = start_process("proteus_cli.studies.sharing.child", its.fileno())
     except OSError as error:
         raise DeviceUnavailable(f"No process can be started for {device}: {error}", hint=LIMITS_HINT) from error
     channel: Channel[BenchEvent] = Channel(ours, EVENTS)

@@ -1,23 +1,121 @@
-"""A study is run: job by job, within a budget, each finished cell written before the next one begins."""
+"""The frame of all studies: jobs, their budget, and the run that measures what is missing."""
 
 import math
+import os
+import platform
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field
+from zlib import crc32
 
 import msgspec
 
-from proteus_cli.domain.base import FORMAT, Value
+from proteus_cli.backends.affinity import usable_cores
+from proteus_cli.backends.discovery import cpu_name
+from proteus_cli.domain.base import FORMAT, Value, require
+from proteus_cli.domain.catalog import LONGEST_NAME
+from proteus_cli.domain.device import Device
 from proteus_cli.errors import BackendUnavailable, EngineError, ProteusError, ServerError
 from proteus_cli.progress import Advance
 from proteus_cli.store import made_by
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
-from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
-from proteus_cli.studies.machine import this_machine
-from proteus_cli.studies.study import Cell, Study, Telemetry
-from proteus_cli.studies.telemetry.sampler import Watch, watching
+from proteus_cli.studies.study import Cell, CellMode, Machine, Scalar, Study, Telemetry
+from proteus_cli.studies.telemetry import Watch, watching
+
+
+@dataclass(frozen=True, slots=True)
+class JobTurn:
+    """What a job is given: seconds, perhaps infinite; whom to tell of progress."""
+
+    allowed_s: float
+    advance: Advance
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Measures one cell. ``measure`` returns its result, or raises a `ProteusError`.
+
+    ``wanted_s``: about how long it takes if it may; ``min_s``: with less, it is not begun. ``without_budget_s``: what
+    it is allowed where nobody limits the study.
+    """
+
+    key: str
+    mode: CellMode
+    wanted_s: float
+    measure: Callable[[JobTurn], Value]
+    min_s: float = 0.0
+    without_budget_s: float = math.inf
+
+
+Conclude = Callable[[Mapping[str, Cell]], Value | None]
+"""Takes the cells that have a result; returns what they say together, None where that is nothing yet."""
+
+
+Keep = Callable[[Mapping[str, Cell], Cell], None]
+"""Takes the cells that have a result, and the one among them that was just measured; writes what is used elsewhere."""
+
+
+def _nothing(_cells: Mapping[str, Cell]) -> Value | None:
+    return None
+
+
+def keep_nothing(_cells: Mapping[str, Cell], _finished: Cell) -> None:
+    """Nothing is kept for use elsewhere, as of most studies."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudyDraft:
+    """The question and jobs of a study; `studies.study.Study` documents the first fields.
+
+    ``jobs`` are in the order of their importance. ``devices``: those whose GPUs are watched. ``opened`` is entered
+    around all jobs, if there is any to do: a server, processes. ``conclude`` only looks at cells, also for an estimate;
+    ``keep`` is called once for each cell that was measured, before it. ``notes``: what is to be said before anything is
+    measured.
+    """
+
+    kind: str
+    name: str
+    subject: Mapping[str, str]
+    options: Mapping[str, Scalar]
+    inputs: Mapping[str, str]
+    jobs: Sequence[Job]
+    devices: Sequence[Device] = ()
+    opened: Callable[[], AbstractContextManager[object]] = nullcontext
+    conclude: Conclude = field(default=_nothing)
+    keep: Keep = field(default=keep_nothing)
+    notes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        keys = [job.key for job in self.jobs]
+        require(len(keys) == len(set(keys)), f"a job of the study `{self.name}` is listed twice")
+
+
+def default_name(kind: str, *parts: str, mode: CellMode = "measured") -> str:
+    """What is studied, and how where nothing is measured: ``peak-digits-cpu0-simulated``.
+
+    One that is too long ends in a checksum of all of it.
+    """
+    name = "-".join((kind, *parts, *([] if mode == "measured" else [mode]))).replace("/", "-")
+    if len(name) <= LONGEST_NAME:
+        return name
+    checksum = f"-{crc32(name.encode()):08x}"
+    return name[: LONGEST_NAME - len(checksum)] + checksum
+
+
+def this_machine(devices: Sequence[Device] = ()) -> Machine:
+    """This machine, with the GPUs among ``devices``."""
+    return Machine(
+        host=platform.node(),
+        processor=cpu_name(),
+        cores=len(usable_cores()),
+        memory_bytes=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        gpus=tuple(f"{device.id}: {device.name}" for device in devices if device.kind == "gpu"),
+        os=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+    )
+
 
 MAX_RUNS = 8
 """Of which telemetry is kept: the latest."""
