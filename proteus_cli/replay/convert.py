@@ -315,7 +315,7 @@ def _read(
 def _times(source: _Source, days: int, window_us: tuple[int, int]) -> tuple[Sequence[str], Counted]:
     """The columns of times and counts, and a function of their cells.
 
-    Of counts by minute of a day, after a number of ``days``, it has the minutes that are in the window.
+    A source with counts by minute of a day begins after a number of ``days``; minutes outside the window are left out.
     """
     roles = source.format.roles
     if source.format.by_minute:
