@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
     from proteus_cli.backends.tensorrt.inventory import ListedEngine
 
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")]
-
 app = group_of_commands("List, verify or remove engines that were built for GPUs.")
 
 
@@ -61,7 +59,7 @@ def verify(
 @app.command(cls=Command)
 def prune(
     *,
-    dry_run: DryRun = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
     state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,

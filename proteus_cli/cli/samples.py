@@ -1,11 +1,29 @@
 """``proteus samples``: requests that ``proteus serve --samples`` has captured."""
 
 import time
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Argument, Option
 
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options.groups import samples as options
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from proteus_cli.store.samples.summary import SampleSummary
+
+
+class SplitKind(StrEnum):
+    """What exported rows are for."""
+
+    EVAL = "eval"
+    TRAIN = "train"
+
 
 app = group_of_commands("List, export or remove requests that a server has captured.")
 
@@ -15,28 +33,51 @@ def list_samples(
     *, state: common.State = None, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False
 ) -> None:
     """List the samples by family: requests, rows, rows with a label, their size, and of which time they are."""
-    from proteus_cli.cli.views.sample_table import sample_table
     from proteus_cli.store import Workspace
     from proteus_cli.store.samples.summary import summaries
 
     found = summaries(Workspace(workspace_dir, state).samples_dir)
     if json:
         console.show_json(found)
-        return
-    if found:
-        console.show(sample_table(found))
+    elif found:
+        _show(found)
     else:
         console.say("there are no samples; `proteus serve --samples 1%` captures some of the requests")
 
 
+def _show(found: "Sequence[SampleSummary]") -> None:
+    from proteus_cli.reporting.tables import name, number, table, text
+    from proteus_cli.units import format_size
+
+    columns = (text("family"), *map(number, ("requests", "rows", "labelled", "size")), *map(name, ("from (UTC)", "to")))
+    rows = table(*columns)
+    for each in found:
+        times = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M}" for at in (each.first_unix_s, each.last_unix_s))
+        counts = (f"{count:,}" for count in (each.requests, each.rows, each.labelled))
+        rows.add_row(each.family, *counts, format_size(each.size_bytes), *times)
+    console.show(rows)
+
+
 @app.command(cls=Command)
 def export(
-    family: options.FamilyName,
+    family: Annotated[str, Argument(metavar="FAMILY", help="A family that has samples.")],
     *,
-    output: options.Output,
-    kind: options.As = options.SplitKind.EVAL,
-    labelled_only: options.LabelledOnly = False,
-    since: options.Since = None,
+    output: Annotated[Path, Option("--output", "-o", metavar="NPZ", help="The file to write.")],
+    kind: Annotated[
+        SplitKind,
+        Option(
+            "--as",
+            help="`eval`: rows with labels, as `proteus profile` reads them. `train`: all rows, with `y` of -1 where "
+            "there is no label, and the `answer` and `confidence` that each had.",
+        ),
+    ] = SplitKind.EVAL,
+    labelled_only: Annotated[bool, Option("--labelled-only", help="Leave out rows without a label.")] = False,
+    since: Annotated[
+        float | None,
+        Option(
+            **common.DURATION, show_default="all", help="Only requests that were answered within this time before now."
+        ),
+    ] = None,
     state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
 ) -> None:
@@ -48,7 +89,7 @@ def export(
     from proteus_cli.store.samples.export import NO_LABEL, sampled_rows, write_split
     from proteus_cli.units import counted
 
-    is_eval = kind is options.SplitKind.EVAL
+    is_eval = kind is SplitKind.EVAL
     rows = sampled_rows(
         Workspace(workspace_dir, state).samples_dir, family,
         since_unix_s=time.time() - since if since is not None else 0.0, labelled_only=labelled_only or is_eval,
@@ -60,7 +101,9 @@ def export(
 
 @app.command(cls=Command)
 def clear(
-    family: options.OnlyFamily = None,
+    family: Annotated[
+        str | None, Argument(metavar="FAMILY", help="Only of this family.", show_default="all families")
+    ] = None,
     *,
     state: common.State = None,
     workspace_dir: common.Workspace = common.WORKSPACE,

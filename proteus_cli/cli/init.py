@@ -7,18 +7,19 @@ import typer
 
 from proteus_cli.cli import console
 
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the workspace.")]
-Exits = Annotated[
-    bool,
-    typer.Option(
-        "--exits",
-        help="And a third family: a model with four exits, at three operating points. Needs the extra `derive`.",
-    ),
-]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")]
 
-
-def init(directory: Directory = Path(), *, exits: Exits = False, force: Force = False) -> None:
+def init(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the workspace.")] = Path(),
+    *,
+    exits: Annotated[
+        bool,
+        typer.Option(
+            "--exits",
+            help="And a third family: a model with four exits, at three operating points. Needs the extra `derive`.",
+        ),
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
+) -> None:
     """Make a workspace with the sample models: two families of small models, with data to measure their accuracy."""
     from proteus_cli.cli.commands.groups.catalog import split
     from proteus_cli.store import remove
