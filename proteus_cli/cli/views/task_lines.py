@@ -6,7 +6,7 @@ from pathlib import Path
 
 from rich.console import RenderableType
 
-from proteus_cli.cli.views.catalog_lines import wrote_catalog
+from proteus_cli.cli.catalog import wrote_catalog
 from proteus_cli.cli.workflows.retrained_rollout import RetrainedRollout
 from proteus_cli.cli.workflows.rollout_options import RolloutOptions
 from proteus_cli.errors import GateFailed
