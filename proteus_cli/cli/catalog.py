@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from proteus_cli.backends.base import Backend
+    from proteus_cli.domain.catalog_changes import CatalogChange
     from proteus_cli.domain.device import Device
     from proteus_cli.store import Workspace
     from proteus_cli.variants.deriving import Derivation
@@ -176,7 +177,6 @@ def diff(
 
     Models are compared by what their files hold. A token is read from PROTEUS_TOKEN.
     """
-    from proteus_cli.cli.workflows.deployment.live_catalog import catalog_changes
     from proteus_cli.reporting.tables import name, table, text
     from proteus_cli.store import Workspace
     from proteus_cli.units import counted
@@ -187,6 +187,25 @@ def diff(
     for each in found:
         rows.add_row(each.family or "all", each.variant, each.kind, each.what)
     console.deliver(found, json=json, tables=[rows] if found else [], lines=[line])
+
+
+def catalog_changes(workspace: "Workspace", url: str, ca: Path | None) -> "list[CatalogChange]":
+    """What the server at ``url`` would change if it read the catalog of a workspace now. ``ca`` is trusted.
+
+    Raises `ServerError`, `ArtefactError`.
+    """
+    import asyncio
+
+    from proteus_cli.cli.servers import server_at
+    from proteus_cli.cli.workflows.deployment.live_catalog import model_digests
+    from proteus_cli.domain.catalog_changes import CatalogContent, changes
+
+    async def served() -> CatalogContent:
+        async with server_at(url, ca) as target:
+            return await target.served()
+
+    catalog = workspace.catalog()
+    return list(changes(asyncio.run(served()), CatalogContent(catalog, model_digests(workspace, catalog, {}))))
 
 
 @app.command(cls=Command)
