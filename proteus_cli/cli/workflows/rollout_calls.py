@@ -11,7 +11,7 @@ from proteus_cli.cli.workflows.live_replay import token, trusting
 from proteus_cli.domain.rollouts import RolloutStatus
 from proteus_cli.errors import ServerError, UsageError
 from proteus_cli.replay.http_client import HttpClient, HttpReply, why_unreachable
-from proteus_cli.serving.adaptation.rollouts.requests import (
+from proteus_cli.serving.adaptation.rollout_requests import (
     RolloutAbortion,
     RolloutPromotion,
     RolloutsStatus,

@@ -8,7 +8,7 @@ from proteus_cli.cli.command_line.names import flag
 from proteus_cli.cli.options.groups import rollout as options
 from proteus_cli.domain.rollouts import parse_guard
 from proteus_cli.errors import BadRequest, UsageError
-from proteus_cli.serving.adaptation.rollouts.requests import RolloutStart
+from proteus_cli.serving.adaptation.rollout_requests import RolloutStart
 from proteus_cli.units import parse_duration, parse_share
 
 
