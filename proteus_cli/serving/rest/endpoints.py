@@ -17,7 +17,7 @@ from proteus_cli.serving.oip.tensors import OTHER_BYTES
 from proteus_cli.serving.rest.codec.bodies import IndexRequest, RepositoryRequest
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, json_response
 from proteus_cli.serving.rest.site import INDEX, read_site
-from proteus_cli.serving.telemetry.metrics.metrics import Metrics
+from proteus_cli.serving.telemetry.metrics import Metrics
 from proteus_cli.serving.telemetry.status import StatusSources, status
 
 _OK, _NOT_READY = 200, 503
@@ -108,8 +108,8 @@ class Endpoints:
 
     # Our own
 
-    def metrics(self, request: RestRequest) -> RestResponse:
-        return RestResponse(_OK, *self._metrics.page(request.headers.get(b"accept", b"")))
+    async def metrics(self, request: RestRequest) -> RestResponse:
+        return RestResponse(_OK, *await self._metrics.page(request.headers.get(b"accept", b"")))
 
     def status(self, _: RestRequest) -> RestResponse:
         return json_response(status(self._sources))

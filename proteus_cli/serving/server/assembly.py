@@ -37,8 +37,7 @@ from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.server.adapting import Adaptation
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
-from proteus_cli.serving.telemetry.loop_lag import LoopLag
-from proteus_cli.serving.telemetry.metrics.metrics import Metrics
+from proteus_cli.serving.telemetry.metrics import LoopLag, Metrics
 from proteus_cli.serving.telemetry.status import StatusSources
 from proteus_cli.serving.transport.connections import Connections
 

@@ -20,8 +20,10 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import FailedLoad
 from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.control.policies import live_policy_named
+from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.rollouts import RolloutSpecification
 from proteus_cli.errors import BadRequest, EngineError
 from proteus_cli.serving.adaptation.solver import SolverState
 from proteus_cli.serving.devices.executor import ExecutorBase
@@ -30,15 +32,7 @@ from proteus_cli.serving.requests.counts import Histogram
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
-from proteus_cli.serving.telemetry.loop_lag import LoopLag
-from proteus_cli.serving.telemetry.metrics.exposition import (
-    OPENMETRICS,
-    TEXT,
-    Exposition,
-    MetricDescription,
-    MetricKind,
-)
-from proteus_cli.serving.telemetry.metrics.metrics import Metrics
+from proteus_cli.serving.telemetry.metrics import OPENMETRICS, TEXT, LoopLag, Metrics, rollout_metrics, written
 from proteus_cli.serving.telemetry.status import StatusSources
 from proteus_cli.serving.transport.connections import Connections
 
@@ -95,7 +89,7 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
 
 def shown(accept: bytes, *size: int) -> tuple[bytes, bytes]:
     async def run() -> tuple[bytes, bytes]:
-        return counted(*size).page(accept)
+        return await counted(*size).page(accept)
 
     return asyncio.run(run())
 
@@ -147,14 +141,11 @@ NUMBERS = st.floats(allow_nan=False) | st.integers(0, 2**53)
 
 
 @given(samples=st.lists(st.tuples(st.text(), st.text(), NUMBERS), unique_by=lambda entry: entry[:2], max_size=5))
-@pytest.mark.parametrize("openmetrics", [True, False])
-def test_labels_of_any_text_are_read_back(*, samples: list[tuple[str, str, float]], openmetrics: bool) -> None:
-    exposition = Exposition(openmetrics=openmetrics)
-    metric = MetricDescription("some_gauge", MetricKind.GAUGE, "Help.", ("one", "other"))
+def test_labels_of_any_text_are_read_back(samples: list[tuple[str, str, float]]) -> None:
     wanted = {(one, other): float(number) for one, other, number in samples if "\r" not in one + other}
-    exposition.add(metric, wanted.items())
-    (family,) = (parse_openmetrics if openmetrics else parse_text)(exposition.finished().decode())
-    assert {(s.labels["one"], s.labels["other"]): s.value for s in family.samples} == wanted
+    text = written([("some_gauge", "Help.", "one other", wanted)]).decode()
+    found = [sample for family in parse_text(text) for sample in family.samples]
+    assert {(s.labels["one"], s.labels["other"]): s.value for s in found} == wanted
 
 
 @given(st.lists(st.floats(0, 100), max_size=30))
@@ -166,10 +157,7 @@ def test_a_histogram_counts_each_value_once_in_its_bucket(values: list[float]) -
         at_once.add_all(values)
     assert at_once.counts == histogram.counts
     assert at_once.total == pytest.approx(histogram.total)
-    exposition = Exposition(openmetrics=True)
-    exposition.add_histograms(MetricDescription("h", MetricKind.HISTOGRAM, "Help."), [((), histogram)])
-    parse: Parse = parse_openmetrics
-    (family,) = parse(exposition.finished().decode())
+    (family,) = parse_text(written([("h", "Help.", "", {(): histogram})]).decode())
     buckets = {float(s.labels["le"]): s.value for s in family.samples if s.name == "h_bucket"}
     assert buckets == {bound: sum(v <= bound for v in values) for bound in (0.1, 1.0, 10.0, math.inf)}
 
@@ -178,7 +166,35 @@ def test_a_large_deployment_is_shown_whole() -> None:
     """20 families of 6 variants on 100 devices, each variant having run on ten."""
 
     async def run() -> bytes:
-        content, _ = counted(20, 100, 10).page(b"")
+        content, _ = await counted(20, 100, 10).page(b"")
         return content
 
     assert asyncio.run(run()).count(b"\n") > 4000
+
+
+def stages(rollouts: dict[str, VersionRollout]) -> dict[str, list[str]]:
+    """By family, the stages that are told to be."""
+    text = written(rollout_metrics("ab", {name: each.status(9.0) for name, each in rollouts.items()}, {})).decode()
+    lines = [each for each in text.splitlines() if each.startswith("proteus_rollout_stage{")]
+    assert len(lines) == 2 * 5
+    assert {each.rpartition(" ")[2] for each in lines} <= {"0.0", "1.0"}
+    return {
+        family: [each.split('"')[3] for each in lines if f'family="{family}"' in each and each.endswith(" 1.0")]
+        for family in "ab"
+    }
+
+
+def test_the_stage_of_a_rollout_is_told_and_that_there_is_none() -> None:
+    one = VersionRollout(RolloutSpecification("a", "m", "m@2", shadow_frac=0.1, canary_fracs=(0.5,)), 0.1, 0.0)
+    assert stages({}) == {"a": [], "b": []}
+    assert stages({"a": one}) == {"a": ["measuring"], "b": []}
+    one.ready(1.0)
+    assert stages({"a": one}) == {"a": ["shadow"], "b": []}
+    one.promote(2.0)
+    assert stages({"a": one}) == {"a": ["canary"], "b": []}
+    one.promote(3.0)
+    assert stages({"a": one}) == {"a": ["promoting"], "b": []}
+    one.promoted(4.0)
+    assert stages({"a": one}) == {"a": ["full"], "b": []}
+    one.abort(5.0, "")
+    assert stages({"a": one}) == {"a": [], "b": []}
