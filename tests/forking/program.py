@@ -142,7 +142,7 @@ OF_PROTEUS = (
     "proteus_cli.serving.agent.agent",
     "proteus_cli.serving.devices.process.engines",
     "proteus_cli.serving.server.server",
-    "proteus_cli.serving.transport.certificate",
+    "proteus_cli.serving.transport.tls",
     "encodings.ascii",
     "encodings.idna",
     "importlib.readers",
