@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from proteus_cli.domain.rollouts import Interval, RolloutStatus, TermStatus
-    from proteus_cli.serving.adaptation.rollouts.requests import RolloutsStatus, RolloutStart
+    from proteus_cli.serving.adaptation.rollout_requests import RolloutsStatus, RolloutStart
 
 PATH = "/v2/proteus/rollouts"
 WATCH_EVERY_S = 2.0
@@ -111,7 +111,7 @@ class RolloutOptions:
     def start_of(self, family: str, version: str) -> "RolloutStart":
         """The body of the request. Raises `UsageError` for an invalid quantity or guard."""
         from proteus_cli.domain.rollouts import parse_guard
-        from proteus_cli.serving.adaptation.rollouts.requests import RolloutStart
+        from proteus_cli.serving.adaptation.rollout_requests import RolloutStart
         from proteus_cli.units import parse_duration, parse_share
 
         return RolloutStart(
@@ -216,7 +216,7 @@ def promote(
     The catalog of the server's workspace names the new version then. A token is read from PROTEUS_TOKEN.
     """
     from proteus_cli.domain.rollouts import RolloutStatus
-    from proteus_cli.serving.adaptation.rollouts.requests import RolloutPromotion
+    from proteus_cli.serving.adaptation.rollout_requests import RolloutPromotion
 
     path = f"{PATH}/{path_of(family)}/promote"
     _show(asked(url, ca, path, RolloutStatus, RolloutPromotion(fully)), json=json)
@@ -236,7 +236,7 @@ def abort(
     A token is read from PROTEUS_TOKEN.
     """
     from proteus_cli.domain.rollouts import RolloutStatus
-    from proteus_cli.serving.adaptation.rollouts.requests import RolloutAbortion
+    from proteus_cli.serving.adaptation.rollout_requests import RolloutAbortion
 
     path = f"{PATH}/{path_of(family)}/abort"
     _show(asked(url, ca, path, RolloutStatus, RolloutAbortion(reason)), json=json)
@@ -251,7 +251,7 @@ def begun(url: str, ca: Path | None, start: "RolloutStart") -> "RolloutStatus":
 
 def rollouts_of(url: str, ca: Path | None) -> "RolloutsStatus":
     """The last roll-out of each family on a server. Raises as `asked` does."""
-    from proteus_cli.serving.adaptation.rollouts.requests import RolloutsStatus
+    from proteus_cli.serving.adaptation.rollout_requests import RolloutsStatus
 
     return asked(url, ca, PATH, RolloutsStatus)
 

@@ -14,7 +14,7 @@ from proteus_cli.domain.catalog_changes import CatalogContent, Digests, Successi
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ProteusError
 from proteus_cli.progress import Say
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices, Measurements
+from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, MeasurableDevices, Measurements
 from proteus_cli.store import Workspace, is_as_declared
 from proteus_cli.store import digest as digest_of_split
 from proteus_cli.store.sharing import sharing_paths, with_sharing
