@@ -4,10 +4,13 @@ import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import msgspec
+
 from proteus_cli.cli.command_line.names import flag
 from proteus_cli.cli.options.groups import rollout as options
-from proteus_cli.domain.rollouts import parse_guard
+from proteus_cli.domain.rollouts import DEFAULT_GUARD, Term
 from proteus_cli.errors import BadRequest, UsageError
+from proteus_cli.input_files import decoded
 from proteus_cli.serving.adaptation.rollouts.requests import RolloutStart
 from proteus_cli.units import parse_duration, parse_share
 
@@ -18,18 +21,27 @@ class RolloutOptions:
 
     shadow: str | None = None
     canary: str = options.CANARY
-    guard: str = options.GUARD
+    guard: str | None = None
     confidence: str = options.CONFIDENCE
     auto: bool = False
     most_queries: int = options.MOST_QUERIES
     rollback_window: str = options.ROLLBACK_WINDOW
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The terms of the guard. Raises `ArtefactError` where they are no JSON, or no terms."""
+        if self.guard is None:
+            return DEFAULT_GUARD
+        hint = 'write it like `[{"metric": "errors", "value": 0.01}]`; docs/lifecycle.md lists the terms'
+        decode = msgspec.json.Decoder(tuple[Term, ...]).decode
+        return decoded(self.guard.encode(), decode, f"`--guard {self.guard}` is no guard", hint=hint)
 
     def start_of(self, family: str, version: str) -> RolloutStart:
         """The body of the request. Raises `UsageError` for an invalid quantity or guard."""
         return RolloutStart(
             family, version,
             shadow=parse_share(self.shadow) if self.shadow is not None else 0.0,
-            canary=tuple(parse_share(each) for each in self.canary.split(",")), guard=parse_guard(self.guard),
+            canary=tuple(parse_share(each) for each in self.canary.split(",")), guard=self.terms,
             confidence=parse_share(self.confidence), auto=self.auto,
             rollback_window_s=parse_duration(self.rollback_window), most_queries=self.most_queries,
         )  # fmt: skip

@@ -69,14 +69,20 @@ def split(
     The stages must compute what the whole model does. Accuracies are measured on the eval split of the family; labels
     have no part in the thresholds of the variants that are made. Needs the extra `derive`.
     """
+    import msgspec
+
     from proteus_cli.cli.views.catalog_lines import split_lines, wrote_catalog
-    from proteus_cli.domain.conditions import parse_condition
+    from proteus_cli.domain.conditions import Condition
+    from proteus_cli.input_files import decoded
     from proteus_cli.store import Workspace
     from proteus_cli.variants.cutting import parse_cuts
     from proteus_cli.variants.splitting import split
 
     workspace, cuts = Workspace(workspace_dir), parse_cuts(at)
-    condition = parse_condition(stop_when) if stop_when is not None else None
+    condition = None
+    if stop_when is not None:
+        what, hint = f"`--stop-when {stop_when}` is no condition", "docs/bounds.md describes conditions"
+        condition = decoded(stop_when.encode(), msgspec.json.Decoder(Condition).decode, what, hint=hint)
     with console.progress(f"splitting {model.name}") as advance:
         made = split(
             workspace, family, model, cuts,

@@ -20,7 +20,7 @@ def start(
     *,
     shadow: options.Shadow = None,
     canary: options.Canary = options.CANARY,
-    guard: options.Guard = options.GUARD,
+    guard: options.Guard = None,
     confidence: options.Confidence = options.CONFIDENCE,
     auto: options.Auto = False,
     most_queries: options.MostQueries = options.MOST_QUERIES,

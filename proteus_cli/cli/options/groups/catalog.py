@@ -56,9 +56,9 @@ At = Annotated[
 StopWhen = Annotated[
     str | None,
     Option(
-        metavar="CONDITION",
-        help="Make one variant, which stops queries under this condition, such as `confidence >= 0.9`; else three are "
-        "made, for which 70, 40 and 10 % of the eval split stop at the first exit.",
+        metavar="JSON",
+        help='Make one variant, which stops queries under this condition, such as `{"metric": "exit", "op": ">=", '
+        '"value": 2}`; else three are made, for which 70, 40 and 10 % of the eval split stop at the first exit.',
     ),
 ]
 SplitEval = Annotated[

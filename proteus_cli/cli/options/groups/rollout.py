@@ -9,7 +9,6 @@ from proteus_cli.cli.command_line import sections
 # --- how a version is rolled out, and the defaults of that
 
 CANARY = "1%,10%,50%"
-GUARD = "accuracy >= old - 0.005 and p99 <= slo"
 CONFIDENCE = "0.95"
 MOST_QUERIES = 25_000
 ROLLBACK_WINDOW = "10min"
@@ -33,11 +32,12 @@ Canary = Annotated[
     ),
 ]
 Guard = Annotated[
-    str,
+    str | None,
     Option(
-        metavar="TERMS",
-        help="What must hold of the new version: `accuracy`, `agreement`, `p50`, `p95`, `p99`, `errors`, joined by "
-        "`and`. Where it does not, the old version serves again.",
+        metavar="JSON",
+        help='The terms that must hold of the new version, such as `[{"metric": "errors", "value": 0.01}]`. Where one '
+        "does not, the old version serves again.",
+        show_default="accuracy >= old - 0.005 and p99 <= slo",
         rich_help_panel=sections.ROLLOUT,
     ),
 ]
