@@ -14,9 +14,8 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
-from proteus_cli.serving.adaptation.live_conditions import LiveConditions
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
+from proteus_cli.serving.adaptation.conditions import KeptConditions, LiveConditions
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
 
 EXIT = ExitProfile(points=(StagePoint(1, 0.001, 0.001),))

@@ -161,7 +161,7 @@ def test_conditions_are_quantiles_and_each_comes_once() -> None:
 
 
 def test_a_split_is_told_in_json_and_lines(made: Tiny, model: Path) -> None:
-    from proteus_cli.cli.views.catalog_lines import split_lines  # noqa: PLC0415 - of this test only
+    from proteus_cli.cli.catalog import split_lines  # noqa: PLC0415 - of this test only
 
     found = splits(made, model)
     document = msgspec.to_builtins(found)

@@ -1,11 +1,9 @@
 """A trace replayed in real time, against a running server or one that is started for it."""
 
 import asyncio
-import os
 import signal
-import ssl
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,18 +12,17 @@ from typing import NamedTuple
 import uvloop
 
 from proteus_cli.cli import console
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.replay import InputSource
+from proteus_cli.cli.servers import server_at
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, noisy_cells
 from proteus_cli.domain.profile_changes import accuracy_by_variant
 from proteus_cli.domain.report import Replan, Report
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
-from proteus_cli.input_files import SETTINGS, read_bytes
 from proteus_cli.replay.loadgen import ReplayResult, replay
 from proteus_cli.replay.local_server import local_server
-from proteus_cli.replay.target import HttpTarget, StatusReply, http_target
+from proteus_cli.replay.target import HttpTarget, StatusReply
 from proteus_cli.reporting.measures import report
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.store.sharing import with_sharing
@@ -182,24 +179,3 @@ def _first_interrupt() -> Iterator[asyncio.Event]:
         yield stop
     finally:
         loop.remove_signal_handler(signal.SIGINT)
-
-
-def server_at(url: str, ca: Path | None) -> AbstractAsyncContextManager[HttpTarget]:
-    """The server at a URL, asked with the token of the environment; ``ca`` is to be trusted. Raises `UsageError`."""
-    return http_target(url, token(), trusting(ca))
-
-
-def token() -> str | None:
-    """What clients of this machine show to servers."""
-    return os.environ.get(environment("token"))
-
-
-def trusting(ca: Path | None) -> ssl.SSLContext | None:
-    """A TLS context that trusts the certificates of a PEM file; None: the system's. Raises `UsageError`."""
-    if ca is None:
-        return None
-    read_bytes(ca, SETTINGS, hint="`--ca` names a PEM file")
-    try:
-        return ssl.create_default_context(cafile=ca)
-    except OSError as error:  # also if the file holds no certificate
-        raise UsageError(f"`{ca}` holds no certificate that can be read: {error}.", hint="it must be PEM") from error

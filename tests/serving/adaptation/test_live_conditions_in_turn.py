@@ -14,7 +14,7 @@ from virtual_loop import VirtualLoop
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.errors import EngineError, Unprocessable
-from proteus_cli.serving.adaptation.live_conditions import FamilyConditions, LiveConditions
+from proteus_cli.serving.adaptation.conditions import FamilyConditions, LiveConditions
 
 if TYPE_CHECKING:
     from proteus_cli.control.controller import Controller

@@ -17,7 +17,7 @@ from proteus_cli.errors import (
     RequestError,
     Unprocessable,
 )
-from proteus_cli.serving.adaptation.live_conditions import LiveConditions
+from proteus_cli.serving.adaptation.conditions import LiveConditions
 
 JUDGED = (ExitProfile(0.5, 0.9, 0.4, EXIT.points), ExitProfile(0.5, 0.7, None, EXIT.points))
 

@@ -19,7 +19,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import AskedVersion, Bounds
 from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, VersionPair
 from proteus_cli.errors import BoundsUnmet, EngineFailed
-from proteus_cli.serving.adaptation.feedback.feedback import Feedback
+from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.answers.answer_log import KeptAnswer

@@ -1,19 +1,118 @@
-"""Whether a server can follow a catalog while it serves: else nothing changes, and the error says why."""
+"""What a server reads of its catalog, and whether it can follow that while it serves."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal, Protocol, Self
+
+import msgspec
+from msgspec import Meta
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.domain.catalog import Family, VariantKey
-from proteus_cli.domain.catalog_changes import CatalogContent, Succession
+from proteus_cli.domain.catalog import Catalog, Family, VariantKey
+from proteus_cli.domain.catalog_changes import CatalogChange, CatalogContent, Digests, Succession
+from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, Conflict
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
+from proteus_cli.progress import Say
 from proteus_cli.serving.devices.hardware import Hardware
+from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.serving.devices.signatures import signature_of, signature_of_file, signature_or_stub
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.families import FamilyFiles, ServedFamily
+
+
+@dataclass(slots=True)
+class ServedCatalog:
+    """Names of variants may have versions (`domain/catalog_changes.py`). `LiveCatalog` replaces the ``content``."""
+
+    content: CatalogContent
+
+    @property
+    def catalog(self) -> Catalog:
+        return self.content.catalog
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogFiles:
+    """The catalog as its file has it now, and the files that are loaded for its variants, where there are any.
+
+    ``labels`` are names of classes, by family; only of some families.
+    """
+
+    content: CatalogContent
+    models: Mapping[VariantKey, Path]
+    labels: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Measurements:
+    """The profiles of devices, with what is current alone, and the digests of the files that plans are made of."""
+
+    profiles: Mapping[str, Profile]
+    inputs: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class MeasurableDevices:
+    """Devices that may be measured beside what they serve, and by host the sessions with the agents of those."""
+
+    devices: Sequence[Device]
+    sessions: Mapping[str, AgentSession]
+
+    def only(self, devices: Container[str]) -> Self:
+        """The devices with these ids."""
+        return replace(self, devices=[device for device in self.devices if device.id in devices])
+
+
+class CatalogSource(Protocol):
+    """Methods may read files for long; names are those of the catalog file."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether variants without a profile are measured."""
+        ...
+
+    def stamp(self) -> object:
+        """What changes where the catalog, or a model that it names, may have. Quick, as nothing is read."""
+        ...
+
+    def read(self) -> CatalogFiles:
+        """Raises `ProteusError`."""
+        ...
+
+    def measurements(self, files: CatalogFiles, types: Mapping[str, str]) -> Measurements:
+        """What is known of devices, of which ``types`` has the type. Raises `ProteusError`."""
+        ...
+
+    async def measure(self, lacking: MeasurableDevices, say: Say) -> None:
+        """Measure what these lack, in the time that they have left.
+
+        Raises `ProteusError` where those of this machine can't be measured.
+        """
+        ...
+
+    def use(self, following: Succession, inputs: Mapping[str, str]) -> None:
+        """Plans are made of that from now on. Quick, as no file is read."""
+        ...
+
+
+State = Literal["served", "measuring", "failed"]
+
+
+class CatalogStatus(msgspec.Struct, frozen=True):
+    """What is served of the catalog, and what becomes of the last reading of it."""
+
+    catalog: Annotated[Catalog, Meta(description="What plans are made of; names with versions.")]
+    digests: Annotated[Digests, Meta(description="By family and variant, the SHA-256 of the model.")]
+    state: Annotated[State, Meta(description="Of the last reading: `measuring` what is new; `failed`: not followed.")]
+    changes: Annotated[Sequence[CatalogChange], Meta(description="What the last reading changes.")]
+    problem: Annotated[str | None, Meta(description="Why the last reading was not followed.")]
+    retiring: Annotated[Mapping[str, Sequence[str]], Meta(description="By family, variants that serve for the last.")]
+    leaving: Annotated[Sequence[str], Meta(description="Families that are being taken out of service.")]
+    read_unix_s: Annotated[float | None, Meta(description="When the catalog was last read; null: at the start.")]
+
 
 FIXED = {"input", "confidence"}
 """What clients send to a family, and what tells how sure its variants are, is as it was when the family was new."""

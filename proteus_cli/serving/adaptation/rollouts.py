@@ -37,20 +37,18 @@ from proteus_cli.control.rollouts.version_rollout import VersionRollout
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.rollouts import RolloutStatus
 from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError, Unprocessable
-from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.rollouts.requests import (
+from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
+from proteus_cli.serving.adaptation.rollout_requests import (
     RolloutAbortion,
     RolloutPromotion,
     RolloutsStatus,
     RolloutStart,
+    VersionSource,
 )
-from proteus_cli.serving.adaptation.rollouts.running import Running
-from proteus_cli.serving.adaptation.rollouts.source import VersionSource
-from proteus_cli.serving.adaptation.rollouts.steps import RolloutSteps
-from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
+from proteus_cli.serving.adaptation.rollout_steps import RolloutSteps, Running, VersionedPlans
 from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane

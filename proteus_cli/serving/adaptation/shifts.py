@@ -1,26 +1,127 @@
-"""Looks at some of the requests that were answered, and tells where they are no longer like the eval split."""
+"""Shifts: rows that come are compared with the eval split, as labels may never come. A shift is told; nothing is done.
+
+Of each family, one request at a time is looked at, once its answer has gone out, and at most every `EVERY_S`. One of
+its rows is enough, as rows of a request are alike. `summaries` makes a few numbers of the row's inputs, to be compared
+with those of the rows of the eval split. The confidence of a whole answer of one variant is compared with those that
+`proteus profile` has kept of that variant (`references`). `control/alarms.py` decides.
+"""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
-from proteus_cli.arrays import Floats
-from proteus_cli.backends.base import OutputArrays
+from proteus_cli.arrays import Floats, Ints
+from proteus_cli.backends.base import OutputArrays, Signature, TensorSpec
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.alarms import MIN_REFERENCE_ROWS, ShiftWatch
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ProteusError
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.shifts.references import References
-from proteus_cli.serving.adaptation.shifts.summaries import RowSummary
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.answers.second_stages import confidence_of
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result, ResultCallback
+from proteus_cli.store import Workspace
+from proteus_cli.store.answers import read_answers
+from proteus_cli.store.eval_splits import summaries_of_rows
+
+MAX_INPUTS = 4
+"""Of a model; more are not looked at."""
+MAX_VALUES = 4096
+"""Of an input; of a larger one, places that are drawn once."""
+PROJECTIONS = 8
+"""Of all inputs together: sums with weights that are drawn once."""
+
+
+class RowSummary:
+    """Makes the same ``names`` numbers of rows, those of the eval split and those of requests."""
+
+    def __init__(self, specs: Sequence[TensorSpec]) -> None:
+        looked_at = specs[:MAX_INPUTS]
+        self._inputs = [_InputSummary(spec, PROJECTIONS // len(looked_at)) for spec in looked_at]
+        self.names = tuple(
+            f"{name} of {spec.name}" for spec, each in zip(looked_at, self._inputs, strict=True) for name in each.names
+        )
+
+    def of(self, rows: Sequence[npt.NDArray[np.generic]]) -> Floats:
+        """Rows × numbers, of rows of each input in the order of the signature."""
+        used = zip(self._inputs, rows, strict=False)
+        return np.concatenate([each.of(values) for each, values in used], axis=1)
+
+
+class _InputSummary:
+    def __init__(self, spec: TensorSpec, projections: int) -> None:
+        size = math.prod(spec.sizes)
+        rng = np.random.default_rng(0)
+        self._places = _pairs(size, rng) if size > MAX_VALUES else None
+        count = min(size, MAX_VALUES)
+        self._weights = rng.standard_normal((count, projections)) / math.sqrt(count) if count > 1 else None
+        moments = ("mean", "deviation", "lowest", "highest", "roughness")
+        self.names = (
+            (*moments, *(f"projection {number}" for number in range(1, projections + 1))) if count > 1 else ("value",)
+        )
+
+    def of(self, rows: npt.NDArray[np.generic]) -> Floats:
+        flat = rows.reshape(len(rows), -1)
+        values: Floats = (flat if self._places is None else flat[:, self._places]).astype(np.float64)
+        if self._weights is None:
+            return values
+        with np.errstate(all="ignore"):  # of values that are no numbers, or overflow
+            rough = np.abs(values[:, 1::2] - values[:, : values.shape[1] - 1 : 2]).mean(axis=1)
+            moments = values.mean(axis=1), values.std(axis=1), values.min(axis=1), values.max(axis=1), rough
+            found: Floats = np.concatenate([np.stack(moments, axis=1), values @ self._weights], axis=1)
+        return found
+
+
+def _pairs(size: int, rng: np.random.Generator) -> Ints:
+    """Places of `MAX_VALUES` values of so many: pairs of neighbours, whose differences tell noise and blur."""
+    first = 2 * np.sort(rng.choice(size // 2, MAX_VALUES // 2, replace=False))
+    places: Ints = np.stack((first, first + 1), axis=1).reshape(-1)
+    return places
+
+
+MAX_ROWS = 2_000
+"""Of a reference; of more, as many at equal distances."""
+
+
+class References:
+    """Reads references from a workspace. Both take a while, and run in any thread; both raise `ArtefactError`."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def inputs(self, family: str, signature: Signature, summary: RowSummary) -> Floats | None:
+        """The numbers of rows of the eval split that the catalog names; None: it names none."""
+        known = next((each for each in self._workspace.catalog().families if each.name == family), None)
+        path = self._workspace.eval_path(known) if known is not None else None
+        if path is None:
+            return None
+        return np.concatenate(summaries_of_rows(path, signature.inputs, MAX_ROWS, summary.of))
+
+    def confidences(self, key: VariantKey, profiles: Mapping[str, Profile]) -> Floats | None:
+        """The confidences of a variant, one a row, by the engine that it was profiled as; None: nobody knows them."""
+        for device, profile in profiles.items():
+            measured = profile.of(*key)
+            if measured is None or measured.eval_digest is None or not measured.engine_digest:
+                continue
+            for path in {self._path(device), self._path(profile.measured_on)}:
+                for each in read_answers(path).values():
+                    if (each.engine_digest, each.eval_digest) == (measured.engine_digest, measured.eval_digest):
+                        step = -(-len(each.confidences) // MAX_ROWS)
+                        return each.confidences[::step, np.newaxis].astype(np.float64)
+        return None
+
+    def _path(self, device: str) -> Path:
+        return self._workspace.answers_path(device)
+
 
 log = logging.getLogger("proteus.shifts")
 

@@ -1,26 +1,312 @@
-"""The steps of version roll-outs, as the server takes them: what each wants is brought about."""
+"""The steps of version roll-outs, as the server takes them."""
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
-from proteus_cli.control.rollouts.version_rollout import WantedStep
-from proteus_cli.domain.rollouts import RolloutStage
-from proteus_cli.errors import EngineError, Unprocessable
-from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
+from proteus_cli.control.controller import Controller
+from proteus_cli.control.rollouts.plan_expansion import PriceOf, contracted, expanded, replaced
+from proteus_cli.control.rollouts.version_rollout import VersionRollout, WantedStep
+from proteus_cli.domain.attainment import SloTarget
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.plan import Plan
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.rollouts import Ending, RolloutStage, RolloutStatus, VersionPair
+from proteus_cli.errors import Conflict, EngineError, ProteusError, Unprocessable
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.rollouts.naming import CatalogNaming
-from proteus_cli.serving.adaptation.rollouts.running import Running
-from proteus_cli.serving.adaptation.rollouts.source import VersionSource
-from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans, places
+from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
+from proteus_cli.serving.adaptation.rollout_requests import Candidate, VersionSource
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.measuring_time import tells_of_waits
 from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.requests.version_arms import VersionArms
 from proteus_cli.units import format_percent
 
 log = logging.getLogger("proteus.rollouts")
+
+QUIET_S = 30.0
+"""Without a query for so long, a roll-out tells that it learns nothing: the plan has other variants answer, or no query
+comes."""
+LONGEST_NOTE = 200
+
+PUTTING_BACK = "the old version is being put back"
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 30.0
+"""Between two tries to go back to the old version."""
+
+
+@dataclass(slots=True)
+class Background:
+    """What runs beside the steps: ``measuring`` the new version, which ``said`` something last; ``promoting`` it."""
+
+    measuring: "asyncio.Task[None] | None" = None
+    promoting: "asyncio.Task[None] | None" = None
+    said: str = ""
+
+    async def cancelled(self) -> None:
+        """End all, and wait until it has ended. A roll-out that goes on begins it anew."""
+        tasks = [task for task in (self.measuring, self.promoting) if task is not None]
+        self.measuring = self.promoting = None
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def stopped(self, variant: str) -> None:
+        """End measuring, and wait until what names the new version has ended, as it does soon where that is not wanted.
+
+        What they fail of meanwhile is logged; the roll-out has its reason to end already.
+        """
+        tasks = {"measuring": self.measuring, "naming": self.promoting}
+        if self.measuring is not None:
+            self.measuring.cancel()
+        self.measuring = self.promoting = None
+        for what, task in tasks.items():
+            (error,) = await asyncio.gather(task, return_exceptions=True) if task is not None else (None,)
+            if isinstance(error, ProteusError):
+                log.warning("%s %s failed, after its roll-out has ended: %s", what, variant, error.message)
+            elif isinstance(error, Exception):
+                log.error("a bug while %s %s", what, variant, exc_info=error)
+
+
+@dataclass(slots=True)
+class Retries:
+    """Going back to the old version: where it has failed, it is tried again at ``again_s``, ``pause_s`` later."""
+
+    pause_s: float = 0.0
+    again_s: float = 0.0
+
+    def failed(self, now_s: float) -> None:
+        """The pause doubles."""
+        self.pause_s = min(max(2 * self.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+        self.again_s = now_s + self.pause_s
+
+
+@dataclass(slots=True)
+class Absence:
+    """``since_s``: since when no device, or no plan, has had the new version. ``why``: by device, what prevents it."""
+
+    since_s: float | None = None
+    why: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Running:
+    """A running roll-out of the version ``new`` in place of ``old``; ``digest`` is that of its model.
+
+    ``done`` is what was brought about last, ``measured`` what devices have shown. Plans are to ``have_both``
+    versions. The catalog file, as written here, has the new one if it ``is_named``; from then on the old one is kept
+    loaded (``keeps_old``).
+    ``problem``: the last one, which was logged. ``changed`` is set where a person has said something, or promoting has
+    ended.
+    """
+
+    machine: VersionRollout
+    arms: VersionArms
+    candidate: Candidate
+    old: VariantKey
+    new: VariantKey
+    digest: str
+    done: tuple[RolloutStage, int] | None = None
+    measured: Mapping[str, VariantProfile] = field(default_factory=dict)
+    have_both: bool = False
+    is_named: bool = False
+    keeps_old: bool = False
+    is_over: bool = False
+    problem: str = ""
+    background: Background = field(default_factory=Background)
+    retries: Retries = field(default_factory=Retries)
+    absence: Absence = field(default_factory=Absence)
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def family(self) -> str:
+        return self.old.family
+
+    @property
+    def pair(self) -> VersionPair:
+        """Both versions, with the share of the new one now."""
+        return VersionPair(self.family, self.old.variant, self.new.variant, self.machine.wanted.share)
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the roll-out has ended well."""
+        return self.machine.wanted.ending is Ending.DONE
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether the old version is being put back: the catalog and the planner may still have the new one."""
+        return self.machine.wanted.ending not in {None, Ending.DONE} and not self.is_over
+
+    def said(self, line: str) -> None:
+        """Measuring has told something."""
+        self.background.said = line[:LONGEST_NOTE]
+        level = logging.INFO if tells_of_waits(line) else logging.DEBUG
+        log.log(level, "measuring %s: %s", self.new.variant, line)
+
+    def status(self, now_s: float) -> RolloutStatus:
+        """What is told of it."""
+        status = self.machine.status(now_s)
+        return msgspec.structs.replace(status, note=self._waits_for(now_s) or status.note)
+
+    def _waits_for(self, now_s: float) -> str:
+        """What it waits for, where nothing seems to happen."""
+        machine = self.machine
+        if machine.wanted.ending is not None:
+            return "" if self.is_over or self.is_done else self._puts_back()
+        if machine.wanted.stage is RolloutStage.MEASURING:
+            return self.background.said
+        if machine.wanted.stage not in {RolloutStage.SHADOW, RolloutStage.CANARY}:
+            return ""
+        quiet_s = now_s - max(machine.since_s, self.arms.reached_s)
+        if quiet_s < QUIET_S:
+            return ""
+        return f"no query has reached {self.old.variant} or {self.new.variant} for {quiet_s:.0f} s"
+
+    def _puts_back(self) -> str:
+        """That the old version does not serve alone yet; and why not, where that was tried in vain."""
+        return f"{PUTTING_BACK}: {self.problem}"[:LONGEST_NOTE] if self.retries.pause_s else PUTTING_BACK
+
+
+class VersionedPlans:
+    """``running`` has the roll-outs, by family: the last one of each."""
+
+    def __init__(self, controller: Controller, profiles: Mapping[str, Profile], served: ServedCatalog) -> None:
+        self._controller, self._profiles, self._served = controller, profiles, served
+        self.running = dict[str, Running]()
+
+    def expanded(self, plan: Plan) -> Plan:
+        """A plan of the planner, with the versions that are rolled out; a plan that has them stays as it is.
+
+        A version that is taken back is replaced by the old one: the plan may have been asked for before.
+        """
+        for running in self.running.values():
+            if running.goes_back and places(plan, running.new):
+                plan = self._with_old(plan, running)
+            elif running.have_both and not places(plan, running.new):
+                found = expanded(plan, running.pair, self._profiles, *self._conditions(running))
+                plan, running.absence.why = found.plan, found.without
+        return plan
+
+    def again(self) -> Plan:
+        """The plan in force, expanded anew."""
+        plan = self._controller.plan
+        for running in self.running.values():
+            plan = contracted(plan, running.pair, self._profiles)
+        return self.expanded(plan)
+
+    def only_new(self, running: Running) -> Plan:
+        """The plan in force, with the new version in place of the old one."""
+        return replaced(self._controller.plan, running.pair, self._profiles, *self._conditions(running))
+
+    def only_old(self, running: Running) -> Plan:
+        """The plan in force, with the old version in place of the new one."""
+        return self._with_old(self._controller.plan, running)
+
+    def _with_old(self, plan: Plan, running: Running) -> Plan:
+        plan = contracted(plan, running.pair, self._profiles)
+        back = VersionPair(running.family, old=running.new.variant, new=running.old.variant)
+        return replaced(plan, back, self._profiles, *self._conditions(running))
+
+    def _conditions(self, running: Running) -> tuple[SloTarget, Collection[tuple[str, str, str]], PriceOf]:
+        """What a version must keep: the SLO of its family; the broken engines; and what devices cost."""
+        target = self._controller.slo_targets[running.family]
+        return target, self._controller.topology.outages.engines, self._served.catalog.price_of
+
+
+def places(plan: Plan, key: VariantKey) -> bool:
+    """Whether a plan has a variant on any device."""
+    return any(placement.key == key for placement in plan.placements)
+
+
+FOLLOWED_S = 120.0
+"""So long a catalog may take to be followed."""
+POLL_S = 0.1
+
+
+class CatalogNaming:
+    """Names versions in the catalog for `RolloutSteps`. Without a live catalog or a ``source``, all calls raise."""
+
+    def __init__(
+        self, live_catalog: LiveCatalog | None, source: VersionSource | None, clock: Callable[[], float]
+    ) -> None:
+        self._live, self._source, self._clock = live_catalog, source, clock
+        self._changing = asyncio.Lock()
+        self._following = set[str]()
+
+    @property
+    def live_catalog(self) -> LiveCatalog:
+        """Raises `Conflict` where the server follows no catalog."""
+        if self._live is None:
+            raise Conflict("this server reads no catalog")
+        return self._live
+
+    @property
+    def source(self) -> VersionSource:
+        """Raises `Conflict` where the server follows no catalog."""
+        if self._source is None:
+            raise Conflict("this server reads no catalog")
+        return self._source
+
+    def is_naming(self, family: str) -> bool:
+        """What a roll-out of a family has written is not followed yet."""
+        return family in self._following
+
+    async def name_new(self, running: Running) -> None:
+        """Have the catalog name the new version. Raises `ProteusError` where that does not serve then.
+
+        It returns early where the roll-out ends meanwhile; what was written then is to be written back.
+        """
+        source = self.source
+
+        def write() -> bool:
+            source.write(running.candidate, running.measured)
+            return True
+
+        running.is_named = True
+        await self._name(running.family, running.new, write, lambda: running.machine.wanted.ending is None)
+
+    async def name_old(self, running: Running) -> None:
+        """Have the catalog name the old version again; what another has made of it is read as it is.
+
+        Raises `ProteusError` where the old version does not serve then.
+        """
+        if not await self._name(running.family, running.old, partial(self.source.write_back, running.candidate)):
+            log.warning("the catalog names another model than %s: it stays", running.new.variant)
+        running.is_named = False
+
+    async def _name(
+        self, family: str, serving: VariantKey, write: Callable[[], bool], is_wanted: Callable[[], bool] = lambda: True
+    ) -> bool:
+        """Change the file, and read it until it is followed, or not wanted any more.
+
+        False where ``write`` has left the file, as it is another's.
+        """
+        live, stop_s = self.live_catalog, self._clock() + FOLLOWED_S
+        self._following.add(family)
+        try:
+            async with self._changing:
+                if not is_wanted():
+                    return True
+                if not await asyncio.to_thread(write):
+                    await live.read(rolled_out=self._following - {family})
+                    return False
+                await live.read(rolled_out=frozenset(self._following))
+            # While another roll-out writes, the files may not fit together; what it reads then is all that was written.
+            while (live.status().state == "measuring" or self._changing.locked()) and self._clock() < stop_s:
+                if not is_wanted():
+                    return True
+                await asyncio.sleep(POLL_S)
+        finally:
+            self._following.discard(family)
+        if not live.serves(serving):
+            raise Unprocessable(f"the catalog was not followed: {live.status().problem or 'it names another model'}")
+        return True
+
 
 NOWHERE_S = 30.0
 """Seconds without any device that has the new version; a device that is lost is mostly back by then."""

@@ -21,31 +21,247 @@ catalog is as before, profiles that are new are taken in, and models that were m
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.catalog_changes import CatalogChange, CatalogContent, Succession, in_words, succession
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.domain.profile_changes import has_news, succeeding_profile, with_variant
+from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.profile_changes import has_news, succeeding_profile, with_variant, without_variants
 from proteus_cli.errors import Conflict, NotReady, ProteusError, Unprocessable
-from proteus_cli.serving.adaptation.catalog.followable import ReadCatalog, read_possible, require_successors
-from proteus_cli.serving.adaptation.catalog.measuring import CatalogMeasuring
-from proteus_cli.serving.adaptation.catalog.offers import Offers
-from proteus_cli.serving.adaptation.catalog.retiring import Retiring
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, MeasurableDevices, Measurements
-from proteus_cli.serving.adaptation.catalog.status import CatalogStatus, State
+from proteus_cli.serving.adaptation.catalog_reading import (
+    CatalogFiles,
+    CatalogSource,
+    CatalogStatus,
+    MeasurableDevices,
+    Measurements,
+    ReadCatalog,
+    ServedCatalog,
+    State,
+    read_possible,
+    require_successors,
+)
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.feedback import LiveAccuracies
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.devices.hardware import NO_MODEL, Hardware
+from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.measuring_time import tells_of_waits
 from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.requests.families import LEAVING, FamilyFiles, ServedFamily, served_families
 
 log = logging.getLogger("proteus.catalog")
+
+
+class CatalogMeasuring:
+    """Has variants measured on CPUs of this machine, and of hosts that are connected, unless devices are emulated."""
+
+    def __init__(self, files: CatalogSource, profiles: ProfileStore, clock: Clock, hardware: Hardware) -> None:
+        self._files, self._profiles, self._clock, self._hardware = files, profiles, clock, hardware
+
+    def measurable(self) -> MeasurableDevices:
+        """The CPUs that could be measured now, were they real."""
+        sessions = dict(self._hardware.sessions())
+        cpus = [profile.device for profile in self._profiles.values() if profile.device.kind == "cpu"]
+        return MeasurableDevices([cpu for cpu in cpus if not cpu.host or cpu.host in sessions], sessions)
+
+    async def known(self, files: CatalogFiles) -> Measurements:
+        """What is known of all devices now. Raises `ProteusError`."""
+        while True:
+            types = {device: profile.device.type for device, profile in self._profiles.items()}
+            found = await asyncio.to_thread(self._files.measurements, files, types)
+            if self._profiles.keys() == types.keys():  # else devices have joined meanwhile
+                return found
+
+    async def measured(self, files: CatalogFiles) -> Measurements:
+        """What is known once what CPUs lack was measured, as far as time allowed. Raises `ProteusError`."""
+        found = await self.known(files)
+        lacking = self.measurable().only([device for device, each in found.profiles.items() if _lacks(each, files)])
+        if lacking.devices and self._files.measures and not self._hardware.is_emulated:
+            start_s, names = self._clock(), [cpu.id for cpu in lacking.devices]
+            log.info("measuring what is new on %s", ", ".join(names), extra=fields(devices=names))
+            await self._files.measure(lacking, _say)
+            found = await self.known(files)
+            log.info("measured it in %.0f s", self._clock() - start_s)
+        for device, profile in found.profiles.items():
+            if names := sorted(key.variant for key in _lacks(profile, files)):
+                log.warning(
+                    "no current profile of %s on %s: plans do without what is new", ", ".join(names), device,
+                    extra=fields(device=device, variants=names),
+                )  # fmt: skip
+        return found
+
+
+def _say(line: str) -> None:
+    log.log(logging.INFO if tells_of_waits(line) else logging.DEBUG, "proteus profile: %s", line)
+
+
+def _lacks(profile: Profile, files: CatalogFiles) -> set[VariantKey]:
+    """Variants of the catalog that a profile has no times of; names are those of the catalog file."""
+    known = {each.key for each in profile.variants if each.points}
+    return files.models.keys() - known
+
+
+DRAIN_LOOK_S = 0.02
+"""Between two looks at whether the requests of families that are to leave have ended."""
+
+
+class Offers:
+    """Changes which families there are, for `LiveCatalog`."""
+
+    def __init__(self, served: ServedCatalog, hardware: Hardware, plane: DataPlane) -> None:
+        self._served, self._hardware, self._plane = served, hardware, plane
+
+    @property
+    def leaving(self) -> list[str]:
+        """Families that the catalog has no more, and that are not gone yet."""
+        return [name for name in self._plane.families.by_name if name not in self._served.catalog.names]
+
+    @property
+    def taking_out(self) -> list[str]:
+        """Families that take no more requests, as the catalog has them no more, or will not once they have ended."""
+        return [name for name, family in self._plane.families.by_name.items() if family.why_out == LEAVING]
+
+    async def drain(self, names: Collection[str]) -> None:
+        """Let families take no more requests, and wait until those that were admitted have ended."""
+        families, controller = self._plane.families.by_name, self._plane.controller
+        until_s = self._plane.clock()
+        for name in names:
+            families[name].why_out = families[name].why_out or LEAVING
+            until_s = max(until_s, self._plane.clock() + self._plane.admission.longest_s(name))
+        if names:
+            log.info("%s: being taken out of service", ", ".join(names))
+        while any(controller.families[name].rows for name in names) and self._plane.clock() < until_s:
+            await asyncio.sleep(DRAIN_LOOK_S)
+
+    def resume(self, apart_from: Collection[str] = ()) -> None:
+        """Families that were to leave, and that the catalog has still, take requests again."""
+        for name in self._served.catalog.names:
+            family = self._plane.families.by_name[name]
+            if family.why_out == LEAVING and name not in apart_from:
+                family.why_out = ""
+
+    def use(
+        self,
+        files: Mapping[str, FamilyFiles],
+        before: Collection[str],
+        profiles: Collection[Profile],
+        beside: Collection[VariantKey],
+    ) -> None:
+        """Offer the families of the catalog, and those that leave; variants that are known ``beside`` the catalog, too.
+
+        What a client has unloaded stays so where the catalog says of it what it said ``before``.
+        """
+        known = self._plane.families.by_name
+        offered = served_families(files.values(), profiles)
+        for family in offered:
+            if family.name in known:
+                was = known[family.name]
+                family.max_rows = max(family.max_rows, was.max_rows)
+                family.why_out = was.why_out if family.name in before else ""
+                family.know_beside({key.variant for key in beside if key.family == family.name}, was)
+        leaving = [known[name] for name in self.leaving]
+        for family in leaving:
+            family.why_out = LEAVING
+        stubs = {name for name, each in files.items() if each.is_stub}
+        self._offer([*offered, *leaving], stubs | (self._hardware.stubs - files.keys()))
+
+    def forget(self, retiring: Iterable[VariantKey]) -> None:
+        """Forget the families that leave, and of which nothing is left: no variant, and no request."""
+        controller, kept = self._plane.controller, {key.family for key in retiring}
+        gone = {
+            name
+            for name in self.leaving
+            if name not in kept and not controller.families[name].rows and not controller.families[name].hosts
+        }
+        if gone:
+            known = self._plane.families.by_name.values()
+            self._offer([family for family in known if family.name not in gone], self._hardware.stubs - gone)
+            log.info("%s: out of service, and forgotten", ", ".join(sorted(gone)), extra=fields(families=sorted(gone)))
+
+    def _offer(self, families: Sequence[ServedFamily], stubs: Collection[str]) -> None:
+        self._hardware.use_signatures({family.name: family.signature for family in families}, stubs)
+        self._plane.use_families(families, self._served.catalog.names)
+
+
+FORGET_AFTER_S = 10.0
+"""Retiring variants are there for so long: a plan that was being made may have them yet."""
+
+
+class Retiring:
+    """The retiring ``variants``, with the digests of their models, and those that are ``held`` beside the catalog.
+
+    Those that are ``kept`` stay loaded where there is memory, and are not forgotten.
+    """
+
+    def __init__(self, plane: DataPlane, profiles: ProfileStore, accuracies: LiveAccuracies) -> None:
+        self._plane, self._profiles, self._accuracies = plane, profiles, accuracies
+        self.variants: dict[VariantKey, str] = {}
+        self.held: dict[VariantKey, str] = {}
+        self.kept = frozenset[VariantKey]()
+        self._since_s = 0.0
+
+    @property
+    def by_family(self) -> Mapping[str, list[str]]:
+        """The names of variants that are retiring."""
+        found: dict[str, list[str]] = {}
+        for key in self.variants:
+            found.setdefault(key.family, []).append(key.variant)
+        return found
+
+    @property
+    def with_held(self) -> Mapping[VariantKey, str]:
+        """All variants that are there beside the catalog."""
+        return self.variants | self.held
+
+    @property
+    def is_due(self) -> bool:
+        """Whether another catalog was served so long ago that variants may be forgotten."""
+        return self._plane.clock() >= self._since_s + FORGET_AFTER_S
+
+    def use(self, before: CatalogContent, following: Succession) -> None:
+        """Another catalog is served: what it has not retires, and what it has does not any more."""
+        self.variants |= {key: before.digest(key) or "" for key in following.retired}
+        for key in following.content.variants:
+            self.variants.pop(key, None)
+            self.held.pop(key, None)
+        self._since_s = self._plane.clock()
+
+    def hold(self, key: VariantKey, digest: str) -> None:
+        """A variant is there beside the catalog, until it is released."""
+        self.variants.pop(key, None)
+        self.held[key] = digest
+
+    def release(self, key: VariantKey) -> None:
+        """A variant that was held retires."""
+        if key in self.held:
+            self.variants[key] = self.held.pop(key)
+            self._since_s = self._plane.clock()
+
+    def forget(self) -> bool:
+        """Forget those that no device has any more; whether there were any."""
+        fleet, controller = self._plane.fleet, self._plane.controller
+        there = {placement.key for placement in controller.placements}
+        for device in fleet.workers:
+            there |= fleet.loader.loaded(device) | controller.change.resident_on(device)
+        gone = self.variants.keys() - there - self.kept
+        if not gone:
+            return False
+        for key in gone:
+            del self.variants[key]
+        fleet.loader.forget_models(gone)
+        fleet.broken_engines.forget(gone)
+        self._plane.controller.topology.forget_variants(gone)
+        self._accuracies.forget(gone)
+        self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
+        self._plane.families.know_beside(self.with_held)
+        names = ", ".join(sorted(key.variant for key in gone))
+        log.info("%s served for the last: forgotten", names, extra=fields(variants=names))
+        return True
+
 
 LOOK_S = 0.5
 """Between two looks at whether retiring variants are gone."""
