@@ -119,9 +119,9 @@ def split(
     stop_when: Annotated[
         str | None,
         Option(
-            metavar="CONDITION",
-            help="Make one variant, which stops queries under this condition, such as `confidence >= 0.9`; else three "
-            "are made, for which 70, 40 and 10 % of the eval split stop at the first exit.",
+            metavar="JSON",
+            help='Make one variant, which stops queries under this condition, such as `{"metric": "exit", "op": ">=", '
+            '"value": 2}`; else three are made, for which 70, 40 and 10 % of the eval split stop at the first exit.',
         ),
     ] = None,
     slo: Slo = None,
@@ -137,13 +137,19 @@ def split(
     The stages must compute what the whole model does. Accuracies are measured on the eval split of the family; labels
     have no part in the thresholds of the variants that are made. Needs the extra `derive`.
     """
-    from proteus_cli.domain.conditions import parse_condition
+    import msgspec
+
+    from proteus_cli.domain.conditions import Condition
+    from proteus_cli.input_files import decoded
     from proteus_cli.store import Workspace
     from proteus_cli.variants.cutting import parse_cuts
     from proteus_cli.variants.splitting import split
 
     workspace, cuts = Workspace(workspace_dir), parse_cuts(at)
-    condition = parse_condition(stop_when) if stop_when is not None else None
+    condition = None
+    if stop_when is not None:
+        what, hint = f"`--stop-when {stop_when}` is no condition", "docs/bounds.md describes conditions"
+        condition = decoded(stop_when.encode(), msgspec.json.Decoder(Condition).decode, what, hint=hint)
     with console.progress(f"splitting {model.name}") as advance:
         made = split(
             workspace, family, model, cuts,

@@ -37,7 +37,6 @@ Url = Annotated[str, Option(metavar="URL", help="The server.")]
 _option = partial(Option, rich_help_panel=sections.ROLLOUT)
 
 CANARY = "1%,10%,50%"
-GUARD = "accuracy >= old - 0.005 and p99 <= slo"
 CONFIDENCE = "0.95"
 MOST_QUERIES = 25_000
 ROLLBACK_WINDOW = "10min"
@@ -58,11 +57,12 @@ Canary = Annotated[
     ),
 ]
 Guard = Annotated[
-    str,
+    str | None,
     _option(
-        metavar="TERMS",
-        help="What must hold of the new version: `accuracy`, `agreement`, `p50`, `p95`, `p99`, `errors`, joined by "
-        "`and`. Where it does not, the old version serves again.",
+        metavar="JSON",
+        help='The terms that must hold of the new version, such as `[{"metric": "errors", "value": 0.01}]`. Where one '
+        "does not, the old version serves again.",
+        show_default="accuracy >= old - 0.005 and p99 <= slo",
     ),
 ]
 Confidence = Annotated[
@@ -102,7 +102,7 @@ class RolloutOptions:
 
     shadow: str | None = None
     canary: str = CANARY
-    guard: str = GUARD
+    guard: str | None = None
     confidence: str = CONFIDENCE
     auto: bool = False
     most_queries: int = MOST_QUERIES
@@ -110,14 +110,22 @@ class RolloutOptions:
 
     def start_of(self, family: str, version: str) -> "RolloutStart":
         """The body of the request. Raises `UsageError` for an invalid quantity or guard."""
-        from proteus_cli.domain.rollouts import parse_guard
+        import msgspec
+
+        from proteus_cli.domain.rollouts import DEFAULT_GUARD, Term
+        from proteus_cli.input_files import decoded
         from proteus_cli.serving.adaptation.rollout_requests import RolloutStart
         from proteus_cli.units import parse_duration, parse_share
 
+        guard: tuple[Term, ...] = DEFAULT_GUARD
+        if self.guard is not None:
+            hint = "docs/lifecycle.md lists the terms of a guard"
+            decode = msgspec.json.Decoder(tuple[Term, ...]).decode
+            guard = decoded(self.guard.encode(), decode, f"`--guard {self.guard}` is no guard", hint=hint)
         return RolloutStart(
             family, version,
             shadow=parse_share(self.shadow) if self.shadow is not None else 0.0,
-            canary=tuple(parse_share(each) for each in self.canary.split(",")), guard=parse_guard(self.guard),
+            canary=tuple(parse_share(each) for each in self.canary.split(",")), guard=guard,
             confidence=parse_share(self.confidence), auto=self.auto,
             rollback_window_s=parse_duration(self.rollback_window), most_queries=self.most_queries,
         )  # fmt: skip
@@ -160,7 +168,7 @@ def start(
     *,
     shadow: Shadow = None,
     canary: Canary = CANARY,
-    guard: Guard = GUARD,
+    guard: Guard = None,
     confidence: Confidence = CONFIDENCE,
     auto: Auto = False,
     most_queries: MostQueries = MOST_QUERIES,

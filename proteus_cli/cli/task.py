@@ -196,7 +196,7 @@ def retrain(
     ] = None,
     shadow: rollout.Shadow = None,
     canary: rollout.Canary = rollout.CANARY,
-    guard: rollout.Guard = rollout.GUARD,
+    guard: rollout.Guard = None,
     confidence: rollout.Confidence = rollout.CONFIDENCE,
     auto: rollout.Auto = False,
     most_queries: rollout.MostQueries = rollout.MOST_QUERIES,

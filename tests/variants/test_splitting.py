@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from exit_nets import exit_stages, whole_exit_net
+from short_forms import parse_condition
 from tiny import SHAPES, Tiny, TinyFamily, make_workspace, mlp, save_eval
 
 from proteus_cli.arrays import Singles
@@ -14,7 +15,7 @@ from proteus_cli.backends.exits.runner import EXIT_NOTE
 from proteus_cli.backends.onnxruntime import open_session
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import Catalog, VariantKey
-from proteus_cli.domain.conditions import Condition, parse_condition
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import parse_catalog
