@@ -186,7 +186,7 @@ def start_server(arguments: Sequence[str], log: BinaryIO, parent: Forking | None
 
 
 STARTING_CHILDREN: Mapping[tuple[str, str], Callable[..., "subprocess.Popen[bytes]"]] = {
-    ("proteus_cli.serving.adaptation.solver.process", "start_process"): start_child,
+    ("proteus_cli.serving.adaptation.solver", "start_process"): start_child,
     ("proteus_cli.serving.devices.process.executor", "start_process"): start_child,
     ("proteus_cli.replay.local_server", "start_server"): start_server,
 }
