@@ -20,6 +20,7 @@ from proteus_cli.cli import (
     engines,
     init,
     plan,
+    profile,
     replay,
     rollout,
     samples,
@@ -28,7 +29,7 @@ from proteus_cli.cli import (
 )
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.commands import demo, profile, serve
+from proteus_cli.cli.commands import demo, serve
 from proteus_cli.cli.commands.groups import study
 from proteus_cli.errors import ArtefactError, ProteusError, unsearchable, without_room
 
