@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from builders import make_catalog, make_family
 from conditioned import Loop, catalog_of, conditions_of, patch_body
+from short_forms import parse_condition
 
 from proteus_cli import store
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.conditions import FamilyConditions, KeptConditions, LiveConditions
 

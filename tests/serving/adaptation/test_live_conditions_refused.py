@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from conditioned import EXIT, Loop, conditions_of, patch_body
+from short_forms import parse_condition
 
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.errors import (
     BadRequest,

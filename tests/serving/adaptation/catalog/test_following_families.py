@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from following import GONE_S, PLANNED_S, Followed, followed
+from short_forms import parse_condition
 
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ArtefactError, BadRequest, Conflict, NotReady, Unprocessable
 from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, Measurements

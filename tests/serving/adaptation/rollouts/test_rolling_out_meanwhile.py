@@ -10,6 +10,7 @@ import pytest
 from builders import make_cascade
 from following import GONE_S, PLANNED_S
 from rolling import NEW, STEPPED_S, Rolled, rolled
+from short_forms import parse_guard
 
 from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.control.rollouts import version_rollout
@@ -17,7 +18,6 @@ from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.domain.rollouts import parse_guard
 from proteus_cli.errors import ArtefactError, Conflict
 from proteus_cli.serving import lifecycle
 from proteus_cli.serving.adaptation import rollout_steps, rollouts
