@@ -1,6 +1,7 @@
 """Which variants stand by, when they load, and that plans activate them without a load."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from builders import hosted, launched, make_request, near, plan_hosting, requests_waiting
@@ -93,7 +94,7 @@ def test_what_takes_no_time_to_load_or_no_plan_may_place_does_not_stand_by() -> 
 
 
 def test_a_variant_that_plans_may_place_no_more_makes_way() -> None:
-    limited = DeviceMemory(2, LOADABLE).placing_only(keys(SLOW, FAST))
+    limited = DeviceMemory(2, {**LOADABLE, OTHER: replace(LOADABLE[OTHER], qps=0.0, host=None)})
     assert wanted(limited, SLOW) == [FAST]
     assert limited.kept(keys(SLOW, OTHER, FAST), keys(SLOW)) == {FAST}
 
