@@ -1,5 +1,6 @@
 """Rules for re-planning: when the plan no longer fits the demand, and what demand to plan for."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -119,20 +120,25 @@ class PeriodicRule:
 
 @dataclass(frozen=True, slots=True)
 class ForecastRule:
-    """Plan for a `Forecast`: at once when the demand has changed, else now and then.
+    """Plan for a `Forecast` when the demand has changed.
 
-    It has changed where the plan's demand is outside of what the present rate may be. Below it, weaker proof is enough:
-    queries are lost meanwhile. Else, after ``every_change_s``, another plan may be worth its loads: the planner weighs
-    what it gains, over the time that a forecast holds, against what they cost.
+    A rise that is surely no scatter is planned for at once, as queries are lost meanwhile. Every ``refresh_s``, so is
+    any change that Poisson arrivals do not bring by chance. Without one, the plan is made once from the first arrivals,
+    and then stays for ``unchanged_s``: steady arrivals would else move one device or another with every refresh.
+    Arrivals that come in clumps differ by more than Poisson ones most of the time, so the plan follows their scatter.
+
+    The planner weighs what another plan gains, over the time that a forecast holds, against its loads.
 
     Rates count ``slowdown`` times, as plans are made with profiled times.
     """
 
     every_s: float = 0.1  # s between decisions; one bucket of the demand estimator
-    refresh_s: float = 2.0  # s after which the same demand is planned for anew
+    refresh_s: float = 2.0  # s between plans for a demand that has changed, but has not surely risen
+    unchanged_s: float = 120.0  # s after which the same demand is planned for anew
     first_s: float = 1.0  # s of arrivals before the first estimate: fewer show no scatter
     settle_s: float = 5.0  # s of arrivals before the first forecast of an unchanged demand
-    up_sigmas: float = 2.5  # deviations above the planned rate
+    up_sigmas: float = 3.0  # deviations above the planned rate: a rise
+    changed_sigmas: float = 4.0  # Poisson deviations from the planned rate: a change
     min_demand_qps: float = 1.0  # queries/s planned for each family, so that each is hosted where the fleet allows
     idle_demand_qps: float = 0.5  # the same of a family without queries: where not all fit, the others come first
 
@@ -154,7 +160,7 @@ class ForecastRule:
                     self.target_demand(context), f"{family}: {what}", is_routine=True, is_urgent=is_urgent
                 )
         is_due = served_s >= self.settle_s and context.now_s - context.asked_s >= self.refresh_s
-        if is_due and not self._is_idle(context):
+        if is_due and self._has_changed(context) and not self._is_idle(context):
             reason = f"the demand of the last {min(served_s, HISTORY_S):.0f} s"
             return ReplanRequest(self.target_demand(context), reason, is_routine=True)
         return None
@@ -182,6 +188,20 @@ class ForecastRule:
         slack_s = {family: UNKNOWN_SLACK_FRAC * target_s for family, target_s in slo_s.items()}
         return _forecast(rates, slack_s, [() for _ in rates], 1.0)
 
+    def _has_changed(self, context: ReplanContext) -> bool:
+        """Whether the rate of a family is not the planned one; so it counts at first, and after `unchanged_s`."""
+        is_first = context.asked_s <= context.started_s
+        return (
+            is_first
+            or context.now_s - context.asked_s >= self.unchanged_s
+            or any(
+                abs(rate.qps - max(context.plan.demand_qps.get(family, 0.0), self.min_demand_qps))
+                > self.changed_sigmas * math.sqrt(rate.qps / rate.window_s)
+                for family in context.demand.families
+                for rate in [self._rate(context, family)]
+            )
+        )
+
     def _is_idle(self, context: ReplanContext) -> bool:
         """No row has arrived within the known past, and the plan is for that."""
         return max(context.plan.demand_qps.values(), default=0.0) <= self.min_demand_qps and not any(
@@ -200,7 +220,7 @@ class ForecastRule:
         rate = context.demand.estimate(family, context.now_s - context.started_s, context.now_s)
         slowdown = context.slowdown[family]
         min_qps = self._min_qps(self._recent_qps(context, family))
-        return Rate(max(rate.qps * slowdown, min_qps), rate.deviation_qps * slowdown)
+        return Rate(max(rate.qps * slowdown, min_qps), rate.deviation_qps * slowdown, rate.window_s)
 
     def _recent_qps(self, context: ReplanContext, family: str) -> float:
         return context.demand.rate_qps(family, max(WINDOWS_S), context.now_s)
