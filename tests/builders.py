@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from proteus_cli.backends.tensorrt.records import BuildOptions, EngineKey, Gpu
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, Effects, Host, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.domain.interference import CostPoint, SharingCost, VariantName
 from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver

@@ -9,9 +9,9 @@ from pathlib import Path
 from uuid import UUID
 
 from proteus_cli.backends.affinity import usable_cores
+from proteus_cli.backends.tensorrt.records import Gpu
 from proteus_cli.domain.catalog import is_name
 from proteus_cli.domain.device import Device, GpuFacts
-from proteus_cli.domain.engine import Gpu
 from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.settings import DeviceSettings
 

@@ -10,7 +10,7 @@ has some numbers, such as the confidence of its answer or the mean of its inputs
 the largest distance between both distribution functions. The alarm is raised if one D reaches its critical value, and
 ends once all are below `OVER` of that.
 
-*False alarms.* With m and n rows from the same distribution, D is t or more with a probability of at most
+*False alarms.* For m and n rows from the same distribution, D reaches t with a probability of at most
 C exp(-2 t² m n / (m + n)) (F. Wei, R. M. Dudley, Two-sample Dvoretzky-Kiefer-Wolfowitz inequalities, 2012; proved for
 m = n, computed for m < n ≤ 200, conjectured beyond). The error of one look is divided among its windows and numbers
 (Bonferroni, as in S. Rabanser, S. Günnemann, Z. C. Lipton, Failing Loudly, 2019). The mean number of false alarms adds

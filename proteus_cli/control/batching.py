@@ -58,16 +58,16 @@ class Batcher(Protocol):
         """
         ...
 
-    def ran(self, launch: Launch, took_s: float) -> None:
+    def record_run(self, launch: Launch, took_s: float) -> None:
         """A batch has ended after ``took_s``."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class _Timely:
-    """What rules that use profiled times share. ``answer_frac`` of a request's time is kept back to send the answer.
+class GreedyBatcher:
+    """Work-conserving: a free worker starts a batch at once, as far as the most urgent request has time for its rows.
 
-    Batches that wait for company leave the second stage of a cascade its time.
+    ``answer_frac`` of a request's time is kept back to send the answer.
     """
 
     answer_frac: float = 0.02
@@ -79,19 +79,27 @@ class _Timely:
         """The deadline less the time to send the answer."""
         return request.deadline_s - self.answer_frac * (request.deadline_s - request.arrival_s)
 
-    def ran(self, launch: Launch, took_s: float) -> None:
-        """Nothing is learned."""
+    def record_run(self, launch: Launch, took_s: float) -> None:
+        """Does nothing: the rule goes by profiled times."""
 
-    def _start(self, hosted: Host, head: Request, waiting_rows: int, budget_s: float) -> Start:
-        """As many waiting rows as fit a batch whose rows all have an answer within ``budget_s``."""
+    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+        budget_s = self.due_s(head) - now_s
+        if slowdown * hosted.least_latency(head.rows) > budget_s:
+            return CANNOT_MEET_DEADLINE
         if waiting_rows <= head.rows or hosted.max_batch <= head.rows:
             return Start(head.rows)
         max_rows = min(waiting_rows, hosted.max_batch)
-        return Start(max(hosted.least_latency.max_rows_within(budget_s, max_rows), head.rows))
+        return Start(max(hosted.least_latency.max_rows_within(budget_s / slowdown, max_rows), head.rows))
+
+    def _wait(self, batching: Batching, head: Request, hosted: Host, last_moment_s: float, now_s: float) -> Batching:
+        """Wait for company up to a last moment, which leaves the second stage of a cascade its time."""
+        if hosted.second_s and not head.is_deferred:
+            last_moment_s -= hosted.second_s
+        return Delay(last_moment_s) if batching is not CANNOT_MEET_DEADLINE and last_moment_s > now_s else batching
 
 
 @dataclass(frozen=True, slots=True)
-class ProactiveBatcher(_Timely):
+class ProactiveBatcher(GreedyBatcher):
     """The paper's batching: proactive and non-work-conserving.
 
     A full batch starts at once. A smaller one waits for one more query. It starts as it is at the last moment at which
@@ -108,47 +116,25 @@ class ProactiveBatcher(_Timely):
         return request.arrival_s + (1 - self.margin_frac) * min(given_s, request.slo_s)
 
     def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
-        budget_s = self.due_s(head) - now_s
-        if slowdown * hosted.least_latency(head.rows) > budget_s:
-            return CANNOT_MEET_DEADLINE
-        waiting_rows = max(waiting_rows, head.rows)
-        if waiting_rows < hosted.max_batch:
-            last_moment_s = self.wanted_s(head) - slowdown * hosted.latency(waiting_rows + 1)
-            if hosted.second_s and not head.is_deferred:
-                last_moment_s -= hosted.second_s
-            if last_moment_s > now_s:
-                return Delay(until_s=last_moment_s)
-        return self._start(hosted, head, waiting_rows, budget_s / slowdown)
+        batching = GreedyBatcher.decide(self, head, waiting_rows, hosted, now_s, slowdown)
+        rows = max(waiting_rows, head.rows)
+        if rows >= hosted.max_batch:
+            return batching
+        return self._wait(batching, head, hosted, self.wanted_s(head) - slowdown * hosted.latency(rows + 1), now_s)
 
 
 @dataclass(frozen=True, slots=True)
-class GreedyBatcher(_Timely):
-    """Work-conserving: a free worker takes at once what waits, as far as the most urgent request has time for."""
-
-    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
-        budget_s = self.due_s(head) - now_s
-        if slowdown * hosted.least_latency(head.rows) > budget_s:
-            return CANNOT_MEET_DEADLINE
-        return self._start(hosted, head, waiting_rows, budget_s / slowdown)
-
-
-@dataclass(frozen=True, slots=True)
-class StaticBatcher(_Timely):
+class StaticBatcher(GreedyBatcher):
     """Batches of ``rows``; a smaller batch starts when the most urgent request must."""
 
     rows: int = 1
 
     def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
-        due_s, max_rows = self.due_s(head), min(self.rows, hosted.max_batch)
-        if slowdown * hosted.least_latency(head.rows) > due_s - now_s:
-            return CANNOT_MEET_DEADLINE
-        waiting_rows = max(waiting_rows, head.rows)
-        last_moment_s = due_s - slowdown * hosted.latency(max_rows)
-        if hosted.second_s and not head.is_deferred:
-            last_moment_s -= hosted.second_s
-        if waiting_rows < max_rows and last_moment_s > now_s:
-            return Delay(until_s=last_moment_s)
-        return self._start(hosted, head, min(waiting_rows, max_rows), (due_s - now_s) / slowdown)
+        max_rows = min(self.rows, hosted.max_batch)
+        batching = GreedyBatcher.decide(self, head, min(waiting_rows, max_rows), hosted, now_s, slowdown)
+        if max(waiting_rows, head.rows) >= max_rows:
+            return batching
+        return self._wait(batching, head, hosted, self.due_s(head) - slowdown * hosted.latency(max_rows), now_s)
 
 
 AIMD_STEP = 1.0  # rows
@@ -183,7 +169,7 @@ class AimdBatcher:
             return Delay(until_s=head.arrival_s + self.timeout_s)
         return Start(rows=max(min(waiting_rows, max_rows), head.rows))
 
-    def ran(self, launch: Launch, took_s: float) -> None:
+    def record_run(self, launch: Launch, took_s: float) -> None:
         hosted, end_s = launch.hosted, launch.at_s + took_s
         size = self._size.get(_key(hosted), 1.0)
         if any(end_s > request.deadline_s for request in launch.requests):
@@ -197,11 +183,11 @@ def _key(hosted: Host) -> tuple[str, str, str]:
 
 
 @dataclass(frozen=True, slots=True)
-class NexusBatcher(_Timely):
+class NexusBatcher(GreedyBatcher):
     """Work-conserving batches of the planned size; requests without time for one are dropped.
 
-    A window of that size slides along the queue up to the first request that has time for the whole window; those
-    before it are dropped (Shen et al., "Nexus", SOSP 2019, §4.3). Where fewer wait, the window is what waits. No time
+    A window of that size slides along the queue up to the first request that has time for the whole window. Requests
+    before it are dropped (Shen et al., "Nexus", SOSP 2019, §4.3). Where fewer wait, all of them are the window. No time
     is kept back.
     """
 

@@ -116,8 +116,13 @@ class Controller:
             self.dispatch.stop_when.pop(name, None)
         for name in slo_s:
             if name not in self.families:
-                counts, could_host = self.demand.counts_of(name), partial(self.placeable.of, name)
-                self.families[name] = FamilyState(counts, self.policy.assignment, could_host, self.workers)
+                self.families[name] = FamilyState(
+                    self.demand.counts_of(name),
+                    self.policy.assignment,
+                    self.policy.batching.answer_frac,
+                    partial(self.placeable.of, name),
+                    self.workers,
+                )
         self.replanning.use_families()
 
     # --- what the controller knows

@@ -5,7 +5,7 @@ that reason.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
 
 import numpy as np
@@ -114,11 +114,6 @@ def capacity_by_hosts(
 def capacity_at(steps: Iterable[CapacityStep], hosts: int) -> Capacity:
     """The capacity if ``hosts`` hosts serve the family. The steps rise."""
     return next((step.capacity for step in reversed(list(steps)) if step.hosts <= hosts), NO_CAPACITY)
-
-
-def latency_of(points: Sequence[Point]) -> float:
-    """Seconds of a query that finds its device free: the p95 of the smallest batch."""
-    return points[0].p95_s
 
 
 def energy_of(profile: Profile, measured: VariantProfile, capacity: Capacity) -> float:

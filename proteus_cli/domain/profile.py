@@ -1,6 +1,6 @@
 """Profiles: measurements of the variants on a device, one file each (``profiles/<device>.json``)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import numpy as np
@@ -251,31 +251,6 @@ class Profile(Value, frozen=True, omit_defaults=True):
     def needed_bytes(self, keys: Iterable[VariantKey]) -> int:
         """Bytes of loaded engines of these variants together, with all slots. Unmeasured ones count 0."""
         return sum(m.memory_with(self.slots) for key in set(keys) if (m := self.of(*key)) is not None)
-
-
-def reached_over(network: Network, profile: Profile) -> Profile:
-    """The profile of a host's device as the server sees it: each batch takes its transfer longer."""
-
-    def later(family: str, points: tuple[Point, ...]) -> tuple[Point, ...]:
-        found = []
-        for point in points:
-            by_s = network.transfer_s(family, point.batch)
-            times_s = {each: getattr(point, each) + by_s for each in ("mean_s", "p50_s", "p90_s", "p95_s", "p99_s")}
-            found.append(replace(point, **times_s, qps=point.slots * point.batch / times_s["mean_s"]))
-        return tuple(found)
-
-    variants = tuple(
-        replace(each, points=later(each.family, each.points), concurrent=later(each.family, each.concurrent))
-        for each in profile.variants
-    )
-    return replace(profile, variants=variants, network=network)
-
-
-def with_load_time(profiles: Mapping[str, Profile], load_s: float) -> dict[str, Profile]:
-    """The profiles with that load time for every variant. Devices that share measurements still share them."""
-    shared = {id(profile.variants): profile.variants for profile in profiles.values()}
-    changed = {key: tuple(replace(each, load_s=load_s) for each in variants) for key, variants in shared.items()}
-    return {device: replace(profile, variants=changed[id(profile.variants)]) for device, profile in profiles.items()}
 
 
 def noisy_cells(profiles: Iterable[Profile]) -> int:

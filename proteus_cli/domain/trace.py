@@ -10,7 +10,6 @@ from proteus_cli.domain.base import require
 from proteus_cli.domain.request import MAX_CONFIDENCE, Bounds
 
 PEAK_WINDOW_S = 10.0
-WINDOWS_AT_ONCE = 65_536
 
 
 _UNSET = {
@@ -114,32 +113,12 @@ class Trace:
         """
         past_last_s = float(np.nextafter(self.duration_s, np.inf))
         window_s = min(window_s, max(past_last_s, 1.0))
-        latest_s = max(past_last_s - window_s, 0.0)
-        start_s, most = self._busiest_before(latest_s, window_s)
-        stop_s = start_s + window_s
-        latest_stop_s = max(latest_s + window_s, past_last_s)  # rounding must not cost the last arrival
-        if self._count(latest_s, latest_stop_s) > most:
-            start_s, stop_s = latest_s, latest_stop_s
-        return {name: count / window_s for name, count in self.counts(start_s, stop_s).items()}
-
-    def _busiest_before(self, latest_s: float, window_s: float) -> tuple[float, int]:
-        """The start of the busiest window that starts before ``latest_s``, and its arrivals; -1 where there is none.
-
-        Some thousand windows are counted at a time. They are skipped if all their arrivals are fewer than the most so
-        far, as a trace of a few arrivals may last a year.
-        """
-        step_s, start_s, most = window_s / 10, 0.0, -1
-        number = math.ceil(latest_s / step_s)
-        for first in range(0, number, WINDOWS_AT_ONCE):
-            starts = np.arange(first, min(first + WINDOWS_AT_ONCE, number)) * step_s
-            if self._count(starts[0], starts[-1] + window_s) <= most:
-                continue
-            totals = np.searchsorted(self.arrival_s, starts + window_s) - np.searchsorted(self.arrival_s, starts)
-            busiest = int(np.argmax(totals))
-            if totals[busiest] > most:
-                start_s, most = float(starts[busiest]), int(totals[busiest])
-        return start_s, most
-
-    def _count(self, start_s: float, stop_s: float) -> int:
-        first, last = np.searchsorted(self.arrival_s, (start_s, stop_s))
-        return int(last - first)
+        latest_s, step_s = max(past_last_s - window_s, 0.0), window_s / 10
+        # A busiest window can start in the step of its first arrival, or with rounding in the one before.
+        steps = np.unique(np.minimum(np.floor(self.arrival_s / step_s), math.ceil(latest_s / step_s) - 1))
+        steps = np.union1d(steps, steps - 1)
+        starts_s = np.append(steps[steps >= 0] * step_s, latest_s)
+        stops_s = starts_s + window_s
+        stops_s[-1] = max(stops_s[-1], past_last_s)  # rounding must not cost the last arrival
+        busiest = np.argmax(np.searchsorted(self.arrival_s, stops_s) - np.searchsorted(self.arrival_s, starts_s))
+        return {name: count / window_s for name, count in self.counts(starts_s[busiest], stops_s[busiest]).items()}

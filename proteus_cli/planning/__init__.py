@@ -25,8 +25,8 @@ A plan is made in seven steps, each a module::
    `search` makes each device of that group a group of its own, and solves again.
 5. `decode` gives bundles of variants to devices, so that the fewest variants must be loaded.
 6. `planner` has `search` do all this under a time limit, adds *spares* on idle devices, and writes the plan.
-7. `check` tests the plan against profiles, catalog and rules, and knows nothing of the model: a wrong answer of the
-   solver becomes an error, never a plan.
+7. `check` tests the plan against profiles, catalog and rules, without the model. A wrong answer of the solver
+   becomes an error, never a plan.
 
 *Forecasts.* While serving, demands come with loss curves (`domain.demand`), and the model has a row for each line of
 them. Then replicas without a share of the mean demand are of use, for bursts, and the loss of a re-plan includes what
@@ -54,10 +54,10 @@ parts: first the choices that the relaxation uses, then ever more.
 
 *Example.* Two devices of one type; family ``a`` has the variants ``small`` (accuracy .8, 100 qps) and ``large`` (.9, 40
 qps) and a demand of 120 qps. There is one group, with two choices and two steps. All can be served: one replica of each
-has 140 qps. The shortfalls are 80/120, the part that ``large`` leaves unanswered, and 0. So the loss is (.9 - .8) ·
+has 140 qps. The shortfalls are 80/120, the part that ``large`` leaves unanswered, and 0. The loss is (.9 - .8) ·
 80/120. The plan answers 40 qps with ``large`` and 80 qps with ``small``: a mean accuracy of .833.
 
-Beside the steps, `analysis/` makes more plans: `explain` finds the limits of a plan and their costs, `conflict`
-rules and demands that no plan meets together, `frontier` the accuracy as demand grows. `heuristics` has the
+Beside the steps, `analysis/` makes more plans. `explain` finds the limits of a plan and their costs. `conflict` finds
+rules and demands that no plan meets together. `frontier` finds the accuracy as demand grows. `heuristics` has the
 planners of other systems. `networks` limits the use of each host's network.
 """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from proteus_cli.control.policies import PlanRule, Policy
 from proteus_cli.domain.catalog import Catalog, VariantKey
-from proteus_cli.domain.demand import Demand, for_catalog
+from proteus_cli.domain.demand import Demand, Forecast
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
@@ -81,6 +81,14 @@ class DeferredPlanner:
         if self._planner is None:
             self._planner = self._settings.make().with_changes(rules=self._rules)
         return self._planner(for_catalog(demand, self._settings.catalog), current, without, standbys)
+
+
+def for_catalog(demand: Demand, catalog: Catalog) -> Demand:
+    """The part of a demand, estimated for another catalog, that is for the families of this one."""
+    known = {name: qps for name, qps in demand.items() if name in catalog.names}
+    if len(known) == len(demand):
+        return demand
+    return Forecast(known, demand.curves) if isinstance(demand, Forecast) else known
 
 
 def planner_settings(

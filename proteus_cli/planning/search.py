@@ -96,7 +96,7 @@ class PlacementSearch:
         """The best solution under these rules and the simpler ones.
 
         Past the deadline, it is the best that was found. Raises `Infeasible`, `NoFeasiblePlan`, and `OutOfTime` where
-        nothing was found by then.
+        there was no solution by then.
         """
         self.prepare()
         found: PlacedSolution | None = None

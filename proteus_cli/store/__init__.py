@@ -30,7 +30,7 @@ from proteus_cli.store.files import (
     writing,
     writing_text,
 )
-from proteus_cli.store.hosts import read_hosts
+from proteus_cli.store.hosts import read_hosts, split_address
 from proteus_cli.store.workspace import Workspace
 
 __all__ = [
@@ -52,6 +52,7 @@ __all__ = [
     "remove",
     "require_current_models",
     "require_model",
+    "split_address",
     "to_json",
     "write_bytes",
     "write_in_order",

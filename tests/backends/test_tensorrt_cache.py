@@ -14,7 +14,7 @@ from proteus_cli import store
 from proteus_cli.backends.base import OnBuildProgress, WatchBuild, unwatched
 from proteus_cli.backends.tensorrt.cache import CachedEngine, EngineRequest, files_of, find_or_build, why_stale
 from proteus_cli.backends.tensorrt.file_lock import file_lock
-from proteus_cli.domain.engine import EngineKey
+from proteus_cli.backends.tensorrt.records import EngineKey
 from proteus_cli.errors import ArtefactError, BuildCancelled, EngineError, UsageError
 
 KEY = make_key()

@@ -17,10 +17,10 @@ from proteus_cli.backends.tensorrt import backend as backend_module
 from proteus_cli.backends.tensorrt.backend import TensorRT
 from proteus_cli.backends.tensorrt.cache import stage_name
 from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChain, SharedStagePace
+from proteus_cli.backends.tensorrt.records import BuildOptions, EngineKey, Gpu
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.errors import BuildCancelled, EngineError
 from proteus_cli.store.digests import model_digest

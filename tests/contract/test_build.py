@@ -24,9 +24,9 @@ from proteus_cli.backends.tensorrt import building
 from proteus_cli.backends.tensorrt.building import build, key_of
 from proteus_cli.backends.tensorrt.cache import EngineRequest, find_or_build
 from proteus_cli.backends.tensorrt.progress import error_logger
+from proteus_cli.backends.tensorrt.records import BuildOptions, Gpu
 from proteus_cli.backends.tensorrt.timing_cache import timing_path
 from proteus_cli.domain.catalog import ImageInput
-from proteus_cli.domain.engine import BuildOptions, Gpu
 from proteus_cli.errors import EngineError
 from proteus_cli.store import Workspace
 from proteus_cli.store.models.prepared_models import Preparation, prepared

@@ -16,7 +16,7 @@ def decide(batcher: AimdBatcher, waiting: int, now_s: float = 0.0, *, host: Host
 def ran(batcher: AimdBatcher, rows: int, *, is_late: bool = False) -> None:
     """A batch of so many rows started at 0; its last request is due at 100 ms."""
     requests = (make_request(0, slo_s=0.3), make_request(1, rows=rows - 1)) if rows > 1 else (make_request(),)
-    batcher.ran(Launch(HOST, requests, rows, 0.0), 0.101 if is_late else 0.1)
+    batcher.record_run(Launch(HOST, requests, rows, 0.0), 0.101 if is_late else 0.1)
 
 
 def grown(rows: int) -> AimdBatcher:

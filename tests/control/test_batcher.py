@@ -259,5 +259,5 @@ def test_static_shrinks_and_gives_up_like_the_others() -> None:
 def test_these_rules_learn_nothing() -> None:
     for batcher in (GreedyBatcher(), StaticBatcher(rows=3), ProactiveBatcher()):
         before = asked(batcher, singles(2), HOST, 2, 0.0)
-        batcher.ran(Launch(HOST, (make_request(),), 1, 0.0), 9.0)
+        batcher.record_run(Launch(HOST, (make_request(),), 1, 0.0), 9.0)
         assert asked(batcher.fresh(), singles(2), HOST, 2, 0.0) == before

@@ -441,7 +441,7 @@ class Driver:
         slowdowns are measured, classes know only their mean.
         """
         rule, policy = self.controller.policy.batching, self.controller.policy
-        if not isinstance(rule, GreedyBatcher) or policy.assignment != "late" or self.measured:
+        if type(rule) is not GreedyBatcher or policy.assignment != "late" or self.measured:
             return
         lanes = [lane for name in FAMILIES for each in self.controller.families[name].queues for lane in each.lanes]
         for lane in lanes:

@@ -9,10 +9,11 @@ from proteus_cli.domain.capacity import Capacity
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.latency_table import LatencyTable
-from proteus_cli.domain.profile import Point, Profile, reached_over
+from proteus_cli.domain.profile import Point, Profile
 from proteus_cli.domain.profile_changes import best_accuracy
 from proteus_cli.domain.rules import PAPER_RULES
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.serving.devices.remote.measuring import reached_over
 
 LATENCIES = st.dictionaries(st.integers(1, 64), st.floats(1e-5, 10.0), min_size=1, max_size=8).map(
     lambda latency_s: dict(sorted(latency_s.items()))

@@ -1,18 +1,14 @@
 """What a query takes: time, energy, money."""
 
 import pytest
-from builders import make_measured, make_points, make_profile
+from builders import make_measured, make_profile
 
-from proteus_cli.domain.capacity import Capacity, cost_of, energy_of, latency_of, max_energy_of
+from proteus_cli.domain.capacity import Capacity, cost_of, energy_of, max_energy_of
 from proteus_cli.domain.cluster import Network
-from proteus_cli.domain.profile import reached_over
+from proteus_cli.serving.devices.remote.measuring import reached_over
 
 OF_ALL_SIZES = make_measured("a", "s", 0.9, {1: 0.010, 4: 0.020, 8: 0.200}, power_w=100.0)
 HERE = make_profile("cpu0", OF_ALL_SIZES)
-
-
-def test_a_query_takes_what_the_smallest_batch_takes() -> None:
-    assert latency_of(make_points({2: 0.01, 8: 0.03})) == 0.01
 
 
 def test_energy_is_power_over_rate() -> None:

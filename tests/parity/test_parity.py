@@ -12,6 +12,7 @@ from builders import make_sharing_cost
 from parity_world import LOAD_S, VARIANTS, arrivals, make_world
 from virtual_time import LiveRun, run_live
 
+from proteus_cli.cli.workflows.simulated_replay import with_load_time
 from proteus_cli.control.decision import Effects, Launch, StandbyEnd, StandbyLoad
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
@@ -20,7 +21,7 @@ from proteus_cli.domain.catalog import Catalog, FamilyPolicy, Preference, Varian
 from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Point, Profile, with_load_time
+from proteus_cli.domain.profile import Point, Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.planner import Planner

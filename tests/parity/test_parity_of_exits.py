@@ -14,11 +14,12 @@ from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.plan import Placement, Plan
-from proteus_cli.domain.profile import Point, Profile, reached_over
+from proteus_cli.domain.profile import Point, Profile
 from proteus_cli.domain.request import Outcome, RequestRecord
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Poisson, make_trace
+from proteus_cli.serving.devices.remote.measuring import reached_over
 from proteus_cli.serving.requests.in_flight import AnsweredBatch
 from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.simulation.run import simulate

@@ -5,7 +5,8 @@ from builders import make_catalog, make_family, make_measured, make_profile
 
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.demand import Forecast, LossCurve, for_catalog
+from proteus_cli.domain.demand import Forecast, LossCurve
+from proteus_cli.planning.from_workspace import for_catalog
 from proteus_cli.planning.planner import Planner
 
 CURVE = LossCurve((0.0, 1.0, 2.0), (1.0, 0.2, 0.0))

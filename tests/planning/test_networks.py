@@ -6,7 +6,7 @@ from builders import make_catalog, make_family, make_measured, make_placement, m
 
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.cluster import Network
-from proteus_cli.domain.profile import Profile, reached_over
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.analysis.conflict import irreducible_conflict
 from proteus_cli.planning.analysis.explain import explain
@@ -14,6 +14,7 @@ from proteus_cli.planning.check import PlanCheckError, check_plan
 from proteus_cli.planning.model.instance import make_instance
 from proteus_cli.planning.networks import limits_of_hosts
 from proteus_cli.planning.planner import Planner
+from proteus_cli.serving.devices.remote.measuring import reached_over
 
 CATALOG = make_catalog(make_family("a", {"s": 0.7, "l": 0.9}), make_family("b", {"m": 0.8}))
 MEASURED = (

@@ -19,13 +19,13 @@ from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import VariantKey, VariantsByDevice
 from proteus_cli.domain.catalog_changes import CatalogContent
-from proteus_cli.domain.demand import for_catalog
 from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestError
+from proteus_cli.planning.from_workspace import for_catalog
 from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop

@@ -11,8 +11,8 @@ import pytest
 from builders import make_measured, make_placement, make_plan, make_profile
 
 from proteus_cli import store
+from proteus_cli.backends.tensorrt.records import BuildOptions, BuiltEngine, EngineKey, Gpu
 from proteus_cli.domain.base import MadeBy
-from proteus_cli.domain.engine import BuildOptions, BuiltEngine, EngineKey, Gpu
 from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import Base, Effect, FamilyEffect, Observation, PlanRecord

@@ -22,9 +22,9 @@ from proteus_cli.backends.tensorrt.cache import (
 from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChain, LoadedStages
 from proteus_cli.backends.tensorrt.cuda import primary_context
 from proteus_cli.backends.tensorrt.engine import LoadedEngine
+from proteus_cli.backends.tensorrt.records import BuildOptions
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.engine import BuildOptions
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.input_files import WEIGHTS, read_bytes

@@ -14,8 +14,8 @@ from proteus_cli import store
 from proteus_cli.backends.base import OnBuildProgress, require_batched
 from proteus_cli.backends.tensorrt.bindings import tensorrt_version, trt
 from proteus_cli.backends.tensorrt.progress import BuildProgress, error_logger, progress_monitor
+from proteus_cli.backends.tensorrt.records import BuildOptions, EngineKey, Gpu
 from proteus_cli.backends.tensorrt.timing_cache import keep_timings, timing_path, use_timings
-from proteus_cli.domain.engine import BuildOptions, EngineKey, Gpu
 from proteus_cli.errors import BuildCancelled, DeviceUnavailable, EngineError
 from proteus_cli.store.models.onnx_files import TOLD_BY_CHECK
 

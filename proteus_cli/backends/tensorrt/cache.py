@@ -18,9 +18,9 @@ from pathlib import Path
 from proteus_cli import store
 from proteus_cli.backends.base import OnBuildProgress, WatchBuild, unwatched
 from proteus_cli.backends.tensorrt.file_lock import file_lock
+from proteus_cli.backends.tensorrt.records import BuiltEngine, EngineKey
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import is_name
-from proteus_cli.domain.engine import BuiltEngine, EngineKey
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.input_files import WEIGHTS, sha256_of
 

@@ -10,9 +10,9 @@ from typing import Literal
 from proteus_cli import store
 from proteus_cli.backends.tensorrt.cache import PLAN_NAME, RECORD_NAME, EngineFiles, building_lock, stage_name
 from proteus_cli.backends.tensorrt.file_lock import file_lock
+from proteus_cli.backends.tensorrt.records import BuiltEngine
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.engine import BuiltEngine
 from proteus_cli.errors import ArtefactError
 
 EngineState = Literal["current", "stale", "orphan"]

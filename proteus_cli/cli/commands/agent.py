@@ -78,9 +78,9 @@ def _host_name(name: str | None) -> str:
 
 
 def _listening(address: str, *, has_key: bool) -> "socket.socket":
-    from proteus_cli.domain.cluster import split_address
     from proteus_cli.serving.transport.listening import is_loopback
     from proteus_cli.serving.transport.listening import listen as listen_on
+    from proteus_cli.store import split_address
 
     try:
         host, port = split_address(address)

@@ -1,13 +1,12 @@
 """How plans, their explanations and frontiers look in a terminal."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 from rich.console import Group, RenderableType
 from rich.table import Column, Table
 
-from proteus_cli.domain.cluster import whereabouts
 from proteus_cli.domain.device import by_host
 from proteus_cli.reporting.tables import bars, described, folded_name, number, table, text
 from proteus_cli.units import (
@@ -26,17 +25,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from proteus_cli.domain.plan import FrontierPoint, Placement, Plan, Solver
-    from proteus_cli.domain.plan_changes import BeforeAfter, DeviceChange, PlanDifference, VariantChange
     from proteus_cli.domain.stages.cascade import PlannedCascade
     from proteus_cli.planning.analysis.explain import Explanation, Price
 
 _BAR = 20
+_MAX_HOSTS = 3  # that are named
 _ROUNDING_QPS = 1e-6  # what the solver leaves of a demand that is served
 
 
 def plan_table(plan: "Plan") -> RenderableType:
     """A row for each variant on each device; devices that do the same share a row. Several hosts have a column."""
-    where = _whereabouts(plan.devices)
+    where = HostColumn(plan.devices)
     numbers = map(number, ("qps", "busy", "share", "batch"))
     deferred = [number("deferred")] if plan.cascades else []
     rows = table(*map(folded_name, ("device", "family", "variant")), *numbers, *deferred, *where.columns("host"))
@@ -102,20 +101,29 @@ def attainment_table(plan: "Plan", targets: "Mapping[str, float]") -> Renderable
     return described(rows, f"expected: share of requests in time, of Poisson arrivals{below}", title="attainment")
 
 
-class _Whereabouts(NamedTuple):
-    """A last column that says on which hosts devices are; none where these are all on one."""
+class HostColumn:
+    """A last column with the hosts of devices; no column if all ``devices`` of the table are on one."""
 
-    has_several: bool
+    def __init__(self, devices: Iterable[str]) -> None:
+        self._has_several = len(by_host(devices)) > 1
 
     def columns(self, header: str) -> Sequence[Column]:
-        return [text(header)] if self.has_several else []
+        return [text(header)] if self._has_several else []
 
     def cells(self, devices: Sequence[str]) -> Sequence[str]:
-        return [whereabouts(devices)] if self.has_several else []
+        return [whereabouts(devices)] if self._has_several else []
 
 
-def _whereabouts(devices: Iterable[str]) -> _Whereabouts:
-    return _Whereabouts(len(by_host(devices)) > 1)
+def whereabouts(devices: Iterable[str]) -> str:
+    """``"a"``, ``"2 each on a, b"``, ``"3 on a, 1 on b"`` or ``"8 each on 100 hosts"``: where devices are."""
+    counts = {host or "this machine": len(of_host) for host, of_host in by_host(devices).items()}
+    if len(counts) == 1:
+        return next(iter(counts))
+    is_even = len(set(counts.values())) == 1
+    hosts = ", ".join(counts) if len(counts) <= _MAX_HOSTS else counted(len(counts), "host")
+    if is_even:
+        return f"{next(iter(counts.values()))} each on {hosts}"
+    return ", ".join(f"{count} on {host}" for host, count in counts.items()) if len(counts) <= _MAX_HOSTS else hosts
 
 
 def named(kind: str, devices: Sequence[str]) -> str:
@@ -173,7 +181,7 @@ def _families_table(explanation: "Explanation", estimated: Collection[str]) -> R
 
 
 def _devices_table(explanation: "Explanation") -> RenderableType:
-    where = _whereabouts(device for each in explanation.devices for device in each.devices)
+    where = HostColumn(device for each in explanation.devices for device in each.devices)
     costs = any(each.slower for each in explanation.devices)
     sharing = [number("sharing")] if costs else []
     rows = table(folded_name("device"), text("hosts"), number("busy"), *sharing, bars(_BAR), *where.columns("on host"))
@@ -272,102 +280,3 @@ def _unserved(qps: float, written: Callable[[float], str]) -> str:
 
 def _of_best(relative: float | None, *, estimated: bool) -> str:
     return mark_estimate(format_percent(relative), estimated=estimated) if relative is not None else UNKNOWN
-
-
-def difference_tables(found: "PlanDifference") -> RenderableType:
-    """Families, then devices, of which those that change alike share a row, then cascades that change."""
-    changed_cascades: list[RenderableType] = ["", _changed_cascades(found)] if found.cascades else []
-    return Group(_changed_families(found), "", _changed_devices(found), *changed_cascades)
-
-
-def _changed_families(found: "PlanDifference") -> RenderableType:
-    expected = [family.expected_attainment for family in found.families]
-    has_expected = any(pair.before != pair.after for pair in expected)
-    rows = table(
-        folded_name("family"), *map(number, ("demand", "served", "capacity", *(["expected"] if has_expected else [])))
-    )
-    for family, pair in zip(found.families, expected, strict=True):
-        rates = (family.demand_qps, family.served_qps, family.capacity_qps)
-        shares = [changed(pair, lambda share: f"{100 * share:.2f} %")] if has_expected else []
-        rows.add_row(family.family, *(changed(rate, format_qps) for rate in rates), *shares)
-    notes = ["expected: attainment, if queries arrive as when the plan was made"] if has_expected else []
-    return described(rows, "demand, served, capacity: queries per second", *notes)
-
-
-def _changed_devices(found: "PlanDifference") -> RenderableType:
-    where = _whereabouts(each.device for each in found.devices)
-    has_deferred = any(c.deferred_qps.before or c.deferred_qps.after for each in found.devices for c in _changes(each))
-    numbers = map(number, ("share", "qps", "batch", *(["deferred"] if has_deferred else [])))
-    rows = table(*map(folded_name, ("device", "", "variant")), *numbers, *where.columns("host"))
-    groups: dict[object, list[DeviceChange]] = {}
-    for each in found.devices:
-        does = tuple((c.variant, c.family, c.share, c.max_batch, c.deferred_qps) for c in _changes(each))
-        groups.setdefault((each.type, each.is_new, each.is_gone, each.is_same, does), []).append(each)
-    for alike in groups.values():
-        _add_device(rows, alike, where.cells([each.device for each in alike]), has_deferred=has_deferred)
-    return described(
-        rows,
-        "= stays · + is loaded · − is unloaded",
-        "share: part of the family's queries · batch: the largest",
-        *(["deferred: what others defer to it, in queries per second, beside its qps"] if has_deferred else []),
-    )
-
-
-def _changes(device: "DeviceChange") -> "Sequence[VariantChange]":
-    return (*device.stays, *device.loads, *device.unloads)
-
-
-def _changed_cascades(found: "PlanDifference") -> Table:
-    rows = table(*map(folded_name, ("family", "", "cascade")), *map(number, ("threshold", "qps", "deferred")))
-    for each in found.cascades:
-        mark = "+" if each.rate_qps.before is None else "−" if each.rate_qps.after is None else "="
-        rates = changed(each.rate_qps, format_qps), changed(each.deferred_qps, format_qps)
-        threshold = changed(each.threshold, lambda value: f"{value:.4g}")
-        rows.add_row(each.family, mark, f"{each.first} → {each.second}", threshold, *rates)
-    return rows
-
-
-def _add_device(rows: Table, alike: "Sequence[DeviceChange]", hosts: Sequence[str], *, has_deferred: bool) -> None:
-    first = alike[0]
-    who = named(first.type, [each.device for each in alike])
-    who += " (new)" if first.is_new else " (gone)" if first.is_gone else ""
-    marked: list[tuple[str, VariantChange]] = [
-        *(("=", change) for change in first.stays),
-        *(("+", change) for change in first.loads),
-        *(("−", change) for change in first.unloads),
-    ]
-    for mark, change in marked:
-        rows.add_row(
-            who,
-            mark,
-            change.variant,
-            changed(change.share, format_percent),
-            changed(change.rate_qps, format_qps),
-            changed(change.max_batch, lambda rows: f"{rows:g}"),
-            *([changed(change.deferred_qps, format_qps)] if has_deferred else []),
-            *hosts,
-        )
-        who, hosts = "", ()
-    if not marked:
-        rows.add_row(who, "", "idle", *[UNKNOWN] * (3 + has_deferred), *hosts)
-
-
-def difference_lines(found: "PlanDifference", estimated: Sequence[Sequence[str]]) -> Iterator[str]:
-    """What the change costs and gains; ``estimated`` are the families with estimated accuracies, before and after."""
-    marked = bool(estimated[0]), bool(estimated[1])
-    accuracy = changed(found.effective_accuracy, lambda value: f"{value:.4f}", estimated=marked)
-    relative = changed(found.relative_accuracy, format_percent, estimated=marked)
-    yield f"{counted(found.swaps, 'load')}; effective accuracy {accuracy}, of the best {relative}"
-    if families := dict.fromkeys(family for each in estimated for family in each):
-        yield estimate_note(families)
-
-
-def changed(
-    pair: "BeforeAfter", shown: "Callable[[float], str]", *, estimated: "tuple[bool, bool]" = (False, False)
-) -> str:
-    """``"0.91 → 0.93"``, or one of them if they read the same. ``estimated``: which of them are marked as estimates."""
-    before, after = (
-        mark_estimate(shown(value), estimated=mark) if value is not None else UNKNOWN
-        for value, mark in zip((pair.before, pair.after), estimated, strict=True)
-    )
-    return after if before == after else f"{before} → {after}"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from proteus_cli.cli import console
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.demand import check_demand, parse_demand
+from proteus_cli.domain.demand import check_demand
 from proteus_cli.domain.fleet import fleet_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
@@ -15,7 +15,7 @@ from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.store import Workspace
 from proteus_cli.store.sharing import with_sharing
-from proteus_cli.units import counted, format_rate
+from proteus_cli.units import counted, format_rate, parse_assignments, parse_rate
 
 NEGLIGIBLE_FRAC = 1e-4  # of the demand: a smaller shortfall is the solver's rounding
 FAMILIES_NAMED = 5  # in a warning
@@ -54,6 +54,29 @@ def wanted_demand(text: str | None, trace: Path | None, catalog: Catalog) -> dic
     peak = read_trace(trace).peak_demand()
     check_demand(peak, catalog)
     return peak
+
+
+def parse_demand(text: str, catalog: Catalog) -> dict[str, float]:
+    """``"1200qps"`` (shared by weight) or ``"digits=800qps,signals=200qps"`` → qps of every family.
+
+    Raises `UsageError` for unknown families, families named twice, and bad rates.
+    """
+    if "=" not in text:
+        return _shared_by_weight(parse_rate(text), catalog)
+    rates = parse_assignments(text, "The demand")
+    return dict.fromkeys(catalog.names, 0.0) | {
+        catalog.family(name).name: parse_rate(rate or "") for name, rate in rates.items()
+    }
+
+
+def _shared_by_weight(total_qps: float, catalog: Catalog) -> dict[str, float]:
+    weight = sum(family.weight for family in catalog.families)
+    if weight <= 0:
+        raise UsageError(
+            "All families in the catalog have weight 0, so a total can't be shared among them.",
+            hint="give the demand by family, like `--demand digits=800qps,signals=200qps`",
+        )
+    return {family.name: total_qps * family.weight / weight for family in catalog.families}
 
 
 def wanted_mix(text: str | None, trace: Path | None, catalog: Catalog) -> dict[str, float]:

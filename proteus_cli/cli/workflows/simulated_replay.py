@@ -11,7 +11,7 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import Family
 from proteus_cli.domain.demand import check_demand
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile, noisy_cells, with_load_time
+from proteus_cli.domain.profile import Profile, noisy_cells
 from proteus_cli.domain.profile_changes import accuracies, accuracy_by_variant, best_accuracy, estimated_families
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.rules import Rules
@@ -210,3 +210,15 @@ def _prepared(planner: Planner, policy: Policy, scenario: Scenario) -> tuple[Pla
     all_in_use = optimal({family: qps * max(multiple, 1.0) for family, qps in demand.items()})
     planner = frozen_to(planner, all_in_use)
     return planner, planner(demand, all_in_use)
+
+
+def with_load_time(profiles: Mapping[str, Profile], load_s: float) -> dict[str, Profile]:
+    """The profiles with that load time for every variant. Devices that share measurements still share them."""
+    changed = {
+        key: tuple(msgspec.structs.replace(each, load_s=load_s) for each in variants)
+        for key, variants in {id(profile.variants): profile.variants for profile in profiles.values()}.items()
+    }
+    return {
+        device: msgspec.structs.replace(profile, variants=changed[id(profile.variants)])
+        for device, profile in profiles.items()
+    }

@@ -3,7 +3,7 @@
 Theory of operation
 ===================
 
-Each batch that ends gives one ratio. Three means of these ratios are kept, one for each kind of decision:
+Each batch that ends gives one ratio. Each kind of decision has a mean of its own.
 
 * `Slowness`, by device, over some ten batches: deadlines, admission, capacity and re-planning count with it. It follows
   other programs on the same cores, and forgets them as fast.
@@ -56,65 +56,50 @@ LIMITS = Limits()
 class Slowness:
     """The slowness of a device. Another program on the same cores makes it slow.
 
-    ``factor``: the mean ratio, at least 1. Rates are divided by it, and the profile's percentiles multiplied.
-    ``upper``, at least ``factor``: the mean plus the mean absolute deviation, as far as these exceed the profile's p95.
-    Admission counts with it: a batch that takes longer than usual cannot be made up for. Scatter that was profiled is
-    usual.
-
-    Batches are weighted by their profiled time, since capacity is a matter of time: short batches, which caches and
-    threads slow down most, are many and take little of it.
+    ``factor``: the mean ratio, at least 1. Rates are divided by it, and the profile's percentiles multiplied. Batches
+    are weighted by their profiled time, since capacity is a matter of time: short batches, which caches and threads
+    slow down most, are many and take little of it.
     """
 
     def __init__(self) -> None:
-        self._ratio = self._p95_ratio = self.factor = self.upper = 1.0
-        self._deviation = 0.0
-        self._before_load: tuple[float, float] | None = None  # ratio and deviation
+        self._ratio = self.factor = 1.0
+        self._before_load: float | None = None
 
-    def ran(self, *, took_s: float, mean_s: float, p95_s: float, is_busy: bool = False) -> bool:
-        """Learn from one batch, by its profiled times; it followed another at once if the device ``is_busy``.
+    def record_run(self, *, took_s: float, mean_s: float, is_busy: bool = False) -> bool:
+        """Learn from one batch, by its profiled time; it followed another at once if the device ``is_busy``.
 
-        True where ``factor`` or ``upper`` changed.
+        True where ``factor`` changed.
         """
         ratio = took_s / mean_s
         if ratio == self._ratio or (ratio > self._ratio and mean_s < LIMITS.meaningful_s and not is_busy):
             return False
         weight = min(max(mean_s / LIMITS.learned_s, LIMITS.min_weight), LIMITS.max_weight)
-        self._p95_ratio += weight * (p95_s / mean_s - self._p95_ratio)
-        self._deviation += weight * (abs(ratio - self._ratio) - self._deviation)
-        self._ratio += weight * (ratio - self._ratio)
-        before = self.factor, self.upper
-        self._settle()
-        return before != (self.factor, self.upper)
+        before = self.factor
+        self._use(self._ratio + weight * (ratio - self._ratio))
+        return before != self.factor
 
     def rebase(self, ratio: float) -> None:
         """The profile has changed to ``ratio`` times its latencies."""
-        self._ratio /= ratio
-        self._deviation /= ratio
+        self._use(self._ratio / ratio)
         if self._before_load is not None:
-            self._before_load = self._before_load[0] / ratio, self._before_load[1] / ratio
-        self._settle()
+            self._before_load /= ratio
 
     def load_began(self) -> None:
         """An engine is being loaded beside the batches, which take longer meanwhile."""
-        self._before_load = self._before_load or (self._ratio, self._deviation)
+        self._before_load = self._before_load or self._ratio
 
     def load_ended(self) -> None:
         """No load slows batches any more: expect no more than before it."""
         if self._before_load is not None:
-            ratio, deviation = self._before_load
-            self._ratio, self._deviation = min(self._ratio, ratio), min(self._deviation, deviation)
+            self._use(min(self._ratio, self._before_load))
             self._before_load = None
-            self._settle()
 
-    def doubt(self) -> None:
+    def decay(self) -> None:
         """Expect less: the device seems too slow for each request, so no batch runs that could show otherwise."""
-        self._ratio -= LIMITS.max_weight * max(self._ratio - 1.0, 0.0)
-        self._deviation -= LIMITS.max_weight * self._deviation
-        self._settle()
+        self._use(self._ratio - LIMITS.max_weight * max(self._ratio - 1.0, 0.0))
 
-    def _settle(self) -> None:
-        self.factor = max(1.0, self._ratio)
-        self.upper = max(self.factor, (self._ratio + self._deviation) / self._p95_ratio)
+    def _use(self, ratio: float) -> None:
+        self._ratio, self.factor = ratio, max(1.0, ratio)
 
 
 class StageSlowness:
@@ -132,10 +117,10 @@ class StageSlowness:
 
     @property
     def least(self) -> float:
-        """The lowest factor that `doubt` leads to: the fastest stage that was ever seen."""
+        """The lowest factor that `decay` leads to: the fastest stage that was ever seen."""
         return self._pace.fastest / self._tail
 
-    def ran(self, *, took_s: float, mean_s: float, tail: float) -> None:
+    def record_run(self, *, took_s: float, mean_s: float, tail: float) -> None:
         """Learn from one batch, by the mean of its stages; the percentile is ``tail`` times the mean of the first."""
         self._tail = tail
         self._pace.ran(took_s, mean_s)
@@ -152,8 +137,8 @@ class StageSlowness:
             self._before_load = None
             self._settle()
 
-    def doubt(self) -> None:
-        """As `Slowness.doubt`."""
+    def decay(self) -> None:
+        """As `Slowness.decay`."""
         self._pace.doubt()
         self._settle()
 
@@ -280,7 +265,7 @@ class Drift:
         self._profiles = profiles
         self._watched: dict[PlacementKey, _Watched] = {}
 
-    def ran(self, device: str, family: str, variant: str, *, rows: int, took_s: float) -> None:
+    def record_run(self, device: str, family: str, variant: str, *, rows: int, took_s: float) -> None:
         """Learn from one batch. A variant that is gone since the batch began is ignored."""
         watched = self._watched.get((device, family, variant))
         if watched is None:

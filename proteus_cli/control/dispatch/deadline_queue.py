@@ -1,7 +1,7 @@
 """Queues in order of deadlines."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from operator import attrgetter
 
 from proteus_cli.domain.request import Request
@@ -12,27 +12,34 @@ _ID = attrgetter("id")
 class DeadlineQueue:
     """Requests in order of deadline, then of arrival; ``rows`` counts their rows.
 
-    Two sorted lists, of deadlines and of requests: an arrival is mostly the last to be due, a batch is cut off the
-    front, and bisection finds a request that is cancelled. A heap is slower at each of these.
+    The batch of a request must have ended by its entry in ``dues_s``: its deadline less ``answer_frac`` of its time.
+
+    Three lists in step, of deadlines, of these times and of requests: an arrival is mostly the last to be due, a batch
+    is cut off the front, and bisection finds a request that is cancelled. A heap is slower at each of these.
     """
 
-    __slots__ = ("_deadlines_s", "_requests", "rows")
+    __slots__ = ("_answer_frac", "_deadlines_s", "_requests", "dues_s", "rows")
 
-    def __init__(self) -> None:
+    def __init__(self, answer_frac: float = 0.0) -> None:
+        self._answer_frac = answer_frac
         self._deadlines_s: list[float] = []
         self._requests: list[Request] = []
+        self.dues_s: list[float] = []
         self.rows = 0
 
     def push(self, request: Request) -> None:
         """Add a request."""
         deadline_s, deadlines_s = request.deadline_s, self._deadlines_s
+        due_s = deadline_s - self._answer_frac * (deadline_s - request.arrival_s)
         self.rows += request.rows
         if not deadlines_s or deadline_s > deadlines_s[-1]:
             deadlines_s.append(deadline_s)
+            self.dues_s.append(due_s)
             self._requests.append(request)
             return
         place = self._place(request)
         deadlines_s.insert(place, deadline_s)
+        self.dues_s.insert(place, due_s)
         self._requests.insert(place, request)
 
     def head(self) -> Request:
@@ -46,7 +53,7 @@ class DeadlineQueue:
     def pop(self, count: int) -> tuple[Request, ...]:
         """Remove and return the first ``count`` requests."""
         first = tuple(self._requests[:count])
-        del self._requests[:count], self._deadlines_s[:count]
+        del self._requests[:count], self._deadlines_s[:count], self.dues_s[:count]
         self.rows -= sum([request.rows for request in first])
         return first
 
@@ -54,13 +61,13 @@ class DeadlineQueue:
         """The request at a place, from 0 on."""
         return self._requests[place]
 
-    def place_due(self, at_s: float, due_s: Callable[[Request], float]) -> int:
+    def place_due(self, at_s: float) -> int:
         """The place of the first request that is due ``at_s`` or later."""
-        return bisect_left(self._requests, at_s, key=due_s)
+        return bisect_left(self.dues_s, at_s)
 
-    def place_after(self, at_s: float, due_s: Callable[[Request], float]) -> int:
+    def place_after(self, at_s: float) -> int:
         """The place of the first request that is due later than ``at_s``."""
-        return bisect_right(self._requests, at_s, key=due_s)
+        return bisect_right(self.dues_s, at_s)
 
     def has_rows(self, rows: int, place: int) -> bool:
         """At least ``rows`` rows wait from ``place`` on."""
@@ -83,7 +90,7 @@ class DeadlineQueue:
                 rows += requests[end].rows
                 end += 1
         taken = tuple(requests[place:end])
-        del requests[place:end], self._deadlines_s[place:end]
+        del requests[place:end], self._deadlines_s[place:end], self.dues_s[place:end]
         self.rows -= rows
         return taken, rows
 
@@ -92,14 +99,14 @@ class DeadlineQueue:
         place = self._place(request)
         if place == len(self._requests) or self._requests[place] is not request:
             return False
-        del self._requests[place], self._deadlines_s[place]
+        del self._requests[place], self._deadlines_s[place], self.dues_s[place]
         self.rows -= request.rows
         return True
 
     def drain(self) -> list[Request]:
         """Remove all, most urgent first."""
         drained = self._requests
-        self._requests, self._deadlines_s, self.rows = [], [], 0
+        self._requests, self._deadlines_s, self.dues_s, self.rows = [], [], [], 0
         return drained
 
     def __iter__(self) -> Iterator[Request]:

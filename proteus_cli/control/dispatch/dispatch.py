@@ -214,10 +214,13 @@ class Dispatch:
         """What the worker of ``device`` does now. To ask once too often is harmless."""
         worker = self._workers[device]
         if worker.free <= 0:
-            return self._decide_ahead(worker, now_s)
+            return IDLE if worker.in_flight is None else self._decide_ahead(worker, worker.in_flight, now_s)
         best: Choice | None = None
         wake_s, select = math.inf, self._selector.select
         for source in self._sources[device]:
+            lane = source.lane
+            if not lane.usual.rows and len(lane.levels) == 1:
+                continue
             found = select(worker, source, now_s)
             if found is None:
                 continue
@@ -248,14 +251,14 @@ class Dispatch:
         if self._lost_runs:
             self._forget_lost_runs(launch.requests)
         if took_s is not None:
-            mean_s, p95_s = hosted.mean_latency(rows), hosted.latency(rows)
-            has_changed = worker.slowdown.ran(took_s=took_s, mean_s=mean_s, p95_s=p95_s, is_busy=launch.is_ahead)
+            mean_s = hosted.mean_latency(rows)
+            has_changed = worker.slowdown.record_run(took_s=took_s, mean_s=mean_s, is_busy=launch.is_ahead)
             if exits is not None:
                 family.budget.answered(rows, hosted.attainment)
                 self._learn_of_stages(worker, launch, took_s, exits)
             if has_changed or exits is not None:
                 self.count_capacity(worker)
-            self._batcher.ran(launch, took_s)
+            self._batcher.record_run(launch, took_s)
 
     def answers_came(self, launch: Launch, way_s: float) -> None:
         """The answers of a batch that may be cut short were on their way for ``way_s`` since the end of the last stage.
@@ -387,7 +390,7 @@ class Dispatch:
         """Have a request wait; returns whom to ask about it."""
         family.rows += request.rows
         lane = queue.lane_for(request)
-        return lane.next_worker(lane.push(request), self._batcher.due_s, now_s)
+        return lane.next_worker(lane.push(request), now_s)
 
     def _assign_sources(self) -> None:
         """Each worker takes from the lanes of all queues that it hosts for."""
@@ -425,7 +428,7 @@ class Dispatch:
         hosted, rows, stages = launch.hosted, launch.rows, worker.stage_slowdown
         way_s = hosted.way_s(rows)
         tail = hosted.least_latency(rows) / (way_s + first_stage_s(hosted.exits, rows))
-        stages.ran(took_s=took_s, mean_s=way_s + profiled_s(hosted.exits, exits), tail=tail)
+        stages.record_run(took_s=took_s, mean_s=way_s + profiled_s(hosted.exits, exits), tail=tail)
         self._fastest_stage = min(self._fastest_stage, stages.least)
 
     def _given_up(self, worker: WorkerState, hosted: Host, dropped: Sequence[Request]) -> None:
@@ -440,20 +443,19 @@ class Dispatch:
             if slowed_s <= time_s and not request.is_deferred:  # which has an answer already
                 self._families[hosted.family].budget.gave_up(request.rows)
             if worker.least_at(hosted) * alone_s <= time_s < slowed_s:
-                if worker.doubt(hosted):
+                if worker.decay_slowdown(hosted):
                     self.count_capacity(worker)
             elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.most_s:
-                worker.doubt_way()
+                worker.decay_way()
 
-    def _decide_ahead(self, worker: WorkerState, now_s: float) -> Decision:
+    def _decide_ahead(self, worker: WorkerState, in_flight: InFlightBatches, now_s: float) -> Decision:
         """The batch to submit shortly before a busy worker is free, or nothing.
 
         A batch with less than all that waits is submitted only if it is full: the worker may be free earlier than it
         should be, and then a larger one is possible. One that is not full must be long, and the next to start. Excess
         is left undecided.
         """
-        in_flight = worker.in_flight
-        if in_flight is None or not worker.is_serving:
+        if not worker.is_serving:
             return IDLE
         in_flight.note_start(now_s)
         start_s = in_flight.ends_s(now_s)
@@ -484,11 +486,14 @@ class Dispatch:
 
     def _next_workers(self, device: str, now_s: float) -> tuple[str, ...]:
         """The free workers to ask about the requests that a worker could take, and leaves."""
+        lanes = [source.lane for source in self._sources[device] if source.lane.rows]
+        if not lanes:
+            return ()
         found = dict[str, None]()
-        for lane in {source.lane: None for source in self._sources[device]}:
+        for lane in dict.fromkeys(lanes):
             for queue in lane.levels.values():
                 if queue.rows:
-                    found |= dict.fromkeys(lane.next_worker(queue, self._batcher.due_s, now_s).devices)
+                    found |= dict.fromkeys(lane.next_worker(queue, now_s).devices)
         return tuple(found)
 
 

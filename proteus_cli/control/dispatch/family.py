@@ -67,6 +67,7 @@ class FamilyState:
         self,
         counts: Counts,
         assignment: Assignment,
+        answer_frac: float,
         placeable: Callable[[], Eligibility | None],
         workers: Mapping[str, WorkerState],
     ) -> None:
@@ -80,7 +81,7 @@ class FamilyState:
         """The active hosts that usual requests are queued for, without the new version of a pair."""
         self.all_hosts: tuple[Host, ...] = ()
         """All active hosts, with both versions of a pair."""
-        self._assignment, self._placeable = assignment, placeable
+        self._assignment, self._answer_frac, self._placeable = assignment, answer_frac, placeable
         self._eligibility = Eligibility()
         self._queues = dict[tuple[int, bool], RequestQueue]()  # by the set of hosts, and whether of deferred requests
         self.base = self._open(self._eligibility.everyone)
@@ -219,6 +220,7 @@ class FamilyState:
         queue = self._queues[hosts, is_deferred] = RequestQueue(
             self._eligibility.hosts(hosts),
             self._workers,
+            answer_frac=self._answer_frac,
             is_deferred=is_deferred,
             is_of_canaries=self._eligibility.has_new(hosts),
             weight_of=weight_of,

@@ -13,10 +13,9 @@ class HostClass:
 
     The classes of a queue are asked in their ``order``: active hosts before standbys, then hosts that no other requests
     of the family are planned for, then by rank. The fastest of equals comes first. ``free`` has the devices with a free
-    slot, the longest free first, each with the answer that names it. ``serving`` counts hosts on devices that serve. At
-    their slowdowns these carry ``usual_qps``; at the upper bounds of their slowdowns, ``capacity_qps``. ``slowdown`` is
-    the mean slowdown. ``least_slowdown`` is the mean slowdown until a row has an answer: if rows may be cut short, the
-    slowdown of first stages.
+    slot, the longest free first, each with the answer that names it. ``serving`` counts hosts on devices that serve.
+    They carry ``capacity_qps`` at their slowdowns. ``slowdown`` is the mean slowdown. ``least_slowdown`` is the mean
+    slowdown until a row has an answer: if rows may be cut short, the slowdown of first stages.
     """
 
     hosts: tuple[Host, ...]
@@ -26,12 +25,10 @@ class HostClass:
     free: dict[str, Admitted] = field(default_factory=dict)
     serving: int = 0
     capacity_qps: float = 0.0
-    usual_qps: float = 0.0
     slowdown: float = 1.0
     least_slowdown: float = 1.0
     _speed: float = 0.0  # 1 for each host that serves without slowdown
-    _least_speed: float = 0.0
-    _slowdowns: dict[str, tuple[float, float]] = field(default_factory=dict)  # (factor, upper) of devices that serve
+    _slowdowns: dict[str, float] = field(default_factory=dict)  # of devices that serve
     _stage_slowdowns: dict[str, float] = field(default_factory=dict)  # of devices that cut rows short
 
     def __post_init__(self) -> None:
@@ -54,7 +51,7 @@ class HostClass:
         """The longest free device that answers ``rows`` within ``budget_s`` at its own slowdown."""
         takes_s, stages, whole = self.host.least_latency(rows), self._stage_slowdowns, self._slowdowns
         for device, ask_it in self.free.items():
-            if (stages[device] if device in stages else whole[device][0]) * takes_s <= budget_s:
+            if (stages[device] if device in stages else whole[device]) * takes_s <= budget_s:
                 return ask_it
         return None
 
@@ -65,21 +62,17 @@ class HostClass:
         """
         self._stage_slowdowns.pop(host.device, None)
         if host.device in self._slowdowns:
-            factor, upper = self._slowdowns.pop(host.device)
             self.serving -= 1
-            self._speed -= 1 / factor
-            self._least_speed -= 1 / upper
+            self._speed -= 1 / self._slowdowns.pop(host.device)
         if slowdown is not None:
-            self._slowdowns[host.device] = slowdown.factor, slowdown.upper
+            self._slowdowns[host.device] = slowdown.factor
             self.serving += 1
             self._speed += 1 / slowdown.factor
-            self._least_speed += 1 / slowdown.upper
             if host.cuts:
                 self._stage_slowdowns[host.device] = stages.factor
         elif not self.serving:
-            self._speed = self._least_speed = 0.0  # no remainder of rounding
-        self.capacity_qps = self.host.capacity_qps * self._least_speed
-        self.usual_qps = self.host.capacity_qps * self._speed
+            self._speed = 0.0  # no remainder of rounding
+        self.capacity_qps = self.host.capacity_qps * self._speed
         self.slowdown = self.serving / self._speed if self.serving else 1.0
         self.least_slowdown = self.slowdown
         if self._stage_slowdowns:

@@ -13,7 +13,8 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+
+import msgspec
 
 from proteus_cli.control.decision import Admitted, Host
 from proteus_cli.control.devices.worker_phase import WorkerPhase
@@ -27,11 +28,9 @@ NOBODY = Admitted(())
 MADE_FRAC = 0.8
 """The part of their rate that hosts are counted on for, as batches at the end of a queue are not full. With 1, the row
 `made-up` of `benchmarks.arrivals` loses 0.15 points on time (``--alone --seeds tuning``); other rows move less."""
-DueTime = Callable[[Request], float]
-"""When the batch of a request must have ended."""
 
 
-class Due(NamedTuple):
+class Due(msgspec.Struct, frozen=True, gc=False):
     """What is due for a worker: ``rows`` that it may take now, or none before ``at_s``."""
 
     rows: int
@@ -43,13 +42,17 @@ NOTHING = Due(0)
 
 
 class Lane:
-    """Requests by level of priority, highest first, and the classes of the hosts that take them, in order."""
+    """Requests by level of priority, highest first, and the classes of the hosts that take them, in order.
 
-    def __init__(self, classes: Sequence[HostClass]) -> None:
-        self.usual = DeadlineQueue()
+    ``answer_frac`` as in `DeadlineQueue`.
+    """
+
+    def __init__(self, classes: Sequence[HostClass], answer_frac: float) -> None:
+        self.usual = DeadlineQueue(answer_frac)
         self.levels: dict[int, DeadlineQueue] = {USUAL_LEVEL: self.usual}
         self.classes = classes
-        self._before: dict[HostClass, list[tuple[float, float]]] = {}
+        self._answer_frac = answer_frac
+        self._before: dict[HostClass, list[tuple[float, float, HostClass]]] = {}
 
     @property
     def rows(self) -> int:
@@ -65,71 +68,73 @@ class Lane:
         level = request.level
         queue = self.levels.get(level)
         if queue is None:
-            queue = DeadlineQueue()
+            queue = DeadlineQueue(self._answer_frac)
             self.levels = dict(sorted({**self.levels, level: queue}.items()))
         queue.push(request)
         return queue
 
     def count(self) -> None:
-        """The workers of the classes have changed: list, for each class, what those before it carry."""
+        """The workers of the classes have changed: list, for each class, those before it, and what they carry."""
+        active = [each for each in self.classes if each.serving and not each.host.is_standby]
         for own in self.classes:
-            active = [each for each in self.classes if each.serving and not each.host.is_standby]
-            before = [each for each in active if each.order < own.order]
             lead = 0.0 if own.host.is_standby else 1.0
-            self._before[own] = [(each.usual_qps, lead * each.takes_s(each.host.max_batch)) for each in before]
+            self._before[own] = [
+                (each.capacity_qps, lead * each.takes_s(each.host.max_batch), each)
+                for each in active
+                if each.order < own.order
+            ]
 
-    def due_for(self, own: HostClass, own_slowdown: float, queue: DeadlineQueue, due_s: DueTime, now_s: float) -> Due:
+    def due_for(self, own: HostClass, own_slowdown: float, queue: DeadlineQueue, now_s: float) -> Due:
         """The rows of one level that a free worker of ``own`` may take, by the rule. Takes O(classes + log(requests)).
 
         Free workers of a class share the rows. A standby takes excess only if its device carries more with it.
         """
-        head, host = queue.head(), own.host
-        head_due_s = due_s(head)
-        before_s = math.inf  # until a host before ``own`` has made the first request
-        for each in self.classes:
-            if each.order >= own.order or each.host.is_standby:
-                break
-            if each.serving:
-                before_s = min(before_s, each.takes_s(head.rows))
-        if before_s == math.inf:
+        before = self._before[own]
+        if not before:
             return Due(-(-self.rows // max(len(own.free), 1)))  # of all levels, as lower ones may join a batch
-        left_s = before_s if host.is_standby else max(before_s, own_slowdown * host.latency(head.rows))
-        at_s = _last_moment_s(head_due_s, left_s)
-        excess = self._excess(own, queue, due_s, now_s) if host.capacity_qps else 0
+        host, rows = own.host, queue.head().rows
+        left_s = min([each.takes_s(rows) for _, _, each in before])  # until one of them has made the first request
+        if not host.is_standby:
+            left_s = max(left_s, own_slowdown * host.latency(rows))
+        at_s = _last_moment_s(queue.dues_s[0], left_s)
+        excess = _excess(before, queue, now_s) if host.capacity_qps else 0
         if at_s <= now_s:
-            return Due(max(head.rows, queue.place_after(now_s + left_s, due_s), excess))
+            return Due(max(rows, queue.place_after(now_s + left_s), excess))
         if excess >= 1:
             return Due(self.rows if host.is_standby else excess, is_excess=True)
         return NOTHING if host.is_standby else Due(0, at_s)
 
-    def _excess(self, own: HostClass, queue: DeadlineQueue, due_s: DueTime, now_s: float) -> int:
-        """Rows that the hosts before ``own`` cannot make, as far as a few places in the queue show it.
-
-        A standby takes the time of an active host, so it leaves the others all the time that is left.
-        """
-        carried = self._before[own]
-        excess, place, rows_each = 0.0, len(queue), queue.rows / len(queue)
-        while place:
-            left_s = due_s(queue.at(place - 1)) - now_s
-            made = MADE_FRAC * sum([qps * (left_s - batch_s) for qps, batch_s in carried if left_s > batch_s])
-            excess = max(excess, place * rows_each - made)
-            place //= 2
-        return int(excess)
-
-    def next_worker(self, queue: DeadlineQueue, due_s: DueTime, now_s: float) -> Admitted:
+    def next_worker(self, queue: DeadlineQueue, now_s: float) -> Admitted:
         """One free worker to ask about a level at which requests wait: the first in order that can make the first.
 
         Else the first that can make the last, else any.
         """
-        for request in (queue.head(), queue.last()):
-            left_s, rows = due_s(request) - now_s, request.rows
-            for each in self.classes:
-                if each.free and (able := each.free_within(left_s, rows)) is not None:
+        free = [each for each in self.classes if each.free]
+        if not free:
+            return NOBODY
+        for place in (0, -1) if len(queue) > 1 else (0,):
+            left_s, rows = queue.dues_s[place] - now_s, queue.at(place).rows
+            for each in free:
+                if (able := each.free_within(left_s, rows)) is not None:
                     return able
-        for each in self.classes:
-            if each.free:
-                return next(iter(each.free.values()))
-        return NOBODY
+        return next(iter(free[0].free.values()))
+
+
+def _excess(before: Sequence[tuple[float, float, HostClass]], queue: DeadlineQueue, now_s: float) -> int:
+    """Rows that the hosts ``before`` a class cannot make, as far as a few places in the queue show it.
+
+    A standby takes the time of an active host, so it leaves the others all the time that is left.
+    """
+    excess, place, dues_s = 0.0, len(queue), queue.dues_s
+    rows_each = queue.rows / place
+    while place:
+        left_s, carried = dues_s[place - 1] - now_s, 0.0
+        for qps, batch_s, _ in before:
+            if left_s > batch_s:
+                carried += qps * (left_s - batch_s)
+        excess = max(excess, place * rows_each - MADE_FRAC * carried)
+        place //= 2
+    return int(excess)
 
 
 class RequestQueue:
@@ -140,11 +145,10 @@ class RequestQueue:
 
     ``hosts`` includes standbys; their capacity is what they add to their devices. A queue of ``is_deferred`` requests
     has the second stages of cascades, and more accurate hosts. A queue ``is_of_canaries`` if the new version of a pair
-    takes from it. The workers that serve carry ``capacity_qps`` even at the upper bounds of their slowdowns, in batches
-    of ``batch_rows`` together, and ``usual_qps`` at their slowdowns; ``slowdown`` is the mean of these, weighted by
-    capacity. ``least_row_s`` is what the fastest host takes to answer one row, as profiled; infinite without any. A
-    queue ``is_lost`` if all devices of its hosts are lost. All of these are kept up to date in steps: a decision never
-    looks at all workers.
+    takes from it. The workers that serve carry ``capacity_qps`` at their slowdowns, in batches of ``batch_rows``
+    together. ``slowdown`` is the mean slowdown of active hosts, weighted by capacity. ``least_row_s`` is the profiled
+    time in which the fastest host answers one row; infinite without hosts. A queue ``is_lost`` if all devices of its
+    hosts are lost. Changes of single workers update these values: a decision never looks at all workers.
     """
 
     def __init__(
@@ -152,6 +156,7 @@ class RequestQueue:
         hosts: Sequence[Host],
         workers: Mapping[str, WorkerState],
         *,
+        answer_frac: float,
         is_deferred: bool = False,
         is_of_canaries: bool = False,
         weight_of: Callable[[Host], float] | None = None,
@@ -159,12 +164,12 @@ class RequestQueue:
         self.is_deferred, self.is_of_canaries, self.is_bound = is_deferred, is_of_canaries, weight_of is not None
         self.hosts = tuple(_with_added_capacity(hosts))
         self.classes = classes_of(self.hosts, of_deferred=is_deferred, is_bound=self.is_bound)
-        self.capacity_qps = self.usual_qps = 0.0
+        self.capacity_qps = 0.0
         self.batch_rows, self.slowdown, self.is_lost = 0, 1.0, False
         self._lost = set[Host]()
-        self.lanes: tuple[Lane, ...] = (Lane(self.classes),)
+        self.lanes: tuple[Lane, ...] = (Lane(self.classes, answer_frac),)
         if weight_of is not None and self.classes:
-            self.lanes = tuple(Lane((each,)) for each in self.classes)
+            self.lanes = tuple(Lane((each,), answer_frac) for each in self.classes)
             self._shares = WeightedShares(self.lanes, [weight_of(each.host) for each in self.classes])
         for each in self.classes:
             for host in each.hosts:
@@ -244,9 +249,9 @@ class RequestQueue:
         self.is_lost = bool(self._lost) and len(self._lost) == len(self.hosts)
         self.capacity_qps = sum([each.capacity_qps for each in self.classes])
         self.batch_rows = sum([each.serving * each.host.max_batch for each in active or self.classes])
-        self.usual_qps = sum([each.usual_qps for each in active])
+        active_qps = sum([each.capacity_qps for each in active])
         planned_qps = sum([each.serving * each.host.capacity_qps for each in active])
-        self.slowdown = planned_qps / self.usual_qps if self.usual_qps > 0 else 1.0
+        self.slowdown = planned_qps / active_qps if active_qps > 0 else 1.0
         for lane in self.lanes:
             lane.count()
 

@@ -2,13 +2,15 @@
 
 from typing import NamedTuple
 
+import msgspec
+
 from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
 from proteus_cli.control.decision import Host
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.host_class import HostClass
 from proteus_cli.control.dispatch.request_queue import Lane, RequestQueue
 from proteus_cli.control.dispatch.workers import WorkerState
-from proteus_cli.domain.request import Request
+from proteus_cli.domain.request import USUAL_LEVEL, Request
 
 
 class WorkSource(NamedTuple):
@@ -25,7 +27,7 @@ class WorkSource(NamedTuple):
         return 0.0 if self.queue.is_deferred else self.hosted.second_s
 
 
-class Choice(NamedTuple):
+class Choice(msgspec.Struct, frozen=True, gc=False):
     """A batch that a worker may start: ``start.rows`` from a place in the queue of a level; others may join it.
 
     It ``is_excess`` if hosts that come first in the order of the lane cannot make these rows in time.
@@ -50,7 +52,7 @@ class Choice(NamedTuple):
         return self.queue.at(self.start.place).deadline_s - self.source.second_s
 
 
-class Hopeless(NamedTuple):
+class Hopeless(msgspec.Struct, frozen=True, gc=False):
     """The first ``requests`` of a queue, which no host can make any more."""
 
     queue: DeadlineQueue
@@ -72,9 +74,12 @@ class Selector:
         """What a worker with a free slot does at a source; a number is a time to ask again, None nothing to do."""
         if source.hosted.first_exit is not None:  # what is cut short ends just in time, without the way of its answer
             now_s += worker.answer_way.most_s
+        lane = source.lane
+        if len(lane.levels) == 1:
+            return self._select(worker, source, USUAL_LEVEL, lane.usual, now_s) if lane.usual.rows else None
         best: Choice | None = None
         wake_s: float | None = None
-        for level, queue in source.lane.levels.items():
+        for level, queue in lane.levels.items():
             if not queue.rows:
                 continue
             found = self._select(worker, source, level, queue, now_s)
@@ -95,8 +100,7 @@ class Selector:
             if isinstance(batching, CannotMeetDeadline):
                 return Hopeless(queue, 1)
             return batching.until_s if isinstance(batching, Delay) else Choice(source, level, queue, batching, False)
-        own_slowdown, due_s = worker.slowdown.factor, self._batcher.due_s
-        due = source.lane.due_for(source.host_class, own_slowdown, queue, due_s, now_s)
+        due = source.lane.due_for(source.host_class, worker.slowdown.factor, queue, now_s)
         if not due.rows:
             return due.at_s
         batching = self._largest(worker, source.hosted, queue, due.rows, now_s)
@@ -157,7 +161,7 @@ class Selector:
             return best
         while rows < most:
             more = (rows + most + 1) // 2
-            place = queue.place_due(now_s + slowdown * hosted.least_latency(more), self._batcher.due_s)
+            place = queue.place_due(now_s + slowdown * hosted.least_latency(more))
             batching: Batching = CANNOT_MEET_DEADLINE
             while queue.has_rows(more, place):
                 batching = decide(queue.at(place), more, hosted, now_s, slowdown)

@@ -95,16 +95,16 @@ class WorkerState:
         """What `slowdown_at` may come down to where nothing runs that shows it."""
         return 1.0 if hosted.first_exit is None else self.stage_slowdown.least
 
-    def doubt(self, hosted: Host) -> bool:
+    def decay_slowdown(self, hosted: Host) -> bool:
         """A request was given up by what `slowdown_at` says. True where it says less now."""
         if hosted.first_exit is None:
-            self.slowdown.doubt()
+            self.slowdown.decay()
             return True
         if is_doubtful := self._gave_up():
-            self.stage_slowdown.doubt()
+            self.stage_slowdown.decay()
         return is_doubtful
 
-    def doubt_way(self) -> None:
+    def decay_way(self) -> None:
         """A request was given up that only the time of its answer's way prevents. Expect less after some in a row."""
         if self._gave_up():
             self.answer_way.doubt()

@@ -1,9 +1,9 @@
 """The demand, estimated from arrivals. Rates are in rows per second: a request of n rows counts as n queries."""
 
 import math
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -49,7 +49,8 @@ class DemandEstimator:
 
     def arrivals(self, family: str, over_s: float, now_s: float) -> list[int]:
         """Rows in each of the last buckets, without the running one, the latest last."""
-        return [late - early for early, late in pairwise(self._marks(family, over_s, now_s))]
+        arrived: list[int] = np.diff(self._marks(family, over_s, now_s)).tolist()
+        return arrived
 
     def is_silent(self, family: str, now_s: float) -> bool:
         """No row has arrived within the known past."""
@@ -83,7 +84,7 @@ class DemandEstimator:
 
     def _estimate(self, family: str, served_s: float, now_s: float) -> "Rate":
         known_s = [window_s for window_s in WINDOWS_S if window_s <= served_s] or [WINDOWS_S[0]]
-        marks = np.array(self._marks(family, known_s[-1], now_s))
+        marks = self._marks(family, known_s[-1], now_s)
         rates_qps = [float(marks[-1] - marks[-1 - round(window_s / self.bucket_s)]) / window_s for window_s in known_s]
         widths = [max(1, round(window_s / self.bucket_s / PARTS)) for window_s in known_s]
         scatter = [dispersion(marks, widths[0])]
@@ -100,10 +101,10 @@ class DemandEstimator:
             found = place
         return Rate(rates_qps[found], math.sqrt(rates_qps[found] * scatter[found] / known_s[found]), known_s[found])
 
-    def _marks(self, family: str, over_s: float, now_s: float) -> list[int]:
+    def _marks(self, family: str, over_s: float, now_s: float) -> Ints:
         """Rows before each of the last buckets, and before the running one: one more than there are buckets."""
         running, number = int(now_s / self.bucket_s), round(over_s / self.bucket_s)
-        return self._counts[family].before_each(range(running - number, running + 1))
+        return np.frombuffer(self._counts[family].before_each(range(running - number, running + 1)), np.int64)
 
 
 def _growth_qps(marks: Ints, window_s: float, bucket_s: float) -> float:
@@ -121,11 +122,13 @@ def dispersion(marks: Ints, width: int) -> float:
     """
     of_windows = marks[::-width]
     totals = of_windows[:-1] - of_windows[1:]
-    squares = (totals[:-1] - totals[1:]) ** 2
+    steps = totals[:-1] - totals[1:]
+    squares = steps * steps
     arrived = float(of_windows[0] - of_windows[-1])
     if len(squares) < 2 or not arrived:  # noqa: PLR2004 - there is none beside the largest
         return 1.0
-    return max(1.0, float(squares.sum() - squares.max()) / (2 * (len(squares) - 1)) / (arrived / len(totals)))
+    scatter = float(np.add.reduce(squares) - np.maximum.reduce(squares)) / (2 * (len(squares) - 1))
+    return max(1.0, scatter / (arrived / len(totals)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ class Counts:
     __slots__ = ("_before", "_bucket_s", "_ends_s", "_oldest", "last", "total")
 
     def __init__(self, size: int, bucket_s: float) -> None:
-        self._before, self._bucket_s, self._ends_s = [0] * size, bucket_s, 0.0
+        self._before, self._bucket_s, self._ends_s = array("q", bytes(8 * size)), bucket_s, 0.0
         self.last = self._oldest = self.total = 0
 
     def arrived(self, rows: int, now_s: float) -> None:
@@ -159,15 +162,15 @@ class Counts:
         bucket = max(bucket, self._oldest)
         return self._before[bucket % len(self._before)]
 
-    def before_each(self, buckets: range) -> list[int]:
+    def before_each(self, buckets: range) -> "array[int]":
         """Rows before the start of each bucket of a range."""
         ring, size = self._before, len(self._before)
         first, stop = max(buckets.start, self._oldest), min(buckets.stop, self.last + 1)
         if first >= stop:
-            return [self.before(bucket) for bucket in buckets]
+            return array("q", map(self.before, buckets))
         start, end = first % size, (stop - 1) % size + 1
         known = ring[start:end] if start < end else ring[start:] + ring[:end]
-        return [known[0]] * (first - buckets.start) + known + [self.total] * (buckets.stop - stop)
+        return known[:1] * (first - buckets.start) + known + array("q", [self.total]) * (buckets.stop - stop)
 
     def _advance(self, bucket: int) -> None:
         if bucket <= self.last:

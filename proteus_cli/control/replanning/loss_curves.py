@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from proteus_cli.arrays import Floats
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.control.replanning.demand import TREND_S, Rate
 from proteus_cli.domain.demand import LossCurve
 
@@ -35,7 +35,7 @@ def loss_curves(
     likely = np.maximum(1 + _DEVIATIONS * deviation, 0.1)  # [F, 3], in multiples of the expected rate
     capacity = REACHED_FRAC * capacities[:, :, None] / likely[:, None, :]  # [F, points, 3]
     depth_s = slack * capacity + 1 / qps[:, :, None]  # what is drained in time, and one that need not wait
-    scaled_s = np.array([_without_trend(each, bucket_s) for each in arrivals]).reshape(len(qps), -1)
+    scaled_s = _without_trend(np.array(arrivals), bucket_s)
     lost = np.maximum(_replayed(scaled_s, bucket_s, capacity, depth_s), _poisson(capacity, qps[:, :, None] * depth_s))
     weights = _WEIGHTS * likely
     mixed = (lost * weights[:, None, :]).sum(axis=2) / weights.sum(axis=1)[:, None]
@@ -44,29 +44,32 @@ def loss_curves(
 
 
 def _replayed(arrived_s: Floats, bucket_s: float, capacity: Floats, depth_s: Floats) -> Floats:
-    """The part of arrivals [F, buckets] that overflows at each capacity [F, points, rates]; all in seconds of rate."""
-    drained_s = capacity * bucket_s
-    level, lost, over = np.zeros_like(capacity), np.zeros_like(capacity), np.zeros_like(capacity)
-    for arrived in arrived_s.T[:, :, None, None]:
-        level += arrived
+    """The part of arrivals [F, buckets] that overflows at each capacity [F, points, rates]; all in seconds of rate.
+
+    The loop runs over flat rows: with arrays this small, a broadcast takes longer than the arithmetic.
+    """
+    curves, drained_s, depths_s = capacity[0].size, capacity.ravel() * bucket_s, depth_s.ravel()
+    level, zero = np.zeros_like(drained_s), np.zeros_like(drained_s)
+    over = np.repeat(arrived_s.T, curves, axis=1)  # by bucket: what arrives, in place of which comes what overflows
+    for row in over:
+        level += row
         level -= drained_s
-        np.maximum(level, 0.0, out=level)
-        np.subtract(level, depth_s, out=over)
-        np.maximum(over, 0.0, out=over)
-        lost += over
-        level -= over
+        np.maximum(level, zero, out=level)
+        np.subtract(level, depths_s, out=row)
+        np.maximum(row, zero, out=row)
+        level -= row
+    lost = np.add.reduce(over).reshape(capacity.shape)
     part: Floats = lost / np.maximum(arrived_s.sum(axis=1), bucket_s)[:, None, None]
     return part
 
 
-def _without_trend(arrivals: Sequence[int], bucket_s: float) -> list[float]:
-    """Arrivals by bucket in seconds of the rate of their part of `TREND_S`."""
-    size = round(TREND_S / bucket_s)
-    scaled: list[float] = []
-    for end in range(len(arrivals), 0, -size):
-        part = arrivals[max(end - size, 0) : end]
-        rate_s = len(part) * bucket_s / max(sum(part), 1)
-        scaled[:0] = [each * rate_s for each in part]
+def _without_trend(arrivals: Ints, bucket_s: float) -> Floats:
+    """Arrivals [F, buckets] in seconds of the rate of their part of `TREND_S`; the parts end with the last bucket."""
+    size, buckets = round(TREND_S / bucket_s), arrivals.shape[1]
+    starts = sorted({0, *range(buckets % size, buckets, size)}) if buckets else []
+    lengths = np.diff([*starts, buckets])
+    rates_s: Floats = lengths * bucket_s / np.maximum(np.add.reduceat(arrivals, starts, axis=1), 1)
+    scaled: Floats = np.repeat(rates_s, lengths, axis=1) * arrivals
     return scaled
 
 
@@ -79,14 +82,14 @@ def _poisson(capacity: Floats, depth: Floats) -> Floats:
 
 def _curve(capacities: Floats, lost: Floats) -> LossCurve:
     """The largest convex curve that is nowhere above the points. The first point is the highest."""
-    hull: list[int] = []
-    for place in range(len(lost)):
+    points = list(zip(capacities.tolist(), lost.tolist(), strict=True))
+    hull = list[tuple[float, float]]()
+    for at, part in points:
         while len(hull) > 1:
-            first, last = hull[-2:]
-            rise, run = lost[[last, place]] - lost[first], capacities[[last, place]] - capacities[first]
-            if rise[0] * run[1] < rise[1] * run[0]:
+            (first_at, first_part), (last_at, last_part) = hull[-2:]
+            if (last_part - first_part) * (at - first_at) < (part - first_part) * (last_at - first_at):
                 break
             hull.pop()
-        hull.append(place)
-    convex = np.interp(capacities, capacities[hull], lost[hull])
-    return LossCurve(tuple(capacities.tolist()), tuple(convex.tolist()))
+        hull.append((at, part))
+    convex = np.interp(capacities, [at for at, _ in hull], [part for _, part in hull])
+    return LossCurve(tuple(at for at, _ in points), tuple(convex.tolist()))

@@ -8,7 +8,7 @@ version is to answer. Its `Guard` (`guard.py`) learns each fact about a query: t
 the score. Each term of the guard is a `TermTest`: two sequential tests (`control/evidence.py`) of losses of the new
 version, or of differences between both versions. `plan_expansion.py` places both versions in a plan.
 
-**Promises of a guard**, with a confidence of c, however often somebody looks, and over the whole roll-out:
+**Promises of a guard**, with a confidence of c. They hold over the whole roll-out, however often it is read.
 
 * A version that keeps all terms is rolled back by them with a probability of at most 1 - c. This error is divided among
   the terms; accuracy has three times the part of each other term. Accuracy and agreement have one test from the first
@@ -27,10 +27,10 @@ by chance, whatever the query is. If clients keep their version, queries of one 
 queries than they seem. Shadowed queries do not have this problem. The bound of a latency holds for each query *given
 the queries before*: a burst in which both versions are late rolls the new version back.
 
-**Duration.** With a variance of v and a distance of g between the truth and the false hypothesis, each value adds
-g² / (2 v) to the logarithm of the evidence. Without a shadow, at an accuracy of a and a share of p, each query of the
-new version adds a difference with the variance a (1 - a) / (1 - p). With a shadow, v is the part of queries that only
-one version answers rightly. An equal version is 2 points from notably worse with `accuracy >= old - 0.005`. It passes
-after 2 v ln(1 / (1 - c)) / 0.02² queries in the mean: 1,100 at a = 0.92. `python -m benchmarks.lifecycle --parts guard`
-measures it.
+**Duration.** Let v be the variance, and g the distance between the truth and the false hypothesis. Each value adds
+g² / (2 v) to the logarithm of the evidence. Let a be the accuracy, and p the share of the new version.
+Without a shadow, v is a (1 - a) / (1 - p) for each query of the new version. With a shadow, v is the part of queries
+that only one version answers rightly. An equal version is 2 points from notably worse with `accuracy >= old - 0.005`.
+It passes after 2 v ln(1 / (1 - c)) / 0.02² queries in the mean: 1,100 at a = 0.92.
+`python -m benchmarks.lifecycle --parts guard` measures it.
 """

@@ -5,9 +5,9 @@ It goes through its steps in order, or ends::
     measuring → shadow → canary 1 → … → canary n → promoting → full → done
         └──────────┴─────────┴─── aborted, rolled back, failed ──┴───┘
 
-The driver reports that the new version is ready (measured and loaded), that the catalog names it, that it cannot go on,
-or a person's decision. It gives observations to `guard`, and calls `decide` about once a second. Each call returns the
-`WantedStep` from now on. The same `WantedStep` may come twice.
+The new version is ready (measured and loaded), the catalog names it, it cannot go on, or a person has decided: the
+driver reports each event. It gives observations to `guard`, and calls `decide` about once a second. Each call
+returns the `WantedStep` from now on. The same `WantedStep` may come twice.
 
 **Invariants.** The share of the new version grows only with a step. A step is left only if the guard passes, with
 ``is_auto``, or a person says so. A roll-out has one end. After it, the new version gets queries only if it is done.

@@ -67,9 +67,9 @@ def hosted_by(
 def ranked(hosts: Sequence[Host], preferred: Mapping[str, Preference]) -> tuple[Host, ...]:
     """The hosts, with ranks from 0 down in each family that prefers something else than accuracy.
 
-    Ranks then take the place of accuracies in dispatch. Hosts with nearly the same amount of energy share a rank. So do
-    all hosts of a family that prefers latency: a free host that is slower mostly answers sooner than a busy one, and of
-    those that are free, the fastest is asked first.
+    Ranks then take the place of accuracies in dispatch. Hosts with nearly the same amount of energy share a rank. All
+    hosts of a family that prefers latency share one: a free host that is slower mostly answers sooner than a busy one.
+    The fastest free host is asked first.
     """
     ranks = dict[tuple[str, float], float]()
     for family, preference in preferred.items():

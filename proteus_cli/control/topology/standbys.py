@@ -84,10 +84,10 @@ class DeviceMemory:
         }
         return self._fitting(wanted, active, pinned)
 
-    def hosts_of(self, device: str, standbys: Iterable[VariantKey], families: Container[str]) -> list[Host]:
-        """The ``standbys`` of a device that plans may place, as hosts, if they are of one of the families."""
+    def hosts_of(self, standbys: Iterable[VariantKey], families: Container[str]) -> list[Host]:
+        """The ``standbys`` that plans may place, as hosts of some device, if they are of one of the families."""
         found = [self.loadable[key].host for key in sorted(standbys) if key in self.loadable and key.family in families]
-        return [replace(host, device=device) for host in found if host is not None]
+        return [host for host in found if host is not None]
 
     def _fitting(
         self, wanted: Container[VariantKey], needed: Iterable[VariantKey], pinned: Container[VariantKey]

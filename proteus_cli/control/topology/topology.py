@@ -57,7 +57,7 @@ class Topology:
         self._families, self._workers, self._dispatch = families, workers, dispatch
         self.change = PlanChange(workers, max_unavailable_frac, self._standbys_changed)
         self.outages = Outages()
-        self._warm: Sequence[Host] = ()
+        self._warm = list[tuple[str, Host]]()
         self._failed_until_s: dict[tuple[str, str, str], float] = {}
         self._looks_again_s = 0.0
 
@@ -256,9 +256,9 @@ class Topology:
         self.outages = replace(self.outages, engines=engines)
 
     def _standbys_changed(self) -> tuple[str, ...]:
-        """Standbys have changed. Returns the workers to ask."""
+        """Tell dispatch if standbys have changed; returns the workers to ask."""
         self._looks_again_s = 0.0
-        if _known_to_dispatch(self._standbys()) == _known_to_dispatch(self._warm):
+        if self._standbys() == self._warm:
             return ()
         unhosted = self._host()
         assert not unhosted  # noqa: S101 - what is active has not changed, and it may answer all that waits
@@ -276,21 +276,18 @@ class Topology:
         return Effects(ask=tuple(self._workers), dropped=unhosted, load=loads)
 
     def _host(self) -> Sequence[Request]:
-        """Have what is hosted now, and its standbys, share what waits; returns as `host`."""
+        """Have the active hosts, and the standbys, share the requests that wait; returns as `Dispatch.host`."""
         self._warm = self._standbys()
-        return self._dispatch.host(self.change.hosted, self._warm)
+        return self._dispatch.host(self.change.hosted, [replace(host, device=device) for device, host in self._warm])
 
-    def _standbys(self) -> list[Host]:
-        """The standbys on devices that host their family."""
-        standbys, memory = self.change.standbys, self.change.memory
-        families = defaultdict[str, set[str]](set)
-        for host in self.change.hosted:
-            if host.device in standbys and host.device in memory:
-                families[host.device].add(host.family)
-        found = families.items()
-        return [host for device, hosted in found for host in memory[device].hosts_of(device, standbys[device], hosted)]
-
-
-def _known_to_dispatch(warm: Iterable[Host]) -> Collection[object]:
-    """What dispatch knows of standbys."""
-    return {(host.device, host.key, host.latency, host.accuracy, host.max_batch, host.capacity_qps) for host in warm}
+    def _standbys(self) -> list[tuple[str, Host]]:
+        """The standbys on devices that host their family, by device, each as it serves on some device."""
+        change, families = self.change, defaultdict[str, set[str]](set)
+        for host in change.hosted:
+            families[host.device].add(host.family)
+        return [
+            (device, host)
+            for device, standbys in change.standbys.items()
+            if device in change.memory
+            for host in change.memory[device].hosts_of(standbys, families[device])
+        ]

@@ -5,8 +5,10 @@ Columns
 `Variables` are blocks of columns. ``replicas`` says how many devices of a group host each choice. The other blocks
 follow from it, or are there only if the rules need them.
 
-Loss ==== Loss is counted in steps. With the accuracies ``a_1 > a_2 > …`` of a family's variants, ``shortfall_k`` is the
-part of the demand that replicas of ``a_1 … a_k`` leave unanswered: at least 1 less their capacity. The accuracy lost is
+Loss
+====
+Loss is counted in steps. A family has variants of the accuracies ``a_1 > a_2 > …``. ``shortfall_k`` is the part of the
+demand that replicas of ``a_1 … a_k`` leave unanswered: at least 1 less their capacity. The accuracy lost is
 ``Σ (a_k - a_{k+1}) · shortfall_k``, and the shortfall of the last step is unserved. Given the hosts, it is best to fill
 the most accurate first. Rates need no columns, except for shared devices, limited networks and cascades. Compared with
 a rate for each choice, the model has half the columns, and its rows are covering constraints, from which solvers derive
@@ -27,15 +29,13 @@ from typing import Any, Literal
 
 import numpy as np
 
-from proteus_cli.arrays import Floats, Ints
+from proteus_cli.arrays import Floats
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance, members
 from proteus_cli.planning.model.program import Columns, Constraint, Linear, Program, rows_of
 from proteus_cli.planning.model.ways import Ways
 
 Objective = Literal["worst served", "unserved", "cost", "power", "loss", "loads", "devices", "value"]
-
-MAX_CASES = 2000  # measured: with 700, losses at 1 s are a sixth lower; with 10,000, no point is found in time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -362,41 +362,11 @@ def _losses_survived(
 
 
 def _any_device_lost(instance: Instance, p: Parameters, v: Variables, columns: Columns) -> list[Constraint]:
-    """A family's replicas without the largest of them still have the capacity for all that is served.
-
-    If there are few choices, each choice that may be the largest replica is a case. ``in_case`` [K] are the replicas of
-    a choice (``other``) in the case that the largest is of another (``case``). That is a far stronger relaxation than
-    one sum for all cases, but has a column for each pair.
-    """
-    case, other = _largest_replica_cases(instance)
-    choices, family_choices = len(instance.choices), instance.family_choices
-    is_case = columns.add(choices, is_integer=True, upper=1.0)
-    if len(case) > MAX_CASES or v.served is not None:
-        largest = columns.add(len(instance.families))
-        return [
-            v.replicas <= p.max_replicas * is_case,
-            largest.at(instance.choice_family) >= (p.capacity_frac * is_case),
-            family_choices @ _answerable(p, v) - largest + v.unserved >= p.has_demand,
-        ]
-    in_case, served = columns.add(len(case)), columns.add(choices)
-    is_same = case == other
+    """A family's replicas without the largest of them still have the capacity for all that is served."""
+    is_hosted = columns.add(len(instance.choices), is_integer=True, upper=1.0)
+    largest = columns.add(len(instance.families))
     return [
-        family_choices @ is_case <= 1,
-        (members(other, choices) @ in_case).equals(v.replicas),
-        in_case <= (p.max_replicas[other] * is_case.at(case)),
-        in_case.at(np.flatnonzero(is_same)) >= is_case.at(case[is_same]),
-        served <= is_case,
-        members(case, choices) @ (p.capacity_frac[other] * in_case) >= served + (p.capacity_frac * is_case),
-        v.unserved + family_choices @ served >= p.has_demand,
+        v.replicas <= p.max_replicas * is_hosted,
+        largest.at(instance.choice_family) >= (p.capacity_frac * is_hosted),
+        instance.family_choices @ _answerable(p, v) - largest + v.unserved >= p.has_demand,
     ]
-
-
-def _largest_replica_cases(instance: Instance) -> tuple[Ints, Ints]:
-    """All pairs of a choice and one of its family with no more capacity, which may be itself: [K] and [K]."""
-    pairs = []
-    for f in range(len(instance.families)):
-        mine = np.flatnonzero(instance.choice_family == f)
-        falling = mine[np.argsort(-instance.capacity_qps[mine], kind="stable")].tolist()
-        pairs += [(case, other) for i, case in enumerate(falling) for other in falling[i:]]
-    both = np.array(pairs, dtype=np.int64).reshape(-1, 2)
-    return both[:, 0], both[:, 1]

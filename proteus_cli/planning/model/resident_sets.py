@@ -3,16 +3,16 @@
 Where sharing a device costs nothing, a variant's capacity is its own, and counts of replicas are all that is decided.
 Where it does (`domain.batch_times`), the capacity of a variant depends on what else its device holds, which would make
 a product of two unknowns. In groups with such a cost the model chooses sets: ``sets[s]`` devices hold set ``s``, and a
-choice answers ``served_in_set[n]`` on these. Beside a given set a capacity is a number, so this is linear and exact,
-and as devices that hold the same set are alike, nothing is left to pack:
+choice answers ``served_in_set[n]`` on these. Beside a given set a capacity is a number, so the model is linear and
+exact. Devices that hold the same set are alike, so there is no packing left to do:
 
     Σ_n of s  utilisation[n] · served_in_set[n] ≤ sets[s]        served[c]   = Σ_n of c  served_in_set[n]
     Σ_s of g  sets[s] ≤ devices used of g                        replicas[e] = Σ_s with e  sets[s]
 
 A set counts if it fits the memory, holds all that is pinned there, and each of its variants is in time beside the
-others. More variants beside it make no variant faster. So sets grow from smaller ones that count, beginning with the
-pinned variants or with single ones. Beyond `MAX_SETS` of a group, the largest are left out, never the smallest. That
-forbids some plans; the plans that remain are valid. With cascades, a variant has a choice for each part of the SLO.
+others. More variants beside it make no variant faster. Sets therefore grow from smaller ones that count, beginning with
+the pinned variants or with single ones. Beyond `MAX_SETS` of a group, the largest are left out, never the smallest.
+This forbids some plans, and the others are valid. With cascades, a variant has a choice for each part of the SLO.
 Where a device would hold two of them, `search` splits its group, as for any group that cannot be packed.
 """
 
@@ -107,7 +107,7 @@ def resident_sets(
 def _costs_anything(profile: Profile, measured: Mapping[VariantKey, VariantProfile], rules: Rules) -> bool:
     """Whether any set that a device may hold has a cost. It does where one that was measured has: pairs, or larger.
 
-    Costs are of names in the catalog, and ``measured`` has versions of these, too.
+    Costs are by name in the catalog. ``measured`` includes versions of these names.
     """
     named: dict[VariantKey, list[VariantProfile]] = {}
     for key, each in measured.items():

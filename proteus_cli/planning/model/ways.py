@@ -167,12 +167,11 @@ def with_ways(
         parts.setdefault((cascade.family, cascade.first), set()).update(SPLITS)
         parts.setdefault((cascade.family, cascade.second), set()).update(1 - split for split in SPLITS)
     lowest = _lowest_accuracies(choices)
-    stages = [
-        replace(choice, accuracy=lowest[key]) if (key := _variant(choice)) in parts else choice for choice in choices
-    ]
-    every = tuple(_by_part(catalog, groups, stages, parts, rules))
+    alike = (replace(c, accuracy=lowest[key]) if (key := _variant(c)) in parts else c for c in choices)
+    every = tuple(_by_part(catalog, groups, alike, parts, rules))
     ways = tuple(_ways(every, cascades, min_accuracy_alone))
-    kept = tuple(_needed(every, ways, min_accuracy_alone))
+    stages = {stage.pool for way in ways for stage in way.stages}
+    kept = tuple(c for c in every if c.accuracy >= min_accuracy_alone[c.family] or c.pool in stages)
     return kept, _as_rows(kept, ways, len(catalog.families)) if ways else None
 
 
@@ -267,40 +266,15 @@ def _ways(choices: Sequence[Choice], cascades: Sequence[Cascade], min_accuracy_a
     stage_pool = {(pool.family, pool.variant): pool for pool in of_pool}
     for cascade in cascades:
         first, second = (stage_pool[cascade.family, name] for name in (cascade.first, cascade.second))
-        able: dict[float, tuple[frozenset[int], frozenset[int]]] = {}
+        distinct: dict[tuple[frozenset[int], ...], tuple[Stage, Stage]] = {}
         for split in SPLITS:
-            both = ((first, split), (second, 1 - split))
-            able[split] = tuple(  # type: ignore[assignment]
-                frozenset(c for c in of_pool[pool] if choices[c].slo_part <= part) for pool, part in both
-            )
-        for split, mine in able.items():
-            rivals = [(other, theirs) for other, theirs in able.items() if other != split]
-            is_less = any(
-                mine[0] <= theirs[0] and mine[1] <= theirs[1] and (mine != theirs or other < split)
-                for other, theirs in rivals
-            )
-            if mine[0] and mine[1] and not is_less:
-                stages = Stage(first, split, 1.0), Stage(second, 1 - split, cascade.point.deferred_frac)
+            stages = Stage(first, split, 1.0), Stage(second, 1 - split, cascade.point.deferred_frac)
+            able = (frozenset(c for c in of_pool[s.pool] if choices[c].slo_part <= s.part) for s in stages)
+            distinct.setdefault(tuple(able), stages)
+        for mine, stages in distinct.items():
+            is_less = any(mine != theirs and all(map(frozenset.issubset, mine, theirs)) for theirs in distinct)
+            if all(mine) and not is_less:
                 yield Way(cascade.family, cascade.point.accuracy, stages, cascade)
-
-
-def _needed(choices: Sequence[Choice], ways: Iterable[Way], min_accuracy_alone: Sequence[float]) -> Iterator[Choice]:
-    """Without those for parts of the SLO that no way can use: for each part that one can, a group's longest counts.
-
-    For families without ways, the choices that may answer alone.
-    """
-    longest: set[tuple[int, Pool, float]] = set()
-    of_pool: dict[Pool, list[Choice]] = {}
-    for choice in choices:
-        of_pool.setdefault(choice.pool, []).append(choice)
-    for pool, part in dict.fromkeys((stage.pool, stage.part) for way in ways for stage in way.stages):
-        of_group = {choice.group: choice for choice in of_pool[pool] if choice.slo_part <= part}  # parts rise
-        longest |= {(choice.group, pool, choice.slo_part) for choice in of_group.values()}
-    families = {way.family for way in ways}
-    for choice in choices:
-        is_alone = choice.family not in families and choice.accuracy >= min_accuracy_alone[choice.family]
-        if is_alone or (choice.group, choice.pool, choice.slo_part) in longest:
-            yield choice
 
 
 def _as_rows(choices: Sequence[Choice], ways: tuple[Way, ...], families: int) -> Ways:

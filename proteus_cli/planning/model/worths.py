@@ -6,7 +6,7 @@ family that prefers accuracy is worth its accuracy, as without preferences. One 
     worth = (1 - ACCURACY_PART) · (1 - amount / most / 2) + ACCURACY_PART · accuracy
 
 where ``most`` is the SLO for latency, else the most that an answer of the family takes of any choice. An answer is
-worth at least a half, and a late one 0. So no preference makes it pay to be late, or to leave a query unserved. Among
+worth at least a half, and a late one 0. Being late, or leaving a query unserved, therefore never pays. Among
 choices with nearly equal amounts, the most accurate is worth most.
 
 A worth is of the choice alone, so the most valuable are filled first, as the most accurate are, and steps of worth take
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from proteus_cli.arrays import Floats
-from proteus_cli.domain.capacity import cost_of, energy_of, latency_of
+from proteus_cli.domain.capacity import cost_of, energy_of
 from proteus_cli.domain.catalog import Catalog, Preference
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.choices import Choice, DeviceGroup
@@ -45,7 +45,7 @@ def _amount(group: DeviceGroup, choice: Choice, of: Preference) -> float:
     least = choice.capacity_steps[0].capacity
     match of:
         case "latency":
-            return latency_of(group.profile.points_of(choice.measured))
+            return group.profile.points_of(choice.measured)[0].p95_s  # of a query that finds its device free
         case "energy":
             return energy_of(group.profile, choice.measured, least)
         case "cost":

@@ -101,7 +101,7 @@ def _share_out(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """What to host, and how the demand is shared.
+    """The replicas to host, and the rates that share the demand among them.
 
     ``replicas`` int [C]. ``rate_qps`` [C] includes the headroom, and counts the queries that the choice is the first to
     get. With cascades, ``by_way`` has the deferred queries. ``room_qps`` [C] is what its devices have time for: with a

@@ -14,7 +14,7 @@ from proteus_cli.planning.model.program import Program, SolverPoint
 
 FIRST_GAP = 1e-6  # of the objective's own value: where little accuracy is lost, the last bit of it is found …
 FIRST_ABSOLUTE_GAP = 1e-6  # … but not beyond this part of its scale
-LAST_GAP = 1e-4  # of its scale: enough after so much effort …
+LAST_GAP = 1e-4  # of its scale: enough after much effort …
 WAYS_GAP = 5e-4  # the same with cascades, whose accuracies are known to half a point at best
 EFFORT = 100  # … counted in the solver's own checks, not in time: the same input must give the same plan
 INTEGER_GAP = 0.999  # two whole numbers that are closer are the same
@@ -42,8 +42,8 @@ _OPTIONS = {
     "mip_heuristic_run_shifting": True,
 }
 _OPTIONS_BY_HOST = {"mip_heuristic_run_feasibility_jump": True}
-"""Where hosts are alike, many points differ in nothing, and branching finds the first one late: with 20 hosts of 8
-devices after more than 15 s, and with these heuristics within 1 s."""
+"""Where hosts are alike, many points are equal, and branching finds the first one late. With 20 hosts of 8 devices it
+takes more than 15 s, and less than 1 s with these heuristics."""
 _NO_POINT = {highspy.HighsModelStatus.kInfeasible, highspy.HighsModelStatus.kUnboundedOrInfeasible}
 _ENDED = {highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kInterrupt, highspy.HighsModelStatus.kTimeLimit}
 
@@ -101,11 +101,11 @@ class _Goal:
 
 
 def _minimise_in_parts(program: Program, goal: _Goal, start: SolverPoint | None) -> SolverPoint | None:
-    """Minimise a model with very many choices or sets, few of which matter.
+    """Minimise a model with very many choices or sets, if few of them matter.
 
-    Parts of the model are solved, each with more of them: those that the relaxation uses, then those with the least
-    reduced costs. A plan with one that is outside of a part costs at least its reduced cost more than the relaxation,
-    so each part proves a bound of the full model.
+    Parts of the model are solved, each with more columns. The columns that the relaxation uses come first, then the
+    least reduced costs. A plan with one that is outside of a part costs at least its reduced cost more than the
+    relaxation, so each part proves a bound of the full model.
     """
     relaxed = _solve(replace(program, is_integer=np.zeros_like(program.is_integer)), goal, None)
     if relaxed is None:

@@ -7,13 +7,12 @@ from collections.abc import AsyncGenerator
 from ipaddress import ip_address
 from pathlib import Path
 
-from proteus_cli.domain.cluster import split_address
 from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.input_files import SETTINGS, read_bytes
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.links.host_list import Agents
 from proteus_cli.serving.transport.cluster_key import cluster_tls
-from proteus_cli.store import read_hosts
+from proteus_cli.store import read_hosts, split_address
 
 LOOK_S = 2.0
 """Between two looks at the file. What it says counts once two looks in a row have seen the same."""

@@ -113,7 +113,7 @@ class Results:
         if self._drift is not None and not result.failures and is_as_profiled:
             way_s = 0.0 if self._is_emulated else hosted.way_s(launch.rows)  # which emulated devices take themselves
             took_alone_s = hosted.unshared_s(launch.rows, compute_s + way_s)
-            self._drift.ran(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=took_alone_s)
+            self._drift.record_run(hosted.device, hosted.family, hosted.variant, rows=launch.rows, took_s=took_alone_s)
         if log.isEnabledFor(logging.DEBUG):
             _log_batch(launch, started_s, compute_s)
 

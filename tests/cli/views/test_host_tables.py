@@ -3,15 +3,16 @@
 import io
 from collections.abc import Mapping
 
+import pytest
 from builders import make_placement, make_plan
 from rich.console import Console, RenderableType
 
 from proteus_cli.cli.views.inventory_tables import inventory_tables
-from proteus_cli.cli.views.plan_tables import difference_tables, plan_table
+from proteus_cli.cli.views.plan_difference import difference, difference_tables
+from proteus_cli.cli.views.plan_tables import plan_table, whereabouts
 from proteus_cli.cli.workflows.cluster.hosts import ReachedHost
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.plan_changes import difference
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
 
 CPU = Device("cpu0", "cpu-2c", "cpu", "a CPU", 2**34, cores=(0, 1))
@@ -103,3 +104,25 @@ def test_a_hundred_hosts_are_a_few_rows() -> None:
         ["cpu0", "cpu-2c"],
     ]
     assert lines[5:] == [["100 × n00 …", "serves nobody", "≤ 400 µs", "≥ 32.0 GiB", "proteus 1.0"]]
+
+
+# --- hosts in words
+
+A, B = [f"a/gpu{number}" for number in range(8)], [f"b/gpu{number}" for number in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("devices", "text"),
+    [
+        (A[:1], "a"),
+        (A, "a"),
+        (["cpu0"], "this machine"),
+        ([*A[:2], *B[:2]], "2 each on a, b"),
+        ([*A[:3], *B[:1]], "3 on a, 1 on b"),
+        ([*A[:3], "cpu0"], "3 on a, 1 on this machine"),
+        ([f"n{host}/gpu{gpu}" for host in range(100) for gpu in range(8)], "8 each on 100 hosts"),
+        ([*A, *(f"n{host}/gpu0" for host in range(4))], "5 hosts"),
+    ],
+)
+def test_where_devices_are(devices: list[str], text: str) -> None:
+    assert whereabouts(devices) == text

@@ -43,7 +43,7 @@ def plan_of(model: Path, max_rows: int) -> bytes:
         return make_plan(model, max_rows)
     from proteus_cli.backends.tensorrt.building import build  # noqa: PLC0415 - after `set_up`
     from proteus_cli.backends.tensorrt.cuda import primary_context  # noqa: PLC0415
-    from proteus_cli.domain.engine import BuildOptions  # noqa: PLC0415
+    from proteus_cli.backends.tensorrt.records import BuildOptions  # noqa: PLC0415
 
     options = BuildOptions(opt_batch=max_rows, max_batch=max_rows)
     with TemporaryDirectory() as timings:

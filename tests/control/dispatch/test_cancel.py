@@ -1,7 +1,5 @@
 """Requests that nobody wants any more leave before they are batched."""
 
-from operator import attrgetter
-
 import pytest
 from builders import controller_hosting, hosted, launched, make_request
 from hypothesis import given
@@ -15,7 +13,6 @@ from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
 
 ASSIGNMENTS = ("late", "early")
-DUE_S = attrgetter("deadline_s")
 
 
 def controller_of(assignment: str = "late") -> Controller:
@@ -122,8 +119,8 @@ def test_a_queue_is_a_sorted_list(moves: list[tuple[str, float, int]]) -> None:
                 del model[place:end]
             case "look":
                 places = [place for place, request in enumerate(model) if request.deadline_s >= slo_s]
-                assert queue.place_due(slo_s, DUE_S) == (places[0] if places else len(model))
-                assert queue.place_after(slo_s, DUE_S) == sum(request.deadline_s <= slo_s for request in model)
+                assert queue.place_due(slo_s) == (places[0] if places else len(model))
+                assert queue.place_after(slo_s) == sum(request.deadline_s <= slo_s for request in model)
                 place = number * 3 % (len(model) + 1)
                 assert queue.has_rows(number, place) == (sum(request.rows for request in model[place:]) >= number)
             case "pop" if model:

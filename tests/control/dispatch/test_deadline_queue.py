@@ -28,7 +28,7 @@ def test_the_most_urgent_comes_first_and_equals_in_order_of_arrival() -> None:
 
 def test_the_first_that_is_due_in_time_is_found_and_a_batch_is_cut_out_from_there() -> None:
     queue = filled([(0.3, 1), (0.1, 1), (0.2, 1), (0.3, 2), (0.3, 1)])
-    place = queue.place_due(0.15, lambda request: request.deadline_s)
+    place = queue.place_due(0.15)
     assert (place, queue.at(place).id, queue.last().id) == (1, 2, 4)
     assert queue.has_rows(5, place)
     assert not queue.has_rows(6, place)

@@ -101,7 +101,7 @@ def test_rows_before_consecutive_buckets_are_those_before_each(
     for bucket, rows in sorted(arrivals):
         counts.arrived(rows, bucket + 0.5)
     buckets = range(start, start + number)
-    assert counts.before_each(buckets) == [counts.before(bucket) for bucket in buckets]
+    assert counts.before_each(buckets).tolist() == [counts.before(bucket) for bucket in buckets]
 
 
 def _marks(arrivals: list[int]) -> Ints:

@@ -12,9 +12,9 @@ from tiny import INPUTS, Tiny, add_plan, add_profiles, change_json, keep_apart, 
 
 from proteus_cli import store
 from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.backends.tensorrt.records import BuiltEngine
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.engine import BuiltEngine
 from proteus_cli.domain.plan_record import Base, Observation, PlanRecord
 from proteus_cli.input_files import PROFILE_TABLE, read_text
 from proteus_cli.profiling.csv_files.reading import parse_rows

@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from proteus_cli.domain.base import LARGEST_BATCH
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.cluster import Network
-from proteus_cli.domain.profile import Point, Profile, VariantProfile, reached_over
+from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.profiling.csv_files.columns import NEEDED, DeviceKind, ProfileRow
 from proteus_cli.profiling.csv_files.profiles import profiles_from
 from proteus_cli.profiling.csv_files.reading import parse_rows
 from proteus_cli.profiling.csv_files.writing import to_csv
 from proteus_cli.profiling.importing import new_catalog, parse_slos
+from proteus_cli.serving.devices.remote.measuring import reached_over
 from proteus_cli.store.catalog_text import new_text
 
 HEADER = ",".join(NEEDED)

@@ -77,7 +77,7 @@ def test_profiles_of_hosts_drift_by_what_a_batch_takes_with_its_way(*, is_emulat
         await asyncio.sleep(0.001)
         ((launch, started_s),) = world.plane.fleet.workers["cpu0"].running.values()
         results = world.plane.results
-        results._drift = cast("Drift", SimpleNamespace(ran=lambda *_, took_s, **_rest: seen.append(took_s)))
+        results._drift = cast("Drift", SimpleNamespace(record_run=lambda *_, took_s, **_rest: seen.append(took_s)))
         results._is_emulated = is_emulated
         there = msgspec.structs.replace(launch, hosted=replace(launch.hosted, network=Network(0.004, 1e6, {})))
         results.answered(there, started_s, BatchResult((np.array([[2, 4]], FLOAT),), 0.010))

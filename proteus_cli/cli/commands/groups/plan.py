@@ -112,8 +112,7 @@ def diff(
     json: common.Json = False,
 ) -> None:
     """Show what changes from plan A to plan B: what each device keeps, loads and unloads, and its rates."""
-    from proteus_cli.cli.views.plan_tables import difference_lines, difference_tables
-    from proteus_cli.domain.plan_changes import difference
+    from proteus_cli.cli.views.plan_difference import difference, difference_lines, difference_tables
     from proteus_cli.store import Workspace
 
     workspace = Workspace(workspace_dir)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.cli import console
-from proteus_cli.domain.cluster import split_address
 from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.cluster.kubernetes import KubernetesService
@@ -18,6 +17,7 @@ from proteus_cli.serving.devices.remote.channel.messages import Inventory
 from proteus_cli.serving.devices.remote.links.host_list import Agents, HostList
 from proteus_cli.serving.devices.remote.sessions.connecting import probe
 from proteus_cli.serving.transport.cluster_key import cluster_tls
+from proteus_cli.store import split_address
 
 KUBERNETES = "kubernetes:"
 AGENT_PORT = 7000

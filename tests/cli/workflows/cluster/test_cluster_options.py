@@ -14,7 +14,6 @@ from proteus_cli.cli.command_line.memory import memory_limits
 from proteus_cli.cli.workflows.cluster.hosts import agents_of, host_list
 from proteus_cli.cli.workflows.cluster.measuring import _measured, devices_by_host
 from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
-from proteus_cli.domain.cluster import split_address
 from proteus_cli.domain.device import host_of
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
 from proteus_cli.serving.agent.measuring import Measurer
@@ -23,7 +22,7 @@ from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.measuring import profiles_in
 from proteus_cli.serving.devices.remote.sessions import crossings
-from proteus_cli.store import read_hosts
+from proteus_cli.store import read_hosts, split_address
 
 if TYPE_CHECKING:
     from proteus_cli.domain.profile import Profile

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 from builders import MADE_BY, make_key
 
+from proteus_cli.backends.tensorrt.records import BuildOptions, BuiltEngine, EngineKey, Gpu
 from proteus_cli.domain.base import FORMAT, checked
-from proteus_cli.domain.engine import BuildOptions, BuiltEngine, EngineKey, Gpu
 
 KEY = make_key()
 DIGEST = "ab" * 32
