@@ -134,7 +134,7 @@ class ForecastRule:
 
     every_s: float = 0.1  # s between decisions; one bucket of the demand estimator
     refresh_s: float = 2.0  # s between plans for a demand that has changed, but has not surely risen
-    unchanged_s: float = 120.0  # s after which the same demand is planned for anew
+    unchanged_s: float = 300.0  # s after which the same demand is planned for anew
     first_s: float = 1.0  # s of arrivals before the first estimate: fewer show no scatter
     settle_s: float = 5.0  # s of arrivals before the first forecast of an unchanged demand
     up_sigmas: float = 3.0  # deviations above the planned rate: a rise
