@@ -72,7 +72,7 @@ def _of(ended: Sequence[RequestRecord], best: Mapping[str, float]) -> Burst:
 def rows(workspace: Workspace, seeds: Sequence[int], solve_s: Sequence[float]) -> Iterator[tuple[str, ...]]:
     knows_cascades = any(profile.cascades for profile in workspace.profiles().values())
     for name, rules in RULES.items():
-        if rules.uses_cascades and not knows_cascades:
+        if rules.cascades and not knows_cascades:
             continue
         for seconds in solve_s:
             runs = [simulated(workspace, rules, seconds, seed) for seed in seeds]

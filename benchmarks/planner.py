@@ -351,7 +351,7 @@ def _compared(planner: Planner, task: Task, plans: list[Plan | None]) -> tuple[t
     for i in np.unique(np.linspace(0, len(plans) - 1, task.checks).astype(int)).tolist():
         current = plans[i - 1] if task.chained and i > 0 else None
         plan = _call(bare, scaled(task.demands[i], HEADROOM), current).plan
-        if plan is not None and task.rules.uses_cascades:
+        if plan is not None and task.rules.cascades:
             plain = bare.with_changes(rules=msgspec.structs.replace(task.rules, cascades=False))
             found = _is_worse(plan, plain(plan.demand_qps))
             checked += 1

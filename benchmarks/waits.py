@@ -118,7 +118,7 @@ def by_family(queries: int) -> Table:
         ).ended
         for family in families:
             mine = [record.outcome is not Outcome.SERVED for record in ended if record.family == family]
-            expected = plan.expected_attainment_of(family)
+            expected = plan.expected_attainment.get(family)
             hosts, load = (
                 sum(p.family == family for p in plan.placements),
                 demand_qps[family] / plan.capacity_qps(family),
@@ -161,7 +161,7 @@ def simulated(hosts: int, load: float, queries: int, jitter: float | None = None
     lost = sum(record.outcome is not Outcome.SERVED for record in found.ended)
     full_s = profiles["w0"].variants[0].points[-1].p95_s
     asked = expecting(msgspec.structs.replace(plan, demand_qps={"a": rate_qps}), catalog, profiles)
-    expected_lost = 1 - (asked.expected_attainment_of("a") or 0.0)
+    expected_lost = 1 - (asked.expected_attainment.get("a") or 0.0)
     return Waited(float(np.quantile(waits_s, DEFAULT_ATTAINMENT)) / full_s, lost / len(trace), expected_lost)
 
 

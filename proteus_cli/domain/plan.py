@@ -132,10 +132,6 @@ class Plan(Value, frozen=True, omit_defaults=True):
         rules = self.rules.with_names(rename)
         return replace(self, rules=rules, placements=tuple(placements.values()), cascades=tuple(cascades))
 
-    def expected_attainment_of(self, family: str) -> float | None:
-        """The fraction of a family's queries that the plan expects in time; None if it has no expectation."""
-        return self.expected_attainment.get(family)
-
     def expected_to_miss(self, targets: Mapping[str, float]) -> tuple[str, ...]:
         """The families whose expected attainment is below their target; fractions."""
         expected = ((family, self.expected_attainment.get(family)) for family in self.demand_qps)

@@ -139,7 +139,7 @@ class Rules(Value, frozen=True, omit_defaults=True):
         self, target: SloTarget, points: Sequence[Point]
     ) -> Iterator[tuple[float, tuple[CapacityStep, ...]]]:
         """Each part of the SLO that plans may give to a variant, rising, with its `capacity_steps`."""
-        for part in SLO_PARTS if self.uses_cascades else (1.0,):
+        for part in SLO_PARTS if self.cascades else (1.0,):
             yield part, self.capacity_steps(target.of_part(part), points)
 
     def capacity_within(
@@ -208,11 +208,6 @@ class Rules(Value, frozen=True, omit_defaults=True):
         """The unit that is lost together with a device (by id): its host, or only itself."""
         return host_of(device) if self.survives == "host" else device
 
-    @property
-    def uses_cascades(self) -> bool:
-        """Queries may go through cascades."""
-        return self.cascades
-
     def may_use_cascades(self, family: str) -> bool:
         """Whether a family may use cascades: it prefers accuracy, and does not count energy or cost."""
         counted = self.families_that_count("energy") | self.families_that_count("cost")
@@ -233,11 +228,6 @@ class Rules(Value, frozen=True, omit_defaults=True):
     def resources(self) -> frozenset[Resource]:
         """The resources that plans limit or minimise."""
         return frozenset(self.budgets) | ({self.minimize} if self.minimize is not None else set())
-
-    @property
-    def must_serve_all(self) -> bool:
-        """Whether all demand must be served. Minimising would serve nothing otherwise."""
-        return self.minimize is not None
 
 
 PAPER_RULES = Rules(capacity="p95", slo_fraction=0.5)

@@ -86,7 +86,7 @@ def _problems(given: _Checked) -> Iterator[str]:
         yield from _problems_of_device(given, device, residents)
     for family, hosts in given.by_family.items():
         yield from _problems_of_family(given, family, hosts)
-    if given.rules.uses_cascades or given.plan.cascades:
+    if given.rules.cascades or given.plan.cascades:
         yield from _problems_of_cascades(given)
     for family, least in given.rules.min_expected_accuracy.items():
         yield from _problems_of_expected_accuracy(given, family, least)
@@ -166,7 +166,7 @@ def _surviving_qps(given: _Checked, hosts: Sequence[Placement]) -> float:
 
 def _problems_of_cascades(given: _Checked) -> Iterator[str]:
     cascades = given.plan.cascades
-    if cascades and not given.rules.uses_cascades:
+    if cascades and not given.rules.cascades:
         yield "the rules allow no cascades"
     for family, hosts in given.by_family.items():
         mine = [cascade for cascade in cascades if cascade.family == family]

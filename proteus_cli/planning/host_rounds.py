@@ -146,7 +146,7 @@ class HostRounds:
         """Solve once, and place the solution."""
         rules, asked = self._rules, self._asked
         target = TargetDemand.of(instance, asked.with_headroom_qps, asked.curves)
-        if instance.unplaceable or (rules.must_serve_all and target.exceeds_capacity):
+        if instance.unplaceable or (rules.minimize is not None and target.exceeds_capacity):
             raise Infeasible
         solution = optimise(instance, rules, target, self._current, self._round_by_s())
         if self._may_use_more_devices:
@@ -180,7 +180,7 @@ class HostRounds:
         every, all_hosts = self._every, self._all_hosts
         if self._now:
             return np.minimum(hosts_now(every, self._now) + 1, all_hosts)
-        if plain is not None and self._rules.uses_cascades:  # else it has one variant on each device, and fewer hosts
+        if plain is not None and self._rules.cascades:  # else it has one variant on each device, and fewer hosts
             return np.minimum(plain.hosts + 1, all_hosts)
         if len(every.choices) > MANY_COLUMNS:
             return all_hosts

@@ -66,7 +66,7 @@ class PlacementSearch:
         self._instances: dict[Numbers, Instance] = {}
         without_cascades = replace_fields(rules, cascades=False)
         simpler = [replace_fields(without_cascades, residency=1)] if rules.is_resident_set else []
-        simpler += [without_cascades] if rules.uses_cascades else []
+        simpler += [without_cascades] if rules.cascades else []
         self._simpler = [PlacementSearch(catalog, profiles, variants, each) for each in simpler]
         for each in self._simpler:
             each._simpler = []  # noqa: SLF001 - of another search of ours

@@ -79,7 +79,7 @@ def assert_best(tiny: Tiny) -> None:
             tiny.planned()
         return
     remaining = [rated(tiny, hosting) for hosting in _worth_a_try(tiny, hostings)]
-    if not remaining or (tiny.rules.must_serve_all and not any(each.serves_all() for each in remaining)):
+    if not remaining or (tiny.rules.minimize is not None and not any(each.serves_all() for each in remaining)):
         with pytest.raises(RulesConflict):
             tiny.planned()
         return

@@ -155,7 +155,7 @@ def test_a_target_is_met_unless_accuracy_gains_more(late: float, variant: str) -
     curve = LossCurve(CAPACITIES, lost)
     plan = planner(1)(Forecast({"a": 20 / 1.2, "b": 0.0}, {"a": curve, "b": curve}))
     assert hosted_by(plan)["a", variant] == 1
-    assert plan.expected_attainment_of("a") == near(1 - late if variant == "large" else 1.0)
+    assert plan.expected_attainment.get("a") == near(1 - late if variant == "large" else 1.0)
 
 
 def test_capacity_beyond_the_mean_is_hosted_where_arrivals_scatter() -> None:
@@ -174,8 +174,8 @@ def test_a_plan_for_a_forecast_says_which_attainment_it_expects() -> None:
     bursty = LossCurve(CAPACITIES, (1.0, 0.8, 0.74, 0.68, 0.6, 0.5, 0.3, 0.0))
     forecast = Forecast({"a": 16.0, "b": 0.0}, {"a": bursty, "b": bursty})
     plan = planner(2)(forecast)
-    assert plan.expected_attainment_of("a") == near(1 - bursty.at(plan.capacity_qps("a") / 16.0))
-    assert plan.expected_attainment_of("b") is None
+    assert plan.expected_attainment.get("a") == near(1 - bursty.at(plan.capacity_qps("a") / 16.0))
+    assert plan.expected_attainment.get("b") is None
     assert msgspec.json.decode(msgspec.json.encode(plan), type=Plan) == plan
     alone = planner(2)({"a": 16.0, "b": 0.0})
     assert alone.expected_attainment == {}

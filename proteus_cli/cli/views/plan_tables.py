@@ -94,7 +94,7 @@ def attainment_table(plan: "Plan", targets: "Mapping[str, float]") -> Renderable
     rows = table(folded_name("family"), number("target", "%"), number("expected", "%"))
     missing = plan.expected_to_miss(targets)
     for family in plan.demand_qps:
-        if (share := plan.expected_attainment_of(family)) is not None:
+        if (share := plan.expected_attainment.get(family)) is not None:
             mark = "!" if family in missing else ""
             rows.add_row(family, f"{100 * targets[family]:.10g}", f"{100 * share:.2f}{mark}")
     below = " · !: below the target" if missing else ""

@@ -97,7 +97,7 @@ def _show(planner: Planner, made: Plan, explanation: Explanation | None) -> None
 
 
 def _warn(planner: Planner, made: Plan) -> None:
-    if planner.rules.uses_cascades and not made.cascades:
+    if planner.rules.cascades and not made.cascades:
         console.say(f"no cascade is used: {why_no_cascade(planner.profiles, made)}")
     if made.solver.status != "optimal":
         console.warn(f"the solver reached its time limit: {proven(made.solver)}")

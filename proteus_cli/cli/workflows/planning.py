@@ -4,9 +4,9 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from proteus_cli.cli import console
+from proteus_cli.cli.command_line.fleet import fleet_of
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.demand import check_demand
-from proteus_cli.domain.fleet import fleet_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError

@@ -10,31 +10,10 @@ Both arms have the same shares and the same room: in its arm, each version stand
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from hashlib import blake2b
+from dataclasses import replace
 
 from proteus_cli.control.decision import Host
 from proteus_cli.domain.rollouts import VersionPair
-
-_HASH_BYTES = 8
-_HASHES: int = 2 ** (8 * _HASH_BYTES)
-
-
-@dataclass(frozen=True, slots=True)
-class CanaryArm:
-    """The part ``share`` of requests that are canaries.
-
-    A request is one by its key alone, and stays one while the share grows. Each roll-out has a ``salt`` of its own, so
-    that its canaries are not those of the last.
-    """
-
-    salt: str
-    share: float
-
-    def has(self, key: str) -> bool:
-        """Whether requests with this key are canaries."""
-        found = blake2b(f"{self.salt}\n{key}".encode(errors="surrogatepass"), digest_size=_HASH_BYTES).digest()
-        return int.from_bytes(found) < self.share * _HASHES
 
 
 def standing_for_both(hosts: Sequence[Host], pair: VersionPair) -> list[Host]:

@@ -113,7 +113,9 @@ class Dispatch:
                 if is_over and (family.waiting_rows or not queue.is_free_within(rows, due_s - now_s)):
                     _count_given_up(family, queue, rows, due_s - now_s)
                     return Refused(retry_after_s(before_rows, queue.capacity_qps))
-        return self._admit(family, queue, request, now_s)
+        family.rows += rows
+        lane, waiting = queue.push(request)
+        return lane.next_worker(waiting, now_s)
 
     def defer(self, request: Request, now_s: float, room_frac: float = 1.0) -> Admitted | None:
         """Have a deferred request wait for the second stage; None where that cannot answer it in time.
@@ -134,7 +136,9 @@ class Dispatch:
             before_rows = family.rows_before(request, queue)
             if before_rows and before_rows + rows > room_frac * limit_rows:
                 return None
-        return self._admit(family, queue, request, now_s)
+        family.rows += rows
+        lane, waiting = queue.push(request)
+        return lane.next_worker(waiting, now_s)
 
     def launch_if_idle(self, request: Request, by: VariantKey, now_s: float) -> Launch | None:
         """A batch of a background request alone, on an idle worker that hosts ``by``; None where there is none.
@@ -222,8 +226,6 @@ class Dispatch:
             if not lane.usual.rows and len(lane.levels) == 1:
                 continue
             found = select(worker, source, now_s)
-            if found is None:
-                continue
             # Not `match`: class patterns take twice as long, which is 4 % of a simulation.
             if isinstance(found, Choice):
                 if best is None or found.is_before(best):
@@ -385,12 +387,6 @@ class Dispatch:
             self._add_sources(opened)
             return opened
         return family.queue_for(request)
-
-    def _admit(self, family: FamilyState, queue: RequestQueue, request: Request, now_s: float) -> Admitted:
-        """Have a request wait; returns whom to ask about it."""
-        family.rows += request.rows
-        lane = queue.lane_for(request)
-        return lane.next_worker(lane.push(request), now_s)
 
     def _assign_sources(self) -> None:
         """Each worker takes from the lanes of all queues that it hosts for."""

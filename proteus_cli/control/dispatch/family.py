@@ -189,7 +189,7 @@ class FamilyState:
         queue = self.queue_for(request)
         if queue is None or not queue.classes:
             return False
-        queue.lane_for(request).push(request)
+        queue.push(request)
         return True
 
     def serves(self, variant: str) -> bool:

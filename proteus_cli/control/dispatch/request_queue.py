@@ -51,7 +51,6 @@ class Lane:
         self.usual = DeadlineQueue(answer_frac)
         self.levels: dict[int, DeadlineQueue] = {USUAL_LEVEL: self.usual}
         self.classes = classes
-        self._answer_frac = answer_frac
         self._before: dict[HostClass, list[tuple[float, float, HostClass]]] = {}
 
     @property
@@ -62,16 +61,6 @@ class Lane:
     def rows_up_to(self, level: float) -> int:
         """Rows of this priority and of higher ones."""
         return sum([queue.rows for each, queue in self.levels.items() if each <= level])
-
-    def push(self, request: Request) -> DeadlineQueue:
-        """Add a request; returns the queue of its level."""
-        level = request.level
-        queue = self.levels.get(level)
-        if queue is None:
-            queue = DeadlineQueue(self._answer_frac)
-            self.levels = dict(sorted({**self.levels, level: queue}.items()))
-        queue.push(request)
-        return queue
 
     def count(self) -> None:
         """The workers of the classes have changed: list, for each class, those before it, and what they carry."""
@@ -166,7 +155,7 @@ class RequestQueue:
         self.classes = classes_of(self.hosts, of_deferred=is_deferred, is_bound=self.is_bound)
         self.capacity_qps = 0.0
         self.batch_rows, self.slowdown, self.is_lost = 0, 1.0, False
-        self._lost = set[Host]()
+        self._lost, self._answer_frac = set[Host](), answer_frac
         self.lanes: tuple[Lane, ...] = (Lane(self.classes, answer_frac),)
         if weight_of is not None and self.classes:
             self.lanes = tuple(Lane((each,), answer_frac) for each in self.classes)
@@ -189,9 +178,16 @@ class RequestQueue:
         """All requests, by lane, level and deadline."""
         return (request for lane in self.lanes for queue in lane.levels.values() for request in queue)
 
-    def lane_for(self, request: Request) -> Lane:
-        """The lane that a new request is to wait in. Ask once, as shares count it."""
-        return self._shares.next(request.rows) if len(self.lanes) > 1 else self.lanes[0]
+    def push(self, request: Request) -> tuple[Lane, DeadlineQueue]:
+        """Have a new request wait; returns the lane, and the queue of its level there. Shares count each call."""
+        lane = self._shares.next(request.rows) if len(self.lanes) > 1 else self.lanes[0]
+        level = request.level
+        queue = lane.levels.get(level)
+        if queue is None:
+            queue = DeadlineQueue(self._answer_frac)
+            lane.levels = dict(sorted({**lane.levels, level: queue}.items()))
+        queue.push(request)
+        return lane, queue
 
     def remove(self, request: Request) -> bool:
         """Remove a request; False if it does not wait here."""

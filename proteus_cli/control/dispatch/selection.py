@@ -1,5 +1,6 @@
 """What a free worker runs next, and which requests make up the batch."""
 
+import math
 from typing import NamedTuple
 
 import msgspec
@@ -10,7 +11,7 @@ from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.host_class import HostClass
 from proteus_cli.control.dispatch.request_queue import Lane, RequestQueue
 from proteus_cli.control.dispatch.workers import WorkerState
-from proteus_cli.domain.request import USUAL_LEVEL, Request
+from proteus_cli.domain.request import Request
 
 
 class WorkSource(NamedTuple):
@@ -70,48 +71,35 @@ class Selector:
     def __init__(self, batcher: Batcher) -> None:
         self._batcher = batcher
 
-    def select(self, worker: WorkerState, source: WorkSource, now_s: float) -> Choice | Hopeless | float | None:
-        """What a worker with a free slot does at a source; a number is a time to ask again, None nothing to do."""
-        if source.hosted.first_exit is not None:  # what is cut short ends just in time, without the way of its answer
+    def select(self, worker: WorkerState, source: WorkSource, now_s: float) -> Choice | Hopeless | float:
+        """What a worker with a free slot does at a source; a number is the time to ask again, infinite for never."""
+        hosted, lane, decide = source.hosted, source.lane, self._batcher.decide
+        if hosted.first_exit is not None:  # what is cut short ends just in time, without the way of its answer
             now_s += worker.answer_way.most_s
-        lane = source.lane
-        if len(lane.levels) == 1:
-            return self._select(worker, source, USUAL_LEVEL, lane.usual, now_s) if lane.usual.rows else None
         best: Choice | None = None
-        wake_s: float | None = None
+        wake_s = math.inf
         for level, queue in lane.levels.items():
             if not queue.rows:
                 continue
-            found = self._select(worker, source, level, queue, now_s)
-            if isinstance(found, Hopeless):
-                return found
-            if isinstance(found, float):
-                wake_s = found if wake_s is None else min(wake_s, found)
+            if source.queue.is_bound:
+                is_excess = False
+                batching = decide(queue.head(), lane.rows, hosted, now_s, worker.slowdown_at(hosted))
+                if isinstance(batching, CannotMeetDeadline):
+                    return Hopeless(queue, 1)
             else:
-                best = best or found
+                due = lane.due_for(source.host_class, worker.slowdown.factor, queue, now_s)
+                if not due.rows:
+                    wake_s = min(wake_s, due.at_s)
+                    continue
+                is_excess, batching = due.is_excess, self._largest(worker, hosted, queue, due.rows, now_s)
+                is_first = isinstance(batching, Start) and not batching.place
+                if not is_first and (hopeless := self._hopeless(lane, queue, now_s)):
+                    return Hopeless(queue, hopeless)
+            if isinstance(batching, Delay):
+                wake_s = min(wake_s, batching.until_s)
+            elif isinstance(batching, Start) and best is None:
+                best = Choice(source, level, queue, batching, is_excess)
         return best or wake_s
-
-    def _select(
-        self, worker: WorkerState, source: WorkSource, level: int, queue: DeadlineQueue, now_s: float
-    ) -> Choice | Hopeless | float | None:
-        if source.queue.is_bound:
-            slowdown = worker.slowdown_at(source.hosted)
-            batching = self._batcher.decide(queue.head(), source.lane.rows, source.hosted, now_s, slowdown)
-            if isinstance(batching, CannotMeetDeadline):
-                return Hopeless(queue, 1)
-            return batching.until_s if isinstance(batching, Delay) else Choice(source, level, queue, batching, False)
-        due = source.lane.due_for(source.host_class, worker.slowdown.factor, queue, now_s)
-        if not due.rows:
-            return due.at_s
-        batching = self._largest(worker, source.hosted, queue, due.rows, now_s)
-        if isinstance(batching, Start) and not batching.place:
-            return Choice(source, level, queue, batching, due.is_excess)
-        hopeless = self._hopeless(source.lane, queue, now_s)
-        if hopeless:
-            return Hopeless(queue, hopeless)
-        if isinstance(batching, Start):
-            return Choice(source, level, queue, batching, due.is_excess)
-        return batching.until_s if isinstance(batching, Delay) else None
 
     def take(self, worker: WorkerState, choice: Choice, now_s: float) -> tuple[tuple[Request, ...], int]:
         """Remove the requests of a batch from their lane; returns them and their rows.

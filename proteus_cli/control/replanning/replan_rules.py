@@ -154,7 +154,7 @@ class ForecastRule:
                 arriving = f"{rate.qps / slowdown:.0f} qps"
                 if slowdown > NOTABLE_SLOWDOWN:
                     arriving += f" at {slowdown:.1f} × the profiled times (as {rate.qps:.0f} qps)"
-                what = f"{arriving} is more than {_WHAT[context.plan.rules.uses_cascades]} ({planned_qps:.0f})"
+                what = f"{arriving} is more than {_WHAT[context.plan.rules.cascades]} ({planned_qps:.0f})"
                 is_urgent = self.overload(context) is not None
                 return ReplanRequest(
                     self.target_demand(context), f"{family}: {what}", is_routine=True, is_urgent=is_urgent
@@ -238,7 +238,7 @@ def _acted_on_qps(plan: Plan, family: str) -> float:
     To find the best plan with cascades takes longer than a rise: it would be the best one for a demand that is over.
     """
     planned_qps = plan.demand_qps.get(family, 0.0)
-    return max(planned_qps, plan.capacity_qps(family)) if plan.rules.uses_cascades else planned_qps
+    return max(planned_qps, plan.capacity_qps(family)) if plan.rules.cascades else planned_qps
 
 
 def _forecast(

@@ -321,7 +321,7 @@ class ExpectedAttainment:
     def _count(self, until_s: float) -> None:
         if self._plan is not None and until_s > self._since_s:
             for family, qps in self._plan.demand_qps.items():
-                share, queries = self._plan.expected_attainment_of(family), qps * (until_s - self._since_s)
+                share, queries = self._plan.expected_attainment.get(family), qps * (until_s - self._since_s)
                 if share is not None:
                     self._queries[family] += queries
                     self._in_time[family] += share * queries

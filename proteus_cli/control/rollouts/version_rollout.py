@@ -21,6 +21,7 @@ person decides, the ``note`` says so instead.
 """
 
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 
 from proteus_cli.control.rollouts.guard import Guard
 from proteus_cli.domain.rollouts import Ending, RolloutSpecification, RolloutStage, RolloutStatus, Verdict
@@ -33,6 +34,27 @@ MAX_UNLABELLED = 2_000
 """Answers of the new version, or shadowed queries, by which a label of the family must have come."""
 LONGEST_SHADOW_S = 3_600.0
 """Devices may be too busy to shadow anything."""
+
+
+_HASH_BYTES = 8
+_HASHES: int = 2 ** (8 * _HASH_BYTES)
+
+
+@dataclass(frozen=True, slots=True)
+class CanaryArm:
+    """The part ``share`` of requests that are canaries.
+
+    A request is one by its key alone, and stays one while the share grows. Each roll-out has a ``salt`` of its own, so
+    that its canaries are not those of the last.
+    """
+
+    salt: str
+    share: float
+
+    def has(self, key: str) -> bool:
+        """Whether requests with this key are canaries."""
+        found = blake2b(f"{self.salt}\n{key}".encode(errors="surrogatepass"), digest_size=_HASH_BYTES).digest()
+        return int.from_bytes(found) < self.share * _HASHES
 
 
 @dataclass(frozen=True, slots=True)

@@ -230,7 +230,7 @@ def _questions(planner: Planner, plan: Plan) -> Iterator[_Question]:
         yield _Question(more, "device", _with_device(planner, another, devices[0]), plan.demand_qps)
     for text, rules in without_each(planner.rules):
         yield _Question(f"without “{text}”", "rule", planner.with_changes(rules=rules), plan.demand_qps)
-    if planner.rules.uses_cascades:
+    if planner.rules.cascades:
         plain = planner.with_changes(rules=replace_fields(planner.rules, cascades=False))
         yield _Question("without cascades", "rule", plain, plan.demand_qps)
     for host, limit in limits_of_hosts(planner.catalog, planner.profiles, planner.rules).items():

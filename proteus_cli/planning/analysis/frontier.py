@@ -43,7 +43,7 @@ def sweep(
     if whole <= 0:
         raise UsageError("The demand to sweep has no queries.", hint="give families a weight or a demand above zero")
     rules = planner.rules
-    plain = planner.with_changes(rules=replace(rules, cascades=False)) if rules.uses_cascades else None
+    plain = planner.with_changes(rules=replace(rules, cascades=False)) if rules.cascades else None
     for total_qps in totals_qps:
         demand_qps = {family: total_qps * part / whole for family, part in mix.items()}
         plan = planner(demand_qps)

@@ -102,7 +102,7 @@ def groups_of(
             group.price_per_hour,
             group.limits,
             group.host,
-            profile.cascades if rules.uses_cascades else (),
+            profile.cascades if rules.cascades else (),
             profile.sharing if rules.is_resident_set else (),
             apart.get(device_id),
         )

@@ -285,7 +285,7 @@ def make_instance(
     limits = limits_of_hosts(catalog, profiles, rules)
     groups = tuple(groups_of(catalog, profiles, rules, apart, limits))
     choices, ways = tuple(choices_of(catalog, groups, variants, rules)), None
-    if rules.uses_cascades:
+    if rules.cascades:
         choices, ways = with_ways(catalog, groups, choices, rules)
     require_known(groups, choices, rules)
     targets, devices = rules.planned_targets(catalog.slo_targets()), sum(len(group.devices) for group in groups)

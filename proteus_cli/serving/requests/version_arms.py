@@ -19,8 +19,8 @@ import msgspec
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Launch
-from proteus_cli.control.dispatch.canaries import CanaryArm
 from proteus_cli.control.rollouts.guard import Arm, Guard
+from proteus_cli.control.rollouts.version_rollout import CanaryArm
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.errors import EngineFailed

@@ -151,7 +151,7 @@ def _families(sources: StatusSources) -> dict[str, FamilyStatus]:
             p99_s=lately[family].p99_s,
             attainment=counts.attainment(plane.families.attainment_target(family)),
             recent_attainment=lately[family].recent_attainment,
-            expected_attainment=controller.plan.expected_attainment_of(family),
+            expected_attainment=controller.plan.expected_attainment.get(family),
             expected=ExpectedQueries(*controller.expected.counts(family, now_s)),
             waiting=controller.families[family].waiting,
             loaded=served.is_loaded,

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted, Host, Launch
-from proteus_cli.control.dispatch.canaries import CanaryArm, standing_for_both
+from proteus_cli.control.dispatch.canaries import standing_for_both
 from proteus_cli.control.policies import Policy
+from proteus_cli.control.rollouts.version_rollout import CanaryArm
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 from proteus_cli.domain.rollouts import VersionPair

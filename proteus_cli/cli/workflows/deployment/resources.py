@@ -7,10 +7,11 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.backends.discovery import discover
+from proteus_cli.cli.command_line.fleet import fleet_of
 from proteus_cli.control.topology.hosting import measured_for
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.fleet import fleet_of, ids_by_type
+from proteus_cli.domain.fleet import ids_by_type
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, UsageError

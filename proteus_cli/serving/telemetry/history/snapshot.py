@@ -209,7 +209,7 @@ def _family(
         waiting=plane.controller.families[name].waiting,
         attainment=plane.counts.by_family[name].attainment(target),
         recent_attainment=Attainment.of(requests, violations, target),
-        expected_attainment=plane.controller.plan.expected_attainment_of(name),
+        expected_attainment=plane.controller.plan.expected_attainment.get(name),
         deferred=min(deferred_qps / served_qps, 1.0) if has_cascades and served_qps else None,
         fallbacks=fallback_qps / deferred_qps if deferred_qps else None,
         cut=min(cut_qps / served_qps, 1.0) if has_exits and served_qps else None,
