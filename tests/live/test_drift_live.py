@@ -44,6 +44,12 @@ def ask_until_corrected(live: LiveServer) -> None:
     until(is_corrected)
 
 
+def until_recorded(made: Tiny, live: LiveServer) -> None:
+    """Wait until the plan in force is in the history, from which the next server resumes it."""
+    in_force, history = live.status()["plan"]["id"], made.root / "plans" / "history"
+    until(lambda: in_force in {record.stem for record in history.glob("*.json")}, "the record of the plan")
+
+
 def test_a_corrected_profile_is_recorded_and_the_next_server_uses_it(made: Tiny) -> None:
     options = ("--drift-after", "1200ms", "--record")
     before = store.digest(made.place.profile_path("cpu0"))
@@ -51,6 +57,7 @@ def test_a_corrected_profile_is_recorded_and_the_next_server_uses_it(made: Tiny)
         ask_until_corrected(live)
         live.until(lambda status: store.digest(made.place.profile_path("cpu0")) != before)
         live.until(has_replanned_for_drift)
+        until_recorded(made, live)
         (correction,) = live.status()["drift"]["last"]
         assert (correction["device"], correction["variant"]) == ("cpu0", "fast")
         assert b"\nproteus_profile_corrections_total 1" in live.get("/metrics").body
@@ -86,9 +93,7 @@ def test_a_server_that_is_killed_resumes_though_it_wrote_no_profile(made: Tiny) 
     with serving(made.root, Path("plan"), *options) as live:
         ask_until_corrected(live)
         live.until(has_replanned_for_drift)
-        in_force = live.status()["plan"]["id"]
-        history = made.root / "plans" / "history"
-        until(lambda: in_force in {record.stem for record in history.glob("*.json")}, "the record of the plan")
+        until_recorded(made, live)
         live.process.send_signal(signal.SIGKILL)
         live.process.wait()
     assert store.digest(made.place.profile_path("cpu0")) == before
