@@ -160,11 +160,15 @@ class Plan(Value, frozen=True, omit_defaults=True):
 
     def hosted(self) -> dict[str, frozenset[VariantKey]]:
         """The variants on each device."""
-        return {device: frozenset(p.key for p in placed) for device, placed in self.by_device().items()}
+        placed: dict[str, list[VariantKey]] = {device: [] for device in self.devices}
+        for placement in self.placements:
+            placed[placement.device].append(placement.key)
+        return {device: frozenset(keys) for device, keys in placed.items()}
 
     def hosts_as(self, other: "Plan") -> bool:
         """Whether fleet, inputs and the variants on each device are equal; shares and batches may differ."""
-        return (self.hosted(), self.fleet, self.inputs) == (other.hosted(), other.fleet, other.inputs)
+        mine, others = ({(p.device, p.family, p.variant) for p in plan.placements} for plan in (self, other))
+        return (mine, self.fleet, self.inputs) == (others, other.fleet, other.inputs)
 
     def swaps_from(self, before: "Plan", standbys: Mapping[str, frozenset[VariantKey]] = MappingProxyType({})) -> int:
         """Number of variant loads from ``before`` to this plan; ``standbys`` (by device) need none."""

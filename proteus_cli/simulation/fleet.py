@@ -132,7 +132,7 @@ class Fleet:
 
     def ask(self, device: str, now_s: float) -> None:
         """Obey the decisions of a worker, and of the workers that these name, until there is nothing more to do."""
-        decide = self.controller.decide
+        decide, workers = self.controller.decide, self.controller.workers
         to_ask: list[str] = []  # a stack: there may be thousands
         while True:
             decision = decide(device, now_s)
@@ -141,7 +141,8 @@ class Fleet:
                 pass
             elif isinstance(decision, Launch):
                 self._launch(decision, now_s)
-                to_ask.append(device)
+                if workers[device].free > 0:  # else the answer is `Idle`, as nothing is dispatched ahead
+                    to_ask.append(device)
                 to_ask += decision.wake[::-1]
             elif isinstance(decision, WaitUntil):
                 self.events.set_timer(self.devices[device].timer, decision.at_s)

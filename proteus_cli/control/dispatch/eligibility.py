@@ -51,11 +51,14 @@ class _AlikeHosts:
     def __init__(self, host: Host, routes: Sequence[CascadeRoute]) -> None:
         self.host, self.routes, self.cuts = host, routes, host.cuts
         self.cutting: _AlikeHosts = self
-        from_full = accumulate((host.least_energy_j(1, rows) for rows in range(host.max_batch, 0, -1)), max)
-        self._worst_row_j = tuple(from_full)[::-1]  # what a row takes at most in a batch of so many rows or more
+        self._worst_row_j: tuple[float, ...] = ()
 
     def energy_j(self, rows: int) -> float:
         """The most that a request of so many rows takes until it has its first answer."""
+        if not self._worst_row_j:  # most hosts are never asked
+            host = self.host
+            from_full = accumulate((host.least_energy_j(1, batch) for batch in range(host.max_batch, 0, -1)), max)
+            self._worst_row_j = tuple(from_full)[::-1]  # by rows of the smallest batch
         return rows * self._worst_row_j[min(rows, len(self._worst_row_j)) - 1]
 
 

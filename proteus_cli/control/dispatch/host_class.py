@@ -101,7 +101,6 @@ def classes_of(hosts: Iterable[Host], *, of_deferred: bool, is_bound: bool) -> t
 
 def _kind(host: Host) -> Hashable:
     """A value that is equal for the hosts of a class."""
-    sizes = range(1, host.max_batch + 1)
-    times_s = tuple(map(host.latency, sizes))
-    least_s = tuple(map(host.least_latency, sizes)) if host.cuts else ()
+    times_s = host.latency.up_to(host.max_batch).tobytes()
+    least_s = host.least_latency.up_to(host.max_batch).tobytes() if host.cuts else b""
     return host.variant, host.is_standby, host.accuracy, host.rank, host.capacity_qps, host.power_w, times_s, least_s

@@ -82,7 +82,9 @@ class Lane:
         if not before:
             return Due(-(-self.rows // max(len(own.free), 1)))  # of all levels, as lower ones may join a batch
         host, rows = own.host, queue.head().rows
-        left_s = min([each.takes_s(rows) for _, _, each in before])  # until one of them has made the first request
+        left_s = math.inf  # until one of them has made the first request
+        for _, _, each in before:
+            left_s = min(left_s, each.slowdown * each.host.latency(rows))
         if not host.is_standby:
             left_s = max(left_s, own_slowdown * host.latency(rows))
         at_s = _last_moment_s(queue.dues_s[0], left_s)
@@ -98,15 +100,20 @@ class Lane:
 
         Else the first that can make the last, else any.
         """
-        free = [each for each in self.classes if each.free]
-        if not free:
-            return NOBODY
-        for place in (0, -1) if len(queue) > 1 else (0,):
-            left_s, rows = queue.dues_s[place] - now_s, queue.at(place).rows
-            for each in free:
+        left_s, rows, anyone = queue.dues_s[0] - now_s, queue.head().rows, NOBODY
+        for each in self.classes:
+            if each.free:
                 if (able := each.free_within(left_s, rows)) is not None:
                     return able
-        return next(iter(free[0].free.values()))
+                if anyone is NOBODY:
+                    anyone = next(iter(each.free.values()))
+        if anyone is NOBODY or len(queue) == 1:
+            return anyone
+        left_s, rows = queue.dues_s[-1] - now_s, queue.last().rows
+        for each in self.classes:
+            if each.free and (able := each.free_within(left_s, rows)) is not None:
+                return able
+        return anyone
 
 
 def _excess(before: Sequence[tuple[float, float, HostClass]], queue: DeadlineQueue, now_s: float) -> int:

@@ -24,6 +24,7 @@ class DemandEstimator:
     def __init__(self, slo_s: Mapping[str, float], *, bucket_s: float = 0.1, horizon_s: float = max(WINDOWS_S)) -> None:
         self.bucket_s = bucket_s
         self._size = round(horizon_s / bucket_s) + 2  # beside the horizon, the running bucket and its end
+        self._windows = [(window_s, round(window_s / bucket_s)) for window_s in WINDOWS_S]
         self._counts = dict[str, Counts]()
         self._estimates = dict[str, tuple[tuple[float, float], Rate]]()  # the last one, and when it was asked for
         self.use_families(slo_s, slo_s)
@@ -62,7 +63,10 @@ class DemandEstimator:
 
         It is the mean of some window, and scatters no less than Poisson arrivals do.
         """
-        for seen_qps, window_s in zip(self.rates_qps(family, WINDOWS_S, now_s), WINDOWS_S, strict=True):
+        running, before = int(now_s / self.bucket_s), self._counts[family].before
+        so_far = before(running)
+        for window_s, buckets in self._windows:
+            seen_qps = (so_far - before(running - buckets)) / window_s
             if seen_qps > qps and seen_qps - sigmas * math.sqrt(seen_qps / window_s) > qps:
                 return True
         return False

@@ -81,7 +81,7 @@ class ChangingDevice:
     @property
     def is_complete(self) -> bool:
         """The device hosts all that the plan wants there."""
-        return keys(self.hosts_wanted) <= keys(self.hosts_now)
+        return self.hosts_wanted is self.hosts_now or keys(self.hosts_wanted) <= keys(self.hosts_now)
 
     @property
     def resident(self) -> frozenset[VariantKey]:
@@ -152,8 +152,8 @@ class PlanChange:
         cancel = tuple(
             each.standby_load
             for device, each in self.devices.items()
-            for wanted in [keys(of_plan[device])]
             if each.standby_load is not None
+            for wanted in [keys(of_plan[device])]
             if each.standby_load.key not in wanted and wanted != keys(each.hosts_now)
         )
         beside = {device: keys(hosts) for device, hosts in of_plan.items() if hosts and device not in in_place}
@@ -383,8 +383,7 @@ class PlanChange:
     def _kept(self, device: str, needed: frozenset[VariantKey]) -> frozenset[VariantKey]:
         """The standbys that a device keeps of its loaded variants, beside the ``needed`` ones."""
         memory = self.memory.get(device)
-        loaded = self.devices[device].resident
-        return NO_VARIANTS if memory is None else memory.kept(loaded, needed, self.pinned)
+        return NO_VARIANTS if memory is None else memory.kept(self.devices[device].resident, needed, self.pinned)
 
     def _by_device(self, hosted: Iterable[Host]) -> dict[str, tuple[Host, ...]]:
         wanted: dict[str, tuple[Host, ...]] = dict.fromkeys(self.devices, ())
@@ -408,8 +407,10 @@ def next_to_change(
     at once: the more is missing, the larger the part, up to ``max_unavailable_frac``. If all devices wait for each
     other, the one with the least effect changes first.
     """
-    capacity = _Capacity(devices.values(), demand_qps)
     waiting = [device for device, each in devices.items() if not each.is_complete and each.load is None]
+    if not waiting:
+        return []
+    capacity = _Capacity(devices.values(), demand_qps)
     waiting.sort(key=lambda device: min(capacity.ratio(host.family) for host in devices[device].hosts_wanted))
     waiting.sort(key=lambda device: devices[device].needs_load)
     starting = list[str]()

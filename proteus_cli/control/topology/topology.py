@@ -283,6 +283,8 @@ class Topology:
     def _standbys(self) -> list[tuple[str, Host]]:
         """The standbys on devices that host their family, by device, each as it serves on some device."""
         change, families = self.change, defaultdict[str, set[str]](set)
+        if not change.standbys:
+            return []
         for host in change.hosted:
             families[host.device].add(host.family)
         return [
