@@ -4,7 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from uuid import UUID
 
@@ -161,7 +161,7 @@ def _facts(cuda: ctypes.CDLL, handle: ctypes.c_int, name: str, device: str) -> G
 def _uuid(cuda: ctypes.CDLL, call: str, handle: ctypes.c_int) -> str:
     """A UUID of a device; empty where the driver lacks the call, or has no answer."""
     found = (ctypes.c_ubyte * 16)()
-    function = getattr(cuda, call, None)
+    function: Callable[..., int] | None = getattr(cuda, call, None)
     if function is None or function(ctypes.byref(found), handle) != _CUDA_SUCCESS:
         return ""
     return str(UUID(bytes=bytes(found)))

@@ -29,9 +29,9 @@ class Controller:
 
     It guarantees:
 
-    * Each admitted request leaves in exactly one way: in a `Launch` that ends, in a `Drop`, in the ``dropped`` or
-      ``failed`` requests of `Effects`, or by a cancel. Requests of a lost device wait again with their deadlines.
-    * It is told the time and asks for nothing else: the same calls get the same answers.
+    * Each admitted request leaves in exactly one way: a `Launch` that ends, a `Drop`, the ``dropped`` or ``failed``
+      requests of `Effects`, or a cancel. Requests of a lost device wait again with their deadlines.
+    * It has no clock, I/O or randomness: the same calls get the same answers.
     * A change returns its `Effects` as a value, and a decision is one too. The driver carries them out. To ask a worker
       once too often is harmless.
     * No batch is larger than its host's ``max_batch``. Under a late assignment, each of its requests is in time at the
@@ -96,7 +96,7 @@ class Controller:
             self.topology.add_device(device, count, memory.get(device))
         self.replanning = Replanning(policy.replanning, self.demand, self.families, self.topology)
         self.use_families(slo_s, attainment, slo_s)
-        # The calls of the hot path are those of `Dispatch` itself: another call around each takes 2 % of a run.
+        # The hot path calls `Dispatch` directly: a call around each of these takes 2 % of a run.
         self.offer, self.decide, self.finished = self.dispatch.offer, self.dispatch.decide, self.dispatch.finished
 
     def use_families(self, slo_s: Mapping[str, float], attainment: Mapping[str, float], planned: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""What a change of plan does, in words."""
+"""Changes of plan in words."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

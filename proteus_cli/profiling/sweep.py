@@ -139,9 +139,14 @@ class Sweep:
         return next_size(self.results[job.key].points, job.family.slo_s, job.max_batch, longest_s)
 
     def _measured(self, job: MeasurementJob, batch: int) -> SweepProgress:
-        self.measured += 1
-        self.results.save()
+        self._save_counted()
         return self._progress(f"{job.variant.name}, batch {batch}")
+
+    def _save_counted(self) -> None:
+        """Count a cell and save it: both, or none, where Ctrl-C comes."""
+        with store.interrupts_deferred():
+            self.measured += 1
+            self.results.save()
 
     def _measure_alone(self, job: MeasurementJob, runner: Runner, batch: int, stop_s: float) -> None:
         """Measure one batch at a time; of a multi-exit model, its stages as well."""
@@ -196,8 +201,7 @@ class Sweep:
             if not self._measure_with(job, runner, batch, count, self._stop_s):
                 left.clear()  # there is no memory for them, at any time
                 return
-            self.measured += 1
-            self.results.save()
+            self._save_counted()
             yield self._progress(f"{job.variant.name}, batch {batch}, {counted(count, 'slot')}")
 
     def _require_same_tensors(self, job: MeasurementJob, signature: Signature) -> None:

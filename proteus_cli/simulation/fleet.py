@@ -141,7 +141,7 @@ class Fleet:
                 pass
             elif isinstance(decision, Launch):
                 self._launch(decision, now_s)
-                if workers[device].free > 0:  # else the answer is `Idle`, as nothing is dispatched ahead
+                if workers[device].free > 0:  # a worker without a free slot would answer `Idle`
                     to_ask.append(device)
                 to_ask += decision.wake[::-1]
             elif isinstance(decision, WaitUntil):

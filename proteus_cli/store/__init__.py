@@ -17,6 +17,7 @@ from proteus_cli.store.digests import (
     model_stamp,
 )
 from proteus_cli.store.files import (
+    interrupts_deferred,
     made_by,
     move_in_order,
     read_json,
@@ -40,6 +41,7 @@ __all__ = [
     "content_digest",
     "digest",
     "digest_of",
+    "interrupts_deferred",
     "is_as_declared",
     "made_by",
     "model_digest",

@@ -53,7 +53,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` as `writing` does. Raises `ArtefactError`, e.g. on a full disk."""
-    with _interrupts_deferred(), writing(path) as file:
+    with interrupts_deferred(), writing(path) as file:
         file.write(content)
 
 
@@ -62,7 +62,7 @@ def write_new(path: Path, content: bytes, mode: int) -> None:
 
     Raises `OSError`, as `FileExistsError` where there is one.
     """
-    with _interrupts_deferred(), _temporary_beside(path, mode) as (file, temporary):
+    with interrupts_deferred(), _temporary_beside(path, mode) as (file, temporary):
         file.write(content)
         _sync(file)
         os.link(temporary, path)  # unlike renaming, this replaces nothing
@@ -110,7 +110,7 @@ def write_in_order(contents: Mapping[Path, bytes]) -> None:
     new and the others old, so a file that refers to others comes after them. Raises `ArtefactError` as `write_bytes`
     does.
     """
-    with _interrupts_deferred(), contextlib.ExitStack() as stack:
+    with interrupts_deferred(), contextlib.ExitStack() as stack:
         written: list[tuple[Path, Path]] = []
         for path, content in contents.items():
             with _as_artefact_error(path):
@@ -135,7 +135,7 @@ def move_in_order(files: Mapping[Path, Path]) -> None:
     keep the last one's name.
     """
     moved: list[tuple[Path, Path]] = []
-    with _interrupts_deferred():
+    with interrupts_deferred():
         try:
             for old, new in files.items():
                 with _as_artefact_error(new):
@@ -168,7 +168,7 @@ def remove(path: Path) -> None:
 
 
 @contextlib.contextmanager
-def _interrupts_deferred() -> Iterator[None]:
+def interrupts_deferred() -> Iterator[None]:
     """Hold Ctrl-C back until the end.
 
     Python raises `KeyboardInterrupt` between any two steps of a program. Between the making of a temporary file and the

@@ -53,7 +53,7 @@ def keep_nothing(_cells: Mapping[str, Cell], _finished: Cell) -> None:
 
 @dataclass(frozen=True, slots=True)
 class StudyDraft:
-    """What is to be studied; `studies.study.Study` says what the first fields mean.
+    """The question and jobs of a study; `studies.study.Study` documents the first fields.
 
     ``jobs`` are in the order of their importance. ``devices``: those whose GPUs are watched. ``opened`` is entered
     around all jobs, if there is any to do: a server, processes. ``conclude`` only looks at cells, also for an estimate;

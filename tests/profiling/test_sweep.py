@@ -1,5 +1,7 @@
 """Cells, budgets and what is kept, with a backend and a clock that the tests wind themselves."""
 
+import signal
+
 import numpy as np
 import pytest
 from fake_backend import Clock, FakeBackend
@@ -14,6 +16,7 @@ from proteus_cli.profiling.estimate import estimates, total_s
 from proteus_cli.profiling.jobs import measurement_jobs
 from proteus_cli.profiling.measuring import cells, measure
 from proteus_cli.profiling.measuring.measure import CELL_S, FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS
+from proteus_cli.profiling.results import SweepResults
 from proteus_cli.profiling.sweep import Sweep, share
 from proteus_cli.store import write_json
 
@@ -93,6 +96,25 @@ def test_a_sweep_that_found_the_slo_is_not_taken_up_again(bare: Tiny, backend: F
     backend.row_s = {"shapes-l": 0.201}
     swept(bare, backend)
     assert swept(bare, backend).measured == 0
+
+
+def test_a_cell_counts_as_measured_only_with_its_save(
+    bare: Tiny, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes after a cell was measured, and before its file is written."""
+    on, save = device(bare, "cpu0"), SweepResults.save
+    run = Sweep(bare.place, on, backend, measurement_jobs(bare.place, bare.place.catalog(), on, backend, 4))
+
+    def interrupted(results: SweepResults) -> None:
+        if run.measured == 2:
+            signal.raise_signal(signal.SIGINT)
+        save(results)
+
+    monkeypatch.setattr(SweepResults, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        list(run.run())
+    assert run.measured == 2
+    assert sizes(bare.place.profile("cpu0")) == {"shapes-s": [1, 4]}  # the largest after the smallest
 
 
 def test_a_noisy_cell_ends_after_its_time(bare: Tiny, backend: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ _HOSTS_EXAMPLE = "write it like `--fleet 'a=cpu:4,gpu:1;b=cpu:4'`"
 
 
 def fleet_of(profiles: Mapping[str, Profile], fleet: str | None) -> Mapping[str, Profile]:
-    """The profiles by device id, or those of a fleet (`parse_fleet`) of such devices. Raises `UsageError`."""
+    """The profiles by device id; with a ``fleet`` (`parse_fleet`), of its devices. Raises `UsageError`."""
     if fleet is None:
         return profiles
     found: dict[str, Profile] = {}

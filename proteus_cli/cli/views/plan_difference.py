@@ -182,7 +182,7 @@ def _device(device: str, kind: str, before: list[Placement] | None, after: list[
 
 
 def difference_tables(found: PlanDifference) -> RenderableType:
-    """Families, then devices, of which those that change alike share a row, then cascades that change."""
+    """Families, devices, and cascades that change. Devices that change alike share a row."""
     changed_cascades: list[RenderableType] = ["", _changed_cascades(found)] if found.cascades else []
     return Group(_changed_families(found), "", _changed_devices(found), *changed_cascades)
 
@@ -260,7 +260,7 @@ def _add_device(rows: Table, alike: Sequence[DeviceChange], hosts: Sequence[str]
 
 
 def difference_lines(found: PlanDifference, estimated: Sequence[Sequence[str]]) -> Iterator[str]:
-    """What the change costs and gains; ``estimated`` are the families with estimated accuracies, before and after."""
+    """Costs and gains of the change; ``estimated`` are the families with estimated accuracies, before and after."""
     marked = bool(estimated[0]), bool(estimated[1])
     accuracy = changed(found.effective_accuracy, lambda value: f"{value:.4f}", estimated=marked)
     relative = changed(found.relative_accuracy, format_percent, estimated=marked)

@@ -72,7 +72,7 @@ class Selector:
         self._batcher = batcher
 
     def select(self, worker: WorkerState, source: WorkSource, now_s: float) -> Choice | Hopeless | float:
-        """What a worker with a free slot does at a source; a number is the time to ask again, infinite for never."""
+        """The choice of a worker with a free slot at a source, or the time to ask again (infinite: never)."""
         hosted, lane, decide = source.hosted, source.lane, self._batcher.decide
         if hosted.first_exit is not None:  # what is cut short ends just in time, without the way of its answer
             now_s += worker.answer_way.most_s

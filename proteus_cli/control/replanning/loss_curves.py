@@ -50,7 +50,7 @@ def _replayed(arrived_s: Floats, bucket_s: float, capacity: Floats, depth_s: Flo
     """
     curves, drained_s, depths_s = capacity[0].size, capacity.ravel() * bucket_s, depth_s.ravel()
     level, zero = np.zeros_like(drained_s), np.zeros_like(drained_s)
-    over = np.repeat(arrived_s.T, curves, axis=1)  # by bucket: what arrives, in place of which comes what overflows
+    over = np.repeat(arrived_s.T, curves, axis=1)  # by bucket: first the arrivals, later the overflow
     for row in over:
         level += row
         level -= drained_s

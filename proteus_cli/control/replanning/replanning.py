@@ -151,8 +151,7 @@ class Replanning:
         """Whether loads for plans, beside what serves, must use only the time that batches leave.
 
         They need not while requests are lost until the next plan is in force. Then there is no plan yet, or the plan in
-        force has lost devices or engines, or a family has more demand than the plan carries, or one without hosts has
-        any.
+        force has lost devices or engines. Or a family has more demand than the plan carries, or any without hosts.
         """
         plan, out = self._topology.change.plan, self._topology.outages
         if plan is None or any(

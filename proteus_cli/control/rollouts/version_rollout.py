@@ -45,7 +45,7 @@ class CanaryArm:
     """The part ``share`` of requests that are canaries.
 
     A request is one by its key alone, and stays one while the share grows. Each roll-out has a ``salt`` of its own, so
-    that its canaries are not those of the last.
+    that other requests are its canaries than in the last one.
     """
 
     salt: str
