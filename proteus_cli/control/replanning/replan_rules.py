@@ -13,6 +13,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes import gain_text
 
 UNKNOWN_SLACK_FRAC = 0.5  # of the SLO: what queries may wait where it isn't known which batches will run
+MIN_GAIN = 0.0025  # of accuracy on time: the rate of 20 s of steady arrivals is known to half a percent or so
 NOTABLE_SLOWDOWN = 1.05  # a smaller one is not worth a word in the reason
 
 
@@ -23,6 +24,7 @@ class ReplanRequest:
     First stages of cascades defer what was ``measured``, where that differs from the profiles.
     One that ``is_urgent`` is for more than the plan in force carries, so that queries are lost until it is made.
     One that ``is_routine`` asks whether another plan would be better: where the answer is no, there is nothing to say.
+    One that ``is_review`` asks so for the demand that the plan was made for.
     """
 
     demand_qps: Demand
@@ -30,6 +32,11 @@ class ReplanRequest:
     without: Outages = NONE_OUT
     is_routine: bool = False
     is_urgent: bool = False
+    is_review: bool = False
+
+    def is_worth(self, before: Plan, after: Plan) -> bool:
+        """Whether ``after`` is to be put in force; after a review, only for a gain beyond chance."""
+        return not self.is_review or _on_time(after) - _on_time(before) >= MIN_GAIN
 
     def reason_of(self, before: Plan, after: Plan) -> str:
         """The reason of the change to ``after``, with what is gained where the demand has not surely changed."""
@@ -40,9 +47,9 @@ class ReplanRequest:
 class ReplanContext:
     """The input of a rule.
 
-    The server serves since ``started_s``, hosts what it does now since ``hosting_since_s``, and asked for its plan at
-    ``asked_s``. By family, batches took up to ``slowdown`` times what was profiled in the last seconds, and queries may
-    wait for ``slack_s`` until their batch begins.
+    The server serves since ``started_s``, hosts what it does now since ``hosting_since_s``, last asked for a plan at
+    ``asked_s``, and for a reason other than a review at ``changed_s``. By family, batches took up to ``slowdown`` times
+    what was profiled in the last seconds, and queries may wait for ``slack_s`` until their batch begins.
     """
 
     plan: Plan
@@ -53,6 +60,7 @@ class ReplanContext:
     started_s: float
     hosting_since_s: float
     asked_s: float
+    changed_s: float
 
 
 class Rule(Protocol):
@@ -120,21 +128,21 @@ class PeriodicRule:
 
 @dataclass(frozen=True, slots=True)
 class ForecastRule:
-    """Plan for a `Forecast` when the demand has changed.
+    """Plan for a `Forecast` when the demand has changed, and review the plan ever more rarely while it has not.
 
-    A rise that is surely no scatter is planned for at once, as queries are lost meanwhile. Every ``refresh_s``, so is
-    any change that Poisson arrivals do not bring by chance. Without one, the plan is made once from the first arrivals,
-    and then stays for ``unchanged_s``: steady arrivals would else move one device or another with every refresh.
-    Arrivals that come in clumps differ by more than Poisson ones most of the time, so the plan follows their scatter.
+    A rise that is surely no scatter is planned for at once, as queries are lost meanwhile. Any change that Poisson
+    arrivals do not bring by chance is planned for every ``refresh_s``. Arrivals that come in clumps differ by more than
+    that most of the time, so the plan follows their scatter.
 
-    The planner weighs what another plan gains, over the time that a forecast holds, against its loads.
+    Without a change, the plan is reviewed after ``refresh_s``, and again each time that its demand has been known for
+    twice as long. Another plan must then gain `MIN_GAIN`: steady arrivals would else move a device with each review.
+    In all cases the planner weighs the gain, over the time that a forecast holds, against the loads.
 
     Rates count ``slowdown`` times, as plans are made with profiled times.
     """
 
     every_s: float = 0.1  # s between decisions; one bucket of the demand estimator
-    refresh_s: float = 2.0  # s between plans for a demand that has changed, but has not surely risen
-    unchanged_s: float = 300.0  # s after which the same demand is planned for anew
+    refresh_s: float = 2.0  # s between two plans, unless the demand has surely risen
     first_s: float = 1.0  # s of arrivals before the first estimate: fewer show no scatter
     settle_s: float = 5.0  # s of arrivals before the first forecast of an unchanged demand
     up_sigmas: float = 3.0  # deviations above the planned rate: a rise
@@ -159,10 +167,13 @@ class ForecastRule:
                 return ReplanRequest(
                     self.target_demand(context), f"{family}: {what}", is_routine=True, is_urgent=is_urgent
                 )
-        is_due = served_s >= self.settle_s and context.now_s - context.asked_s >= self.refresh_s
-        if is_due and self._has_changed(context) and not self._is_idle(context):
+        since_s = context.now_s - context.asked_s
+        if served_s < self.settle_s or since_s < self.refresh_s or self._is_idle(context):
+            return None
+        has_changed = self._has_changed(context)
+        if has_changed or since_s >= context.asked_s - context.changed_s:
             reason = f"the demand of the last {min(served_s, HISTORY_S):.0f} s"
-            return ReplanRequest(self.target_demand(context), reason, is_routine=True)
+            return ReplanRequest(self.target_demand(context), reason, is_routine=True, is_review=not has_changed)
         return None
 
     def overload(self, context: ReplanContext) -> str | None:
@@ -189,17 +200,12 @@ class ForecastRule:
         return _forecast(rates, slack_s, [() for _ in rates], 1.0)
 
     def _has_changed(self, context: ReplanContext) -> bool:
-        """Whether the rate of a family is not the planned one; so it counts at first, and after `unchanged_s`."""
-        is_first = context.asked_s <= context.started_s
-        return (
-            is_first
-            or context.now_s - context.asked_s >= self.unchanged_s
-            or any(
-                abs(rate.qps - max(context.plan.demand_qps.get(family, 0.0), self.min_demand_qps))
-                > self.changed_sigmas * math.sqrt(rate.qps / rate.window_s)
-                for family in context.demand.families
-                for rate in [self._rate(context, family)]
-            )
+        """Whether the rate of a family is surely not the planned one, if arrivals are Poisson."""
+        return any(
+            abs(rate.qps - max(context.plan.demand_qps.get(family, 0.0), self.min_demand_qps))
+            > self.changed_sigmas * math.sqrt(rate.qps / rate.window_s)
+            for family in context.demand.families
+            for rate in [self._rate(context, family)]
         )
 
     def _is_idle(self, context: ReplanContext) -> bool:
@@ -227,6 +233,15 @@ class ForecastRule:
 
     def _min_qps(self, seen_qps: float) -> float:
         return self.min_demand_qps if seen_qps > 0 else self.idle_demand_qps
+
+
+def _on_time(plan: Plan) -> float:
+    """The expected accuracy of a query, where one that is late counts as 0."""
+    all_qps = sum(plan.demand_qps.values())
+    if plan.effective_accuracy is None or not all_qps:
+        return 0.0
+    in_time_qps = sum(qps * plan.expected_attainment.get(name, 1.0) for name, qps in plan.demand_qps.items())
+    return plan.effective_accuracy * in_time_qps / all_qps
 
 
 _WHAT = {False: "was planned for", True: "the plan carries"}
