@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,17 +69,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--nothing-skipped", action="store_true", help="fail where a test is skipped or left out")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """What programs that the tests start inherit.
-
-    They hear Ctrl-C, which a shell has its background jobs ignore. Servers have no place to claim cores in: those of
-    several tests, and of several runs of the tests, share the cores, and none shall warn of it.
-    """
+def pytest_configure() -> None:
+    """Programs that the tests start hear Ctrl-C, which a shell has its background jobs ignore."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    directory = Path(tempfile.mkdtemp(prefix="proteus-tests-"))
-    (directory / "proteus").touch()  # where the directory of claims would be
-    os.environ["XDG_RUNTIME_DIR"] = str(directory)
-    config.add_cleanup(lambda: shutil.rmtree(directory))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.domain.trace import Trace
-from proteus_cli.replay.synthesis import Gamma, Poisson, draw_families, zipf_shares
+from proteus_cli.replay.synthesis import Gamma, Poisson, families_at, zipf_shares
 
 Mix = Mapping[str, float]
 """Parts of the whole demand by family."""
@@ -138,7 +138,7 @@ def _clumped(
         number = 1 + rng.choice(len(now.chances), p=now.chances)
         start_s, clump = second + rng.uniform(0, 1 - CLUMP_S, number), rng.integers(0, number, count)
         arrivals.append(start_s[clump] + rng.uniform(0, CLUMP_S, count))
-        drawn = draw_families(list(mix.values()), number if of_one_family else count, rng)
+        drawn = families_at(list(mix.values()), rng.random(number if of_one_family else count))
         families.append(drawn[clump] if of_one_family else drawn)
     return _trace(name, np.concatenate(arrivals), np.concatenate(families), mix)
 
@@ -149,7 +149,7 @@ def _zipf(mix: Mix) -> Mix:
 
 
 def _with_families(name: str, arrival_s: Floats, mix: Mix, rng: np.random.Generator) -> Trace:
-    return _trace(name, arrival_s, draw_families(list(mix.values()), len(arrival_s), rng), mix)
+    return _trace(name, arrival_s, families_at(list(mix.values()), rng.random(len(arrival_s))), mix)
 
 
 def _trace(name: str, arrival_s: Floats, family: Ints, mix: Mix) -> Trace:

@@ -55,7 +55,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.store.eval_splits import labelled_rows
-from proteus_cli.studies.telemetry.cores import totals_and_levels
+from proteus_cli.studies.telemetry import read_machine
 from proteus_cli.variants.zoo import EXIT_SAMPLE
 
 REQUESTS, QUICK, SEED = 10_000, 500, 2026
@@ -160,7 +160,7 @@ def rounds(served: OneDevice, samples: Samples, others_s: Callable[[], float], s
 
 def others_core_s() -> float:
     """Seconds of cores that other programs, and the host of a virtual machine, have had since it started."""
-    totals, _ = totals_and_levels()
+    totals, _ = read_machine()
     return totals["machine_cores"] + totals["steal_cores"] - process_time()
 
 

@@ -27,10 +27,8 @@ from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.store import Workspace, read_json, write_json
 from proteus_cli.store.sharing import with_sharing
-from proteus_cli.studies.cost.drafts import USAGES
-from proteus_cli.studies.cost.fleets import cheapest_fleet
-from proteus_cli.studies.cost.prices import priced
-from proteus_cli.studies.cost.trial import PlanTrials
+from proteus_cli.studies.cost.drafts import USAGES, priced
+from proteus_cli.studies.cost.search import PlanTrials, cheapest_fleet
 from proteus_cli.studies.results import Usage
 
 ROOT = Path(__file__).parents[2]

@@ -14,9 +14,8 @@ import numpy as np
 from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
 from proteus_cli.arrays import Floats
-from proteus_cli.studies.peak.measuring import measured_peak
-from proteus_cli.studies.peak.search import Offer
-from proteus_cli.studies.peak.stretches import duration_s, stretch_of
+from proteus_cli.studies.peak.carriers import measured_peak
+from proteus_cli.studies.peak.fit import Offer, duration_s, stretch_of
 from proteus_cli.studies.results import PeakRules, Stretch
 
 PAIRS, FEW, FIRST_SEED = 40, 2, 2_026_700

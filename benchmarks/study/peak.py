@@ -19,11 +19,9 @@ from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.simulation.conditions import Conditions
-from proteus_cli.studies.peak.carriers import SimulatedCarrier
-from proteus_cli.studies.peak.lone_plan import lone_plan
-from proteus_cli.studies.peak.measuring import measured_peak
-from proteus_cli.studies.peak.search import Offer
-from proteus_cli.studies.peak.stretches import duration_s, stretch_of
+from proteus_cli.studies.peak.carriers import SimulatedCarrier, measured_peak
+from proteus_cli.studies.peak.drafts import lone_plan
+from proteus_cli.studies.peak.fit import Offer, duration_s, stretch_of
 from proteus_cli.studies.results import Peak, PeakRules, Stretch
 
 SEEDS, FEW, FIRST_SEED = 100, 3, 2_026_500

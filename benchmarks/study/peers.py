@@ -9,10 +9,9 @@ from benchmarks.serving.peers import PEERS
 from benchmarks.serving.server import serving
 from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
-from proteus_cli.studies.draft import JobTurn
+from proteus_cli.studies.frame import JobTurn
+from proteus_cli.studies.peak.carriers import PeakQuestion, Server
 from proteus_cli.studies.peak.drafts import url_draft
-from proteus_cli.studies.peak.question import PeakQuestion
-from proteus_cli.studies.peak.servers import Server
 from proteus_cli.studies.results import Peak, PeakRules
 
 NAMES = ("triton", "mlserver", "proteus")

@@ -14,9 +14,9 @@ from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
 from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.store import Workspace
-from proteus_cli.studies.draft import JobTurn
+from proteus_cli.studies.frame import JobTurn
+from proteus_cli.studies.peak.carriers import PeakQuestion
 from proteus_cli.studies.peak.drafts import device_draft
-from proteus_cli.studies.peak.question import PeakQuestion
 from proteus_cli.studies.results import Peak, PeakRules
 from proteus_cli.studies.study import CellMode
 

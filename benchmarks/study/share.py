@@ -23,11 +23,10 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.settings import DeviceSettings
 from proteus_cli.store import Workspace
 from proteus_cli.studies.results import SetCheck, SharingResult
-from proteus_cli.studies.sharing.bench.slices import Work
 from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell
-from proteus_cli.studies.sharing.concluding import checks_of, costs_of, pairs_only, qps_of
-from proteus_cli.studies.sharing.opening import hardware_bench
+from proteus_cli.studies.sharing.drafting import checks_of, costs_of, hardware_bench, pairs_only, qps_of
 from proteus_cli.studies.sharing.rounds import SharingMeter
+from proteus_cli.studies.sharing.slices import Work
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = ("digits-s", "digits-m", "digits-l", "signals-l", "digits-xl")

@@ -4,7 +4,7 @@ import time
 
 from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
-from proteus_cli.studies.telemetry.sampler import EVERY_S, reader
+from proteus_cli.studies.telemetry import EVERY_S, reader
 
 READINGS, FEW = 200, 20
 MAX_PERCENT = 2.0

@@ -1,22 +1,41 @@
 """The arrivals of queries by family."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from proteus_cli.domain.base import require
+from proteus_cli.arrays import Floats, Ints
+from proteus_cli.domain.base import LARGEST_FLOAT, require
 from proteus_cli.domain.request import MAX_CONFIDENCE, Bounds
 
 PEAK_WINDOW_S = 10.0
 
 
-_UNSET = {
-    "min_accuracy": 0.0, "confidence": np.nan, "min_expected_accuracy": 0.0, "max_energy_j": np.nan, "eval_row": np.nan,
-    "min_confidence": np.nan,
-}  # fmt: skip
-"""Columns that a trace may lack, with what that says of each request; one value stands for all and takes no memory."""
+class OwnColumn(NamedTuple):
+    """A column of values that requests have of their own: the value of a request without one, and the limits."""
+
+    unset: float = math.nan
+    least: float = math.ulp(0.0)
+    most: float = LARGEST_FLOAT
+
+
+OWN: Mapping[str, OwnColumn] = {
+    "slo_s": OwnColumn(),
+    "min_accuracy": OwnColumn(0.0, 0.0, 1.0),
+    "confidence": OwnColumn(least=0.0, most=1.0),
+    "min_expected_accuracy": OwnColumn(0.0, 0.0, 1.0),
+    "max_energy_j": OwnColumn(),
+    "eval_row": OwnColumn(least=0.0),
+    "min_confidence": OwnColumn(least=-MAX_CONFIDENCE, most=MAX_CONFIDENCE),
+}
+"""Columns that a trace may lack; one value then stands for all requests and takes no memory."""
+
+
+def _unset() -> Floats:
+    return np.zeros(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,43 +53,49 @@ class Trace:
 
     name: str
     families: tuple[str, ...]
-    arrival_s: npt.NDArray[np.float64]
-    family: npt.NDArray[np.int64]
-    slo_s: npt.NDArray[np.float64]
-    min_accuracy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    confidence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    min_expected_accuracy: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    max_energy_j: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    eval_row: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    min_confidence: npt.NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
+    arrival_s: Floats
+    family: Ints
+    slo_s: Floats = field(default_factory=_unset)
+    min_accuracy: Floats = field(default_factory=_unset)
+    confidence: Floats = field(default_factory=_unset)
+    min_expected_accuracy: Floats = field(default_factory=_unset)
+    max_energy_j: Floats = field(default_factory=_unset)
+    eval_row: Floats = field(default_factory=_unset)
+    min_confidence: Floats = field(default_factory=_unset)
 
     def __post_init__(self) -> None:
-        for column, unset in _UNSET.items():
-            if not len(getattr(self, column)):
-                object.__setattr__(self, column, np.broadcast_to(np.float64(unset), len(self.arrival_s)))
-        columns = (self.arrival_s, self.family, self.slo_s, *(getattr(self, column) for column in _UNSET))
-        require(len(set(map(len, columns))) == 1, "columns must be equally long")
-        for minima in (self.min_accuracy, self.min_expected_accuracy):
-            require(bool(np.all((minima >= 0) & (minima <= 1))), "minima must be fractions")
-        require(not np.any(self.max_energy_j <= 0), "limits of energy must be above zero")
-        known = self.confidence[~np.isnan(self.confidence)]
-        require(bool(np.all((known >= 0) & (known <= 1))), "confidences must be fractions")
-        too_high, too_low = self.min_confidence > MAX_CONFIDENCE, self.min_confidence < -MAX_CONFIDENCE
-        require(not np.any(too_high | too_low), "minimum confidences must be 32-bit floats")
+        times_s = self.arrival_s
+        require(len(self.family) == len(times_s), "columns must be equally long")
+        for name, (unset, least, most) in OWN.items():
+            values = getattr(self, name)
+            if not len(values):
+                object.__setattr__(self, name, np.broadcast_to(np.float64(unset), len(times_s)))
+                continue
+            require(len(values) == len(times_s), "columns must be equally long")
+            is_known = (values >= least) & (values <= most)
+            require(bool(np.all(is_known | np.isnan(unset) & np.isnan(values))), f"{name} is out of its limits")
         rows = self.eval_row[~np.isnan(self.eval_row)]
-        require(bool(np.all((rows >= 0) & (rows == np.floor(rows)))), "rows of eval splits must be whole numbers")
-        require(bool(np.all(np.isfinite(self.arrival_s))), "arrivals must be finite")
-        require(bool(np.all(self.arrival_s >= 0)), "arrivals must not be negative")
-        require(bool(np.all(self.arrival_s[1:] >= self.arrival_s[:-1])), "arrivals must be sorted")
+        require(bool(np.all(rows == np.floor(rows))), "eval_row must have whole numbers")
+        require(bool(np.all(np.isfinite(times_s) & (times_s >= 0))), "arrivals must be finite and not negative")
+        require(bool(np.all(times_s[1:] >= times_s[:-1])), "arrivals must be sorted")
 
     def __len__(self) -> int:
         return len(self.arrival_s)
 
     @property
+    def own(self) -> dict[str, Floats]:
+        """The columns of `OWN` in which some request has a value, by name."""
+        columns = {name: getattr(self, name) for name in OWN}
+        return {
+            name: values
+            for name, values in columns.items()
+            if (np.any(values) if OWN[name].unset == 0 else not np.all(np.isnan(values)))
+        }
+
+    @property
     def has_bounds(self) -> bool:
         """Some request asks for more than a latency target and accurate variants."""
-        may_be_unset = self.max_energy_j, self.min_confidence
-        return bool(np.any(self.min_expected_accuracy)) or not all(np.all(np.isnan(each)) for each in may_be_unset)
+        return not {"min_expected_accuracy", "max_energy_j", "min_confidence"}.isdisjoint(self.own)
 
     def bounds(self, number: int) -> Bounds | None:
         """The bounds of the request of that number besides its latency target and accurate variants."""

@@ -1,8 +1,8 @@
 """Traces in any known format, converted to one of ours.
 
 A source is a file or stdin, gzipped or not: CSV with or without a header, or JSON lines. `_Source` reads its rows as
-cells, one line at a time. `_read` adds them to arrays, one for each column of all sources. `convert` repeats each row
-by its count of arrivals, and sorts by time.
+cells, one line at a time. `_read` makes arrays of them, with an element for each arrival. `convert` joins the arrays of
+all sources, and sorts them by time.
 """
 
 import csv
@@ -10,31 +10,30 @@ import math
 import os
 import sys
 from array import array
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, lru_cache
 from hashlib import blake2b
-from itertools import accumulate, chain, count
+from itertools import chain, count
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import msgspec
 import numpy as np
 
-from proteus_cli.arrays import Ints
+from proteus_cli.arrays import Floats, Ints
 from proteus_cli.csv_cells import column_names, number, require_width, whole_number
 from proteus_cli.domain.base import require
-from proteus_cli.domain.trace import Trace
+from proteus_cli.domain.trace import OWN, Trace
 from proteus_cli.errors import UsageError
 from proteus_cli.input_files import LineReader, open_input
 from proteus_cli.progress import Advance
 from proteus_cli.replay.formats import DAY_US, MINUTE_US, SECOND_US, Column, Format, is_number, recognised
 from proteus_cli.replay.scaling import scaled
-from proteus_cli.replay.synthesis import draw_families, require_shares
-from proteus_cli.replay.trace import MAX_ARRIVALS, MAX_DURATION_S, OWN, FamilyIndex, no_slos
+from proteus_cli.replay.synthesis import families_at
+from proteus_cli.replay.trace import MAX_ARRIVALS, MAX_DURATION_S, FamilyIndex, own_value
 from proteus_cli.units import parse_duration
 
 STDIN = Path("-")
@@ -49,65 +48,37 @@ ROWS_PER_PROGRESS = 1 << 16
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _DRAWN = -1  # in place of the index of a family that is drawn later, by the shares
 
-Row = Mapping[str, str]
-"""The cells of a row, by column."""
-Shares = Callable[[], dict[str, float]]
+Shares = Callable[[], Mapping[str, float]]
 """Reads the shares by family. They are asked for only where rows are spread over families."""
+FamilyOf = Callable[[Sequence[str]], int]
+"""From cells to the index of a family, or `_DRAWN`. Raises `ValueError`."""
+Counted = Callable[[Sequence[str]], Sequence[tuple[int, int]]]
+"""From cells to times in microseconds, each with a number of arrivals. Raises `ValueError`."""
 
 
-@dataclass(frozen=True, slots=True)
-class TraceWindow:
-    """From ``start_us`` up to but not including ``stop_us``, in microseconds since the trace began."""
-
-    start_us: int = 0
-    stop_us: int = END_US
-
-
-def parse_window(text: str) -> TraceWindow:
-    """``"10m..20m"``, ``"10m.."``, ``"..20m"``. Raises `UsageError`."""
+def parse_window(text: str) -> tuple[int, int]:
+    """``"10m..20m"``, ``"10m.."``, ``"..20m"`` as ``window_us`` of `ConversionOptions`. Raises `UsageError`."""
     start, dots, stop = (part.strip() for part in text.partition(".."))
+    hint = "write it like `10m..20m`, `10m..` or `..20m`"
     if not dots or not (start or stop):
-        raise UsageError(f"`{text}` is no window of time.", hint="write it like `10m..20m`, `10m..` or `..20m`")
+        raise UsageError(f"`{text}` is no window of time.", hint=hint)
     start_s, stop_s = parse_duration(start) if start else 0.0, parse_duration(stop) if stop else math.inf
     if not start_s < stop_s:
-        raise UsageError(f"The window `{text}` is empty.", hint="write it like `10m..20m`, `10m..` or `..20m`")
-    return TraceWindow(*(round(min(seconds * 1e6, END_US)) for seconds in (start_s, stop_s)))
-
-
-@dataclass(frozen=True, slots=True)
-class FamilyRule:
-    """The source of families: ``how`` is column, hash, name, file or weights. ``what`` are columns, or the name."""
-
-    how: str
-    what: tuple[str, ...] = ()
-
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """The columns that it reads."""
-        return self.what if self.how in {"column", "hash"} else ()
-
-    def __str__(self) -> str:
-        return f"{self.how}={'+'.join(self.what)}" if self.what else self.how
-
-
-def parse_rule(text: str) -> FamilyRule:
-    """``"column=Model"``, ``"hash=app+func"``, ``"name=bert"``, ``"file"``, ``"weights"``. Raises `UsageError`."""
-    how, equals, what = text.partition("=")
-    if bool(equals) != bool(what) or how not in ({"column", "hash", "name"} if what else {"file", "weights"}):
-        raise UsageError(f"`{text}` names no source of families.", hint=f"use one of: {RULES}")
-    return FamilyRule(how, tuple(what.split("+")) if how == "hash" else (what,) if what else ())
+        raise UsageError(f"The window `{text}` is empty.", hint=hint)
+    return round(min(start_s * SECOND_US, END_US)), round(min(stop_s * SECOND_US, END_US))
 
 
 @dataclass(frozen=True, slots=True)
 class ConversionOptions:
-    """How to convert. ``format`` and ``rule`` are found from the source where they are None.
+    """How to convert. ``format`` and ``families``, a rule of `RULES`, are found from the source where they are None.
 
-    The window is cut first; then the trace is sped up, then scaled so that its busiest 10 s have ``scale_to_qps``.
+    The window is cut first: from its start up to but not including its end, in microseconds since the trace began. Then
+    the trace is sped up, then scaled so that its busiest 10 s have ``scale_to_qps``.
     """
 
     format: Format | None = None
-    rule: FamilyRule | None = None
-    window: TraceWindow = TraceWindow()
+    families: str | None = None
+    window_us: tuple[int, int] = (0, END_US)
     speedup: float = 1.0
     scale_to_qps: float | None = None
     keeps_slos: bool = True
@@ -127,16 +98,12 @@ class Conversion(NamedTuple):
     began: str | None
 
 
-class _Rows:
-    """The rows of all sources, as columns: times in microseconds, indexes of families, and counts of arrivals.
+class _Arrivals(NamedTuple):
+    """The arrivals of a source. Some families are `_DRAWN`. ``own`` has its columns of `domain.trace.OWN`."""
 
-    ``own`` are the columns of `trace.OWN` that a source has.
-    """
-
-    def __init__(self) -> None:
-        self.time_us, self.family, self.counts = array("q"), array("i"), array("i")
-        self.own: dict[str, array[float]] = {}
-        self.arrivals = 0
+    time_us: Ints
+    family: Ints
+    own: dict[str, Floats]
 
 
 def convert(
@@ -144,7 +111,7 @@ def convert(
     options: ConversionOptions,
     shares: Shares,
     *,
-    on_source: Callable[[str, Format, FamilyRule], None] = lambda _name, _format, _rule: None,
+    on_source: Callable[[str, Format, str], None] = lambda _name, _format, _rule: None,
     progress: Advance = lambda _now, _done_frac: None,
 ) -> Conversion:
     """Read all sources, and return one trace. All arrivals are in memory, up to `MAX_ARRIVALS`.
@@ -152,58 +119,48 @@ def convert(
     ``on_source`` is called with the name of each source, its format, and the rule for its families. Raises
     `ArtefactError` with the line that is wrong, `UsageError`.
     """
-    families, rows, days, spreads = _Families(shares), _Rows(), 0, list[tuple[int, int]]()
-    for path in sources:
-        with _opened(path, options.format) as source:
-            wanted = [options.rule] if options.rule else [parse_rule(text) for text in source.format.families]
-            rule = next((each for each in wanted if {*each.columns} <= {*source.columns}), wanted[-1])
-            on_source(source.name, source.format, rule)
-            minutes_us = _minutes_us(source.columns, days, options.window) if source.format.by_minute else {}
-            before = rows.arrivals
-            try:
-                _read(source, rule, families, minutes_us, rows, progress)
-            except (ValueError, csv.Error) as error:
-                raise source.error(error) from None
-        days += source.format.by_minute
-        spreads.append((rows.arrivals - before, source.format.spread_us))
+    families, parts, days, left = _Families(shares), list[_Arrivals](), 0, MAX_ARRIVALS
     # Counts are spread as `read_trace` does; the other draws have generators of their own, so that they don't depend
     # on how many counts there are.
     spreading = np.random.default_rng(options.seed)
     drawing, scaling = (np.random.default_rng([options.seed, purpose]) for purpose in (1, 2))
-    repeats, end = np.asarray(rows.counts), 0
-    time_us, family = np.repeat(rows.time_us, repeats), np.repeat(rows.family, repeats)
-    for arrivals, spread_us in spreads:
-        end += arrivals
-        if spread_us:
-            time_us[end - arrivals : end] += (spreading.random(arrivals) * spread_us).astype(np.int64)
+    for path in sources:
+        with _opened(path, options.format) as source:
+            form = source.format
+            try:
+                fitting = (each for each in form.families if each != "column=family" or "family" in source.columns)
+                rule = options.families or next(fitting)
+                of_families = families.reader(rule, source.name)
+                on_source(source.name, form, rule)
+                part = _read(source, of_families, _times(source, days, options.window_us), left, progress)
+            except (ValueError, csv.Error) as error:
+                raise source.error(error) from None
+        if form.spread_us:
+            part.time_us[:] += (spreading.random(len(part.time_us)) * form.spread_us).astype(np.int64)
+        days += form.by_minute
+        left -= len(part.time_us)
+        parts.append(part)
+    time_us, family = np.concatenate([part.time_us for part in parts]), np.concatenate([part.family for part in parts])
     families.draw(family, drawing)
-    own = {name: np.repeat(values, repeats) for name, values in rows.own.items()}
-    del rows
-    if not options.keeps_slos:
-        own.pop("slo_s", None)
     order = np.argsort(time_us, kind="stable")
     time_us = time_us[order]
     origin_us = _origin_us(time_us, options)
-    start_us, stop_us = origin_us + options.window.start_us, origin_us + options.window.stop_us
+    start_us, stop_us = (origin_us + edge_us for edge_us in options.window_us)
     kept = slice(*np.searchsorted(time_us, (start_us, stop_us)).tolist())
     order, time_us = order[kept], time_us[kept]
     if not len(order):
         raise UsageError("The window has no arrivals.", hint="choose another --window")
     names, ordered = families.index.sorted(family[order])
-    columns = {name: values[order] for name, values in own.items()}
-    arrival_s = np.rint((time_us - start_us) / options.speedup) / SECOND_US
-    trace = Trace("", names, arrival_s, ordered, **{"slo_s": no_slos(len(order)), **columns})
+    own = {}
+    for name, (unset, *_) in OWN.items():
+        if any(name in part.own for part in parts) and (options.keeps_slos or name != "slo_s"):
+            columns = [part.own.get(name, np.full(len(part.family), unset)) for part in parts]
+            own[name] = np.concatenate(columns)[order]
+    trace = Trace("", names, np.rint((time_us - start_us) / options.speedup) / SECOND_US, ordered, **own)
     peak_qps = sum(trace.peak_demand().values())
-    factor = options.scale_to_qps / peak_qps if options.scale_to_qps is not None else 1.0
+    shown = trace if options.scale_to_qps is None else scaled(trace, options.scale_to_qps / peak_qps, scaling)
     began = f"{EPOCH + timedelta(microseconds=start_us):%Y-%m-%d %H:%M:%S.%f} UTC" if origin_us > 0 else None
-    shown = trace if factor == 1 else scaled(trace, factor, scaling)
     return Conversion(shown, len(trace), trace.duration_s, peak_qps, began)
-
-
-def _minutes_us(columns: Sequence[str], days: int, window: TraceWindow) -> dict[str, int]:
-    """The start of each minute of a day that is in the window, by its column, after a number of ``days``."""
-    starts_us = {name: days * DAY_US + (int(name) - 1) * MINUTE_US for name in columns if name.isdigit()}
-    return {name: at_us for name, at_us in starts_us.items() if window.start_us - MINUTE_US < at_us < window.stop_us}
 
 
 def _origin_us(time_us: Ints, options: ConversionOptions) -> int:
@@ -219,7 +176,7 @@ def _origin_us(time_us: Ints, options: ConversionOptions) -> int:
         raise UsageError(f"A trace can't be {options.speedup} times as fast.", hint=hint)
     first_us, last_us = int(time_us[0]), int(time_us[-1])
     origin_us = 0 if 0 <= first_us <= MAX_DURATION_S * SECOND_US else first_us
-    lasts_us = min(options.window.stop_us, last_us - origin_us) - options.window.start_us
+    lasts_us = min(options.window_us[1], last_us - origin_us) - options.window_us[0]
     if lasts_us / SECOND_US / options.speedup > MAX_DURATION_S:
         raise UsageError("The trace would last more than a year.", hint="take a part of it with --window")
     return origin_us
@@ -254,16 +211,16 @@ class _Source(LineReader):
         numbered = tuple(str(place) for place in range(1, len(cells) + 1))
         self.format = known
         self.columns = tuple(cells) if self._has_names else known.unnamed[: len(cells)] or numbered
-        self._require(known.needs)
+        self._places(known.needs)
 
     @property
     def done_frac(self) -> float:
         """The part of the file that was read; 0 where its size is unknown."""
         return min(1.0, self._file.tell() / self._size_bytes) if self._size_bytes else 0.0
 
-    def rows(self, columns: Sequence[str]) -> Iterator[Row]:
-        """The named cells of every row. Raises `ValueError`, `csv.Error`, `ArtefactError`."""
-        self._require(columns)
+    def rows(self, columns: Sequence[str]) -> Iterator[Sequence[str]]:
+        """The cells of every row in these columns. Raises `ValueError`, `csv.Error`, `ArtefactError`."""
+        places = self._places(columns)
         if self._is_json:
             for line in self._rest:
                 if not line.isspace():
@@ -271,20 +228,20 @@ class _Source(LineReader):
                     for column in columns:
                         require(column in row, f"no `{column}`")
                         require(not isinstance(row[column], dict | list), f"`{column}` is neither a number nor a text")
-                    yield {column: "" if row[column] is None else str(row[column]) for column in columns}
+                    yield ["" if row[column] is None else str(row[column]) for column in columns]
             return
-        places = {column: self.columns.index(column) for column in columns}
         is_second = "time" not in self.format.roles and not self.format.by_minute  # a blank line is an error then
         for cells in csv.reader(self._rest, skipinitialspace=True, strict=True):
             is_comment = not self._has_names and bool(cells) and cells[0].startswith(COMMENT)
             if not is_comment and (cells or is_second):
                 require_width(cells, self.columns)
-                yield {column: cells[place] for column, place in places.items()}
+                yield [cells[place] for place in places]
 
-    def _require(self, columns: Sequence[str]) -> None:
+    def _places(self, columns: Sequence[str]) -> list[int]:
         for column in columns:
             if column not in self.columns:
                 raise self.error(f"no column `{column}`; there are: {_shown(self.columns, ', ')}")
+        return [*map(self.columns.index, columns)]
 
     def _first_cells(self, line: str) -> list[str]:
         """The cells of the first line; a header must name each column once."""
@@ -322,75 +279,74 @@ def _shown(columns: Sequence[str], separator: str) -> str:
 
 def _read(
     source: _Source,
-    rule: FamilyRule,
-    families: "_Families",
-    minutes_us: Mapping[str, int],
-    rows: _Rows,
+    families: tuple[Sequence[str], FamilyOf],
+    times: tuple[Sequence[str], Counted],
+    most: int,
     progress: Advance,
-) -> None:
-    """Add the rows of a source. Some of their families are `_DRAWN`. Raises `ValueError`.
+) -> _Arrivals:
+    """The arrivals of a source. ``families`` and ``times`` are functions of cells, each with the columns that it reads.
 
-    ``minutes_us``: the start of each minute to read, by its column.
+    Raises `ValueError` where there are more than ``most``.
     """
-    roles, family_of, before = source.format.roles, families.reader(rule, source.name), len(rows.time_us)
-    own = [(each, roles[each.name]) for each in OWN if each.name in roles and roles[each.name].name in source.columns]
-    timing = [roles[role].name for role in ("time", "duration", "count") if role in roles]
-    times_of = _times_of(roles)
-    for each, _ in own:
-        rows.own.setdefault(each.name, array("d", [each.unset]) * before)
-    for row in source.rows([*rule.columns, *timing, *(column.name for _, column in own), *minutes_us]):
-        index = family_of(row)
-        counted = (
-            [(at_us, whole_number(name, row[name])) for name, at_us in minutes_us.items() if row[name] != "0"]
-            if source.format.by_minute
-            else (times_of(row),)
-        )
-        for at_us, arrivals in counted:
-            rows.arrivals += arrivals
-            if rows.arrivals > MAX_ARRIVALS:
+    (family_columns, family_of), (time_columns, times_of) = families, times
+    found = [(name, source.format.roles[name]) for name in OWN if name in source.format.roles]
+    own = [(name, column) for name, column in found if column.name in source.columns]
+    time_us, family, counts, total = array("q"), array("q"), array("q"), 0
+    values = [array("d") for _ in own]
+    split, rest = len(family_columns), len(family_columns) + len(time_columns)
+    for cells in source.rows([*family_columns, *time_columns, *(column.name for _, column in own)]):
+        index = family_of(cells[:split])
+        for at_us, arrivals in times_of(cells[split:rest]):
+            total += arrivals
+            if total > most:
                 raise ValueError(f"more than {MAX_ARRIVALS:,} arrivals up to here, more than a trace may have")
-            rows.time_us.append(at_us)
-            rows.family.append(index)
-            rows.counts.append(arrivals)
-            for each, column in own:
-                rows.own[each.name].append(each.read(row[column.name], column.name) / (SECOND_US / column.unit_us))
-            if len(rows.time_us) % ROWS_PER_PROGRESS == 0:
+            time_us.append(at_us)
+            family.append(index)
+            counts.append(arrivals)
+            for (name, column), kept, cell in zip(own, values, cells[rest:], strict=True):
+                kept.append(own_value(name, cell, column.name) / (SECOND_US / column.unit_us))
+            if len(time_us) % ROWS_PER_PROGRESS == 0:
                 progress(source.name, source.done_frac)
     progress(source.name, source.done_frac)
-    new = len(rows.time_us) - before
-    for each in OWN:
-        if each.name in rows.own and each not in dict(own):
-            rows.own[each.name].extend([each.unset] * new)
+    columns = {name: np.repeat(kept, counts) for (name, _), kept in zip(own, values, strict=True)}
+    return _Arrivals(np.repeat(time_us, counts), np.repeat(family, counts), columns)
 
 
-def _times_of(roles: Mapping[str, Column]) -> Callable[[Row], tuple[int, int]]:
-    """A function from a row to its time in microseconds, and its number of arrivals. The first time may be a date."""
-    time, duration, counted = map(roles.get, ("time", "duration", "count"))
+def _times(source: _Source, days: int, window_us: tuple[int, int]) -> tuple[Sequence[str], Counted]:
+    """The columns of times and counts, and a function of their cells.
+
+    A source with counts by minute of a day begins after a number of ``days``; minutes outside the window are left out.
+    """
+    roles = source.format.roles
+    if source.format.by_minute:
+        starts_us = {name: days * DAY_US + (int(name) - 1) * MINUTE_US for name in source.columns if name.isdigit()}
+        kept = [each for each in starts_us.items() if window_us[0] - MINUTE_US < each[1] < window_us[1]]
+        return [name for name, _ in kept], lambda cells: [
+            (at_us, whole_number(name, cell)) for (name, at_us), cell in zip(kept, cells, strict=True) if cell != "0"
+        ]
+    used = [role for role in ("time", "duration", "count") if role in roles]
     seconds = count()
-    read: Callable[[Column, str], int] | None = None
 
-    def times_of(row: Row) -> tuple[int, int]:
-        nonlocal read
-        if time is None:
-            at_us = next(seconds) * SECOND_US
-        else:
-            read = read or (_microseconds if is_number(row[time.name]) else _date)
-            at_us = read(time, row[time.name])
-        if duration is not None:
-            at_us -= _microseconds(duration, row[duration.name])
-        return at_us, 1 if counted is None else whole_number(counted.name, row[counted.name])
+    def times_of(cells: Sequence[str]) -> Sequence[tuple[int, int]]:
+        given = dict(zip(used, cells, strict=True))
+        at_us = _time_us(roles["time"], given["time"]) if "time" in given else next(seconds) * SECOND_US
+        if "duration" in given:
+            at_us -= _microseconds(roles["duration"], given["duration"])
+        return ((at_us, whole_number(roles["count"].name, given["count"]) if "count" in given else 1),)
 
-    return times_of
+    return [roles[role].name for role in used], times_of
 
 
 def _microseconds(column: Column, cell: str) -> int:
     time_us = number(column.name, cell) * column.unit_us
-    if time_us > MAX_TIME_US:
-        raise ValueError(f"{column.name} `{cell}` is no time")
+    require(time_us <= MAX_TIME_US, f"{column.name} `{cell}` is no time")
     return round(time_us)
 
 
-def _date(column: Column, cell: str) -> int:
+def _time_us(column: Column, cell: str) -> int:
+    """Microseconds of a number, or of a date since 1970."""
+    if is_number(cell):
+        return _microseconds(column, cell)
     try:
         moment = datetime.fromisoformat(cell)
     except ValueError:
@@ -405,54 +361,49 @@ class _Families:
         self._read_shares = shares
         self.index = FamilyIndex()
 
-    def reader(self, rule: FamilyRule, source: str) -> Callable[[Row], int]:
-        """A function from a row to the index of its family, or `_DRAWN`. The columns of the rule come first in a row.
+    def reader(self, rule: str, source: str) -> tuple[Sequence[str], FamilyOf]:
+        """The columns that a rule reads, and a function from their cells. ``source`` is the name of the file.
 
-        The function raises `ValueError`. ``source`` is the name of the file.
+        Raises `UsageError`, and `ValueError` for a name that no family can have.
         """
-        match rule.how:
-            case "column":
-                (column,) = rule.what
-                return lambda row: self.index[row[column]]
-            case "hash":
-                of_values, columns = self._hashed(), rule.what
-                return lambda row: of_values(tuple([row[column] for column in columns]))
-            case "weights":
-                self._shared  # noqa: B018 - an error comes before rows are read
-                return lambda _row: _DRAWN
-            case "name":
-                index = self.index[rule.what[0]]
-            case _:
+        how, _, what = rule.partition("=")
+        match how, bool(what):
+            case "column", True:
+                return (what,), lambda cells: self.index[cells[0]]
+            case "hash", True:
+                indexes, shares = self._shared
+
+                @lru_cache(MAX_CACHED_HASHES)
+                def hashed(*values: str) -> int:
+                    """The same family for the same values, in any order of rows and on any machine."""
+                    digest = int.from_bytes(blake2b("\0".join(values).encode(), digest_size=8).digest(), "big")
+                    return int(indexes[families_at(shares, np.array([(digest >> 11) / 2**53]))[0]])
+
+                return what.split("+"), lambda cells: hashed(*cells)
+            case "weights", False:
+                _ = self._shared  # an error comes before rows are read
+                return (), lambda _: _DRAWN
+            case "name", True:
+                index = self.index[what]
+            case "file", False:
                 if source == "stdin":
                     hint = "add `--family-from name=FAMILY`"
                     raise UsageError("Families can't come from the name of stdin.", hint=hint)
                 index = self.index[Path(source.removesuffix(".gz")).stem]
-        return lambda _row: index
+            case _:
+                raise UsageError(f"`{rule}` names no source of families.", hint=f"use one of: {RULES}")
+        return (), lambda _: index
 
     def draw(self, family: Ints, rng: np.random.Generator) -> None:
         """Replace each `_DRAWN` index by a draw."""
         is_drawn = family == _DRAWN
         if is_drawn.any():
             indexes, shares = self._shared
-            family[is_drawn] = indexes[draw_families(shares, int(is_drawn.sum()), rng)]
+            family[is_drawn] = indexes[families_at(shares, rng.random(int(is_drawn.sum())))]
 
     @cached_property
     def _shared(self) -> tuple[Ints, list[float]]:
         """The indexes of the families to spread over, in order of their names, and their shares."""
         shares = self._read_shares()
         names = sorted(shares)
-        require_shares([shares[name] for name in names])
         return np.array([self.index[name] for name in names]), [shares[name] for name in names]
-
-    def _hashed(self) -> Callable[[tuple[str, ...]], int]:
-        """A function that gives the same values the same family, in any order and on any machine."""
-        indexes, shares = self._shared
-        edges = list(accumulate(shares))
-
-        @lru_cache(MAX_CACHED_HASHES)
-        def family(values: tuple[str, ...]) -> int:
-            digest = blake2b("\0".join(values).encode(), digest_size=8).digest()
-            share = int.from_bytes(digest, "big") / 2**64 * edges[-1]
-            return int(indexes[min(bisect_right(edges, share), len(edges) - 1)])
-
-        return family

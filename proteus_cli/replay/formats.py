@@ -2,16 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from proteus_cli.domain.trace import OWN
 from proteus_cli.errors import UsageError
-from proteus_cli.replay.trace import OWN_NAMES
 
 UNITS_US: Mapping[str, float] = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
 SECOND_US, MINUTE_US, DAY_US = 1_000_000, 60_000_000, 86_400_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Column:
+class Column(NamedTuple):
     """A column, and the microseconds that 1 means in it."""
 
     name: str
@@ -25,7 +25,7 @@ class Format:
     * ``needs``: columns that must be there; ``allows``: others that may. None allows any other, which is not read.
     * ``roles``: columns by role. ``time`` is a number or a date; without it, the n-th row is the n-th second.
       ``duration``: the arrival is this long before the time. ``count``: arrivals in the second after the time; without
-      it, a row is one arrival. Other roles are names of `trace.OWN`; their columns are optional.
+      it, a row is one arrival. Other roles are names of `domain.trace.OWN`; their columns are optional.
     * ``by_minute``: columns 1, 2, … count arrivals by minute of a day.
     * ``families``: rules for the family of a row. The first rule whose columns are there counts.
     * ``unnamed``: the names of the columns in a file without a header.
@@ -45,19 +45,14 @@ class Format:
         """The time over which counted arrivals are spread; 0 where rows are single arrivals."""
         return MINUTE_US if self.by_minute else SECOND_US if "count" in self.roles else 0
 
-    def fits(self, names: Sequence[str]) -> bool:
-        """Whether a header with these names may be of this format."""
-        allowed = names if self.allows is None else (*self.needs, *self.allows)
-        return set(self.needs) <= set(names) <= set(allowed)
-
 
 FORMATS: tuple[Format, ...] = (
     Format(
         "arrivals",
         "our own, a row per arrival",
         needs=("arrival_s", "family"),
-        roles={"time": Column("arrival_s"), **{name: Column(name) for name in OWN_NAMES}},
-        allows=OWN_NAMES,
+        roles={"time": Column("arrival_s"), **{name: Column(name) for name in OWN}},
+        allows=tuple(OWN),
         families=("column=family",),
     ),
     Format(
@@ -132,16 +127,12 @@ def named(name: str) -> Format:
 def recognised(cells: Sequence[str], *, is_header: bool) -> Format | None:
     """The format whose first line has these cells, if any: its header, or a row of a file without one."""
     if is_header:
-        return next((form for form in FORMATS if form.fits(cells)), None)
-    match len(cells):
-        case 1:
-            return named("counts-by-line")
-        case 2:
-            return named("counts")
-        case 3 | 4:
-            return named("proteus-artifact" if is_number(cells[2]) else "counts")
-        case _:
-            return None
+        names = {*cells}
+        fitting = (form for form in FORMATS if form.allows is None or names <= {*form.needs, *form.allows})
+        return next((form for form in fitting if names >= {*form.needs}), None)
+    third = "proteus-artifact" if is_number(cells[-1]) else "counts"
+    name = {1: "counts-by-line", 2: "counts", 3: third, 4: "proteus-artifact"}.get(len(cells))
+    return named(name) if name is not None else None
 
 
 def is_number(cell: str) -> bool:

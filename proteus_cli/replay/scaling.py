@@ -7,7 +7,7 @@ import numpy as np
 from proteus_cli.arrays import Floats
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
-from proteus_cli.replay.trace import MAX_ARRIVALS, OWN, no_slos
+from proteus_cli.replay.trace import MAX_ARRIVALS
 
 JITTER_S = 0.5  # by which a copy of an arrival moves at most
 
@@ -32,15 +32,8 @@ def scaled(trace: Trace, factor: float, rng: np.random.Generator) -> Trace:
     arrival_s = _reflected(moved_s, trace.duration_s)
     order = np.argsort(arrival_s, kind="stable")
     source = source[order]
-    own = {each.name: getattr(trace, each.name) for each in OWN}
-    columns = {each.name: own[each.name][source] for each in OWN if each.is_used(own[each.name])}
-    return Trace(
-        trace.name,
-        trace.families,
-        arrival_s[order],
-        trace.family[source],
-        **{"slo_s": no_slos(len(source)), **columns},
-    )
+    own = {name: values[source] for name, values in trace.own.items()}
+    return Trace(trace.name, trace.families, arrival_s[order], trace.family[source], **own)
 
 
 def _reflected(arrival_s: Floats, duration_s: float) -> Floats:

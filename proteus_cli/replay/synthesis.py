@@ -152,23 +152,19 @@ def make_trace(
     arrival_s = shape.arrivals(rate_qps, duration_s, rng)
     _require(len(arrival_s) > 0, "The trace has no arrivals at this rate and duration.")
     families = tuple(sorted(shares))
-    family = draw_families([shares[family] for family in families], len(arrival_s), rng)
-    return Trace(
-        name=name, families=families, arrival_s=arrival_s, family=family, slo_s=np.full(len(arrival_s), math.nan)
-    )
+    family = families_at([shares[family] for family in families], rng.random(len(arrival_s)))
+    return Trace(name, families, arrival_s, family)
 
 
-def draw_families(shares: Sequence[float], count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Indexes into ``shares``, each drawn with its probability. Raises `UsageError` as `require_shares` does."""
-    require_shares(shares)
-    edges = np.cumsum(shares)
-    return np.searchsorted(edges / edges[-1], rng.random(count), side="right").astype(np.int64)
+def families_at(shares: Sequence[float], points: Floats) -> npt.NDArray[np.int64]:
+    """Indexes into ``shares``. A uniform point from 0 up to but not including 1 gives each with its probability.
 
-
-def require_shares(shares: Sequence[float]) -> None:
-    """Raise `UsageError` where a share is negative, or none is above zero."""
+    Raises `UsageError` where a share is negative, or none is above zero.
+    """
     fair = all(is_amount(share) for share in shares) and sum(shares) > 0
     _require(fair, "Shares of families must not be negative, and one must be above zero.")
+    edges = np.cumsum(shares)
+    return np.searchsorted(edges / edges[-1], points, side="right").astype(np.int64)
 
 
 def parse_shares(text: str, zipf: float | None = None) -> dict[str, float]:

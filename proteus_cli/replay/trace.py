@@ -2,7 +2,7 @@
 
 Two CSV forms, in any order of columns, gzipped or not::
 
-    arrival_s,family,…       one row per arrival, sorted; `OWN` has the columns that may follow
+    arrival_s,family,…       one row per arrival, sorted; `domain.trace.OWN` has the columns that may follow
     second,family,count      arrivals counted by second, sorted
 """
 
@@ -11,9 +11,8 @@ import io
 import math
 import operator
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -22,7 +21,7 @@ from proteus_cli.csv_cells import CsvTable, csv_table, fraction, number, number_
 from proteus_cli.domain.base import Value, require
 from proteus_cli.domain.catalog import LONGEST_NAME
 from proteus_cli.domain.request import MAX_CONFIDENCE
-from proteus_cli.domain.trace import Trace
+from proteus_cli.domain.trace import OWN, Trace
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.input_files import TRACE, LineReader, number_of_lines, open_input
 
@@ -101,55 +100,43 @@ class FamilyIndex(dict[str, int]):
         return names, rank[family]
 
 
-class OwnColumn(NamedTuple):
-    """An optional column of what a request asks for itself, or what is known of it; ``unset`` where a cell is empty."""
-
-    name: str
-    of: str
-    parse: Callable[[str, str], float]
-    unset: float
-    write: Callable[[float], str] = repr
-
-    def read(self, cell: str, name: str = "") -> float:
-        """The value of a cell, in a column of that name. Raises `ValueError`."""
-        return self.parse(name or self.name, cell) if cell else self.unset
-
-    def is_used(self, values: Floats) -> bool:
-        """Whether any request has a value that differs from the default."""
-        return bool(np.any(values != self.unset) if self.unset == 0 else not np.all(np.isnan(values)))
-
-    def cells(self, values: Iterable[float]) -> Iterator[str]:
-        """The cells of a CSV column; empty where a request has the default."""
-        is_unset = operator.not_ if self.unset == 0 else math.isnan
-        return ("" if is_unset(value) else self.write(value) for value in values)
-
-
 def _confidence(column: str, cell: str) -> float:
     """On the scale of the family's confidence, whatever that is."""
     return number_within(column, cell, MAX_CONFIDENCE)
 
 
-OWN = (
-    OwnColumn("slo_s", "latency targets", positive_number, math.nan),
-    OwnColumn("min_accuracy", "minimum accuracies", fraction, 0.0),
-    OwnColumn("confidence", "confidences", fraction, math.nan),
-    OwnColumn("min_expected_accuracy", "expected accuracies", fraction, 0.0),
-    OwnColumn("max_energy_j", "limits of energy", positive_number, math.nan),
-    OwnColumn("eval_row", "rows of eval splits", whole_number, math.nan, "{:.0f}".format),
-    OwnColumn("min_confidence", "minimum confidences", _confidence, math.nan),
-)
-OWN_NAMES = tuple(column.name for column in OWN)
+_READ: Mapping[str, Callable[[str, str], float]] = {
+    "slo_s": positive_number,
+    "min_accuracy": fraction,
+    "confidence": fraction,
+    "min_expected_accuracy": fraction,
+    "max_energy_j": positive_number,
+    "eval_row": whole_number,
+    "min_confidence": _confidence,
+}
+
+
+def own_value(name: str, cell: str, column: str) -> float:
+    """The value of a cell for the column ``name`` of `OWN`. ``column`` is its name in the file. Raises `ValueError`."""
+    return _READ[name](column, cell) if cell else OWN[name].unset
+
+
+def _own_cells(name: str, values: Sequence[float]) -> Iterator[str]:
+    """The cells of a column of `OWN`; empty where a request has no value."""
+    is_unset = operator.not_ if OWN[name].unset == 0 else math.isnan
+    write: Callable[[float], str] = "{:.0f}".format if name == "eval_row" else repr
+    return ("" if is_unset(value) else write(value) for value in values)
 
 
 def _parse(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
     is_counted = set(table.header) == set(COUNTS)
     require(any(table.header), "the file is empty")
-    known = is_counted or set(_ARRIVALS) <= set(table.header) <= {*_ARRIVALS, *OWN_NAMES}
-    ours = ",".join(_ARRIVALS) + "".join(f"[,{name}]" for name in OWN_NAMES)
+    known = is_counted or set(_ARRIVALS) <= set(table.header) <= {*_ARRIVALS, *OWN}
+    ours = ",".join(_ARRIVALS) + "".join(f"[,{name}]" for name in OWN)
     require(known, f"unknown header `{','.join(table.header)}`; it must be `{ours}` or `{','.join(COUNTS)}`")
     place, read_time = {column: at for at, column in enumerate(table.header)}, whole_number if is_counted else number
     time_at, family_at, count_at = place[COUNTS[0] if is_counted else _ARRIVALS[0]], place["family"], place.get("count")
-    own = [(place[column.name], column, array("d")) for column in OWN if column.name in place]
+    own = [(place[name], name, array("d")) for name in OWN if name in place]
     times_s, family, counts, indexes = array("d"), array("q"), array("q"), FamilyIndex()
     last_s, total = 0.0, 0
     for cells in table:
@@ -166,20 +153,14 @@ def _parse(name: str, table: CsvTable, rng: np.random.Generator) -> Trace:
             total += counts[-1]
             require(total <= MAX_ARRIVALS, f"more than {MAX_ARRIVALS:,} arrivals")
         for at, column, values in own:
-            values.append(column.read(cells[at]))
+            values.append(own_value(column, cells[at], column))
     arrival_s, (names, ranked) = np.frombuffer(times_s), indexes.sorted(np.frombuffer(family, np.int64))
     if is_counted:
         arrival_s = np.repeat(arrival_s, counts) + rng.random(total)
         order = np.argsort(arrival_s, kind="stable")
         arrival_s, ranked = arrival_s[order], np.repeat(ranked, counts)[order]
     require(len(arrival_s) > 0, "the trace has no arrivals")
-    columns = {column.name: np.frombuffer(values) for _, column, values in own}
-    return Trace(name, names, arrival_s, ranked, **{"slo_s": no_slos(len(ranked)), **columns})
-
-
-def no_slos(arrivals: int) -> Floats:
-    """The targets of requests that have none of their own; they take no memory."""
-    return np.broadcast_to(np.float64(math.nan), arrivals)
+    return Trace(name, names, arrival_s, ranked, **{column: np.frombuffer(values) for _, column, values in own})
 
 
 # --- writing
@@ -196,27 +177,26 @@ def csv_pieces(trace: Trace, *, per_second: bool = False) -> Iterator[str]:
     Each piece has up to `ROWS_PER_PIECE` rows. Counts can't hold what single requests ask for: `UsageError`, before the
     first piece.
     """
-    own = [column for column in OWN if column.is_used(getattr(trace, column.name))]
-    if per_second:
-        if own:
-            is_slo_only = [column.name for column in own] == ["slo_s"]
-            leaves_out = ", or leave latency targets out with `--without-slo`" if is_slo_only else ""
-            raise UsageError(
-                f"The trace has {own[0].of} by request, which counts can't hold.",
-                hint=f"write one row per arrival{leaves_out}",
-            )
-        return _count_pieces(trace)
-    return _arrival_pieces(trace, own)
+    if not per_second:
+        return _arrival_pieces(trace)
+    if own := [*trace.own]:
+        leaves_out = ", or leave latency targets out with `--without-slo`" if own == ["slo_s"] else ""
+        raise UsageError(
+            f"The trace has `{own[0]}` by request, which counts can't hold.",
+            hint=f"write one row per arrival{leaves_out}",
+        )
+    return _count_pieces(trace)
 
 
-def _arrival_pieces(trace: Trace, own: Sequence[OwnColumn]) -> Iterator[str]:
-    yield ",".join((*_ARRIVALS, *(column.name for column in own))) + "\n"
+def _arrival_pieces(trace: Trace) -> Iterator[str]:
+    own = trace.own
+    yield ",".join((*_ARRIVALS, *own)) + "\n"
     names = [_quoted(name) for name in trace.families]
     for start in range(0, len(trace), ROWS_PER_PIECE):
         part = slice(start, start + ROWS_PER_PIECE)
         ends: Iterable[str] = map(names.__getitem__, trace.family[part].tolist())
         if own:
-            cells = (column.cells(getattr(trace, column.name)[part].tolist()) for column in own)
+            cells = (_own_cells(name, values[part].tolist()) for name, values in own.items())
             ends = map(",".join, zip(ends, *cells, strict=True))
         times_s = trace.arrival_s[part].tolist()
         yield "".join([f"{time_s:.6f},{end}\n" for time_s, end in zip(times_s, ends, strict=True)])

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from proteus_cli.store import Workspace
 from proteus_cli.studies.concurrency import drafting as concurrency_drafts
 from proteus_cli.studies.cost import drafts as cost_drafts
-from proteus_cli.studies.draft import StudyDraft
+from proteus_cli.studies.frame import StudyDraft
 from proteus_cli.studies.pages import concurrency, cost, peak, sharing, startup
 from proteus_cli.studies.pages.section import SectionOf
 from proteus_cli.studies.peak import drafts as peak_drafts

@@ -1,10 +1,12 @@
-"""What a profile has of the variants that a study is about."""
+"""Profiles of the variants and devices that a study measures."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from msgspec.structs import replace
 
+from proteus_cli.backends.discovery import select
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import Device
 from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
@@ -29,3 +31,14 @@ def measured_variant(profile: Profile, key: VariantKey) -> VariantProfile:
 def mean_batch_s(profile: Profile, key: VariantKey, batch: int) -> float:
     """What a batch takes in the mean, alone on the device. Raises as `measured_variant` does."""
     return LatencyTable(measured_variant(profile, key).points, of=lambda point: point.mean_s)(batch)
+
+
+def profiled_here(profile: Profile, here: Sequence[Device]) -> Device:
+    """The device of a profile. Raises `DeviceUnavailable`, and `ArtefactError` where another one has its id now."""
+    (device,) = select(here, profile.device.id)
+    if not profile.device.is_like(device):
+        raise ArtefactError(
+            f"The profile of `{device.id}` is of another device: {profile.device.name}.",
+            hint=f"run `proteus profile --device {device.id}` to measure the one that is here",
+        )
+    return device

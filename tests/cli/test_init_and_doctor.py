@@ -14,7 +14,7 @@ import pytest
 from command_line import Ended, files, proteus
 from tiny import Tiny, add_plan, change_json, mlp
 
-from proteus_cli.cli.workflows import diagnosis
+from proteus_cli.cli import doctor
 from proteus_cli.store import Workspace
 from proteus_cli.variants.zoo import zoo_files
 
@@ -221,7 +221,7 @@ def test_doctor_passes_if_the_variant_of_a_missing_model_was_only_imported(tiny:
 def test_names_in_brackets_are_printed_as_they_are(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in the name of a package, `ray[client]`."""
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(diagnosis, "requires", lambda _: ["no-such-package[client]>=2.40; extra == 'ray'"])
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: ["no-such-package[client]>=2.40; extra == 'ray'"])
     assert "no-such-package[client]" in proteus("doctor", "-w", tiny.root).stdout
 
 
@@ -259,7 +259,7 @@ def test_doctor_goes_on_where_a_directory_may_not_be_searched(
 
 
 def test_doctor_fails_where_something_that_is_needed_is_missing(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "requires", lambda _: ["numpy>=1.26", "no-such-package"])
+    monkeypatch.setattr("importlib.metadata.requires", lambda _: ["numpy>=1.26", "no-such-package"])
     ended = proteus("doctor", "-w", tiny.root)
     assert ended.code == 1
     assert "MISSING" in ended.stdout
@@ -274,7 +274,7 @@ def test_doctor_says_whether_models_can_be_changed(tiny: Tiny, monkeypatch: pyte
         return next(each for each in proteus("doctor", "--json", "-w", tiny.root).document() if each["what"] == "onnx")
 
     assert onnx()["state"] == "ok"
-    monkeypatch.setattr(diagnosis, "_version", lambda package: "" if package == "onnx" else "1.0")
+    monkeypatch.setattr(doctor, "_version", lambda package: "" if package == "onnx" else "1.0")
     assert onnx()["state"] == "optional"
     assert onnx()["hint"] == "only to derive variants and for `[family.input]`: pip install 'onnx>=1.17'"
 
@@ -282,13 +282,13 @@ def test_doctor_says_whether_models_can_be_changed(tiny: Tiny, monkeypatch: pyte
 def test_doctor_checks_each_package_that_the_distribution_requires(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     needed = {re.split(r"[<>=;]", each)[0] for each in project["dependencies"]}
-    monkeypatch.setattr(diagnosis, "_version", lambda package: "")
+    monkeypatch.setattr(doctor, "_version", lambda package: "")
     found = {each["what"]: each["state"] for each in json.loads(proteus("doctor", "--json", "-w", tiny.root).stdout)}
     assert {name for name, state in found.items() if state == "missing"} == needed
     assert "uvloop" in needed
     extras = {re.split(r"[<>=;]", each)[0] for extra in project["optional-dependencies"].values() for each in extra}
     assert {found[name] for name in extras} == {"optional"}
-    assert set(project["optional-dependencies"]) == set(diagnosis.PURPOSES)
+    assert set(project["optional-dependencies"]) == set(doctor.PURPOSES)
 
 
 def test_where_there_is_no_catalog_both_ways_to_one_are_named(tmp_path: Path) -> None:

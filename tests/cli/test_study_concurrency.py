@@ -4,7 +4,7 @@ import pytest
 from command_line import proteus
 from tiny import Tiny
 
-from proteus_cli.studies.concurrency import closed_loop, measuring
+from proteus_cli.studies.concurrency import measuring
 
 CALL = ("study", "concurrency", "--device", "cpu0", "--emulate")
 
@@ -12,7 +12,7 @@ CALL = ("study", "concurrency", "--device", "cpu0", "--emulate")
 def test_a_study_finds_the_knee_and_keeps_what_it_has_measured(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, value in (
         (measuring, "SAMPLE_S", 0.002), (measuring, "BATCHES", 1), (measuring, "USUAL_ROUNDS", 2),
-        (closed_loop, "FEWEST_ENDS", 2),
+        (measuring, "FEWEST_ENDS", 2),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
     call = (*CALL, "--variants", "shapes-s", "--batch", "1", "-w", tiny.root)

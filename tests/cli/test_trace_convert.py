@@ -492,10 +492,10 @@ def test_counts_refuse_to_lose_latency_targets_unless_they_are_to_be_left_out(tm
 
 def test_counts_refuse_to_lose_what_no_option_leaves_out(tmp_path: Path) -> None:
     text = "arrival_s,family,slo_s,min_accuracy\n1,a,0.05,0.9\n"
-    for options, what in (((), "latency targets"), (("--without-slo",), "minimum accuracies")):
+    for options, what in (((), "slo_s"), (("--without-slo",), "min_accuracy")):
         ended = convert(tmp_path, text, "--per-second", *options)
         assert (ended.code, ended.stdout) == (2, "")
-        told = f"The trace has {what} by request, which counts can't hold.\n\nhint: write one row per arrival\n"
+        told = f"The trace has `{what}` by request, which counts can't hold.\n\nhint: write one row per arrival\n"
         assert ended.stderr.endswith(f"error: {told}")
 
 
@@ -529,7 +529,7 @@ def test_rows_of_eval_splits_stay_with_their_requests(tmp_path: Path) -> None:
 def test_counts_refuse_to_lose_minima(tmp_path: Path) -> None:
     ended = convert(tmp_path, "arrival_s,family,min_accuracy\n1,a,0.9\n", "--per-second")
     assert ended.code == 2
-    assert "minimum accuracies by request" in ended.stderr
+    assert "`min_accuracy` by request" in ended.stderr
 
 
 def test_too_many_families_are_refused(tmp_path: Path) -> None:

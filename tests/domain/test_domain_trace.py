@@ -125,12 +125,12 @@ def test_arrivals_must_be_finite_sorted_and_not_negative(bad: list[float]) -> No
 
 def test_columns_must_be_equally_long() -> None:
     with pytest.raises(ValueError, match="equally long"):
-        Trace("t", ("a",), np.zeros(2), np.zeros(1, dtype=np.int64), np.zeros(2))
+        Trace("t", ("a",), np.zeros(2), np.zeros(1, dtype=np.int64))
     with pytest.raises(ValueError, match="equally long"):
-        Trace("t", ("a",), np.zeros(2), np.zeros(2, dtype=np.int64), np.zeros(2), np.zeros(3))
+        Trace("t", ("a",), np.zeros(2), np.zeros(2, dtype=np.int64), min_accuracy=np.zeros(3))
 
 
 @pytest.mark.parametrize("minimum", [-0.1, 1.1, math.nan])
 def test_minima_must_be_fractions(minimum: float) -> None:
-    with pytest.raises(ValueError, match="fractions"):
-        Trace("t", ("a",), np.zeros(1), np.zeros(1, dtype=np.int64), np.zeros(1), np.array([minimum]))
+    with pytest.raises(ValueError, match="min_accuracy is out of its limits"):
+        Trace("t", ("a",), np.zeros(1), np.zeros(1, dtype=np.int64), min_accuracy=np.array([minimum]))

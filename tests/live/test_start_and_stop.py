@@ -234,23 +234,3 @@ def test_a_server_whose_stdout_is_closed_ends_quietly(made: Tiny) -> None:
         )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-
-
-# --- beside another server
-
-
-def test_a_server_on_the_cores_of_another_names_it(made: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = make_workspace(tmp_path / "other", (PATIENT, TONES))
-    add_profiles(other)
-    add_plan(other, {"cpu0": "shapes-s"})
-    add_plan(made, {"cpu1": "shapes-s"}, name="elsewhere")
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    with serving(other.root, Path("plan"), "--replan=off") as first:
-        with serving(made.root, Path("plan"), "--replan=off") as second:
-            assert (
-                f"another Proteus server (pid {first.process.pid}) serves from the same cores" in second.log.read_text()
-            )
-            assert second.infer("shapes", {"inputs": [X]}).status == 200
-        assert "another Proteus server" not in first.log.read_text()
-        with serving(made.root, Path("elsewhere"), "--replan=off", "--executor", "process") as third:
-            assert "another Proteus server" not in third.log.read_text()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from builders import NeverHurried
 from failing_hardware import FailingHardware
+from looping import loop_around
 from virtual_loop import VirtualLoop
 
 from proteus_cli.arrays import Floats
@@ -26,7 +27,6 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
-from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.solver.jobs import Replanner
 from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.lifecycle import LifecycleEvent
@@ -137,7 +137,7 @@ async def _run(
         confidence=confidence,
         options=DataPlaneOptions(timer_s=0.0),
     )
-    adaptation = ControlLoop(controller, plane.fleet, loop.time)
+    adaptation = loop_around(plane)
     await adaptation.start(plan, "start", "the first")
     plane.lifecycle.on(LifecycleEvent.WARMED_UP)
 

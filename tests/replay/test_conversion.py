@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import UsageError
-from proteus_cli.replay.convert import Conversion, ConversionOptions, TraceWindow, convert, parse_rule
+from proteus_cli.replay.convert import Conversion, ConversionOptions, convert
 from proteus_cli.replay.trace import to_csv
 
 NAMES = st.text("abXY01._-,\" '", min_size=1, max_size=6).filter(lambda name: name == name.strip())
@@ -82,7 +82,7 @@ def test_adjacent_windows_hold_each_arrival_once(rows: list[tuple[int, str, floa
     total = 0
     for start_us, stop_us in pairwise(edges):
         inside = Counter(name for us, name, _ in rows if start_us <= us < stop_us)
-        options = ConversionOptions(window=TraceWindow(start_us, stop_us))
+        options = ConversionOptions(window_us=(start_us, stop_us))
         if not inside:
             with pytest.raises(UsageError, match="window has no arrivals"):
                 converted(text, options)
@@ -107,10 +107,9 @@ def test_a_speed_up_divides_the_times_and_keeps_all_else(rows: list[tuple[int, s
 @given(st.lists(st.integers(0, 12), min_size=1, max_size=12).filter(any))
 def test_counts_are_kept_second_by_second(counts: list[int]) -> None:
     text = "".join(f"{each}\n" for each in counts)
-    rule = parse_rule("name=a")
-    assert converted(text, ConversionOptions(rule=rule), per_second=True)[1] == "second,family,count\n" + "".join(
-        f"{second},a,{each}\n" for second, each in enumerate(counts) if each
-    )
+    assert converted(text, ConversionOptions(families="name=a"), per_second=True)[
+        1
+    ] == "second,family,count\n" + "".join(f"{second},a,{each}\n" for second, each in enumerate(counts) if each)
 
 
 @given(ROWS)
@@ -122,7 +121,7 @@ def test_counting_by_second_and_family_is_what_a_trace_in_memory_gives(rows: lis
 @given(ROWS, st.integers(0, 3))
 def test_the_same_seed_makes_the_same_trace(rows: list[tuple[int, str, float]], seed: int) -> None:
     text = text_of(sorted(rows, key=lambda row: row[0]))
-    options = ConversionOptions(rule=parse_rule("weights"), scale_to_qps=100.0, seed=seed)
+    options = ConversionOptions(families="weights", scale_to_qps=100.0, seed=seed)
     assert converted(text, options)[1] == converted(text, options)[1]
 
 

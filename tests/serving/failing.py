@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from builders import NeverHurried, make_catalog, make_family, make_measured, make_placement, make_plan, make_profile
+from looping import loop_around
 from virtual_loop import VirtualLoop
 
 from proteus_cli.backends.base import Signature, TensorSpec
@@ -28,7 +29,6 @@ from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestErr
 from proteus_cli.planning.from_workspace import for_catalog
 from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
@@ -156,7 +156,7 @@ class World:
             self.fleet, self.controller, self.profiles, self.loop.time, lambda device: device not in self.unreachable
         )
         self.versions = VersionedPlans(self.controller, self.profiles, ServedCatalog(CatalogContent(self.catalog, {})))
-        self.adaptation = ControlLoop(self.controller, self.fleet, self.loop.time, expand=self.versions.expanded)
+        self.adaptation = loop_around(self.plane, expand=self.versions.expanded)
         self.replans = replans
 
     def plan_of(self, hosts: Mapping[str, str], demand_qps: float = 60.0) -> Plan:

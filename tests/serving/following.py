@@ -67,12 +67,11 @@ class Followed:
         self.hardware = hardware
         solver: Any = SimpleNamespace(state=SimpleNamespace(is_busy=False), use=self._plan_with)
         source: Any = self
-        self.served, self.planner = ServedCatalog(self.read().content), LivePlanner(source, world.profiles, solver)
-        accuracies = LiveAccuracies(
-            world.plane, world.profiles, world.adaptation, self, self.planner, takes_labels=False
-        )  # fmt: skip
+        self.served = ServedCatalog(self.read().content)
+        world.adaptation.planner = LivePlanner(source, world.profiles, solver)
+        accuracies = LiveAccuracies(world.plane, world.profiles, world.adaptation, source, takes_labels=False)
         self.live = LiveCatalog(
-            self.served, self.hardware, world.plane, world.profiles, self, self.planner, accuracies,
+            self.served, self.hardware, world.plane, world.profiles, self, world.adaptation, accuracies,
             self._was_followed,
         )  # fmt: skip
 

@@ -33,7 +33,7 @@ class Rolled:
         self._before = dict[VariantKey, tuple[str, VariantProfile | None]]()
         self.rollouts = VersionRollouts(
             self, catalog.live, catalog.served, self.world.plane, self.world.profiles, self.world.adaptation,
-            self.world.versions, catalog.planner, is_guarded=True,
+            self.world.versions, is_guarded=True,
         )  # fmt: skip
 
     async def start(self, version: str = NEW, family: str = "f", **asked: Any) -> RolloutStatus:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from proteus_cli.domain.base import Value
 from proteus_cli.errors import EngineError, ProteusError
-from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
+from proteus_cli.studies.frame import Job, JobTurn, StudyDraft
 from proteus_cli.studies.study import Cell, Scalar
 
 

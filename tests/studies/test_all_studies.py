@@ -15,7 +15,7 @@ from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
-from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
+from proteus_cli.studies.frame import Job, JobTurn, StudyDraft
 from proteus_cli.studies.kinds import KINDS, Kind
 from proteus_cli.studies.pages.section import Section
 from proteus_cli.studies.study import Study

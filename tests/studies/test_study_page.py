@@ -10,8 +10,7 @@ from studies.fake_study import Square, Squares
 from studies.test_study_runs import studied
 
 from proteus_cli.errors import ServerError
-from proteus_cli.studies.pages.load_pictures import load_pictures
-from proteus_cli.studies.pages.page import busy_notes, missing_text, page
+from proteus_cli.studies.pages.page import busy_notes, load_pictures, missing_text, page
 from proteus_cli.studies.pages.section import Section, StudyTable
 from proteus_cli.studies.study import MEASURES, Study, Telemetry
 

@@ -9,17 +9,16 @@ from studies.fake_study import Square, Squares
 
 from proteus_cli.errors import ArtefactError, ProteusError, UsageError
 from proteus_cli.store import Workspace
-from proteus_cli.studies import run
+from proteus_cli.studies import frame
 from proteus_cli.studies.artefacts import StudyFiles, named_studies, to_csv
 from proteus_cli.studies.budget import Budget, fair_parts
-from proteus_cli.studies.draft import StudyDraft
-from proteus_cli.studies.run import OF_A_CELL
+from proteus_cli.studies.frame import OF_A_CELL, StudyDraft
 from proteus_cli.studies.study import Study
 
 
 def studied(root: Path, draft: StudyDraft, budget: Budget | None = None, *, force: bool = False) -> Study:
     files = StudyFiles(Workspace(root), draft.name)
-    return run.run_study(draft, files, budget or Budget(), lambda _now, _done: None, force=force)
+    return frame.run_study(draft, files, budget or Budget(), lambda _now, _done: None, force=force)
 
 
 def test_cells_are_measured_in_order_and_concluded(tmp_path: Path) -> None:
@@ -101,7 +100,7 @@ def test_what_is_used_elsewhere_is_written_once_for_each_cell_that_is_measured(t
     def drafted() -> StudyDraft:
         return replace(squares.draft(1, 2, 3), keep=lambda cells, finished: kept.append((finished.key, list(cells))))
 
-    run.left_s(drafted(), StudyFiles(Workspace(tmp_path), "squares"))
+    frame.left_s(drafted(), StudyFiles(Workspace(tmp_path), "squares"))
     assert kept == []
     studied(tmp_path, drafted())
     assert kept == [("of 1", ["of 1"]), ("of 3", ["of 1", "of 3"])]

@@ -9,7 +9,6 @@ import typer
 
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.defaults import flags, require_cluster
-from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import profile as options
 from proteus_cli.errors import UsageError
@@ -38,8 +37,8 @@ def profile(
     from_csv: options.FromCsv = None,
     slo: options.Slo = None,
     to_csv: options.ToCsv = None,
-    cluster: cluster_options.Cluster = None,
-    cluster_key: cluster_options.ClusterKey = None,
+    cluster: common.Cluster = None,
+    cluster_key: common.ClusterKey = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
     json: common.Json = False,
 ) -> None:
@@ -129,7 +128,7 @@ def _measure_on_hosts(
     workspace: "Workspace", cluster: str, key: Path | None, wanted: "MeasureOptions", *, json: bool
 ) -> None:
     """Have the agents of a cluster measure their devices, and show the profiles."""
-    from proteus_cli.cli.workflows.cluster.hosts import host_list
+    from proteus_cli.cli.cluster import host_list
     from proteus_cli.cli.workflows.cluster.measuring import measured_by_agents
 
     found = measured_by_agents(workspace, host_list(cluster, key, workspace.root), wanted)

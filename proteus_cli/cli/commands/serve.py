@@ -10,7 +10,6 @@ import typer
 
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.defaults import flags, require_cluster
-from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options import serve as options
 from proteus_cli.errors import UsageError
@@ -66,10 +65,10 @@ def serve(
     memory: common.Memory = None,
     emulate: options.Emulate = False,
     fleet: options.Fleet = None,
-    cluster: cluster_options.Cluster = None,
-    cluster_key: cluster_options.ClusterKey = None,
-    join: cluster_options.Join = True,
-    join_budget: cluster_options.JoinBudget = common.unparsed("1min"),
+    cluster: common.Cluster = None,
+    cluster_key: common.ClusterKey = None,
+    join: options.Join = True,
+    join_budget: options.JoinBudget = common.unparsed("1min"),
     otlp: options.Otlp = None,
     otlp_sample: options.OtlpSample = 0.01,
     workspace_dir: common.Workspace = common.WORKSPACE,
@@ -79,7 +78,7 @@ def serve(
     The first signal drains: the server finishes the requests that it has and takes no more. A second one ends it at
     once.
     """
-    from proteus_cli.cli.workflows.cluster.hosts import host_list
+    from proteus_cli.cli.cluster import host_list
     from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
     from proteus_cli.cli.workflows.deployment.resources import Emulation
     from proteus_cli.serving.requests.samples.writer import SampleSettings

@@ -93,6 +93,26 @@ Fleet = Annotated[
     ),
 ]
 HostOrDevice = Annotated[str, Argument(metavar="NAME", help="A host, such as `b`, or a device, such as `b/cpu0`.")]
+Cluster = Annotated[
+    str | None,
+    Option(
+        metavar="HOSTS",
+        envvar=environment("cluster"),
+        help="The hosts of a cluster, each with an agent: a hosts.toml, kubernetes:SERVICE[:PORT], "
+        "ray://HOST:PORT, or auto: the cluster of Ray that this machine is part of.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+ClusterKey = Annotated[
+    Path | None,
+    Option(
+        metavar="FILE",
+        envvar=environment("cluster_key"),
+        show_default="what hosts.toml names; for Ray cluster.pem in the workspace",
+        help="The cluster's key, which `proteus cluster key` makes.",
+        rich_help_panel=sections.SECURITY,
+    ),
+]
 Ca = Annotated[
     Path | None,
     Option(

@@ -299,3 +299,22 @@ OtlpSample = Annotated[
         help="The fraction of requests to trace, of those whose `traceparent` does not decide it.",
     ),
 ]
+Join = Annotated[
+    bool,
+    Option(
+        "--join/--no-join",
+        help="With --cluster: also serve with devices of its hosts that the plan does not have, and with hosts that "
+        "come later; or only with the devices of the plan.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+JoinBudget = Annotated[
+    float,
+    Option(
+        **DURATION,
+        envvar=environment("join_budget"),
+        help="With --cluster, the time to measure each device in that no profile is of, before it joins; `0s`: such "
+        "devices stay out.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]

@@ -4,23 +4,23 @@ import asyncio
 import logging
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from proteus_cli.control.controller import Controller
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes import hosting_text
 from proteus_cli.domain.plan_record import Base, Observation, Origin
+from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
+from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.plan_journal import Adopted
 from proteus_cli.serving.adaptation.solves import PlanSolver, Solves
-from proteus_cli.serving.fleet.fleet import Fleet
-from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
 
 log = logging.getLogger("proteus.adaptation")
 
@@ -101,22 +101,23 @@ class Journal(Protocol):
 
 
 class ControlLoop:
-    """Puts a new plan in force when the controller asks for one, as demand or devices changed, or a person does.
+    """Puts a new plan in force when the controller or a person asks for one.
 
     One change is made at a time. A person's plan replaces one that was being solved meanwhile, and is left alone for
-    `HOLD_S` unless devices are lost or come back. Each plan in force is recorded in the ``journal``. ``expand``
-    takes a plan, and returns it with the placements of versions that are being rolled out.
+    `HOLD_S` unless devices are lost or come back. The ``journal`` records each plan in force. ``expand``
+    takes a plan, and returns it with the placements of versions that are being rolled out. ``planner`` makes the next
+    plans.
     """
 
     def __init__(
         self,
-        controller: Controller,
-        fleet: Fleet,
-        clock: Clock,
+        plane: DataPlane,
+        planner: LivePlanner,
         journal: Journal | None = None,
         expand: Callable[[Plan], Plan] = lambda plan: plan,
     ) -> None:
-        self._controller, self._fleet, self._clock = controller, fleet, clock
+        self._plane, self.planner = plane, planner
+        self._controller, self._fleet, self._clock = plane.controller, plane.fleet, plane.clock
         self._journal, self._expand = journal, expand
         self._deploying = asyncio.Lock()
         self.changes: deque[PlanChange] = deque(maxlen=MAX_CHANGES)
@@ -152,29 +153,57 @@ class ControlLoop:
     async def apply(self, plan: Plan, origin: Origin, reason: str, base: Base | None = None) -> PlanChange:
         """Wait until a running change has ended, then put a person's plan in force. Raises `EngineError`.
 
-        ``base`` is the plan file that the server goes on from, where that changes.
+        The next plans follow its rules. ``base`` is the plan file that the server goes on from, where that changes.
         """
         start_s = self._clock()
         async with self._deploying:
             change = await self._deploy(self._expand(plan), origin, reason, start_s=start_s, base=base)
+            self.planner.follow(plan)
         self._controller.replanning.hold(self._clock() + HOLD_S)
         return change
 
-    async def redeploy(self, change: Callable[[], Plan], reason: str, origin: Origin = "drift") -> None:
-        """Deploy the plan in force again with corrected capacities, and record it. Raises `EngineError`.
+    async def changed(
+        self,
+        reason: str,
+        profiles: Mapping[str, Profile] | None = None,
+        plan: Callable[[], Plan] | None = None,
+        *,
+        asks: bool = True,
+        is_recorded: bool = True,
+    ) -> None:
+        """The world has changed: all parts use it, in one order, and the controller asks for another plan.
 
-        ``change`` makes it, once no other change is being made.
+        1. The families, the standbys and the planner use the ``profiles`` of all devices, where any has changed.
+        2. ``plan`` makes the plan in force anew. It is deployed as by `redeploy`. If an engine cannot be loaded, the
+           log says so, and the plan stays.
+        3. The controller asks for a plan, if it ``asks`` for one.
+
+        Step 1, and without ``plan`` all, happens before this method gives control back to the event loop.
+        """
+        if profiles is not None:
+            self._plane.families.use(profiles.values())
+            self._fleet.apply(self._controller.use_profiles(profiles))
+        self.planner.follow(self._controller.plan)
+        if plan is not None:
+            try:
+                await self.redeploy(plan, reason, is_recorded=is_recorded)
+            except ProteusError as error:
+                log.error("kept the plan: %s", error.message, extra=fields(reason=reason))  # noqa: TRY400
+        if asks:
+            self._controller.replanning.ask(reason, self._clock())
+
+    async def redeploy(
+        self, change: Callable[[], Plan], reason: str, origin: Origin = "drift", *, is_recorded: bool = True
+    ) -> None:
+        """Deploy the plan in force again, as ``change`` makes it once no other change is being made.
+
+        A plan that is not recorded is followed by one that is. Raises `EngineError`.
         """
         async with self._deploying:
-            await self._deploy(change(), origin, reason, start_s=self._clock())
-
-    async def redeploy_unrecorded(self, change: Callable[[], Plan]) -> None:
-        """Like `redeploy`, but the journal has no record of it: the plan that follows has one.
-
-        Raises `EngineError`.
-        """
-        async with self._deploying:
-            await self._fleet.deploy(change())
+            if is_recorded:
+                await self._deploy(change(), origin, reason, start_s=self._clock())
+            else:
+                await self._fleet.deploy(change())
 
     async def settled(self) -> None:
         """Wait until the plan that is coming into force, if any, is in force."""

@@ -26,7 +26,7 @@ from proteus_cli.domain.catalog import is_name
 from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ProteusError
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.devices.hardware import ClusterHardware
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
@@ -77,12 +77,12 @@ class Joining:
         plane: DataPlane,
         profiles: ProfileStore,
         known: ProfileSource,
-        planner: LivePlanner,
+        control_loop: ControlLoop,
         *,
         has_standbys: bool,
     ) -> None:
         self._hardware, self._plane, self._profiles = hardware, plane, profiles
-        self._known, self._planner, self._has_standbys = known, planner, has_standbys
+        self._known, self._control_loop, self._has_standbys = known, control_loop, has_standbys
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._pauses: dict[str, tuple[float, float]] = {}  # by host: its length, and until when
         self._left_out: dict[str, AgentSession] = {}  # devices that do not join while that session lasts
@@ -127,7 +127,7 @@ class Joining:
             await self._measure(session, unknown)
             found = await asyncio.to_thread(self._known.profiles_of, new)
         self._left_out |= {device.id: session for device in new if device.id not in found}
-        self._join([found[device.id] for device in new if device.id in found], new, session)
+        await self._join([found[device.id] for device in new if device.id in found], new, session)
         self._pauses.pop(host, None)
 
     def _may_measure(self, host: str, unknown: Sequence[Device]) -> bool:
@@ -149,7 +149,7 @@ class Joining:
         await self._known.measure(session, unknown)
         log.info("measured %s in %.0f s", names, self._plane.clock() - start_s)
 
-    def _join(self, profiles: Sequence[Profile], new: Collection[Device], session: AgentSession) -> None:
+    async def _join(self, profiles: Sequence[Profile], new: Collection[Device], session: AgentSession) -> None:
         """All at once, so that nobody knows of a device that another does not know."""
         if not profiles:
             return
@@ -160,8 +160,8 @@ class Joining:
             self._hardware.add_device(device, profile.slots)
             self._plane.fleet.add_device(device.id, memory.get(device.id))
             log.info("%s joins", device.id, extra=fields(device=device.id, measured_on=profile.measured_on))
-        self._plane.families.use(self._profiles.values())
-        self._planner.follow(self._plane.controller.plan)
+        # A plan is asked for once they have passed their probation.
+        await self._control_loop.changed("devices join", self._profiles, asks=False)
 
     def _memory(
         self, profiles: Sequence[Profile], new: Collection[Device], session: AgentSession

@@ -16,7 +16,6 @@ from proteus_cli.errors import Conflict, EngineError, ProteusError, Unprocessabl
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.lifecycle import Lifecycle
@@ -44,11 +43,10 @@ class ManualPlans:
         lifecycle: Lifecycle,
         source: PlanSource,
         requirements: PlanRequirements,
-        planner: LivePlanner,
         live_catalog: LiveCatalog | None = None,
     ) -> None:
         self._control_loop, self._lifecycle, self._source = control_loop, lifecycle, source
-        self._requirements, self._planner, self._live_catalog = requirements, planner, live_catalog
+        self._requirements, self._live_catalog = requirements, live_catalog
         self._tasks: set[asyncio.Task[None]] = set()
 
     def reload(self) -> None:
@@ -105,11 +103,9 @@ class ManualPlans:
         except ProteusError as error:
             raise Conflict(error.message, hint=error.hint) from error
         try:
-            change = await self._control_loop.apply(plan, origin, reason, base)
+            return await self._control_loop.apply(plan, origin, reason, base)
         except EngineError as error:
             raise Unprocessable(f"the plan can't be loaded: {error.message}", hint=error.hint) from error
-        self._planner.follow(plan)
-        return change
 
 
 def require_fitting(plan: Plan, required: PlanRequirements) -> None:

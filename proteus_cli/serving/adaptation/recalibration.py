@@ -4,21 +4,18 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import msgspec
-
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects
 from proteus_cli.control.devices.slowness import Correction, Drift, mean_ratio, rerated
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.profiles")
@@ -39,28 +36,22 @@ class AppliedCorrection:
 
 
 class Recalibration:
-    """Puts corrections in force: in the profiles, for the workers, in the plan and in the solver.
-
-    ``apply`` does what the controller asks for. ``is_recording``: corrected profiles are written back to the workspace.
-    """
+    """Corrects profiles. ``is_recording``: they are written back to the workspace."""
 
     def __init__(
         self,
         drift: Drift,
         profiles: ProfileStore,
         controller: Controller,
-        apply: Callable[[Effects], None],
         control_loop: ControlLoop,
-        planner: LivePlanner,
         source: PlanSource,
-        clock: Callable[[], float],
+        clock: Clock,
         *,
         is_recording: bool,
     ) -> None:
         self.drift, self.is_recording = drift, is_recording
-        self._profiles, self._controller, self._apply = profiles, controller, apply
-        self._control_loop = control_loop
-        self._planner, self._source, self._clock = planner, source, clock
+        self._profiles, self._controller, self._control_loop = profiles, controller, control_loop
+        self._source, self._clock = source, clock
         self._unwritten: set[str] = set()
         self.made: deque[AppliedCorrection] = deque(maxlen=MAX_SHOWN)
         self.corrections = 0
@@ -75,7 +66,8 @@ class Recalibration:
             if corrections:
                 await self._correct(corrections)
             elif await asyncio.to_thread(self.write):
-                await self._put_in_force((), "the corrected profiles are written")
+                reason = "the corrected profiles are written"
+                await self._control_loop.changed(reason, plan=partial(self._plan, ()), asks=False)
 
     def write(self) -> bool:
         """Write the profiles that have changed; whether any was written.
@@ -100,25 +92,14 @@ class Recalibration:
         """Correct profiles, write them, and then put plans in force that are made from what was written."""
         for device in dict.fromkeys(correction.device for correction in corrections):
             self._correct_device(device, [each for each in corrections if each.device == device])
-        self._apply(self._controller.use_profiles(self._profiles))
         await asyncio.to_thread(self.write)
         reason = "; ".join(map(_description, corrections))
-        await self._put_in_force(corrections, reason)
-        self._controller.replanning.ask(reason, self._clock())
+        await self._control_loop.changed(reason, self._profiles, partial(self._plan, corrections))
 
-    async def _put_in_force(self, corrections: Sequence[Correction], reason: str) -> None:
-        """Where an engine of the plan can't be loaded, the plan stays; the next one is made with the profiles."""
-        try:
-            await self._control_loop.redeploy(partial(self._corrected_plan, corrections), reason)
-        except ProteusError as error:
-            log.error("kept the capacities: %s", error.message)  # noqa: TRY400
-
-    def _corrected_plan(self, corrections: Sequence[Correction]) -> Plan:
-        """The plan in force, corrected; the solver makes the next ones with the same profiles."""
+    def _plan(self, corrections: Sequence[Correction]) -> Plan:
+        """The plan in force with corrected capacities, made from the profiles that are written."""
         plan = rerated(self._controller.plan, corrections)
-        plan = msgspec.structs.replace(plan, inputs={**plan.inputs, **self._source.inputs()})
-        self._planner.follow(plan)
-        return plan
+        return self._control_loop.planner.of_now(plan) if self.is_recording else plan
 
     def _correct_device(self, device: str, corrections: Sequence[Correction]) -> None:
         self._profiles.correct(device, corrections)

@@ -3,15 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.slowness import with_shares
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.plan import Plan
-from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.logs import fields
@@ -37,10 +33,9 @@ class Sharing:
         controller: Controller,
         fleet: Fleet,
         control_loop: ControlLoop,
-        planner: LivePlanner,
     ) -> None:
         self._shared, self._profiles, self._controller, self._fleet = shared, profiles, controller, fleet
-        self._control_loop, self._planner = control_loop, planner
+        self._control_loop = control_loop
 
     async def watch(self) -> None:
         """Until cancelled."""
@@ -65,20 +60,13 @@ class Sharing:
         """Correct the capacities of the plan in force at once, and ask for another plan."""
         reason = "; ".join(_described(count, servers) for count in sorted(set(servers.values())))
         log.info("%s", reason, extra=fields(servers=dict(servers)))
-        try:
-            await self._control_loop.redeploy_unrecorded(partial(self._recounted, servers))
-        except ProteusError as error:
-            log.error("kept the capacities: %s", error.message)  # noqa: TRY400
-        finally:
-            self._planner.follow(self._controller.plan)
-            self._controller.replanning.notice(reason)
-
-    def _recounted(self, servers: Mapping[str, int]) -> Plan:
         before = {device: self._profiles.servers_of(device) for device in servers}
         for device, count in servers.items():
             self._profiles.share(device, count)
             self._fleet.share(device, count)
-        return with_shares(self._controller.plan, before, servers)
+        await self._control_loop.changed(
+            reason, self._profiles, lambda: with_shares(self._controller.plan, before, servers), is_recorded=False
+        )
 
 
 def _described(count: int, servers: Mapping[str, int]) -> str:

@@ -24,7 +24,6 @@ from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore, half_of_disk
 from proteus_cli.serving.agent.session import ServerSession
 from proteus_cli.serving.agent.sharing import SharedDevices
-from proteus_cli.serving.core_claims import warning_of_shared
 from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.hardware import process_specs
 from proteus_cli.serving.devices.process.messages import SentError
@@ -214,10 +213,8 @@ def _devices_of(settings: AgentSettings) -> HostDevices:
 def run_agent(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, or as `ends_with` says. Raises as `claimed` does."""
     host, port = listener.getsockname()[:2]
-    cores = [core for device in settings.devices for core in device.cores]
     with (
         claimed(settings.state, AgentRecord(os.getpid(), host, port, __version__)),
-        warning_of_shared(cores, "agent"),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
         runner.run(_serve(settings, listener, announce))

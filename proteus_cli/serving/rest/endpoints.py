@@ -16,7 +16,7 @@ from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.oip.tensors import OTHER_BYTES
 from proteus_cli.serving.rest.codec.bodies import IndexRequest, RepositoryRequest
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, json_response
-from proteus_cli.serving.rest.site import FILES, INDEX, Site
+from proteus_cli.serving.rest.site import INDEX, read_site
 from proteus_cli.serving.telemetry.metrics.metrics import Metrics
 from proteus_cli.serving.telemetry.status import StatusSources, status
 
@@ -44,7 +44,7 @@ class Endpoints:
         self._models, self._metrics, self._sources, self._manual_plans = models, metrics, sources, manual_plans
         self._conditions, self._live_catalog, self._feedback = conditions, live_catalog, feedback
         self._rollouts = rollouts
-        self._describe, self._site = describe, Site()
+        self._describe, self._site = describe, read_site()
         self._openapi: RestResponse | None = None  # until somebody asks for it
 
     def families_changed(self) -> None:
@@ -167,9 +167,9 @@ class Endpoints:
     def file(self, request: RestRequest) -> RestResponse:
         """A file of the page for people. Raises `NotFound`."""
         name = request.values.get("file", INDEX)
-        if name not in FILES:
+        file = self._site.get(name)
+        if file is None:
             raise NotFound(f"no file `{name}`")
-        file = self._site.file(name, request.headers)
         is_known = file.is_known_to(request.headers)
         return RestResponse(NOT_MODIFIED if is_known else _OK, file.body, file.content_type, file.headers)
 

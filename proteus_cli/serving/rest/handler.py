@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from proteus_cli.errors import InternalError
-from proteus_cli.serving.http1.compression import accepted_encodings, compressed
 from proteus_cli.serving.http1.exchange import Answer, Exchange
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.codes import HTTP_STATUS, request_error
@@ -19,7 +18,7 @@ from proteus_cli.serving.rest.codec.codec import RestCodec
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.inference import RestInferences
 from proteus_cli.serving.rest.refusals import refuse
-from proteus_cli.serving.rest.routes import INFER, OWN, ROUTES
+from proteus_cli.serving.rest.routes import INFER, ROUTES
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, path_of, route_of
 
 if TYPE_CHECKING:
@@ -107,15 +106,15 @@ class RestHandler:
         query = head.target.partition(b"?")[2]
         response = route.handle(self._endpoints, RestRequest(values, exchange.body, head.headers, query))
         if isinstance(response, RestResponse):
-            _respond(exchange, path, response)
+            _respond(exchange, response)
         else:
-            task = asyncio.ensure_future(self._respond_later(exchange, path, response))
+            task = asyncio.ensure_future(self._respond_later(exchange, response))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _respond_later(self, exchange: Exchange, path: str, response: Awaitable[RestResponse]) -> None:
+    async def _respond_later(self, exchange: Exchange, response: Awaitable[RestResponse]) -> None:
         try:
-            _respond(exchange, path, await response)
+            _respond(exchange, await response)
         except Exception as error:  # noqa: BLE001 - the client must have an answer
             self._fail(exchange, error)
 
@@ -139,9 +138,5 @@ def _codecs(family: ServedFamily) -> Iterator[tuple[bytes, RestCodec]]:
         yield f"{path}/versions/{name}/infer".encode(), RestCodec(*of_family, version)
 
 
-def _respond(exchange: Exchange, path: str, response: RestResponse) -> None:
-    body, headers = response.body, response.headers
-    # Triton's asyncio client asks for compression, but does not unpack the protocol's documents.
-    if not headers and (path.startswith(OWN) or not path.startswith("/v2/")):
-        body, _, headers = compressed(accepted_encodings(exchange.head.headers), body, [])
-    exchange.respond(response.status, response.content_type, body, headers=headers)
+def _respond(exchange: Exchange, response: RestResponse) -> None:
+    exchange.respond(response.status, response.content_type, response.body, headers=response.headers)

@@ -6,7 +6,6 @@ from functools import lru_cache, partial
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge, CorruptBody, RequestError
-from proteus_cli.serving.http1.compression import accepted_encodings, compressed
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
 from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
 from proteus_cli.serving.oip.unpacking import put_together
@@ -35,7 +34,7 @@ class RestInferences:
         length = headers.get(JSON_LENGTH)
         self.json_bytes = None if length is None else _whole_number(length)
         self.has_json = length is not None or not headers.get(b"content-type", JSON).lower().startswith(_IMAGE)
-        self.encoding, self.accepted = headers.get(b"content-encoding"), accepted_encodings(headers)
+        self.encoding = headers.get(b"content-encoding")
 
     def decode(self, body: bytes | bytearray) -> DecodedRequest | InTurns[DecodedRequest]:
         """Decode a body: an image, where its `Content-Type` says so. Raises `BadRequest`, `BodyTooLarge`."""
@@ -104,9 +103,6 @@ class RestInference(Inference[EncodedAnswer]):
         if tensors:
             content_type = OCTETS
             headers += _json_length(len(body))
-        if self._of.accepted is not None:
-            body, tensors, more = compressed(self._of.accepted, body, tensors)
-            headers += more
         exchange.respond(_OK, content_type, body, tensors, headers)
 
     def fail(self, error: RequestError) -> None:

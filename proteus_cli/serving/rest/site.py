@@ -1,15 +1,12 @@
-"""The files of the page for people, compressed and tagged once, as they never change while a server runs.
+"""The files of the web page. They are read and tagged once: they never change while a server runs.
 
 Sources: RFC 9110, 13.1.2 (`If-None-Match`) and 8.8.3 (`ETag`); W3C, Content Security Policy Level 3.
 """
 
-import gzip
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
-
-from proteus_cli.serving.http1.compression import preferred_encoding
 
 INDEX = "index.html"
 AT = "/ui/"
@@ -32,7 +29,7 @@ _POLICY = (
 )
 _ALWAYS = (
     f"content-security-policy: {_POLICY}\r\nx-content-type-options: nosniff\r\nreferrer-policy: no-referrer\r\n"
-    "cache-control: no-cache\r\nvary: accept-encoding\r\n"
+    "cache-control: no-cache\r\n"
 )  # no-cache: browsers may keep a file, and ask each time whether it has changed
 
 
@@ -51,27 +48,13 @@ class File:
         return self.tag in tags or tags == [b"*"]
 
 
-class Site:
-    """All files of the page, in memory."""
-
-    def __init__(self) -> None:
-        self._plain = {name: _file(name, _content(name)) for name in FILES}
-        self._compressed = {
-            name: _file(name, gzip.compress(file.body, mtime=0), b"gzip") for name, file in self._plain.items()
-        }
-
-    def file(self, name: str, headers: Mapping[bytes, bytes]) -> File:
-        """A file for a client that sent these headers. Raises `KeyError` where there is none."""
-        files = self._compressed if preferred_encoding(headers.get(b"accept-encoding", b"")) == b"gzip" else self._plain
-        return files[name]
+def read_site() -> dict[str, File]:
+    """All files of the page by name."""
+    return {name: _read(name) for name in FILES}
 
 
-def _content(name: str) -> bytes:
+def _read(name: str) -> File:
     folder = files("proteus_cli.serving.rest") / "site_files"
-    return (folder / "vendor" / name if name in _VENDORED else folder / name).read_bytes()
-
-
-def _file(name: str, body: bytes, encoding: bytes = b"") -> File:
+    body = (folder / "vendor" / name if name in _VENDORED else folder / name).read_bytes()
     tag = b'"%b"' % sha256(body).hexdigest()[:32].encode()
-    packed = b"content-encoding: %b\r\n" % encoding if encoding else b""
-    return File(body, FILES[name].encode(), tag, b"%betag: %b\r\n%b" % (packed, tag, _ALWAYS.encode()))
+    return File(body, FILES[name].encode(), tag, b"etag: %b\r\n%b" % (tag, _ALWAYS.encode()))

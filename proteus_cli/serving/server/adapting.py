@@ -94,7 +94,6 @@ async def open_adaptation(
 
 class _PlanningParts(NamedTuple):
     solver: SolverProcess | None
-    planner: LivePlanner
     journal: PlanJournal | None
     control_loop: ControlLoop
     versions: VersionedPlans
@@ -117,7 +116,8 @@ async def _open_planning(
         solver.warm_up(WarmUp(demand, deployment.plan))
     journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
     versions = VersionedPlans(plane.controller, profiles, served)
-    control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock, journal, versions.expanded)
+    planner = LivePlanner(deployment.source, profiles, solver)
+    control_loop = ControlLoop(plane, planner, journal, versions.expanded)
     kept = deployment.conditions.families
     plane.controller.dispatch.stop_when.update({family: each.stop_when for family, each in kept.items()})
     since = [f"{family} stops when {each.stop_when}, as since {each.since}" for family, each in kept.items()]
@@ -129,8 +129,7 @@ async def _open_planning(
     if rule is not None and solver is not None:
         await stack.enter_async_context(running(solver.watch))
         await stack.enter_async_context(running(control_loop.run, rule.every_s, solver))
-    planner = LivePlanner(deployment.source, profiles, solver)
-    return _PlanningParts(solver, planner, journal, control_loop, versions)
+    return _PlanningParts(solver, journal, control_loop, versions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,17 +151,16 @@ class _Parts:
         if self.deployment.hosts is None:
             return
         sharing = Sharing(
-            self.hardware.shared, self.profiles, self.plane.controller, self.plane.fleet, self.planning.control_loop,
-            self.planning.planner,
-        )  # fmt: skip
+            self.hardware.shared, self.profiles, self.plane.controller, self.plane.fleet, self.planning.control_loop
+        )
         await self.stack.enter_async_context(running(sharing.watch))
 
     async def open_recalibration(self, drift: Drift | None) -> Recalibration | None:
         if drift is None:
             return None
         recalibration = Recalibration(
-            drift, self.profiles, self.plane.controller, self.plane.fleet.apply, self.planning.control_loop,
-            self.planning.planner, self.deployment.source, self.plane.clock, is_recording=self.deployment.records,
+            drift, self.profiles, self.plane.controller, self.planning.control_loop, self.deployment.source,
+            self.plane.clock, is_recording=self.deployment.records,
         )  # fmt: skip
         self.stack.callback(recalibration.write)
         await self.stack.enter_async_context(running(recalibration.watch))
@@ -173,13 +171,13 @@ class _Parts:
         if self.deployment.newcomers is not None and isinstance(self.hardware, ClusterHardware):
             joining = Joining(
                 self.hardware, self.plane, self.profiles, self.deployment.newcomers,
-                self.planning.planner, has_standbys=self.deployment.has_standbys,
+                self.planning.control_loop, has_standbys=self.deployment.has_standbys,
             )  # fmt: skip
             await self.stack.enter_async_context(running(joining.run))
 
     async def open_accuracies(self, *, takes_labels: bool) -> LiveAccuracies:
         accuracies = LiveAccuracies(
-            self.plane, self.profiles, self.planning.control_loop, self.deployment.source, self.planning.planner,
+            self.plane, self.profiles, self.planning.control_loop, self.deployment.source,
             takes_labels=takes_labels, is_recording=self.deployment.records,
         )  # fmt: skip
         if takes_labels:
@@ -193,7 +191,7 @@ class _Parts:
             return None
         live_catalog = LiveCatalog(
             served, self.hardware, self.plane, self.profiles, self.deployment.catalog_source,
-            self.planning.planner, accuracies, conditions.catalog_changed,
+            self.planning.control_loop, accuracies, conditions.catalog_changed,
         )  # fmt: skip
         self.stack.push_async_callback(live_catalog.stop_following)
         await self.stack.enter_async_context(running(live_catalog.run, watches=self.deployment.watches_catalog))
@@ -202,7 +200,7 @@ class _Parts:
     async def open_rollouts(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> VersionRollouts:
         rollouts = VersionRollouts(
             self.deployment.version_source, live_catalog, served, self.plane, self.profiles,
-            self.planning.control_loop, self.planning.versions, self.planning.planner, is_guarded=self.is_guarded,
+            self.planning.control_loop, self.planning.versions, is_guarded=self.is_guarded,
         )  # fmt: skip
         await self.stack.enter_async_context(running(rollouts.run))
         return rollouts
@@ -211,9 +209,8 @@ class _Parts:
         models = self.plane.fleet.loader.models
         requirements = PlanRequirements(self.deployment.policy.name, served, self.profiles, models)
         return ManualPlans(
-            self.planning.control_loop, self.plane.lifecycle, self.deployment.source, requirements,
-            self.planning.planner, live_catalog,
-        )  # fmt: skip
+            self.planning.control_loop, self.plane.lifecycle, self.deployment.source, requirements, live_catalog
+        )
 
     def live_conditions(self, served: ServedCatalog) -> LiveConditions:
         return LiveConditions(

@@ -26,7 +26,6 @@ from proteus_cli.serving.adaptation.control_loop import hosts
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.shifts.shifts import Shifts
-from proteus_cli.serving.core_claims import warning_of_shared
 from proteus_cli.serving.lifecycle import LifecycleEvent, StoppedEarly, running
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -81,7 +80,6 @@ def serve(
             listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
             if options.grpc_port is not None:
                 listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
-            stack.enter_context(warning_of_shared(_own_cores(deployment)))
             runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
             runner.run(_serve(deployment, options, listeners, announce, view, tracing))
     except StoppedEarly:
@@ -147,12 +145,6 @@ def _reload(options: ServerOptions, plans: ManualPlans) -> None:
         else:
             log.info("SIGHUP: read the %s again", what)
     plans.reload()
-
-
-def _own_cores(deployment: Deployment) -> tuple[int, ...]:
-    """The cores of this machine's devices; none where they are emulated."""
-    devices = () if deployment.emulated else deployment.local_devices
-    return tuple(core for device in devices for core in device.cores)
 
 
 def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]:

@@ -14,10 +14,18 @@ from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.profiling.slots import MAX_SLOTS
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
-from proteus_cli.studies.concurrency.cells import MAX_IN_FLIGHT, ConcurrencyCell, levels_of, ways_of
-from proteus_cli.studies.concurrency.measuring import FEWEST_ROUNDS, USUAL_ROUNDS, measured, wanted_s
-from proteus_cli.studies.concurrency.opening import DeviceSetup
-from proteus_cli.studies.draft import Job, StudyDraft
+from proteus_cli.studies.concurrency.measuring import (
+    FEWEST_ROUNDS,
+    MAX_IN_FLIGHT,
+    USUAL_ROUNDS,
+    ConcurrencyCell,
+    DeviceSetup,
+    levels_of,
+    measured,
+    wanted_s,
+    ways_of,
+)
+from proteus_cli.studies.frame import Job, StudyDraft
 from proteus_cli.studies.profiled import mean_batch_s, measured_variant, of_variants
 from proteus_cli.studies.results import ConcurrencyConclusion, ConcurrencyResult, concluded
 from proteus_cli.studies.study import Cell, CellMode

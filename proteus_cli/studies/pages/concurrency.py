@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from proteus_cli.studies.pages.drawing import colour, page_colour, picture
-from proteus_cli.studies.pages.section import Picture, Section, StudyTable
+from proteus_cli.studies.pages.section import Picture, Section, StudyTable, colour, page_colour, picture
 from proteus_cli.studies.results import (
     IN_FLIGHT,
     ConcurrencyConclusion,

@@ -5,8 +5,17 @@ from collections.abc import Sequence
 import msgspec
 from matplotlib.axes import Axes
 
-from proteus_cli.studies.pages.drawing import ABOVE_INCHES, ROW_INCHES, colour, name_bars, page_colour, picture
-from proteus_cli.studies.pages.section import Picture, Section, StudyTable
+from proteus_cli.studies.pages.section import (
+    ABOVE_INCHES,
+    ROW_INCHES,
+    Picture,
+    Section,
+    StudyTable,
+    colour,
+    name_bars,
+    page_colour,
+    picture,
+)
 from proteus_cli.studies.results import CostConclusion, FleetCost, Saving
 from proteus_cli.studies.study import Cell, Study
 from proteus_cli.units import format_duration, format_percent, or_unknown

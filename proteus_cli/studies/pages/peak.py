@@ -7,8 +7,17 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from proteus_cli.studies.pages.drawing import ABOVE_INCHES, ROW_INCHES, colour, name_bars, page_colour, picture
-from proteus_cli.studies.pages.section import Picture, Section, StudyTable
+from proteus_cli.studies.pages.section import (
+    ABOVE_INCHES,
+    ROW_INCHES,
+    Picture,
+    Section,
+    StudyTable,
+    colour,
+    name_bars,
+    page_colour,
+    picture,
+)
 from proteus_cli.studies.results import NARROW, Peak
 from proteus_cli.studies.study import Cell, Study
 from proteus_cli.units import UNKNOWN, format_duration, format_percent, format_qps, format_rate, or_unknown

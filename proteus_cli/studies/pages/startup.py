@@ -5,8 +5,7 @@ from statistics import median
 
 from matplotlib.axes import Axes
 
-from proteus_cli.studies.pages.drawing import colour, name_bars, page_colour, picture
-from proteus_cli.studies.pages.section import Picture, Section, StudyTable
+from proteus_cli.studies.pages.section import Picture, Section, StudyTable, colour, name_bars, page_colour, picture
 from proteus_cli.studies.results import ProcessStart, Starts, Startup
 from proteus_cli.studies.study import Cell, Study
 from proteus_cli.units import UNKNOWN, format_duration, format_size

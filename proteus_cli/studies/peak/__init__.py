@@ -5,11 +5,11 @@ is the part of them that miss their SLO in the long run: answered late, dropped,
 rate, and steeply near the peak: the highest rate with v at most `PeakRules.allowed_frac`.
 
 A *stretch* is some requests at one rate, behind a warm-up that does not count. Violations come in clumps, as a queue is
-long for a while: counts of neighbouring windows tell by how much (`stretches.py`), and everything below counts
+long for a while: counts of neighbouring windows tell by how much (`fit.py`), and everything below counts
 requests as that many fewer.
 
 The search (`search.py`) has two parts. It brackets the peak by short probes. A rate that seems to be carried is left at
-once for a higher one; one that misses too much gets twice as many requests until that is sure (`verdicts.py`, a
+once for a higher one; one that misses too much gets twice as many requests until that is sure (a
 sequential test), and the next rate is lower. Only rates that are surely carried or violated are told as bounds. Then it
 refines: stretches of fixed length just below and just above where the peak seems to be, to which a line is fitted, the
 logarithm of the odds of a violation against that of the rate (`fit.py`). The interval of the peak follows from the

@@ -1,4 +1,4 @@
-"""What a peak is asked of: variants on a device, a plan, or a server at a URL."""
+"""Drafts of peak studies: variants on a device, a plan, or a server at a URL."""
 
 import re
 import time
@@ -10,27 +10,79 @@ import msgspec
 
 from proteus_cli.backends.discovery import discover
 from proteus_cli.control.policies import batcher_named
+from proteus_cli.domain.capacity import Capacity
 from proteus_cli.domain.catalog import Catalog, Family, VariantKey
 from proteus_cli.domain.device import Device
+from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.simulation.conditions import JITTERS, Conditions
-from proteus_cli.store import Workspace, digest_of, require_current_models
+from proteus_cli.store import Workspace, digest_of, made_by, require_current_models
 from proteus_cli.store.sharing import with_sharing
-from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
-from proteus_cli.studies.hardware import profiled_here
-from proteus_cli.studies.names import default_name
-from proteus_cli.studies.peak.carriers import SimulatedCarrier
-from proteus_cli.studies.peak.lone_plan import carries_any, lone_plan
-from proteus_cli.studies.peak.measuring import LONGEST_SLOS, measured_peak
-from proteus_cli.studies.peak.question import PeakQuestion, Planned
+from proteus_cli.studies.frame import Job, JobTurn, StudyDraft, default_name
+from proteus_cli.studies.peak.carriers import (
+    LONGEST_SLOS,
+    PeakQuestion,
+    Planned,
+    Server,
+    SimulatedCarrier,
+    measured_peak,
+    served_peak,
+    server_peak,
+)
 from proteus_cli.studies.peak.search import FEWEST_STRETCHES
-from proteus_cli.studies.peak.servers import Server, served_peak, server_peak
-from proteus_cli.studies.profiled import of_variants
+from proteus_cli.studies.profiled import of_variants, profiled_here
 from proteus_cli.studies.results import Peak, PeakRules
 from proteus_cli.studies.study import CellMode
 from proteus_cli.units import format_duration, format_percent
+
+
+def lone_plan(
+    catalog: Catalog, family: Family, measured: VariantProfile, profile: Profile, inputs: Mapping[str, str]
+) -> Plan:
+    """The plan, with the batches that fit the SLO. Raises `UsageError` where not even one row does."""
+    capacity = _capacity(family, measured, profile)
+    if not capacity.max_batch:
+        raise UsageError(
+            f"No batch of `{measured.variant}` on `{profile.device.id}` is done within the SLO of "
+            f"{format_duration(family.slo_s)}, so it carries no rate.",
+            hint="name other variants with `--variant`, or give the family a longer `slo` in engines/catalog.toml",
+        )
+    device = profile.device.id
+    placement = Placement(
+        device, family.name, measured.variant, capacity.max_batch, capacity.qps, share=1.0, capacity_qps=capacity.qps
+    )
+    none = dict.fromkeys(catalog.names, 0.0)
+    served = none | {family.name: capacity.qps}
+    return Plan(
+        format=PLAN_FORMAT,
+        made_by=made_by(),
+        policy="proteus",
+        objective="one variant on one device",
+        rules=Rules(),
+        headroom=1.0,
+        demand_qps=served,
+        served_qps=served,
+        unserved_qps=none,
+        effective_accuracy=None,
+        relative_accuracy=None,
+        solver=Solver("none", "optimal", 0.0, 0.0),
+        fleet={profile.device.type: (device,)},
+        placements=(placement,),
+        inputs=dict(inputs),
+    )
+
+
+def carries_any(family: Family, measured: VariantProfile, profile: Profile) -> bool:
+    """Whether some batch is done within the SLO, so that there is a `lone_plan`."""
+    return bool(_capacity(family, measured, profile).max_batch)
+
+
+def _capacity(family: Family, measured: VariantProfile, profile: Profile) -> Capacity:
+    return Rules().capacity_within(family.slo_s, profile.points_of(measured), attainment=family.attainment)
+
 
 KIND = "peak"
 WANTED_S: Mapping[CellMode, float] = {"simulated": 5.0, "emulated": 60.0, "measured": 60.0}

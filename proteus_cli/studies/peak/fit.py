@@ -15,13 +15,118 @@ all of them are clipped.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from proteus_cli.arrays import Bools, Floats
-from proteus_cli.intervals import OF_95_PERCENT
-from proteus_cli.studies.peak.verdicts import clump
+from proteus_cli.intervals import OF_95_PERCENT, wilson
 from proteus_cli.studies.results import Stretch
+
+WARM_UP_SLOS = 5.0
+"""So many times the SLO are not counted: queues are empty at first."""
+MIN_SLOS = 10.0
+"""A stretch is so many times the SLO long, at least: shorter ones say nothing of what lasts."""
+WARM_UP_FRAC = 0.05
+WINDOWS = 16
+"""Of a stretch: few, as clumps must fit into a window."""
+_FEWEST = 2  # windows with requests that can scatter
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """So many requests at a rate, the warm-up not counted."""
+
+    rate_qps: float
+    requests: int
+
+
+def warm_up_s(offer: Offer, slo_s: float) -> float:
+    """Seconds that do not count at the beginning of a stretch."""
+    return WARM_UP_SLOS * slo_s + WARM_UP_FRAC * counted_s(offer, slo_s)
+
+
+def counted_s(offer: Offer, slo_s: float) -> float:
+    """Seconds that count."""
+    return max(offer.requests / offer.rate_qps, MIN_SLOS * slo_s)
+
+
+def duration_s(offer: Offer, slo_s: float) -> float:
+    """Seconds of a stretch."""
+    return warm_up_s(offer, slo_s) + counted_s(offer, slo_s)
+
+
+def stretch_of(
+    offer: Offer,
+    slo_s: float,
+    arrival_s: Floats,
+    is_violation: Floats,
+    lag_s: float = 0.0,
+    accuracy: Floats | None = None,
+) -> Stretch:
+    """A stretch of requests by arrival, each 1 where it missed its SLO, else 0; NaN is an accuracy that is unknown."""
+    start_s, length_s = warm_up_s(offer, slo_s), counted_s(offer, slo_s)
+    counts = arrival_s >= start_s
+    window = np.minimum(((arrival_s[counts] - start_s) * WINDOWS / length_s).astype(np.int64), WINDOWS - 1)
+    requests: Floats = np.bincount(window, minlength=WINDOWS).astype(np.float64)
+    violations: Floats = np.bincount(window, weights=is_violation[counts], minlength=WINDOWS).astype(np.float64)
+    return Stretch(
+        rate_qps=offer.rate_qps,
+        requests=int(requests.sum()),
+        violations=int(violations.sum()),
+        scatter=_scatter(requests, violations),
+        windows=int((requests > 0).sum()),
+        lag_s=lag_s,
+        accuracy=None if accuracy is None else _mean(accuracy[counts]),
+    )
+
+
+def _mean(values: Floats) -> float | None:
+    """The mean of what is known; None where nothing is."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
+
+
+def _scatter(requests: Floats, violations: Floats) -> float:
+    """Pearson's chi-squared of the windows; 0 where no request, or each, missed its SLO."""
+    has_requests = requests > 0
+    requests, violations = requests[has_requests], violations[has_requests]
+    if len(requests) < _FEWEST:
+        return 0.0
+    fraction = violations.sum() / requests.sum()
+    if fraction in {0.0, 1.0}:
+        return 0.0
+    expected = requests * fraction
+    return float(((violations - expected) ** 2 / (expected * (1 - fraction))).sum())
+
+
+RateVerdict = Literal["carried", "violated", "open"]
+
+SURE = 2.8
+"""Standard deviations of a verdict: 0.5 % are wrong at each look, and a probe has few looks."""
+
+
+def clump(stretches: Sequence[Stretch]) -> float:
+    """How many violations come together, at least 1: the requests say as much as that many fewer that are independent.
+
+    Kish's design effect, from all stretches together: of one alone it is known badly.
+    """
+    degrees = sum(each.windows - 1 for each in stretches if each.windows and each.violations)
+    return max(1.0, sum(each.scatter for each in stretches) / degrees) if degrees else 1.0
+
+
+def violation_interval(stretches: Sequence[Stretch], deviations: float = OF_95_PERCENT) -> tuple[float, float]:
+    """The interval of the part that violates, of stretches of one rate; all of it where there was no request."""
+    together = clump(stretches)
+    requests, violations = sum(each.requests for each in stretches), sum(each.violations for each in stretches)
+    return wilson(violations / together, requests / together, deviations) if requests else (0.0, 1.0)
+
+
+def verdict(stretches: Sequence[Stretch], allowed_frac: float) -> RateVerdict:
+    """What stretches of one rate say of it."""
+    low, high = violation_interval(stretches, SURE)
+    return "carried" if high <= allowed_frac else "violated" if low > allowed_frac else "open"
+
 
 ASSUMED_STEEPNESS, STEEPNESS_SPREAD = 15.0, 15.0
 LEVEL_SPREAD = 3.0

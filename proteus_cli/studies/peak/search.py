@@ -10,12 +10,10 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from msgspec.structs import replace
 
-from proteus_cli.studies.peak.fit import Crossing, crossing
-from proteus_cli.studies.peak.verdicts import clump, verdict, violation_interval
+from proteus_cli.studies.peak.fit import Crossing, Offer, clump, crossing, verdict, violation_interval
 from proteus_cli.studies.results import NARROW, Limit, Peak, PeakRules, Probe, Stretch
 
 FAR_VIOLATIONS, FIRST_VIOLATIONS = 2.0, 8.0
@@ -48,14 +46,6 @@ LATE_FRAC = 0.5
 """A stretch that is sent later (p99) than this part of the SLO says more of the generator than of a server."""
 CONFIRMED = 1.3
 """The interval stays narrow enough until there are so many times the requests: once may be by chance."""
-
-
-@dataclass(frozen=True, slots=True)
-class Offer:
-    """So many requests at a rate, the warm-up not counted."""
-
-    rate_qps: float
-    requests: int
 
 
 class PeakSearch:

@@ -9,11 +9,9 @@ from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, model_parts
-from proteus_cli.studies.draft import Job, JobTurn, StudyDraft
-from proteus_cli.studies.names import default_name
+from proteus_cli.studies.frame import Job, JobTurn, StudyDraft, default_name
 from proteus_cli.studies.results import Startup
-from proteus_cli.studies.startup.file_cache import backend_files
-from proteus_cli.studies.startup.starts import FEWEST, Subject, startup
+from proteus_cli.studies.startup.starts import FEWEST, Subject, backend_files, startup
 
 KIND = "startup"
 RUNS = 20

@@ -1,10 +1,12 @@
 """Starts of one variant on one device, cold and warm in turn."""
 
+import importlib.util
 import math
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +15,35 @@ import msgspec
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import EngineError
-from proteus_cli.studies.draft import JobTurn
+from proteus_cli.studies.frame import JobTurn
 from proteus_cli.studies.results import ProcessStart, Starts, Startup
 from proteus_cli.studies.startup.child import StartSpec
-from proteus_cli.studies.startup.file_cache import CAN_EVICT, evict
+
+CAN_EVICT = hasattr(os, "posix_fadvise")
+
+_PACKAGES = {"cpu": ("onnxruntime",), "gpu": ("tensorrt", "tensorrt_libs", "tensorrt_bindings", "pycuda")}
+"""What the backend of a kind of device consists of; what is not installed is left out."""
+
+
+def evict(files: Iterable[Path]) -> None:
+    """Ask the system to forget the content of files. Pages that are not on the disk yet, or mapped, may stay."""
+    for path in files:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def backend_files(device: Device) -> list[Path]:
+    """The files of the backend of a device, found without importing it."""
+    found = []
+    for name in _PACKAGES[device.kind]:
+        spec = importlib.util.find_spec(name)
+        for place in (spec.submodule_search_locations or ()) if spec is not None else ():
+            found += [path for path in Path(place).rglob("*") if path.is_file()]
+    return found
+
 
 TIMEOUT_S = 300.0
 FEWEST = 3

@@ -7,10 +7,10 @@ import pytest
 from builders import make_placement, make_plan
 from rich.console import Console, RenderableType
 
-from proteus_cli.cli.views.inventory_tables import inventory_tables
+from proteus_cli.cli.cluster import ReachedHost
+from proteus_cli.cli.devices import cluster_tables
 from proteus_cli.cli.views.plan_difference import difference, difference_tables
 from proteus_cli.cli.views.plan_tables import plan_table, whereabouts
-from proteus_cli.cli.workflows.cluster.hosts import ReachedHost
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
@@ -68,7 +68,7 @@ def inventory(
 
 def test_each_device_of_a_few_hosts_has_a_row_below_its_host() -> None:
     hosts = {"a": inventory(1, CPU), "b": inventory(1, servers=("10.0.0.1:8000",))}
-    lines = shown(inventory_tables(hosts, lambda name, _: "yes" if name == "a/gpu0" else "no", ["c"]))
+    lines = shown(cluster_tables(hosts, lambda name, _: "yes" if name == "a/gpu0" else "no", ["c"]))
     assert lines[1:4] == [
         ["a", "a/gpu0", "h100", "–", "64.0 GiB", "yes", "a GPU"],
         ["a/cpu0", "cpu-2c", "0 1", "16.0 GiB", "no", "a CPU"],
@@ -83,21 +83,21 @@ def test_each_device_of_a_few_hosts_has_a_row_below_its_host() -> None:
 
 def test_hosts_that_emulate_devices_have_no_table_of_devices() -> None:
     """Their devices are those of their server."""
-    head, host = shown(inventory_tables({"a": inventory(0)}, lambda *_: "no", []))
+    head, host = shown(cluster_tables({"a": inventory(0)}, lambda *_: "no", []))
     assert (head[0], host[0]) == ("host", "a")
     assert "memory free" in head
 
 
 def test_how_many_servers_share_a_device_is_a_column_where_any_is_shared() -> None:
     hosts = {"a": inventory(2, servers=("10.0.0.1:1", "10.0.0.2:1"), shared={"gpu1": 2}), "b": inventory(1)}
-    head, *rows = shown(inventory_tables(hosts, lambda *_: "yes", []))[:4]
+    head, *rows = shown(cluster_tables(hosts, lambda *_: "yes", []))[:4]
     assert head[-2:] == ["servers", "name"]
     assert [cells[-2] for cells in rows] == ["–", "2", "–"]
 
 
 def test_a_hundred_hosts_are_a_few_rows() -> None:
     hosts = {f"n{at:02}": inventory(8, *([CPU] if at == 3 else [])) for at in range(100)}
-    lines = shown(inventory_tables(hosts, lambda *_: "yes", []))
+    lines = shown(cluster_tables(hosts, lambda *_: "yes", []))
     assert [cells[:2] for cells in lines[1:4]] == [
         ["99 × n00 …", "8 × gpu0 …"],
         ["n03", "8 × gpu0 …"],

@@ -96,7 +96,6 @@ class Http1Connections(WireTarget):
             "chunks": chunked("small", _AUTHORIZATION, small[:50], small[50:]),
             "small-chunks": chunked("small", _AUTHORIZATION, *(small[at : at + 1] for at in range(len(small)))),
             "expect": post("small", small, _AUTHORIZATION + b"expect: 100-continue\r\n"),
-            "accept": post("small", small, _AUTHORIZATION + b"accept-encoding: gzip, deflate;q=0.5\r\n"),
             "traced": post("small", small, _AUTHORIZATION + LINES[25] + b"\r\n"),
             **{
                 f"{route.method}-{route.path.strip('/').replace('/', '-')}": _request(route.method, _filled(route.path))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from builders import hosted, make_placement, make_plan, make_request
+from looping import loop_around, parts
 from msgspec.structs import replace
 from virtual_loop import VirtualLoop
 
@@ -19,7 +20,7 @@ from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.errors import EngineError, NoFeasiblePlan
-from proteus_cli.serving.adaptation.control_loop import HOLD_S, ControlLoop
+from proteus_cli.serving.adaptation.control_loop import HOLD_S
 from proteus_cli.serving.adaptation.plan_journal import Adopted
 
 SLOW, FAST = (
@@ -80,12 +81,7 @@ class World:
         self.controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, live_policy_named("proteus"))
         self.fleet = Fleet(self)
         self.journal = Journal()
-        self.control_loop = ControlLoop(
-            self.controller,
-            self.fleet,  # type: ignore[arg-type]
-            lambda: self.now_s,
-            self.journal,
-        )
+        self.control_loop = loop_around(parts(self.controller, self.fleet, lambda: self.now_s), journal=self.journal)
         self.asked: list[ReplanRequest] = []
         self.answers = list(answers)
         self.before_answer: Callable[[], Awaitable[Any]] | None = None

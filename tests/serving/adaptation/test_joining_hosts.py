@@ -117,8 +117,8 @@ def looking(test: Test, *, has_standbys: bool = False, **options: Any) -> World:
     async def in_world(world: World) -> None:
         hosts, known, plans = Hosts(), Known(world), Plans(world)
         fakes: Any = (hosts, known, plans)
-        planner = LivePlanner(fakes[2], world.profiles, fakes[2])
-        joining = Joining(fakes[0], world.plane, world.profiles, fakes[1], planner, has_standbys=has_standbys)
+        world.adaptation.planner = LivePlanner(fakes[2], world.profiles, fakes[2])
+        joining = Joining(fakes[0], world.plane, world.profiles, fakes[1], world.adaptation, has_standbys=has_standbys)
         task = asyncio.create_task(joining.run())
         await test(Looking(world, hosts, known, joining))
         task.cancel()

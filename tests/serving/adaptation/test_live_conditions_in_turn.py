@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from conditioned import conditions_of, patch_body
+from looping import loop_around, parts
 from virtual_loop import VirtualLoop
 
 from proteus_cli.domain.conditions import Condition, parse_condition
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.errors import EngineError, Unprocessable
-from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_conditions import FamilyConditions, LiveConditions
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class World:
         loop: Any = SimpleNamespace()
         self.conditions, self.controller = conditions_of(loop)
         fleet.controller = self.controller
-        self.control_loop = ControlLoop(self.controller, fleet, asyncio.get_running_loop().time)
+        self.control_loop = loop_around(parts(self.controller, fleet, asyncio.get_running_loop().time))
         loop.redeploy, self.seen = self.control_loop.redeploy, fleet.seen
 
     @property

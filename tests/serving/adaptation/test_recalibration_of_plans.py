@@ -3,10 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from builders import hosted, make_measured, make_placement, make_plan, make_profile, near
+from looping import loop_around, parts
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Effects
@@ -15,7 +16,6 @@ from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
@@ -58,6 +58,7 @@ class SlowFleet:
         self.goes_on.set()
         self.fails = False
         self.applied = list[Effects]()
+        self.apply = self.applied.append
 
     async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         await self.goes_on.wait()
@@ -75,29 +76,28 @@ class Scene:
     def __init__(self) -> None:
         self.controller = Controller({"a": 0.1}, dict.fromkeys(PROFILES, 1), PROTEUS)
         self.fleet, self.planned_with = SlowFleet(self.controller), list[Plan]()
-        self.control_loop = ControlLoop(self.controller, cast("Any", self.fleet), lambda: 0.0)
         source: Any = SimpleNamespace(inputs=dict, replanner=lambda plan, _: plan)
         solver: Any = SimpleNamespace(use=self.planned_with.append)
         drift: Any = OneDrift()
         profiles = ProfileStore(PROFILES)
-        planner = LivePlanner(source, profiles, solver)
+        plane = parts(self.controller, self.fleet, lambda: 0.0)
+        self.control_loop = loop_around(plane, planner=LivePlanner(source, profiles, solver))
         self.recalibration = Recalibration(
-            drift, profiles, self.controller, self.fleet.applied.append, self.control_loop, planner, source,
-            lambda: 0.0, is_recording=False,
-        )  # fmt: skip
+            drift, profiles, self.controller, self.control_loop, source, lambda: 0.0, is_recording=False
+        )
 
 
 def test_a_plan_that_comes_into_force_meanwhile_stays_and_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story() -> None:
         scene = Scene()
         controller, control_loop, recalibration = scene.controller, scene.control_loop, scene.recalibration
-        is_asked, redeploy = asyncio.Event(), control_loop.redeploy
+        is_asked, changed = asyncio.Event(), control_loop.changed
 
-        def redeploy_and_tell(*given: Any) -> Awaitable[Any]:
+        def changed_and_tell(*given: Any) -> Awaitable[Any]:
             is_asked.set()
-            return redeploy(*given)
+            return changed(*given)
 
-        monkeypatch.setattr(control_loop, "redeploy", redeploy_and_tell)
+        monkeypatch.setattr(control_loop, "changed", changed_and_tell)
         await control_loop.start(FIRST, "start", "the first")
         scene.fleet.goes_on.clear()
         by_hand = asyncio.create_task(control_loop.apply(BY_HAND, "request", "by hand"))
@@ -113,7 +113,7 @@ def test_a_plan_that_comes_into_force_meanwhile_stays_and_is_corrected(monkeypat
         watching.cancel()
         assert [change.origin for change in control_loop.changes] == ["request", "drift"]
         assert {p.device: p.capacity_qps for p in controller.plan.placements} == {"cpu0": near(50.0), "cpu1": 100.0}
-        assert scene.planned_with == [controller.plan]
+        assert scene.planned_with == [FIRST, BY_HAND], "the next plans are made with the corrected times"
         assert len(scene.fleet.applied) == 1, "what the corrected times change is done"
 
     asyncio.run(story())
@@ -126,10 +126,10 @@ def test_recalibration_goes_on_where_a_corrected_plan_cannot_be_loaded(caplog: p
         scene.fleet.fails = True
         watching = asyncio.create_task(scene.recalibration.watch())
         async with asyncio.timeout(20):
-            while "kept the capacities: it can't be loaded" not in caplog.text and not watching.done():
+            while "kept the plan: it can't be loaded" not in caplog.text and not watching.done():
                 await asyncio.sleep(0.001)
         assert not watching.done()
         watching.cancel()
-        assert [p.capacity_qps for p in scene.planned_with[0].placements] == [near(50.0)], "the next plan knows"
+        assert scene.planned_with == [FIRST], "the next plan is made with the corrected times"
 
     asyncio.run(story())

@@ -1,12 +1,13 @@
 """A server counts on its part of devices that others share, and on all of them again."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from builders import make_measured, make_placement, make_plan, make_profile, near
+from looping import loop_around, parts
 
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
@@ -24,20 +25,20 @@ class World:
     def __init__(self) -> None:
         measured = {device: make_profile(device, make_measured("f", "v", 0.9, {1: 0.01})) for device in DEVICES}
         self.profiles = ProfileStore(measured)
-        self.plan = make_plan(
-            *(make_placement(device, "f", "v", capacity_qps=100.0) for device in DEVICES), devices=DEVICES
-        )
+        plan = make_plan(*(make_placement(device, "f", "v", capacity_qps=100.0) for device in DEVICES), devices=DEVICES)
         self.servers = {"a/cpu0": 1, "a/cpu1": 1}
         self.is_away = False
         self.workers = dict.fromkeys(DEVICES)
         self.reasons: list[str] = []
-        self.replanning = SimpleNamespace(notice=self.reasons.append)
+        replanning = SimpleNamespace(ask=lambda reason, _now_s: self.reasons.append(reason))
+        self.controller = SimpleNamespace(plan=plan, replanning=replanning, use_profiles=lambda _: None)
         self.shared: dict[str, int] = {}
         self.planned_with: list[float] = []
         self.fails = False
-        everything = cast("Any", self)
-        planner = LivePlanner(everything, self.profiles, everything)
-        self.sharing = Sharing(self.told, self.profiles, everything, everything, everything, planner)
+        this: Any = self
+        planner = LivePlanner(this, self.profiles, this)
+        control_loop = loop_around(parts(self.controller, self, lambda: 0.0), planner=planner)
+        self.sharing = Sharing(self.told, self.profiles, this.controller, this, control_loop)
 
     def told(self) -> dict[str, dict[str, int]]:
         shared = {device.removeprefix("a/"): count for device, count in self.servers.items() if count > 1}
@@ -46,13 +47,16 @@ class World:
     def share(self, device: str, servers: int) -> None:
         self.shared[device] = servers
 
-    async def redeploy_unrecorded(self, change: Callable[[], Plan]) -> None:
-        self.plan = change()
+    def apply(self, _: object) -> None:
+        pass
+
+    async def deploy(self, plan: Plan) -> None:
         if self.fails:
             raise EngineError("it can't be loaded")
+        self.controller.plan = plan
 
     def replanner(self, plan: Plan, profiles: Mapping[str, Profile]) -> float:
-        assert plan is self.plan
+        assert plan is self.controller.plan
         return profiles["a/cpu0"].variants[0].points[0].mean_s
 
     def use(self, replanner: float) -> None:
@@ -60,7 +64,7 @@ class World:
 
     def looks(self) -> list[float]:
         asyncio.run(self.sharing.look())
-        return [placement.capacity_qps for placement in self.plan.placements]
+        return [placement.capacity_qps for placement in self.controller.plan.placements]
 
 
 def test_capacities_follow_the_number_of_servers_and_each_change_asks_for_a_plan() -> None:
@@ -101,6 +105,6 @@ def test_capacities_that_cannot_be_put_in_force_still_ask_for_a_plan(caplog: pyt
     world = World()
     world.fails, world.servers["a/cpu0"] = True, 2
     world.looks()
-    assert "kept the capacities: it can't be loaded" in caplog.text
+    assert "kept the plan: it can't be loaded" in caplog.text
     assert world.reasons == ["a/cpu0 is shared by 2 servers"]
     assert world.planned_with == [near(0.02)]

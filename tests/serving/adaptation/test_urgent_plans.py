@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from builders import hosted, make_placement, make_plan
+from looping import loop_around, parts
 from virtual_loop import VirtualLoop
 
 from proteus_cli.control.controller import Controller
@@ -21,7 +22,6 @@ from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
-from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.solver.process import SolverProcess
 
 EVERY_S, SLOW_S = 0.2, 30.0
@@ -93,7 +93,7 @@ class World:
         self.clock = asyncio.get_running_loop().time
         self.controller = Controller({"a": 0.1}, {"cpu0": 1, "cpu1": 1}, live_policy_named("proteus"))
         fleet: Any = Fleet(self.controller, self.clock)
-        self.control_loop = ControlLoop(self.controller, fleet, self.clock)
+        self.control_loop = loop_around(parts(self.controller, fleet, self.clock))
         self.solver = SlowSolver(early)
 
     async def arriving(self, qps: float, lasts_s: float) -> None:

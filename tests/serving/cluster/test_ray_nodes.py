@@ -10,7 +10,7 @@ from cluster.lists import following
 from command_line import proteus
 from tiny import add_plan, add_profiles, make_workspace
 
-from proteus_cli.cli.workflows.cluster.hosts import host_list
+from proteus_cli.cli.cluster import host_list
 from proteus_cli.errors import BackendUnavailable, DeviceUnavailable
 from proteus_cli.serving.cluster import ray_nodes
 from proteus_cli.serving.cluster.ray_nodes import RayNodes

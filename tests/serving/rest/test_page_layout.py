@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from browser import Browser, browsing
 
-from proteus_cli.serving.rest.site import AT, INDEX, TARGETS, Site
+from proteus_cli.serving.rest.site import AT, INDEX, TARGETS, read_site
 
 pytestmark = pytest.mark.browser
 
@@ -22,13 +22,13 @@ const devices = (count, lost = []) => Object.fromEntries([...Array(count).keys()
 class PageFiles(BaseHTTPRequestHandler):
     """The files of the page, without a server behind them."""
 
-    site = Site()
+    site = read_site()
 
     def do_GET(self) -> None:
         if self.path not in TARGETS:
             self.send_error(404)
             return
-        file = self.site.file(INDEX if self.path == "/" else self.path.removeprefix(AT), {})
+        file = self.site[INDEX if self.path == "/" else self.path.removeprefix(AT)]
         self.send_response(200)
         self.send_header("content-type", file.content_type.decode())
         self.end_headers()

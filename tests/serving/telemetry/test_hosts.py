@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from builders import make_profile
 from jsonschema_rs import validator_for
+from looping import loop_around
 from one_device import World, run
 
 from proteus_cli.control.devices.breaker import BreakerEvent
-from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.routes import ROUTES
@@ -35,7 +35,7 @@ class Seen:
         self.now_s = 10.0
         plane = world.plane
         self.history = MetricsSampler(plane, lambda: self.now_s, links=lambda: self.links)
-        control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock)
+        control_loop = loop_around(plane)
         profiles = {device: make_profile(device)}
         self.sources = StatusSources(plane, control_loop, profiles, self.history, "off", links=lambda: self.links)
 

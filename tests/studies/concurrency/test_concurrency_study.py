@@ -16,10 +16,9 @@ from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.store import write_json
-from proteus_cli.studies.concurrency.cells import ConcurrencyCell, levels_of, ways_of
-from proteus_cli.studies.concurrency.closed_loop import sample
 from proteus_cli.studies.concurrency.drafting import ConcurrencyQuestion, concurrency_draft
 from proteus_cli.studies.concurrency.knee import ScatterSample, fit_knee
+from proteus_cli.studies.concurrency.measuring import ConcurrencyCell, levels_of, sample, ways_of
 from proteus_cli.studies.results import ConcurrencyResult, StudiedWay, concluded
 
 KEY = VariantKey("f", "v")

@@ -17,11 +17,10 @@ from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.cost import drafts
 from proteus_cli.studies.cost.drafts import MIN_S, WANTED_S, CostQuestion, cost_draft, workspace_draft
-from proteus_cli.studies.cost.trial import SIMULATED_QPS
-from proteus_cli.studies.draft import Job, JobTurn
+from proteus_cli.studies.cost.search import SIMULATED_QPS
+from proteus_cli.studies.frame import Job, JobTurn, run_study
 from proteus_cli.studies.pages.cost import section
 from proteus_cli.studies.results import CostConclusion, FleetCost
-from proteus_cli.studies.run import run_study
 from proteus_cli.studies.study import Study
 
 LITTLE = "arrival_s,family\n" + "".join(f"{n / 10:.2f},{'shapes' if n % 2 else 'tones'}\n" for n in range(200))

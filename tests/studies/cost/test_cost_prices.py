@@ -6,7 +6,7 @@ from builders import make_catalog, make_family, make_measured, make_profile
 
 from proteus_cli.domain.base import checked
 from proteus_cli.errors import UsageError
-from proteus_cli.studies.cost.prices import parse_prices, priced
+from proteus_cli.studies.cost.drafts import parse_prices, priced
 
 CATALOG = msgspec.structs.replace(make_catalog(make_family("a", {"s": 0.8})), price_per_hour={"cpu": 0.02, "gpu0": 0.5})
 PROFILES = {

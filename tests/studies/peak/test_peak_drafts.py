@@ -20,16 +20,12 @@ from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
-from proteus_cli.studies.draft import JobTurn, StudyDraft
-from proteus_cli.studies.names import default_name
+from proteus_cli.studies.frame import JobTurn, StudyDraft, default_name, run_study
 from proteus_cli.studies.pages.peak import section
 from proteus_cli.studies.peak import carriers, drafts
-from proteus_cli.studies.peak.drafts import device_draft, plan_draft, url_draft, workspace_draft
-from proteus_cli.studies.peak.lone_plan import carries_any, lone_plan
-from proteus_cli.studies.peak.question import PeakQuestion
-from proteus_cli.studies.peak.servers import Server, require_served, server_peak
+from proteus_cli.studies.peak.carriers import PeakQuestion, Server, require_served, server_peak
+from proteus_cli.studies.peak.drafts import carries_any, device_draft, lone_plan, plan_draft, url_draft, workspace_draft
 from proteus_cli.studies.results import Peak, PeakRules
-from proteus_cli.studies.run import run_study
 
 SIMULATED = PeakQuestion(PeakRules(0.1, precision_frac=0.2), "simulated", jitter="")
 

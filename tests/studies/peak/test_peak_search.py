@@ -10,11 +10,19 @@ import pytest
 from benchmarks.study.drift import DriftingDevice, long_peak_qps
 from benchmarks.study.peak import OneServer
 from proteus_cli.errors import EngineError
-from proteus_cli.studies.peak.fit import crossing, student_t
-from proteus_cli.studies.peak.measuring import fitted, measured_peak
-from proteus_cli.studies.peak.search import CONFIRMED, Offer, PeakSearch
-from proteus_cli.studies.peak.stretches import WINDOWS, duration_s, stretch_of
-from proteus_cli.studies.peak.verdicts import clump, verdict, violation_interval
+from proteus_cli.studies.peak.carriers import fitted, measured_peak
+from proteus_cli.studies.peak.fit import (
+    WINDOWS,
+    Offer,
+    clump,
+    crossing,
+    duration_s,
+    stretch_of,
+    student_t,
+    verdict,
+    violation_interval,
+)
+from proteus_cli.studies.peak.search import CONFIRMED, PeakSearch
 from proteus_cli.studies.results import NARROW, Peak, PeakRules, Stretch
 
 Violations = Callable[[float], float]

@@ -8,10 +8,9 @@ from tiny import Tiny
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.studies.sharing import opening
+from proteus_cli.studies.sharing import drafting
 from proteus_cli.studies.sharing.cells import BatchSizes
-from proteus_cli.studies.sharing.core_threads import shares_a_core
-from proteus_cli.studies.sharing.opening import hardware_bench
+from proteus_cli.studies.sharing.drafting import hardware_bench, shares_a_core
 
 
 def on(*cores: int) -> Device:
@@ -44,8 +43,8 @@ def test_threads_of_one_physical_core_are_found(
 def test_they_come_first_and_are_told(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     profile = tiny.place.profile("cpu0")
     here = [replace(profile.device, id=f"cpu{core}", cores=(core,)) for core in range(4)]
-    monkeypatch.setattr(opening, "discover", lambda _settings: here)
-    monkeypatch.setattr(opening, "shares_a_core", lambda one, other: {one.id, other.id} == {"cpu0", "cpu2"})
+    monkeypatch.setattr(drafting, "discover", lambda _settings: here)
+    monkeypatch.setattr(drafting, "shares_a_core", lambda one, other: {one.id, other.id} == {"cpu0", "cpu2"})
     sizes = {VariantKey("shapes", "shapes-s"): BatchSizes(1, 4)}
     found = hardware_bench(tiny.place, tiny.place.catalog(), profile, sizes)
     assert found.names == ("cpu0", "cpu2", "cpu1", "cpu3")

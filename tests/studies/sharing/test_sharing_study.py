@@ -23,12 +23,12 @@ from proteus_cli.domain.interference import (
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.store.sharing import read_sharing, sharing_digest, sharing_gaps, with_sharing, write_sharing
-from proteus_cli.studies.draft import StudyDraft
+from proteus_cli.studies.frame import StudyDraft
 from proteus_cli.studies.pages.page import page
 from proteus_cli.studies.pages.sharing import section
 from proteus_cli.studies.results import Served, SharingConclusion, SharingMember, SharingResult
+from proteus_cli.studies.sharing.cells import SharingQuestion
 from proteus_cli.studies.sharing.drafting import share_draft, workspace_draft
-from proteus_cli.studies.sharing.question import SharingQuestion
 from proteus_cli.studies.study import Cell, Study
 
 SMALL, MIDDLE, LARGE = (VariantKey("shapes", f"shapes-{size}") for size in "sml")

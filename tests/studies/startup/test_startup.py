@@ -11,11 +11,20 @@ from tiny import Tiny
 from proteus_cli.backends.discovery import discover
 from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.settings import read_settings
-from proteus_cli.studies.draft import JobTurn, StudyDraft
+from proteus_cli.studies.frame import JobTurn, StudyDraft
 from proteus_cli.studies.results import ProcessStart, Startup
 from proteus_cli.studies.startup.drafts import startup_draft, subject_of, workspace_draft
-from proteus_cli.studies.startup.file_cache import CAN_EVICT, backend_files, evict
-from proteus_cli.studies.startup.starts import FEWEST, Subject, median_ranks, start_once, starts_of, startup
+from proteus_cli.studies.startup.starts import (
+    CAN_EVICT,
+    FEWEST,
+    Subject,
+    backend_files,
+    evict,
+    median_ranks,
+    start_once,
+    starts_of,
+    startup,
+)
 
 
 def start(answered_s: float) -> ProcessStart:

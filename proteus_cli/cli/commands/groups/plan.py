@@ -8,7 +8,6 @@ import typer
 from proteus_cli.cli import console
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.defaults import require_cluster, require_no_flags
-from proteus_cli.cli.options import cluster as cluster_options
 from proteus_cli.cli.options import common
 from proteus_cli.cli.options.groups import plan as options
 from proteus_cli.errors import UsageError
@@ -35,8 +34,8 @@ def plan(
     attainment: common.Attainment = None,
     policy: options.Policy = common.POLICY,
     fleet: common.Fleet = None,
-    cluster: cluster_options.Cluster = None,
-    cluster_key: cluster_options.ClusterKey = None,
+    cluster: common.Cluster = None,
+    cluster_key: common.ClusterKey = None,
     residency: options.Residency = "1",
     reserve: options.Reserve = None,
     ban: options.Ban = None,
@@ -78,8 +77,8 @@ def plan(
     if context.invoked_subcommand is not None:
         require_no_flags(context, "making a plan")
         return
+    from proteus_cli.cli.cluster import host_list, known_hosts
     from proteus_cli.cli.command_line.plan_rules import plan_rules
-    from proteus_cli.cli.workflows.cluster.hosts import host_list, known_hosts
     from proteus_cli.cli.workflows.planning import profiles_to_plan_for
     from proteus_cli.store import Workspace
 

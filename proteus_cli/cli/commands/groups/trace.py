@@ -11,7 +11,7 @@ from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from proteus_cli.domain.trace import Trace
-    from proteus_cli.replay.convert import Conversion, ConversionOptions, FamilyRule
+    from proteus_cli.replay.convert import Conversion, ConversionOptions
     from proteus_cli.replay.formats import Format
     from proteus_cli.replay.synthesis import Shape
 
@@ -43,13 +43,13 @@ def convert(
     """
     from functools import partial
 
-    from proteus_cli.replay.convert import ConversionOptions, TraceWindow, convert, parse_rule, parse_window
+    from proteus_cli.replay.convert import END_US, ConversionOptions, convert, parse_window
     from proteus_cli.replay.trace import csv_pieces
 
     how = ConversionOptions(
         format=_format(format_name, map_column or []),
-        rule=parse_rule(family_from) if family_from is not None else None,
-        window=parse_window(window) if window is not None else TraceWindow(),
+        families=family_from,
+        window_us=parse_window(window) if window is not None else (0, END_US),
         speedup=speedup,
         scale_to_qps=scale_to,
         keeps_slos=not without_slo,
@@ -147,7 +147,7 @@ def _format(name: str | None, assignments: list[str]) -> "Format | None":
     return named(name) if name is not None else None
 
 
-def _announce(source: str, form: "Format", rule: "FamilyRule") -> None:
+def _announce(source: str, form: "Format", rule: str) -> None:
     console.say(f"{source}: {form.name} ({form.about}); families from {rule}")
 
 

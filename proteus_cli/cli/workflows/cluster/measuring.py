@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from proteus_cli.cli import console
-from proteus_cli.cli.workflows.cluster.hosts import agents_of
+from proteus_cli.cli.cluster import agents_of
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import host_of
 from proteus_cli.domain.profile import Profile

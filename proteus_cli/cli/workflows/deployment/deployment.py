@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proteus_cli.backends.free_memory import free_bytes
+from proteus_cli.cli.cluster import known_hosts
 from proteus_cli.cli.command_line.memory import memory_limits
-from proteus_cli.cli.workflows.cluster.hosts import known_hosts
 from proteus_cli.cli.workflows.deployment.joining import WorkspaceProfiles
 from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, current_profiles, model_digests
 from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings

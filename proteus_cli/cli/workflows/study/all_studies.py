@@ -12,9 +12,8 @@ from proteus_cli.errors import DeviceUnavailable, ProteusError, UsageError
 from proteus_cli.store import Workspace
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget, fair_parts
-from proteus_cli.studies.draft import StudyDraft
+from proteus_cli.studies.frame import StudyDraft, left_s
 from proteus_cli.studies.kinds import KINDS, Kind
-from proteus_cli.studies.run import left_s
 from proteus_cli.studies.study import Study
 
 

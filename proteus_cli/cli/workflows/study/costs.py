@@ -7,8 +7,7 @@ from proteus_cli.cli.options.groups.study.shared import parse_percentile
 from proteus_cli.errors import UsageError
 from proteus_cli.simulation.conditions import JITTERS
 from proteus_cli.store import Workspace
-from proteus_cli.studies.cost.drafts import CostQuestion
-from proteus_cli.studies.cost.prices import parse_prices
+from proteus_cli.studies.cost.drafts import CostQuestion, parse_prices
 
 
 def asked(

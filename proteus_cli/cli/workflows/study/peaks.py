@@ -8,10 +8,9 @@ from proteus_cli.cli.options.groups.study.peak import OF_NO_SERVER
 from proteus_cli.cli.workflows.live_replay import token, trusting
 from proteus_cli.errors import UsageError
 from proteus_cli.store import Workspace
-from proteus_cli.studies.draft import StudyDraft
+from proteus_cli.studies.frame import StudyDraft
+from proteus_cli.studies.peak.carriers import PeakQuestion, Server, require_served
 from proteus_cli.studies.peak.drafts import device_draft, plan_draft, url_draft
-from proteus_cli.studies.peak.question import PeakQuestion
-from proteus_cli.studies.peak.servers import Server, require_served
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,9 @@ from proteus_cli.errors import ProteusError
 from proteus_cli.store import Workspace
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
-from proteus_cli.studies.draft import StudyDraft
+from proteus_cli.studies.frame import StudyDraft, missing_jobs, run_study
 from proteus_cli.studies.kinds import SECTIONS
 from proteus_cli.studies.pages.page import busy_notes, missing_text, page
-from proteus_cli.studies.run import missing_jobs, run_study
 from proteus_cli.studies.study import Study
 from proteus_cli.units import counted, format_duration
 

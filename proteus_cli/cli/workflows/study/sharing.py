@@ -8,7 +8,7 @@ from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.profiling.measuring.noise import NOISE_FRAC, waiting_now
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
-from proteus_cli.studies.sharing.question import WAYS, SharingQuestion, usual_variants
+from proteus_cli.studies.sharing.cells import WAYS, SharingQuestion, usual_variants
 from proteus_cli.units import format_percent
 
 

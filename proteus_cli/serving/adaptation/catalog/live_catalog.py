@@ -38,8 +38,8 @@ from proteus_cli.serving.adaptation.catalog.retiring import Retiring
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, CatalogSource, MeasurableDevices, Measurements
 from proteus_cli.serving.adaptation.catalog.status import CatalogStatus, State
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.devices.hardware import NO_MODEL, Hardware
 from proteus_cli.serving.logs import fields
@@ -70,12 +70,12 @@ class LiveCatalog:
         plane: DataPlane,
         profiles: ProfileStore,
         files: CatalogSource,
-        planner: LivePlanner,
+        control_loop: ControlLoop,
         accuracies: LiveAccuracies,
         was_followed: Callable[[], Awaitable[None]],
     ) -> None:
         self._served, self._hardware, self._plane, self._profiles = served, hardware, plane, profiles
-        self._files, self._planner, self._was_followed = files, planner, was_followed
+        self._files, self._control_loop, self._was_followed = files, control_loop, was_followed
         self._offers = Offers(served, hardware, plane)
         self._measuring = CatalogMeasuring(files, profiles, plane.clock, hardware)
         self._names: Mapping[VariantKey, str] = {key: key.variant for key in served.content.variants}
@@ -177,7 +177,7 @@ class LiveCatalog:
         looked_s = self._plane.clock()
         while True:
             await asyncio.sleep(LOOK_S)
-            self._forget_retired()
+            await self._forget_retired()
             if watches and self._plane.clock() - looked_s >= WATCH_S:
                 looked_s = self._plane.clock()
                 found = await asyncio.to_thread(self._files.stamp)
@@ -209,7 +209,7 @@ class LiveCatalog:
         news += [f"labels of {', '.join(labelled)}"] if labelled else []
         if news:
             log.info("took in the %s", " and the ".join(news), extra=fields(devices=measured, families=labelled))
-            self._take_over(read, found, models, f"there are other {' and '.join(news)}")
+            await self._take_over(read, found, models, f"there are other {' and '.join(news)}")
         else:
             self._add_models(models)
 
@@ -223,7 +223,9 @@ class LiveCatalog:
             await self._offers.drain(self._left_out_by(read.following))
             measured = await self._measuring.known(read.files)  # anew, as that may take long
             require_successors(read.following, measured, self._profiles.alone)
-            self._take_over(read, measured, models, f"the catalog has changed: {in_words(read.following.changes)}")
+            await self._take_over(
+                read, measured, models, f"the catalog has changed: {in_words(read.following.changes)}"
+            )
             await asyncio.shield(self._was_followed())  # this is served, also where another reading ends this task
         except ProteusError as error:
             log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
@@ -252,11 +254,11 @@ class LiveCatalog:
         }
         return {key: path for key, path in found.items() if known.get(key) != path}
 
-    def _take_over(
+    async def _take_over(
         self, read: ReadCatalog, measured: Measurements, models: Mapping[VariantKey, Path], reason: str
     ) -> None:
         """All at once, so that nobody knows of a family or a variant that another does not know."""
-        controller, following = self._plane.controller, read.following
+        following = read.following
         alone, before = self._profiles.alone, self._served.content
         profiles = [
             succeeding_profile(alone[device], each, following.names) for device, each in measured.profiles.items()
@@ -271,9 +273,8 @@ class LiveCatalog:
         self._offers.use(read.families, as_before, list(self._profiles.values()), self._retiring.with_held)
         self._use_memory()
         self._files.use(following, measured.inputs)
-        self._planner.follow(controller.plan)
-        controller.replanning.ask(reason, self._plane.clock())
         self._state = "served"
+        await self._control_loop.changed(reason, self._profiles)
 
     # --- versions that are rolled out
 
@@ -309,9 +310,9 @@ class LiveCatalog:
         self._profiles.use(profiles)
         self._hardware.learn(profiles)
         self._add_models({key: model})
-        self._plane.families.use(self._profiles.values())
         self._plane.families.know_beside(self._retiring.with_held)
         self._use_memory()
+        await self._control_loop.changed(f"{key.variant} is held", self._profiles, asks=False)
 
     def release(self, key: VariantKey) -> None:
         """A variant that was held is forgotten once no device has it."""
@@ -344,17 +345,18 @@ class LiveCatalog:
             await asyncio.gather(self._following, return_exceptions=True)
             self._following = None
 
-    def _forget_retired(self) -> None:
+    async def _forget_retired(self) -> None:
         """Forget the retiring variants that no device has any more, and that no plan may bring back; then families."""
         may_be_gone = self._retiring.variants or self._offers.leaving
         if may_be_gone and self._retiring.is_due and not self._is_changing():
-            self._retiring.forget()
+            if self._retiring.forget():
+                await self._control_loop.changed("variants are forgotten", self._profiles, asks=False)
             self._hardware.use_models(self._plane.fleet.loader.models)
             self._offers.forget(self._retiring.with_held)
 
     def _is_changing(self) -> bool:
         """Whether a plan, or a catalog, is about to come that may have a variant that is retiring now."""
-        is_solving = self._planner.is_solving
+        is_solving = self._control_loop.planner.is_solving
         return self._reading.locked() or self._is_following or is_solving or self._plane.fleet.is_changing
 
     @property

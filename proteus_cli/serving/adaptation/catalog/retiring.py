@@ -67,15 +67,15 @@ class Retiring:
             self.variants[key] = self.held.pop(key)
             self._since_s = self._plane.clock()
 
-    def forget(self) -> None:
-        """Forget those that no device has any more."""
+    def forget(self) -> bool:
+        """Forget those that no device has any more; whether there were any."""
         fleet, controller = self._plane.fleet, self._plane.controller
         there = {placement.key for placement in controller.placements}
         for device in fleet.workers:
             there |= fleet.loader.loaded(device) | controller.change.resident_on(device)
         gone = self.variants.keys() - there - self.kept
         if not gone:
-            return
+            return False
         for key in gone:
             del self.variants[key]
         fleet.loader.forget_models(gone)
@@ -83,7 +83,7 @@ class Retiring:
         self._plane.controller.topology.forget_variants(gone)
         self._accuracies.forget(gone)
         self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
-        self._plane.families.use(self._profiles.values())
         self._plane.families.know_beside(self.with_held)
         names = ", ".join(sorted(key.variant for key in gone))
         log.info("%s served for the last: forgotten", names, extra=fields(variants=names))
+        return True

@@ -5,8 +5,6 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
-import msgspec
-
 from proteus_cli.control.alarms import LiveAccuracy
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
@@ -14,7 +12,6 @@ from proteus_cli.domain.profile import LiveAccuracyRecord
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.feedback.documents import FamilyFeedback, VariantFeedback
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.logs import fields
@@ -44,13 +41,12 @@ class LiveAccuracies:
         profiles: ProfileStore,
         control_loop: ControlLoop,
         source: PlanSource,
-        planner: LivePlanner,
         *,
         takes_labels: bool,
         is_recording: bool = False,
     ) -> None:
         self._plane, self._profiles, self._is_recording = plane, profiles, is_recording
-        self._control_loop, self._source, self._planner = control_loop, source, planner
+        self._control_loop, self._source = control_loop, source
         self.plain = _as_recorded(profiles) if takes_labels else {}
         self.staged: dict[VariantKey, LiveAccuracy] = {}
         self._changed = asyncio.Event()
@@ -103,24 +99,14 @@ class LiveAccuracies:
         if self._is_recording:
             await self._record(wanted)
         self._profiles.use_accuracies(wanted)
-        self._plane.families.use(self._profiles.values())
-        controller = self._plane.controller
-        self._plane.fleet.apply(controller.use_profiles(self._profiles))
-        self._planner.follow(controller.plan)
         reason = "; ".join(_description(key, wanted, before) for key in sorted(wanted.keys() | before.keys()))
         log.warning("%s", reason)
-        try:
-            await self._control_loop.redeploy(self._plan_with_inputs, reason)
-        except ProteusError as error:
-            log.error("kept the accuracies: %s", error.message)  # noqa: TRY400
-        controller.replanning.ask(reason, self._plane.clock())
+        await self._control_loop.changed(reason, self._profiles, self._plan)
 
-    def _plan_with_inputs(self) -> Plan:
-        """The plan in force, made from profiles as they are on the disk now, where these were written."""
+    def _plan(self) -> Plan:
+        """The plan in force, made from the profiles that are written."""
         plan = self._plane.controller.plan
-        if not self._is_recording:
-            return plan
-        return msgspec.structs.replace(plan, inputs={**plan.inputs, **self._source.inputs()})
+        return self._control_loop.planner.of_now(plan) if self._is_recording else plan
 
     async def _record(self, wanted: Mapping[VariantKey, float]) -> None:
         """Write these accuracies to the profiles. A failure is logged; the next change is written again."""

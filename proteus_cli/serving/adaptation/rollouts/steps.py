@@ -11,7 +11,6 @@ from proteus_cli.domain.rollouts import RolloutStage
 from proteus_cli.errors import EngineError, Unprocessable
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.rollouts.naming import CatalogNaming
 from proteus_cli.serving.adaptation.rollouts.running import Running
@@ -42,12 +41,11 @@ class RolloutSteps:
         plane: DataPlane,
         profiles: ProfileStore,
         control_loop: ControlLoop,
-        planner: LivePlanner,
         live_catalog: LiveCatalog | None,
         source: VersionSource | None,
     ) -> None:
         self._plans, self._plane, self._profiles = plans, plane, profiles
-        self._control_loop, self._planner = control_loop, planner
+        self._control_loop, self._planner = control_loop, control_loop.planner
         self._naming = CatalogNaming(live_catalog, source, plane.clock)
 
     def is_naming(self, family: str) -> bool:
@@ -169,7 +167,7 @@ class RolloutSteps:
         self._plane.arms[running.family] = running.arms
         running.arms.use(wanted.share, wanted.shadow_share)
         log.info("%s", reason, extra=fields(family=running.family, share=wanted.share))
-        self._replan(reason)
+        await self._control_loop.changed(reason)
 
     async def _promote(self, running: Running) -> None:
         """Have the catalog name the new version, and follow it, in the background: it may have to end meanwhile."""
@@ -198,7 +196,7 @@ class RolloutSteps:
         await asyncio.to_thread(self._naming.source.succeeded, running.candidate)
         running.arms.use_fully()
         log.info("%s", reason, extra=fields(family=running.family))
-        self._replan(reason)
+        await self._control_loop.changed(reason)
 
     async def _finish(self, running: Running) -> None:
         """The old version is kept no longer."""
@@ -230,7 +228,7 @@ class RolloutSteps:
         running.is_over = True
         self._keep_old()
         log.warning("%s", reason, extra=fields(family=running.family, ending=str(wanted.ending)))
-        self._replan(reason)
+        await self._control_loop.changed(reason)
 
     # --- parts of steps
 
@@ -250,12 +248,6 @@ class RolloutSteps:
         plan, live = self._plane.controller.plan, self._naming.live_catalog
         is_old_there = live.serves(running.old) or places(plan, running.old)
         return places(plan, running.new) and not live.serves(running.new) and is_old_there
-
-    def _replan(self, reason: str) -> None:
-        """Have the planner know what is rolled out now, and ask for a plan."""
-        controller = self._plane.controller
-        self._planner.follow(controller.plan)
-        controller.replanning.ask(reason, self._plane.clock())
 
     def _keep_old(self) -> None:
         """Keep the old versions loaded that somebody may go back to."""

@@ -40,7 +40,6 @@ from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError, Unpr
 from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
 from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.rollouts.requests import (
     RolloutAbortion,
@@ -82,7 +81,6 @@ class VersionRollouts:
         profiles: ProfileStore,
         control_loop: ControlLoop,
         plans: VersionedPlans,
-        planner: LivePlanner,
         *,
         is_guarded: bool,
     ) -> None:
@@ -91,7 +89,7 @@ class VersionRollouts:
         self._of = plans.running
         self.ended = Counter[str]()  # by how they did
         self._begun = asyncio.Event()
-        self._steps = RolloutSteps(plans, plane, profiles, control_loop, planner, live_catalog, source)
+        self._steps = RolloutSteps(plans, plane, profiles, control_loop, live_catalog, source)
 
     @property
     def all(self) -> Mapping[str, RolloutStatus]:

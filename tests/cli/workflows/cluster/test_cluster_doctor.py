@@ -12,10 +12,9 @@ from agents import CPU, run, running_agent
 from command_line import proteus
 from tiny import Tiny, add_profiles, make_workspace
 
-from proteus_cli.cli.workflows.cluster import diagnosis as cluster_diagnosis
-from proteus_cli.cli.workflows.cluster.diagnosis import diagnose_cluster
-from proteus_cli.cli.workflows.cluster.hosts import host_list
-from proteus_cli.cli.workflows.diagnosis import Finding
+from proteus_cli.cli import doctor
+from proteus_cli.cli.cluster import host_list
+from proteus_cli.cli.doctor import Finding, diagnose_cluster
 from proteus_cli.store import Workspace, write_json
 
 DEVICES = [CPU, msgspec.structs.replace(CPU, id="cpu1"), msgspec.structs.replace(CPU, id="cpu2")]
@@ -47,7 +46,7 @@ def test_hosts_their_versions_and_devices(made: Tiny, monkeypatch: pytest.Monkey
         async with running_agent(made.root, DEVICES, has_key=False) as agent:
             where = f"127.0.0.1:{agent.address.port}"
             found = await asyncio.to_thread(diagnosed, made, where, "127.0.0.1:1")
-            monkeypatch.setattr(cluster_diagnosis, "__version__", "9.9")
+            monkeypatch.setattr(doctor, "__version__", "9.9")
             assert (await asyncio.to_thread(diagnosed, made, where))["versions on a"].state == "optional"
         assert {what: each.state for what, each in found.items()} == {
             "host a": "ok", "versions on a": "ok", "a/cpu0": "ok", "a/cpu1": "missing", "a/cpu2": "optional",

@@ -10,8 +10,8 @@ from agents import PATIENCE_S, key_of, run, running_agent
 from command_line import proteus
 from tiny import CLASSES, INPUTS, SHAPES, add_plan, add_profiles, device, make_workspace
 
+from proteus_cli.cli.cluster import agents_of, host_list
 from proteus_cli.cli.command_line.memory import memory_limits
-from proteus_cli.cli.workflows.cluster.hosts import agents_of, host_list
 from proteus_cli.cli.workflows.cluster.measuring import _measured, devices_by_host
 from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
 from proteus_cli.domain.device import host_of

@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 from builders import hosted, make_cascade, make_measured, make_plan, make_profile
+from looping import loop_around
 
 from proteus_cli.control.decision import Effects
 from proteus_cli.domain.catalog import VariantKey
@@ -85,14 +86,16 @@ class World:
             arms={},
             answers=self.answers,
         )
-        this, source = cast("Any", self), cast("Any", self.source)
+        source: Any = self.source
+        control_loop = loop_around(plane, planner=LivePlanner(source, self.profiles, None))
+        replaced: Any = control_loop
+        replaced.redeploy = self._redeploy
         self.accuracies = LiveAccuracies(
-            plane, self.profiles, this, source, LivePlanner(source, self.profiles, None),
-            takes_labels=True, is_recording=self.source is not None,
-        )  # fmt: skip
+            plane, self.profiles, control_loop, source, takes_labels=True, is_recording=self.source is not None
+        )
         self.feedback = Feedback(plane, self.accuracies)
 
-    async def redeploy(self, change: Callable[[], Plan], reason: str) -> None:
+    async def _redeploy(self, change: Callable[[], Plan], reason: str, **_: Any) -> None:
         self.plans.append(change())
         assert isinstance(self.plans[-1], Plan)
         self.reasons.append(reason)

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from builders import make_placement, make_plan, make_profile, near
 from jsonschema_rs import validator_for
+from looping import loop_around
 from one_device import World, run
 
 from proteus_cli.control.devices.breaker import Breaker
@@ -17,7 +18,7 @@ from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
+from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.lifecycle import LifecycleEvent as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
 from proteus_cli.serving.rest.openapi import document
@@ -241,7 +242,7 @@ def test_the_target_is_that_of_the_plan_in_force_else_of_the_catalog() -> None:
 def test_the_status_tells_the_attainment_and_its_target() -> None:
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         plane = world.plane
-        control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock)
+        control_loop = loop_around(plane)
         sources = StatusSources(plane, control_loop, {"cpu0": make_profile("cpu0")}, history, "off")
         await answer(world, 4)
         plane.counts.by_family["f"].ended(Outcome.LATE)
@@ -260,7 +261,7 @@ def test_status_and_page_tell_which_attainment_the_plan_in_force_expects() -> No
 
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         plane = world.plane
-        control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock)
+        control_loop = loop_around(plane)
         sources = StatusSources(plane, control_loop, {"cpu0": make_profile("cpu0")}, history, "off")
         assert status(sources).families["f"].expected_attainment is None
         await world.fleet.deploy(msgspec.structs.replace(world.plan, expected_attainment={"f": 0.97}))
@@ -277,7 +278,7 @@ def test_status_counts_what_plans_expected_of_the_queries_that_they_were_for() -
 
     async def test(world: World, history: MetricsSampler, clock: Clock) -> None:
         plane = world.plane
-        control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock)
+        control_loop = loop_around(plane)
         sources = StatusSources(plane, control_loop, {"cpu0": make_profile("cpu0")}, history, "off")
         await asyncio.sleep(5.0)
         assert status(sources).families["f"].expected == ExpectedQueries(0.0, 0.0)
@@ -293,7 +294,7 @@ def test_what_a_device_could_load_is_cold_until_it_is_loaded() -> None:
 
     async def test(world: World) -> None:
         plane, history = world.plane, MetricsSampler(world.plane, Clock())
-        control_loop = ControlLoop(plane.controller, plane.fleet, plane.clock)
+        control_loop = loop_around(plane)
         sources = StatusSources(plane, control_loop, {"cpu0": make_profile("cpu0")}, history, "off")
 
         def told() -> tuple[Sequence[str], Sequence[str], int]:

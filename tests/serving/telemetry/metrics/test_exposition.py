@@ -10,6 +10,7 @@ from builders import hosted, make_measured, make_placement, make_plan, make_prof
 from hypothesis import given
 from hypothesis import strategies as st
 from lint import problems
+from looping import loop_around
 from prometheus_client.metrics_core import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
@@ -22,7 +23,6 @@ from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, EngineError
-from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.solver.process import SolverState
 from proteus_cli.serving.devices.executor import ExecutorBase
 from proteus_cli.serving.lifecycle import TaskErrors, task_errors
@@ -84,7 +84,7 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
     task_errors.setdefault("Recovery.run", TaskErrors())
     server = StatusSources(
         plane,
-        ControlLoop(controller, fleet, plane.clock),
+        loop_around(plane),
         {},
         MetricsSampler(plane, plane.clock),
         "auto",

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from proteus_cli.store import Workspace
-    from proteus_cli.studies.draft import StudyDraft
+    from proteus_cli.studies.frame import StudyDraft
 
 
 def all_studies(

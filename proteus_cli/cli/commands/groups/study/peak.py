@@ -58,7 +58,7 @@ def peak(
     from proteus_cli.cli.workflows.study.peaks import CarrierOptions, drafted
     from proteus_cli.cli.workflows.study.running import show, studied
     from proteus_cli.store import Workspace
-    from proteus_cli.studies.peak.question import PeakQuestion
+    from proteus_cli.studies.peak.carriers import PeakQuestion
 
     asked = CarrierOptions(plan, family, variant, device, url, slo, ca, name)
     rules = _rules(percentile, max_violations, precision, min_accuracy or 0.0)

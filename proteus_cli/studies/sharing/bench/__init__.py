@@ -1,1 +1,0 @@
-"""The bench of a study of sharing: devices that run slices, in processes of their own or emulated."""

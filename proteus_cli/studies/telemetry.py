@@ -1,0 +1,240 @@
+"""Telemetry: counters of the system, read by a thread during a study.
+
+`reader` reads this process with all that it started, the machine, and its GPUs. A reading has only what the system
+reports: a container may hide clocks, and only Linux counts page faults of other processes. `Watch` samples at even
+distances and keeps a bounded number of samples: at `MAX_SAMPLES`, neighbours are merged and the distance doubles.
+"""
+
+import contextlib
+import resource
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from proteus_cli.backends.nvml import NvmlDevice, nvml_device
+from proteus_cli.domain.device import Device
+from proteus_cli.studies.study import Telemetry
+
+EVERY_S = 0.5
+MAX_SAMPLES = 480
+"""Maximum number of samples of a measure; even, so that neighbours can be merged."""
+
+CPUS = Path("/sys/devices/system/cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Counters at a time. ``totals`` only grow, such as seconds of a core; ``levels`` are current values.
+
+    Names are keys of `studies.study.MEASURES`. The measure of a total is its growth per second.
+    """
+
+    at_s: float
+    totals: Mapping[str, float] = field(default_factory=dict)
+    levels: Mapping[str, float] = field(default_factory=dict)
+
+
+Read = Callable[[], Reading]
+
+
+def measures(before: Reading, after: Reading) -> dict[str, float]:
+    """The measures between two readings. The rate of a total that fell is 0: a process ended unseen."""
+    passed_s = after.at_s - before.at_s
+    rates = {
+        name: max(0.0, total - before.totals[name]) / passed_s
+        for name, total in after.totals.items()
+        if name in before.totals and passed_s > 0
+    }
+    return {**rates, **after.levels}
+
+
+def reader(devices: Sequence[Device]) -> Read:
+    """A function that reads all counters of this machine, with the GPUs among ``devices``."""
+    watched = watched_gpus(devices)
+
+    def read() -> Reading:
+        at_s = time.monotonic()
+        (own_totals, own_levels), (totals, levels) = read_own_processes(), read_machine()
+        return Reading(at_s, {**own_totals, **totals}, {**own_levels, **levels, **read_gpus(watched)})
+
+    return read
+
+
+def read_own_processes() -> tuple[dict[str, float], dict[str, float]]:
+    """Totals and levels of this process and its descendants.
+
+    An ended process is counted by its parent. Pages that processes share count in each of them. Of processes that
+    run, switches are those of their main thread.
+    """
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    totals = {
+        "cpu_cores": 0.0,
+        "minor_faults": float(sum(usage.ru_minflt for usage in usages)),
+        "major_faults": float(sum(usage.ru_majflt for usage in usages)),
+        "voluntary_switches": float(sum(usage.ru_nvcsw for usage in usages)),
+        "involuntary_switches": float(sum(usage.ru_nivcsw for usage in usages)),
+    }
+    memory_bytes, me = 0, psutil.Process()
+    for process in (me, *me.children(recursive=True)):
+        with contextlib.suppress(psutil.Error, OSError), process.oneshot():  # it has ended
+            totals["cpu_cores"] += sum(process.cpu_times()[:4])  # user and system, own and of ended children
+            memory_bytes += process.memory_info().rss
+            if process.pid != me.pid:
+                switches, faults = process.num_ctx_switches(), _faults(process.pid)
+                totals["voluntary_switches"] += switches.voluntary
+                totals["involuntary_switches"] += switches.involuntary
+                totals["minor_faults"] += faults[0] + faults[1]
+                totals["major_faults"] += faults[2] + faults[3]
+    return totals, {"memory_bytes": float(memory_bytes)}
+
+
+def _faults(pid: int) -> list[int]:
+    """Minor and major page faults, each of the process and of its ended children; psutil does not have them."""
+    stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    minor, of_children, major, of_children_too = stat.rpartition(")")[2].split()[7:11]
+    return [int(minor), int(of_children), int(major), int(of_children_too)]
+
+
+def read_machine(cpus: Path = CPUS) -> tuple[dict[str, float], dict[str, float]]:
+    """Totals and levels of all cores: time in use and stolen, times slowed by heat; the mean clock."""
+    times, mhz = psutil.cpu_times(), getattr(psutil.cpu_freq(), "current", 0.0)  # no clock: None
+    totals = {"machine_cores": sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))}
+    if hasattr(times, "steal"):
+        totals["steal_cores"] = times.steal
+    throttles = list(cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
+    if throttles:
+        totals["throttles"] = sum(float(path.read_text(encoding="ascii")) for path in throttles)
+    return totals, {"mhz": mhz} if mhz else {}
+
+
+def watched_gpus(devices: Sequence[Device]) -> dict[str, NvmlDevice]:
+    """The GPUs of this machine among devices, by id, whose driver answers."""
+    found = {
+        device.id: nvml_device(device.gpu.uuid, is_slice=device.gpu.is_slice)
+        for device in devices
+        if device.gpu is not None and not device.host
+    }
+    return {name: gpu for name, gpu in found.items() if isinstance(gpu, NvmlDevice)}
+
+
+def read_gpus(gpus: Mapping[str, NvmlDevice]) -> dict[str, float]:
+    """Use, memory, power and clock of each GPU; a value that its driver does not report is left out."""
+    found: dict[str, float | None] = {}
+    for name, gpu in gpus.items():
+        busy, readings = gpu.busy(), gpu.readings()
+        found |= {
+            f"gpu_busy_frac@{name}": busy.busy_frac,
+            f"gpu_memory_bytes@{name}": busy.memory_bytes,
+            f"gpu_power_w@{name}": readings.power_w,
+            f"gpu_mhz@{name}": readings.sm_mhz,
+        }
+    return {measure: float(value) for measure, value in found.items() if value is not None}
+
+
+class TelemetrySamples:
+    """Samples of measures at even distances. At `MAX_SAMPLES`, neighbours are merged and the distance doubles.
+
+    One thread may add samples while another one reads all of them.
+    """
+
+    def __init__(self, begun_unix_s: float, every_s: float = EVERY_S) -> None:
+        self._begun_unix_s = begun_unix_s
+        self._taken: tuple[tuple[Mapping[str, float], ...], float] = (), every_s
+        """The samples and their distance, replaced together."""
+
+    def due_s(self) -> float:
+        """Seconds from the beginning until the next sample."""
+        samples, every_s = self._taken
+        return every_s * (len(samples) + 1)
+
+    def add(self, sample: Mapping[str, float], at_s: float) -> None:
+        """Add the next sample, taken ``at_s`` seconds after the beginning. A late one stands for missed ones too."""
+        while True:
+            samples, every_s = (*self._taken[0], sample), self._taken[1]
+            if len(samples) == MAX_SAMPLES:
+                samples = tuple(_mean(pair) for pair in zip(samples[::2], samples[1::2], strict=True))
+                every_s *= 2
+            self._taken = samples, every_s
+            if self.due_s() > at_s:
+                return
+
+    def telemetry(self) -> Telemetry:
+        """All samples; None for a measure that the system did not report."""
+        samples, every_s = self._taken
+        names = dict.fromkeys(name for sample in samples for name in sample)
+        columns = {name: tuple(sample.get(name) for sample in samples) for name in names}
+        return Telemetry(self._begun_unix_s, every_s, columns)
+
+
+def _mean(samples: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """The mean of each measure, over the samples that have it."""
+    names = dict.fromkeys(name for sample in samples for name in sample)
+    found = {name: [sample[name] for sample in samples if name in sample] for name in names}
+    return {name: sum(values) / len(values) for name, values in found.items()}
+
+
+class Watch:
+    """Samples counters in a thread, and measures the load of a span of time."""
+
+    def __init__(self, read: Read, every_s: float = EVERY_S) -> None:
+        self._read, self._stopped = read, threading.Event()
+        self._samples = TelemetrySamples(time.time(), every_s)
+        self._first = self._last = read()
+        self._spans: list[list[Mapping[str, float]]] = []
+        self._failure: Exception | None = None
+        self.thread = threading.Thread(target=self._sample, name="telemetry", daemon=True)
+
+    def stop(self) -> Exception | None:
+        """End the thread. Returns the error that had ended it before, if any."""
+        self._stopped.set()
+        self.thread.join()
+        return self._failure
+
+    def telemetry(self) -> Telemetry:
+        """The samples up to now."""
+        return self._samples.telemetry()
+
+    @contextmanager
+    def load(self) -> Iterator[dict[str, float]]:
+        """The mean of each measure during the block, filled in at its end."""
+        found: dict[str, float] = {}
+        levels: list[Mapping[str, float]] = []
+        before = self._read()
+        self._spans.append(levels)
+        try:
+            yield found
+        finally:
+            self._spans = [each for each in self._spans if each is not levels]
+            after = self._read()
+            found |= measures(before, Reading(after.at_s, after.totals, _mean([*levels, after.levels])))
+
+    def _sample(self) -> None:
+        try:
+            while not self._stopped.wait(max(0.0, self._first.at_s + self._samples.due_s() - time.monotonic())):
+                now = self._read()
+                self._samples.add(measures(self._last, now), now.at_s - self._first.at_s)
+                for levels in tuple(self._spans):
+                    levels.append(now.levels)
+                self._last = now
+        except Exception as error:  # noqa: BLE001 - `stop` hands it to the thread that waits for this one
+            self._failure = error
+
+
+@contextmanager
+def watching(devices: Sequence[Device]) -> Iterator[Watch]:
+    """A watch that samples during the block. Raises what ended the block, else what ended the sampling."""
+    watch = Watch(reader(devices))
+    watch.thread.start()
+    try:
+        yield watch
+    except BaseException as error:
+        if (failure := watch.stop()) is not None:
+            error.add_note(f"telemetry had ended before that: {failure!r}")
+        raise
+    if (failure := watch.stop()) is not None:
+        raise failure
