@@ -215,7 +215,7 @@ class Replanning:
                 return None
             told = told_by_host(self._notices, self._topology.devices, self._topology.outages.devices)
             return self._request(rule, context, "; ".join(text for text, _ in told))
-        if wanted is None:
+        if wanted is None or (wanted.is_review and self._owed is not None):
             return self._owed
         return replace(wanted, without=self._topology.outages)
 
