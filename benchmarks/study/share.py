@@ -23,10 +23,10 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.settings import DeviceSettings
 from proteus_cli.store import Workspace
 from proteus_cli.studies.results import SetCheck, SharingResult
-from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell
-from proteus_cli.studies.sharing.drafting import checks_of, costs_of, hardware_bench, pairs_only, qps_of
+from proteus_cli.studies.sharing.bench import Work
+from proteus_cli.studies.sharing.cells import SharingCell, Sizes, batch_sizes
+from proteus_cli.studies.sharing.drafting import checks_of, costs_of, hardware_devices, pairs_only, qps_of
 from proteus_cli.studies.sharing.rounds import SharingMeter
-from proteus_cli.studies.sharing.slices import Work
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = ("digits-s", "digits-m", "digits-l", "signals-l", "digits-xl")
@@ -50,12 +50,12 @@ class _Zoo:
         device = discover(DeviceSettings())[0]
         return cls(workspace, workspace.catalog(), replace(workspace.profile("cpu0"), device=device))
 
-    def sizes(self, names: tuple[str, ...]) -> dict[VariantKey, BatchSizes]:
+    def sizes(self, names: tuple[str, ...]) -> dict[VariantKey, Sizes]:
         found = {}
         for family, variant in map(self.catalog.find, names):
             measured = self.profile.of(family.name, variant.name)
             assert measured is not None
-            found[measured.key] = BatchSizes.of(measured, family.slo_s)
+            found[measured.key] = batch_sizes(measured, family.slo_s)
         return found
 
     def batch_s(self, work: Work) -> float:
@@ -88,9 +88,9 @@ def measure(is_quick: bool) -> Found:  # noqa: FBT001 - a part of the benchmark
 
 
 def _measured(
-    zoo: _Zoo, cells: Iterable[SharingCell], sizes: Mapping[VariantKey, BatchSizes], *, is_quick: bool
+    zoo: _Zoo, cells: Iterable[SharingCell], sizes: Mapping[VariantKey, Sizes], *, is_quick: bool
 ) -> dict[str, SharingResult]:
-    hardware, results = hardware_bench(zoo.workspace, zoo.catalog, zoo.profile, sizes), {}
+    hardware, results = hardware_devices(zoo.workspace, zoo.catalog, zoo.profile, sizes), {}
     labels = {key: key.variant for key in sizes}
     with hardware.opened() as bench:
         for cell in cells:
@@ -100,12 +100,12 @@ def _measured(
     return results
 
 
-def _cells(sizes: Mapping[VariantKey, BatchSizes], counts: tuple[int, ...], *, is_quick: bool) -> Iterator[SharingCell]:
+def _cells(sizes: Mapping[VariantKey, Sizes], counts: tuple[int, ...], *, is_quick: bool) -> Iterator[SharingCell]:
     for count in counts:
         for keys in combinations(sizes, count):
-            yield SharingCell("device", 1.0, tuple(Work(key, sizes[key].small) for key in keys))
+            yield SharingCell("device", 1.0, tuple(Work(key, sizes[key][0]) for key in keys))
             if not is_quick:
-                yield SharingCell("device", 1.0, tuple(Work(key, sizes[key].large) for key in keys))
+                yield SharingCell("device", 1.0, tuple(Work(key, sizes[key][1]) for key in keys))
 
 
 def _lines(results: Mapping[str, SharingResult], checks: tuple[SetCheck, ...]) -> Iterator[str]:

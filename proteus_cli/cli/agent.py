@@ -105,7 +105,7 @@ def agent(
     from proteus_cli.backends.discovery import discover
     from proteus_cli.serving.agent.agent import AgentSettings, run_agent
     from proteus_cli.serving.logs import set_up
-    from proteus_cli.serving.transport.cluster_key import cluster_tls
+    from proteus_cli.serving.transport.tls import cluster_tls
     from proteus_cli.settings import read_settings
 
     set_up(log_level or console.log_level(), log_format, sys.stderr)
@@ -129,7 +129,7 @@ def _check(state: Path, key: Path | None) -> None:
     from proteus_cli.serving.agent.claim import agent_in
     from proteus_cli.serving.devices.remote.channel.address import AgentAddress
     from proteus_cli.serving.devices.remote.sessions.connecting import probe
-    from proteus_cli.serving.transport.cluster_key import cluster_tls
+    from proteus_cli.serving.transport.tls import cluster_tls
     from proteus_cli.units import counted, format_duration
 
     record = agent_in(state)

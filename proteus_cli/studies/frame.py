@@ -1,12 +1,13 @@
-"""The frame of all studies: jobs, their budget, and the run that measures what is missing."""
+"""The frame of all studies: drafts with jobs, and the run that measures what is missing within a budget."""
 
 import math
 import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
 from zlib import crc32
 
 import msgspec
@@ -21,24 +22,30 @@ from proteus_cli.progress import Advance
 from proteus_cli.store import made_by
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
-from proteus_cli.studies.study import Cell, CellMode, Machine, Scalar, Study, Telemetry
+from proteus_cli.studies.study import Cell, CellMode, Machine, Scalar, Study
 from proteus_cli.studies.telemetry import Watch, watching
+
+MAX_RUNS = 8
+"""Maximum number of runs whose telemetry is kept: the latest."""
+OF_A_CELL: tuple[type[ProteusError], ...] = (EngineError, ServerError, BackendUnavailable)
+"""Errors that fail one cell and leave the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class JobTurn:
-    """What a job is given: seconds, perhaps infinite; whom to tell of progress."""
+    """The arguments of a job: allowed seconds, perhaps infinite; the callback of progress; what the draft opened."""
 
     allowed_s: float
     advance: Advance
+    opened: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
     """Measures one cell. ``measure`` returns its result, or raises a `ProteusError`.
 
-    ``wanted_s``: about how long it takes if it may; ``min_s``: with less, it is not begun. ``without_budget_s``: what
-    it is allowed where nobody limits the study.
+    ``wanted_s``: its approximate time if unlimited. ``min_s``: it does not begin with less. ``without_budget_s``: its
+    allowed time if the study has no budget.
     """
 
     key: str
@@ -49,30 +56,18 @@ class Job:
     without_budget_s: float = math.inf
 
 
-Conclude = Callable[[Mapping[str, Cell]], Value | None]
-"""Takes the cells that have a result; returns what they say together, None where that is nothing yet."""
-
-
-Keep = Callable[[Mapping[str, Cell], Cell], None]
-"""Takes the cells that have a result, and the one among them that was just measured; writes what is used elsewhere."""
-
-
-def _nothing(_cells: Mapping[str, Cell]) -> Value | None:
-    return None
-
-
 def keep_nothing(_cells: Mapping[str, Cell], _finished: Cell) -> None:
-    """Nothing is kept for use elsewhere, as of most studies."""
+    """The default of `StudyDraft.keep`."""
 
 
 @dataclass(frozen=True, slots=True)
 class StudyDraft:
     """The question and jobs of a study; `studies.study.Study` documents the first fields.
 
-    ``jobs`` are in the order of their importance. ``devices``: those whose GPUs are watched. ``opened`` is entered
-    around all jobs, if there is any to do: a server, processes. ``conclude`` only looks at cells, also for an estimate;
-    ``keep`` is called once for each cell that was measured, before it. ``notes``: what is to be said before anything is
-    measured.
+    ``jobs`` are in the order of their importance. ``devices``: their GPUs are watched. ``opened`` is entered around all
+    jobs, if there are any: a server, processes. ``conclude`` takes the good cells by key and returns their conclusion,
+    also for an estimate; None: there is none yet. ``keep`` takes the good cells and the one that was just measured, and
+    writes what is used elsewhere. ``notes`` are warnings before the first job.
     """
 
     kind: str
@@ -83,8 +78,8 @@ class StudyDraft:
     jobs: Sequence[Job]
     devices: Sequence[Device] = ()
     opened: Callable[[], AbstractContextManager[object]] = nullcontext
-    conclude: Conclude = field(default=_nothing)
-    keep: Keep = field(default=keep_nothing)
+    conclude: Callable[[Mapping[str, Cell]], Value | None] = lambda _cells: None
+    keep: Callable[[Mapping[str, Cell], Cell], None] = keep_nothing
     notes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -93,10 +88,7 @@ class StudyDraft:
 
 
 def default_name(kind: str, *parts: str, mode: CellMode = "measured") -> str:
-    """What is studied, and how where nothing is measured: ``peak-digits-cpu0-simulated``.
-
-    One that is too long ends in a checksum of all of it.
-    """
+    """The name of a study without a given one: ``peak-digits-cpu0-simulated``. A long one ends in a checksum."""
     name = "-".join((kind, *parts, *([] if mode == "measured" else [mode]))).replace("/", "-")
     if len(name) <= LONGEST_NAME:
         return name
@@ -117,47 +109,59 @@ def this_machine(devices: Sequence[Device] = ()) -> Machine:
     )
 
 
-MAX_RUNS = 8
-"""Of which telemetry is kept: the latest."""
-OF_A_CELL: tuple[type[ProteusError], ...] = (EngineError, ServerError, BackendUnavailable)
-"""Errors that say nothing of other cells."""
-
-
-def run_study(draft: StudyDraft, files: StudyFiles, budget: Budget, advance: Advance, *, force: bool = False) -> Study:
-    """Measure what is missing, as the budget allows; the study as it stands then, and in its file.
-
-    Cells of the file that answer the same question are kept, unless ``force`` asks to measure them again; those that
-    failed are tried again. An error of `OF_A_CELL` fails its cell; any other error, and Ctrl-C, ends the run.
-    """
-    before = None if force else files.read()
-    study = _begun(draft, before)
-    if not study.missing:
-        return study
-    run = _StudyRun(draft, files, budget, advance, study)
-    with ExitStack() as stack:
-        watch = stack.enter_context(watching(draft.devices))
-        stack.enter_context(draft.opened())
-        run.measure_all(watch)
-    return run.study
-
-
-def left_s(draft: StudyDraft, files: StudyFiles, *, force: bool = False) -> float:
-    """About how long the cells take that a run would measure."""
-    return sum(job.wanted_s for job in missing_jobs(draft, files, force=force))
-
-
 def missing_jobs(draft: StudyDraft, files: StudyFiles, *, force: bool = False) -> list[Job]:
-    """The cells that a run would measure."""
-    missing = set(_begun(draft, None if force else files.read()).missing)
+    """The jobs that a run would do."""
+    missing = _begun(draft, None if force else files.read()).missing
     return [job for job in draft.jobs if job.key in missing]
 
 
+def run_study(draft: StudyDraft, files: StudyFiles, budget: Budget, advance: Advance, *, force: bool = False) -> Study:
+    """Measure what is missing, as the budget allows. Returns the study as it is then, and as its file has it.
+
+    Good cells of the file that answer the same question are kept, unless ``force`` is set. A job without room in the
+    budget is left out, and smaller ones may follow. An error of `OF_A_CELL` fails its cell. Any other error, and
+    Ctrl-C, ends the run.
+    """
+    study = _begun(draft, None if force else files.read())
+    jobs = [job for job in draft.jobs if job.key in study.missing]
+    if not jobs:
+        return study
+    earlier = study.telemetry[-(MAX_RUNS - 1) :]
+    with watching(draft.devices) as watch, draft.opened() as opened:
+        for place, job in enumerate(jobs):
+            allowed_s = _allowed_s(budget, job, sum(each.wanted_s for each in jobs[place:]))
+            if allowed_s <= 0 or allowed_s < job.min_s:
+                continue
+
+            def tell(now: str, frac: float, *, job: Job = job, place: int = place) -> None:
+                done_frac = (place + min(max(frac, 0.0), 1.0)) / len(jobs)
+                advance(f"{job.key}: {now}" if now else job.key, done_frac)
+
+            tell("", 0.0)
+            cell = _measured(job, JobTurn(allowed_s, tell, opened), watch)
+            cells = {**study.by_key, cell.key: cell}
+            ordered = tuple(cells[each.key] for each in draft.jobs if each.key in cells)
+            good = {each.key: each for each in ordered if not each.failed}
+            if not cell.failed:
+                draft.keep(good, cell)
+            study = msgspec.structs.replace(
+                study,
+                cells=ordered,
+                missing=tuple(key for key in study.missing if key != cell.key),
+                conclusion=_in_file(draft.conclude(good)),
+                telemetry=(*earlier, watch.telemetry()),
+            )
+            files.write(study)
+    return study
+
+
 def _begun(draft: StudyDraft, before: Study | None) -> Study:
-    """The study that a run starts with: the cells that need not be measured, in the order of jobs."""
-    asked = draft.kind, dict(draft.options), dict(draft.inputs)
-    is_same = before is not None and (before.kind, before.options, before.inputs) == asked
-    kept = {cell.key: cell for cell in before.good} if before is not None and is_same else {}
-    cells = tuple(kept[job.key] for job in draft.jobs if job.key in kept)
+    """The study at the begin of a run, with the cells that need not be measured."""
+    question = draft.kind, dict(draft.options), dict(draft.inputs)
+    if before is not None and (before.kind, before.options, before.inputs) != question:
+        before = None
+    kept = {cell.key: cell for cell in before.good} if before is not None else {}
+    good = {job.key: kept[job.key] for job in draft.jobs if job.key in kept}
     return Study(
         format=FORMAT,
         made_by=made_by(),
@@ -167,77 +171,31 @@ def _begun(draft: StudyDraft, before: Study | None) -> Study:
         subject=dict(draft.subject),
         options=dict(draft.options),
         inputs=dict(draft.inputs),
-        cells=cells,
-        missing=tuple(job.key for job in draft.jobs if job.key not in kept),
-        conclusion=_concluded(draft, cells),
-        telemetry=before.telemetry if before is not None and is_same else (),
+        cells=tuple(good.values()),
+        missing=tuple(job.key for job in draft.jobs if job.key not in good),
+        conclusion=_in_file(draft.conclude(good)),
+        telemetry=before.telemetry if before is not None else (),
     )
 
 
-def _concluded(draft: StudyDraft, cells: Sequence[Cell]) -> dict[str, object]:
-    conclusion = draft.conclude({cell.key: cell for cell in cells if not cell.failed})
-    return {} if conclusion is None else as_in_a_file(conclusion)
+def _allowed_s(budget: Budget, job: Job, of_wanted_s: float) -> float:
+    """The part of the budget for a job, at least its minimum where so much is left."""
+    if math.isinf(budget.total_s):
+        return job.without_budget_s
+    return min(max(budget.part_s(job.wanted_s, of_wanted_s), job.min_s), budget.left_s)
 
 
-def as_in_a_file(value: Value) -> dict[str, object]:
-    """A value as JSON has it: a study is the same before it is written and after it was read."""
-    return msgspec.json.decode(msgspec.json.encode(value), type=dict[str, object])
+def _measured(job: Job, turn: JobTurn, watch: Watch) -> Cell:
+    begun_unix_s, begun_s = time.time(), time.monotonic()
+    result, failed = dict[str, object](), ""
+    with watch.load() as load:
+        try:
+            result = _in_file(job.measure(turn))
+        except OF_A_CELL as error:
+            failed = error.sentences
+    return Cell(job.key, job.mode, begun_unix_s, time.monotonic() - begun_s, result, failed, load)
 
 
-@dataclass(slots=True)
-class _StudyRun:
-    """``study`` is what is known so far: it is replaced as cells are finished."""
-
-    draft: StudyDraft
-    files: StudyFiles
-    budget: Budget
-    advance: Advance
-    study: Study
-
-    def measure_all(self, watch: Watch) -> None:
-        """Do the jobs that the budget has room for; one that has no room is left out, and smaller ones may follow."""
-        jobs = [job for job in self.draft.jobs if job.key in set(self.study.missing)]
-        earlier = self.study.telemetry[-(MAX_RUNS - 1) :]
-        for place, job in enumerate(jobs):
-            wanted_s = sum(each.wanted_s for each in jobs[place:])
-            allowed_s = self._allowed_s(job, wanted_s)
-            if allowed_s <= 0 or allowed_s < job.min_s:
-                continue
-            cell = self._measured(job, allowed_s, watch, place / len(jobs), 1 / len(jobs))
-            self._finish(cell, (*earlier, watch.telemetry()))
-
-    def _allowed_s(self, job: Job, of_wanted_s: float) -> float:
-        """The part of the budget that a job gets, at least what it needs, where so much is left."""
-        if math.isinf(self.budget.total_s):
-            return job.without_budget_s
-        return min(max(self.budget.part_s(job.wanted_s, of_wanted_s), job.min_s), self.budget.left_s)
-
-    def _measured(self, job: Job, allowed_s: float, watch: Watch, done_frac: float, part_frac: float) -> Cell:
-        def advance(now: str, frac: float) -> None:
-            self.advance(f"{job.key}: {now}" if now else job.key, done_frac + part_frac * min(max(frac, 0.0), 1.0))
-
-        advance("", 0.0)
-        turn = JobTurn(allowed_s, advance)
-        begun_unix_s, begun_s = time.time(), time.monotonic()
-        result, failed = dict[str, object](), ""
-        with watch.load() as load:
-            try:
-                result = as_in_a_file(job.measure(turn))
-            except OF_A_CELL as error:
-                failed = error.sentences
-        took_s = time.monotonic() - begun_s
-        return Cell(job.key, job.mode, begun_unix_s, took_s, result, failed, load)
-
-    def _finish(self, cell: Cell, telemetry: tuple[Telemetry, ...]) -> None:
-        cells: Mapping[str, Cell] = {**self.study.by_key, cell.key: cell}
-        ordered = tuple(cells[job.key] for job in self.draft.jobs if job.key in cells)
-        if not cell.failed:
-            self.draft.keep({each.key: each for each in ordered if not each.failed}, cell)
-        self.study = msgspec.structs.replace(
-            self.study,
-            cells=ordered,
-            missing=tuple(key for key in self.study.missing if key != cell.key),
-            conclusion=_concluded(self.draft, ordered),
-            telemetry=telemetry,
-        )
-        self.files.write(self.study)
+def _in_file(value: Value | None) -> dict[str, object]:
+    """A value as JSON has it, so that a study is the same before it is written and after it is read."""
+    return {} if value is None else msgspec.json.decode(msgspec.json.encode(value), type=dict[str, object])

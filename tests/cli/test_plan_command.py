@@ -14,7 +14,7 @@ from builders import make_cascade_point, make_plan, near
 from command_line import Ended, proteus
 from tiny import DEVICES, Tiny, add_plan, add_profiles, change_json
 
-from proteus_cli.cli.workflows.planning import short_families
+from proteus_cli.cli.plan import short_families
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.base import LARGEST_FLOAT
 from proteus_cli.domain.plan import FrontierPoint, Plan

@@ -151,6 +151,6 @@ def test_metrics_and_status_tell_what_is_deferred_as_planned_and_as_observed(ser
     assert rows - rows_before == len(ROWS)
     metrics = server.get("/metrics").body.decode()
     values = dict(line.rsplit(" ", 1) for line in metrics.splitlines() if line.startswith("proteus_cascade"))
-    labels = 'proteus_cascade_deferred_ratio{family="shapes",first="shapes-s",second="shapes-l",of="%s"}'
+    labels = 'proteus_cascade_deferred_ratio{family="shapes",first="shapes-s",of="%s",second="shapes-l"}'
     assert float(values[labels % "planned"]) == 0.5
     assert float(values[labels % "observed"]) == pytest.approx(below / rows)

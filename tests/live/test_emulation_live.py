@@ -15,7 +15,7 @@ from collector import Collector, collecting, named
 from command_line import proteus_process
 from live_server import LiveServer, Reply, serving
 
-from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
+from proteus_cli.cli.simulating import Scenario, simulated
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.report import Report
 from proteus_cli.replay.trace import read_trace
@@ -93,7 +93,7 @@ def test_all_that_the_server_says_is_marked(server: LiveServer) -> None:
     status = server.status()
     assert status["emulated"] is True
     assert set(status["pace"]) == {"a-0", "a-1", "a-2", "a-3", "b-0", "b-1", "c-0", "c-1", "c-2"}
-    assert re.search(r"^proteus_emulated 1$", server.get("/metrics").body.decode(), re.MULTILINE)
+    assert re.search(r"^proteus_emulated 1\.0$", server.get("/metrics").body.decode(), re.MULTILINE)
     metadata = server.get("/v2/models/text").document()
     assert metadata["platform"] == "proteus_emulated"
     assert metadata["inputs"] == [{"name": "x", "datatype": "FP32", "shape": [-1, 1]}]

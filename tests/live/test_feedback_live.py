@@ -83,8 +83,8 @@ def test_labels_and_scores_of_requests_count_once(server: Asked) -> None:
     assert (found["rows"], round(found["accuracy"], 4), round(found["promised"], 4)) == (6, 0.75, 0.8)
     assert found["low"] < 0.75 < found["high"]
     metrics = server.live.get("/metrics").body.decode()
-    assert 'proteus_feedback_rows_total{family="shapes",variant="shapes-m",answers="plain"} 6' in metrics
-    assert 'proteus_feedback_right_total{family="shapes",variant="shapes-m",answers="plain"} 4.5' in metrics
+    assert 'proteus_feedback_rows_total{answers="plain",family="shapes",variant="shapes-m"} 6' in metrics
+    assert 'proteus_feedback_right_total{answers="plain",family="shapes",variant="shapes-m"} 4.5' in metrics
 
 
 def test_feedback_that_does_not_fit_its_request_may_come_again(server: Asked) -> None:
@@ -126,7 +126,7 @@ def test_plans_do_without_a_variant_that_is_wrong_more_often_than_profiled(serve
     chosen = json.loads((server.root / "plans" / "next.json").read_text())
     assert {each["variant"] for each in chosen["placements"]} == {"shapes-s"}
     metrics = server.live.get("/metrics").body.decode()
-    assert 'proteus_accuracy_is_lower{family="shapes",variant="shapes-m",answers="plain"} 1' in metrics
+    assert 'proteus_accuracy_is_lower{answers="plain",family="shapes",variant="shapes-m"} 1' in metrics
 
 
 def test_without_the_option_nothing_is_kept(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from eventful import eventful
 from live_server import LiveServer
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as untyped_parse
+from short_forms import parse_condition
 
 from proteus_cli.control.alarms import LiveAccuracy, ShiftWatch
 from proteus_cli.control.controller import Controller
@@ -21,17 +22,22 @@ from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.requests.samples.capture import SampleCounts
 from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
-from proteus_cli.serving.telemetry.metrics.cascades import add_cascades, add_conditions, add_cut
-from proteus_cli.serving.telemetry.metrics.exposition import OPENMETRICS, Exposition
-from proteus_cli.serving.telemetry.metrics.feedback import add_feedback
-from proteus_cli.serving.telemetry.metrics.hosts import add_hosts, add_sharing
-from proteus_cli.serving.telemetry.metrics.samples import add_samples
-from proteus_cli.serving.telemetry.metrics.shifts import add_shifts
-from proteus_cli.serving.telemetry.metrics.slots import add_slots
+from proteus_cli.serving.telemetry.metrics import (
+    OPENMETRICS,
+    cascade_metrics,
+    condition_metrics,
+    cut_metrics,
+    feedback_metrics,
+    host_metrics,
+    sample_metrics,
+    sharing_metrics,
+    shift_metrics,
+    slot_metrics,
+    written,
+)
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 
@@ -65,25 +71,26 @@ def text(server: LiveServer) -> str:
 
 def elsewhere() -> str:
     host = HostStatus(HostState.CONNECTED, 1.0, "", "10.0.0.2:7000", 8, 8, 1, 0, 0.0004, 1000, 2000)
-    exposition = Exposition(openmetrics=False)
-    add_hosts(exposition, {"b": host})
-    add_sharing(exposition, {"b/cpu0": (2, 1.5)})
     controller = Controller({}, {}, PROTEUS)
     cascades = controller.cascades
     cascades.use(*with_a_cascade())
     (route,) = cascades.in_use
     cascades.observe(route.stage, (0, 1))
-    add_cascades(exposition, controller)
-    add_cut(exposition, {"a": {("s", 2): 3, ("s", 1): 1}, "b": {}})
-    add_conditions(exposition, {"a": parse_condition("confidence >= 0.8")})
     live = LiveAccuracy()
     live.observe(1.0, 0.9)
-    add_feedback(exposition, {VariantKey("a", "s"): live}, {VariantKey("a", "l"): live})
     watch = ShiftWatch(("mean",), np.zeros((40, 1)))
-    add_shifts(exposition, {"a": watch}, {VariantKey("a", "s"): watch})
-    add_samples(exposition, SampleCounts({"a": 3}, {("a", "busy"): 1}, 1000))
-    add_slots(exposition, {"gpu0": busy_tuner()}, 2.0)
-    return exposition.finished().decode()
+    metrics = (
+        host_metrics({"b": host}),
+        sharing_metrics({"b/cpu0": (2, 1.5)}),
+        cascade_metrics(controller),
+        cut_metrics({"a": {("s", 2): 3, ("s", 1): 1}, "b": {}}),
+        condition_metrics({"a": parse_condition("confidence >= 0.8")}),
+        feedback_metrics({VariantKey("a", "s"): live}, {VariantKey("a", "l"): live}),
+        shift_metrics({"a": watch}, {VariantKey("a", "s"): watch}),
+        sample_metrics(SampleCounts({"a": 3}, {("a", "busy"): 1}, 1000)),
+        slot_metrics({"gpu0": busy_tuner()}, 2.0),
+    )
+    return written(chain.from_iterable(metrics)).decode()
 
 
 def busy_tuner() -> SlotTuner:
@@ -117,16 +124,16 @@ def seen(text: str) -> dict[str, dict[str, set[str]]]:
     return found
 
 
-def described(text: str, seen: dict[str, dict[str, set[str]]]) -> dict[str, tuple[str, tuple[str, ...]]]:
+def described(text: str, seen: dict[str, dict[str, set[str]]]) -> dict[str, tuple[str, set[str]]]:
     """Type and labels by name of metric."""
     kinds = dict(re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE))
     samples = {name: f"{name}_count" if kind == "histogram" else name for name, kind in kinds.items()}
-    return {name: (kind, tuple(seen[samples[name]])) for name, kind in kinds.items()}
+    return {name: (kind, set(seen[samples[name]])) for name, kind in kinds.items()}
 
 
 def test_the_table_lists_all_metrics_and_no_others(text: str, seen: dict[str, dict[str, set[str]]]) -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram) \| (.*?) \| .+ \|$", PAGE, re.MULTILINE)
-    documented = {name: (kind, tuple(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
+    rows = re.findall(r"^\| `(\w+)` \| (counter|gauge|histogram|untyped) \| (.*?) \| .+ \|$", PAGE, re.MULTILINE)
+    documented = {name: (kind, set(re.findall(r"`(\w+)`", labels))) for name, kind, labels in rows}
     assert len(rows) == len(documented)
     assert documented == described(text, seen)
 

@@ -100,7 +100,7 @@ def test_what_is_used_elsewhere_is_written_once_for_each_cell_that_is_measured(t
     def drafted() -> StudyDraft:
         return replace(squares.draft(1, 2, 3), keep=lambda cells, finished: kept.append((finished.key, list(cells))))
 
-    frame.left_s(drafted(), StudyFiles(Workspace(tmp_path), "squares"))
+    frame.missing_jobs(drafted(), StudyFiles(Workspace(tmp_path), "squares"))
     assert kept == []
     studied(tmp_path, drafted())
     assert kept == [("of 1", ["of 1"]), ("of 3", ["of 1", "of 3"])]

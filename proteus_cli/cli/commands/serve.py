@@ -19,7 +19,7 @@ from proteus_cli.units import format_size
 if TYPE_CHECKING:
     from proteus_cli.cli.views.live.live_view import LiveView
     from proteus_cli.serving.logs import LogStream
-    from proteus_cli.serving.transport.certificate import ServerCertificate
+    from proteus_cli.serving.transport.tls import ServerCertificate
 
 MIN_SAMPLES_BYTES = 32 * 2**20
 
@@ -200,7 +200,7 @@ def _is_plain() -> bool:
 
 
 def _certificate(certificate: Path | None, key: Path | None) -> "ServerCertificate | None":
-    from proteus_cli.serving.transport.certificate import ServerCertificate
+    from proteus_cli.serving.transport.tls import ServerCertificate
 
     if certificate is None and key is None:
         return None

@@ -27,7 +27,7 @@ from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.devices.hardware import ClusterHardware
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.serving.logs import fields
@@ -156,7 +156,7 @@ class Joining:
         memory = self._memory(profiles, new, session)
         for profile in profiles:
             device = profile.device
-            self._profiles.add(profile)
+            self._profiles.use([profile])
             self._hardware.add_device(device, profile.slots)
             self._plane.fleet.add_device(device.id, memory.get(device.id))
             log.info("%s joins", device.id, extra=fields(device=device.id, measured_on=profile.measured_on))

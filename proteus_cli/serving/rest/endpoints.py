@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from proteus_cli.errors import NotFound
-from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
-from proteus_cli.serving.adaptation.feedback.feedback import Feedback
-from proteus_cli.serving.adaptation.live_conditions import LiveConditions
+from proteus_cli.serving.adaptation.conditions import LiveConditions
+from proteus_cli.serving.adaptation.feedback import Feedback
+from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
-from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
+from proteus_cli.serving.adaptation.rollouts import VersionRollouts
 from proteus_cli.serving.http1.exchange import NOT_MODIFIED
 from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.oip import documents
@@ -17,7 +17,7 @@ from proteus_cli.serving.oip.tensors import OTHER_BYTES
 from proteus_cli.serving.rest.codec.bodies import IndexRequest, RepositoryRequest
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, json_response
 from proteus_cli.serving.rest.site import INDEX, read_site
-from proteus_cli.serving.telemetry.metrics.metrics import Metrics
+from proteus_cli.serving.telemetry.metrics import Metrics
 from proteus_cli.serving.telemetry.status import StatusSources, status
 
 _OK, _NOT_READY = 200, 503
@@ -108,8 +108,8 @@ class Endpoints:
 
     # Our own
 
-    def metrics(self, request: RestRequest) -> RestResponse:
-        return RestResponse(_OK, *self._metrics.page(request.headers.get(b"accept", b"")))
+    async def metrics(self, request: RestRequest) -> RestResponse:
+        return RestResponse(_OK, *await self._metrics.page(request.headers.get(b"accept", b"")))
 
     def status(self, _: RestRequest) -> RestResponse:
         return json_response(status(self._sources))

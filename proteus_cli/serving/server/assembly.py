@@ -13,7 +13,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.slowness import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.adaptation.slot_tuning import SlotTuning
 from proteus_cli.serving.devices.hardware import (
     Hardware,
@@ -37,8 +37,7 @@ from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.server.adapting import Adaptation
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
-from proteus_cli.serving.telemetry.loop_lag import LoopLag
-from proteus_cli.serving.telemetry.metrics.metrics import Metrics
+from proteus_cli.serving.telemetry.metrics import LoopLag, Metrics
 from proteus_cli.serving.telemetry.status import StatusSources
 from proteus_cli.serving.transport.connections import Connections
 

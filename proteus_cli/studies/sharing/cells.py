@@ -1,6 +1,6 @@
-"""The question of a sharing study, and its cells."""
+"""The question of a sharing study, and its cells: sets of variants, where they meet, and their load."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations, combinations_with_replacement
 
@@ -10,24 +10,29 @@ from proteus_cli.domain.interference import MAX_BESIDE, Where
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import UsageError
 from proteus_cli.studies.results import FULL_LOAD, format_load
-from proteus_cli.studies.sharing.slices import Work
+from proteus_cli.studies.sharing.bench import Work
 
 MAX_VARIANTS = 24
 MAX_TOGETHER = 4
-"""All variants are measured together where there are no more; plans have few on a device."""
+"""Up to so many variants, all together are a cell; plans have few on a device."""
 MAX_IN_SET = 1 + MAX_BESIDE
 WAYS: tuple[Where, ...] = ("device", "neighbour")
+LARGE_BATCH_S = 0.005
+"""Maximum time of a batch that is measured: of a longer one, the cost is a small part, and a round takes seconds."""
 _PAIR = 2
 _WITHOUT_NAMES = 3
-"""So many variants are studied where none is named: pairs grow with the square."""
+"""Number of variants where the user names none: pairs grow with the square."""
+
+Sizes = tuple[int, int]
+"""A small batch, as of a server with little to do, and a large one, as of a busy server."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharingQuestion:
-    """What sharing costs these variants on a device, at these loads.
+    """The variants, loads and ways of a study of sharing a device.
 
-    ``sets`` come on top of pairs and all together. ``where``: which ways to share are studied. ``emulated``: on the
-    emulated device of its profile. Raises `UsageError` where it makes no sense.
+    ``sets`` come on top of pairs and all together. ``emulated``: on the emulated device of its profile. Raises
+    `UsageError` where it makes no sense.
     """
 
     device: str
@@ -38,17 +43,18 @@ class SharingQuestion:
     emulated: bool = False
 
     def __post_init__(self) -> None:
-        _require_distinct(self.variants)
+        for keys in (self.variants, *self.sets):
+            if len(set(keys)) < len(keys):
+                twice = next(key for key in keys if keys.count(key) > 1)
+                raise UsageError(f"`{twice.variant}` is named twice.", hint="a device has a variant once")
         if not _PAIR <= len(self.variants) <= MAX_VARIANTS:
             raise UsageError(
                 f"Sharing is studied of 2 to {MAX_VARIANTS} variants.", hint="`--variants digits-s,digits-l`"
             )
-        for each in self.sets:
-            _require_distinct(each)
-            if not _PAIR < len(each) <= MAX_IN_SET:
-                raise UsageError(
-                    f"A set has 3 to {MAX_IN_SET} variants.", hint="all pairs are measured; `--sets a+b+c` adds a set"
-                )
+        if not all(_PAIR < len(each) <= MAX_IN_SET for each in self.sets):
+            raise UsageError(
+                f"A set has 3 to {MAX_IN_SET} variants.", hint="all pairs are measured; `--sets a+b+c` adds a set"
+            )
         strays = [key.variant for key in chain.from_iterable(self.sets) if key not in self.variants]
         if strays:
             raise UsageError(f"`--sets` names `{strays[0]}`, and `--variants` does not.", hint="name it there, too")
@@ -57,16 +63,10 @@ class SharingQuestion:
 
     @property
     def larger_sets(self) -> tuple[tuple[VariantKey, ...], ...]:
-        """The sets of three or more: all variants together, and those that are asked for."""
-        everything = self.variants if _PAIR < len(self.variants) <= MAX_TOGETHER else ()
+        """The sets of three or more: all variants together, and the ``sets``."""
+        everything = [self.variants] if _PAIR < len(self.variants) <= MAX_TOGETHER else []
         asked = (tuple(sorted(each, key=self.variants.index)) for each in self.sets)
-        return tuple(dict.fromkeys(each for each in (everything, *asked) if each))
-
-
-def _require_distinct(keys: Sequence[VariantKey]) -> None:
-    twice = next((key for place, key in enumerate(keys) if key in keys[:place]), None)
-    if twice is not None:
-        raise UsageError(f"`{twice.variant}` is named twice.", hint="a device has a variant once")
+        return tuple(dict.fromkeys((*everything, *asked)))
 
 
 def usual_variants(catalog: Catalog, profile: Profile) -> tuple[VariantKey, ...]:
@@ -78,32 +78,11 @@ def usual_variants(catalog: Catalog, profile: Profile) -> tuple[VariantKey, ...]
     return (by_time[0], by_time[len(by_time) // 2], by_time[-1])
 
 
-LARGE_BATCH_S = 0.005
-"""Batches that take longer are not measured: what a batch costs more beside others is a small part of so long a time,
-and a round would take seconds."""
-
-
-@dataclass(frozen=True, slots=True)
-class BatchSizes:
-    """The batch sizes that a variant is measured with: of a server with little to do, and of a busy one."""
-
-    small: int
-    large: int
-
-    @classmethod
-    def of(cls, measured: VariantProfile, slo_s: float) -> "BatchSizes":
-        """The smallest that was profiled, and the largest that takes no longer than `LARGE_BATCH_S` or the SLO allows.
-
-        It has points.
-        """
-        in_time = points_in_time(measured.points, slo_fraction(1) * slo_s)
-        small = measured.points[0].batch
-        quick = [point.batch for point in in_time if point.mean_s <= LARGE_BATCH_S]
-        return cls(small, max((small, *quick)))
-
-    @property
-    def all(self) -> tuple[int, ...]:
-        return tuple(dict.fromkeys((self.small, self.large)))
+def batch_sizes(measured: VariantProfile, slo_s: float) -> Sizes:
+    """The smallest profiled batch, and the largest that takes no longer than `LARGE_BATCH_S` or the SLO allows."""
+    in_time = points_in_time(measured.points, slo_fraction(1) * slo_s)
+    small = measured.points[0].batch
+    return small, max((small, *(point.batch for point in in_time if point.mean_s <= LARGE_BATCH_S)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,57 +95,43 @@ class SharingCell:
     with_stream: bool = False
 
     def key(self, labels: Mapping[VariantKey, str]) -> str:
-        """What the cell is called within the study: ``"device, load 100 %: digits-s ×1 + digits-l ×1"``."""
+        """The name of the cell within the study: ``"device, load 100 %: digits-s ×1 + digits-l ×1"``."""
         named = [f"{labels[work.key]} ×{work.batch}" for work in self.works if work.key is not None]
-        stream = ["stream"] if self.with_stream else []
-        return f"{self.where}, load {format_load(self.load)}: {' + '.join((*named, *stream))}"
+        return f"{self.where}, load {format_load(self.load)}: {' + '.join((*named, *['stream'] * self.with_stream))}"
 
 
 def cells_of(
-    sizes: Mapping[VariantKey, BatchSizes],
-    loads: Sequence[float],
+    sizes: Mapping[VariantKey, Sizes],
+    loads: Collection[float],
     sets: Sequence[tuple[VariantKey, ...]],
     devices: Mapping[Where, int],
     *,
     has_stream: bool,
 ) -> list[SharingCell]:
-    """All cells, the most important first: what plans count with, pairs, then larger sets; streams; other loads.
+    """All cells, the most important first: full load, which plans count with, then other loads, with small batches.
 
-    ``sets`` are of three or more variants. ``devices`` are the ways to share that are studied, with how many alike
-    devices there are for each, the one that is studied included. Below full load, batches are small, as a server with
-    little to do has them.
+    ``sets`` have three or more variants. ``devices`` has the number of alike devices for each way to share. A variant
+    is its own neighbour, too.
     """
-    found: dict[SharingCell, None] = {}
+    found: list[SharingCell] = []
     for load in sorted(loads, reverse=True):
         for where, number in devices.items():
-            for keys in (*_pairs(where, sizes, number), *(each for each in sets if _fits(each, where, number))):
-                found |= dict.fromkeys(_at_load(where, load, keys, sizes))
+            if where == "device":
+                pairs, fitting = list(combinations(sizes, _PAIR)), list(sets)
+            else:
+                pairs = list(combinations_with_replacement(sizes, _PAIR)) if number > 1 else []
+                fitting = [each for each in sets if len(each) <= number]
+            for keys in (*pairs, *fitting):
+                found += [
+                    SharingCell(where, load, tuple(Work(key, sizes[key][size]) for key in keys))
+                    for size in ((0, 1) if load == FULL_LOAD else (0,))
+                ]
         if load == FULL_LOAD and has_stream:
-            found |= dict.fromkeys(_streams(sizes, devices))
-    return list(found)
-
-
-def _pairs(where: Where, sizes: Mapping[VariantKey, BatchSizes], devices: int) -> Iterable[tuple[VariantKey, ...]]:
-    """All pairs; on two devices, also of a variant with itself."""
-    if where == "device":
-        return combinations(sizes, 2)
-    return combinations_with_replacement(sizes, 2) if devices > 1 else ()
-
-
-def _fits(keys: tuple[VariantKey, ...], where: Where, devices: int) -> bool:
-    return where == "device" or len(keys) <= devices
-
-
-def _at_load(
-    where: Where, load: float, keys: tuple[VariantKey, ...], sizes: Mapping[VariantKey, BatchSizes]
-) -> Iterator[SharingCell]:
-    yield SharingCell(where, load, tuple(Work(key, sizes[key].small) for key in keys))
-    if load == FULL_LOAD:
-        yield SharingCell(where, load, tuple(Work(key, sizes[key].large) for key in keys))
-
-
-def _streams(sizes: Mapping[VariantKey, BatchSizes], devices: Mapping[Where, int]) -> Iterator[SharingCell]:
-    for key, batches in sizes.items():
-        for where, number in devices.items():
-            for batch in batches.all if where == "device" or number > 1 else ():
-                yield SharingCell(where, FULL_LOAD, (Work(key, batch),), with_stream=True)
+            found += [
+                SharingCell(where, load, (Work(key, batch),), with_stream=True)
+                for key, batches in sizes.items()
+                for where, number in devices.items()
+                for batch in batches
+                if where == "device" or number > 1
+            ]
+    return list(dict.fromkeys(found))

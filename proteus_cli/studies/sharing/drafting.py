@@ -1,9 +1,9 @@
-"""Drafts of sharing studies, their devices, and the sharing file as their conclusion."""
+"""The draft of a sharing study: its devices, its cells as jobs, and the sharing file as its conclusion."""
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,6 @@ from zlib import crc32
 
 import numpy as np
 
-from proteus_cli import store
 from proteus_cli.backends.discovery import discover
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.domain.catalog import Catalog, VariantKey
@@ -30,33 +29,78 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, made_by
-from proteus_cli.store.sharing import KnownSharing, extended, read_sharing, sharing_digest, sharing_paths, write_sharing
+from proteus_cli.store.sharing import extended, read_sharing, sharing_digest, sharing_paths, write_sharing
 from proteus_cli.studies.frame import Job, JobTurn, StudyDraft, keep_nothing
 from proteus_cli.studies.peak.drafts import mode_for
-from proteus_cli.studies.profiled import mean_batch_s, measured_variant, of_variants, profiled_here
+from proteus_cli.studies.profiled import mean_batch_s, measured_variant, models_of, profiled_here
 from proteus_cli.studies.results import FULL_LOAD, SetCheck, SharingConclusion, SharingResult, format_load
-from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, SharingQuestion, cells_of, usual_variants
-from proteus_cli.studies.sharing.processes import Engine, Open, opened_bench
+from proteus_cli.studies.sharing.bench import Bench, EmulatedBench, Engine, Opening, opened_bench, stream_bytes
+from proteus_cli.studies.sharing.cells import SharingCell, SharingQuestion, Sizes, batch_sizes, cells_of, usual_variants
 from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, SharingMeter, wanted_s
-from proteus_cli.studies.sharing.slices import STREAM_TURN_S, Bench, EmulatedBench, largest_cache_bytes, stream_bytes
-from proteus_cli.studies.study import Cell, Scalar
+from proteus_cli.studies.study import Cell, CellMode
 
-USUAL_PIPE = Path("/tmp/nvidia-mps")  # noqa: S108 - where CUDA looks for it
-
-
-def sees_mps(environment: Mapping[str, str] = os.environ, usual: Path = USUAL_PIPE) -> bool:
-    """Whether the control pipe of its daemon is where programs of this environment look for it."""
-    pipe = Path(environment.get("CUDA_MPS_PIPE_DIRECTORY") or usual)
-    return (pipe / "control").exists()
-
-
+KIND = "share"
+USUAL_LOADS = (0.5, 0.9, 1.0)
+USUAL_ROUNDS = 12
+MAX_NEIGHBOURS = 3
+"""Maximum number of neighbours: each has all engines in memory."""
+_LONGEST = 2
+"""Maximum time of a cell, as a multiple of the usual: a cell that stays noisy leaves time for the others."""
+_PAIR = 2
+_UNKNOWN_FREE_BYTES = 2**30
 _CPUS = Path("/sys/devices/system/cpu")
+_MPS_PIPE = Path("/tmp/nvidia-mps")  # noqa: S108 - where CUDA looks for it
+
+
+# --- devices
+
+
+@dataclass(frozen=True, slots=True)
+class SharedDevices:
+    """The devices of a study by name, the one of its profile first, and how they are opened.
+
+    ``neighbours`` are the other devices, with how near they are. ``has_stream``: a stream of memory tells something.
+    ``opened`` raises `DeviceUnavailable` and `EngineError`.
+    """
+
+    names: tuple[str, ...]
+    neighbours: tuple[str, ...]
+    opened: Callable[[], AbstractContextManager[Bench]]
+    has_stream: bool = False
+
+
+def emulated_devices(workspace: Workspace, profile: Profile) -> SharedDevices:
+    """Two emulated devices of a profile, with the known costs of sharing. Raises `ArtefactError` for a damaged file."""
+    known = read_sharing(workspace, profile)
+    other = f"{profile.device.id} (another)"
+    bench = EmulatedBench(profile, SharingModel(()) if known is None else known.model, time.sleep)
+    return SharedDevices((profile.device.id, other), (other,), lambda: nullcontext(bench))
+
+
+def hardware_devices(
+    workspace: Workspace, catalog: Catalog, profile: Profile, sizes: Mapping[VariantKey, Sizes]
+) -> SharedDevices:
+    """The device of a profile and its neighbours, other CPU devices that are alike; GPUs have memory of their own.
+
+    Raises `DeviceUnavailable`, and `ArtefactError` where a profile is stale or a model is missing.
+    """
+    here = discover(read_settings(workspace.root).devices)
+    device = profiled_here(profile, here)
+    is_cpu = device.kind == "cpu"
+    models = models_of(workspace, catalog, profile, sizes, to="measure", hint=", or use `--emulate`")
+    engines = tuple(Engine(key, model, tuple(dict.fromkeys(sizes[key]))) for key, model in models.items())
+    alike = [each for each in here if is_cpu and each.id != device.id and each.is_like(device)]
+    others = sorted(alike, key=lambda each: not shares_a_core(device, each))[:MAX_NEIGHBOURS]
+    size_bytes = stream_bytes(free_bytes() or _UNKNOWN_FREE_BYTES) if is_cpu else 0
+    openings = [Opening(each, workspace.built_dir, profile.slots, engines, size_bytes) for each in (device, *others)]
+    near = (f"{each.id} (same physical core)" if shares_a_core(device, each) else each.id for each in others)
+    names = (device.id, *(each.id for each in others))
+    return SharedDevices(names, tuple(near), partial(opened_bench, openings), has_stream=is_cpu)
 
 
 def shares_a_core(first: Device, second: Device, cpus: Path = _CPUS) -> bool:
-    """Whether a core of one device is a hardware thread of a physical core of the other; not where nothing says so."""
-    siblings = {sibling for core in first.cores for sibling in _siblings(core, cpus)}
-    return not siblings.isdisjoint(second.cores)
+    """Whether cores of two devices are hardware threads of one physical core; False where the system does not say."""
+    return not {sibling for core in first.cores for sibling in _siblings(core, cpus)}.isdisjoint(second.cores)
 
 
 def _siblings(core: int, cpus: Path) -> Sequence[int]:
@@ -68,238 +112,81 @@ def _siblings(core: int, cpus: Path) -> Sequence[int]:
     return [thread for first, *last in ranges for thread in range(int(first), int((last or [first])[0]) + 1)]
 
 
-_PAIR = 2
+def sees_mps(environment: Mapping[str, str] = os.environ, usual: Path = _MPS_PIPE) -> bool:
+    """Whether the control pipe of CUDA's Multi-Process Service is where programs of this environment look for it."""
+    return (Path(environment.get("CUDA_MPS_PIPE_DIRECTORY") or usual) / "control").exists()
 
 
-def costs_of(results: Iterable[SharingResult]) -> tuple[SharingCost, ...]:
-    """The costs that were measured at full load, by batch. Of two of one batch, the higher counts."""
-    found: dict[Place, dict[int, CostPoint]] = {}
-    for result in results:
-        for place, member in enumerate(result.members if result.load == FULL_LOAD else ()):
-            at = (member.key, result.where, tuple(sorted(result.beside(place))))
-            point, points = member.cost(result.rounds), found.setdefault(at, {})
-            if member.batch not in points or points[member.batch].ratio < point.ratio:
-                points[member.batch] = point
-    return tuple(
-        SharingCost(
-            *key,
-            where,
-            tuple(VariantName(*other) for other in others),
-            tuple(point for _, point in sorted(points.items())),
-        )
-        for (key, where, others), points in found.items()
-    )
-
-
-def pairs_only(costs: Iterable[SharingCost]) -> SharingModel:
-    """The model that knows no set of three or more."""
-    return SharingModel(cost for cost in costs if len(cost.beside) < _PAIR)
-
-
-def checks_of(results: Mapping[str, SharingResult]) -> tuple[SetCheck, ...]:
-    """What the pairs of each set of three or more predict at full load, and what was measured; by cell."""
-    model = pairs_only(costs_of(results.values()))
-    larger = {
-        cell: result for cell, result in results.items() if len(result.members) > _PAIR and result.load == FULL_LOAD
-    }
-    return tuple(
-        SetCheck(
-            cell, qps_of(result, _predicted(model, result)), qps_of(result, [each.ratio for each in result.members])
-        )
-        for cell, result in larger.items()
-    )
-
-
-def _predicted(model: SharingModel, result: SharingResult) -> list[float]:
-    return [
-        model.factor(each.key, result.beside(place), batch=each.batch, where=result.where)
-        for place, each in enumerate(result.members)
-    ]
-
-
-def qps_of(result: SharingResult, factors: Sequence[float]) -> float:
-    """Rows per second of all variants, whose batches take so many times what they take alone.
-
-    In turn on one device, a round of turns has a batch of each; on neighbours each goes on by itself.
-    """
-    batches_s = [factor * each.batch_s for factor, each in zip(factors, result.members, strict=True)]
-    if result.where == "device":
-        return sum(each.batch for each in result.members) / sum(batches_s)
-    return sum(each.batch / batch_s for each, batch_s in zip(result.members, batches_s, strict=True))
-
-
-MAX_NEIGHBOURS = 3
-"""That a study uses: each has all engines in memory."""
-_UNKNOWN_FREE_BYTES = 2**30
-
-
-@dataclass(frozen=True, slots=True)
-class HardwareBench:
-    """The device of a profile, and neighbours that are like it, as they are on this machine."""
-
-    devices: tuple[Device, ...]
-    openings: tuple[Open, ...]
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return tuple(device.id for device in self.devices)
-
-    @property
-    def neighbours(self) -> tuple[str, ...]:
-        """The other devices, and which of them are as near as can be."""
-        first, *others = self.devices
-        return tuple(f"{each.id} (same physical core)" if shares_a_core(first, each) else each.id for each in others)
-
-    @property
-    def has_stream(self) -> bool:
-        """Whether a stream of memory says anything of these devices."""
-        return self.devices[0].kind == "cpu"
-
-    @contextmanager
-    def opened(self) -> Iterator[Bench]:
-        """The devices, open. Raises `DeviceUnavailable`, `EngineError`."""
-        with opened_bench(self.openings) as bench:
-            yield bench
-
-
-@dataclass(frozen=True, slots=True)
-class EmulatedPair:
-    """Two emulated devices of a profile, with the costs of sharing that are known of it."""
-
-    profile: Profile
-    sharing: SharingModel
-    has_stream = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.profile.device.id, *self.neighbours)
-
-    @property
-    def neighbours(self) -> tuple[str, ...]:
-        return (f"{self.profile.device.id} (another)",)
-
-    @property
-    def devices(self) -> tuple[Device, ...]:
-        return ()
-
-    @contextmanager
-    def opened(self) -> Iterator[Bench]:
-        yield EmulatedBench(self.profile, self.sharing, time.sleep)
-
-
-def emulated_devices(workspace: Workspace, profile: Profile) -> EmulatedPair:
-    """Raises `ArtefactError` where the sharing file is damaged."""
-    known = read_sharing(workspace, profile)
-    return EmulatedPair(profile, SharingModel(()) if known is None else known.model)
-
-
-def hardware_bench(
-    workspace: Workspace, catalog: Catalog, profile: Profile, sizes: Mapping[VariantKey, BatchSizes]
-) -> HardwareBench:
-    """What must be opened to measure. Raises `DeviceUnavailable`, and `ArtefactError` where a profile is stale."""
-    here = discover(read_settings(workspace.root).devices)
-    device = profiled_here(profile, here)
-    engines = _engines(workspace, catalog, profile, sizes)
-    devices = (device, *_neighbours(device, here))
-    size_bytes = stream_bytes(free_bytes() or _UNKNOWN_FREE_BYTES, largest_cache_bytes()) if device.kind == "cpu" else 0
-    built = str(workspace.built_dir)
-    return HardwareBench(devices, tuple(Open(each, built, profile.slots, engines, size_bytes) for each in devices))
-
-
-def _neighbours(device: Device, here: Sequence[Device]) -> tuple[Device, ...]:
-    """Other CPU devices that are alike, first those on the same physical core. GPUs have memory of their own."""
-    if device.kind != "cpu":
-        return ()
-    alike = [each for each in here if each.id != device.id and each.is_like(device)]
-    return tuple(sorted(alike, key=lambda each: not shares_a_core(device, each)))[:MAX_NEIGHBOURS]
-
-
-def _engines(
-    workspace: Workspace, catalog: Catalog, profile: Profile, sizes: Mapping[VariantKey, BatchSizes]
-) -> tuple[Engine, ...]:
-    found = []
-    for key, batches in sizes.items():
-        family = catalog.family(key.family)
-        variant = family.variant(key.variant)
-        model = workspace.loaded_model_of(family, variant, to="measure", hint=", or use `--emulate`")
-        found.append(Engine(key, str(model), batches.all))
-    store.require_current_models(catalog, of_variants(profile, sizes), workspace)
-    return tuple(found)
-
-
-KIND = "share"
-USUAL_LOADS = (0.5, 0.9, 1.0)
-USUAL_ROUNDS = 12
-_LONGEST = 2
-"""Times what is usual: a cell that stays noisy leaves time for the others."""
-
-
-@dataclass(slots=True)
-class _Measuring:
-    """What the jobs of a study have in common: they run while its bench is ``opened``."""
-
-    question: SharingQuestion
-    profile: Profile
-    labels: Mapping[VariantKey, str]
-    place: HardwareBench | EmulatedPair
-    _bench: Bench | None = None
-
-    @contextmanager
-    def opened(self) -> Iterator[None]:
-        """Open the devices. Raises `DeviceUnavailable`, `EngineError`."""
-        with self.place.opened() as self._bench:
-            yield
-
-    def job(self, cell: SharingCell) -> Job:
-        expected_s = [mean_batch_s(self.profile, work.key, work.batch) for work in cell.works if work.key is not None]
-        key = cell.key(self.labels)
-        return Job(
-            key,
-            "emulated" if self.question.emulated else "measured",
-            wanted_s(cell, expected_s, STREAM_TURN_S, USUAL_ROUNDS),
-            partial(self._measure, key, cell, expected_s),
-            min_s=wanted_s(cell, expected_s, STREAM_TURN_S, FEWEST_ROUNDS),
-        )
-
-    def _measure(self, key: str, cell: SharingCell, expected_s: Sequence[float], turn: JobTurn) -> SharingResult:
-        assert self._bench is not None  # noqa: S101 - it is open around all jobs
-        rng = np.random.default_rng(crc32(key.encode()))
-        meter = SharingMeter(self._bench, cell, self.place.names, expected_s, rng)
-        max_s = _LONGEST * wanted_s(cell, expected_s, STREAM_TURN_S, USUAL_ROUNDS)
-        return meter.measure(min(turn.allowed_s, max_s), turn.advance)
+# --- the draft
 
 
 def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "") -> StudyDraft:
-    """What is to be measured. Raises `ProteusError` where the device, a profile or a model is missing."""
+    """The draft of a study. Raises `ProteusError` where the device, a profile or a model is missing."""
     catalog, profile = workspace.catalog(), workspace.profile(question.device)
-    sizes = {key: _sizes(catalog, profile, key) for key in question.variants}
+    found = {key: measured_variant(profile, key) for key in question.variants}
+    sizes = {key: batch_sizes(each, catalog.family(key.family).slo_s) for key, each in found.items()}
     labels = {key: catalog.label(key) for key in question.variants}
-    place = (
-        emulated_devices(workspace, profile)
-        if question.emulated
-        else hardware_bench(workspace, catalog, profile, sizes)
+    is_emulated = question.emulated
+    shared = (
+        emulated_devices(workspace, profile) if is_emulated else hardware_devices(workspace, catalog, profile, sizes)
     )
-    devices = dict.fromkeys(question.where, len(place.names))
-    cells = cells_of(sizes, question.loads, question.larger_sets, devices, has_stream=place.has_stream)
-    _require_cells(cells, question)
-    measuring = _Measuring(question, profile, labels, place)
+    number = dict.fromkeys(question.where, len(shared.names))
+    cells = cells_of(sizes, question.loads, question.larger_sets, number, has_stream=shared.has_stream)
+    if not cells:
+        raise UsageError(
+            f"No other device here is like {question.device}, so that it has no neighbour.",
+            hint="leave out `--where neighbour`; `cpu` in [devices] of proteus.toml makes devices",
+        )
+    loads = [format_load(load) for load in sorted(question.loads)]
+    digests = {f"{key.family}/{key.variant}": sharing_digest(each) for key, each in found.items()}
+    told = (
+        [*workspace.profile_paths({profile.device.id: profile}), *sharing_paths(workspace, [profile])]
+        if is_emulated
+        else []
+    )
     return StudyDraft(
         kind=KIND,
-        name=name or _name(question),
-        subject=_subject(question, profile, labels, place.neighbours),
-        options=_options(question, place.names),
-        inputs=_inputs(workspace, question, profile),
-        jobs=[measuring.job(cell) for cell in cells],
-        devices=[device for device in place.devices if device.kind == "gpu"],
-        opened=measuring.opened,
+        name=name or f"{KIND}-{question.device.replace('/', '-')}{'-emulated' * is_emulated}",
+        subject={
+            "device": f"{question.device}, {'emulated' if is_emulated else profile.device.name}",
+            "neighbours": ", ".join(shared.neighbours) or "none that is like it",
+            "variants": ", ".join(labels.values()),
+            "loads": ", ".join(loads),
+        },
+        options={
+            "device": question.device,
+            "variants": ",".join(f"{key.family}/{key.variant}" for key in question.variants),
+            "load": ",".join(loads),
+            "sets": ",".join("+".join(key.variant for key in each) for each in question.larger_sets),
+            "where": ",".join(question.where),
+            "neighbours": ",".join(shared.names[1:]),
+            "emulated": is_emulated,
+        },
+        inputs=digests | workspace.digests(told),
+        jobs=[_job(cell, cell.key(labels), profile, shared.names, is_emulated=is_emulated) for cell in cells],
+        devices=[profile.device] if profile.device.kind == "gpu" and not is_emulated else [],
+        opened=shared.opened,
         conclude=partial(_concluded, workspace, question, profile),
-        keep=keep_nothing if question.emulated else partial(_save, workspace, question, profile),
-        notes=() if question.emulated else _notes(workspace, profile),
+        keep=keep_nothing if is_emulated else partial(_save, workspace, question, profile),
+        notes=() if is_emulated else _notes(workspace, profile),
     )
+
+
+def _job(cell: SharingCell, key: str, profile: Profile, devices: Sequence[str], *, is_emulated: bool) -> Job:
+    expected_s = [mean_batch_s(profile, work.key, work.batch) for work in cell.works if work.key is not None]
+    usual_s = wanted_s(cell, expected_s, USUAL_ROUNDS)
+
+    def measure(turn: JobTurn) -> SharingResult:
+        rng = np.random.default_rng(crc32(key.encode()))
+        meter = SharingMeter(turn.opened, cell, devices, expected_s, rng)
+        return meter.measure(min(turn.allowed_s, _LONGEST * usual_s), turn.advance)
+
+    mode: CellMode = "emulated" if is_emulated else "measured"
+    return Job(key, mode, usual_s, measure, min_s=wanted_s(cell, expected_s, FEWEST_ROUNDS))
 
 
 def _notes(workspace: Workspace, profile: Profile) -> tuple[str, ...]:
-    """That the sharing file can't be used, and what becomes of it."""
+    """A warning where the sharing file can't be used and is replaced."""
     try:
         read_sharing(workspace, profile)
     except ArtefactError as error:
@@ -307,62 +194,72 @@ def _notes(workspace: Workspace, profile: Profile) -> tuple[str, ...]:
     return ()
 
 
-def _inputs(workspace: Workspace, question: SharingQuestion, profile: Profile) -> dict[str, str]:
-    """What the cells depend on: the models; on emulated devices all that these are told."""
-    models = {
-        f"{key.family}/{key.variant}": sharing_digest(measured_variant(profile, key)) for key in question.variants
-    }
-    if not question.emulated:
-        return models
-    told = [*workspace.profile_paths({profile.device.id: profile}), *sharing_paths(workspace, [profile])]
-    return models | workspace.digests(told)
+def workspace_draft(workspace: Workspace) -> StudyDraft | str:
+    """The draft of `proteus study all`: the first profiled device and up to three variants; a text if there is none."""
+    if not workspace.profiles_dir.is_dir():
+        return "there is no profile: `proteus profile` makes one"
+    catalog, (device, profile) = workspace.catalog(), next(iter(workspace.profiles().items()))
+    if mode_for(workspace, catalog, profile) != "measured":
+        return f"{device} is not here, or not all models are: nothing else shows what sharing costs"
+    variants = usual_variants(catalog, profile)
+    if len(variants) < _PAIR:
+        return "sharing takes two profiled variants"
+    return share_draft(workspace, SharingQuestion(device, variants, USUAL_LOADS))
 
 
-def _require_cells(cells: Sequence[SharingCell], question: SharingQuestion) -> None:
-    if not cells:
-        raise UsageError(
-            f"No other device here is like {question.device}, so that it has no neighbour.",
-            hint="leave out `--where neighbour`; `cpu` in [devices] of proteus.toml makes devices",
+# --- the conclusion
+
+
+def costs_of(results: Iterable[SharingResult]) -> tuple[SharingCost, ...]:
+    """The costs at full load, by batch. Of two costs of one batch, the higher counts."""
+    found: dict[Place, dict[int, CostPoint]] = {}
+    for result in results:
+        for place, member in enumerate(result.members if result.load == FULL_LOAD else ()):
+            points = found.setdefault((member.key, result.where, tuple(sorted(result.beside(place)))), {})
+            point = member.cost(result.rounds)
+            points[member.batch] = max(points.get(member.batch, point), point, key=lambda each: each.ratio)
+    return tuple(
+        SharingCost(
+            *key, where, tuple(VariantName(*other) for other in others), tuple(points[size] for size in sorted(points))
         )
+        for (key, where, others), points in found.items()
+    )
 
 
-def _name(question: SharingQuestion) -> str:
-    device = question.device.replace("/", "-")
-    return f"{KIND}-{device}-emulated" if question.emulated else f"{KIND}-{device}"
+def pairs_only(costs: Iterable[SharingCost]) -> SharingModel:
+    """The model without sets of three or more."""
+    return SharingModel(cost for cost in costs if len(cost.beside) < _PAIR)
 
 
-def _sizes(catalog: Catalog, profile: Profile, key: VariantKey) -> BatchSizes:
-    """Raises `ArtefactError` where the variant was not profiled."""
-    return BatchSizes.of(measured_variant(profile, key), catalog.family(key.family).slo_s)
+def checks_of(results: Mapping[str, SharingResult]) -> tuple[SetCheck, ...]:
+    """The predictions of pairs for larger sets at full load, beside the measured rates; by cell."""
+    model, checks = pairs_only(costs_of(results.values())), []
+    for cell, result in results.items():
+        if len(result.members) > _PAIR and result.load == FULL_LOAD:
+            predicted = [
+                model.factor(each.key, result.beside(place), batch=each.batch, where=result.where)
+                for place, each in enumerate(result.members)
+            ]
+            measured = [each.ratio for each in result.members]
+            checks.append(SetCheck(cell, qps_of(result, predicted), qps_of(result, measured)))
+    return tuple(checks)
 
 
-def _options(question: SharingQuestion, devices: Sequence[str]) -> dict[str, Scalar]:
-    return {
-        "device": question.device,
-        "variants": ",".join(f"{key.family}/{key.variant}" for key in question.variants),
-        "load": ",".join(format_load(load) for load in sorted(question.loads)),
-        "sets": ",".join("+".join(key.variant for key in each) for each in question.larger_sets),
-        "where": ",".join(question.where),
-        "neighbours": ",".join(devices[1:]),
-        "emulated": question.emulated,
-    }
+def qps_of(result: SharingResult, factors: Sequence[float]) -> float:
+    """Rows per second of all variants, whose batches take ``factors`` times their time alone.
 
-
-def _subject(
-    question: SharingQuestion, profile: Profile, labels: Mapping[VariantKey, str], neighbours: Sequence[str]
-) -> dict[str, str]:
-    return {
-        "device": f"{question.device}, {'emulated' if question.emulated else profile.device.name}",
-        "neighbours": ", ".join(neighbours) or "none that is like it",
-        "variants": ", ".join(labels.values()),
-        "loads": ", ".join(format_load(load) for load in sorted(question.loads)),
-    }
+    On one device, batches of all variants take turns. On neighbours each variant goes on by itself.
+    """
+    batches_s = [factor * each.batch_s for factor, each in zip(factors, result.members, strict=True)]
+    if result.where == "device":
+        return sum(each.batch for each in result.members) / sum(batches_s)
+    return sum(each.batch / batch_s for each, batch_s in zip(result.members, batches_s, strict=True))
 
 
 def _concluded(
     workspace: Workspace, question: SharingQuestion, profile: Profile, cells: Mapping[str, Cell]
 ) -> SharingConclusion:
-    """Compare larger sets with their pairs, and say where the costs are."""
+    """Checks of larger sets, and the file with the costs."""
     results = {key: cell.read(SharingResult) for key, cell in cells.items()}
     path = workspace.sharing_path(profile.device.id)
     is_written = not question.emulated and bool(costs_of(results.values())) and path.is_file()
@@ -373,49 +270,27 @@ def _concluded(
 def _save(
     workspace: Workspace, question: SharingQuestion, profile: Profile, cells: Mapping[str, Cell], finished: Cell
 ) -> None:
-    """Write what a cell that has just been measured says into the sharing file.
+    """Write the costs of the finished cell into the sharing file.
 
-    Cells of earlier runs only fill in what the file has not: another study may have measured it since.
+    Cells of earlier runs only add what the file lacks: another study may have measured it since. A file that cannot be
+    used is replaced, as the notes of the draft have said.
     """
     costs = costs_of(cell.read(SharingResult) for cell in cells.values())
     new = {cost.place for cost in costs_of([finished.read(SharingResult)])}
     if not new:
         return
+    variants = tuple(MeasuredVariant(*key, sharing_digest(measured_variant(profile, key))) for key in question.variants)
     earlier, now = (
-        _found(question, profile, [cost for cost in costs if (cost.place in new) is is_new]) for is_new in (False, True)
-    )
-    known = _known(workspace, profile)
+        Interference(
+            SHARING_FORMAT, made_by(), profile.device.type, profile.device.id, False, variants,
+            tuple(cost for cost in costs if (cost.place in new) is is_new),
+        )
+        for is_new in (False, True)
+    )  # fmt: skip
+    try:
+        known = read_sharing(workspace, profile)
+    except ArtefactError:
+        known = None
     if known is not None and not known.interference.emulated:
         earlier = extended(earlier, known.interference)
     write_sharing(workspace, profile.device.id, extended(earlier, now))
-
-
-def _found(question: SharingQuestion, profile: Profile, costs: Sequence[SharingCost]) -> Interference:
-    variants = tuple(MeasuredVariant(*key, sharing_digest(measured_variant(profile, key))) for key in question.variants)
-    return Interference(
-        SHARING_FORMAT, made_by(), profile.device.type, profile.device.id, False, variants, tuple(costs)
-    )
-
-
-def _known(workspace: Workspace, profile: Profile) -> KnownSharing | None:
-    """What is known before; nothing where the file is damaged or of other devices, as `_notes` has said before."""
-    try:
-        return read_sharing(workspace, profile)
-    except ArtefactError:
-        return None
-
-
-def workspace_draft(workspace: Workspace) -> StudyDraft | str:
-    """What `proteus study all` measures: the first profiled device, and up to three of its variants.
-
-    Or a text: why there is nothing to study.
-    """
-    if not workspace.profiles_dir.is_dir():
-        return "there is no profile: `proteus profile` makes one"
-    catalog, (device, profile) = workspace.catalog(), next(iter(workspace.profiles().items()))
-    if mode_for(workspace, catalog, profile) != "measured":
-        return f"{device} is not here, or not all models are: nothing else shows what sharing costs"
-    variants = usual_variants(catalog, profile)
-    if len(variants) < 2:  # noqa: PLR2004 - sharing takes two
-        return "sharing takes two profiled variants"
-    return share_draft(workspace, SharingQuestion(device, variants, USUAL_LOADS))

@@ -158,7 +158,7 @@ def test_a_plan_for_it_is_served_and_replayed(
             assert answer["outputs"][0]["shape"] == [1, 3]
         assert server.status()["emulated"] is True
         assert server.said.split()[-1] == "emulated"
-        assert "proteus_emulated 1" in server.get("/metrics").body.decode().splitlines()
+        assert "proteus_emulated 1.0" in server.get("/metrics").body.decode().splitlines()
         mapped = Path(f"/proc/{server.process.pid}/maps").read_text(encoding="utf-8")
         assert not [
             name for name in ("pycuda", "tensorrt") if name in mapped

@@ -19,8 +19,7 @@ from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import DataPlane, DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import Query, RequestOptions
-from proteus_cli.serving.telemetry.metrics.exposition import Exposition
-from proteus_cli.serving.telemetry.metrics.slots import add_slots
+from proteus_cli.serving.telemetry.metrics import slot_metrics, written
 from proteus_cli.serving.telemetry.slots import MAX_SHOWN, lately_changed, slots_status
 
 SLOTS, ROW_S, RATE_QPS = 4, 0.01, 150.0
@@ -188,6 +187,4 @@ def test_fewer_slots_end_no_batch_and_lose_no_request() -> None:
 
 
 def _metrics(plane: DataPlane) -> str:
-    exposition = Exposition(openmetrics=False)
-    add_slots(exposition, plane.fleet.tuners, 20.0)
-    return exposition.finished().decode()
+    return written(slot_metrics(plane.fleet.tuners, 20.0)).decode()

@@ -17,8 +17,7 @@ from proteus_cli.serving.rest.openapi import document
 from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.hosts import HostState
-from proteus_cli.serving.telemetry.loop_lag import LoopLag
-from proteus_cli.serving.telemetry.metrics.metrics import Metrics
+from proteus_cli.serving.telemetry.metrics import LoopLag, Metrics, written
 from proteus_cli.serving.telemetry.status import StatusSources, status
 from proteus_cli.serving.transport.connections import Connections
 
@@ -47,7 +46,8 @@ class Seen:
 
     def metrics(self, *names: str) -> list[str]:
         """The lines of these; by default of hosts, and where devices are."""
-        text = Metrics(self.sources, Connections(max_connections=9, max_body_bytes=9), LoopLag()).page(b"")[0].decode()
+        metrics = Metrics(self.sources, Connections(max_connections=9, max_body_bytes=9), LoopLag())
+        text = written(metrics.descriptions()).decode()
         names = names or ("proteus_host", "proteus_device_info")
         return [line for line in text.splitlines() if line.startswith(names)]
 
@@ -64,7 +64,7 @@ def test_without_a_cluster_there_are_no_hosts() -> None:
     def test(server: Seen) -> None:
         server.history.sample()
         assert server.history.feed().hosts == status(server.sources).hosts == {}
-        assert server.metrics() == ['proteus_device_info{device="cpu0",host="",type="cpu"} 1']
+        assert server.metrics() == ['proteus_device_info{device="cpu0",host="",type="cpu"} 1.0']
         assert server.metrics("proteus_device_servers", "proteus_device_turn") == []
 
     seen(test, "cpu0")
@@ -80,9 +80,9 @@ def test_an_emulated_host_is_lost_with_its_last_device() -> None:
         down = server.history.now.hosts["b"]
         assert (down.state, down.working, down.reason) == (HostState.LOST, 0, "it is lost")
         assert server.metrics() == [
-            'proteus_device_info{device="b/cpu0",host="b",type="cpu"} 1',
-            'proteus_host_up{host="b"} 0',
-            'proteus_host_listed{host="b"} 1',
+            'proteus_device_info{device="b/cpu0",host="b",type="cpu"} 1.0',
+            'proteus_host_up{host="b"} 0.0',
+            'proteus_host_listed{host="b"} 1.0',
         ]
 
     seen(test)
@@ -100,12 +100,12 @@ def test_a_host_is_as_its_link_says(link: LinkState, up: int, trip: list[str]) -
         assert (host.state_s, host.reason) == (10.0 - link.since_s, link.why)
         assert (host.losses, host.bytes_sent, host.bytes_received) == (link.losses, 1000, 2000)
         assert server.metrics()[1:] == [
-            f'proteus_host_up{{host="b"}} {up}',
-            'proteus_host_listed{host="b"} 1',
-            f'proteus_host_losses_total{{host="b"}} {link.losses}',
+            f'proteus_host_up{{host="b"}} {up}.0',
+            'proteus_host_listed{host="b"} 1.0',
+            f'proteus_host_losses_total{{host="b"}} {link.losses}.0',
             *trip,
-            'proteus_host_sent_bytes_total{host="b"} 1000',
-            'proteus_host_received_bytes_total{host="b"} 2000',
+            'proteus_host_sent_bytes_total{host="b"} 1000.0',
+            'proteus_host_received_bytes_total{host="b"} 2000.0',
         ]
 
     seen(test)
@@ -119,7 +119,7 @@ def test_status_history_and_metrics_say_how_many_servers_share_a_device_and_its_
             server.world.fleet.share("b/cpu0", servers)
             server.history.sample()
             assert server.metrics("proteus_device_servers", "proteus_device_turn") == [
-                f'proteus_device_servers{{device="b/cpu0"}} {servers}',
+                f'proteus_device_servers{{device="b/cpu0"}} {servers}.0',
                 'proteus_device_turn_wait_seconds_total{device="b/cpu0"} 1.5',
             ]
             for found in (status(server.sources), server.history.feed()):
@@ -145,7 +145,7 @@ def test_a_host_that_is_not_listed_any_more_is_lost_for_that_reason() -> None:
         found = status(server.sources).hosts["b"]
         assert (found.state, found.reason, found.losses) == (HostState.LOST, "it is not listed any more", None)
         assert not found.listed
-        assert 'proteus_host_listed{host="b"} 0' in server.metrics()
+        assert 'proteus_host_listed{host="b"} 0.0' in server.metrics()
 
     seen(test)
 

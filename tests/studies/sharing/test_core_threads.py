@@ -9,8 +9,7 @@ from tiny import Tiny
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.studies.sharing import drafting
-from proteus_cli.studies.sharing.cells import BatchSizes
-from proteus_cli.studies.sharing.drafting import hardware_bench, shares_a_core
+from proteus_cli.studies.sharing.drafting import hardware_devices, shares_a_core
 
 
 def on(*cores: int) -> Device:
@@ -45,7 +44,7 @@ def test_they_come_first_and_are_told(tiny: Tiny, monkeypatch: pytest.MonkeyPatc
     here = [replace(profile.device, id=f"cpu{core}", cores=(core,)) for core in range(4)]
     monkeypatch.setattr(drafting, "discover", lambda _settings: here)
     monkeypatch.setattr(drafting, "shares_a_core", lambda one, other: {one.id, other.id} == {"cpu0", "cpu2"})
-    sizes = {VariantKey("shapes", "shapes-s"): BatchSizes(1, 4)}
-    found = hardware_bench(tiny.place, tiny.place.catalog(), profile, sizes)
+    sizes = {VariantKey("shapes", "shapes-s"): (1, 4)}
+    found = hardware_devices(tiny.place, tiny.place.catalog(), profile, sizes)
     assert found.names == ("cpu0", "cpu2", "cpu1", "cpu3")
     assert found.neighbours == ("cpu2 (same physical core)", "cpu1", "cpu3")

@@ -10,10 +10,10 @@ import pytest
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.results import Served, SharingMember, SharingResult
+from proteus_cli.studies.sharing.bench import Ran, Work, Workload
 from proteus_cli.studies.sharing.cells import SharingCell
 from proteus_cli.studies.sharing.drafting import checks_of, costs_of
 from proteus_cli.studies.sharing.rounds import FEWEST_ROUNDS, MAX_ROUNDS, SharingMeter
-from proteus_cli.studies.sharing.slices import Ran, Work, Workload
 
 A, B, C = (VariantKey("f", name) for name in "abc")
 ALONE_S = {A: 0.001, B: 0.004}

@@ -8,9 +8,7 @@ from builders import make_measured, make_profile
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.interference import SharingModel
-from proteus_cli.studies.sharing.cells import BatchSizes, SharingCell, cells_of
-from proteus_cli.studies.sharing.rounds import IDLE, combinations_of, midmean, sight_of, workloads_of
-from proteus_cli.studies.sharing.slices import (
+from proteus_cli.studies.sharing.bench import (
     MAX_BATCHES,
     STREAM,
     Arrival,
@@ -21,6 +19,8 @@ from proteus_cli.studies.sharing.slices import (
     Workload,
     run_workload,
 )
+from proteus_cli.studies.sharing.cells import SharingCell, cells_of
+from proteus_cli.studies.sharing.rounds import IDLE, midmean, sight_of, workloads_of
 
 A, B, C = (VariantKey("f", name) for name in "abc")
 SMALL = {key: Work(key, 1) for key in (A, B, C)}
@@ -114,7 +114,6 @@ def test_an_emulated_device_has_the_slots_of_its_profile_and_is_as_slow_as_when_
 def test_each_combination_runs_its_variants_on_their_devices() -> None:
     rng = np.random.default_rng(0)
     cell = SharingCell("neighbour", 1.0, (SMALL[A], SMALL[B]))
-    assert combinations_of(cell) == ((0,), (1,), (0, 1))
     assert workloads_of(cell, {1: SMALL[B]}, (0.1, 0.2), 1.0, 1, rng, with_stream=False) == [
         IDLE,
         Workload((SMALL[B],)),
@@ -138,7 +137,7 @@ def test_below_full_load_a_device_is_busy_for_that_part_whoever_shares_it() -> N
 
 
 def test_pairs_come_first_and_a_variant_is_its_own_neighbour_only() -> None:
-    sizes = {A: BatchSizes(1, 8), B: BatchSizes(1, 4), C: BatchSizes(1, 1)}
+    sizes = {A: (1, 8), B: (1, 4), C: (1, 1)}
     cells = cells_of(sizes, (0.5, 1.0), ((A, B, C),), {"device": 2, "neighbour": 2}, has_stream=True)
     assert cells[:2] == [
         SharingCell("device", 1.0, (Work(A, 1), Work(B, 1))), SharingCell("device", 1.0, (Work(A, 8), Work(B, 4)))

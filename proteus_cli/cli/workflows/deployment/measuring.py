@@ -14,7 +14,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.profile_changes import with_missing
 from proteus_cli.errors import ProteusError
 from proteus_cli.progress import Say
-from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices
+from proteus_cli.serving.adaptation.catalog_reading import MeasurableDevices
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.measuring import measured_by_agent
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession

@@ -12,7 +12,7 @@ from proteus_cli.errors import DeviceUnavailable, ProteusError, UsageError
 from proteus_cli.store import Workspace
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget, fair_parts
-from proteus_cli.studies.frame import StudyDraft, left_s
+from proteus_cli.studies.frame import StudyDraft, missing_jobs
 from proteus_cli.studies.kinds import KINDS, Kind
 from proteus_cli.studies.study import Study
 
@@ -53,7 +53,9 @@ def all_studied(
     wanted_s = dict[str, float]()
     for draft in drafts:
         with _telling(draft, failures):
-            wanted_s[draft.name] = left_s(draft, StudyFiles(workspace, draft.name), force=force)
+            wanted_s[draft.name] = sum(
+                job.wanted_s for job in missing_jobs(draft, StudyFiles(workspace, draft.name), force=force)
+            )
             console.say(f"{draft.name}: {wanted_text(wanted_s[draft.name])}")
     readable = [draft for draft in drafts if draft.name in wanted_s]
     for place, draft in enumerate(readable):

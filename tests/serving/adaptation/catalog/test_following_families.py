@@ -5,14 +5,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from following import GONE_S, PLANNED_S, Followed, followed
+from short_forms import parse_condition
 
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ArtefactError, BadRequest, Conflict, NotReady, Unprocessable
-from proteus_cli.serving.adaptation.catalog.live_catalog import PATIENCE_S
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
-from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
-from proteus_cli.serving.adaptation.live_conditions import LiveConditions
+from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, Measurements
+from proteus_cli.serving.adaptation.conditions import KeptConditions, LiveConditions
+from proteus_cli.serving.adaptation.live_catalog import PATIENCE_S
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 

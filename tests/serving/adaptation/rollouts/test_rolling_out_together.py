@@ -10,7 +10,7 @@ from rolling import NEW, STEPPED_S, Rolled, rolled
 from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import Conflict
-from proteus_cli.serving.adaptation.rollouts.running import QUIET_S
+from proteus_cli.serving.adaptation.rollout_steps import QUIET_S
 from proteus_cli.serving.measuring_time import WAITS
 
 SLOW_S = 10.0

@@ -1,0 +1,441 @@
+"""The bench of a sharing study: devices that run *slices*, each in a process of its own or emulated.
+
+In a slice a device runs a `Workload` for some tenths of a second. All devices begin at one moment of the clock that
+their processes share. `ProcessBench` has the processes: each loads all engines first, then answers one command at a
+time over a pipe. A process ends when its pipe is closed.
+"""
+
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from itertools import chain, count, islice
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from proteus_cli.backends.affinity import pin_this_thread
+from proteus_cli.backends.base import BuildContext, NamedArrays, Runner, SlottedRunner
+from proteus_cli.backends.free_memory import within_free_memory
+from proteus_cli.backends.registry import open_backend
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.interference import SharingModel
+from proteus_cli.domain.latency_table import LatencyTable
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import DeviceLost, DeviceUnavailable
+from proteus_cli.serving.child_process import LIMITS_HINT, depend_on_parent, group_signals_blocked
+
+MAX_BATCHES = 20_000
+"""Maximum number of batches of a workload in a slice, so that an answer fits in memory."""
+TURN_BYTES = 64 * 2**20
+"""Bytes that a stream reads in a turn: more than the engines on a device read between two batches."""
+STREAM_TURN_S = 0.01
+"""Approximate length of a turn of a stream."""
+LARGEST_BYTES = 2**30
+WARM_UP_RUNS = 3
+LEAD_S = 0.01
+"""Seconds from a command to the begin of its slice, so that all processes have the command by then."""
+LOAD_S = 600.0
+"""Maximum time in which a device loads its engines; those of GPUs may have to be built."""
+LATE_S = 60.0
+"""Maximum time from the end of a slice to the end of its last batch."""
+CLOSE_S = 5.0
+
+_CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
+_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
+_UNKNOWN_CACHE_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A batch of a variant; without a ``key``, a part of a stream of memory."""
+
+    key: VariantKey | None
+    batch: int
+
+
+STREAM = Work(None, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A batch of the work at place ``work`` arrives ``at_s`` seconds after the begin of the slice."""
+
+    at_s: float
+    work: int
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """The work of a device in a slice: works in turn without a pause; or, with sorted ``arrivals``, as they arrive."""
+
+    works: tuple[Work, ...]
+    arrivals: tuple[Arrival, ...] | None = None
+
+    def part_of(self, slot: int, slots: int) -> "Workload":
+        """The part of one of several slots: each takes every n-th arrival."""
+        return self if self.arrivals is None else Workload(self.works, self.arrivals[slot::slots])
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A batch of a workload: the place of its work, and its arrival, begin and end, counted from the slice's begin.
+
+    ``batch_s`` is its time without the time in which other programs had the core of the device.
+    """
+
+    work: int
+    arrived_s: float
+    began_s: float
+    ended_s: float
+    batch_s: float
+
+    @property
+    def latency_s(self) -> float:
+        return self.ended_s - self.arrived_s
+
+
+@dataclass(frozen=True, slots=True)
+class SliceClock:
+    """``now_s`` is 0 at the begin of the slice. ``busy_s`` stands while the device has no core."""
+
+    now_s: Callable[[], float]
+    busy_s: Callable[[], float]
+    sleep_until: Callable[[float], object]
+
+
+def run_workload(
+    workload: Workload, run: Callable[[Work], object], length_s: float, clock: SliceClock, *, first: int = 0
+) -> list[Ran]:
+    """Run the batches of a workload that begin before ``length_s``. ``first`` is the place of the first work."""
+    in_turn = (Arrival(0.0, (first + turn) % len(workload.works)) for turn in count())
+    done: list[Ran] = []
+    for arrival in islice(in_turn if workload.arrivals is None else workload.arrivals, MAX_BATCHES):
+        if arrival.at_s > 0:
+            clock.sleep_until(arrival.at_s)
+        began_s, busy_s = clock.now_s(), clock.busy_s()
+        if began_s >= length_s:
+            break
+        run(workload.works[arrival.work])
+        took_s, ended_s = clock.busy_s() - busy_s, clock.now_s()
+        arrived_s = began_s if workload.arrivals is None else arrival.at_s
+        done.append(Ran(arrival.work, arrived_s, began_s, ended_s, took_s))
+    return done
+
+
+class Bench(Protocol):
+    """Devices that are alike. Each runs ``slots`` batches at once."""
+
+    @property
+    def slots(self) -> int: ...
+
+    def run(self, workloads: Sequence[Workload], length_s: float) -> list[list[Ran]]:
+        """Run a workload on each of the first devices, all from the same moment; the batches by device.
+
+        Raises `EngineError`.
+        """
+        ...
+
+
+# --- emulated devices
+
+
+class EmulatedBench:
+    """Devices that take the times of a profile with all slots busy, times the costs of sharing.
+
+    ``sleep`` is called with the length of each slice.
+    """
+
+    def __init__(self, profile: Profile, sharing: SharingModel, sleep: Callable[[float], object]) -> None:
+        self.slots = profile.slots
+        self._tables = {
+            measured.key: LatencyTable(points, of=lambda point: point.mean_s)
+            for measured in profile.variants
+            if (points := profile.points_of(measured) or measured.points)
+        }
+        self._sharing, self._sleep = sharing, sleep
+
+    def run(self, workloads: Sequence[Workload], length_s: float) -> list[list[Ran]]:
+        done = []
+        for place, workload in enumerate(workloads):
+            near = [work for each in (*workloads[:place], *workloads[place + 1 :]) for work in each.works]
+            seconds = {work: self._batch_s(work, workload.works, near) for work in workload.works}
+            slots = range(self.slots if workload.works else 0)
+            parts = (_emulated(workload.part_of(slot, self.slots), slot, seconds, length_s) for slot in slots)
+            done.append(list(chain.from_iterable(parts)))
+        self._sleep(length_s)
+        return done
+
+    def _batch_s(self, work: Work, on_device: Sequence[Work], near: Sequence[Work]) -> float:
+        if work.key is None:
+            return STREAM_TURN_S
+        beside = [other.key for other in on_device if other.key is not None and other != work]
+        neighbours = [other.key for other in near if other.key is not None]
+        return (
+            self._tables[work.key](work.batch)
+            * self._sharing.factor(work.key, beside, batch=work.batch)
+            * self._sharing.factor(work.key, neighbours, batch=work.batch, where="neighbour")
+        )
+
+
+def _emulated(workload: Workload, slot: int, seconds: Mapping[Work, float], length_s: float) -> list[Ran]:
+    """The batches of one slot, on a clock that moves with them. Each slot begins with another work."""
+    now_s = 0.0
+
+    def run(work: Work) -> None:
+        nonlocal now_s
+        now_s += seconds[work]
+
+    def sleep_until(at_s: float) -> None:
+        nonlocal now_s
+        now_s = max(now_s, at_s)
+
+    return run_workload(workload, run, length_s, SliceClock(lambda: now_s, lambda: now_s, sleep_until), first=slot)
+
+
+# --- the process of a device
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A variant to load, from the file ``model``, for batches of these sizes."""
+
+    key: VariantKey
+    model: Path
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A device, its engines, which are built in the directory ``built``, and the size of its stream; 0: no stream."""
+
+    device: Device
+    built: Path
+    slots: int
+    engines: tuple[Engine, ...]
+    stream_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A workload for each slot, from ``begin_s`` on, by `time.monotonic`, which all processes share."""
+
+    workload: Workload
+    begin_s: float
+    length_s: float
+
+
+class Stream:
+    """Reads memory over and over, `TURN_BYTES` at a time."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self._words = np.ones(max(size_bytes, 8) // 8, np.int64)  # ones, as zeros may be one page of the system
+        self._at = 0
+
+    def read_on(self) -> int:
+        """Read the next part; returns the sum of its words."""
+        if self._at >= len(self._words):
+            self._at = 0
+        part = self._words[self._at : self._at + TURN_BYTES // 8]
+        self._at += len(part)
+        return int(part.sum())
+
+
+def stream_bytes(free_bytes: int, caches: Path = _CACHES) -> int:
+    """The size of a stream: twice the largest cache of the first core, at most 1 GiB or an eighth of what is free.
+
+    The cache is taken to have 64 MiB where the system does not say.
+    """
+    texts = (path.read_text(encoding="ascii").strip() for path in caches.glob("index*/size"))
+    sizes = [int(text[:-1]) * _UNITS[text[-1]] for text in texts if text[:-1].isdigit() and text[-1] in _UNITS]
+    return max(min(2 * max(sizes, default=_UNKNOWN_CACHE_BYTES), LARGEST_BYTES, free_bytes // 8), 2**20)
+
+
+class MeasuredDevice:
+    """Loaded engines, with inputs of each batch size, and a stream."""
+
+    def __init__(
+        self,
+        runners: Mapping[Work, tuple[Runner, NamedArrays]],
+        stream: Stream | None,
+        slots: int,
+        busy_s: Callable[[], float],
+    ) -> None:
+        self._runners, self._stream, self._slots, self._busy_s = runners, stream, slots, busy_s
+
+    def run(self, work: Work) -> None:
+        """Run one batch, or a turn of the stream. Raises `EngineError`."""
+        if work == STREAM and self._stream is not None:
+            self._stream.read_on()
+        else:
+            runner, inputs = self._runners[work]
+            runner.infer(inputs)
+
+    def slice(self, command: Slice) -> list[Ran]:
+        """Run the workload in each slot at once. Each slot begins with another work. Raises `EngineError`."""
+
+        def now_s() -> float:
+            return time.monotonic() - command.begin_s
+
+        def sleep_until(at_s: float) -> None:
+            time.sleep(max(at_s - now_s(), 0.0))
+
+        def in_slot(slot: int) -> list[Ran]:
+            sleep_until(0.0)
+            clock = SliceClock(now_s, self._busy_s, sleep_until)
+            return run_workload(
+                command.workload.part_of(slot, self._slots), self.run, command.length_s, clock, first=slot
+            )
+
+        if self._slots == 1:
+            return in_slot(0)
+        with ThreadPoolExecutor(self._slots) as pool:
+            return list(chain.from_iterable(pool.map(in_slot, range(self._slots))))
+
+
+def busy_clock(device: Device) -> Callable[[], float]:
+    """The clock of a batch's time: on one core, the time in which its thread has the core.
+
+    Several cores work on a batch at once, and a GPU by itself. There all of the time counts.
+    """
+    return time.thread_time if device.kind == "cpu" and len(device.cores) == 1 else time.monotonic
+
+
+def opened_device(opening: Opening, stack: ExitStack) -> MeasuredDevice:
+    """Load the engines, and run each batch size a few times in each slot. Raises `ProteusError`."""
+    pin_this_thread(opening.device.cores)
+    backend = open_backend(opening.device, BuildContext(opening.built))
+    runners: dict[Work, tuple[Runner, NamedArrays]] = {}
+    rng = np.random.default_rng(0)
+    for engine in opening.engines:
+        with within_free_memory(f"`{engine.model}`") if opening.device.kind == "cpu" else nullcontext():
+            backend.prepare(engine.model, engine.key)
+            runner = stack.enter_context(backend.runner(engine.model, engine.key))
+        while isinstance(runner, SlottedRunner) and runner.slots < opening.slots:
+            runner.add_slot()
+        for batch in engine.batches:
+            runners[Work(engine.key, batch)] = runner, runner.signature.sample(batch, rng)
+    stream = Stream(opening.stream_bytes) if opening.stream_bytes else None
+    device = MeasuredDevice(runners, stream, opening.slots, busy_clock(opening.device))
+    for work in runners:
+        for _ in range(WARM_UP_RUNS * opening.slots):
+            device.run(work)
+    gc.freeze()
+    return device
+
+
+def serve_device(connection: Connection, opening: Opening) -> None:
+    """The process of a device: open it, then run slices until the other end closes."""
+    depend_on_parent()
+    os.dup2(2, 1)  # stdout is for the study's data
+    with ExitStack() as stack, suppress(EOFError, OSError):  # the study has ended
+        try:
+            device = opened_device(opening, stack)
+        except Exception as error:  # noqa: BLE001 - the study raises it
+            connection.send(error)
+            return
+        connection.send(None)
+        while True:
+            command: Slice = connection.recv()
+            try:
+                answer: list[Ran] | Exception = device.slice(command)
+            except Exception as error:  # noqa: BLE001 - the study raises it
+                answer = error
+            connection.send(answer)
+
+
+# --- the processes of all devices
+
+
+@dataclass(slots=True)
+class DeviceProcess:
+    """The connection to a device's process. Once the device is lost, every call raises `DeviceLost`."""
+
+    device: str
+    connection: "Connection"
+    loss: DeviceLost | None = None
+
+    def send(self, command: Slice) -> None:
+        """Send a command. A failure is raised by `receive`."""
+        try:
+            self.connection.send(command)
+        except OSError:
+            self._lost("its process has ended")
+
+    def receive(self, timeout_s: float) -> list[Ran] | Exception | None:
+        """The answer to a command, or the error of the process; a `DeviceLost` where there is no answer."""
+        if self.loss is None:
+            try:
+                if self.connection.poll(timeout_s):
+                    found: list[Ran] | Exception | None = self.connection.recv()
+                    return found
+                self._lost(f"it does not answer for {timeout_s:.0f} s")
+            except (EOFError, OSError):
+                self._lost("its process has ended")
+        return self.loss
+
+    def _lost(self, why: str) -> None:
+        hint = "`dmesg` tells of processes that were killed for memory; other programs may hold its cores"
+        self.loss = DeviceLost(f"{self.device} is lost: {why}.", hint=hint)
+
+
+class ProcessBench:
+    """The open devices."""
+
+    def __init__(self, processes: Sequence[DeviceProcess], slots: int) -> None:
+        self._processes, self.slots = processes, slots
+
+    def run(self, workloads: Sequence[Workload], length_s: float) -> list[list[Ran]]:
+        begin_s = time.monotonic() + LEAD_S
+        pairs = list(zip(self._processes, workloads, strict=False))
+        for process, workload in pairs:
+            if workload.works:
+                process.send(Slice(workload, begin_s, length_s))
+        return answers_of([process if workload.works else None for process, workload in pairs], length_s + LATE_S)
+
+
+def answers_of(processes: Sequence[DeviceProcess | None], timeout_s: float) -> list[list[Ran]]:
+    """The answers of all processes. Raises the first error once all have answered: none is left for the next slice."""
+    answers = [None if process is None else process.receive(timeout_s) for process in processes]
+    for answer in answers:
+        if isinstance(answer, Exception):
+            raise answer
+    return [answer if isinstance(answer, list) else [] for answer in answers]
+
+
+@contextmanager
+def opened_bench(openings: Sequence[Opening]) -> Iterator[ProcessBench]:
+    """Open all devices at once, and end their processes when left. Raises `DeviceUnavailable`, `EngineError`."""
+    with ExitStack() as stack:
+        processes = [stack.enter_context(_started(opening)) for opening in openings]
+        answers_of(processes, LOAD_S)
+        yield ProcessBench(processes, openings[0].slots)
+
+
+@contextmanager
+def _started(opening: Opening) -> Iterator[DeviceProcess]:
+    context = get_context("spawn")
+    try:
+        ours, its = context.Pipe()
+        process = context.Process(target=serve_device, args=(its, opening), daemon=True)
+        with group_signals_blocked():
+            process.start()
+    except OSError as error:
+        raise DeviceUnavailable(
+            f"No process can be started for {opening.device.id}: {error}", hint=LIMITS_HINT
+        ) from error
+    its.close()
+    try:
+        yield DeviceProcess(opening.device.id, ours)
+    finally:
+        ours.close()
+        process.join(CLOSE_S)
+        process.kill()
+        process.join()
