@@ -223,7 +223,7 @@ def test_once_all_are_there_a_controller_decides_as_one_that_had_them_from_the_s
     both.late.device_recovered("b/cpu0", now_s, ())
     both.devices.append("b/cpu0")
     early.replanning.notice("somebody asks")
-    now_s += GATHER_S
+    now_s += 2 * GATHER_S
     assert [each.replanning.decide(now_s) is not None for each in (early, late)] == [True, True]
     both.adopt([good("cpu0"), fast("cpu0", "b"), fast("b/cpu0")], now_s, in_place)
     _played(both, after, now_s)
