@@ -139,11 +139,6 @@ class Controller:
         """The placements of the plan in force; none before the first."""
         return self.change.plan.placements if self.change.plan is not None else ()
 
-    @property
-    def waiting(self) -> int:
-        """Requests in all queues."""
-        return sum(family.waiting for family in self.families.values())
-
     def slowdown_of(self, device: str) -> float:
         """Measured over profiled batch time of a device, at least 1."""
         return self.workers[device].slowdown.factor
