@@ -95,14 +95,14 @@ def test_a_promotion_that_takes_long_is_ended_at_once_by_a_person_and_by_the_gua
 
     async def story(server: Rolled) -> None:
         await begin(server)
-        known = server.live._measuring.known
+        known = server.live._known
 
         async def measured(files: CatalogFiles) -> Measurements:
             await asyncio.sleep(60.0)
             return await known(files)
 
         with monkeypatch.context() as patch:
-            patch.setattr(server.live._measuring, "measured", measured)
+            patch.setattr(server.live, "_measured", measured)
             server.promote()
             await asyncio.sleep(10.0)
             assert (server.at(), server.hosted()) == (("promoting", None), {"good", NEW})
@@ -150,9 +150,9 @@ def test_after_an_unexpected_error_the_new_version_is_measured_again(monkeypatch
     """The error ends what ran in the background, too; then the task of all roll-outs starts again."""
     run, look = VersionRollouts.run, VersionRollouts._look
 
-    async def look_wrong(rollouts: VersionRollouts, running: Running) -> None:
-        await look(rollouts, running)
-        if running.background.measuring is not None:
+    def look_wrong(rollouts: VersionRollouts, running: Running) -> None:
+        look(rollouts, running)
+        if running.step is not None:
             monkeypatch.setattr(VersionRollouts, "_look", look)
             raise RuntimeError("a bug")
 
