@@ -1,8 +1,8 @@
 """How long one large JSON request holds up the event loop, and with it all others.
 
-`python -m benchmarks.large_json` (half a minute): requests and answers of half a million values, the most that JSON may have, over a socket, with the REST
-front end and a plane that gives the inputs back. A turn of the loop is what others wait for; what counts is its CPU
-time, which other programs do not change. Exit 1 where a turn takes longer than it may.
+`python -m benchmarks.large_json` (8 s): requests and answers of half a million values, as many as JSON may have, over
+a socket, with the REST front end and a plane that gives the inputs back. A turn of the loop is what others wait for;
+what counts is its CPU time, which other programs do not change. Exit 1 where a turn takes longer than it may.
 """
 
 import asyncio

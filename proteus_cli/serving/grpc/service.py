@@ -263,7 +263,10 @@ class InferCall(UnaryCall, Inference[bytes]):
         return self._codec.encode(self._query, answered)
 
     def turns(self) -> Turns:
-        return self.stream.connection.connections.turns
+        return self.stream.connection.connections.long_turns
+
+    def in_order(self) -> asyncio.Lock:
+        return self.stream.connection.reads_long
 
     def set_cancel_handle(self, in_flight: InFlight | None) -> None:
         self._in_flight = in_flight

@@ -1,5 +1,6 @@
 """`ModelStreamInfer`: many requests in one call."""
 
+import asyncio
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING
@@ -124,7 +125,10 @@ class _StreamRequest(Inference[bytes]):
         return has_reserved
 
     def turns(self) -> Turns:
-        return self._call.stream.connection.connections.turns
+        return self._call.stream.connection.connections.long_turns
+
+    def in_order(self) -> asyncio.Lock:
+        return self._call.stream.connection.reads_long
 
     def set_cancel_handle(self, in_flight: InFlight | None) -> None:
         self.in_flight = in_flight

@@ -71,6 +71,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._is_writing_paused = self._is_reading_paused = self._is_going_on = self._waits_for_turn = False
         self.is_admitted = False  # within the limit on connections
         self.turn = Turn()
+        self.reads_long = asyncio.Lock()  # held while a long request is read
         self._unsent_bytes = 0  # of responses that wait for those before them
 
     def on(self, event: HttpEvent) -> None:

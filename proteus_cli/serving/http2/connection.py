@@ -78,6 +78,7 @@ class Http2Connection(asyncio.Protocol):
         self._resets: dict[int, None] = {}
         self.flood_budget = FloodBudget(limits.flood_budget, limits.flood_budget_per_s)
         self.turn, self._waits_for_turn = Turn(), False
+        self.reads_long = asyncio.Lock()  # held while a long request is read
         self._later: dict[Callable[[], None], None] = {}  # what calls have left for the next turn, in order
         self._reader = FrameReader(self, limits, self.flood_budget, self.turn)
         self._blocks = HeaderBlocks(limits, application.request, self.turn)

@@ -75,6 +75,10 @@ class Inference(ABC, Generic[Encoded]):
         """The turns of all connections."""
 
     @abstractmethod
+    def in_order(self) -> asyncio.Lock:
+        """Held while a long request is read, so that each connection has one turn at a time, and others have theirs."""
+
+    @abstractmethod
     def set_cancel_handle(self, in_flight: InFlight | None) -> None:
         """The long request is to be cancelled as this from now on; None: it has ended."""
 
@@ -171,18 +175,21 @@ class InferencePipeline:
     ) -> None:
         turns = inference.turns()
         try:
-            query, read_inputs = await _in_one_turn(decoded, turns) if isinstance(decoded, InOneTurn) else decoded
-            long.asks(query)
-            if isinstance(read_inputs, InOneTurn | InThreads):
-                self._admission.probe(query, long.arrival_s)
-                if not inference.reserve(read_inputs.memory_bytes):
-                    raise NotReady(NO_MEMORY)  # noqa: TRY301 - as all that it is refused for
-                if isinstance(read_inputs, InThreads):
-                    inputs = await in_threads(read_inputs)
-                else:
-                    inputs = await _in_one_turn(read_inputs, turns)
-                read_inputs = partial(tuple, inputs)
-            inference.set_cancel_handle(self._admit(inference, query, read_inputs, trace, long.arrival_s))
+            if not isinstance(decoded, InOneTurn):
+                long.asks(decoded[0])
+            async with inference.in_order():
+                query, read_inputs = await _in_one_turn(decoded, turns) if isinstance(decoded, InOneTurn) else decoded
+                long.asks(query)
+                if isinstance(read_inputs, InOneTurn | InThreads):
+                    self._admission.probe(query, long.arrival_s)
+                    if not inference.reserve(read_inputs.memory_bytes):
+                        raise NotReady(NO_MEMORY)  # noqa: TRY301 - as all that it is refused for
+                    if isinstance(read_inputs, InThreads):
+                        inputs = await in_threads(read_inputs)
+                    else:
+                        inputs = await _in_one_turn(read_inputs, turns)
+                    read_inputs = partial(tuple, inputs)
+                inference.set_cancel_handle(self._admit(inference, query, read_inputs, trace, long.arrival_s))
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
             inference.set_cancel_handle(None)
             self._refuse(inference, error, trace)

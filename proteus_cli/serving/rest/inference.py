@@ -1,5 +1,6 @@
 """Inference requests over HTTP: how those of one head are read, decoded and answered."""
 
+import asyncio
 from collections.abc import Mapping
 from functools import lru_cache, partial
 
@@ -107,7 +108,10 @@ class RestInference(Inference[EncodedAnswer]):
         return self._exchange.reserve(size)
 
     def turns(self) -> Turns:
-        return self._exchange.connection.connections.turns
+        return self._exchange.connection.connections.long_turns
+
+    def in_order(self) -> asyncio.Lock:
+        return self._exchange.connection.reads_long
 
     def set_cancel_handle(self, in_flight: InFlight | None) -> None:
         self._exchange.in_flight = in_flight

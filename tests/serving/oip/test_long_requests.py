@@ -66,7 +66,7 @@ class Client:
         return exchange
 
     def connect(self) -> Any:
-        return SimpleNamespace(response_ready=lambda _: None, connections=self.connections)
+        return SimpleNamespace(response_ready=lambda _: None, connections=self.connections, reads_long=asyncio.Lock())
 
     def leave(self, exchange: Exchange) -> None:
         self.handler.abandoned(exchange)
@@ -401,7 +401,7 @@ def slowly(client: Client) -> None:
     """All requests come by one connection, and each long one waits `TURN_S` for its turn."""
     shared, loop = client.connect(), asyncio.get_running_loop()
     shared.connections = SimpleNamespace(
-        turns=SimpleNamespace(wait=lambda take: loop.call_later(TURN_S, take)),
+        long_turns=SimpleNamespace(wait=lambda take: loop.call_later(TURN_S, take)),
         loop_turn=client.connections.loop_turn, reserve=client.connections.reserve, free=client.connections.free,
         is_draining=False,
     )  # fmt: skip
