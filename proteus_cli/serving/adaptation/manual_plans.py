@@ -14,9 +14,10 @@ from proteus_cli.domain.plan_record import Base, Origin
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import Conflict, EngineError, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
-from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.plan_inputs import PlanSource
+from proteus_cli.serving.adaptation.plan_journal import PlanChange
 from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields

@@ -186,7 +186,7 @@ async def open_telemetry(
         journal=adaptation.journal,
         recalibration=adaptation.recalibration,
         links=hardware.links,
-        accuracies=adaptation.accuracies,
+        feedback=adaptation.feedback,
         rollouts=adaptation.rollouts,
         shifts=adaptation.shifts,
     )

@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection
 from itertools import takewhile
 
 from proteus_cli.control.replanning.replanning import DeviceChanged, told_by_host
-from proteus_cli.serving.adaptation.control_loop import PlanChange
+from proteus_cli.serving.adaptation.plan_journal import PlanChange
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.telemetry.history.snapshot import ServerEvent, ServerEventKind
 from proteus_cli.units import format_duration

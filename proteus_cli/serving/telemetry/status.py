@@ -9,7 +9,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import printable
 from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop, hosts
-from proteus_cli.serving.adaptation.feedback import LiveAccuracies
+from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.rollouts import VersionRollouts
@@ -59,7 +59,7 @@ class StatusSources:
     journal: PlanJournal | None = None
     recalibration: Recalibration | None = None
     links: Callable[[], Mapping[str, LinkState]] = dict
-    accuracies: LiveAccuracies | None = None
+    feedback: Feedback | None = None
     shifts: Shifts | None = None
     rollouts: VersionRollouts | None = None
 
@@ -116,9 +116,9 @@ def _plan(sources: StatusSources) -> PlanStatus:
     control_loop, plan = sources.control_loop, sources.plane.controller.plan
     return PlanStatus(
         id=sources.journal.current if sources.journal is not None else None,
-        since_unix_s=control_loop.totals.unix_s,
-        origin=control_loop.origin,
-        reason=control_loop.reason,
+        since_unix_s=control_loop.latest.unix_s,
+        origin=control_loop.latest.origin,
+        reason=control_loop.latest.reason,
         held_s=max(0.0, sources.plane.controller.replanning.held_until_s - sources.plane.clock()),
         objective=plan.objective,
         headroom=plan.headroom,

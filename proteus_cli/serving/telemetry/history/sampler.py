@@ -16,7 +16,7 @@ from proteus_cli import __version__
 from proteus_cli.arrays import Floats
 from proteus_cli.domain.rollouts import RolloutStatus
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.adaptation.control_loop import PlanChange
+from proteus_cli.serving.adaptation.plan_journal import PlanChange
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.requests.counts import FamilyCounts
