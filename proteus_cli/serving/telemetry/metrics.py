@@ -221,7 +221,10 @@ class Metrics:
                 "proteus_plan_change_seconds_total", "Time from the request for a change until it was made.",
                 totals.total_s,
             ),
-            ("proteus_plan_timestamp_seconds", "When the plan in force was adopted.", sources.control_loop.latest.unix_s),
+            (
+                "proteus_plan_timestamp_seconds", "When the plan in force was adopted.",
+                sources.control_loop.latest.unix_s,
+            ),
             ("proteus_solver_solves_total", "Solves that were asked for.", solver.solves if solver else 0),
             (
                 "proteus_solver_restarts_total", "Processes of the solver that died or hung, and were replaced.",
