@@ -21,9 +21,8 @@ from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.openapi import header
 from proteus_cli.serving.rest.routing import Content, Route
 from proteus_cli.serving.rest.site import AT, FILES
-from proteus_cli.serving.telemetry.history.history import History
-from proteus_cli.serving.telemetry.history.sampler import CURSOR
-from proteus_cli.serving.telemetry.status_documents import ServerStatus
+from proteus_cli.serving.telemetry.state import History, ServerStatus
+from proteus_cli.serving.telemetry.telemetry import CURSOR
 
 MODEL = "/v2/models/{model}"
 INFER = f"{MODEL}/infer"
