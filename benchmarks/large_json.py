@@ -33,7 +33,7 @@ from proteus_cli.serving.requests.query import Query, ReadInputs
 from proteus_cli.serving.rest.access import Access, KnownHosts
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.transport.connections import Connections
-from proteus_cli.serving.transport.tls import accepting
+from proteus_cli.serving.transport.listening import accepting
 
 VALUES = 1_000_000
 HELD_MS = 20.0

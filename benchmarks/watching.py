@@ -37,7 +37,7 @@ from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfi
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.rules import Rules
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
+from proteus_cli.serving.adaptation.plan_inputs import LivePlanner
 from proteus_cli.serving.devices.executor import ExecutorBase
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 from msgspec.structs import replace
 from onnx import helper, numpy_helper
+from short_forms import parse_condition
 from tiny import CLASSES, DEVICES, INPUTS, Tiny, add_plan, add_profiles, save_model, tensor
 
 from proteus_cli import store
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.exits.runner import HostExitRunner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point
 from proteus_cli.domain.stages.exits import ExitProfile

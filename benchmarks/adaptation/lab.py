@@ -24,7 +24,7 @@ from benchmarks.adaptation.results import LEAST_ACCURATE, MEAN, MOST_ACCURATE, O
 from proteus_cli.backends.affinity import pinned, usable_cores
 from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.cli.command_line.memory import memory_limits
-from proteus_cli.cli.workflows.simulated_replay import Scenario, first_demand, simulated, starting_plan
+from proteus_cli.cli.simulating import Scenario, first_demand, simulated, starting_plan
 from proteus_cli.control.policies import PROTEUS as POLICY
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.plan import Plan

@@ -32,7 +32,7 @@ from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
 from proteus_cli.serving.lifecycle import running
-from proteus_cli.serving.transport.cluster_key import cluster_tls
+from proteus_cli.serving.transport.tls import cluster_tls
 from proteus_cli.settings import DeviceSettings
 
 KEY = VariantKey("signals", "signals-xs")

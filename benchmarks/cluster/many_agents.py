@@ -12,9 +12,8 @@ import uvloop
 
 from proteus_cli.serving.agent.agent import Agent, AgentSettings
 from proteus_cli.serving.devices.emulated import TimerThread
-from proteus_cli.serving.transport.cluster_key import cluster_tls
-from proteus_cli.serving.transport.listening import listen
-from proteus_cli.serving.transport.tls import accepting
+from proteus_cli.serving.transport.listening import accepting, listen
+from proteus_cli.serving.transport.tls import cluster_tls
 
 
 async def _run(count: int, key: Path, directory: Path) -> None:

@@ -39,7 +39,7 @@ from proteus_cli.replay.inputs import InputMetadata, eval_samples
 from proteus_cli.replay.loadgen import ReplayResult, replay
 from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.synthesis import Poisson, make_trace
-from proteus_cli.serving.adaptation.rollouts.requests import RolloutsStatus
+from proteus_cli.serving.adaptation.rollout_requests import RolloutsStatus
 from proteus_cli.settings import read_settings
 from proteus_cli.store import write_json
 from proteus_cli.store.eval_splits import labelled_rows

@@ -23,7 +23,7 @@ from proteus_cli.backends.registry import open_backend
 from proteus_cli.control.alarms import SHIFT_ALARM_ROWS, ShiftWatch
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.cascade import margin
-from proteus_cli.serving.adaptation.shifts.summaries import RowSummary
+from proteus_cli.serving.adaptation.shifts import RowSummary
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.store.eval_splits import labelled_rows

@@ -6,7 +6,7 @@ from benchmarks.paper.lab import Case, Lab
 from benchmarks.paper.published import PUBLISHED
 from benchmarks.paper.results import MEASURES, MEASURES_NOTE, Figures, Section, measures, number, percent
 from benchmarks.tables import Aim, Table
-from proteus_cli.cli.workflows.simulated_replay import first_demand
+from proteus_cli.cli.simulating import first_demand
 from proteus_cli.control.batching import AimdBatcher, StaticBatcher
 from proteus_cli.control.policies import POLICIES, Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule

@@ -12,8 +12,8 @@ from benchmarks.paper.cluster import SEED, Cluster, cluster_at
 from benchmarks.paper.results import Figures
 from benchmarks.paper.traces import made_up, shared_trace
 from benchmarks.planner_instances import PAPER
-from proteus_cli.cli.options import replay as options
-from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
+from proteus_cli.cli import replay as options
+from proteus_cli.cli.simulating import Scenario, simulated
 from proteus_cli.control.policies import Policy, policy_named
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.report import Report

@@ -10,7 +10,6 @@ from proteus_cli.cli import console
 from proteus_cli.cli.command_line import sections
 from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options import serve as serve_options
 from proteus_cli.errors import UsageError
 from proteus_cli.serving.logs import LogFormat
 
@@ -88,8 +87,8 @@ def agent(
             "answer, or there is none.",
         ),
     ] = False,
-    log_format: serve_options.LogFormat = LogFormat.TEXT,
-    log_level: serve_options.LogLevel = None,
+    log_format: common.LogFormat = LogFormat.TEXT,
+    log_level: common.LogLevel = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
 ) -> None:
     """Offer the devices of this machine to `proteus serve --cluster`, until SIGTERM or Ctrl-C.
@@ -105,7 +104,7 @@ def agent(
     from proteus_cli.backends.discovery import discover
     from proteus_cli.serving.agent.agent import AgentSettings, run_agent
     from proteus_cli.serving.logs import set_up
-    from proteus_cli.serving.transport.cluster_key import cluster_tls
+    from proteus_cli.serving.transport.tls import cluster_tls
     from proteus_cli.settings import read_settings
 
     set_up(log_level or console.log_level(), log_format, sys.stderr)
@@ -129,7 +128,7 @@ def _check(state: Path, key: Path | None) -> None:
     from proteus_cli.serving.agent.claim import agent_in
     from proteus_cli.serving.devices.remote.channel.address import AgentAddress
     from proteus_cli.serving.devices.remote.sessions.connecting import probe
-    from proteus_cli.serving.transport.cluster_key import cluster_tls
+    from proteus_cli.serving.transport.tls import cluster_tls
     from proteus_cli.units import counted, format_duration
 
     record = agent_in(state)

@@ -21,7 +21,7 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Overwrite files that exist.")] = False,
 ) -> None:
     """Make a workspace with the sample models: two families of small models, with data to measure their accuracy."""
-    from proteus_cli.cli.commands.groups.catalog import split
+    from proteus_cli.cli.catalog import split
     from proteus_cli.store import remove
     from proteus_cli.store.models.onnx_files import onnx_package
     from proteus_cli.variants.zoo import EXIT_SAMPLE, copy_zoo

@@ -10,11 +10,28 @@ from typer.main import get_command
 
 from proteus_cli import __version__
 from proteus_cli.__main__ import INTERRUPTED
-from proteus_cli.cli import agent, cluster, console, devices, doctor, engines, init, samples
+from proteus_cli.cli import (
+    agent,
+    catalog,
+    cluster,
+    console,
+    demo,
+    devices,
+    doctor,
+    engines,
+    init,
+    plan,
+    profile,
+    replay,
+    rollout,
+    samples,
+    serve,
+    task,
+    trace,
+)
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.commands import demo, profile, replay, serve
-from proteus_cli.cli.commands.groups import catalog, plan, rollout, study, task, trace
+from proteus_cli.cli.commands.groups import study
 from proteus_cli.errors import ArtefactError, ProteusError, unsearchable, without_room
 
 app = typer.Typer(

@@ -5,26 +5,23 @@
     {"any": [{"metric": "confidence", "op": ">=", "value": 0.8},
              {"all": [{"metric": "latency", "op": ">=", "value": 0.03}, {"metric": "exit", "op": ">=", "value": 2}]}]}
 
-Files and request bodies have this form. A command line takes a short form, `parse_condition`. Values are 64-bit floats
-in base units: seconds, joules, fractions. A comparison with NaN, such as the confidence of a row with one score, is
-false. The number of comparisons is bounded, and so is the cost of an evaluation.
+Files, request bodies and options have this form. Values are 64-bit floats in base units: seconds, joules, fractions.
+A comparison with NaN, such as the confidence of a row with one score, is false. The number of comparisons is bounded,
+and so is the cost of an evaluation.
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from functools import reduce
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
 from proteus_cli.arrays import Bools, Floats
 from proteus_cli.domain.base import Value, require
-from proteus_cli.errors import UsageError
 
 MAX_COMPARISONS = 24
 
@@ -40,7 +37,6 @@ class Metric(StrEnum):
     EXIT = "exit"  # the number of this exit, from 1
 
 
-_HINT = f"metrics: {', '.join(Metric)}; write a number in base units, as in `exit >= 3 or confidence >= 0.8`"
 RANGES: Mapping[Metric, tuple[float, float]] = {
     Metric.LATENCY: (0.0, math.inf),
     Metric.CONFIDENCE: (-math.inf, math.inf),
@@ -97,7 +93,7 @@ class Condition(Value, frozen=True, omit_defaults=True):
             require(is_whole, f"an exit has a whole number; got {self.value:g}")
 
     def __str__(self) -> str:
-        """The short form, with parentheses around conditions inside of conditions."""
+        """The condition for people, with parentheses around conditions inside of conditions."""
         if self.metric is not None:
             return f"{self.metric} {self.op} {repr(self.value).removesuffix('.0')}"
         texts = [str(each) if each.metric is not None else f"({each})" for each in self.all or self.any]
@@ -153,25 +149,6 @@ class Condition(Value, frozen=True, omit_defaults=True):
         else:
             below, above = math.nextafter(compared[0], -math.inf), [math.nextafter(each, math.inf) for each in compared]
         return np.array([each for each in (below, *compared, *above) if minimum <= each <= maximum] or [maximum])
-
-
-def parse_condition(text: str) -> Condition:
-    """The condition of a short form, such as ``exit >= 3 or confidence >= 0.8 and exit >= 2``; no parentheses.
-
-    ``and`` binds tighter than ``or``. Raises `UsageError`.
-    """
-    parts = [[_comparison(term) for term in re.split(r"\band\b", part)] for part in re.split(r"\bor\b", text)]
-    conjunctions = [part[0] if len(part) == 1 else Condition(all=tuple(part)) for part in parts]
-    return conjunctions[0] if len(conjunctions) == 1 else Condition(any=tuple(conjunctions))
-
-
-def _comparison(term: str) -> Condition:
-    found = re.fullmatch(r"\s*(\w+)\s*([<>=]+)\s*(\S+)\s*", term)
-    metric, op, value = found.groups() if found else ("", "", "")
-    try:
-        return msgspec.convert({"metric": metric, "op": op, "value": float(value)}, Condition)
-    except ValueError as error:
-        raise UsageError(f"`{term.strip()}` is no comparison: {error}.", hint=_HINT) from None
 
 
 def require_stop_condition(condition: Condition, exits: int, variant: str) -> None:

@@ -6,24 +6,20 @@ queries. Its guard is a list of terms that must hold of the new version::
     [{"metric": "accuracy", "reference": "old", "value": -0.005}, {"metric": "p99", "reference": "slo"},
      {"metric": "errors", "value": 0.01}]
 
-Request bodies have this form. A command line takes a short form, `parse_guard`:
-``accuracy >= old - 0.005 and p99 <= slo and errors <= 1%``. The test of a guard is in `control/rollouts/`.
+Request bodies and options have this form. The test of a guard is in `control/rollouts/`.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
 from proteus_cli.domain.base import Count, Fraction, Value, is_count, require
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.errors import UsageError
-from proteus_cli.units import MAX_DURATION_S, parse_duration
+from proteus_cli.units import MAX_DURATION_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +92,7 @@ class Term(Value, frozen=True, omit_defaults=True):
         return ">=" if self.metric in HIGHER_IS_BETTER else "<="
 
     def __str__(self) -> str:
-        """The short form."""
+        """The term for people: ``accuracy >= old - 0.005``."""
         if self.reference == "slo":
             side = "slo"
         elif self.metric in QUANTILES:
@@ -109,38 +105,6 @@ class Term(Value, frozen=True, omit_defaults=True):
 
 
 DEFAULT_GUARD = (Term(GuardMetric.ACCURACY, "old", -0.005), Term(GuardMetric.P99, "slo"))
-
-_TERM = re.compile(r"\s*(\w+)\s*([<>]=)\s*(?:(slo)|(old)\s*(?:([+-])\s*(\S+))?|(\S+))\s*")
-_HINT = (
-    f"metrics: {', '.join(GuardMetric)}; write `accuracy >= old - 0.005 and p99 <= slo`, with one term of each metric"
-)
-
-
-def parse_guard(text: str) -> tuple[Term, ...]:
-    """The terms of a short form, joined by ``and``. Raises `UsageError`."""
-    return tuple(map(_term, re.split(r"\band\b", text)))
-
-
-def _term(text: str) -> Term:
-    found = _TERM.fullmatch(text)
-    try:
-        metric, operator, slo, old, sign, difference, number = found.groups() if found else ("", *[None] * 6)
-        value = _quantity(difference or number, is_latency=metric in QUANTILES and not slo)
-        fields = {"metric": metric, "reference": slo or old or "number", "value": -value if sign == "-" else value}
-        term = msgspec.convert(fields, Term)
-        require(operator == term.operator, f"`{metric}` takes `{term.operator}`")
-    except ValueError as error:
-        raise UsageError(f"`{text.strip()}` is no term of a guard: {error}.", hint=_HINT) from None
-    return term
-
-
-def _quantity(text: str | None, *, is_latency: bool) -> float:
-    if text is None:
-        return 0.0
-    if is_latency:
-        return parse_duration(text)
-    return float(f"{text[:-1]}e-2" if text.endswith("%") else text)
-
 
 DEFAULT_CANARY = (0.01, 0.1, 0.5)
 DEFAULT_CONFIDENCE = 0.95

@@ -14,7 +14,7 @@ from proteus_cli.studies.pages import concurrency, cost, peak, sharing, startup
 from proteus_cli.studies.pages.section import SectionOf
 from proteus_cli.studies.peak import drafts as peak_drafts
 from proteus_cli.studies.sharing import drafting as sharing_drafts
-from proteus_cli.studies.startup import drafts as startup_drafts
+from proteus_cli.studies.startup import starts as startup_starts
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ KINDS: tuple[Kind, ...] = (
     Kind("peak", peak_drafts.workspace_draft, peak.section),
     Kind("concurrency", concurrency_drafts.workspace_draft, concurrency.section),
     Kind("share", sharing_drafts.workspace_draft, sharing.section),
-    Kind("startup", startup_drafts.workspace_draft, startup.section),
+    Kind("startup", startup_starts.workspace_draft, startup.section),
     Kind("cost", cost_drafts.workspace_draft, cost.section),
 )
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from builders import make_key
 from exit_nets import exit_stages
+from short_forms import parse_condition
 
 from proteus_cli.backends.base import BuildContext, OnBuildProgress, Signature, TensorSpec
 from proteus_cli.backends.tensorrt import backend as backend_module
@@ -19,7 +20,6 @@ from proteus_cli.backends.tensorrt.cache import stage_name
 from proteus_cli.backends.tensorrt.chain import ChainPlans, LoadedChain, SharedStagePace
 from proteus_cli.backends.tensorrt.records import BuildOptions, EngineKey, Gpu
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.pace import StagePace
 from proteus_cli.errors import BuildCancelled, EngineError

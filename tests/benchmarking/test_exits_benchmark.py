@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from short_forms import parse_condition
 
 from benchmarks.exits import serving
 from benchmarks.exits.emulated import CORES, STAGES_S, EmulatedChain, profile_of
@@ -15,7 +16,6 @@ from benchmarks.exits.serving import EngineChain, OneDevice, run
 from proteus_cli.backends.exits.runner import EXIT_NOTE
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from command_line import proteus
 from rich.console import Console
+from short_forms import parse_guard
 
-from proteus_cli.cli.views.rollout_tables import rollout_lines, rollout_table
-from proteus_cli.cli.views.rollout_watch import watch_rollouts
+from proteus_cli.cli.rollout import rollout_lines, rollout_table, watch_rollouts
 from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.control.rollouts.version_rollout import VersionRollout
-from proteus_cli.domain.rollouts import RolloutSpecification, RolloutStatus, parse_guard
+from proteus_cli.domain.rollouts import RolloutSpecification, RolloutStatus
 
 START = ("rollout", "start", "digits", "digits-l@2", "--url", "http://127.0.0.1:9")
 

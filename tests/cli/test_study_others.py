@@ -10,7 +10,7 @@ from tiny import Tiny
 from proteus_cli.cli.workflows.study import all_studies
 from proteus_cli.studies.kinds import KINDS
 from proteus_cli.studies.results import ProcessStart
-from proteus_cli.studies.startup import drafts as startup_drafts
+from proteus_cli.studies.startup import starts as startup_starts
 from proteus_cli.studies.startup.starts import startup
 
 TRAFFIC = "arrival_s,family\n" + "".join(f"{n / 10:.2f},{'shapes' if n % 2 else 'tones'}\n" for n in range(100))
@@ -48,7 +48,7 @@ def test_devices_that_take_forever_are_no_headroom(tiny: Tiny, traffic: Path) ->
 def test_starts_are_told_with_their_distribution(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each takes half a second here, without a process."""
     measured = partial(startup, once=lambda _subject: ProcessStart(0.1, 0.2, 0.3, 0.5), evicting=None)
-    monkeypatch.setattr(startup_drafts, "startup", measured)
+    monkeypatch.setattr(startup_starts, "startup", measured)
     call = ("study", "startup", "--variant=shapes-s", "--device=cpu0", "--runs=3", "-w", tiny.root)
     (cell,) = proteus(*call, "--json").document()["cells"]
     assert cell["key"] == "shapes-s on cpu0"

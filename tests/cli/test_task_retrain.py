@@ -242,7 +242,10 @@ def test_a_server_that_is_not_there_is_told_before_anything_is_trained(ws: Path)
     [
         (("--canary=0%", "--keep-catalog"), "`0%` is not a share"),
         (("--canary=50%,10%", "--keep-catalog"), "each canary step must be larger than the last"),
-        (("--guard=speed >= 3", "--url=http://127.0.0.1:9"), "`speed >= 3` is no term of a guard"),
+        (
+            ('--guard=[{"metric": "speed"}]', "--url=http://127.0.0.1:9"),
+            "is no guard: Invalid enum value 'speed'",
+        ),
         (("--auto",), "There is no roll-out that these options could be about."),
     ],
 )
@@ -252,10 +255,13 @@ def test_a_roll_out_that_makes_no_sense_is_refused_before_anything_is_trained(
     assert problem in refused(ws, *options)
 
 
+GUARD = '[{"metric": "errors", "value": 0.01}]'
+
+
 def test_the_command_that_rolls_a_version_out_has_the_options_that_were_given(ws: Path) -> None:
-    ended = retrained(ws, "--keep-catalog", "--canary=5%,50%", "--guard", "errors <= 1%", "--most-queries=500")
+    ended = retrained(ws, "--keep-catalog", "--canary=5%,50%", "--guard", GUARD, "--most-queries=500")
     assert ended.code == 0, ended
-    options = "--canary 5%,50% --guard 'errors <= 1%' --auto --most-queries 500"
+    options = f"--canary 5%,50% --guard '{GUARD}' --auto --most-queries 500"
     assert ended.stderr.splitlines()[-1] == f"  proteus rollout start spots spots-s@2 {options}"
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from proteus_cli.cli.commands.groups.trace import app
+from proteus_cli.cli.trace import app
 from proteus_cli.errors import UsageError
 from proteus_cli.replay.trace import read_trace
 
@@ -136,5 +136,5 @@ def test_a_broken_trace_is_named_with_its_line(tmp_path: Path) -> None:
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import sys, proteus_cli.cli.commands.groups.trace; sys.exit('numpy' in sys.modules)"
+    code = "import sys, proteus_cli.cli.trace; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -10,9 +10,9 @@ import pytest
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from short_forms import parse_condition
 
-from proteus_cli.domain.conditions import Condition, Metric, Operator, parse_condition
-from proteus_cli.errors import UsageError
+from proteus_cli.domain.conditions import Condition, Metric, Operator
 
 CONDITIONS: st.SearchStrategy[Condition] = st.recursive(
     st.builds(
@@ -74,31 +74,10 @@ def test_values_of_all_rows_and_of_each_go_together() -> None:
     assert parse_condition("exit >= 2").holds({Metric.EXIT: 2}, 3).tolist() == [True] * 3
 
 
-def test_a_command_line_has_a_short_form_in_which_and_binds_tighter_than_or() -> None:
-    condition = parse_condition("confidence >= 0.8 or latency>=0.03 and exit >= 2")
-    assert condition == msgspec.convert(EXAMPLE, Condition)
+def test_a_condition_for_people_has_parentheses_around_inner_conditions() -> None:
+    condition = msgspec.convert(EXAMPLE, Condition)
     assert condition.metrics == {Metric.CONFIDENCE, Metric.LATENCY, Metric.EXIT}
     assert str(condition) == "confidence >= 0.8 or (latency >= 0.03 and exit >= 2)"
-
-
-@pytest.mark.parametrize(
-    ("text", "problem"),
-    [
-        ("", "`` is no comparison"),
-        ("confidnce >= 0.8", "Invalid enum value 'confidnce'"),
-        ("confidence = 0.8", "Invalid enum value '='"),
-        ("confidence >= 80%", "could not convert string to float"),
-        ("confidence >= nan", "confidence is from -inf to inf; got nan"),
-        ("accuracy >= 97.3", "accuracy is from 0 to 1; got 97.3"),
-        ("exit >= 1.5", "an exit has a whole number; got 1.5"),
-        ("exit >= 0", "exit is from 1 to 1e"),
-        ("(exit >= 2)", "is no comparison"),
-        ("exit >= 2 and", "`` is no comparison"),
-    ],
-)
-def test_what_is_no_short_form_is_an_error(text: str, problem: str) -> None:
-    with pytest.raises(UsageError, match=problem.replace("(", "[(]")):
-        parse_condition(text)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +90,12 @@ def test_what_is_no_short_form_is_an_error(text: str, problem: str) -> None:
         (EXAMPLE | {"metric": "exit"}, "or else"),
         ({"any": [EXAMPLE] * 9}, "at most 24 comparisons"),
         ({"metric": "exit", "op": ">=", "value": 2, "for": 3}, "unknown field `for`"),
+        ({"metric": "confidnce", "op": ">=", "value": 0.8}, "Invalid enum value 'confidnce'"),
+        ({"metric": "confidence", "op": "=", "value": 0.8}, "Invalid enum value '='"),
+        ({"metric": "confidence", "op": ">=", "value": math.nan}, "confidence is from -inf to inf; got nan"),
+        ({"metric": "accuracy", "op": ">=", "value": 97.3}, "accuracy is from 0 to 1; got 97.3"),
+        ({"metric": "exit", "op": ">=", "value": 1.5}, "an exit has a whole number; got 1.5"),
+        ({"metric": "exit", "op": ">=", "value": 0}, "exit is from 1 to 1e"),
         ("exit >= 2", "Expected `object`, got `str`"),
     ],
 )

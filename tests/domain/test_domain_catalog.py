@@ -3,10 +3,10 @@ from typing import Any
 import msgspec
 import pytest
 from builders import make_catalog, make_family
+from short_forms import parse_condition
 
 from proteus_cli.domain.base import checked
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey, variant_labels
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.errors import UsageError
 
 SMALL = Variant("a-s", 0.8, "a-s.onnx")

@@ -142,7 +142,7 @@ OF_PROTEUS = (
     "proteus_cli.serving.agent.agent",
     "proteus_cli.serving.devices.process.engines",
     "proteus_cli.serving.server.server",
-    "proteus_cli.serving.transport.certificate",
+    "proteus_cli.serving.transport.tls",
     "encodings.ascii",
     "encodings.idna",
     "importlib.readers",
@@ -186,7 +186,7 @@ def start_server(arguments: Sequence[str], log: BinaryIO, parent: Forking | None
 
 
 STARTING_CHILDREN: Mapping[tuple[str, str], Callable[..., "subprocess.Popen[bytes]"]] = {
-    ("proteus_cli.serving.adaptation.solver.process", "start_process"): start_child,
+    ("proteus_cli.serving.adaptation.solver", "start_process"): start_child,
     ("proteus_cli.serving.devices.process.executor", "start_process"): start_child,
     ("proteus_cli.replay.local_server", "start_server"): start_server,
 }

@@ -15,7 +15,7 @@ from collector import Collector, collecting, named
 from command_line import proteus_process
 from live_server import LiveServer, Reply, serving
 
-from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
+from proteus_cli.cli.simulating import Scenario, simulated
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.report import Report
 from proteus_cli.replay.trace import read_trace

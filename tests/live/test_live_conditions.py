@@ -10,9 +10,10 @@ import pytest
 from exit_nets import add_exits
 from injecting import until
 from live_server import LiveServer, serving
+from short_forms import parse_condition
 from tiny import SHAPES, TinyFamily, make_workspace
 
-from proteus_cli.domain.conditions import Condition, parse_condition
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.serving.adaptation.plan_journal import records
 

@@ -14,7 +14,7 @@ from tiny import SHAPES, TinyFamily, add_plan, add_profiles, catalog_toml, make_
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from proteus_cli.serving.adaptation.catalog.retiring import FORGET_AFTER_S
+from proteus_cli.serving.adaptation.live_catalog import FORGET_AFTER_S
 
 pytestmark = pytest.mark.live
 

@@ -14,6 +14,7 @@ from eventful import eventful
 from live_server import LiveServer
 from prometheus_client import Metric
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as untyped_parse
+from short_forms import parse_condition
 
 from proteus_cli.control.alarms import LiveAccuracy, ShiftWatch
 from proteus_cli.control.controller import Controller
@@ -21,7 +22,6 @@ from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.requests.samples.capture import SampleCounts
 from proteus_cli.serving.telemetry.metrics import (

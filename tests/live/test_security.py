@@ -5,7 +5,6 @@ import signal
 import socket
 import ssl
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
 from http.client import HTTPConnection, HTTPSConnection
 from pathlib import Path
 from typing import Any
@@ -284,21 +283,6 @@ def test_a_server_with_tls_speaks_nothing_else_and_is_replayed_against(
         assert TOKEN not in ended.stdout + ended.stderr
         assert live.stop() == 0
         assert "Traceback" not in live.log.read_text()
-
-
-@pytest.mark.live
-def test_a_certificate_that_has_expired_is_served_with_a_warning(
-    tiny: Tiny, certificate: tuple[Path, Path, Path]
-) -> None:
-    cert, key, _ = certificate
-    long_ago = datetime(2020, 1, 2, 3, 4, tzinfo=UTC)
-    made = trustme.CA().issue_cert("127.0.0.1", not_before=long_ago - timedelta(days=1), not_after=long_ago)
-    made.private_key_and_cert_chain_pem.write_to_path(cert)
-    made.private_key_pem.write_to_path(key)
-    plan = add_plan(tiny, {"cpu0": "shapes-s"})
-    with serving(tiny.root, plan, "--replan=off", "--tls-cert", str(cert), "--tls-key", str(key)) as live:
-        assert f"WARNING proteus.tls: the certificate `{cert}` expired on 2020-01-02 03:04 UTC" in live.log.read_text()
-        assert live.stop() == 0
 
 
 @pytest.mark.live

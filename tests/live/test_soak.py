@@ -32,7 +32,7 @@ from soak import (
 )
 from trend import Growth, growth
 
-from proteus_cli.cli.workflows.simulated_replay import Scenario, simulated
+from proteus_cli.cli.simulating import Scenario, simulated
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.request import Bounds, Outcome

@@ -25,7 +25,8 @@ pytestmark = pytest.mark.live
 TOKEN = "f00d" * 8
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
 OLD, NEW = "spots-linear", "spots-linear@3"
-STEPS = ("--auto", "--canary=50%", "--guard=errors <= 50%", "--rollback-window=1s")
+GUARD = '[{"metric": "errors", "value": 0.5}]'
+STEPS = ("--auto", "--canary=50%", f"--guard={GUARD}", "--rollback-window=1s")
 
 
 @pytest.fixture(autouse=True)
@@ -144,7 +145,7 @@ def test_what_a_server_does_not_roll_out_is_kept_and_the_command_is_said(
         ended = retrained(root, "--url", url, *STEPS)
         assert ended.code == 1, ended
         assert "The new versions are written, but not rolled out: The server refuses: No model" in ended.stderr
-        options = f"--canary 50% --guard 'errors <= 50%' --auto --rollback-window 1s --url {url}"
+        options = f"--canary 50% --guard '{GUARD}' --auto --rollback-window 1s --url {url}"
         assert ended.stderr.splitlines()[-3:] == [
             "hint: to roll them out then:",
             f"  proteus rollout start spots spots-l@2 {options}",

@@ -12,7 +12,7 @@ from builders import make_sharing_cost
 from parity_world import LOAD_S, VARIANTS, arrivals, make_world
 from virtual_time import LiveRun, run_live
 
-from proteus_cli.cli.workflows.simulated_replay import with_load_time
+from proteus_cli.cli.simulating import with_load_time
 from proteus_cli.control.decision import Effects, Launch, StandbyEnd, StandbyLoad
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.replanning.replan_rules import PeriodicRule

@@ -27,7 +27,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.trace import Trace
 from proteus_cli.errors import RequestError
-from proteus_cli.serving.adaptation.solver.jobs import Replanner
+from proteus_cli.serving.adaptation.solver_child import Replanner
 from proteus_cli.serving.fleet.recovery import Recovery
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.answers.second_stages import Confidence

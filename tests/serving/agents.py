@@ -20,9 +20,8 @@ from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
 from proteus_cli.serving.lifecycle import running
-from proteus_cli.serving.transport.cluster_key import cluster_tls
-from proteus_cli.serving.transport.listening import listen
-from proteus_cli.serving.transport.tls import accepting
+from proteus_cli.serving.transport.listening import accepting, listen
+from proteus_cli.serving.transport.tls import cluster_tls
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 PATIENCE_S = 30.0

@@ -6,17 +6,16 @@ from typing import Any
 
 import msgspec
 from builders import hosted, make_catalog, make_family, plan_hosting
+from short_forms import parse_condition
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.catalog_changes import CatalogContent
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
-from proteus_cli.serving.adaptation.live_conditions import LiveConditions
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
+from proteus_cli.serving.adaptation.conditions import KeptConditions, LiveConditions
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent
 
 EXIT = ExitProfile(points=(StagePoint(1, 0.001, 0.001),))

@@ -28,9 +28,9 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.errors import DeviceLost, EngineBroken, EngineError, RequestError
 from proteus_cli.planning.from_workspace import for_catalog
 from proteus_cli.planning.planner import Planner
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
+from proteus_cli.serving.adaptation.rollout_steps import VersionedPlans
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, OnLost
 from proteus_cli.serving.fleet.recovery import Recovery
@@ -173,7 +173,7 @@ class World:
 
     def join(self, device: str) -> None:
         """Another device like those that are there; plans may use it from now on."""
-        self.profiles.add(self.profile(device))
+        self.profiles.use([self.profile(device)])
         self.planner = self.planner_of(self.profiles)
         self.fleet.add_device(device, self._memory([device]).get(device))
 

@@ -19,12 +19,10 @@ from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import RequestError
 from proteus_cli.planning.planner import Planner
-from proteus_cli.serving.adaptation.catalog.live_catalog import LOOK_S, LiveCatalog
-from proteus_cli.serving.adaptation.catalog.retiring import FORGET_AFTER_S
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
-from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
+from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, Measurements, ServedCatalog
+from proteus_cli.serving.adaptation.feedback import LiveAccuracies
+from proteus_cli.serving.adaptation.live_catalog import FORGET_AFTER_S, LOOK_S, LiveCatalog
+from proteus_cli.serving.adaptation.plan_inputs import LivePlanner
 from proteus_cli.serving.requests.in_flight import Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 

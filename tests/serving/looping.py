@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
+from proteus_cli.serving.adaptation.plan_inputs import LivePlanner
 
 
 def loop_around(plane: Any, **how: Any) -> ControlLoop:

@@ -9,14 +9,15 @@ import pytest
 from builders import make_measured
 from failing import LOAD_S, World
 from following import Followed, followed
+from short_forms import parse_guard
 
 from proteus_cli.domain.catalog import Variant, VariantKey
 from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.domain.rollouts import RolloutStatus, parse_guard
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
-from proteus_cli.serving.adaptation.rollouts.source import Candidate
-from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
+from proteus_cli.domain.rollouts import RolloutStatus
+from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, MeasurableDevices
+from proteus_cli.serving.adaptation.rollout_requests import Candidate
+from proteus_cli.serving.adaptation.rollouts import VersionRollouts
 from proteus_cli.serving.devices.hardware import NO_MODEL
 from proteus_cli.serving.measuring_time import WAITS
 
@@ -65,7 +66,7 @@ class Rolled:
     @property
     def beside(self) -> set[VariantKey]:
         """What is there beside the catalog, for roll-outs."""
-        return self.live._retiring.held.keys() | self.live._retiring.kept
+        return self.live._held.keys() | self.live._kept
 
     # --- a `VersionSource`
 

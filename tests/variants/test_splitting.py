@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 import pytest
 from exit_nets import exit_stages, whole_exit_net
+from short_forms import parse_condition
 from tiny import SHAPES, Tiny, TinyFamily, make_workspace, mlp, save_eval
 
 from proteus_cli.arrays import Singles
@@ -14,7 +15,7 @@ from proteus_cli.backends.exits.runner import EXIT_NOTE
 from proteus_cli.backends.onnxruntime import open_session
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import Catalog, VariantKey
-from proteus_cli.domain.conditions import Condition, parse_condition
+from proteus_cli.domain.conditions import Condition
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import parse_catalog
@@ -160,7 +161,7 @@ def test_conditions_are_quantiles_and_each_comes_once() -> None:
 
 
 def test_a_split_is_told_in_json_and_lines(made: Tiny, model: Path) -> None:
-    from proteus_cli.cli.views.catalog_lines import split_lines  # noqa: PLC0415 - of this test only
+    from proteus_cli.cli.catalog import split_lines  # noqa: PLC0415 - of this test only
 
     found = splits(made, model)
     document = msgspec.to_builtins(found)

@@ -41,7 +41,7 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
     ),
     "proteus catalog split": (
         ("proteus catalog split nets a.onnx --at p1,p2 --slo 50ms --eval eval.npz", "a model of three exits"),
-        ('proteus catalog split nets a.onnx --at p1,p2 --stop-when "exit >= 2"', "under one condition"),
+        ("proteus catalog split nets a.onnx --at p1,p2 --stop-when $CONDITION", "under one condition"),
     ),
     "proteus task": (
         ("proteus task add wine --data wine.npz --slo 50ms", "train a family of variants from labelled rows"),
@@ -85,7 +85,7 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
     ),
     "proteus rollout start": (
         ("proteus rollout start digits digits-l@2 --shadow 5% --canary 5%,50%", "each step waits for `promote`"),
-        ("proteus rollout start digits digits-l@2 --auto --guard 'errors <= 1%'", "steps end once the guard passes"),
+        ("proteus rollout start digits digits-l@2 --auto", "steps end once the guard passes"),
     ),
     "proteus rollout status": (
         ("proteus rollout status", "the last roll-out of each family of a server on port 8000"),

@@ -16,9 +16,9 @@ from proteus_cli.domain.plan_changes import hosting_text
 from proteus_cli.domain.plan_record import Base, Observation, Origin
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
+from proteus_cli.serving.adaptation.plan_inputs import LivePlanner
 from proteus_cli.serving.adaptation.plan_journal import Adopted
-from proteus_cli.serving.adaptation.solves import PlanSolver, Solves
+from proteus_cli.serving.adaptation.solver import PlanSolver, Solves
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
 

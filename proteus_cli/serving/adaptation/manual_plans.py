@@ -13,10 +13,10 @@ from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.plan_record import Base, Origin
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import Conflict, EngineError, ProteusError, Unprocessable
-from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
-from proteus_cli.serving.adaptation.plan_source import PlanSource
+from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
+from proteus_cli.serving.adaptation.plan_inputs import PlanSource
 from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields

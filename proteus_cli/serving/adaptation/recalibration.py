@@ -13,8 +13,7 @@ from proteus_cli.control.devices.slowness import Correction, Drift, mean_ratio, 
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.plan_source import PlanSource
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.plan_inputs import PlanSource, ProfileStore
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
 

@@ -8,7 +8,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.slowness import with_shares
 from proteus_cli.domain.device import host_of
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.logs import fields
 from proteus_cli.units import counted

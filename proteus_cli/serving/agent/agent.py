@@ -46,7 +46,7 @@ from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.service_manager import ServiceManager
 from proteus_cli.serving.signals import stopping_on_signals
-from proteus_cli.serving.transport.tls import accepting
+from proteus_cli.serving.transport.listening import accepting
 
 FIRST_MESSAGE_S = 5.0
 """For a server to say `Hello`."""

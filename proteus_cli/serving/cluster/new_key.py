@@ -1,4 +1,4 @@
-"""Makes the key of a cluster, which `serving/transport/cluster_key.py` uses."""
+"""Makes the key of a cluster, which `serving/transport/tls.py` uses."""
 
 from datetime import UTC, datetime
 from pathlib import Path

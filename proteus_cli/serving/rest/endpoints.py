@@ -4,11 +4,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from proteus_cli.errors import NotFound
-from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
-from proteus_cli.serving.adaptation.feedback.feedback import Feedback
-from proteus_cli.serving.adaptation.live_conditions import LiveConditions
+from proteus_cli.serving.adaptation.conditions import LiveConditions
+from proteus_cli.serving.adaptation.feedback import Feedback
+from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
-from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
+from proteus_cli.serving.adaptation.rollouts import VersionRollouts
 from proteus_cli.serving.http1.exchange import NOT_MODIFIED
 from proteus_cli.serving.json_bodies import decoded
 from proteus_cli.serving.oip import documents

@@ -5,11 +5,11 @@ from typing import Any
 
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rollouts import RolloutStatus
-from proteus_cli.serving.adaptation.catalog.status import CatalogStatus
+from proteus_cli.serving.adaptation.catalog_reading import CatalogStatus
+from proteus_cli.serving.adaptation.conditions import ConditionChange, FamilyConditions
 from proteus_cli.serving.adaptation.control_loop import PlanChange
-from proteus_cli.serving.adaptation.feedback.documents import FeedbackBatch, FeedbackStatus, FeedbackTaken
-from proteus_cli.serving.adaptation.live_conditions import ConditionChange, FamilyConditions
-from proteus_cli.serving.adaptation.rollouts.requests import (
+from proteus_cli.serving.adaptation.feedback import FeedbackBatch, FeedbackStatus, FeedbackTaken
+from proteus_cli.serving.adaptation.rollout_requests import (
     RolloutAbortion,
     RolloutPromotion,
     RolloutsStatus,

@@ -8,24 +8,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from proteus_cli.control.devices.slowness import Drift
-from proteus_cli.serving.adaptation.catalog.live_catalog import LiveCatalog
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
+from proteus_cli.serving.adaptation.conditions import LiveConditions
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.feedback.feedback import Feedback
-from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
+from proteus_cli.serving.adaptation.feedback import Feedback, LiveAccuracies
 from proteus_cli.serving.adaptation.joining import Joining
-from proteus_cli.serving.adaptation.live_conditions import LiveConditions
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
+from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
+from proteus_cli.serving.adaptation.plan_inputs import LivePlanner, ProfileStore
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
-from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
-from proteus_cli.serving.adaptation.rollouts.versioned_plans import VersionedPlans
+from proteus_cli.serving.adaptation.rollout_steps import VersionedPlans
+from proteus_cli.serving.adaptation.rollouts import VersionRollouts
 from proteus_cli.serving.adaptation.sharing import Sharing
-from proteus_cli.serving.adaptation.shifts.shifts import Shifts
-from proteus_cli.serving.adaptation.solver.jobs import WarmUp
-from proteus_cli.serving.adaptation.solver.process import SolverProcess
+from proteus_cli.serving.adaptation.shifts import Shifts
+from proteus_cli.serving.adaptation.solver import SolverProcess
 from proteus_cli.serving.devices.hardware import ClusterHardware, Hardware
 from proteus_cli.serving.lifecycle import run_unless, running
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -113,7 +110,7 @@ async def _open_planning(
         replanner = deployment.source.replanner(deployment.plan, profiles)
         solver = stack.enter_context(contextlib.closing(SolverProcess(replanner, deployment.solve_limit_s)))
         demand = rule.initial_demand(deployment.plan.demand_qps, plane.controller.demand.slo_s)
-        solver.warm_up(WarmUp(demand, deployment.plan))
+        solver.warm_up(demand, deployment.plan)
     journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
     versions = VersionedPlans(plane.controller, profiles, served)
     planner = LivePlanner(deployment.source, profiles, solver)

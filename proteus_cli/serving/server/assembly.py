@@ -13,7 +13,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.slowness import Drift
 from proteus_cli.control.topology.hosting import device_memory, slots_of
 from proteus_cli.control.topology.standbys import DeviceMemory
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.adaptation.slot_tuning import SlotTuning
 from proteus_cli.serving.devices.hardware import (
     Hardware,

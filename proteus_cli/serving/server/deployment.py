@@ -12,16 +12,16 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import Origin
 from proteus_cli.domain.profile import Profile
-from proteus_cli.serving.adaptation.catalog.source import CatalogSource
+from proteus_cli.serving.adaptation.catalog_reading import CatalogSource
+from proteus_cli.serving.adaptation.conditions import KeptConditions
 from proteus_cli.serving.adaptation.joining import ProfileSource
-from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
+from proteus_cli.serving.adaptation.plan_inputs import PlanSource
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
-from proteus_cli.serving.adaptation.plan_source import PlanSource
-from proteus_cli.serving.adaptation.rollouts.source import VersionSource
-from proteus_cli.serving.adaptation.shifts.references import References
+from proteus_cli.serving.adaptation.rollout_requests import VersionSource
+from proteus_cli.serving.adaptation.shifts import References
 from proteus_cli.serving.devices.remote.links.host_list import HostList
 from proteus_cli.serving.requests.samples.writer import SampleSettings
-from proteus_cli.serving.transport.certificate import ServerCertificate
+from proteus_cli.serving.transport.tls import ServerCertificate
 from proteus_cli.serving.transport.tokens import Tokens
 
 

@@ -22,10 +22,9 @@ from proteus_cli.serving.rest.access import WATCHED, Access, KnownHosts, host_of
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.server.deployment import ServerOptions
-from proteus_cli.serving.transport.certificate import ServerCertificate
 from proteus_cli.serving.transport.connections import Connections
-from proteus_cli.serving.transport.listening import max_connections
-from proteus_cli.serving.transport.tls import accepting
+from proteus_cli.serving.transport.listening import accepting, max_connections
+from proteus_cli.serving.transport.tls import ServerCertificate
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing

@@ -21,11 +21,11 @@ from proteus_cli.control.devices.slowness import Drift
 from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ArtefactError, BackendUnavailable
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import hosts
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.shifts.shifts import Shifts
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
+from proteus_cli.serving.adaptation.shifts import Shifts
 from proteus_cli.serving.lifecycle import LifecycleEvent, StoppedEarly, running
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane

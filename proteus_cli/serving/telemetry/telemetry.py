@@ -20,12 +20,12 @@ from proteus_cli.domain.device import by_host
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, printable
 from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop
-from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
+from proteus_cli.serving.adaptation.feedback import LiveAccuracies
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
-from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
-from proteus_cli.serving.adaptation.shifts.shifts import Shifts
-from proteus_cli.serving.adaptation.solver.process import SolverState
+from proteus_cli.serving.adaptation.rollouts import VersionRollouts
+from proteus_cli.serving.adaptation.shifts import Shifts
+from proteus_cli.serving.adaptation.solver import SolverState
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock

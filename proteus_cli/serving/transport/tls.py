@@ -1,98 +1,91 @@
-"""Accepts connections; with TLS, it bounds handshakes in number and time."""
+"""TLS contexts: of the server's ports, and of the channels between the machines of a cluster.
 
-import asyncio
-import logging
-import socket
+A *cluster key* is one PEM file with a private key and its certificate, which every machine of the cluster has. Both
+ends of a channel present the certificate and trust no other: who has the file is a member of the cluster. Channels
+speak TLS 1.3 (RFC 8446) only. The certificate never expires, so clocks do not matter.
+"""
+
+import os
 import ssl
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from pathlib import Path
 
-from proteus_cli.serving.transport.listening import BACKLOG
+from proteus_cli.errors import ArtefactError
+from proteus_cli.input_files import SETTINGS, read_bytes
 
-MAX_HANDSHAKES = 256  # at once; one more cancels the oldest
-HANDSHAKE_TIMEOUT_S = 10.0
-SHUTDOWN_TIMEOUT_S = 2.0  # for the client to answer our close_notify
-MAX_ACCEPTS_PER_WAKE_UP = 64
-ACCEPT_RETRY_S = 0.1  # after the process could not open another file
+OTHERS_MAY, OTHERS_MAY_OF_ROOTS = 0o077, 0o037
+"""Permissions of group and others that a cluster key must not have. The group may read a key that root owns: Kubernetes
+gives secrets to users other than root in this way."""
 
-log = logging.getLogger("proteus.tls")
-
-Factory = Callable[[], asyncio.BaseProtocol]
+_HINT = "`proteus cluster key` makes one; copy it to each machine of the cluster"
+_NO_PASSPHRASE = ""  # never ask on the terminal
 
 
-@asynccontextmanager
-async def accepting(
-    listener: socket.socket, factory: Factory, tls: ssl.SSLContext | None = None
-) -> AsyncIterator[None]:
-    """Accept connections, each with a protocol from ``factory``, until the context is left."""
-    if tls is not None:
-        async with _TlsListener(listener, factory, tls):
-            yield
-        return
-    server = await asyncio.get_running_loop().create_server(factory, sock=listener, backlog=BACKLOG)
-    try:
-        yield
-    finally:
-        server.close()
+class ServerCertificate:
+    """A certificate and its key in PEM files, for TLS 1.2 and 1.3. Each handshake uses the last files read."""
 
+    def __init__(self, certificate: Path, key: Path) -> None:
+        """Raises `ArtefactError` if the files are not a certificate and its key."""
+        self._certificate, self._key = certificate, key
+        self._loaded = self._load()
 
-class _TlsListener:
-    """Accepts connections, and gives each a protocol once its handshake is done.
+    def context(self, protocol: str) -> ssl.SSLContext:
+        """The context of a port, which offers ``protocol`` by ALPN."""
 
-    During the handshake a connection has no protocol that could count it, so handshakes are bounded here.
-    """
+        def use_loaded(handshake: ssl.SSLSocket | ssl.SSLObject, _name: str | None, _: ssl.SSLContext) -> None:
+            handshake.context = self._loaded
 
-    def __init__(self, listener: socket.socket, factory: Factory, tls: ssl.SSLContext) -> None:
-        self._listener, self._factory, self._tls = listener, factory, tls
-        self._loop = asyncio.get_running_loop()
-        self._handshakes: dict[asyncio.Task[None], None] = {}  # oldest first
-        self._is_open = False
+        context = _context()
+        context.set_alpn_protocols([protocol])
+        context.sni_callback = use_loaded  # also called for clients that name no server
+        return context
 
-    async def __aenter__(self) -> None:
-        self._listener.setblocking(False)
-        self._is_open = True
-        self._loop.add_reader(self._listener, self._accept)
+    def reload(self) -> None:
+        """Read the files again. Raises `ArtefactError`; handshakes then go on with the certificate read before."""
+        self._loaded = self._load()
 
-    async def __aexit__(self, *_: object) -> None:
-        self._is_open = False
-        self._loop.remove_reader(self._listener)
-        self._listener.close()
-        for task in self._handshakes:
-            task.cancel()
-        await asyncio.gather(*self._handshakes, return_exceptions=True)
-
-    def _accept(self) -> None:
-        for _ in range(MAX_ACCEPTS_PER_WAKE_UP):
-            try:
-                client, _ = self._listener.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError as error:
-                log.warning("cannot accept connections: %s", error.strerror)
-                self._loop.remove_reader(self._listener)
-                self._loop.call_later(ACCEPT_RETRY_S, self._resume_accepting)
-                return
-            if len(self._handshakes) >= MAX_HANDSHAKES:
-                oldest = next(iter(self._handshakes))
-                del self._handshakes[oldest]
-                oldest.cancel()
-            task = self._loop.create_task(self._handshake(client))
-            self._handshakes[task] = None
-            task.add_done_callback(lambda task: self._handshakes.pop(task, None))
-
-    def _resume_accepting(self) -> None:
-        if self._is_open:
-            self._loop.add_reader(self._listener, self._accept)
-
-    async def _handshake(self, client: socket.socket) -> None:
-        client.setblocking(False)
+    def _load(self) -> ssl.SSLContext:
+        for path in (self._certificate, self._key):
+            read_bytes(path, SETTINGS, hint="`--tls-cert` and `--tls-key` name PEM files")
+        context = _context()
         try:
-            await self._loop.connect_accepted_socket(
-                self._factory,
-                client,
-                ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-            )
-        except OSError as error:  # no common version of TLS, a client that left, or a timeout
-            log.debug("TLS handshake failed: %s", error)
+            context.load_cert_chain(self._certificate, self._key, password=_NO_PASSPHRASE)
+        except (ssl.SSLError, ValueError) as error:
+            reason = getattr(error, "reason", None) or str(error)
+            raise ArtefactError(
+                f"`{self._certificate}` and `{self._key}` can't be used: {reason.replace('_', ' ').lower()}.",
+                hint="the first holds the certificate and its issuers', the second its key without a passphrase",
+            ) from error
+        return context
+
+
+def _context() -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
+def cluster_tls(path: Path, *, listens: bool) -> ssl.SSLContext:
+    """The context of one end of a channel: the end that ``listens``, or the one that connects.
+
+    Raises `ArtefactError` where the file is missing, is no cluster key, or may be read by others.
+    """
+    read_bytes(path, SETTINGS, hint=_HINT)
+    if is_known_to_others(path.stat()):
+        raise ArtefactError(f"Others than its owner may read `{path}`.", hint=f"chmod 600 {path}")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER if listens else ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.check_hostname = False  # the certificate names the cluster, not a machine
+    context.verify_mode = ssl.CERT_REQUIRED
+    if listens:
+        context.num_tickets = 0  # channels last; sessions are not resumed
+    try:
+        context.load_cert_chain(path, password=_NO_PASSPHRASE)
+        context.load_verify_locations(path)
+    except (ssl.SSLError, ValueError) as error:
+        raise ArtefactError(f"`{path}` is no key of a cluster.", hint=_HINT) from error
+    return context
+
+
+def is_known_to_others(status: os.stat_result) -> bool:
+    """Whether a file's permissions let users read or change it who must not know a cluster key."""
+    return bool(status.st_mode & (OTHERS_MAY if status.st_uid else OTHERS_MAY_OF_ROOTS))

@@ -1,16 +1,16 @@
-"""A study of concurrency is drafted: which variants, with which batches, and what varies."""
+"""The draft of a concurrency study: variants, their batches, and what varies."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
-from proteus_cli import store
 from proteus_cli.backends.discovery import discover
 from proteus_cli.domain.capacity import points_in_time, slo_fraction
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile, VariantProfile
-from proteus_cli.errors import DeviceUnavailable, UsageError
+from proteus_cli.errors import UsageError
 from proteus_cli.profiling.slots import MAX_SLOTS
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
@@ -26,18 +26,18 @@ from proteus_cli.studies.concurrency.measuring import (
     ways_of,
 )
 from proteus_cli.studies.frame import Job, StudyDraft
-from proteus_cli.studies.profiled import mean_batch_s, measured_variant, of_variants
+from proteus_cli.studies.profiled import mean_batch_s, measured_variant, models_of, profiled_here
 from proteus_cli.studies.results import ConcurrencyConclusion, ConcurrencyResult, concluded
-from proteus_cli.studies.study import Cell, CellMode
+from proteus_cli.studies.study import Cell
 
 KIND = "concurrency"
 WITHOUT_NAMES = 3
-"""So many variants are studied where none is named: the most accurate one of each of the first families."""
+"""Number of variants where the user names none: the most accurate one of each of the first families."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConcurrencyQuestion:
-    """How much at once a device should do of these variants. None: the batch size of plans, a few more than its slots.
+    """The device and variants of a study. None: the batch size of plans, a few more in flight than there are slots.
 
     ``emulated``: on the emulated device of its profile. Raises `UsageError` where it makes no sense.
     """
@@ -73,106 +73,65 @@ def workspace_draft(workspace: Workspace) -> StudyDraft | str:
     """A study of the first device of this machine that has a profile; a text where there is none."""
     here = {device.id for device in discover(read_settings(workspace.root).devices)}
     for device, profile in workspace.profiles().items():
-        variants = best_of_families(workspace.catalog(), profile) if device in here else ()
-        if variants:
+        if device in here and (variants := best_of_families(workspace.catalog(), profile)):
             return concurrency_draft(workspace, ConcurrencyQuestion(device, variants))
     return "no device of this machine has a profile"
 
 
 def concurrency_draft(workspace: Workspace, question: ConcurrencyQuestion, name: str | None = None) -> StudyDraft:
-    """What is to be measured. Raises `ProteusError` where the device, a profile or a model is missing."""
+    """The draft of a study. Raises `ProteusError` where the device, a profile or a model is missing."""
     catalog, profile = workspace.catalog(), workspace.profile(question.device)
-    device = profile.device if question.emulated else _here(workspace, profile)
-    setup = _setup(workspace, catalog, profile, question)
+    device, models, is_emulated = profile.device, dict[VariantKey, Path](), question.emulated
+    if not is_emulated:
+        device = profiled_here(profile, discover(read_settings(workspace.root).devices))
+        models = models_of(workspace, catalog, profile, question.variants, to="run", hint="`--emulate` needs no models")
+    is_gpu = device.kind == "gpu" and not is_emulated  # with as many slots as are worth a try
+    setup = DeviceSetup(catalog, models, workspace.built_dir, profile, MAX_SLOTS if is_gpu else profile.slots)
     found = {key: measured_variant(profile, key) for key in question.variants}
-    jobs = [
-        _job(setup, device, catalog, ConcurrencyCell(key, _batch(question, catalog, each), way), question)
-        for key, each in found.items()
-        for way in ways_of(device, emulated=question.emulated)
+    batches = {key: question.batch or _planned_batch(catalog, each) for key, each in found.items()}
+    cells = [
+        ConcurrencyCell(key, batch, way)
+        for key, batch in batches.items()
+        for way in ways_of(device, emulated=is_emulated)
     ]
-    batches = {key: _batch(question, catalog, each) for key, each in found.items()}
+    digests = {f"{key.family}/{key.variant}": each.model_digest or "" for key, each in found.items()}
+    times = workspace.profile_paths({profile.device.id: profile}) if is_emulated else []
+    variants = ", ".join(f"{catalog.label(key)} ×{batch}" for key, batch in batches.items())
     return StudyDraft(
         kind=KIND,
-        name=name or f"{KIND}-{question.device.replace('/', '-')}{'-emulated' if question.emulated else ''}",
-        subject=_subject(catalog, profile, device, batches),
+        name=name or f"{KIND}-{question.device.replace('/', '-')}{'-emulated' * is_emulated}",
+        subject={"device": f"{device.id}, {profile.device.name}", "variants": variants},
         options={
             "device": question.device,
-            "variants": ",".join(f"{key.family}/{key.variant}" for key in question.variants),
+            "variants": ",".join(digests),
             "batches": ",".join(map(str, batches.values())),
             "in_flight": question.in_flight,
             "slots": setup.slots,
-            "emulated": question.emulated,
+            "emulated": is_emulated,
         },
-        inputs=_inputs(workspace, profile, found, question),
-        jobs=jobs,
-        devices=[device] if device.kind == "gpu" and not question.emulated else [],
+        inputs=digests | workspace.digests(times),
+        jobs=[_job(setup, cell, question, device) for cell in cells],
+        devices=[device] if is_gpu else [],
         conclude=_conclude,
     )
 
 
-def _inputs(
-    workspace: Workspace, profile: Profile, found: Mapping[VariantKey, VariantProfile], question: ConcurrencyQuestion
-) -> dict[str, str]:
-    """What the cells depend on: the models; on an emulated device the times of its profile, too."""
-    models = {f"{key.family}/{key.variant}": each.model_digest or "" for key, each in found.items()}
-    times = workspace.profile_paths({profile.device.id: profile}) if question.emulated else []
-    return models | workspace.digests(times)
-
-
-def _job(
-    setup: DeviceSetup, device: Device, catalog: Catalog, cell: ConcurrencyCell, question: ConcurrencyQuestion
-) -> Job:
+def _job(setup: DeviceSetup, cell: ConcurrencyCell, question: ConcurrencyQuestion, device: Device) -> Job:
     levels = levels_of(cell.way, device, setup.slots, question.in_flight)
     batch_s = mean_batch_s(setup.profile, cell.key, cell.batch)
-    mode: CellMode = "emulated" if question.emulated else "measured"
     return Job(
-        cell.name(catalog.label(cell.key)),
-        mode,
+        cell.name(setup.catalog.label(cell.key)),
+        "emulated" if question.emulated else "measured",
         wanted_s(levels, batch_s, USUAL_ROUNDS),
         partial(measured, setup, cell, levels, batch_s),
         min_s=wanted_s(levels, batch_s, FEWEST_ROUNDS),
     )
 
 
-def _setup(workspace: Workspace, catalog: Catalog, profile: Profile, question: ConcurrencyQuestion) -> DeviceSetup:
-    """A GPU is opened with as many slots as are worth trying; nothing else has more than its profile says.
-
-    Raises `ArtefactError` where a model is missing, or is another one than was profiled.
-    """
-    is_gpu = profile.device.kind == "gpu" and not question.emulated
-    models = {}
-    if not question.emulated:
-        store.require_current_models(catalog, of_variants(profile, question.variants), workspace)
-    for key in question.variants if not question.emulated else ():
-        family = catalog.family(key.family)
-        hint = "`--emulate` needs no models"
-        models[key] = workspace.loaded_model_of(family, family.variant(key.variant), to="run", hint=hint)
-    return DeviceSetup(catalog, models, workspace.built_dir, profile, MAX_SLOTS if is_gpu else profile.slots)
-
-
-def _here(workspace: Workspace, profile: Profile) -> Device:
-    """The device itself. Raises `DeviceUnavailable` where it is not here, or is another one than was profiled."""
-    here = {device.id: device for device in discover(read_settings(workspace.root).devices)}
-    found = here.get(profile.device.id)
-    if found is None or not found.is_like(profile.device):
-        raise DeviceUnavailable(
-            f"The device `{profile.device.id}` of that profile is not on this machine (it has {', '.join(here)}).",
-            hint="`--emulate` studies the emulated device of a profile",
-        )
-    return found
-
-
-def _batch(question: ConcurrencyQuestion, catalog: Catalog, each: VariantProfile) -> int:
-    """The batch size that plans take by default, unless another one is asked for."""
-    if question.batch is not None:
-        return question.batch
+def _planned_batch(catalog: Catalog, each: VariantProfile) -> int:
+    """The batch size that plans take by default."""
     in_time = points_in_time(each.points, slo_fraction(1) * catalog.family(each.family).slo_s)
     return max((point.batch for point in in_time), default=each.points[0].batch)
-
-
-def _subject(catalog: Catalog, profile: Profile, device: Device, batches: Mapping[VariantKey, int]) -> dict[str, str]:
-    variants: Sequence[str] = [f"{catalog.label(key)} ×{batch}" for key, batch in batches.items()]
-    return {"device": f"{device.id}, {profile.device.name}", "variants": ", ".join(variants)}
 
 
 def _conclude(cells: Mapping[str, Cell]) -> ConcurrencyConclusion | None:

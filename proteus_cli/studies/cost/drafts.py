@@ -1,4 +1,4 @@
-"""Drafts of cost studies: prices, and each scope of devices, dedicated and shared."""
+"""The draft of a cost study: prices, and each scope of devices, dedicated and shared."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,33 +20,40 @@ from proteus_cli.store.sharing import sharing_gaps, sharing_paths, with_sharing
 from proteus_cli.studies.cost.search import PlanTrials, cheapest_fleet, cost_of
 from proteus_cli.studies.frame import Job, JobTurn, StudyDraft
 from proteus_cli.studies.results import CostConclusion, FleetCost, Saving, Usage
-from proteus_cli.studies.study import Cell, Scalar
+from proteus_cli.studies.study import Cell
 from proteus_cli.units import counted, format_percent, parse_assignments
 
+KIND = "cost"
+ALL_TYPES = "all types"
+USAGES: tuple[Usage, ...] = ("dedicated", "shared")
+MAX_OF_TYPE = 16
+WANTED_S, MIN_S = 30.0, 1.0
+"""The approximate time of a cell with little traffic, and its minimum besides one trial."""
+USUAL_TRIED = 8
 PER_HOUR = "/h"
-_HINT = "write `--price cpu-1c=0.03/h,gpu0=0.35/h`, in any one currency, with a billion at most"
 
 
 def parse_prices(text: str) -> dict[str, float]:
     """``"cpu-1c=0.03/h,gpu0=0.35/h"`` → prices per hour by device type or id. Raises `UsageError`."""
-    return {name: _price(name, value or "") for name, value in parse_assignments(text, "`--price`").items()}
-
-
-def _price(name: str, text: str) -> float:
-    try:
-        price = float(text.removesuffix(PER_HOUR)) if text.endswith(PER_HOUR) else -1.0
-    except ValueError:
-        price = -1.0
-    if not 0 <= price <= LARGEST_PRICE:
-        raise UsageError(f"`{text}` of `{name}` is no price per hour.", hint=_HINT)
-    return price
+    prices = {}
+    for name, value in parse_assignments(text, "`--price`").items():
+        try:
+            price = float((value or "").removesuffix(PER_HOUR)) if (value or "").endswith(PER_HOUR) else -1.0
+        except ValueError:
+            price = -1.0
+        if not 0 <= price <= LARGEST_PRICE:
+            raise UsageError(
+                f"`{value or ''}` of `{name}` is no price per hour.",
+                hint="write `--price cpu-1c=0.03/h,gpu0=0.35/h`, in any one currency, with a billion at most",
+            )
+        prices[name] = price
+    return prices
 
 
 def priced(catalog: Catalog, profiles: Mapping[str, Profile], given: Mapping[str, float]) -> Catalog:
-    """The catalog with a price for each type of devices; those that are given replace its own.
+    """The catalog with a price for each type of devices; ``given`` prices, by type or id, replace its own.
 
-    The price of a device by its id is that of its type. Raises `UsageError` where a name is of no device, two prices of
-    a type differ, or a type has none.
+    Raises `UsageError` where a name is of no device, two prices of a type differ, or a type has none.
     """
     types = {profile.device.type for profile in profiles.values()}
     by_type: dict[str, float] = {}
@@ -57,39 +64,30 @@ def priced(catalog: Catalog, profiles: Mapping[str, Profile], given: Mapping[str
             raise UsageError(f"`{name}` is no device, nor a type of any.", hint=f"there are profiles of: {known}")
         if by_type.setdefault(kind, price) != price:
             raise UsageError(f"Two prices are given for `{kind}`.", hint="devices of a type cost the same")
-    given_types = set(by_type)
+    own: dict[str, float] = {}
     for device, profile in profiles.items():
         kind = profile.device.type
         known_price = catalog.price_of(device, kind)
-        if known_price is not None and kind not in given_types and by_type.setdefault(kind, known_price) != known_price:
+        if known_price is not None and kind not in by_type and own.setdefault(kind, known_price) != known_price:
             raise UsageError(
                 f"The catalog has two prices for `{kind}`.",
                 hint=f"devices of a type cost the same here: give one, as in `--price {kind}={known_price:g}/h`",
             )
-    if missing := sorted(types - by_type.keys()):
+    if missing := sorted(types - by_type.keys() - own.keys()):
         raise UsageError(
             f"No price per hour is known of `{missing[0]}`.",
             hint=f"give it, as in `--price {missing[0]}=0.03/h`, or in the table [price_per_hour] of the catalog",
         )
-    return msgspec.structs.replace(catalog, price_per_hour=by_type)
-
-
-KIND = "cost"
-ALL_TYPES = "all types"
-USAGES: tuple[Usage, ...] = ("dedicated", "shared")
-MAX_OF_TYPE = 16
-WANTED_S, MIN_S = 30.0, 1.0
-"""About how long a cell takes with little traffic, and what it needs at least besides one trial."""
-USUAL_TRIED = 8
+    return msgspec.structs.replace(catalog, price_per_hour={**by_type, **own})
 
 
 @dataclass(frozen=True, slots=True)
 class CostQuestion:
-    """What costs are asked of.
+    """The prices, rules and bounds of a cost study.
 
-    ``rules`` hold for both usages; their ``residency`` is how many variants a shared device may hold. ``most``: the
-    devices that a fleet may have at most, by type or id; empty: `MAX_OF_TYPE` of each type with a profile.
-    A fleet keeps the SLO even where devices take ``headroom`` times as long as profiled.
+    ``rules`` hold for both usages; their ``residency`` is the number of variants that a shared device may hold.
+    ``most``: maximum numbers of devices of a fleet, by type or id; empty: `MAX_OF_TYPE` of each type with a profile. A
+    fleet keeps the SLO even where devices take ``headroom`` times as long as profiled.
     """
 
     prices: Mapping[str, float]
@@ -112,9 +110,7 @@ def cost_draft(workspace: Workspace, traffic: Path, question: CostQuestion, name
     if len(scopes) > 1:
         scopes[ALL_TYPES] = dict(most)
     sources = list({id(profile.variants): profile for profile in profiles.values()}.values())
-    inputs = workspace.digests(
-        [workspace.catalog_path, *workspace.profile_paths(profiles), *sharing_paths(workspace, sources)]
-    )
+    files = [workspace.catalog_path, *workspace.profile_paths(profiles), *sharing_paths(workspace, sources)]
     jobs = []
     for scope, counts in scopes.items():
         fleet = with_sharing(workspace, hypothetical_fleet(counts, profiles))
@@ -122,29 +118,33 @@ def cost_draft(workspace: Workspace, traffic: Path, question: CostQuestion, name
             catalog, fleet, trace, question.allowed_frac, question.jitter, question.seed, question.headroom
         )
         jobs += [_job(f"{scope}, {usage}", usage, workspace, trials, question.rules, demand) for usage in USAGES]
-    subject = {
-        "traffic": f"{trace.name}, {len(trace):,} queries in {trace.duration_s:,.0f} s",
-        "within the SLO": f"at least {format_percent(1 - question.allowed_frac)} of each family's queries",
-        "headroom": f"devices may take {question.headroom:g} times as long as profiled",
-        "prices per hour": ", ".join(f"{kind} {price:g}" for kind, price in catalog.price_per_hour.items()),
-    }
-    options = _options(question, catalog, most)
     return StudyDraft(
-        KIND, name or KIND, subject, options, {**inputs, "traffic": digest(traffic)}, jobs, conclude=concluded
+        kind=KIND,
+        name=name or KIND,
+        subject={
+            "traffic": f"{trace.name}, {len(trace):,} queries in {trace.duration_s:,.0f} s",
+            "within the SLO": f"at least {format_percent(1 - question.allowed_frac)} of each family's queries",
+            "headroom": f"devices may take {question.headroom:g} times as long as profiled",
+            "prices per hour": ", ".join(f"{kind} {price:g}" for kind, price in catalog.price_per_hour.items()),
+        },
+        options={
+            "allowed_frac": question.allowed_frac,
+            "prices": _assigned(catalog.price_per_hour),
+            "fleet": ",".join(f"{kind}:{count}" for kind, count in most.items()),
+            "residency": str(question.rules.residency),
+            "min_accuracy": _assigned(question.rules.min_accuracy),
+            "jitter": question.jitter,
+            "seed": question.seed,
+            "headroom": question.headroom,
+        },
+        inputs={**workspace.digests(files), "traffic": digest(traffic)},
+        jobs=jobs,
+        conclude=concluded,
     )
 
 
-def _options(question: CostQuestion, catalog: Catalog, most: Mapping[str, int]) -> dict[str, Scalar]:
-    return {
-        "allowed_frac": question.allowed_frac,
-        "prices": ",".join(f"{kind}={price:g}" for kind, price in sorted(catalog.price_per_hour.items())),
-        "fleet": ",".join(f"{kind}:{count}" for kind, count in most.items()),
-        "residency": str(question.rules.residency),
-        "min_accuracy": ",".join(f"{name}={least:g}" for name, least in sorted(question.rules.min_accuracy.items())),
-        "jitter": question.jitter,
-        "seed": question.seed,
-        "headroom": question.headroom,
-    }
+def _assigned(values: Mapping[str, float]) -> str:
+    return ",".join(f"{name}={value:g}" for name, value in sorted(values.items()))
 
 
 def _job(
@@ -172,21 +172,18 @@ def _job(
 
 
 def concluded(cells: Mapping[str, Cell]) -> CostConclusion | None:
-    """What sharing saves, and which cell costs the least; None without a cell."""
+    """The savings of sharing, and the cell that costs the least; None without a cell."""
     costs = {key: cell.read(FleetCost).cost_per_million for key, cell in cells.items()}
     if not costs:
         return None
-    scopes = dict.fromkeys(key.rpartition(", ")[0] for key in costs)
-    savings = [
-        Saving(scope, dedicated, shared, 1 - shared / dedicated if dedicated > 0 else 0.0)
-        for scope in scopes
-        if (dedicated := costs.get(f"{scope}, dedicated")) is not None
-        and (shared := costs.get(f"{scope}, shared")) is not None
-    ]
+    savings = []
+    for scope in dict.fromkeys(key.rpartition(", ")[0] for key in costs):
+        dedicated, shared = (costs.get(f"{scope}, {usage}") for usage in USAGES)
+        if dedicated is not None and shared is not None:
+            savings.append(Saving(scope, dedicated, shared, 1 - shared / dedicated if dedicated > 0 else 0.0))
     return CostConclusion(tuple(savings), min(costs, key=lambda key: costs[key]))
 
 
-def workspace_draft(workspace: Workspace) -> StudyDraft | str:
-    """What `proteus study all` does by itself: nothing, as nobody but the user knows the traffic."""
-    del workspace
+def workspace_draft(_workspace: Workspace) -> str:
+    """`proteus study all` has no costs by itself: only the user knows the traffic."""
     return "which traffic is to be served is not known: `--traffic trace.csv` says it"

@@ -1,11 +1,11 @@
-"""What a study of concurrency says; importing this loads matplotlib."""
+"""The page of a concurrency study; importing this loads matplotlib."""
 
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from proteus_cli.studies.pages.section import Picture, Section, StudyTable, colour, page_colour, picture
+from proteus_cli.studies.pages.section import Picture, Section, StudyTable, colour, legend, picture, results_of
 from proteus_cli.studies.results import (
     IN_FLIGHT,
     ConcurrencyConclusion,
@@ -39,7 +39,7 @@ _FIT = (
 
 def section(study: Study) -> Section:
     """The scatter of each cell with its knee, and what to use."""
-    cells = [(cell, cell.read(ConcurrencyResult)) for cell in study.good]
+    cells = results_of(study, ConcurrencyResult)
     return Section(
         title=f"Concurrency: {study.subject['device']}",
         question="How much at once should this device do? More than the knee only makes each batch take longer.",
@@ -154,5 +154,5 @@ def _picture(name: str, title: str, result: ConcurrencyResult) -> Picture:
         "Dots: samples. Line: the fitted throughput. Dashed: the knee, with its interval. Dotted: the time of a batch.",
         draw,
         height_inches=_HEIGHT_INCHES,
-        keys=[(page_colour(0), "throughput"), (page_colour(1), "knee"), (page_colour(2), "time of a batch")],
+        keys=legend(("throughput", "knee", "time of a batch")),
     )

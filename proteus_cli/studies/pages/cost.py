@@ -1,6 +1,6 @@
-"""What a study of costs says; importing this loads matplotlib."""
+"""The page of a cost study; importing this loads matplotlib."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
 from matplotlib.axes import Axes
@@ -12,9 +12,10 @@ from proteus_cli.studies.pages.section import (
     Section,
     StudyTable,
     colour,
+    legend,
     name_bars,
-    page_colour,
     picture,
+    results_of,
 )
 from proteus_cli.studies.results import CostConclusion, FleetCost, Saving
 from proteus_cli.studies.study import Cell, Study
@@ -34,18 +35,17 @@ _INTERVALS = (
 
 
 def section(study: Study) -> Section:
-    """The costs of each scope and usage, and what sharing saves."""
-    cells = [(cell, cell.read(FleetCost)) for cell in study.good]
-    conclusion = msgspec.convert(study.conclusion, CostConclusion) if study.conclusion else None
+    """The costs of each scope and usage, and the saving of sharing."""
+    cells = results_of(study, FleetCost)
     within = format_percent(1 - float(study.options["allowed_frac"] or 0))
     return Section(
         title="Cost per million queries",
         question=f"What do a million queries cost where at least {within} of each family's are answered within its "
         "latency target (SLO), with a variant for each device, and with devices that variants share?",
-        findings=_findings(conclusion, cells) or ["Nothing was found yet."],
-        how=_how(study) if cells else (),
+        findings=_findings(study, cells) or ["Nothing was found yet."],
+        how=list(_how(study)) if cells else (),
         pictures=[_bars(study.name, cells)] if cells else (),
-        tables=[_table(cells), _fleets_table(cells)] if cells else (),
+        tables=_tables(cells) if cells else (),
         terms={
             "dedicated": "A device serves one variant of one family.",
             "shared": "A device may hold several variants, whose batches take turns and cost each other time.",
@@ -54,10 +54,11 @@ def section(study: Study) -> Section:
     )
 
 
-def _findings(conclusion: CostConclusion | None, cells: Sequence[tuple[Cell, FleetCost]]) -> list[str]:
-    if conclusion is None:
+def _findings(study: Study, cells: Sequence[tuple[Cell, FleetCost]]) -> list[str]:
+    if not study.conclusion:
         return []
-    cost = {cell.key: found for cell, found in cells}[conclusion.cheapest]
+    conclusion = msgspec.convert(study.conclusion, CostConclusion)
+    cost = next(found for cell, found in cells if cell.key == conclusion.cheapest)
     fleet = ", ".join(f"{count} × {kind}" for kind, count in cost.fleet.items())
     best = f"The cheapest: {conclusion.cheapest}, {fleet}, at {cost.cost_per_million:.3g} per million queries."
     assumed = dict.fromkeys(f"{line}." for _, found in cells for line in found.assumed)
@@ -73,26 +74,22 @@ def _saved(saving: Saving) -> str:
     return f"{saving.scope}: sharing saves {format_percent(saving.saved_frac)} ({costs})."
 
 
-def _how(study: Study) -> list[str]:
-    jitter = study.options.get("jitter")
+def _how(study: Study) -> Iterator[str]:
+    jitter, headroom = study.options.get("jitter"), float(study.options.get("headroom") or 1.0)
     scatter = f"batch times that scatter up to their {jitter}" if jitter else "the mean times of batches"
-    search = (
+    yield (
         "The planner looked for the cheapest fleet for a multiple of the demand of the traffic's busiest 10 s; the "
         f"traffic was then simulated on it, with {scatter}. The cheapest that keeps the SLO counts."
     )
-    return [search, *_slower(study), _COSTS, _INTERVALS]
+    if headroom != 1.0:
+        yield (
+            f"Misses and latencies are those of devices that take {headroom:g} times as long as profiled (--headroom)."
+        )
+    yield from (_COSTS, _INTERVALS)
 
 
-def _slower(study: Study) -> list[str]:
-    """On which devices the figures are, where these are not as profiled."""
-    headroom = float(study.options.get("headroom") or 1.0)
-    if headroom == 1.0:
-        return []
-    return [f"Misses and latencies are those of devices that take {headroom:g} times as long as profiled (--headroom)."]
-
-
-def _table(cells: Sequence[tuple[Cell, FleetCost]]) -> StudyTable:
-    rows = [
+def _tables(cells: Sequence[tuple[Cell, FleetCost]]) -> list[StudyTable]:
+    costs = [
         (
             cell.key,
             f"{cost.cost_per_million:.3g}",
@@ -104,13 +101,7 @@ def _table(cells: Sequence[tuple[Cell, FleetCost]]) -> StudyTable:
         )
         for cell, cost in cells
     ]
-    columns = ("fleet of", "per million", "per hour", "devices", "missed (%)", "95 % interval", "accuracy")
-    note = "missed: of the family that missed the SLO most; accuracy: the mean over answers in time"
-    return StudyTable("Costs", columns, rows, note=note)
-
-
-def _fleets_table(cells: Sequence[tuple[Cell, FleetCost]]) -> StudyTable:
-    rows = [
+    fleets = [
         (
             cell.key,
             "; ".join(f"{count} × {held}" for held, count in cost.held.items()),
@@ -120,24 +111,35 @@ def _fleets_table(cells: Sequence[tuple[Cell, FleetCost]]) -> StudyTable:
         )
         for cell, cost in cells
     ]
-    columns = ("fleet of", "devices hold", "latency", "planned", "tried")
-    note = (
-        "latency: at the percentile that was asked for, by family; planned: for so many times the demand of the "
-        "busiest seconds; tried: how many plans were simulated"
-    )
-    return StudyTable("Fleets", columns, rows, note=note, of_text=frozenset({"devices hold", "latency"}))
+    return [
+        StudyTable(
+            "Costs",
+            ("fleet of", "per million", "per hour", "devices", "missed (%)", "95 % interval", "accuracy"),
+            costs,
+            note="missed: of the family that missed the SLO most; accuracy: the mean over answers in time",
+        ),
+        StudyTable(
+            "Fleets",
+            ("fleet of", "devices hold", "latency", "planned", "tried"),
+            fleets,
+            note="latency: at the percentile that was asked for, by family; planned: for so many times the demand of "
+            "the busiest seconds; tried: how many plans were simulated",
+            of_text=frozenset({"devices hold", "latency"}),
+        ),
+    ]
 
 
 def _bars(name: str, cells: Sequence[tuple[Cell, FleetCost]]) -> Picture:
-    scopes = list(dict.fromkeys(cell.key.rpartition(", ")[0] for cell, _ in cells))
+    by_scope = [(cell.key.rpartition(", ")[0], cost) for cell, cost in cells]
+    scopes = list(dict.fromkeys(scope for scope, _ in by_scope))
 
     def draw(axes: Axes) -> None:
-        for cell, cost in cells:
-            place, usage = len(scopes) - 1 - scopes.index(cell.key.rpartition(", ")[0]), _USAGES.index(cost.usage)
+        for scope, cost in by_scope:
+            place, usage = len(scopes) - 1 - scopes.index(scope), _USAGES.index(cost.usage)
             axes.barh(place + (0.5 - usage) * _BAR, cost.cost_per_million, height=_BAR, color=colour(usage))
         name_bars(axes, scopes, "cost per million queries")
 
     height = ABOVE_INCHES + 2 * ROW_INCHES * len(scopes)
-    keys = [(page_colour(place), usage) for place, usage in enumerate(_USAGES)]
     about = "For each kind of fleet: the cheapest that keeps the SLO, dedicated and shared."
+    keys = legend(_USAGES)
     return picture(f"{name}-costs", "Cost per million queries", about, draw, height_inches=height, keys=keys)

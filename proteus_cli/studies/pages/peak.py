@@ -1,4 +1,4 @@
-"""What a study of peaks says; importing this loads matplotlib."""
+"""The page of a peak study; importing this loads matplotlib."""
 
 import math
 from collections.abc import Sequence
@@ -14,9 +14,10 @@ from proteus_cli.studies.pages.section import (
     Section,
     StudyTable,
     colour,
+    legend,
     name_bars,
-    page_colour,
     picture,
+    results_of,
 )
 from proteus_cli.studies.results import NARROW, Peak
 from proteus_cli.studies.study import Cell, Study
@@ -40,7 +41,7 @@ _COUNTS = "and that counts as latency. Offer the load from another machine to be
 
 def section(study: Study) -> Section:
     """The peaks of each cell, and how they were found."""
-    cells = [(cell, cell.read(Peak)) for cell in study.good]
+    cells = results_of(study, Peak)
     allowed = format_percent(1 - float(study.options["allowed_frac"] or 0))
     return Section(
         title=f"Peak rate of {_whose(study)}",
@@ -229,8 +230,7 @@ def _probes(name: str, cells: Sequence[tuple[Cell, Peak]], allowed_frac: float) 
         axes.set_ylabel("requests that\nmiss the SLO (%)")
 
     about = "Each mark is a rate that was offered; a triangle had no miss at all. Dotted: what is allowed."
-    keys = [(page_colour(place), cell.key) for place, (cell, _) in enumerate(cells)]
-    return picture(f"{name}-probes", "Misses by rate", about, draw, keys=keys)
+    return picture(f"{name}-probes", "Misses by rate", about, draw, keys=legend(cell.key for cell, _ in cells))
 
 
 def label_logarithmic(axis: Axis, values: Sequence[float] = ()) -> None:

@@ -1,6 +1,6 @@
 """The parts of a page about a study: sentences, tables and pictures; importing this loads matplotlib."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import matplotlib as mpl
@@ -10,12 +10,12 @@ from matplotlib.figure import Figure
 from proteus_cli.domain.base import require
 from proteus_cli.reporting.plots.plot_style import COLOURS, plot_settings, render
 from proteus_cli.reporting.plots.plots import SVG, SVG_INK, inline
-from proteus_cli.studies.study import Study
+from proteus_cli.studies.study import Cell, ResultT, Study
 
 
 @dataclass(frozen=True, slots=True)
 class StudyTable:
-    """Cells as text; the first column names the row. ``of_text`` are the columns of words; others are numbers."""
+    """Cells as text. The first column names the row; columns not in ``of_text`` are numbers."""
 
     title: str
     columns: Sequence[str]
@@ -29,9 +29,9 @@ class StudyTable:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An SVG element, what it is, and what one sees in it. ``is_wide``: it scrolls on a phone, as its labels matter.
+    """An SVG element with its title and an explanation. ``is_wide``: it scrolls on a phone to keep its labels legible.
 
-    ``keys``: the colours that it has, and what they are, for a legend.
+    ``keys`` are the colours and labels of its legend.
     """
 
     title: str
@@ -58,6 +58,11 @@ class Section:
 
 
 SectionOf = Callable[[Study], Section]
+
+
+def results_of(study: Study, kind: type[ResultT]) -> list[tuple[Cell, ResultT]]:
+    """The good cells of a study with their results."""
+    return [(cell, cell.read(kind)) for cell in study.good]
 
 
 WIDTH_INCHES = 5.6
@@ -96,7 +101,6 @@ def colour(place: int) -> str:
     return COLOURS[place % len(COLOURS)]
 
 
-def page_colour(place: int) -> str:
-    """The same colour as CSS: the page may have another one where it is dark."""
-    number = place % len(COLOURS)
-    return f"var(--run{number}, {COLOURS[number]})"
+def legend(labels: Iterable[str]) -> list[tuple[str, str]]:
+    """The colours of lines, by place, and their labels. The page may have other colours where it is dark."""
+    return [(f"var(--run{place % len(COLOURS)}, {colour(place)})", label) for place, label in enumerate(labels)]

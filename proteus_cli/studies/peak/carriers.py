@@ -15,7 +15,6 @@ import msgspec
 import numpy as np
 import uvloop
 
-from proteus_cli.arrays import Floats
 from proteus_cli.control.batching import Batcher
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.catalog import Catalog
@@ -41,15 +40,25 @@ from proteus_cli.studies.study import CellMode, Scalar
 from proteus_cli.units import counted, format_percent, format_rate
 
 FIRST_OF_CAPACITY = 0.7
-"""Of what the profile says that batches can carry: where the search begins."""
-
+"""The first rate of a search, as a fraction of the profiled capacity."""
 SEARCH = 4
-"""Counts changes of the search that change results: cells of an earlier one are measured anew."""
+"""Counts the changes of the search that change results: cells of an earlier search are measured anew."""
+MIN_REQUESTS = 50
+"""Minimum size of a stretch that is cut to the time that is left."""
+LONGEST_FRAC, LONGEST_SLOS = 0.05, 20.0
+"""Maximum length of a stretch, as a fraction of the allowed time or in SLOs, whichever is longer. Many short stretches
+meet the slow moments of a machine alike."""
+LATENCIES = 20
+MAX_QPS = 20_000.0
+"""Maximum rate that this load generator is asked for: it can send some thousand requests per second."""
+_FIRST_OF_ONE_BY_ONE = 0.5
+"""The first rate of a search, as a fraction of the rate of requests that are sent one after another."""
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class PeakQuestion:
-    """``batchings`` are names of batching rules. ``jitter`` is of simulated devices, a name of `JITTERS`, or empty."""
+    """``batchings`` are names of batching rules. ``jitter`` of simulated devices is a name of `JITTERS`, or empty."""
 
     rules: PeakRules
     mode: CellMode = "measured"
@@ -58,15 +67,10 @@ class PeakQuestion:
     seed: int = 0
 
     def options(self) -> dict[str, Scalar]:
-        """What decides the results."""
-        asked: dict[str, Scalar] = msgspec.to_builtins(self.rules)
-        return {
-            **asked,
-            "search": SEARCH,
-            "mode": self.mode,
-            "jitter": self.jitter if self.mode == "simulated" else "",
-            "seed": self.seed,
-        }
+        """The options that decide the results."""
+        jitter = self.jitter if self.mode == "simulated" else ""
+        rules: dict[str, Scalar] = msgspec.to_builtins(self.rules)
+        return {**rules, "search": SEARCH, "mode": self.mode, "jitter": jitter, "seed": self.seed}
 
     def words(self) -> dict[str, str]:
         """The question in words."""
@@ -76,29 +80,11 @@ class PeakQuestion:
         return words
 
 
-@dataclass(frozen=True, slots=True)
-class Planned:
-    """A plan to offer requests to, and what it is made of; ``mix`` is the part of each family of the requests."""
-
-    workspace: Workspace
-    catalog: Catalog
-    profiles: Mapping[str, Profile]
-    plan: Plan
-    mix: Demand
-
-    @property
-    def slo_s(self) -> float:
-        """The longest of the families that are asked for."""
-        return max(self.catalog.slo_s()[family] for family in self.mix)
-
-    @property
-    def first_qps(self) -> float:
-        """A guess of the peak."""
-        return FIRST_OF_CAPACITY * sum(self.plan.capacity_qps(family) for family in self.mix)
+# --- carriers
 
 
 class Carrier(Protocol):
-    """``slo_s``: the longest of what requests have. ``is_real_time``: a stretch takes as long as it lasts."""
+    """Something that requests are offered to. ``slo_s``: their longest SLO. ``is_real_time``: offers take real time."""
 
     @property
     def slo_s(self) -> float: ...
@@ -107,7 +93,7 @@ class Carrier(Protocol):
     def is_real_time(self) -> bool: ...
 
     def carry(self, offer: Offer, rng: np.random.Generator) -> Stretch:
-        """Offer requests; what became of them."""
+        """Offer requests; returns what became of them."""
         ...
 
 
@@ -137,7 +123,7 @@ def stretch_of_records(offer: Offer, slo_s: float, records: list[RequestRecord],
 
 @dataclass(frozen=True, slots=True)
 class SimulatedCarrier:
-    """A plan in virtual time. ``mix``: the part of each family of what is offered."""
+    """A plan in virtual time. ``mix``: the part of each family of the requests."""
 
     plan: Plan
     catalog: Catalog
@@ -151,15 +137,9 @@ class SimulatedCarrier:
 
     def carry(self, offer: Offer, rng: np.random.Generator) -> Stretch:
         policy = replace(PROTEUS, batching=self.batching, replanning=None, standbys=False)
+        trace = arrivals(offer, self.slo_s, self.mix, rng, self.min_accuracy)
         found = simulate(
-            arrivals(offer, self.slo_s, self.mix, rng, self.min_accuracy),
-            self.plan,
-            self.catalog,
-            self.profiles,
-            policy,
-            _never,
-            conditions=self.conditions,
-            rng=rng,
+            trace, self.plan, self.catalog, self.profiles, policy, _never, conditions=self.conditions, rng=rng
         )
         if found.interrupted_s is not None:
             raise KeyboardInterrupt
@@ -188,38 +168,7 @@ class LiveCarrier:
         return stretch_of_records(offer, self.slo_s, result.records, result.lag_p99_s)
 
 
-@contextmanager
-def event_loop() -> Iterator[tuple[asyncio.Runner, AsyncExitStack]]:
-    """A loop that lives as long as the block, and a stack of what is closed in it at the end."""
-    stack = AsyncExitStack()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            yield runner, stack
-        finally:
-            runner.run(stack.aclose())
-
-
-LATENCIES = 20
-
-
-async def one_by_one_s(target: Target, family: str, slo_s: float, min_accuracy: float = 0.0) -> Floats:
-    """Seconds of requests that are sent one after another. Raises `ServerError` where one is not answered."""
-    loop, found = asyncio.get_running_loop(), []
-    for number in range(LATENCIES):
-        begun_s = loop.time()
-        reply = await target.send(family, number, slo_s, min_accuracy)
-        found.append(loop.time() - begun_s)
-        if reply.outcome is Outcome.FAILED:
-            raise ServerError(f"A request to `{family}` failed, alone.", hint="the server's log says why")
-    return np.array(found)
-
-
-MIN_REQUESTS = 50
-"""A stretch that is cut to what is left of the time has so many, or is left out."""
-LONGEST_FRAC, LONGEST_SLOS = 0.05, 20.0
-"""Of the time, a stretch takes at most this part, or so many times the SLO where that is longer: a long one would count
-how fast the machine was just then, which differs from minute to minute."""
-_ROUNDING = 1e-9
+# --- the peak of a carrier
 
 
 def measured_peak(
@@ -235,18 +184,21 @@ def measured_peak(
 
     Raises `EngineError` where there is no time for a single stretch.
     """
-    search, begun_s = PeakSearch(rules, first_qps, carrier.slo_s), now_s()
+    search, end_s, slo_s = PeakSearch(rules, first_qps, carrier.slo_s), now_s() + allowed_s, carrier.slo_s
     rng = np.random.default_rng(seed)
     while (offer := search.next()) is not None:
-        left_s = allowed_s - (now_s() - begun_s)
-        longest_s = min(left_s, _longest_s(offer.rate_qps, carrier.slo_s, allowed_s))
-        fitting = fitted(offer, carrier.slo_s, longest_s) if carrier.is_real_time else offer
-        if fitting is None or left_s <= 0:
+        left_s = end_s - now_s()
+        if left_s <= 0:
             break
-        doing = f"{counted(fitting.requests, 'request')} at {format_rate(fitting.rate_qps)}"
+        if carrier.is_real_time:
+            fewest_s = duration_s(Offer(offer.rate_qps, MIN_REQUESTS), slo_s)
+            offer = fitted(offer, slo_s, min(left_s, max(LONGEST_FRAC * allowed_s, LONGEST_SLOS * slo_s, fewest_s)))
+            if offer is None:
+                break
         passed_frac = 0.0 if math.isinf(allowed_s) else 1 - left_s / allowed_s
+        doing = f"{counted(offer.requests, 'request')} at {format_rate(offer.rate_qps)}"
         advance(doing, max(search.done_frac, passed_frac))
-        search.saw(carrier.carry(fitting, rng.spawn(1)[0]))
+        search.saw(carrier.carry(offer, rng.spawn(1)[0]))
     peak = search.found()
     if not peak.probes:
         raise EngineError("There was no time to offer any requests.", hint="give a longer `--budget`")
@@ -254,7 +206,7 @@ def measured_peak(
 
 
 def fitted(offer: Offer, slo_s: float, left_s: float) -> Offer | None:
-    """As many of the requests as there is time for; None where these are too few to say anything."""
+    """The offer, cut to the time that is left; None where too few requests fit."""
     if duration_s(offer, slo_s) <= left_s:
         return offer
     counted_s = (left_s - WARM_UP_SLOS * slo_s) / (1 + WARM_UP_FRAC)
@@ -263,21 +215,12 @@ def fitted(offer: Offer, slo_s: float, left_s: float) -> Offer | None:
     return cut if duration_s(cut, slo_s) <= left_s else None
 
 
-def _longest_s(rate_qps: float, slo_s: float, allowed_s: float) -> float:
-    """Seconds that a stretch may take where all of the time is left: the fewest requests always fit."""
-    fewest_s = duration_s(Offer(rate_qps, MIN_REQUESTS), slo_s)
-    return max(LONGEST_FRAC * allowed_s, LONGEST_SLOS * slo_s, fewest_s)
-
-
-_FIRST_OF_ONE_BY_ONE = 0.5
-"""Where the search begins, as a part of the rate of requests that are sent one after another."""
-MAX_QPS = 20_000.0
-"""The highest rate that this load generator is asked for: it can send some thousand requests per second."""
+# --- servers
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """Where a server is, and how to talk to it. ``slo_s``: None where the server is to say it."""
+    """A server and the way to it. ``slo_s``: None if the server says it."""
 
     url: str
     token: str | None = None
@@ -285,8 +228,29 @@ class Server:
     slo_s: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A plan to offer requests to, with its inputs; ``mix`` is the part of each family of the requests."""
+
+    workspace: Workspace
+    catalog: Catalog
+    profiles: Mapping[str, Profile]
+    plan: Plan
+    mix: Demand
+
+    @property
+    def slo_s(self) -> float:
+        """The longest SLO of the families."""
+        return max(self.catalog.slo_s()[family] for family in self.mix)
+
+    @property
+    def first_qps(self) -> float:
+        """A guess of the peak."""
+        return FIRST_OF_CAPACITY * sum(self.plan.capacity_qps(family) for family in self.mix)
+
+
 def served_peak(planned: Planned, rule: str, question: PeakQuestion, turn: JobTurn) -> Peak:
-    """The peak of a plan that is served here, in a process of its own, on devices that are emulated or not."""
+    """The peak of a plan that is served here, in a process of its own, on real or emulated devices."""
     ends_s = time.monotonic() + turn.allowed_s
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "plan.json"
@@ -302,10 +266,9 @@ def served_peak(planned: Planned, rule: str, question: PeakQuestion, turn: JobTu
 def require_served(server: Server, family: str, min_accuracy: float = 0.0) -> None:
     """Raise `ServerError` where there is no such server or family.
 
-    Raises `UsageError` where no SLO is known, or where the server takes no least accuracy.
+    Raises `UsageError` where no SLO is known, or the server takes no least accuracy.
     """
-    with event_loop() as (runner, stack):
-        target, _ = runner.run(_prepared(server, (family,), stack))
+    with _prepared(server, (family,)) as (_, target, _):
         if min_accuracy and target.is_plain:
             raise UsageError(
                 f"The server at `{server.url}` takes no `--min-accuracy`: it is no Proteus server.", hint="leave it out"
@@ -320,36 +283,55 @@ def server_peak(
     ends_s: float,
     advance: Advance,
 ) -> Peak:
-    """The peak of a server, until the clock (`time.monotonic`) says ``ends_s``; None: no rate is known to begin with.
+    """The peak of a server, until the clock (`time.monotonic`) says ``ends_s``; None: no first rate is known.
 
-    Raises `ServerError`; and `UsageError` where nobody says an SLO.
+    Raises `ServerError`, and `UsageError` where no SLO is known.
     """
-    with event_loop() as (runner, stack):
-        target, slo_s = runner.run(_prepared(server, tuple(mix), stack))
+    rules, least = question.rules, question.rules.min_accuracy
+    with _prepared(server, tuple(mix)) as (runner, target, slo_s):
         longest_s = max(slo_s.values())
         if first_qps is None:
             advance("requests one by one", 0.0)
-            first_qps = _FIRST_OF_ONE_BY_ONE / float(
-                runner.run(one_by_one_s(target, next(iter(mix)), longest_s, question.rules.min_accuracy)).mean()
-            )
-        carrier = LiveCarrier(target, runner, slo_s, mix, longest_s, question.rules.min_accuracy)
-        rules = msgspec.structs.replace(question.rules, most_qps=min(question.rules.most_qps, MAX_QPS))
+            first_qps = _FIRST_OF_ONE_BY_ONE / runner.run(_one_by_one_s(target, next(iter(mix)), longest_s, least))
+        carrier = LiveCarrier(target, runner, slo_s, mix, longest_s, least)
+        rules = msgspec.structs.replace(rules, most_qps=min(rules.most_qps, MAX_QPS))
         peak = measured_peak(carrier, rules, first_qps, ends_s - time.monotonic(), question.seed, advance)
         return msgspec.structs.replace(peak, slo_s=longest_s, family=", ".join(mix))
 
 
-async def _prepared(
-    server: Server, families: tuple[str, ...], stack: AsyncExitStack
-) -> tuple[HttpTarget, Mapping[str, float]]:
-    """A target, with requests for these families, and their SLOs."""
-    client = await stack.enter_async_context(aclosing(HttpClient(server.url, server.token, server.tls)))
-    target = HttpTarget(client)
-    if await is_proteus(client):
-        said = (await target.prepare(families)).slo_s
-        return target, {family: server.slo_s or said[family] for family in families}
-    if server.slo_s is None:
-        raise UsageError(f"The server at `{server.url}` says no SLO.", hint="give one: `--slo 50ms`")
-    if len(families) > 1:
-        raise UsageError("Requests go to one model of a server.", hint="name one with `--family`")
-    await target.prepare_plain(families[0])
-    return target, {families[0]: server.slo_s}
+@contextmanager
+def _prepared(
+    server: Server, families: tuple[str, ...]
+) -> Iterator[tuple[asyncio.Runner, HttpTarget, Mapping[str, float]]]:
+    """An event loop, a target in it with requests for these families, and their SLOs."""
+    stack = AsyncExitStack()
+
+    async def prepare() -> tuple[HttpTarget, Mapping[str, float]]:
+        client = await stack.enter_async_context(aclosing(HttpClient(server.url, server.token, server.tls)))
+        target = HttpTarget(client)
+        if await is_proteus(client):
+            said = (await target.prepare(families)).slo_s
+            return target, {family: server.slo_s or said[family] for family in families}
+        if server.slo_s is None:
+            raise UsageError(f"The server at `{server.url}` says no SLO.", hint="give one: `--slo 50ms`")
+        if len(families) > 1:
+            raise UsageError("Requests go to one model of a server.", hint="name one with `--family`")
+        await target.prepare_plain(families[0])
+        return target, {families[0]: server.slo_s}
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            yield runner, *runner.run(prepare())
+        finally:
+            runner.run(stack.aclose())
+
+
+async def _one_by_one_s(target: Target, family: str, slo_s: float, min_accuracy: float) -> float:
+    """The mean time of requests that are sent one after another. Raises `ServerError` where one is not answered."""
+    loop = asyncio.get_running_loop()
+    begun_s = loop.time()
+    for number in range(LATENCIES):
+        reply = await target.send(family, number, slo_s, min_accuracy)
+        if reply.outcome is Outcome.FAILED:
+            raise ServerError(f"A request to `{family}` failed, alone.", hint="the server's log says why")
+    return (loop.time() - begun_s) / LATENCIES

@@ -11,7 +11,7 @@ import msgspec
 from proteus_cli.backends.discovery import discover
 from proteus_cli.control.policies import batcher_named
 from proteus_cli.domain.capacity import Capacity
-from proteus_cli.domain.catalog import Catalog, Family, VariantKey
+from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import Profile, VariantProfile
@@ -38,19 +38,114 @@ from proteus_cli.studies.results import Peak, PeakRules
 from proteus_cli.studies.study import CellMode
 from proteus_cli.units import format_duration, format_percent
 
+KIND = "peak"
+WANTED_S: Mapping[CellMode, float] = {"simulated": 5.0, "emulated": 60.0, "measured": 60.0}
+MIN_S: Mapping[CellMode, float] = {"simulated": 0.2, "emulated": 8.0, "measured": 8.0}
+"""The approximate time of a cell, and its minimum, with the start of a server.
+
+Without a budget, cells in real time take no longer; simulated ones go on until enough is known.
+"""
+ALLOWED_FRAC = 0.01
+
+
+# --- variants on a device
+
+
+def device_draft(
+    workspace: Workspace, family_name: str, variants: Sequence[str], device: str, question: PeakQuestion, name: str = ""
+) -> StudyDraft:
+    """A cell for each variant (none named: all that fit the SLO) and batching rule. Raises `UsageError`."""
+    catalog, profile = workspace.catalog(), workspace.profile(device)
+    family = catalog.family(family_name)
+    inputs = workspace.digests([workspace.catalog_path, workspace.profile_path(device)])
+    chosen = _chosen(family, profile, variants, question.rules.min_accuracy)
+    devices = _require_here(workspace, question, [of_variants(profile, [each.key for each in chosen])])
+    jobs = []
+    for each in chosen:
+        plan = lone_plan(catalog, family, each, profile, inputs)
+        planned = Planned(workspace, catalog, {device: profile}, plan, {family.name: 1.0})
+        jobs += _jobs(f"{catalog.label(each.key)} on {device}", planned, question, each.variant)
+    subject = {"family": family.name, "device": f"{device} ({profile.device.name})", **question.words()}
+    subject["SLO"] = format_duration(catalog.slo_s()[family.name])
+    options = {**question.options(), "family": family.name, "device": device}
+    own_name = default_name(KIND, family.name, device, *dict.fromkeys(variants), mode=question.mode)
+    return StudyDraft(KIND, name or own_name, subject, options, inputs, jobs, devices=devices)
+
+
+def _require_here(workspace: Workspace, question: PeakQuestion, profiles: Iterable[Profile]) -> tuple[Device, ...]:
+    """The devices that something is measured on.
+
+    Raises `DeviceUnavailable` where one is not here, `ArtefactError` where it is another than was profiled, or its
+    profile is of other models than there are now.
+    """
+    if question.mode != "measured":
+        return ()
+    here = discover(read_settings(workspace.root).devices)
+    found = []
+    for profile in profiles:
+        found.append(profiled_here(profile, here))
+        require_current_models(workspace.catalog(), profile, workspace)
+    return tuple(found)
+
+
+def _chosen(family: Family, profile: Profile, variants: Sequence[str], min_accuracy: float) -> list[VariantProfile]:
+    """The named variants, or all that carry any rate; the most accurate first.
+
+    Raises `UsageError` where a named variant, or the best one, is below ``min_accuracy``.
+    """
+    known = {each.variant: each for each in profile.variants if each.family == family.name}
+    if strays := [variant for variant in variants if variant not in known]:
+        raise UsageError(
+            f"`{strays[0]}` of `{family.name}` has no profile on `{profile.device.id}`.",
+            hint=f"there are: {', '.join(known) or 'none'}; `proteus profile` measures others",
+        )
+    for variant in variants:
+        _require_accurate(f"`{variant}`", [known[variant].accuracy], min_accuracy)
+    if variants:
+        return [known[variant] for variant in dict.fromkeys(variants)]
+    accuracies = [each.accuracy for each in known.values()] or [1.0]
+    _require_accurate(f"The best variant of `{family.name}` on `{profile.device.id}`", accuracies, min_accuracy)
+    found = [each for each in carrying(family, profile) if each.accuracy >= min_accuracy]
+    if not found:
+        raise UsageError(
+            f"No variant of `{family.name}` on `{profile.device.id}` is done within the SLO.",
+            hint="give the family a longer `slo` in engines/catalog.toml, or measure another device",
+        )
+    return found
+
+
+def _require_accurate(what: str, accuracies: Iterable[float], min_accuracy: float) -> None:
+    best = max(accuracies, default=0.0)
+    if best < min_accuracy:
+        raise UsageError(
+            f"{what} has an accuracy of {format_percent(best)}, below `--min-accuracy "
+            f"{format_percent(min_accuracy)}`: no rate would count.",
+            hint="ask for less accuracy, or measure a more accurate variant",
+        )
+
+
+def carrying(family: Family, profile: Profile) -> list[VariantProfile]:
+    """The variants of a family that carry any rate within the SLO, so that each has a `lone_plan`; the best first."""
+    known = [each for each in profile.variants if each.family == family.name]
+    return sorted(
+        (each for each in known if _capacity(family, each, profile).max_batch), key=lambda each: -each.accuracy
+    )
+
 
 def lone_plan(
     catalog: Catalog, family: Family, measured: VariantProfile, profile: Profile, inputs: Mapping[str, str]
 ) -> Plan:
-    """The plan, with the batches that fit the SLO. Raises `UsageError` where not even one row does."""
-    capacity = _capacity(family, measured, profile)
+    """A plan that hosts one variant on one device and nothing else, with the batches that fit the SLO.
+
+    Raises `UsageError` where not even one row fits.
+    """
+    capacity, device = _capacity(family, measured, profile), profile.device.id
     if not capacity.max_batch:
         raise UsageError(
-            f"No batch of `{measured.variant}` on `{profile.device.id}` is done within the SLO of "
+            f"No batch of `{measured.variant}` on `{device}` is done within the SLO of "
             f"{format_duration(family.slo_s)}, so it carries no rate.",
             hint="name other variants with `--variant`, or give the family a longer `slo` in engines/catalog.toml",
         )
-    device = profile.device.id
     placement = Placement(
         device, family.name, measured.variant, capacity.max_batch, capacity.qps, share=1.0, capacity_qps=capacity.qps
     )
@@ -75,109 +170,8 @@ def lone_plan(
     )
 
 
-def carries_any(family: Family, measured: VariantProfile, profile: Profile) -> bool:
-    """Whether some batch is done within the SLO, so that there is a `lone_plan`."""
-    return bool(_capacity(family, measured, profile).max_batch)
-
-
 def _capacity(family: Family, measured: VariantProfile, profile: Profile) -> Capacity:
     return Rules().capacity_within(family.slo_s, profile.points_of(measured), attainment=family.attainment)
-
-
-KIND = "peak"
-WANTED_S: Mapping[CellMode, float] = {"simulated": 5.0, "emulated": 60.0, "measured": 60.0}
-MIN_S: Mapping[CellMode, float] = {"simulated": 0.2, "emulated": 8.0, "measured": 8.0}
-"""About how long a cell takes, and what it needs at least, with the start of a server.
-
-Without a budget, cells in real time take no longer; simulated ones go on until enough is known.
-"""
-
-
-# --- variants on a device
-
-
-def device_draft(
-    workspace: Workspace, family_name: str, variants: Sequence[str], device: str, question: PeakQuestion, name: str = ""
-) -> StudyDraft:
-    """A cell for each variant (none named: all that fit the SLO) and batching rule. Raises `UsageError`."""
-    catalog, profile = workspace.catalog(), workspace.profile(device)
-    family = catalog.family(family_name)
-    devices = _measured_devices(workspace, question, [profile])
-    inputs = workspace.digests([workspace.catalog_path, workspace.profile_path(device)])
-    chosen = _chosen(family, profile, variants, question.rules.min_accuracy)
-    _require_current(workspace, question, of_variants(profile, [each.key for each in chosen]))
-    plans = {each.variant: lone_plan(catalog, family, each, profile, inputs) for each in chosen}
-    jobs = [
-        _job(
-            f"{catalog.label(VariantKey(family.name, variant))} on {device}, {rule}",
-            Planned(workspace, catalog, {device: profile}, plan, {family.name: 1.0}),
-            rule,
-            question,
-            variant,
-        )
-        for variant, plan in plans.items()
-        for rule in question.batchings
-    ]
-    subject = {"family": family.name, "device": f"{device} ({profile.device.name})", **question.words()}
-    subject["SLO"] = format_duration(catalog.slo_s()[family.name])
-    options = {**question.options(), "family": family.name, "device": device}
-    own_name = default_name(KIND, family.name, device, *dict.fromkeys(variants), mode=question.mode)
-    return StudyDraft(KIND, name or own_name, subject, options, inputs, jobs, devices=devices)
-
-
-def _measured_devices(workspace: Workspace, question: PeakQuestion, profiles: Iterable[Profile]) -> tuple[Device, ...]:
-    """The devices here that something is measured on.
-
-    Raises `DeviceUnavailable` where one is not here, `ArtefactError` where it is another than was profiled.
-    """
-    if question.mode != "measured":
-        return ()
-    here = discover(read_settings(workspace.root).devices)
-    return tuple(profiled_here(profile, here) for profile in profiles)
-
-
-def _require_current(workspace: Workspace, question: PeakQuestion, *profiles: Profile) -> None:
-    """Raises `ArtefactError` where something is measured, and a profile is of other models than there are now."""
-    if question.mode == "measured":
-        for profile in profiles:
-            require_current_models(workspace.catalog(), profile, workspace)
-
-
-def _chosen(family: Family, profile: Profile, variants: Sequence[str], min_accuracy: float) -> list[VariantProfile]:
-    """The variants that are named, or all that carry any rate; the most accurate first.
-
-    Raises `UsageError` where a named variant, or the best one, is below ``min_accuracy``.
-    """
-    known = {each.variant: each for each in profile.variants if each.family == family.name}
-    for variant in variants:
-        if variant not in known:
-            raise UsageError(
-                f"`{variant}` of `{family.name}` has no profile on `{profile.device.id}`.",
-                hint=f"there are: {', '.join(known) or 'none'}; `proteus profile` measures others",
-            )
-    if variants:
-        for variant in variants:
-            _require_accurate(f"`{variant}`", known[variant].accuracy, min_accuracy)
-        return [known[variant] for variant in dict.fromkeys(variants)]
-    best = max((each.accuracy for each in known.values()), default=1.0)
-    _require_accurate(f"The best variant of `{family.name}` on `{profile.device.id}`", best, min_accuracy)
-    accurate = [each for each in known.values() if each.accuracy >= min_accuracy]
-    found = [each for each in accurate if carries_any(family, each, profile)]
-    if not found:
-        raise UsageError(
-            f"No variant of `{family.name}` on `{profile.device.id}` is done within the SLO.",
-            hint="give the family a longer `slo` in engines/catalog.toml, or measure another device",
-        )
-    return sorted(found, key=lambda each: -each.accuracy)
-
-
-def _require_accurate(what: str, accuracy: float, min_accuracy: float) -> None:
-    if accuracy < min_accuracy:
-        raise UsageError(
-            f"{what} has an accuracy of {format_percent(accuracy)}, below `--min-accuracy "
-            f"{format_percent(min_accuracy)}`: no rate would count.",
-            hint="ask for less accuracy, or measure a more accurate variant",
-        )
 
 
 # --- a plan
@@ -193,33 +187,45 @@ def plan_draft(
     if family is not None and family not in served:
         raise UsageError(f"The plan serves no `{family}`.", hint=f"it serves: {', '.join(served) or 'nothing'}")
     mix = {family: 1.0} if family is not None else served
-    profiles = with_sharing(workspace, workspace.profiles_of(plan))
-    devices = _measured_devices(workspace, question, profiles.values())
-    placed = plan.hosted()
-    _require_current(workspace, question, *(of_variants(profiles[device], placed[device]) for device in placed))
+    profiles, placed = with_sharing(workspace, workspace.profiles_of(plan)), plan.hosted()
+    used = [of_variants(profile, placed.get(device, ())) for device, profile in profiles.items()]
+    devices = _require_here(workspace, question, used)
     for each in mix:
-        known = (profiles[device].of(*key) for device in placed for key in placed[device] if key.family == each)
-        best = max((variant.accuracy for variant in known if variant is not None), default=0.0)
-        _require_accurate(f"The best variant of `{each}` in the plan", best, question.rules.min_accuracy)
+        accuracies = (known.accuracy for profile in used for known in profile.variants if known.family == each)
+        _require_accurate(f"The best variant of `{each}` in the plan", accuracies, question.rules.min_accuracy)
     planned = Planned(workspace, catalog, profiles, plan, mix)
-    jobs = [_job(f"{path.stem}, {rule}", planned, rule, question) for rule in question.batchings]
     subject = {"plan": path.stem, "families": ", ".join(mix), "devices": str(len(plan.devices)), **question.words()}
     options = {**question.options(), "plan": path.stem, "family": family or ""}
     inputs = {**plan.inputs, "plan": digest_of(plan)}
     own_name = default_name(KIND, path.stem, *([] if family is None else [family]), mode=question.mode)
+    jobs = _jobs(path.stem, planned, question)
     return StudyDraft(KIND, name or own_name, subject, options, inputs, jobs, devices=devices)
 
 
-def _job(key: str, planned: Planned, rule: str, question: PeakQuestion, variant: str = "") -> Job:
-    """A cell of a plan: simulated, or served here on devices that are emulated or not."""
+def _jobs(key: str, planned: Planned, question: PeakQuestion, variant: str = "") -> list[Job]:
+    """A cell of a plan for each batching rule: simulated, or served here on devices that are emulated or not."""
 
-    def measure(turn: JobTurn) -> Peak:
-        peak_of = _simulated if question.mode == "simulated" else served_peak
-        peak = peak_of(planned, rule, question, turn)
-        return msgspec.structs.replace(peak, family=", ".join(planned.mix), variant=variant, batching=rule)
+    def measuring(rule: str) -> Callable[[JobTurn], Peak]:
+        batcher = batcher_named(rule)  # an unknown name is found before anything is measured
 
-    batcher_named(rule)  # a name that is none is found before anything is measured
-    return _timed(key, question.mode, planned.slo_s, measure)
+        def measure(turn: JobTurn) -> Peak:
+            if question.mode == "simulated":
+                conditions = Conditions(jitter=JITTERS[question.jitter] if question.jitter else None)
+                carrier = SimulatedCarrier(
+                    planned.plan, planned.catalog, planned.profiles, batcher, planned.mix, planned.slo_s, conditions,
+                    question.rules.min_accuracy,
+                )  # fmt: skip
+                peak = measured_peak(
+                    carrier, question.rules, planned.first_qps, turn.allowed_s, question.seed, turn.advance
+                )
+                peak = msgspec.structs.replace(peak, slo_s=planned.slo_s)
+            else:
+                peak = served_peak(planned, rule, question, turn)
+            return msgspec.structs.replace(peak, family=", ".join(planned.mix), variant=variant, batching=rule)
+
+        return measure
+
+    return [_timed(f"{key}, {rule}", question.mode, planned.slo_s, measuring(rule)) for rule in question.batchings]
 
 
 def _timed(key: str, mode: CellMode, slo_s: float, measure: Callable[[JobTurn], Peak]) -> Job:
@@ -227,22 +233,6 @@ def _timed(key: str, mode: CellMode, slo_s: float, measure: Callable[[JobTurn], 
         return Job(key, mode, WANTED_S[mode], measure, MIN_S[mode])
     wanted_s = max(WANTED_S[mode], FEWEST_STRETCHES * LONGEST_SLOS * slo_s)
     return Job(key, mode, wanted_s, measure, MIN_S[mode], without_budget_s=wanted_s)
-
-
-def _simulated(planned: Planned, rule: str, question: PeakQuestion, turn: JobTurn) -> Peak:
-    conditions = Conditions(jitter=JITTERS[question.jitter] if question.jitter else None)
-    carrier = SimulatedCarrier(
-        planned.plan,
-        planned.catalog,
-        planned.profiles,
-        batcher_named(rule),
-        planned.mix,
-        planned.slo_s,
-        conditions,
-        question.rules.min_accuracy,
-    )
-    peak = measured_peak(carrier, question.rules, planned.first_qps, turn.allowed_s, question.seed, turn.advance)
-    return msgspec.structs.replace(peak, slo_s=planned.slo_s)
 
 
 # --- a server
@@ -255,41 +245,39 @@ def url_draft(server: Server, family: str, question: PeakQuestion, name: str = "
         ends_s = time.monotonic() + turn.allowed_s
         return server_peak(server, {family: 1.0}, question, None, ends_s, turn.advance)
 
+    at = urlsplit(server.url)
+    place = "-".join(filter(None, (at.hostname, str(at.port or ""), at.path.strip("/"))))
+    own_name = default_name(KIND, *(re.sub(r"[^A-Za-z0-9._-]+", "-", part) for part in (place, family)))
     subject = {"server": server.url, "family": family, **question.words()}
     options = {**question.options(), "url": server.url, "family": family, "slo_s": server.slo_s}
     job = _timed(f"{family} at {server.url}", "measured", server.slo_s or 0.0, measure)
-    return StudyDraft(KIND, name or _url_name(server.url, family), subject, options, {}, [job])
-
-
-def _url_name(url: str, family: str) -> str:
-    """Servers, and families of one, have studies of their own: ``peak-127.0.0.1-8000-resnet``."""
-    at = urlsplit(url)
-    place = "-".join(filter(None, (at.hostname, str(at.port or ""), at.path.strip("/"))))
-    return default_name(KIND, *(re.sub(r"[^A-Za-z0-9._-]+", "-", part) for part in (place, family)))
+    return StudyDraft(KIND, name or own_name, subject, options, {}, [job])
 
 
 # --- the whole workspace
 
 
 def workspace_draft(workspace: Workspace) -> StudyDraft | str:
-    """What `proteus study all` measures: of the first device, the most and the least accurate variant of each family.
+    """The draft of `proteus study all`: on the first device, the most and the least accurate variant of each family.
 
     A text says why there is nothing to measure.
     """
     if not workspace.profiles_dir.is_dir():
         return "there is no profile: `proteus profile` makes one"
     catalog, profile = workspace.catalog(), next(iter(workspace.profiles().values()))
+    device = profile.device
     question = PeakQuestion(PeakRules(ALLOWED_FRAC), mode_for(workspace, catalog, profile))
-    parts = [part for family in catalog.families if (part := _ends_draft(workspace, family, profile, question))]
+    parts = []
+    for family in catalog.families:
+        if fitting := [each.variant for each in carrying(family, profile)]:
+            ends = tuple(dict.fromkeys((fitting[0], fitting[-1])))
+            parts.append(device_draft(workspace, family.name, ends, device.id, question))
     if not parts:
-        return f"no variant is done within its SLO on {profile.device.id}"
-    subject = {"device": f"{profile.device.id} ({profile.device.name})", **question.words()}
+        return f"no variant is done within its SLO on {device.id}"
+    subject = {"device": f"{device.id} ({device.name})", **question.words()}
     jobs = [job for part in parts for job in part.jobs]
-    options = {**question.options(), "family": "all", "device": profile.device.id}
+    options = {**question.options(), "family": "all", "device": device.id}
     return StudyDraft(KIND, KIND, subject, options, parts[0].inputs, jobs, devices=parts[0].devices)
-
-
-ALLOWED_FRAC = 0.01
 
 
 def mode_for(workspace: Workspace, catalog: Catalog, profile: Profile) -> CellMode:
@@ -298,12 +286,3 @@ def mode_for(workspace: Workspace, catalog: Catalog, profile: Profile) -> CellMo
     files = [path for family, variant in catalog.variants for path in workspace.files_of(variant)]
     has_models = all(variant.files for _, variant in catalog.variants) and all(path.is_file() for path in files)
     return "measured" if has_models and profile.device.id in here else "simulated"
-
-
-def _ends_draft(workspace: Workspace, family: Family, profile: Profile, question: PeakQuestion) -> StudyDraft | None:
-    known = [each for each in profile.variants if each.family == family.name]
-    fitting = sorted((each for each in known if carries_any(family, each, profile)), key=lambda each: -each.accuracy)
-    if not fitting:
-        return None
-    ends = dict.fromkeys((fitting[0].variant, fitting[-1].variant))
-    return device_draft(workspace, family.name, tuple(ends), profile.device.id, question)

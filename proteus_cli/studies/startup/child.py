@@ -20,11 +20,9 @@ from proteus_cli.domain.device import Device  # noqa: E402
 from proteus_cli.errors import ProteusError  # noqa: E402
 from proteus_cli.studies.results import ProcessStart  # noqa: E402
 
-IO = Path("/proc/self/io")
-
 
 class StartSpec(Value, frozen=True):
-    """What to start, and when that was asked for (`time.monotonic`, which all processes of a system share)."""
+    """A variant to start, and the time of the request by `time.monotonic`, which all processes of a system share."""
 
     begun_s: float
     device: Device
@@ -52,12 +50,11 @@ def start(spec: StartSpec) -> ProcessStart:
 
 
 def _read_bytes() -> int | None:
-    """What this process read from disks; None where the system does not say."""
-    with contextlib.suppress(OSError):
-        for line in IO.read_text(encoding="ascii").splitlines():
-            name, _, value = line.partition(": ")
-            if name == "read_bytes":
-                return int(value)
+    """Bytes that this process read from disks; None where the system does not say."""
+    import psutil  # noqa: PLC0415 - once all is measured
+
+    with contextlib.suppress(psutil.Error, NotImplementedError):
+        return psutil.Process().io_counters().read_bytes if hasattr(psutil.Process, "io_counters") else None
     return None
 
 

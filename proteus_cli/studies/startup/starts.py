@@ -1,4 +1,4 @@
-"""Starts of one variant on one device, cold and warm in turn."""
+"""A start-up study: starts of each variant on each device, with a cold and a warm file cache in turn."""
 
 import importlib.util
 import math
@@ -12,27 +12,121 @@ from pathlib import Path
 
 import msgspec
 
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.backends.discovery import discover, select
+from proteus_cli.domain.catalog import Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.errors import EngineError
-from proteus_cli.studies.frame import JobTurn
+from proteus_cli.errors import ArtefactError, EngineError, UsageError
+from proteus_cli.settings import read_settings
+from proteus_cli.store import Workspace, model_parts
+from proteus_cli.studies.frame import Job, JobTurn, StudyDraft, default_name
 from proteus_cli.studies.results import ProcessStart, Starts, Startup
 from proteus_cli.studies.startup.child import StartSpec
 
+KIND = "startup"
+RUNS = 20
+START_S = 1.0
+"""Approximate time of a start, for the budget."""
+TIMEOUT_S = 300.0
+FEWEST = 3
+"""Minimum number of starts of each condition, whatever the budget."""
+MEDIAN_CONFIDENCE = 0.95
 CAN_EVICT = hasattr(os, "posix_fadvise")
 
+_BACKENDS = {"cpu": "onnxruntime", "gpu": "tensorrt"}
 _PACKAGES = {"cpu": ("onnxruntime",), "gpu": ("tensorrt", "tensorrt_libs", "tensorrt_bindings", "pycuda")}
-"""What the backend of a kind of device consists of; what is not installed is left out."""
+"""The packages of the backend of a kind of device, as far as they are installed."""
 
 
-def evict(files: Iterable[Path]) -> None:
-    """Ask the system to forget the content of files. Pages that are not on the disk yet, or mapped, may stay."""
-    for path in files:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(descriptor)
+# --- the draft
+
+
+def startup_draft(
+    workspace: Workspace,
+    families: Sequence[str],
+    variants: Sequence[str],
+    device: str | None,
+    runs: int,
+    name: str = "",
+) -> StudyDraft:
+    """A cell for each variant (none named: all with a model) on one device of each type, or on ``device``.
+
+    ``variants`` are names, or FAMILY/NAME. Raises `ArtefactError` where a model is missing, `UsageError` where nothing
+    fits.
+    """
+    catalog = workspace.catalog()
+    for each in families:
+        catalog.family(each)  # raises
+    known = [(family, variant) for family, variant in catalog.variants if not families or family.name in families]
+    named = {each for family, variant in known for each in (variant.name, f"{family.name}/{variant.name}")}
+    if strays := [each for each in variants if each not in named]:
+        raise UsageError(f"No variant `{strays[0]}`.", hint=f"there are: {', '.join(each.name for _, each in known)}")
+    chosen = [
+        (family, variant)
+        for family, variant in known
+        if (not {variant.name, f"{family.name}/{variant.name}"}.isdisjoint(variants) if variants else variant.files)
+    ]
+    if not chosen:
+        raise ArtefactError("No variant has an ONNX file, so nothing can be started.", hint="`proteus catalog add`")
+    here = discover(read_settings(workspace.root).devices)
+    first_of_type = {each.type: each for each in reversed(here)}
+    devices = tuple(first_of_type.values())[::-1] if device is None else select(here, device)
+    subjects = [subject_of(workspace, family, variant, on) for on in devices for family, variant in chosen]
+    return StudyDraft(
+        kind=KIND,
+        name=name or default_name(KIND, *dict.fromkeys(families), *dict.fromkeys(variants)),
+        subject={
+            "families": ", ".join(dict.fromkeys(family.name for family, _ in chosen)),
+            "devices": ", ".join(f"{on.id} ({on.name})" for on in devices),
+            "starts of each": f"up to {runs} with the file cache cold, {runs} warm",
+        },
+        options={"runs": runs, "devices": ",".join(on.id for on in devices)},
+        inputs={
+            f"{family.name}/{variant.name}": workspace.loaded_digest(family, variant) for family, variant in chosen
+        },
+        jobs=[_job(subject, f"{catalog.label(subject.key)} on {subject.device.id}", runs) for subject in subjects],
+        devices=devices,
+    )
+
+
+def _job(subject: "Subject", key: str, runs: int) -> Job:
+    def measure(turn: JobTurn) -> Startup:
+        return startup(subject, runs, turn)
+
+    return Job(key, "measured", 2 * runs * START_S, measure, 2 * FEWEST * START_S)
+
+
+def workspace_draft(workspace: Workspace) -> StudyDraft | str:
+    """The draft of `proteus study all`: the most and the least accurate variant of each family; a text if none."""
+    ends = []
+    try:
+        for family in workspace.catalog().families:
+            known = sorted((each for each in family.variants if each.files), key=lambda each: -each.accuracy)
+            ends += [f"{family.name}/{each.name}" for each in (*known[:1], *known[-1:])]
+        return startup_draft(workspace, (), list(dict.fromkeys(ends)), None, RUNS, KIND)
+    except ArtefactError as error:
+        return error.message
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A variant on a device: its loaded model, the directory of built engines, and the files that are evicted."""
+
+    key: VariantKey
+    device: Device
+    model: Path
+    built: Path
+    files: Sequence[Path]
+
+
+def subject_of(workspace: Workspace, family: Family, variant: Variant, device: Device) -> Subject:
+    """The subject of a cell. Raises `ArtefactError` where its model is missing."""
+    model = workspace.loaded_model_of(family, variant, to="start")
+    files = backend_files(device)
+    for path in {model, *workspace.files_of(variant)}:
+        files += model_parts(path) if path.suffix == ".onnx" else [path]
+    built = workspace.built_dir / device.type / f"{family.name}__{variant.name}"
+    files += [path for path in built.rglob("*") if path.is_file()]
+    return Subject(VariantKey(family.name, variant.name), device, model, workspace.built_dir, files)
 
 
 def backend_files(device: Device) -> list[Path]:
@@ -45,47 +139,36 @@ def backend_files(device: Device) -> list[Path]:
     return found
 
 
-TIMEOUT_S = 300.0
-FEWEST = 3
-"""The least number of starts of each condition, whatever the budget."""
+def evict(files: Iterable[Path]) -> None:
+    """Ask the system to drop files from its cache. Pages that are not on the disk yet, or mapped, may stay."""
+    for path in files:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
 
-MEDIAN_CONFIDENCE = 0.95
 
-_CHILD = "proteus_cli.studies.startup.child"
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """A variant on a device: its model as it is loaded, where engines are built, and the files that are evicted."""
-
-    key: VariantKey
-    device: Device
-    backend: str
-    model: Path
-    built: Path
-    files: Sequence[Path]
+# --- starts
 
 
 def start_once(subject: Subject) -> ProcessStart:
     """One fresh process. Raises `EngineError` where it fails."""
     spec = StartSpec(time.monotonic(), subject.device, str(subject.model), *subject.key, built=str(subject.built))
-    command = [sys.executable, "-m", _CHILD, msgspec.json.encode(spec).decode()]
+    command = [sys.executable, "-m", StartSpec.__module__, msgspec.json.encode(spec).decode()]
     try:
         done = subprocess.run(
             command, capture_output=True, stdin=subprocess.DEVNULL, timeout=TIMEOUT_S, check=False, process_group=0
         )
     except subprocess.TimeoutExpired:
-        raise EngineError(
-            f"`{subject.key.variant}` gave no answer within {TIMEOUT_S:.0f} s of its start.",
-            hint=f"`proteus doctor` checks {subject.device.id} and its software",
-        ) from None
-    if done.returncode:
+        problem = f"gave no answer within {TIMEOUT_S:.0f} s of its start."
+    else:
+        if not done.returncode:
+            return msgspec.json.decode(done.stdout, type=ProcessStart)
         why = done.stderr.decode(errors="replace").strip().splitlines()
-        raise EngineError(
-            f"`{subject.key.variant}` does not start: {why[-1] if why else 'it said nothing'}",
-            hint=f"`proteus doctor` checks {subject.device.id} and its software",
-        )
-    return msgspec.json.decode(done.stdout, type=ProcessStart)
+        problem = f"does not start: {why[-1] if why else 'it said nothing'}"
+    hint = f"`proteus doctor` checks {subject.device.id} and its software"
+    raise EngineError(f"`{subject.key.variant}` {problem}", hint=hint)
 
 
 def startup(
@@ -108,8 +191,8 @@ def startup(
             cold.append(once(subject))
         warm.append(once(subject))
         turn.advance(f"start {len(warm)} of {runs}", len(warm) / runs)
-    key, found = subject.key, starts_of(cold) if cold else None
-    return Startup(key.family, key.variant, subject.device.id, subject.backend, starts_of(warm), found)
+    device, found = subject.device, starts_of(cold) if cold else None
+    return Startup(*subject.key, device.id, _BACKENDS[device.kind], starts_of(warm), found)
 
 
 def starts_of(starts: Sequence[ProcessStart]) -> Starts:

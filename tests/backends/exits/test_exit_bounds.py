@@ -8,10 +8,10 @@ from time import monotonic
 import numpy as np
 import pytest
 from exit_nets import exit_stages, inputs_of, loaded
+from short_forms import parse_condition
 
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.exits.runner import CUT_NOTE, ENERGY_NOTE, EXIT_NOTE, HELD_NOTE
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import FIRST, StagePace

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from exit_nets import CPU, WIDTH, exit_stages, inputs_of, loaded
 from onnx import helper
+from short_forms import parse_condition
 from tiny import CLASSES, save_model, tensor
 
 from proteus_cli.backends.base import NamedArrays, Runner
@@ -18,7 +19,7 @@ from proteus_cli.backends.exits.loading import WithExits
 from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE, EXIT_NOTE, NOTES, HostExitRunner
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions import Metric, parse_condition
+from proteus_cli.domain.conditions import Metric
 from proteus_cli.domain.stages.cascade import margin
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.store.models.exit_chains import ExitChain, chain_file

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exit_nets import exit_stages, inputs_of, loaded
+from short_forms import parse_condition
 
 from proteus_cli.backends.exits.runner import CUT_NOTE, EXIT_NOTE, HELD_NOTE
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 

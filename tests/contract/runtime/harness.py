@@ -14,6 +14,7 @@ from contract.runtime.drivers import DEVICE, FAKE, REAL, plan_of
 from contract.runtime.drivers import device as driver
 from exit_nets import exit_stages, stages_that_hand_on
 from onnx import helper
+from short_forms import parse_condition
 from tiny import INPUTS, looking_up, mlp, save_model, tensor
 
 from proteus_cli.backends.base import NamedArrays, Part
@@ -22,7 +23,6 @@ from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.backends.tensorrt.chain import ChainPlans
 from proteus_cli.backends.tensorrt.cuda import primary_context
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost

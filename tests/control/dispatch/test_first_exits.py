@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from builders import controller_hosting, hosted, ids, launched, make_cascade, make_measured, make_profile, make_table
+from short_forms import parse_condition
 
 from proteus_cli.control.batching import Batcher, GreedyBatcher, NexusBatcher, ProactiveBatcher, StaticBatcher
 from proteus_cli.control.controller import Controller
@@ -28,7 +29,6 @@ from proteus_cli.control.devices.slowness import LIMITS
 from proteus_cli.control.dispatch.eligibility import Eligibility
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.request import Bounds, DeferredRequest, Request
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.pace import FIRST, MIN_MARGIN

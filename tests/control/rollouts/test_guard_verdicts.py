@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from short_forms import parse_guard
 
 from proteus_cli.control.rollouts.guard import Arm, Guard
-from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, Verdict, parse_guard
+from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, Verdict
 
 SLO_S = 0.1
 

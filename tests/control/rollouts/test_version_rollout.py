@@ -6,6 +6,7 @@ import pytest
 from drawing import examples
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from short_forms import parse_guard
 
 from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.control.rollouts.version_rollout import (
@@ -16,7 +17,7 @@ from proteus_cli.control.rollouts.version_rollout import (
     VersionRollout,
     WantedStep,
 )
-from proteus_cli.domain.rollouts import Ending, RolloutSpecification, RolloutStage, Verdict, parse_guard
+from proteus_cli.domain.rollouts import Ending, RolloutSpecification, RolloutStage, Verdict
 from proteus_cli.errors import Conflict
 
 CAN_FOLLOW = {

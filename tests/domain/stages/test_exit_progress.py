@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from short_forms import parse_condition
 
-from proteus_cli.domain.conditions import Metric, parse_condition
+from proteus_cli.domain.conditions import Metric
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.progress import Progress, values_by_exit
 from proteus_cli.domain.stages.stage_forecast import ExitBounds

@@ -21,8 +21,8 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import OnLost
 from proteus_cli.serving.devices.hardware import NO_MODEL, EmulatedHardware

@@ -16,7 +16,7 @@ from proteus_cli.domain.fleet import on_device
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError, HostLost
 from proteus_cli.serving.adaptation.joining import FIRST_PAUSE_S, LOOK_S, TRIES, Joining
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
+from proteus_cli.serving.adaptation.plan_inputs import LivePlanner
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
 from proteus_cli.serving.fleet.recovery import EVERY_S
 

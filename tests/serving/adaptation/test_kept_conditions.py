@@ -11,13 +11,12 @@ import msgspec
 import pytest
 from builders import make_catalog, make_family
 from conditioned import Loop, catalog_of, conditions_of, patch_body
+from short_forms import parse_condition
 
 from proteus_cli import store
 from proteus_cli.domain.catalog import Catalog
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.errors import ArtefactError
-from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
-from proteus_cli.serving.adaptation.live_conditions import FamilyConditions, LiveConditions
+from proteus_cli.serving.adaptation.conditions import FamilyConditions, KeptConditions, LiveConditions
 
 AT_SECOND = parse_condition("exit >= 2")
 CATALOG = catalog_of(has_exits=True)

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from builders import hosted, plan_hosting
 from conditioned import EXIT, Loop, conditions_of, patch_body
+from short_forms import parse_condition
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile
-from proteus_cli.serving.adaptation.live_conditions import FamilyConditions, LiveConditions
+from proteus_cli.serving.adaptation.conditions import FamilyConditions, LiveConditions
 
 
 def moved_to(controller: Controller, device: str, **how: Any) -> None:

@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from conditioned import conditions_of, patch_body
 from looping import loop_around, parts
+from short_forms import parse_condition
 from virtual_loop import VirtualLoop
 
-from proteus_cli.domain.conditions import Condition, parse_condition
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.errors import EngineError, Unprocessable
-from proteus_cli.serving.adaptation.live_conditions import FamilyConditions, LiveConditions
+from proteus_cli.serving.adaptation.conditions import FamilyConditions, LiveConditions
 
 if TYPE_CHECKING:
     from proteus_cli.control.controller import Controller
+    from proteus_cli.domain.conditions import Condition
 
 
 AT_SECOND = parse_condition("exit >= 2")

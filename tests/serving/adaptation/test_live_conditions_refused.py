@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 from conditioned import EXIT, Loop, conditions_of, patch_body
+from short_forms import parse_condition
 
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile
 from proteus_cli.errors import (
     BadRequest,
@@ -17,7 +17,7 @@ from proteus_cli.errors import (
     RequestError,
     Unprocessable,
 )
-from proteus_cli.serving.adaptation.live_conditions import LiveConditions
+from proteus_cli.serving.adaptation.conditions import LiveConditions
 
 JUDGED = (ExitProfile(0.5, 0.9, 0.4, EXIT.points), ExitProfile(0.5, 0.7, None, EXIT.points))
 

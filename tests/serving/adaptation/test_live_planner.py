@@ -9,8 +9,7 @@ from builders import make_measured, make_placement, make_plan, make_profile, nea
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rollouts import VersionPair
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.plan_inputs import LivePlanner, ProfileStore
 
 PLAN = make_plan(make_placement("cpu0", "f", "v"))
 OLD, NEW = make_measured("f", "v", 0.9, {1: 0.01}), make_measured("f", "v@2", 0.9, {1: 0.03})

@@ -7,7 +7,7 @@ from builders import make_catalog, make_family, make_measured, make_placement, m
 
 from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.errors import Unprocessable
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.manual_plans import PlanRequirements, require_fitting
 
 AT_ONCE = {slots: {1: 0.01} for slots in (2, 4)}

@@ -5,7 +5,7 @@ from builders import make_measured, make_profile, near
 from proteus_cli.control.devices.slowness import Correction, Estimate
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 
 MEASURED = {name: make_profile(name, make_measured("f", "v", 0.9, {1: 0.01})) for name in ("a/cpu0", "b/cpu0")}
 

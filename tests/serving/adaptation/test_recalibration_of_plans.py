@@ -16,8 +16,7 @@ from proteus_cli.control.policies import PROTEUS
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.plan_inputs import LivePlanner, ProfileStore
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 
 CORRECTION = Correction("cpu0", "a", "s", (Estimate(4, 2.0, 100),))

@@ -12,8 +12,7 @@ from looping import loop_around, parts
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.plan_inputs import LivePlanner, ProfileStore
 from proteus_cli.serving.adaptation.sharing import Sharing
 
 DEVICES = ("a/cpu0", "a/cpu1", "cpu0")

@@ -22,7 +22,7 @@ from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
-from proteus_cli.serving.adaptation.solver.process import SolverProcess
+from proteus_cli.serving.adaptation.solver import SolverProcess
 
 EVERY_S, SLOW_S = 0.2, 30.0
 BURST_QPS = 500.0

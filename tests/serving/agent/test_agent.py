@@ -50,7 +50,7 @@ from proteus_cli.serving.devices.remote.channel.messages import (
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.sessions import connecting as connecting_module
 from proteus_cli.serving.devices.remote.sessions.connecting import ask, connect
-from proteus_cli.serving.transport.cluster_key import cluster_tls, is_known_to_others
+from proteus_cli.serving.transport.tls import cluster_tls, is_known_to_others
 from proteus_cli.store import model_digest
 
 KEY = VariantKey("f", "v")
@@ -136,12 +136,13 @@ def test_of_probes_that_connect_and_go_nothing_is_left_and_nothing_is_logged_whe
 
     async def test() -> None:
         async with running_agent(tmp_path, has_key=has_key) as agent:
+            tasks_at_rest = len(asyncio.all_tasks())
             for linger in (struct.pack("ii", 0, 0), struct.pack("ii", 1, 0)):  # FIN, RST
                 with socket.create_connection((agent.address.host, agent.address.port)) as probe:
                     probe.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
             session = await connect(agent.address, "s", 1)  # whoever came before is accepted before
             session.close()
-            await until(lambda: len(asyncio.all_tasks()) == 1)
+            await until(lambda: len(asyncio.all_tasks()) == tasks_at_rest)
 
     run(test)
     assert [record.getMessage() for record in caplog.records if record.levelno > logging.DEBUG] == [

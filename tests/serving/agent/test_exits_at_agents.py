@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from agents import linked, remote_device, run, running_agent
 from exit_nets import exit_stages, inputs_of
+from short_forms import parse_condition
 
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.serving.devices.executor import Batch, BatchResult

@@ -47,11 +47,12 @@ def test_nonsense_ends_its_session_and_leaves_no_device_open(
 
     async def test() -> None:
         async with running_agent(tmp_path, (CPU, CPU1)) as agent:
+            tasks_at_rest = len(asyncio.all_tasks())
             session = await connect(agent.address, "s", 1)
             for message, behind in said:
                 session.send(message, behind)
             await until(session.has_ended.is_set)
-            await until(lambda: len(asyncio.all_tasks()) == 1)
+            await until(lambda: len(asyncio.all_tasks()) == tasks_at_rest)
             assert not agent.agent.sessions
             assert not agent.agent._shared.open_devices
 

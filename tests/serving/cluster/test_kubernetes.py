@@ -14,7 +14,7 @@ from proteus_cli.serving.cluster.kubernetes import KubernetesService, resolved
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.links.links import AgentLinks
 from proteus_cli.serving.lifecycle import running
-from proteus_cli.serving.transport.cluster_key import cluster_tls
+from proteus_cli.serving.transport.tls import cluster_tls
 
 LOOK_S = 0.01
 SERVICE = "agents.default.svc"

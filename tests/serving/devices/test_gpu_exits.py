@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 from gpu_in_python import EXITS, FLOAT, LETHAL, MAX_ROWS, POISON, WITHIN_S, FakeContext, FakeStages
+from short_forms import parse_condition
 
 from proteus_cli.backends.tensorrt import chain
 from proteus_cli.backends.tensorrt.chain import ChainPlans
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost, EngineError

@@ -21,7 +21,7 @@ from proteus_cli.serving.http1.exchange import Answer, Exchange, Refusal
 from proteus_cli.serving.http1.known_heads import KnownHeads
 from proteus_cli.serving.http1.limits import HttpLimits, HttpTimeouts
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections
-from proteus_cli.serving.transport.tls import accepting
+from proteus_cli.serving.transport.listening import accepting
 
 WITHIN_S = 20.0
 TIMEOUTS = HttpTimeouts(request_s=30.0, keep_alive_s=60.0)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from builders import make_measured, make_placement, make_plan, make_profile, near
 from one_device import FLOAT, SLO_S, HeldExecutor, twice
+from short_forms import parse_guard
 from virtual_loop import VirtualLoop
 
 from proteus_cli.control.controller import Controller
@@ -16,9 +17,9 @@ from proteus_cli.control.policies import live_policy_named
 from proteus_cli.control.rollouts.guard import Guard
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import AskedVersion, Bounds
-from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, VersionPair, parse_guard
+from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, VersionPair
 from proteus_cli.errors import BoundsUnmet, EngineFailed
-from proteus_cli.serving.adaptation.feedback.feedback import Feedback
+from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.answers.answer_log import KeptAnswer

@@ -7,7 +7,7 @@ import pytest
 from command_line import proteus
 from tiny import Tiny, add_plan
 
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.server import server
 from proteus_cli.serving.server.assembly import open_data_plane, open_hardware
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions

@@ -25,7 +25,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.rollouts import RolloutSpecification
 from proteus_cli.errors import BadRequest, EngineError
-from proteus_cli.serving.adaptation.solver.process import SolverState
+from proteus_cli.serving.adaptation.solver import SolverState
 from proteus_cli.serving.devices.executor import ExecutorBase
 from proteus_cli.serving.lifecycle import TaskErrors, task_errors
 from proteus_cli.serving.requests.counts import Histogram

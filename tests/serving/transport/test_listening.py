@@ -7,8 +7,7 @@ from contextlib import ExitStack
 import pytest
 
 from proteus_cli.errors import ServerError
-from proteus_cli.serving.transport.listening import listen
-from proteus_cli.serving.transport.tls import accepting
+from proteus_cli.serving.transport.listening import accepting, listen
 
 AT_ONCE = 300  # asyncio's own backlog is 100
 WITHIN_S = 20.0

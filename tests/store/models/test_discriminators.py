@@ -11,13 +11,13 @@ import onnxruntime as ort
 import pytest
 from exit_nets import exit_stages
 from onnx import TensorProto, helper, numpy_helper
+from short_forms import parse_condition
 from tiny import CLASSES, INPUTS, Tiny, make_workspace, mlp, save_model, tensor
 
 from proteus_cli.backends.exits.loading import WithExits
 from proteus_cli.backends.exits.runner import CONFIDENCE_NOTE
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.catalog import ImageInput
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.cascade import DISCRIMINATOR_OUTPUT
 from proteus_cli.errors import ArtefactError

@@ -5,10 +5,10 @@ from pathlib import Path
 import onnx
 import pytest
 from exit_nets import exit_stages, exits_toml
+from short_forms import parse_condition
 from tiny import SHAPES, Tiny, TinyFamily, keep_apart, make_workspace
 
 from proteus_cli.domain.catalog import Variant, VariantKey
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace, model_digest
 from proteus_cli.store.models.exit_chains import ExitChain, chain_digest, chain_file, is_chain_file, unpacked

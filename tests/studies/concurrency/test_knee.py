@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from proteus_cli.studies.concurrency.knee import MAX_LEVELS, Knee, ScatterSample, fit_knee, knee_place, rise_and_fall
+from proteus_cli.studies.concurrency.knee import Knee, ScatterSample, fit_knee, knee_place, rise_and_fall
 
 
 def scatter(curve: dict[int, float], noise: float, rng: np.random.Generator, samples: int = 20) -> list[ScatterSample]:
@@ -99,12 +99,3 @@ def test_it_is_right_as_often_as_it_says() -> None:
 
 def test_noise_makes_no_peak_of_a_plateau() -> None:
     assert knee_place(rise_and_fall([10.0, 20.0, 19.7, 20.4, 19.9], [1.0] * 5)) == 1
-
-
-def test_bounds() -> None:
-    with pytest.raises(ValueError, match="from 1 to 64 numbers"):
-        fit_knee([], np.random.default_rng(0))
-    with pytest.raises(ValueError, match="from 1 to 64 numbers"):
-        fit({number + 1: 1.0 for number in range(MAX_LEVELS + 1)}, samples=1)
-    with pytest.raises(ValueError, match="1000 samples"):
-        fit({1: 1.0}, samples=1001)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from proteus_cli.studies.cost.search import ALIKE, MAX_TRIED, MIN_MULTIPLE, CheapestPlan, cheapest
+from proteus_cli.studies.cost.search import ALIKE, MAX_TRIED, MIN_MULTIPLE, CheapestPlan, OutOfTime, cheapest
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,15 @@ def test_it_ends_where_the_planner_finds_no_plan_for_less() -> None:
 
 def test_it_ends_when_there_is_no_more_time_with_what_it_has() -> None:
     world = World(0.05, devices=200, enough=1.31)
-    found = cheapest(world.plan, world.judge, lambda tried: tried < 3)
+
+    def plan_in_time(multiple: float) -> Plan | None:
+        if len(world.tried) == 3:
+            raise OutOfTime
+        return world.plan(multiple)
+
+    found = cheapest(plan_in_time, world.judge)
     assert found is not None
-    assert len(world.tried) == 3
-    assert cheapest(world.plan, world.judge, lambda _tried: False) is None
+    assert found.tried == len(world.tried) == 3
 
 
 def test_where_the_time_ends_during_a_trial_the_best_so_far_is_found() -> None:
@@ -91,10 +96,13 @@ def test_where_the_time_ends_during_a_trial_the_best_so_far_is_found() -> None:
     assert whole is not None
     again = World(1.0, devices=8, enough=4.0)
 
-    def judge(plan: Plan) -> Verdict | None:
-        return again.judge(plan) if len(again.tried) < whole.tried - 1 else None
+    def judge(plan: Plan) -> Verdict:
+        if len(again.tried) == whole.tried - 1:
+            raise OutOfTime
+        return again.judge(plan)
 
     found = cheapest(again.plan, judge)
     assert found is not None
     assert found.tried == len(again.tried) == whole.tried - 1
-    assert cheapest(again.plan, lambda _plan: None) is None
+    again.tried = again.tried[:1] * (whole.tried - 1)
+    assert cheapest(again.plan, judge) is None

@@ -24,7 +24,7 @@ from proteus_cli.studies.frame import JobTurn, StudyDraft, default_name, run_stu
 from proteus_cli.studies.pages.peak import section
 from proteus_cli.studies.peak import carriers, drafts
 from proteus_cli.studies.peak.carriers import PeakQuestion, Server, require_served, server_peak
-from proteus_cli.studies.peak.drafts import carries_any, device_draft, lone_plan, plan_draft, url_draft, workspace_draft
+from proteus_cli.studies.peak.drafts import carrying, device_draft, lone_plan, plan_draft, url_draft, workspace_draft
 from proteus_cli.studies.results import Peak, PeakRules
 
 SIMULATED = PeakQuestion(PeakRules(0.1, precision_frac=0.2), "simulated", jitter="")
@@ -219,7 +219,7 @@ def test_all_variants_that_a_plan_of_their_own_can_host_are_measured() -> None:
     profile = make_profile("cpu0", measured)
     for attainment, carries in ((0.5, True), (0.995, False)):
         family = make_family("a", {"s": 0.7}, attainment=attainment)
-        assert carries_any(family, measured, profile) is carries
+        assert bool(carrying(family, profile)) is carries
         with nullcontext() if carries else pytest.raises(UsageError, match="within the SLO"):
             lone_plan(make_catalog(family), family, measured, profile, {})
 

@@ -13,7 +13,6 @@ from proteus_cli.errors import ArtefactError, EngineError, UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.studies.frame import JobTurn, StudyDraft
 from proteus_cli.studies.results import ProcessStart, Startup
-from proteus_cli.studies.startup.drafts import startup_draft, subject_of, workspace_draft
 from proteus_cli.studies.startup.starts import (
     CAN_EVICT,
     FEWEST,
@@ -24,6 +23,9 @@ from proteus_cli.studies.startup.starts import (
     start_once,
     starts_of,
     startup,
+    startup_draft,
+    subject_of,
+    workspace_draft,
 )
 
 

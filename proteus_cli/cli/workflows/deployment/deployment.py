@@ -22,9 +22,9 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import Base
 from proteus_cli.domain.profile import Profile
 from proteus_cli.planning.from_workspace import planner_settings
-from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
+from proteus_cli.serving.adaptation.conditions import KeptConditions
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
-from proteus_cli.serving.adaptation.shifts.references import References
+from proteus_cli.serving.adaptation.shifts import References
 from proteus_cli.serving.devices.remote.links.host_list import HostList
 from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.store import Workspace

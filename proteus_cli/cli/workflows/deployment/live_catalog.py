@@ -1,6 +1,5 @@
 """The `CatalogSource` of a server: the catalog, the models and the profiles of its workspace."""
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,13 +9,12 @@ import msgspec
 
 from proteus_cli.cli.workflows.deployment.measuring import measure_missing
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
-from proteus_cli.cli.workflows.live_replay import server_at
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
-from proteus_cli.domain.catalog_changes import CatalogChange, CatalogContent, Digests, Succession, changes
+from proteus_cli.domain.catalog_changes import CatalogContent, Digests, Succession
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ProteusError
 from proteus_cli.progress import Say
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices, Measurements
+from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, MeasurableDevices, Measurements
 from proteus_cli.store import Workspace, is_as_declared
 from proteus_cli.store import digest as digest_of_split
 from proteus_cli.store.sharing import sharing_paths, with_sharing
@@ -68,20 +66,6 @@ class WorkspaceCatalog:
     @property
     def _workspace(self) -> Workspace:
         return self.plans.workspace
-
-
-def catalog_changes(workspace: Workspace, url: str, ca: Path | None) -> list[CatalogChange]:
-    """What a server at ``url`` would change if it read the catalog now; ``ca`` is to be trusted.
-
-    Raises `ServerError`, `ArtefactError`.
-    """
-
-    async def served() -> CatalogContent:
-        async with server_at(url, ca) as target:
-            return await target.served()
-
-    catalog = workspace.catalog()
-    return list(changes(asyncio.run(served()), CatalogContent(catalog, model_digests(workspace, catalog, {}))))
 
 
 def model_digests(workspace: Workspace, catalog: Catalog, profiles: Mapping[str, Profile]) -> Digests:

@@ -27,8 +27,8 @@ from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.progress import Say
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
-from proteus_cli.serving.adaptation.rollouts.source import Candidate
+from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, MeasurableDevices
+from proteus_cli.serving.adaptation.rollout_requests import Candidate
 from proteus_cli.store import Workspace, read_json, remove, write_json, write_text
 from proteus_cli.store.catalog_text import with_files, with_outer_paths_from
 

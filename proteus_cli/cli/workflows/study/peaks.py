@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proteus_cli.cli.options.groups.study.peak import OF_NO_SERVER
-from proteus_cli.cli.workflows.live_replay import token, trusting
+from proteus_cli.cli.servers import token, trusting
 from proteus_cli.errors import UsageError
 from proteus_cli.store import Workspace
 from proteus_cli.studies.frame import StudyDraft

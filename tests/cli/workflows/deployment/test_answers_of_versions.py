@@ -19,9 +19,9 @@ from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices
-from proteus_cli.serving.adaptation.rollouts.source import Candidate
-from proteus_cli.serving.adaptation.shifts.references import References
+from proteus_cli.serving.adaptation.catalog_reading import MeasurableDevices
+from proteus_cli.serving.adaptation.rollout_requests import Candidate
+from proteus_cli.serving.adaptation.shifts import References
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.store.answers import Answers, read_answers, write_answers
 

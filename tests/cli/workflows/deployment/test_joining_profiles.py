@@ -19,8 +19,8 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import Observation
 from proteus_cli.domain.profile import Profile
+from proteus_cli.serving.adaptation.plan_inputs import PlanSource
 from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanJournal
-from proteus_cli.serving.adaptation.plan_source import PlanSource
 from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.requests.counts import RequestCounts

@@ -19,7 +19,7 @@ from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
 from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.serving.adaptation.rollouts.source import Candidate
+from proteus_cli.serving.adaptation.rollout_requests import Candidate
 from proteus_cli.store import write_json
 
 PLAIN = VariantKey("shapes", "shapes-m")

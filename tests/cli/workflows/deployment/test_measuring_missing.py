@@ -17,7 +17,7 @@ from proteus_cli.domain.catalog import Family
 from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import EngineError, HostLost
-from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices
+from proteus_cli.serving.adaptation.catalog_reading import MeasurableDevices
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.measuring import reached_over
 from proteus_cli.store import Workspace, model_digest, write_json

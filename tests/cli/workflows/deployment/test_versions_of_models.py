@@ -22,7 +22,7 @@ from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.errors import ArtefactError
-from proteus_cli.serving.adaptation.catalog.source import MeasurableDevices
+from proteus_cli.serving.adaptation.catalog_reading import MeasurableDevices
 from proteus_cli.store import Workspace, model_digest
 
 PLAIN = VariantKey("shapes", "shapes-m")

@@ -18,7 +18,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.catalog_changes import succession
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.planning.from_workspace import planner_settings
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, MeasurableDevices
+from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, MeasurableDevices
 from proteus_cli.serving.measuring_process import measured
 
 FAMILY = TinyFamily("shapes", SHAPES.variants[:2], slo="10s", eval=SHAPES.eval)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from following import GONE_S, PLANNED_S, Followed, followed
+from short_forms import parse_condition
 
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import ArtefactError, BadRequest, Conflict, NotReady, Unprocessable
-from proteus_cli.serving.adaptation.catalog.live_catalog import PATIENCE_S
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
-from proteus_cli.serving.adaptation.kept_conditions import KeptConditions
-from proteus_cli.serving.adaptation.live_conditions import LiveConditions
+from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, Measurements
+from proteus_cli.serving.adaptation.conditions import KeptConditions, LiveConditions
+from proteus_cli.serving.adaptation.live_catalog import PATIENCE_S
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.telemetry.telemetry import Sources, Telemetry
 
@@ -457,14 +456,14 @@ def test_a_client_does_not_wait_for_ever_until_what_is_new_is_measured(monkeypat
     """To ask again does not begin anew; to have the catalog read by other means does."""
 
     async def story(catalog: Followed) -> None:
-        kept, measuring, begun = repository(catalog), catalog.live._measuring, list[float]()
+        kept, known, begun = repository(catalog), catalog.live._known, list[float]()
 
         async def measured(files: CatalogFiles) -> Measurements:
             begun.append(catalog.world.loop.time())
             await asyncio.sleep(PATIENCE_S + 20.0)
-            return await measuring.known(files)
+            return await known(files)
 
-        monkeypatch.setattr(measuring, "measured", measured)
+        monkeypatch.setattr(catalog.live, "_measured", measured)
         catalog.retrain("large", "g-1", family="g")
         with pytest.raises(NotReady, match="is being measured"):
             await kept.load_anew("g")

@@ -19,11 +19,15 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.profile_changes import without_variants
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError, BadRequest, BodyTooLarge, Conflict
-from proteus_cli.serving.adaptation.feedback.documents import MAX_ITEMS, MAX_PROBLEMS
-from proteus_cli.serving.adaptation.feedback.feedback import LONGEST_BODY, ROWS_AT_ONCE, Feedback
-from proteus_cli.serving.adaptation.feedback.live_accuracies import LiveAccuracies
-from proteus_cli.serving.adaptation.live_planner import LivePlanner
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
+from proteus_cli.serving.adaptation.feedback import (
+    LONGEST_BODY,
+    MAX_ITEMS,
+    MAX_PROBLEMS,
+    ROWS_AT_ONCE,
+    Feedback,
+    LiveAccuracies,
+)
+from proteus_cli.serving.adaptation.plan_inputs import LivePlanner, ProfileStore
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
 from proteus_cli.serving.requests.query import Query
@@ -141,7 +145,7 @@ def played(story: Callable[[World], Awaitable[None]], world: World | None = None
 
 
 def test_plans_count_on_an_accuracy_that_is_lower_until_it_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proteus_cli.serving.adaptation.feedback.live_accuracies.PAUSE_S", 0.0)
+    monkeypatch.setattr("proteus_cli.serving.adaptation.feedback.PAUSE_S", 0.0)
 
     async def story(world: World) -> None:
         await world.told(range(100), 1)
@@ -170,7 +174,7 @@ async def written(source: Source, times: int) -> None:
 
 
 def test_what_plans_count_on_is_recorded_and_counts_in_the_next_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("proteus_cli.serving.adaptation.feedback.live_accuracies.PAUSE_S", 0.0)
+    monkeypatch.setattr("proteus_cli.serving.adaptation.feedback.PAUSE_S", 0.0)
     first, second = Source(), Source()
 
     async def lost(world: World) -> None:

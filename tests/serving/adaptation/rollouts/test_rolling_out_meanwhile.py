@@ -10,6 +10,7 @@ import pytest
 from builders import make_cascade
 from following import GONE_S, PLANNED_S
 from rolling import NEW, STEPPED_S, Rolled, rolled
+from short_forms import parse_guard
 
 from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.control.rollouts import version_rollout
@@ -17,14 +18,13 @@ from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import VariantProfile
-from proteus_cli.domain.rollouts import parse_guard
 from proteus_cli.errors import ArtefactError, Conflict
 from proteus_cli.serving import lifecycle
-from proteus_cli.serving.adaptation.catalog.source import CatalogFiles, Measurements
-from proteus_cli.serving.adaptation.rollouts import steps, version_rollouts
-from proteus_cli.serving.adaptation.rollouts.running import LONGEST_PAUSE_S, PUTTING_BACK, Running
-from proteus_cli.serving.adaptation.rollouts.source import Candidate
-from proteus_cli.serving.adaptation.rollouts.version_rollouts import VersionRollouts
+from proteus_cli.serving.adaptation import rollout_steps, rollouts
+from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, Measurements
+from proteus_cli.serving.adaptation.rollout_requests import Candidate
+from proteus_cli.serving.adaptation.rollout_steps import LONGEST_PAUSE_S, PUTTING_BACK, Running
+from proteus_cli.serving.adaptation.rollouts import VersionRollouts
 from proteus_cli.serving.lifecycle import supervised
 
 
@@ -95,14 +95,14 @@ def test_a_promotion_that_takes_long_is_ended_at_once_by_a_person_and_by_the_gua
 
     async def story(server: Rolled) -> None:
         await begin(server)
-        known = server.live._measuring.known
+        known = server.live._known
 
         async def measured(files: CatalogFiles) -> Measurements:
             await asyncio.sleep(60.0)
             return await known(files)
 
         with monkeypatch.context() as patch:
-            patch.setattr(server.live._measuring, "measured", measured)
+            patch.setattr(server.live, "_measured", measured)
             server.promote()
             await asyncio.sleep(10.0)
             assert (server.at(), server.hosted()) == (("promoting", None), {"good", NEW})
@@ -263,7 +263,7 @@ def test_where_plans_leave_a_version_out_its_roll_out_ends_by_itself_if_it_goes_
         world.profiles.use_accuracies({VariantKey("f", "good"): 0.3})
         await world.adaptation.apply(world.plan_of({"cpu0": "fast", "cpu1": "fast"}), "request", "by a client")
         assert any(VariantKey("f", NEW) in world.fleet.loader.loaded(device) for device in world.profiles)
-        await asyncio.sleep(steps.LEFT_OUT_S - STEPPED_S)
+        await asyncio.sleep(rollout_steps.LEFT_OUT_S - STEPPED_S)
         assert server.at() == ("canary", None)
         await asyncio.sleep(2 * STEPPED_S)
         if not auto:
@@ -296,7 +296,7 @@ def test_a_family_that_is_unloaded_stays_so_when_its_version_goes(
 
 
 def test_a_family_that_is_removed_can_come_back_and_be_rolled_out_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(version_rollouts, "MAX_GONE", 0)
+    monkeypatch.setattr(rollouts, "MAX_GONE", 0)
 
     async def story(server: Rolled) -> None:
         await with_g(server)
@@ -388,7 +388,7 @@ def test_a_version_is_rolled_out_where_the_plan_has_a_cascade_of_the_old_one(mon
 def test_a_family_with_a_policy_has_its_new_version_beside_the_old_one_only_where_it_keeps_that(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(steps, "NOWHERE_S", 1.0)
+    monkeypatch.setattr(rollout_steps, "NOWHERE_S", 1.0)
 
     async def story(server: Rolled) -> None:
         await asyncio.sleep(PLANNED_S)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.adaptation.rollouts.requests import RolloutStart
+from proteus_cli.serving.adaptation.rollout_requests import RolloutStart
 
 
 @pytest.mark.parametrize("variant", ["", "l", "@2", "l@", "l@..", "l@../..", "l@a/b", "l@2\n", "l@m@2"])

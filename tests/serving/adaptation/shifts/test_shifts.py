@@ -19,11 +19,9 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError
-from proteus_cli.serving.adaptation.catalog.served_catalog import ServedCatalog
-from proteus_cli.serving.adaptation.profile_store import ProfileStore
-from proteus_cli.serving.adaptation.shifts.references import References
-from proteus_cli.serving.adaptation.shifts.shifts import EVERY_S, Shifts
-from proteus_cli.serving.adaptation.shifts.summaries import RowSummary
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
+from proteus_cli.serving.adaptation.shifts import EVERY_S, References, RowSummary, Shifts
 from proteus_cli.serving.telemetry.telemetry import Sources, Telemetry
 from proteus_cli.store.answers import Answers, write_answers
 from proteus_cli.store.eval_splits import labelled_rows, summaries_of_rows

@@ -26,10 +26,8 @@ from proteus_cli.domain.device import Outages
 from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import SolverLost
 from proteus_cli.interruption import INTERRUPTION
-from proteus_cli.serving.adaptation.solver import process as solver_process
-from proteus_cli.serving.adaptation.solver.child import NICE
-from proteus_cli.serving.adaptation.solver.jobs import WarmUp
-from proteus_cli.serving.adaptation.solver.process import (
+from proteus_cli.serving.adaptation import solver as solver_process
+from proteus_cli.serving.adaptation.solver import (
     MAX_STARVED,
     SLACK_S,
     SolverDied,
@@ -37,6 +35,7 @@ from proteus_cli.serving.adaptation.solver.process import (
     SolverState,
     in_time,
 )
+from proteus_cli.serving.adaptation.solver_child import NICE
 from proteus_cli.serving.child_process import waited_s
 
 pytestmark = pytest.mark.from_nothing
@@ -345,7 +344,7 @@ def test_a_warm_up_that_failed_is_logged_and_plans_are_made_all_the_same(
     async def run() -> list[Plan]:
         solver = SolverProcess(partial(failing_first, tmp_path / "notes"), LIMIT_S)
         try:
-            solver.warm_up(WarmUp(ASKED.demand_qps, PLAN))
+            solver.warm_up(ASKED.demand_qps, PLAN)
             return [await solver(ASKED, PLAN, {}) for _ in range(2)]
         finally:
             solver.close()
@@ -358,7 +357,7 @@ def test_the_warm_up_imports_what_the_first_change_of_plan_needs(tmp_path: Path)
     async def run() -> None:
         solver = SolverProcess(partial(noting, tmp_path / "notes"), LIMIT_S)
         try:
-            solver.warm_up(WarmUp(ASKED.demand_qps, PLAN))
+            solver.warm_up(ASKED.demand_qps, PLAN)
             await solver(ASKED, PLAN, {})
         finally:
             solver.close()

@@ -27,6 +27,7 @@ from builders import make_catalog, make_family, make_measured, make_profile
 from exit_nets import exit_stages, stages_that_fail
 from forking.program import of_proteus
 from onnx import TensorProto, helper
+from short_forms import parse_condition
 from tiny import CLASSES, INPUTS, looking_up, mlp, save_model, tensor
 
 from proteus_cli.backends.base import Part, Signature
@@ -34,7 +35,6 @@ from proteus_cli.backends.emulated import STUB
 from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds

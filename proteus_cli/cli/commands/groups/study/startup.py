@@ -29,7 +29,7 @@ def startup(
 
     from proteus_cli.cli.workflows.study.running import show, studied
     from proteus_cli.store import Workspace
-    from proteus_cli.studies.startup.drafts import startup_draft
+    from proteus_cli.studies.startup.starts import startup_draft
 
     workspace = Workspace(workspace_dir, state)
     draft = startup_draft(workspace, family or (), variant or (), device, runs, name or "")

@@ -9,12 +9,12 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import pytest
+from short_forms import parse_condition
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.conditions import parse_condition
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost

@@ -37,8 +37,7 @@ from proteus_cli.serving.devices.remote.channel.messages import (
 )
 from proteus_cli.serving.devices.remote.sessions.connecting import connect
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
-from proteus_cli.serving.transport.listening import listen
-from proteus_cli.serving.transport.tls import accepting
+from proteus_cli.serving.transport.listening import accepting, listen
 from proteus_cli.store import model_digest
 
 Answer = Callable[[ToAgent], Sequence[msgspec.Struct]]

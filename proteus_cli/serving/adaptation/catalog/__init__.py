@@ -1,1 +1,0 @@
-"""The catalog of a running server; `live_catalog` has the theory of operation."""

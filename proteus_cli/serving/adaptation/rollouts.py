@@ -1,0 +1,254 @@
+"""Versions of variants are rolled out while the server serves.
+
+Theory of operation
+===================
+
+What is to be, the machine decides (`control/rollouts/`): which part of the queries the new version answers, and which
+version the catalog is to name. `VersionRollouts` brings that about, one step after another, and tells the machine what
+has become of it:
+
+* The new version is measured in a copy of the workspace, in the time that the devices have left, and is *held* then:
+  the server knows it by its versioned name, and the planner does not.
+* From then on each plan is *expanded* (`control/rollouts/plan_expansion.py`): the new version is loaded beside the old
+  one. Dispatch knows both as a `VersionPair`, and admission marks the canaries (`serving/requests/version_arms.py`).
+* To promote it, the catalog file is made to name it, and is read like any change of the catalog. The old version is
+  kept loaded, as a standby, until the rollback window is over.
+* To go back, plans are contracted again; where the catalog names the new version already, it names the old one again.
+
+Each roll-out has its own task, so that none waits for another. Where one is promoted, which may take two minutes, its
+guard is looked at, too: canaries are asked until then, and where the guard fails, or a person aborts, it goes back.
+What roll-outs share has its order: plans come into force one after another, in the control loop, and the catalog file
+is changed by one after another (`naming`).
+
+The old version serves on whatever becomes of the new one. An engine of the new version that breaks, a catalog that
+another one changes, a family that is unloaded, and a new version that no device has for `NOWHERE_S` end a roll-out.
+With ``auto``, so does a new version that no plan places for `LEFT_OUT_S`.
+Nothing of it is kept on the disk but the catalog: a server that is started anew serves what that says. Where a server
+ends before the version that it has named serves, the next one names the old one again (`VersionSource.write`).
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Mapping
+
+from proteus_cli.control.rollouts.version_rollout import VersionRollout
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.rollouts import RolloutStatus
+from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError, Unprocessable
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
+from proteus_cli.serving.adaptation.rollout_requests import (
+    RolloutAbortion,
+    RolloutPromotion,
+    RolloutsStatus,
+    RolloutStart,
+    VersionSource,
+)
+from proteus_cli.serving.adaptation.rollout_steps import RolloutSteps, Running, VersionedPlans
+from proteus_cli.serving.json_bodies import decoded
+from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
+from proteus_cli.serving.requests.version_arms import VersionArms
+
+log = logging.getLogger("proteus.rollouts")
+
+LOOK_S = 0.5
+"""Between two looks at a roll-out."""
+
+LONGEST_BODY = 16_384
+MAX_GONE = 20
+"""Families that are not served any more, and whose last roll-out is told of."""
+
+
+class VersionRollouts:
+    """One roll-out of a family at a time. ``source`` is None where the server follows no catalog.
+
+    ``is_guarded``: clients have shown a token. Without, none may change anything.
+    """
+
+    def __init__(
+        self,
+        source: VersionSource | None,
+        live_catalog: LiveCatalog | None,
+        served: ServedCatalog,
+        plane: DataPlane,
+        profiles: ProfileStore,
+        control_loop: ControlLoop,
+        plans: VersionedPlans,
+        *,
+        is_guarded: bool,
+    ) -> None:
+        self._source, self._live_catalog, self._served = source, live_catalog, served
+        self._plane, self._profiles, self._is_guarded = plane, profiles, is_guarded
+        self._of = plans.running
+        self.ended = Counter[str]()  # by how they did
+        self._begun = asyncio.Event()
+        self._steps = RolloutSteps(plans, plane, profiles, control_loop, live_catalog, source)
+
+    @property
+    def all(self) -> Mapping[str, RolloutStatus]:
+        """The last roll-out of each family."""
+        now_s = self._plane.clock()
+        return {family: running.status(now_s) for family, running in self._of.items()}
+
+    def status(self) -> RolloutsStatus:
+        """All roll-outs that are known, and why none can be started now."""
+        return RolloutsStatus(list(self.all.values()), self._refusal())
+
+    # --- clients
+
+    async def start(self, body: bytes | bytearray) -> RolloutStatus:
+        """Raises `RequestError`; then nothing has changed."""
+        source, live_catalog = self._require_possible()
+        asked = decoded(body, RolloutStart, LONGEST_BODY)
+        plain, version = asked.plain_and_version()
+        self._require_idle(asked.family)
+        try:
+            source.require_writable()
+            candidate = await asyncio.to_thread(source.candidate, plain, version)
+            following = live_catalog.succession(candidate.files)
+            others = [each for each in following.changes if (each.family, each.variant) != plain]
+            if others and self._steps.is_naming(others[0].family):
+                raise Conflict(f"a version of `{others[0].family}` is being named by the catalog: try again")  # noqa: TRY301
+            if others:
+                raise Conflict(f"{others[0]}, and was not read: have the catalog read first, as by SIGHUP")  # noqa: TRY301
+            if not following.changes:
+                raise Conflict(f"`{plain.variant}` has that model already")  # noqa: TRY301
+            await live_catalog.require_possible(candidate.files, following)
+        except (Conflict, Unprocessable):
+            raise
+        except ProteusError as error:
+            raise Unprocessable(error.message, hint=error.hint) from error
+        old, new = live_catalog.name_of(plain), VariantKey(asked.family, following.names[plain])
+        specification = asked.specification(old.variant, new.variant)
+        self._require_idle(asked.family)
+        plane = self._plane
+        family, now_s = plane.families.require(asked.family), plane.clock()
+        machine = VersionRollout(specification, family.slo_s, now_s, self._accuracy_of(old))
+        arms = VersionArms(old, new, machine.guard, plane.controller, plane.lifecycle, plane.workers, plane.clock)
+        digest = candidate.files.content.digest(plain) or ""
+        self._forget_gone()
+        plane.fleet.forget_losses_by(new)
+        self._of[asked.family] = Running(machine, arms, candidate, old, new, digest)
+        log.info("rolling out %s in place of %s", new.variant, old.variant, extra=fields(family=asked.family))
+        self._begun.set()
+        return machine.status(now_s)
+
+    def promote(self, family: str, body: bytes | bytearray) -> RolloutStatus:
+        """Go on to the next step. Raises `RequestError`."""
+        self._require_possible()
+        running, now_s = self._running(family), self._plane.clock()
+        asked = decoded(body, RolloutPromotion, LONGEST_BODY)
+        running.machine.promote(now_s, fully=asked.fully)
+        running.changed.set()
+        return running.machine.status(now_s)
+
+    def abort(self, family: str, body: bytes | bytearray) -> RolloutStatus:
+        """End a roll-out. Raises `RequestError`."""
+        self._require_possible()
+        running, now_s = self._running(family), self._plane.clock()
+        asked = decoded(body, RolloutAbortion, LONGEST_BODY)
+        running.machine.abort(now_s, asked.reason or "aborted by a client")
+        running.changed.set()
+        return running.machine.status(now_s)
+
+    # --- steps
+
+    async def run(self) -> None:
+        """Bring about what the roll-outs want, each in a task, until cancelled. Then all tasks have ended."""
+        begun = set[Running]()
+        try:
+            async with asyncio.TaskGroup() as group:
+                while True:
+                    under_way = {running for running in self._of.values() if not running.is_over}
+                    for running in under_way - begun:
+                        group.create_task(self._roll_out(running))
+                    begun = under_way
+                    await self._begun.wait()
+                    self._begun.clear()
+        finally:
+            await asyncio.gather(*[running.background.cancelled() for running in self._of.values()])
+
+    async def _roll_out(self, running: Running) -> None:
+        """Bring about what one roll-out wants, until it is over."""
+        while not running.is_over:
+            await self._look(running)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):  # `wait_for` of Python 3.11 can lose that it is cancelled
+                    await running.changed.wait()
+            running.changed.clear()
+        if (ending := running.machine.wanted.ending) is not None:
+            self.ended[ending] += 1
+
+    async def _look(self, running: Running) -> None:
+        machine, now_s = running.machine, self._plane.clock()
+        goes_back = machine.wanted.ending is not None
+        if now_s < running.retries.again_s:
+            return
+        try:
+            if (problem := self._steps.problem(running, now_s)) is not None:
+                machine.fail(now_s, problem)
+            machine.decide(now_s)
+            await self._steps.bring_about(running)
+        except ProteusError as error:
+            if machine.wanted.ending is not None and error.message != running.problem:
+                log.error("can't go back to %s yet: %s", running.old.variant, error.message)  # noqa: TRY400
+            running.problem = error.message
+            machine.fail(now_s, error.message)
+            if goes_back:
+                running.retries.failed(now_s)
+        except Exception:  # a bug of ours must not end the roll-out where it is, or those of others, or pass unseen
+            log.exception("a bug in the roll-out of %s", running.new.variant)
+            machine.fail(now_s, "a bug; the log has its traceback")
+            if goes_back:
+                running.retries.failed(now_s)
+
+    # --- conditions
+
+    def _require_possible(self) -> tuple[VersionSource, LiveCatalog]:
+        if not self._is_guarded:
+            raise Forbidden("versions are rolled out only where clients need a token: start with `--auth-tokens`")
+        self._plane.lifecycle.require_ready()
+        if self._source is None or self._live_catalog is None:
+            raise NotFound("this server reads no catalog")
+        return self._source, self._live_catalog
+
+    def _refusal(self) -> str:
+        """Why no roll-out can start, whatever it is of; empty where one can."""
+        try:
+            source, _ = self._require_possible()
+            source.require_writable()
+        except ProteusError as error:
+            return error.message
+        return ""
+
+    def _accuracy_of(self, key: VariantKey) -> float | None:
+        """The least that a variant has on an eval split; None where it was not measured."""
+        found = (profile.of(*key) for profile in self._profiles.values())
+        measured = [each for each in found if each is not None and each.eval_digest is not None]
+        return min((each.accuracy for each in measured), default=None)
+
+    def _forget_gone(self) -> None:
+        """Of families that are not served any more, the last few roll-outs are told of."""
+        served = self._plane.families.by_name
+        gone = [family for family, running in self._of.items() if running.is_over and family not in served]
+        for family in gone[: max(0, len(gone) - MAX_GONE)]:
+            del self._of[family]
+
+    def _require_idle(self, family: str) -> None:
+        running = self._of.get(family)
+        if running is not None and not running.is_over:
+            if running.machine.wanted.ending is not None:
+                raise Conflict(
+                    f"`{running.new.variant}` is being taken back{running.problem and f': {running.problem}'}"
+                )
+            raise Conflict(f"`{running.new.variant}` is being rolled out: promote or abort that first")
+
+    def _running(self, family: str) -> Running:
+        if family not in self._of:
+            raise Conflict(f"no version of `{family}` is rolled out")
+        return self._of[family]

@@ -1,0 +1,282 @@
+"""Shifts: rows that come are compared with the eval split, as labels may never come. A shift is told; nothing is done.
+
+Of each family, one request at a time is looked at, once its answer has gone out, and at most every `EVERY_S`. One of
+its rows is enough, as rows of a request are alike. `summaries` makes a few numbers of the row's inputs, to be compared
+with those of the rows of the eval split. The confidence of a whole answer of one variant is compared with those that
+`proteus profile` has kept of that variant (`references`). `control/alarms.py` decides.
+"""
+
+import asyncio
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from proteus_cli.arrays import Floats, Ints
+from proteus_cli.backends.base import OutputArrays, Signature, TensorSpec
+from proteus_cli.buffers import Buffer
+from proteus_cli.control.alarms import MIN_REFERENCE_ROWS, ShiftWatch
+from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.profile import Profile
+from proteus_cli.errors import ProteusError
+from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
+from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.answers.second_stages import confidence_of
+from proteus_cli.serving.requests.families import ServedFamily
+from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result, ResultCallback
+from proteus_cli.store import Workspace
+from proteus_cli.store.answers import read_answers
+from proteus_cli.store.eval_splits import summaries_of_rows
+
+MAX_INPUTS = 4
+"""Of a model; more are not looked at."""
+MAX_VALUES = 4096
+"""Of an input; of a larger one, places that are drawn once."""
+PROJECTIONS = 8
+"""Of all inputs together: sums with weights that are drawn once."""
+
+
+class RowSummary:
+    """Makes the same ``names`` numbers of rows, those of the eval split and those of requests."""
+
+    def __init__(self, specs: Sequence[TensorSpec]) -> None:
+        looked_at = specs[:MAX_INPUTS]
+        self._inputs = [_InputSummary(spec, PROJECTIONS // len(looked_at)) for spec in looked_at]
+        self.names = tuple(
+            f"{name} of {spec.name}" for spec, each in zip(looked_at, self._inputs, strict=True) for name in each.names
+        )
+
+    def of(self, rows: Sequence[npt.NDArray[np.generic]]) -> Floats:
+        """Rows × numbers, of rows of each input in the order of the signature."""
+        used = zip(self._inputs, rows, strict=False)
+        return np.concatenate([each.of(values) for each, values in used], axis=1)
+
+
+class _InputSummary:
+    def __init__(self, spec: TensorSpec, projections: int) -> None:
+        size = math.prod(spec.sizes)
+        rng = np.random.default_rng(0)
+        self._places = _pairs(size, rng) if size > MAX_VALUES else None
+        count = min(size, MAX_VALUES)
+        self._weights = rng.standard_normal((count, projections)) / math.sqrt(count) if count > 1 else None
+        moments = ("mean", "deviation", "lowest", "highest", "roughness")
+        self.names = (
+            (*moments, *(f"projection {number}" for number in range(1, projections + 1))) if count > 1 else ("value",)
+        )
+
+    def of(self, rows: npt.NDArray[np.generic]) -> Floats:
+        flat = rows.reshape(len(rows), -1)
+        values: Floats = (flat if self._places is None else flat[:, self._places]).astype(np.float64)
+        if self._weights is None:
+            return values
+        with np.errstate(all="ignore"):  # of values that are no numbers, or overflow
+            rough = np.abs(values[:, 1::2] - values[:, : values.shape[1] - 1 : 2]).mean(axis=1)
+            moments = values.mean(axis=1), values.std(axis=1), values.min(axis=1), values.max(axis=1), rough
+            found: Floats = np.concatenate([np.stack(moments, axis=1), values @ self._weights], axis=1)
+        return found
+
+
+def _pairs(size: int, rng: np.random.Generator) -> Ints:
+    """Places of `MAX_VALUES` values of so many: pairs of neighbours, whose differences tell noise and blur."""
+    first = 2 * np.sort(rng.choice(size // 2, MAX_VALUES // 2, replace=False))
+    places: Ints = np.stack((first, first + 1), axis=1).reshape(-1)
+    return places
+
+
+MAX_ROWS = 2_000
+"""Of a reference; of more, as many at equal distances."""
+
+
+class References:
+    """Reads references from a workspace. Both take a while, and run in any thread; both raise `ArtefactError`."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+
+    def inputs(self, family: str, signature: Signature, summary: RowSummary) -> Floats | None:
+        """The numbers of rows of the eval split that the catalog names; None: it names none."""
+        known = next((each for each in self._workspace.catalog().families if each.name == family), None)
+        path = self._workspace.eval_path(known) if known is not None else None
+        if path is None:
+            return None
+        return np.concatenate(summaries_of_rows(path, signature.inputs, MAX_ROWS, summary.of))
+
+    def confidences(self, key: VariantKey, profiles: Mapping[str, Profile]) -> Floats | None:
+        """The confidences of a variant, one a row, by the engine that it was profiled as; None: nobody knows them."""
+        for device, profile in profiles.items():
+            measured = profile.of(*key)
+            if measured is None or measured.eval_digest is None or not measured.engine_digest:
+                continue
+            for path in {self._path(device), self._path(profile.measured_on)}:
+                for each in read_answers(path).values():
+                    if (each.engine_digest, each.eval_digest) == (measured.engine_digest, measured.eval_digest):
+                        step = -(-len(each.confidences) // MAX_ROWS)
+                        return each.confidences[::step, np.newaxis].astype(np.float64)
+        return None
+
+    def _path(self, device: str) -> Path:
+        return self._workspace.answers_path(device)
+
+
+log = logging.getLogger("proteus.shifts")
+
+RowReading = Callable[[], Floats | None]
+InThread = Callable[[RowReading], Awaitable[Floats | None]]
+
+EVERY_S = 0.2
+"""Between two looks at requests of a family: at most 5 rows a second."""
+
+
+class Shifts:
+    """Watches the inputs of families, and the confidence of variants, from the first request that is looked at.
+
+    What is None in ``inputs`` or ``confidence`` cannot be watched, or not yet: there is nothing to compare with.
+    """
+
+    def __init__(
+        self,
+        profiles: ProfileStore,
+        served: ServedCatalog,
+        references: References,
+        rng: np.random.Generator,
+        in_thread: InThread = asyncio.to_thread,
+    ) -> None:
+        self._profiles, self._references, self._rng = profiles, references, rng
+        self._in_thread = in_thread
+        self._served, self._content = served, served.content
+        self._summaries: dict[str, RowSummary] = {}
+        self._inputs: dict[str, ShiftWatch | None] = {}
+        self._confidence: dict[VariantKey, ShiftWatch | None] = {}
+        self._wanted: asyncio.Queue[ServedFamily | VariantKey] = asyncio.Queue()
+
+    def admitted(self, request: InFlightRequest, served: ServedFamily, now_s: float) -> None:
+        """A request that is to be looked at was admitted, and its tensors are read."""
+        served.next_look_s = now_s + EVERY_S
+        request.done = partial(self._ended, served, request.inputs, request.rows, request.done)
+
+    def is_shifted(self, family: str) -> bool:
+        """Whether its inputs are, or the confidence of one of its variants."""
+        inputs = self.inputs.get(family)
+        of_variants = (watch for key, watch in self.confidence.items() if key.family == family)
+        return any(watch is not None and watch.is_shifted for watch in (inputs, *of_variants))
+
+    @property
+    def inputs(self) -> dict[str, ShiftWatch | None]:
+        """The watch of each family's inputs; with another catalog, watches begin anew."""
+        self._follow_catalog()
+        return self._inputs
+
+    @property
+    def confidence(self) -> dict[VariantKey, ShiftWatch | None]:
+        """The watch of each variant's confidence; with another catalog, watches begin anew."""
+        self._follow_catalog()
+        return self._confidence
+
+    def _follow_catalog(self) -> None:
+        """Where another catalog is served, models or eval splits have changed: references are read anew."""
+        if self._served.content is not self._content:
+            self._content = self._served.content
+            self._summaries.clear()
+            self._inputs.clear()
+            self._confidence.clear()
+
+    async def run(self) -> None:
+        """Read what is wanted to compare with, one after another, until cancelled."""
+        while True:
+            wanted = await self._wanted.get()
+            if isinstance(wanted, VariantKey):
+                await self._read_confidences(wanted)
+            else:
+                await self._read_inputs(wanted)
+
+    # --- one answer
+
+    def _ended(
+        self, served: ServedFamily, inputs: tuple[Buffer, ...], rows: int, done: ResultCallback, result: Result
+    ) -> None:
+        done(result)
+        if not isinstance(result, Answered):
+            return
+        row = int(self._rng.integers(rows))
+        self._saw_inputs(served, inputs, rows, row)
+        if result.batch.staged is None:
+            self._saw_confidence(served, result.batch.hosted.key, result.outputs, row)
+
+    def _saw_inputs(self, served: ServedFamily, inputs: tuple[Buffer, ...], rows: int, row: int) -> None:
+        family = served.name
+        watch = self.inputs.get(family)
+        if watch is None:
+            self._want(served, is_known=family in self.inputs)
+            return
+        specs = served.signature.inputs
+        values = [
+            np.frombuffer(content, spec.dtype).reshape(rows, -1)[row : row + 1]
+            for content, spec in zip(inputs, specs, strict=True)
+        ]
+        if watch.observe(self._summaries[family].of(values)[0]):
+            _log_change(f"inputs of {family}", watch, family)
+
+    def _saw_confidence(self, served: ServedFamily, key: VariantKey, outputs: OutputArrays, row: int) -> None:
+        watch = self.confidence.get(key)
+        if watch is None:
+            self._want(key, is_known=key in self.confidence)
+            return
+        confidence = confidence_of(served, outputs)[row : row + 1]
+        if watch.observe(confidence.astype(np.float64)):
+            _log_change(f"confidence of {key.variant}", watch, key.family, key.variant)
+
+    def _want(self, what: ServedFamily | VariantKey, *, is_known: bool) -> None:
+        """Have a reference read, once."""
+        if is_known:
+            return
+        if isinstance(what, VariantKey):
+            self.confidence[what] = None
+        else:
+            self.inputs[what.name] = None
+        self._wanted.put_nowait(what)
+
+    # --- references
+
+    async def _read_inputs(self, served: ServedFamily) -> None:
+        family, summary = served.name, RowSummary(served.signature.inputs)
+        found = await self._read(
+            f"inputs of {family}", lambda: self._references.inputs(family, served.signature, summary)
+        )
+        if found is not None and family in self.inputs:
+            self._summaries[family] = summary
+            self.inputs[family] = ShiftWatch(summary.names, found)
+
+    async def _read_confidences(self, key: VariantKey) -> None:
+        profiles = dict(self._profiles.alone)
+        found = await self._read(f"confidence of {key.variant}", lambda: self._references.confidences(key, profiles))
+        if found is not None and key in self.confidence:
+            self.confidence[key] = ShiftWatch(("confidence",), found)
+
+    async def _read(self, what: str, read: RowReading) -> Floats | None:
+        """A reference; None where there is none, or it has too few rows."""
+        content = self._served.content
+        try:
+            found = await self._in_thread(read)
+        except ProteusError as error:
+            log.info("the %s can't be watched: %s", what, error.message)
+            return None
+        except Exception:  # a bug of ours must not end the watch of all others, or pass unseen
+            log.exception("a bug while what the %s are compared with was read", what)
+            return None
+        is_current = content is self._served.content  # else it is wanted once more
+        return found if is_current and found is not None and len(found) >= MIN_REFERENCE_ROWS else None
+
+
+def _log_change(what: str, watch: ShiftWatch, family: str, variant: str = "") -> None:
+    seen = {"rows": watch.rows, "value": watch.largest, "ratio": round(watch.ratio, 2)}
+    told = fields(family=family, variant=variant, **seen)
+    if watch.is_shifted:
+        text = "the %s: no longer distributed as on the eval split, by the %s of the last rows"
+        log.warning(text, what, watch.largest, extra=told)
+    else:
+        log.info("the %s: distributed as on the eval split again", what, extra=told)

@@ -1,1 +1,0 @@
-"""The planner in a process of its own, and what it is asked."""
