@@ -113,7 +113,7 @@ async def _serve(
             open_connections(options) as connections,
             open_telemetry(deployment, hardware, plane, adaptation, connections) as observed,
         ):
-            models, endpoints = make_endpoints(options, hardware, plane, profiles, adaptation, observed)
+            models, endpoints = make_endpoints(hardware, plane, profiles, adaptation, observed)
             is_local = is_loopback(listeners["http"])
             protocols = make_protocols(plane, models, endpoints, options, connections, tracing, is_local=is_local)
             async with accepting_on(listeners, protocols, options.certificate):

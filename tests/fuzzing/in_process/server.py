@@ -170,7 +170,7 @@ async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
         )
         connections = await stack.enter_async_context(open_connections(options))
         observed = await stack.enter_async_context(open_telemetry(deployment, hardware, plane, adaptation, connections))
-        models, endpoints = make_endpoints(options, hardware, plane, profiles, adaptation, observed)
+        models, endpoints = make_endpoints(hardware, plane, profiles, adaptation, observed)
         plane.lifecycle.on(LifecycleEvent.WARMED_UP)
         yield Server(
             plane, connections, make_protocols(plane, models, endpoints, options, connections, None, is_local=True)
