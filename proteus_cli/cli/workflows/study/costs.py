@@ -1,9 +1,9 @@
 """What `proteus study cost` was asked for."""
 
-from proteus_cli.cli.command_line.fleet import parse_fleet
 from proteus_cli.cli.command_line.plan_rules import plan_rules
 from proteus_cli.cli.options.common import HEADROOM
 from proteus_cli.cli.options.groups.study.shared import parse_percentile
+from proteus_cli.domain.fleet import parse_fleet
 from proteus_cli.errors import UsageError
 from proteus_cli.simulation.conditions import JITTERS
 from proteus_cli.store import Workspace
