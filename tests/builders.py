@@ -13,7 +13,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, Effects, Host, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.base import FORMAT, MadeBy
-from proteus_cli.domain.catalog import Catalog, Family, Variant
+from proteus_cli.domain.catalog import NO_VARIANTS, Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.interference import CostPoint, SharingCost, VariantName
 from proteus_cli.domain.latency_table import LatencyTable
@@ -285,6 +285,18 @@ def routes_of(controller: Controller, launch: Launch) -> tuple[CascadeRoute | No
 
 def ids(launch: Launch) -> list[int]:
     return [request.id for request in launch.requests]
+
+
+def requests_waiting(controller: Controller) -> int:
+    """The requests in all queues."""
+    return sum(family.waiting for family in controller.families.values())
+
+
+def swaps_from(after: Plan, before: Plan, standbys: Mapping[str, frozenset[VariantKey]] = MappingProxyType({})) -> int:
+    """The loads that lead from one plan to another; ``standbys`` (by device) need none."""
+    old = before.hosted()
+    hosted = {device: new - old.get(device, NO_VARIANTS) for device, new in after.hosted().items()}
+    return sum(len(new - standbys.get(device, NO_VARIANTS)) for device, new in hosted.items())
 
 
 def make_request(

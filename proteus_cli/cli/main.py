@@ -19,6 +19,7 @@ from proteus_cli.cli import (
     doctor,
     engines,
     init,
+    plan,
     replay,
     rollout,
     samples,
@@ -28,7 +29,7 @@ from proteus_cli.cli import (
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.commands import demo, profile, serve
-from proteus_cli.cli.commands.groups import plan, study
+from proteus_cli.cli.commands.groups import study
 from proteus_cli.errors import ArtefactError, ProteusError, unsearchable, without_room
 
 app = typer.Typer(

@@ -291,7 +291,7 @@ def _deliver(
 
 def _profiles(workspace: "Workspace", plan: "Plan | None", fleet: str | None) -> "Mapping[str, Profile]":
     """The profiles of the devices of a plan; without a plan, of the devices that `proteus plan` plans for."""
-    from proteus_cli.cli.workflows.planning import profiles_to_plan_for
+    from proteus_cli.cli.plan import profiles_to_plan_for
     from proteus_cli.store.sharing import with_sharing
 
     if plan is None:

@@ -11,7 +11,7 @@ from proteus_cli.control.dispatch.workers import WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
 from proteus_cli.control.replanning.replanning import DeviceChanged, ExpectedAttainment, Replanning
-from proteus_cli.control.topology.hosting import PlannableVariants
+from proteus_cli.control.topology.hosting import PlannableVariants, device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.control.topology.topology import Topology
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
@@ -139,11 +139,6 @@ class Controller:
         """The placements of the plan in force; none before the first."""
         return self.change.plan.placements if self.change.plan is not None else ()
 
-    @property
-    def waiting(self) -> int:
-        """Requests in all queues."""
-        return sum(family.waiting for family in self.families.values())
-
     def slowdown_of(self, device: str) -> float:
         """Measured over profiled batch time of a device, at least 1."""
         return self.workers[device].slowdown.factor
@@ -165,9 +160,12 @@ class Controller:
         return self._changed(self.topology.loaded(load, engines), now_s)
 
     def use_profiles(self, profiles: Mapping[str, Profile]) -> Effects:
-        """Replace the times and accuracies by which standbys are chosen. Memory limits and placeable variants stay."""
-        self.placeable.changed()
-        return self.topology.use_profiles(profiles, self.slo_targets, self.plan.rules)
+        """From now on these are the profiles by device. Standbys are chosen by them, within the same memory limits."""
+        known, limits = self.placeable, {device: each.memory_bytes for device, each in self.change.memory.items()}
+        known.use(profiles, known.variants, known.beside)
+        return self.topology.use_memory(
+            device_memory(limits, profiles, self.slo_targets, self.plan.rules, known.variants, known.beside)
+        )
 
     def add_device(self, device: str, slots: int, memory: DeviceMemory | None = None) -> None:
         """Add a device. It counts as lost until it has passed its probation, when the driver calls `device_recovered`.

@@ -281,11 +281,6 @@ class Family(Value, frozen=True):
         """The latency target in seconds. Raises `ValueError` if the text is no duration."""
         return _seconds(self.slo, f"slo of `{self.name}`")
 
-    @property
-    def slo_target(self) -> SloTarget:
-        """The SLO, and the fraction of queries that must be within it."""
-        return SloTarget(self.slo_s, self.attainment)
-
     def variant(self, name: str) -> Variant:
         """The variant of that name. Raises `UsageError`."""
         for variant in self.variants:
@@ -368,4 +363,4 @@ class Catalog(Value, frozen=True):
 
     def slo_targets(self) -> Mapping[str, SloTarget]:
         """The SLO of each family, and the fraction of its queries that must be within it."""
-        return {family.name: family.slo_target for family in self.families}
+        return {family.name: SloTarget(family.slo_s, family.attainment) for family in self.families}

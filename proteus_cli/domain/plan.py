@@ -1,7 +1,6 @@
 """A plan: the device of each variant, and the shares of each family's queries."""
 
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Annotated
 
 from msgspec import UNSET, Meta, UnsetType, field
@@ -169,13 +168,6 @@ class Plan(Value, frozen=True, omit_defaults=True):
         """Whether fleet, inputs and the variants on each device are equal; shares and batches may differ."""
         mine, others = ({(p.device, p.family, p.variant) for p in plan.placements} for plan in (self, other))
         return (mine, self.fleet, self.inputs) == (others, other.fleet, other.inputs)
-
-    def swaps_from(self, before: "Plan", standbys: Mapping[str, frozenset[VariantKey]] = MappingProxyType({})) -> int:
-        """Number of variant loads from ``before`` to this plan; ``standbys`` (by device) need none."""
-        nothing, old = frozenset[VariantKey](), before.hosted()
-        return sum(
-            len(new - old.get(device, nothing) - standbys.get(device, nothing)) for device, new in self.hosted().items()
-        )
 
 
 def _together(one: Placement, other: Placement) -> Placement:

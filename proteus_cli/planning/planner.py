@@ -11,6 +11,7 @@ from msgspec.structs import replace as replace_fields
 
 from proteus_cli import store
 from proteus_cli.control.policies import Policy
+from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.batch_times import beside
 from proteus_cli.domain.catalog import Catalog, VariantKey, VariantsByDevice
 from proteus_cli.domain.demand import Demand, Forecast, check_demand
@@ -175,7 +176,7 @@ class Planner:
         measured = beside(profile, alone, others) if alone is not None else None
         points = profile.points_of(measured) if measured is not None else ()
         family = self.catalog.family(placement.family)
-        target = self.rules.planned_target(family.name, family.slo_target)
+        target = self.rules.planned_target(family.name, SloTarget(family.slo_s, family.attainment))
         capacities = [step.capacity for _, steps in self.rules.stage_steps(target, points) for step in steps]
         return max((each.qps for each in capacities if each.max_batch == placement.max_batch), default=0.0)
 

@@ -105,6 +105,14 @@ task_errors: dict[str, TaskErrors] = {}
 """Of this process, by the name of the task's function."""
 
 
+def count_bug(task: str, error: Exception) -> str:
+    """Log an unexpected error of a background task, and count it in `task_errors`; returns what others are told."""
+    errors = task_errors.setdefault(task, TaskErrors())
+    errors.total, errors.last, errors.last_unix_s = errors.total + 1, repr(error), time.time()
+    log.error("a bug in %s", task, exc_info=error)
+    return "a bug; the log has its traceback"
+
+
 @asynccontextmanager
 async def running(
     work: Callable[Arguments, Coroutine[Any, Any, None]], *args: Arguments.args, **kwargs: Arguments.kwargs
@@ -126,20 +134,20 @@ async def supervised(
 ) -> None:
     """Run ``work`` until it ends without an exception.
 
-    An exception in it is a bug: it is logged and counted in `task_errors`, and ``work`` is called again after a pause.
+    An exception in it is a bug: `count_bug` logs and counts it, and ``work`` is called again after a pause.
     """
     name = work.__qualname__
-    errors = task_errors.setdefault(name, TaskErrors())
+    task_errors.setdefault(name, TaskErrors())
     loop, retry_s = asyncio.get_running_loop(), RETRY_S
     while True:
         start_s = loop.time()
         try:
             await work(*args, **kwargs)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             if loop.time() - start_s > MAX_RETRY_S:
                 retry_s = RETRY_S
-            errors.total, errors.last, errors.last_unix_s = errors.total + 1, repr(error), time.time()
-            log.exception("a bug has ended %s, which starts again in %g s", name, retry_s)
+            count_bug(name, error)
+            log.info("%s starts again in %g s", name, retry_s)
             await asyncio.sleep(retry_s)
             retry_s = min(2.0 * retry_s, MAX_RETRY_S)
         else:

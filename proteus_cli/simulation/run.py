@@ -59,7 +59,9 @@ def simulate(
     limit_bytes = {device: limit for device, limit in conditions.memory_bytes.items() if device in plan.devices}
     has_standbys = bool(limit_bytes) and policy.standbys and rule is not None
     targets, load_s = catalog.slo_targets(), conditions.load_s
-    memory = device_memory(limit_bytes, profiles, targets, plan.rules, catalog.keys, load_s) if has_standbys else {}
+    memory = (
+        device_memory(limit_bytes, profiles, targets, plan.rules, catalog.keys, load_s=load_s) if has_standbys else {}
+    )
     attainment = {family.name: family.attainment for family in catalog.families}
     controller = Controller(
         slo_s,

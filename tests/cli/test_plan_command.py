@@ -10,11 +10,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import make_cascade_point, make_plan, near
+from builders import make_cascade_point, make_plan, near, swaps_from
 from command_line import Ended, proteus
 from tiny import DEVICES, Tiny, add_plan, add_profiles, change_json
 
-from proteus_cli.cli.workflows.planning import short_families
+from proteus_cli.cli.plan import short_families
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.base import LARGEST_FLOAT
 from proteus_cli.domain.plan import FrontierPoint, Plan
@@ -217,7 +217,7 @@ def test_a_plan_comes_from_the_current_one_with_the_fewest_loads(workspace: Path
     kept = workspace / "kept.json"
     kept.write_bytes((workspace / "plans" / "plan.json").read_bytes())
     second = planned(workspace, "--demand", "a=10qps,b=10qps", "--current", kept, "--pack")
-    assert second.swaps_from(first) == 1
+    assert swaps_from(second, first) == 1
 
 
 def test_what_a_spare_is_stands_below_a_table_with_one(workspace: Path) -> None:

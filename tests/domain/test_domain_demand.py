@@ -5,7 +5,7 @@ from builders import make_catalog, make_family
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.cli.workflows.planning import parse_demand
+from proteus_cli.cli.plan import parse_demand
 from proteus_cli.domain.demand import check_demand
 from proteus_cli.errors import UsageError
 

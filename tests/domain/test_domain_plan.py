@@ -15,34 +15,6 @@ def test_hosted_lists_every_device_also_those_that_idle() -> None:
     assert plan.devices == ("cpu0", "cpu1", "cpu2")
 
 
-def test_swaps_count_the_variants_that_must_be_loaded() -> None:
-    """cpu0 keeps a/s, cpu1 changes to a/l, cpu2 starts b/s and cpu3 falls idle: two loads; three the other way."""
-    devices = ("cpu0", "cpu1", "cpu2", "cpu3")
-    before = make_plan(
-        make_placement("cpu0", "a", "s"),
-        make_placement("cpu1", "a", "s"),
-        make_placement("cpu3", "b", "s"),
-        devices=devices,
-    )
-    after = make_plan(
-        make_placement("cpu0", "a", "s"),
-        make_placement("cpu1", "a", "l"),
-        make_placement("cpu2", "b", "s"),
-        devices=devices,
-    )
-    assert after.swaps_from(before) == 2
-    assert before.swaps_from(after) == 2
-    assert after.swaps_from(after) == 0
-
-
-def test_the_same_variant_name_of_another_family_is_another_load() -> None:
-    assert make_plan(make_placement("cpu0", "a", "s")).swaps_from(make_plan(make_placement("cpu0", "b", "s"))) == 1
-
-
-def test_a_device_that_the_plan_before_did_not_have_loads_what_it_hosts() -> None:
-    assert make_plan(make_placement("cpu9", "a", "s")).swaps_from(make_plan(make_placement("cpu0", "a", "s"))) == 1
-
-
 def test_capacity_and_shortfall_add_up() -> None:
     plan = make_plan(
         make_placement("cpu0", "a", "s", rate_qps=30, capacity_qps=40),

@@ -6,7 +6,7 @@ from itertools import product
 
 import msgspec
 import pytest
-from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile, near
+from builders import make_catalog, make_family, make_measured, make_placement, make_plan, make_profile, near, swaps_from
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -203,8 +203,8 @@ def test_a_change_must_gain_more_than_its_loads_cost() -> None:
     )
     even_s = gained * HORIZON_S * 2 - LOAD_EFFORT_S
     assert even_s > 0.1
-    assert planner(2, load_s=even_s * 0.8)(forecast, now).swaps_from(now) == 1
-    assert planner(2, load_s=even_s * 1.2)(forecast, now).swaps_from(now) == 0
+    assert swaps_from(planner(2, load_s=even_s * 0.8)(forecast, now), now) == 1
+    assert swaps_from(planner(2, load_s=even_s * 1.2)(forecast, now), now) == 0
 
 
 @pytest.mark.parametrize(("memory_for", "loads"), [(4, 1), (3, 0)], ids=["memory for all", "memory for three of four"])
@@ -218,7 +218,7 @@ def test_a_load_beside_what_serves_costs_its_own_time_alone(memory_for: int, loa
     assert gained_s - LOAD_EFFORT_S < 3.95 < gained_s
     made = planner(1, load_s=3.95, residency=2, memory_for=memory_for)
     forecast = Forecast({"a": 10.0, "b": 0.0}, {"a": steady, "b": steady})
-    assert made(forecast, now).swaps_from(now) == loads
+    assert swaps_from(made(forecast, now), now) == loads
 
 
 @pytest.mark.parametrize("types", [("fast", "slow", "slow"), ("fast", "slow"), ("slow",)])

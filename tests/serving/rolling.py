@@ -66,7 +66,7 @@ class Rolled:
     @property
     def beside(self) -> set[VariantKey]:
         """What is there beside the catalog, for roll-outs."""
-        return self.live._retiring.held.keys() | self.live._retiring.kept
+        return self.live._held.keys() | self.live._kept
 
     # --- a `VersionSource`
 

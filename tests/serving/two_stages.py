@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from builders import make_cascade, make_measured, make_placement, make_plan, make_profile
+from builders import make_cascade, make_measured, make_placement, make_plan, make_profile, requests_waiting
 from one_device import FLOAT, SLO_S, HeldExecutor, twice
 from virtual_loop import VirtualLoop
 
@@ -116,7 +116,7 @@ def run(test: Callable[[TwoStages], Awaitable[None]], plan: Plan = PLAN, **optio
         world.plane.lifecycle.on(LifecycleEvent.WARMED_UP)
         await test(world)
         assert world.plane.results.in_flight_count == 0
-        assert world.plane.controller.waiting == 0
+        assert requests_waiting(world.plane.controller) == 0
         await asyncio.sleep(1.0)  # no timer is left that does more
         assert len(world.results) <= 1
 

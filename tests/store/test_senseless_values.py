@@ -99,7 +99,7 @@ def expect_usable(artefact: Any) -> None:
             if points := measured.points_at(artefact.slots):
                 assert LatencyTable(points, lambda point: point.p95_s)(100_000) < float("inf")
     if isinstance(artefact, Plan):
-        artefact.swaps_from(PLAN)
+        artefact.hosts_as(PLAN)
 
 
 @pytest.mark.parametrize("artefact", [PLAN, PROFILE, RECORD, ENGINE], ids=lambda artefact: type(artefact).__name__)

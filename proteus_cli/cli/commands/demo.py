@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from proteus_cli.cli import console
+from proteus_cli.cli import plan as options
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options.groups import plan as options
 from proteus_cli.errors import ProteusError
 
 if TYPE_CHECKING:

@@ -116,12 +116,13 @@ def device_memory(
     targets: Mapping[str, SloTarget],
     rules: Rules,
     variants: Container[VariantKey],
+    beside: Container[VariantKey] = NO_VARIANTS,
     load_s: Callable[[VariantProfile], float] = lambda measured: measured.load_s,
 ) -> dict[str, DeviceMemory]:
     """The memory of each device. Its variants may take ``limit_bytes``, by device; plans obey ``rules``.
 
-    Only current ``variants`` may be loaded, as a profile may be older than the catalog. Variants of unknown size are
-    left out, and so are devices without any known size.
+    Plans may place the ``variants``, and may not place those ``beside`` them. No others may be loaded, as a profile may
+    be older than the catalog. Variants of unknown size are left out, and so are devices without any known size.
     """
     known: dict[tuple[int, int, DeviceLimits], Mapping[VariantKey, Loadable]] = {}
     planned, found = rules.planned_targets(targets), {}
@@ -130,13 +131,16 @@ def device_memory(
         limits = limits_of(profile.device, rules)
         key = id(profile.variants), profile.slots, limits
         if key not in known:
-            current = [each for each in profile.variants if each.key in variants]
             known[key] = {
                 each.key: _loadable(
-                    memory_bytes, load_s(each), placeable_host(profile, each, limits, planned[each.key.family], rules)
+                    memory_bytes,
+                    load_s(each),
+                    placeable_host(profile, each, limits, planned[each.family], rules)
+                    if each.key in variants
+                    else None,
                 )
-                for each in current
-                if (memory_bytes := each.memory_with(profile.slots))
+                for each in profile.variants
+                if (each.key in variants or each.key in beside) and (memory_bytes := each.memory_with(profile.slots))
             }
         if known[key] and limit > 0:
             found[device] = DeviceMemory(limit, known[key])
@@ -165,17 +169,24 @@ def placeable_host(
 class PlannableVariants:
     """The variants that a plan could place, by family: for requests that the hosted variants cannot answer in time.
 
-    Found on demand and kept until `changed`. Profiles are read then: a driver may add to them.
+    Found on demand and kept until `changed`. Profiles are read then: a driver may add to them. The variants ``beside``
+    may stay loaded, and no plan places them.
     """
 
     def __init__(self) -> None:
         self._profiles: Mapping[str, Profile] | None = None
-        self._variants: Container[VariantKey] = NO_VARIANTS
+        self.variants: Container[VariantKey] = NO_VARIANTS
+        self.beside: Container[VariantKey] = NO_VARIANTS
         self._rules, self._targets, self._found = Rules(), dict[str, SloTarget](), dict[str, Eligibility]()
 
-    def use(self, profiles: Mapping[str, Profile], variants: Container[VariantKey]) -> None:
+    def use(
+        self,
+        profiles: Mapping[str, Profile],
+        variants: Container[VariantKey],
+        beside: Container[VariantKey] = NO_VARIANTS,
+    ) -> None:
         """From now on plans may place these ``variants``, with these ``profiles`` by device."""
-        self._profiles, self._variants = profiles, variants
+        self._profiles, self.variants, self.beside = profiles, variants, beside
         self.changed()
 
     def plan_by(self, rules: Rules, targets: Mapping[str, SloTarget]) -> None:
@@ -194,7 +205,7 @@ class PlannableVariants:
             return None
         if family not in self._found:
             target, profiles = self._targets[family], self._profiles.values()
-            self._found[family] = _placeable(family, profiles, target, self._rules, self._variants)
+            self._found[family] = _placeable(family, profiles, target, self._rules, self.variants)
         return self._found[family]
 
 

@@ -10,7 +10,7 @@ burst needs it, and the next plan can place variants with long loads at once. Al
 """
 
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from proteus_cli.control.decision import Host
 from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
@@ -54,13 +54,6 @@ class DeviceMemory:
             return not each.qps, fastest[key.family] != key, -each.load_s, key
 
         object.__setattr__(self, "_order", sorted(self.loadable, key=preference))
-
-    def placing_only(self, keys: Container[VariantKey]) -> "DeviceMemory":
-        """The same, where plans may place these variants alone."""
-        loadable = {
-            key: each if key in keys else replace(each, qps=0.0, host=None) for key, each in self.loadable.items()
-        }
-        return replace(self, loadable=loadable)
 
     def kept(
         self, loaded: frozenset[VariantKey], needed: frozenset[VariantKey], pinned: Container[VariantKey] = ()

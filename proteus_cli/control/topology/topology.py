@@ -18,16 +18,13 @@ from proteus_cli.control.decision import (
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
-from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.plan_change import ChangingDevice, PlanChange
 from proteus_cli.control.topology.standbys import RETRY_S, DeviceMemory, next_standby
-from proteus_cli.domain.attainment import SloTarget
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Outages, host_of
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.profile import Profile, VariantProfile
+from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.request import Request
-from proteus_cli.domain.rules import Rules
 
 MAX_LOADING_FRAC = 0.1
 """The part of a device's time that loads of standbys take, and of a machine's devices that load one at a time.
@@ -149,13 +146,6 @@ class Topology:
             now = memory.get(device) or replace(before, loadable={})
             self.change.memory[device] = replace(now, servers=before.servers)
         return Effects(ask=self._standbys_changed())
-
-    def use_profiles(self, profiles: Mapping[str, Profile], targets: Mapping[str, SloTarget], rules: Rules) -> Effects:
-        loadable = [each for memory in self.change.memory.values() for each in memory.loadable.items()]
-        limits = {device: each.memory_bytes for device, each in self.change.memory.items()}
-        memory = device_memory(limits, profiles, targets, rules, {key for key, _ in loadable})
-        placeable = {key for key, each in loadable if each.qps > 0}
-        return self.use_memory({device: each.placing_only(placeable) for device, each in memory.items()})
 
     def loads_began(self, devices: Iterable[str]) -> None:
         """Engines are being loaded on devices, whose batches may take longer until `loads_ended`."""

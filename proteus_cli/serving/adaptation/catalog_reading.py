@@ -9,8 +9,7 @@ from typing import Annotated, Literal, Protocol, Self
 import msgspec
 from msgspec import Meta
 
-from proteus_cli.backends.base import Signature
-from proteus_cli.domain.catalog import Catalog, Family, VariantKey
+from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.catalog_changes import CatalogChange, CatalogContent, Digests, Succession
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
@@ -115,14 +114,14 @@ class CatalogStatus(msgspec.Struct, frozen=True):
 
 
 FIXED = {"input", "confidence"}
-"""What clients send to a family, and what tells how sure its variants are, is as it was when the family was new."""
+"""The fields of a family that stay as they were when the family was new."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadCatalog:
-    """A catalog that was read, what lies between it and the one that was ``served`` then, and its families.
+    """A catalog that was read, the way to it from the catalog that was ``served`` then, and its families.
 
-    ``rolled_out`` are the families that version roll-outs have changed in it.
+    Version roll-outs have changed the families in ``rolled_out``.
     """
 
     files: CatalogFiles
@@ -132,19 +131,14 @@ class ReadCatalog:
     rolled_out: frozenset[str]
 
 
-async def read_possible(
+async def read_families(
     following: Succession, files: CatalogFiles, hardware: Hardware, plane: DataPlane
 ) -> dict[str, FamilyFiles]:
-    """The families of a catalog that can be followed. Raises `ProteusError` where it cannot."""
-    require_possible(following, hardware)
-    present, known = dict(plane.families.by_name), dict(plane.fleet.loader.models)
-    families = await asyncio.to_thread(read_families, following, files, hardware, present)
-    await asyncio.to_thread(require_fitting, following, files, hardware, known, families)
-    return families
+    """The families of a catalog that can be followed; may read models.
 
-
-def require_possible(following: Succession, hardware: Hardware) -> None:
-    """Raise `Conflict` where a change needs a new start."""
+    Raises `Conflict` if the change needs a new start, or a family comes back as another one before it is gone, and
+    `ArtefactError` if a model takes or gives other tensors than its family, or as `FamilyFiles`.
+    """
     if not hardware.takes_variants and following.changes:
         raise Conflict("devices that are emulated in other processes know the variants of the start alone")
     for change in following.changes:
@@ -153,50 +147,43 @@ def require_possible(following: Succession, hardware: Hardware) -> None:
                 f"{change}: that of a family stays as it is while the family is served",
                 hint="give the family another name, or start the server anew",
             )
+    present, known = dict(plane.families.by_name), set(plane.fleet.loader.models)
+    return await asyncio.to_thread(_read_families, following, files, hardware, present, known)
 
 
-def read_families(
-    following: Succession, files: CatalogFiles, hardware: Hardware, present: Mapping[str, ServedFamily]
-) -> dict[str, FamilyFiles]:
-    """The families of the catalog, with the signatures of those that are ``present`` already; may read models.
-
-    Raises `Conflict` where a family comes back as another one before it is gone, `ArtefactError` as `FamilyFiles`.
-    """
-    found = {}
-    for plain, family in zip(files.content.catalog.families, following.content.catalog.families, strict=True):
-        before, labels = present.get(family.name), files.labels.get(family.name, ())
-        if before is not None and family.name not in _new_families(following):
-            is_stub = family.name in hardware.stubs
-            found[family.name] = FamilyFiles(family, before.signature, labels, is_stub)
-            continue
-        signature, is_stub = _signature(plain, files, hardware)
-        each = found[family.name] = FamilyFiles(family, signature, tuple(labels), is_stub)
-        if before is not None and not _is_as_before(each, before):
-            raise Conflict(f"`{family.name}` takes or gives other tensors than before, and is not gone yet: try again")
-    return found
-
-
-def require_fitting(
+def _read_families(
     following: Succession,
     files: CatalogFiles,
     hardware: Hardware,
+    present: Mapping[str, ServedFamily],
     known: Collection[VariantKey],
-    families: Mapping[str, FamilyFiles],
-) -> None:
-    """Raise `ArtefactError` where a model that is not ``known`` takes or gives other tensors than its family."""
-    if hardware.is_emulated:
-        return
-    for plain, name in following.names.items():
-        key = VariantKey(plain.family, name)
-        if key not in known and not signature_of_file(files.models[plain], key).fits(families[plain.family].signature):
+) -> dict[str, FamilyFiles]:
+    new, found = _new_families(following), dict[str, FamilyFiles]()
+    for plain, family in zip(files.content.catalog.families, following.content.catalog.families, strict=True):
+        name, before = family.name, present.get(family.name)
+        labels = tuple(files.labels.get(name, ()))
+        if before is not None and name not in new:
+            found[name] = FamilyFiles(family, before.signature, labels, name in hardware.stubs)
+            continue
+        if hardware.is_emulated:
+            signature, is_stub = signature_or_stub(plain, files.models)
+        else:
+            signature, is_stub = signature_of(plain, files.models), False
+        found[name] = FamilyFiles(family, signature, labels, is_stub)
+        if before is not None and not _is_as_before(found[name], before):
+            raise Conflict(f"`{name}` takes or gives other tensors than before, and is not gone yet: try again")
+    for (family_name, variant), name in following.names.items() if not hardware.is_emulated else ():
+        key, model = VariantKey(family_name, name), files.models[VariantKey(family_name, variant)]
+        if key not in known and not signature_of_file(model, key).fits(found[family_name].signature):
             raise ArtefactError(
-                f"`{plain.variant}` takes or gives other tensors than the rest of family `{plain.family}`.",
+                f"`{variant}` takes or gives other tensors than the rest of family `{family_name}`.",
                 hint="queries of a family must fit each of its variants",
             )
+    return found
 
 
 def require_successors(following: Succession, measured: Measurements, served: Mapping[str, Profile]) -> None:
-    """Raise `ArtefactError` where no device has a profile of what is to replace what serves, or of a new family."""
+    """Raise `ArtefactError` if no device has a profile of a successor of what serves, or of a new family."""
     before, now = _profiled(served.values()), _profiled(measured.profiles.values())
     known = {plain for plain, name in following.names.items() if plain in now or (plain.family, name) in before}
     changed = {VariantKey(each.family, each.variant) for each in following.changes if each.kind == "changed"}
@@ -213,17 +200,9 @@ def _new_families(following: Succession) -> set[str]:
     return {change.family for change in following.changes if change.kind == "new" and not change.variant}
 
 
-def _signature(family: Family, files: CatalogFiles, hardware: Hardware) -> tuple[Signature, bool]:
-    """That of a family as it is in the catalog file, and whether it is made up."""
-    if hardware.is_emulated:
-        return signature_or_stub(family, files.models)
-    return signature_of(family, files.models), False
-
-
 def _is_as_before(now: FamilyFiles, before: ServedFamily) -> bool:
-    image, confidence = now.family.input, now.family.confidence
-    is_same_kind = now.is_stub or (image, confidence) == (before.image, before.confidence)
-    return is_same_kind and now.signature.fits(before.signature)
+    fixed = now.family.input, now.family.confidence
+    return (now.is_stub or fixed == (before.image, before.confidence)) and now.signature.fits(before.signature)
 
 
 def _profiled(profiles: Iterable[Profile]) -> set[VariantKey]:

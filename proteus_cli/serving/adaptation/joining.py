@@ -20,7 +20,6 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import is_name
 from proteus_cli.domain.device import Device, host_of
@@ -153,25 +152,19 @@ class Joining:
         """All at once, so that nobody knows of a device that another does not know."""
         if not profiles:
             return
-        memory = self._memory(profiles, new, session)
+        known = {profile.device.id for profile in profiles}
+        limits: Mapping[str, int] = {}
+        if self._has_standbys:
+            limits = self._known.memory_bytes([each for each in new if each.id in known], session.inventory.free_bytes)
         for profile in profiles:
             device = profile.device
             self._profiles.use([profile])
             self._hardware.add_device(device, profile.slots)
-            self._plane.fleet.add_device(device.id, memory.get(device.id))
+            limit = limits.get(device.id, 0)
+            self._plane.fleet.add_device(device.id, DeviceMemory(limit, {}) if limit > 0 else None)
             log.info("%s joins", device.id, extra=fields(device=device.id, measured_on=profile.measured_on))
         # A plan is asked for once they have passed their probation.
         await self._control_loop.changed("devices join", self._profiles, asks=False)
-
-    def _memory(
-        self, profiles: Sequence[Profile], new: Collection[Device], session: AgentSession
-    ) -> Mapping[str, DeviceMemory]:
-        if not self._has_standbys:
-            return {}
-        by_id = {profile.device.id: profile for profile in profiles}
-        limits = self._known.memory_bytes([each for each in new if each.id in by_id], session.inventory.free_bytes)
-        controller, models = self._plane.controller, self._plane.fleet.loader.models
-        return device_memory(limits, by_id, controller.slo_targets, controller.plan.rules, models)
 
     def _ended(self, host: str, task: "asyncio.Task[None]") -> None:
         del self._tasks[host]

@@ -21,10 +21,9 @@ catalog is as before, profiles that are new are taken in, and models that were m
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
-from proteus_cli.control.topology.hosting import device_memory
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.catalog_changes import CatalogChange, CatalogContent, Succession, in_words, succession
 from proteus_cli.domain.plan import Plan
@@ -40,231 +39,29 @@ from proteus_cli.serving.adaptation.catalog_reading import (
     ReadCatalog,
     ServedCatalog,
     State,
-    read_possible,
+    read_families,
     require_successors,
 )
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.feedback import LiveAccuracies
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.devices.hardware import NO_MODEL, Hardware
-from proteus_cli.serving.fleet.worker import Clock
+from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.measuring_time import tells_of_waits
 from proteus_cli.serving.requests.data_plane import DataPlane
-from proteus_cli.serving.requests.families import LEAVING, FamilyFiles, ServedFamily, served_families
+from proteus_cli.serving.requests.families import LEAVING, ServedFamily, served_families
 
 log = logging.getLogger("proteus.catalog")
 
+LOOK_S = 0.5
+"""Between two looks at whether retiring variants are gone."""
 
-class CatalogMeasuring:
-    """Has variants measured on CPUs of this machine, and of hosts that are connected, unless devices are emulated."""
-
-    def __init__(self, files: CatalogSource, profiles: ProfileStore, clock: Clock, hardware: Hardware) -> None:
-        self._files, self._profiles, self._clock, self._hardware = files, profiles, clock, hardware
-
-    def measurable(self) -> MeasurableDevices:
-        """The CPUs that could be measured now, were they real."""
-        sessions = dict(self._hardware.sessions())
-        cpus = [profile.device for profile in self._profiles.values() if profile.device.kind == "cpu"]
-        return MeasurableDevices([cpu for cpu in cpus if not cpu.host or cpu.host in sessions], sessions)
-
-    async def known(self, files: CatalogFiles) -> Measurements:
-        """What is known of all devices now. Raises `ProteusError`."""
-        while True:
-            types = {device: profile.device.type for device, profile in self._profiles.items()}
-            found = await asyncio.to_thread(self._files.measurements, files, types)
-            if self._profiles.keys() == types.keys():  # else devices have joined meanwhile
-                return found
-
-    async def measured(self, files: CatalogFiles) -> Measurements:
-        """What is known once what CPUs lack was measured, as far as time allowed. Raises `ProteusError`."""
-        found = await self.known(files)
-        lacking = self.measurable().only([device for device, each in found.profiles.items() if _lacks(each, files)])
-        if lacking.devices and self._files.measures and not self._hardware.is_emulated:
-            start_s, names = self._clock(), [cpu.id for cpu in lacking.devices]
-            log.info("measuring what is new on %s", ", ".join(names), extra=fields(devices=names))
-            await self._files.measure(lacking, _say)
-            found = await self.known(files)
-            log.info("measured it in %.0f s", self._clock() - start_s)
-        for device, profile in found.profiles.items():
-            if names := sorted(key.variant for key in _lacks(profile, files)):
-                log.warning(
-                    "no current profile of %s on %s: plans do without what is new", ", ".join(names), device,
-                    extra=fields(device=device, variants=names),
-                )  # fmt: skip
-        return found
-
-
-def _say(line: str) -> None:
-    log.log(logging.INFO if tells_of_waits(line) else logging.DEBUG, "proteus profile: %s", line)
-
-
-def _lacks(profile: Profile, files: CatalogFiles) -> set[VariantKey]:
-    """Variants of the catalog that a profile has no times of; names are those of the catalog file."""
-    known = {each.key for each in profile.variants if each.points}
-    return files.models.keys() - known
-
+FORGET_AFTER_S = 10.0
+"""Retiring variants are known for this long: a plan that was being made may have them yet."""
 
 DRAIN_LOOK_S = 0.02
 """Between two looks at whether the requests of families that are to leave have ended."""
-
-
-class Offers:
-    """Changes which families there are, for `LiveCatalog`."""
-
-    def __init__(self, served: ServedCatalog, hardware: Hardware, plane: DataPlane) -> None:
-        self._served, self._hardware, self._plane = served, hardware, plane
-
-    @property
-    def leaving(self) -> list[str]:
-        """Families that the catalog has no more, and that are not gone yet."""
-        return [name for name in self._plane.families.by_name if name not in self._served.catalog.names]
-
-    @property
-    def taking_out(self) -> list[str]:
-        """Families that take no more requests, as the catalog has them no more, or will not once they have ended."""
-        return [name for name, family in self._plane.families.by_name.items() if family.why_out == LEAVING]
-
-    async def drain(self, names: Collection[str]) -> None:
-        """Let families take no more requests, and wait until those that were admitted have ended."""
-        families, controller = self._plane.families.by_name, self._plane.controller
-        until_s = self._plane.clock()
-        for name in names:
-            families[name].why_out = families[name].why_out or LEAVING
-            until_s = max(until_s, self._plane.clock() + self._plane.admission.longest_s(name))
-        if names:
-            log.info("%s: being taken out of service", ", ".join(names))
-        while any(controller.families[name].rows for name in names) and self._plane.clock() < until_s:
-            await asyncio.sleep(DRAIN_LOOK_S)
-
-    def resume(self, apart_from: Collection[str] = ()) -> None:
-        """Families that were to leave, and that the catalog has still, take requests again."""
-        for name in self._served.catalog.names:
-            family = self._plane.families.by_name[name]
-            if family.why_out == LEAVING and name not in apart_from:
-                family.why_out = ""
-
-    def use(
-        self,
-        files: Mapping[str, FamilyFiles],
-        before: Collection[str],
-        profiles: Collection[Profile],
-        beside: Collection[VariantKey],
-    ) -> None:
-        """Offer the families of the catalog, and those that leave; variants that are known ``beside`` the catalog, too.
-
-        What a client has unloaded stays so where the catalog says of it what it said ``before``.
-        """
-        known = self._plane.families.by_name
-        offered = served_families(files.values(), profiles)
-        for family in offered:
-            if family.name in known:
-                was = known[family.name]
-                family.max_rows = max(family.max_rows, was.max_rows)
-                family.why_out = was.why_out if family.name in before else ""
-                family.know_beside({key.variant for key in beside if key.family == family.name}, was)
-        leaving = [known[name] for name in self.leaving]
-        for family in leaving:
-            family.why_out = LEAVING
-        stubs = {name for name, each in files.items() if each.is_stub}
-        self._offer([*offered, *leaving], stubs | (self._hardware.stubs - files.keys()))
-
-    def forget(self, retiring: Iterable[VariantKey]) -> None:
-        """Forget the families that leave, and of which nothing is left: no variant, and no request."""
-        controller, kept = self._plane.controller, {key.family for key in retiring}
-        gone = {
-            name
-            for name in self.leaving
-            if name not in kept and not controller.families[name].rows and not controller.families[name].hosts
-        }
-        if gone:
-            known = self._plane.families.by_name.values()
-            self._offer([family for family in known if family.name not in gone], self._hardware.stubs - gone)
-            log.info("%s: out of service, and forgotten", ", ".join(sorted(gone)), extra=fields(families=sorted(gone)))
-
-    def _offer(self, families: Sequence[ServedFamily], stubs: Collection[str]) -> None:
-        self._hardware.use_signatures({family.name: family.signature for family in families}, stubs)
-        self._plane.use_families(families, self._served.catalog.names)
-
-
-FORGET_AFTER_S = 10.0
-"""Retiring variants are there for so long: a plan that was being made may have them yet."""
-
-
-class Retiring:
-    """The retiring ``variants``, with the digests of their models, and those that are ``held`` beside the catalog.
-
-    Those that are ``kept`` stay loaded where there is memory, and are not forgotten.
-    """
-
-    def __init__(self, plane: DataPlane, profiles: ProfileStore, accuracies: LiveAccuracies) -> None:
-        self._plane, self._profiles, self._accuracies = plane, profiles, accuracies
-        self.variants: dict[VariantKey, str] = {}
-        self.held: dict[VariantKey, str] = {}
-        self.kept = frozenset[VariantKey]()
-        self._since_s = 0.0
-
-    @property
-    def by_family(self) -> Mapping[str, list[str]]:
-        """The names of variants that are retiring."""
-        found: dict[str, list[str]] = {}
-        for key in self.variants:
-            found.setdefault(key.family, []).append(key.variant)
-        return found
-
-    @property
-    def with_held(self) -> Mapping[VariantKey, str]:
-        """All variants that are there beside the catalog."""
-        return self.variants | self.held
-
-    @property
-    def is_due(self) -> bool:
-        """Whether another catalog was served so long ago that variants may be forgotten."""
-        return self._plane.clock() >= self._since_s + FORGET_AFTER_S
-
-    def use(self, before: CatalogContent, following: Succession) -> None:
-        """Another catalog is served: what it has not retires, and what it has does not any more."""
-        self.variants |= {key: before.digest(key) or "" for key in following.retired}
-        for key in following.content.variants:
-            self.variants.pop(key, None)
-            self.held.pop(key, None)
-        self._since_s = self._plane.clock()
-
-    def hold(self, key: VariantKey, digest: str) -> None:
-        """A variant is there beside the catalog, until it is released."""
-        self.variants.pop(key, None)
-        self.held[key] = digest
-
-    def release(self, key: VariantKey) -> None:
-        """A variant that was held retires."""
-        if key in self.held:
-            self.variants[key] = self.held.pop(key)
-            self._since_s = self._plane.clock()
-
-    def forget(self) -> bool:
-        """Forget those that no device has any more; whether there were any."""
-        fleet, controller = self._plane.fleet, self._plane.controller
-        there = {placement.key for placement in controller.placements}
-        for device in fleet.workers:
-            there |= fleet.loader.loaded(device) | controller.change.resident_on(device)
-        gone = self.variants.keys() - there - self.kept
-        if not gone:
-            return False
-        for key in gone:
-            del self.variants[key]
-        fleet.loader.forget_models(gone)
-        fleet.broken_engines.forget(gone)
-        self._plane.controller.topology.forget_variants(gone)
-        self._accuracies.forget(gone)
-        self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
-        self._plane.families.know_beside(self.with_held)
-        names = ", ".join(sorted(key.variant for key in gone))
-        log.info("%s served for the last: forgotten", names, extra=fields(variants=names))
-        return True
-
-
-LOOK_S = 0.5
-"""Between two looks at whether retiring variants are gone."""
 
 PATIENCE_S = 30.0
 """A client waits no longer until the catalog is followed: on busy cores, to measure what is new may take long."""
@@ -276,7 +73,8 @@ WATCH_S = 2.0
 class LiveCatalog:
     """Reads the catalog anew, and has the server follow it. It alone changes what is ``served``.
 
-    ``was_followed`` is called when it has.
+    ``was_followed`` is called when it has. Roll-outs *hold* variants beside the catalog, and have retiring variants
+    *kept* loaded.
     """
 
     def __init__(
@@ -292,10 +90,14 @@ class LiveCatalog:
     ) -> None:
         self._served, self._hardware, self._plane, self._profiles = served, hardware, plane, profiles
         self._files, self._control_loop, self._was_followed = files, control_loop, was_followed
-        self._offers = Offers(served, hardware, plane)
-        self._measuring = CatalogMeasuring(files, profiles, plane.clock, hardware)
+        self._accuracies, self._families, self._loader = accuracies, plane.families, plane.fleet.loader
         self._names: Mapping[VariantKey, str] = {key: key.variant for key in served.content.variants}
-        self._retiring = Retiring(plane, profiles, accuracies)
+        self._retiring, self._held = (
+            dict[VariantKey, str](),
+            dict[VariantKey, str](),
+        )  # with the digests of their models
+        self._kept = frozenset[VariantKey]()
+        self._retired_s = 0.0
         self._reading = asyncio.Lock()
         self._following: asyncio.Task[str | None] | None = None  # its result: why it was not followed
         self._wanted: CatalogContent | None = None  # what was read last
@@ -306,15 +108,20 @@ class LiveCatalog:
 
     def status(self) -> CatalogStatus:
         """What is served, and what becomes of changes of the file."""
-        content = self._served.content
+        content, retiring = self._served.content, dict[str, list[str]]()
+        for key in self._retiring:
+            retiring.setdefault(key.family, []).append(key.variant)
+        leaving = [name for name, family in self._families.by_name.items() if family.why_out == LEAVING]
         return CatalogStatus(
-            content.catalog, content.digests, self._state, self._changes, self._problem,
-            self._retiring.by_family, self._offers.taking_out, self._read_unix_s,
+            content.catalog, content.digests, self._state, self._changes, self._problem, retiring, leaving,
+            self._read_unix_s,
         )  # fmt: skip
 
     def as_served(self, plan: Plan) -> Plan:
         """A plan that was made from the workspace, by the names that its variants have here."""
         return plan.with_names(lambda key: self._names.get(key, key.variant))
+
+    # --- reading
 
     async def from_client(self, *, restarts: bool = True) -> CatalogStatus:
         """Read the catalog now, as `read`. Raises `RequestError`; then nothing has changed."""
@@ -358,10 +165,10 @@ class LiveCatalog:
                     self._state = "failed"  # what followed an earlier reading was given up for this one
                 raise
             changes, self._wanted = read.following.changes, read.files.content
-            self._offers.resume(apart_from=self._left_out_by(read.following))
+            self._resume(apart_from=self._left_out_by(read.following))
             self._changes, self._problem, self._read_unix_s = changes, None, time.time()
-            self._state = "served"
             if not changes:
+                self._state = "served"
                 await self._take_in(read)
                 return False
             log.info("the catalog has changed: %s", "; ".join(map(str, changes)))
@@ -373,7 +180,7 @@ class LiveCatalog:
         """What the catalog says now, beside what is served. Raises `ProteusError` where it cannot be followed."""
         files, served = await asyncio.to_thread(self._files.read), self._served.content
         following = self.succession(files)
-        families = await read_possible(following, files, self._hardware, self._plane)
+        families = await read_families(following, files, self._hardware, self._plane)
         return ReadCatalog(files, served, following, families, frozenset(rolled_out))
 
     async def outcome(self) -> str | None:
@@ -389,40 +196,80 @@ class LiveCatalog:
 
     async def run(self, *, watches: bool) -> None:
         """Forget variants once they are gone, until cancelled; with ``watches``, read the catalog where it changes."""
-        seen: object = None  # so that what has changed since the start is seen, too
+        seen: object = None  # so that a change since the start is seen, too
         looked_s = self._plane.clock()
         while True:
             await asyncio.sleep(LOOK_S)
             await self._forget_retired()
             if watches and self._plane.clock() - looked_s >= WATCH_S:
-                looked_s = self._plane.clock()
-                found = await asyncio.to_thread(self._files.stamp)
-                if found != seen:
-                    seen = found
-                    await self._read_watched()
+                looked_s, before = self._plane.clock(), seen
+                seen = await asyncio.to_thread(self._files.stamp)
+                if seen != before:
+                    try:
+                        await self.read()
+                    except ProteusError as error:
+                        log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
 
-    async def _read_watched(self) -> None:
-        try:
-            await self.read()
-        except ProteusError as error:
-            log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
+    async def stop_following(self) -> None:
+        """End what follows an earlier reading, as another one counts, or the server stops."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.gather(self._following, return_exceptions=True)
+            self._following = None
+
+    @property
+    def _is_following(self) -> bool:
+        """What was read last is not followed yet."""
+        return self._following is not None and not self._following.done()
+
+    # --- measurements
+
+    def measurable(self) -> MeasurableDevices:
+        """The CPUs of this machine, and of hosts that are connected: they could be measured now, were they real."""
+        sessions = dict(self._hardware.sessions())
+        cpus = [profile.device for profile in self._profiles.values() if profile.device.kind == "cpu"]
+        return MeasurableDevices([cpu for cpu in cpus if not cpu.host or cpu.host in sessions], sessions)
+
+    async def _known(self, files: CatalogFiles) -> Measurements:
+        """What is known of all devices now. Raises `ProteusError`."""
+        while True:
+            types = {device: profile.device.type for device, profile in self._profiles.items()}
+            found = await asyncio.to_thread(self._files.measurements, files, types)
+            if self._profiles.keys() == types.keys():  # else devices have joined meanwhile
+                return found
+
+    async def _measured(self, files: CatalogFiles) -> Measurements:
+        """What is known once what CPUs lack was measured, as far as time allowed. Raises `ProteusError`."""
+        found = await self._known(files)
+        lacking = self.measurable().only([device for device, each in found.profiles.items() if _lacks(each, files)])
+        if lacking.devices and self._files.measures and not self._hardware.is_emulated:
+            start_s, names = self._plane.clock(), [cpu.id for cpu in lacking.devices]
+            log.info("measuring what is new on %s", ", ".join(names), extra=fields(devices=names))
+            await self._files.measure(lacking, _say)
+            found = await self._known(files)
+            log.info("measured it in %.0f s", self._plane.clock() - start_s)
+        for device, profile in found.profiles.items():
+            if names := sorted(key.variant for key in _lacks(profile, files)):
+                log.warning(
+                    "no current profile of %s on %s: plans do without what is new", ", ".join(names), device,
+                    extra=fields(device=device, variants=names),
+                )  # fmt: skip
+        return found
 
     # --- following
 
     async def _take_in(self, read: ReadCatalog) -> None:
         """What was measured, moved or labelled since a catalog was read that was the same. Raises `ProteusError`."""
-        found = await self._measuring.known(read.files)
-        models = self._models(read)
-        await self._plane.fleet.loader.look_at(models)
-        alone = self._profiles.alone
+        found, alone, served = await self._known(read.files), self._profiles.alone, self._families.by_name
+        models = await self._models(read)
         names = read.following.names
         measured = [device for device, each in found.profiles.items() if has_news(alone[device], each, names)]
         if measured and not self._hardware.takes_variants:
             raise Conflict("devices that are emulated in other processes have the profiles of the start alone")
-        served = self._plane.families.by_name
         labelled = [name for name, each in read.families.items() if tuple(each.labels) != tuple(served[name].labels)]
-        news = [f"profiles of {', '.join(measured)}"] if measured else []
-        news += [f"labels of {', '.join(labelled)}"] if labelled else []
+        news = [
+            f"{what} of {', '.join(names)}" for what, names in (("profiles", measured), ("labels", labelled)) if names
+        ]
         if news:
             log.info("took in the %s", " and the ".join(news), extra=fields(devices=measured, families=labelled))
             await self._take_over(read, found, models, f"there are other {' and '.join(news)}")
@@ -432,28 +279,23 @@ class LiveCatalog:
     async def _follow(self, read: ReadCatalog) -> str | None:
         """Why it is not followed; None where it is."""
         try:
-            measured = await self._measuring.measured(read.files)
+            require_successors(read.following, await self._measured(read.files), self._profiles.alone)
+            models = await self._models(read)
+            await self._drain(self._left_out_by(read.following))
+            measured = await self._known(read.files)  # anew, as that may take long
             require_successors(read.following, measured, self._profiles.alone)
-            models = self._models(read)
-            await self._plane.fleet.loader.look_at(models)
-            await self._offers.drain(self._left_out_by(read.following))
-            measured = await self._measuring.known(read.files)  # anew, as that may take long
-            require_successors(read.following, measured, self._profiles.alone)
-            await self._take_over(
-                read, measured, models, f"the catalog has changed: {in_words(read.following.changes)}"
-            )
+            reason = f"the catalog has changed: {in_words(read.following.changes)}"
+            await self._take_over(read, measured, models, reason)
             await asyncio.shield(self._was_followed())  # this is served, also where another reading ends this task
         except ProteusError as error:
             log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
-            return self._failed(error.message)
-        except Exception:  # a bug of ours must not pass unseen, in a task that nobody waits for
-            log.exception("a bug while the catalog was followed")
-            return self._failed("a bug; the log has its traceback")
-        return None
-
-    def _failed(self, problem: str) -> str:
+            problem = error.message
+        except Exception as error:  # noqa: BLE001
+            problem = count_bug("LiveCatalog.follow", error)
+        else:
+            return None
         self._state, self._problem = "failed", problem
-        self._offers.resume()
+        self._resume()
         return problem
 
     def _left_out_by(self, following: Succession) -> list[str]:
@@ -461,42 +303,139 @@ class LiveCatalog:
         names = following.content.catalog.names
         return [name for name in self._served.catalog.names if name not in names]
 
-    def _models(self, read: ReadCatalog) -> dict[VariantKey, Path]:
-        """The files of variants that are new, and of those whose files were moved."""
-        known = self._plane.fleet.loader.models
+    async def _models(self, read: ReadCatalog) -> dict[VariantKey, Path]:
+        """The files of new variants, and of those whose files were moved. Raises `ArtefactError`."""
+        known = self._loader.models
         found = {
             VariantKey(plain.family, name): NO_MODEL if self._hardware.is_emulated else read.files.models[plain]
             for plain, name in read.following.names.items()
         }
-        return {key: path for key, path in found.items() if known.get(key) != path}
+        models = {key: path for key, path in found.items() if known.get(key) != path}
+        await self._loader.look_at(models)
+        return models
 
     async def _take_over(
         self, read: ReadCatalog, measured: Measurements, models: Mapping[VariantKey, Path], reason: str
     ) -> None:
-        """All at once, so that nobody knows of a family or a variant that another does not know."""
-        following = read.following
-        alone, before = self._profiles.alone, self._served.content
-        profiles = [
-            succeeding_profile(alone[device], each, following.names) for device, each in measured.profiles.items()
-        ]
-        self._retiring.use(before, following)
+        """All at once, so that all parts know the same families and variants."""
+        alone, before, following = self._profiles.alone, self._served.content, read.following
+        self._retiring |= {key: before.digest(key) or "" for key in following.retired}
+        for key in following.content.variants:
+            self._retiring.pop(key, None)
+            self._held.pop(key, None)
+        self._retired_s = self._plane.clock()
         self._served.content, self._names = following.content, following.names
-        self._profiles.use(profiles)
-        self._hardware.learn(profiles)
+        self._use_profiles(
+            [succeeding_profile(alone[device], each, following.names) for device, each in measured.profiles.items()]
+        )
         self._add_models(models)
         changed = {change.family for change in following.changes} - read.rolled_out
-        as_before = [name for name in before.catalog.names if name not in changed]
-        self._offers.use(read.families, as_before, list(self._profiles.values()), self._retiring.with_held)
-        self._use_memory()
+        self._offer_read(read, [name for name in before.catalog.names if name not in changed])
         self._files.use(following, measured.inputs)
         self._state = "served"
         await self._control_loop.changed(reason, self._profiles)
 
-    # --- versions that are rolled out
+    def _use_profiles(self, profiles: Sequence[Profile]) -> None:
+        self._profiles.use(profiles)
+        self._hardware.learn(profiles)
+        self._use_variants()
 
-    def measurable(self) -> MeasurableDevices:
-        """The devices on which a version could be measured now."""
-        return self._measuring.measurable()
+    def _use_variants(self) -> None:
+        """Plans may place the variants of the catalog. Those beside it may stay loaded."""
+        self._plane.controller.placeable.use(self._profiles, self._served.catalog.keys, self._held.keys() | self._kept)
+
+    def _add_models(self, models: Mapping[VariantKey, Path]) -> None:
+        self._loader.add_models(models)
+        self._hardware.use_models(self._loader.models)
+
+    # --- families that come and leave
+
+    async def _drain(self, names: Collection[str]) -> None:
+        """Let families take no more requests, and wait until those that were admitted have ended."""
+        controller, clock = self._plane.controller, self._plane.clock
+        until_s = clock()
+        for name in names:
+            family = self._families.by_name[name]
+            family.why_out = family.why_out or LEAVING
+            until_s = max(until_s, clock() + self._plane.admission.longest_s(name))
+        if names:
+            log.info("%s: being taken out of service", ", ".join(names))
+        while any(controller.families[name].rows for name in names) and clock() < until_s:
+            await asyncio.sleep(DRAIN_LOOK_S)
+
+    def _resume(self, apart_from: Collection[str] = ()) -> None:
+        """Families that were to leave, and that the catalog has still, take requests again."""
+        for name in self._served.catalog.names:
+            family = self._families.by_name[name]
+            if family.why_out == LEAVING and name not in apart_from:
+                family.why_out = ""
+
+    @property
+    def _leaving(self) -> list[str]:
+        """Families that the catalog has no more, and that are not gone yet."""
+        return [name for name in self._families.by_name if name not in self._served.catalog.names]
+
+    def _offer_read(self, read: ReadCatalog, as_before: Collection[str]) -> None:
+        """Offer the families of the catalog, and those that leave; variants that are known beside it, too.
+
+        A family that a client has unloaded stays so where the catalog says of it what it said before.
+        """
+        known, files = self._families.by_name, read.families
+        offered = served_families(files.values(), list(self._profiles.values()))
+        for family in offered:
+            if family.name in known:
+                was = known[family.name]
+                family.max_rows = max(family.max_rows, was.max_rows)
+                family.why_out = was.why_out if family.name in as_before else ""
+                family.know_beside({key.variant for key in self._beside if key.family == family.name}, was)
+        leaving = [known[name] for name in self._leaving]
+        for family in leaving:
+            family.why_out = LEAVING
+        stubs = {name for name, each in files.items() if each.is_stub}
+        self._offer([*offered, *leaving], stubs | (self._hardware.stubs - files.keys()))
+
+    def _offer(self, families: Sequence[ServedFamily], stubs: Collection[str]) -> None:
+        self._hardware.use_signatures({family.name: family.signature for family in families}, stubs)
+        self._plane.use_families(families, self._served.catalog.names)
+
+    # --- variants beside the catalog
+
+    @property
+    def _beside(self) -> Mapping[VariantKey, str]:
+        return self._retiring | self._held
+
+    async def _forget_retired(self) -> None:
+        """Forget the retiring variants that no device has any more, and that no plan may bring back; then families."""
+        is_changing = (
+            self._reading.locked() or self._is_following
+            or self._control_loop.planner.is_solving or self._plane.fleet.is_changing
+        )  # fmt: skip
+        is_due = self._plane.clock() >= self._retired_s + FORGET_AFTER_S
+        if is_changing or not is_due or not (self._retiring or self._leaving):
+            return
+        fleet, controller = self._plane.fleet, self._plane.controller
+        there = {placement.key for placement in controller.placements}
+        for device in fleet.workers:
+            there |= self._loader.loaded(device) | controller.change.resident_on(device)
+        if gone := self._retiring.keys() - there - self._kept:
+            for key in gone:
+                del self._retiring[key]
+            self._loader.forget_models(gone)
+            self._hardware.use_models(self._loader.models)
+            fleet.broken_engines.forget(gone)
+            controller.topology.forget_variants(gone)
+            self._accuracies.forget(gone)
+            self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
+            self._families.know_beside(self._beside)
+            names = ", ".join(sorted(key.variant for key in gone))
+            log.info("%s served for the last: forgotten", names, extra=fields(variants=names))
+            await self._control_loop.changed("variants are forgotten", self._profiles, asks=False)
+        kept, states = {key.family for key in self._beside}, controller.families
+        out = {name for name in self._leaving if name not in kept and not states[name].rows and not states[name].hosts}
+        if out:
+            stay = [family for family in self._families.by_name.values() if family.name not in out]
+            self._offer(stay, self._hardware.stubs - out)
+            log.info("%s: out of service, and forgotten", ", ".join(sorted(out)), extra=fields(families=sorted(out)))
 
     def name_of(self, plain: VariantKey) -> VariantKey:
         """What a variant of the catalog file is called here."""
@@ -504,7 +443,7 @@ class LiveCatalog:
 
     def succession(self, files: CatalogFiles) -> Succession:
         """From what is served to another catalog."""
-        return succession(self._served.content, files.content, self._retiring.with_held)
+        return succession(self._served.content, files.content, self._beside)
 
     def serves(self, key: VariantKey) -> bool:
         """The catalog that is served has a variant."""
@@ -512,70 +451,39 @@ class LiveCatalog:
 
     async def require_possible(self, files: CatalogFiles, following: Succession) -> None:
         """Raise `ProteusError` where a catalog could not be followed."""
-        await read_possible(following, files, self._hardware, self._plane)
+        await read_families(following, files, self._hardware, self._plane)
 
     async def hold(self, key: VariantKey, digest: str, model: Path, measured: Mapping[str, VariantProfile]) -> None:
         """Make a variant known everywhere that is not in the catalog: no plan of the planner has it.
 
         ``measured`` by device. Raises `ArtefactError` where its model is not there.
         """
-        await self._plane.fleet.loader.look_at({key: model})
+        await self._loader.look_at({key: model})
+        self._retiring.pop(key, None)
+        self._held[key] = digest
         alone = self._profiles.alone
-        profiles = [with_variant(alone[device], each) for device, each in measured.items() if device in alone]
-        self._retiring.hold(key, digest)
-        self._profiles.use(profiles)
-        self._hardware.learn(profiles)
+        self._use_profiles([with_variant(alone[device], each) for device, each in measured.items() if device in alone])
         self._add_models({key: model})
-        self._plane.families.know_beside(self._retiring.with_held)
-        self._use_memory()
+        self._families.know_beside(self._beside)
         await self._control_loop.changed(f"{key.variant} is held", self._profiles, asks=False)
 
     def release(self, key: VariantKey) -> None:
         """A variant that was held is forgotten once no device has it."""
-        self._retiring.release(key)
+        if key in self._held:
+            self._retiring[key] = self._held.pop(key)
+            self._retired_s = self._plane.clock()
 
-    def keep(self, keys: Collection[VariantKey]) -> None:
+    async def keep(self, keys: Collection[VariantKey]) -> None:
         """Keep these variants alone loaded, where there is memory, of those that the catalog has no more."""
-        self._retiring.kept = frozenset(keys)
-        self._plane.controller.change.pinned = frozenset(keys)
-        self._use_memory()
+        self._kept = self._plane.controller.change.pinned = frozenset(keys)
+        self._use_variants()
+        await self._control_loop.changed("variants are kept", self._profiles, asks=False)
 
-    def _add_models(self, models: Mapping[VariantKey, Path]) -> None:
-        loader = self._plane.fleet.loader
-        loader.add_models(models)
-        self._hardware.use_models(loader.models)
 
-    def _use_memory(self) -> None:
-        controller, keys = self._plane.controller, self._served.catalog.keys
-        known = keys | self._retiring.held.keys() | self._retiring.kept
-        limits = {device: each.memory_bytes for device, each in controller.change.memory.items()}
-        memory = device_memory(limits, self._profiles, controller.slo_targets, controller.plan.rules, known)
-        placeable = {device: each.placing_only(keys) for device, each in memory.items()}
-        self._plane.fleet.apply(controller.topology.use_memory(placeable))
-        controller.placeable.use(self._profiles, keys)
+def _say(line: str) -> None:
+    log.log(logging.INFO if tells_of_waits(line) else logging.DEBUG, "proteus profile: %s", line)
 
-    async def stop_following(self) -> None:
-        """End what follows an earlier reading, as another one counts, or the server stops."""
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.gather(self._following, return_exceptions=True)
-            self._following = None
 
-    async def _forget_retired(self) -> None:
-        """Forget the retiring variants that no device has any more, and that no plan may bring back; then families."""
-        may_be_gone = self._retiring.variants or self._offers.leaving
-        if may_be_gone and self._retiring.is_due and not self._is_changing():
-            if self._retiring.forget():
-                await self._control_loop.changed("variants are forgotten", self._profiles, asks=False)
-            self._hardware.use_models(self._plane.fleet.loader.models)
-            self._offers.forget(self._retiring.with_held)
-
-    def _is_changing(self) -> bool:
-        """Whether a plan, or a catalog, is about to come that may have a variant that is retiring now."""
-        is_solving = self._control_loop.planner.is_solving
-        return self._reading.locked() or self._is_following or is_solving or self._plane.fleet.is_changing
-
-    @property
-    def _is_following(self) -> bool:
-        """What was read last is not followed yet."""
-        return self._following is not None and not self._following.done()
+def _lacks(profile: Profile, files: CatalogFiles) -> set[VariantKey]:
+    """Variants of the catalog that a profile has no times of; names are those of the catalog file."""
+    return files.models.keys() - {each.key for each in profile.variants if each.points}

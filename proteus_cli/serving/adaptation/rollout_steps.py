@@ -459,7 +459,7 @@ class RolloutSteps:
         """Have the catalog name the new version, and follow it, in the background: it may have to end meanwhile."""
         if running.background.promoting is None:
             running.keeps_old = True
-            self._keep_old()
+            await self._keep_old()
             self._planner.version_pairs.pop(running.family, None)
             log.info("%s is to serve in place of %s", running.new.variant, running.old.variant)
             running.background.promoting = asyncio.create_task(self._naming.name_new(running))
@@ -488,7 +488,7 @@ class RolloutSteps:
         """The old version is kept no longer."""
         self._plane.arms.pop(running.family, None)
         running.is_over = True
-        self._keep_old()
+        await self._keep_old()
         reason = f"{running.old.variant} is kept no longer: {running.new.variant} is rolled out"
         await self._control_loop.redeploy(lambda: self._plane.controller.plan, reason, "request")
         log.info("%s is rolled out", running.new.variant, extra=fields(family=running.family))
@@ -512,7 +512,7 @@ class RolloutSteps:
         self._plane.arms.pop(running.family, None)
         self._naming.live_catalog.release(running.new)
         running.is_over = True
-        self._keep_old()
+        await self._keep_old()
         log.warning("%s", reason, extra=fields(family=running.family, ending=str(wanted.ending)))
         await self._control_loop.changed(reason)
 
@@ -535,9 +535,9 @@ class RolloutSteps:
         is_old_there = live.serves(running.old) or places(plan, running.old)
         return places(plan, running.new) and not live.serves(running.new) and is_old_there
 
-    def _keep_old(self) -> None:
+    async def _keep_old(self) -> None:
         """Keep the old versions loaded that somebody may go back to."""
-        self._naming.live_catalog.keep(
+        await self._naming.live_catalog.keep(
             [each.old for each in self._plans.running.values() if each.keeps_old and not each.is_over]
         )
 

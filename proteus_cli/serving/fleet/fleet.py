@@ -149,7 +149,6 @@ class Fleet:
     def share(self, device: str, servers: int) -> None:
         """Share a device with other servers: so many have it open, this one included."""
         self.workers[device].servers = servers
-        self._controller.placeable.changed()
         self._controller.topology.share(device, servers)
 
     def use_slots(self, device: str, slots: int) -> None:

@@ -9,8 +9,8 @@ from rich.console import Console, RenderableType
 
 from proteus_cli.cli.cluster import ReachedHost
 from proteus_cli.cli.devices import cluster_tables
-from proteus_cli.cli.views.plan_difference import difference, difference_tables
-from proteus_cli.cli.views.plan_tables import plan_table, whereabouts
+from proteus_cli.cli.plan_diff import difference, difference_tables
+from proteus_cli.cli.plan_tables import plan_table, whereabouts
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.devices.remote.channel.messages import Inventory

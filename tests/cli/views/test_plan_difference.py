@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from builders import make_cascade_point, make_placement, make_plan
 
-from proteus_cli.cli.views.plan_difference import BeforeAfter, difference
+from proteus_cli.cli.plan_diff import BeforeAfter, difference
 from proteus_cli.domain.stages.cascade import PlannedCascade
 
 BEFORE = make_plan(

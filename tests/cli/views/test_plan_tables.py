@@ -7,7 +7,7 @@ import pytest
 from builders import make_cascade, make_placement, make_plan
 from rich.console import Console
 
-from proteus_cli.cli.views.plan_tables import explanation_tables, plan_table
+from proteus_cli.cli.plan_tables import explanation_tables, plan_table
 from proteus_cli.planning.analysis.explain import Explanation, FamilyExplanation
 
 FIRST, SECOND = "digits-exits-accurate", "digits-exits-balanced"

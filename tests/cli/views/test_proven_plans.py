@@ -1,6 +1,6 @@
 """What `proteus plan` says of a plan that the time limit has kept from being proven the best."""
 
-from proteus_cli.cli.views.plan_tables import proven
+from proteus_cli.cli.plan_tables import proven
 from proteus_cli.domain.plan import Solver
 
 

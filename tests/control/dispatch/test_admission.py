@@ -1,5 +1,5 @@
 import pytest
-from builders import controller_hosting, hosted, launched, make_request
+from builders import controller_hosting, hosted, launched, make_request, requests_waiting
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.decision import Admitted, Drop, Launch, TooManyRows
@@ -101,7 +101,7 @@ def test_a_request_whose_rows_alone_take_longer_than_its_time_is_refused_and_no_
     controller = controller_hosting(fast, slow, policy=policy, families=("a",))
     assert controller.offer(make_request(0, slo_s=slo_s, rows=32), 0.0) == answer
     assert controller.demand.rate_qps("a", 0.2, 0.25) == (0.0 if isinstance(answer, TooManyRows) else 160.0)
-    assert controller.waiting == isinstance(answer, Admitted)
+    assert requests_waiting(controller) == isinstance(answer, Admitted)
 
 
 def test_two_rows_are_refused_where_one_is_all_that_fits() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from builders import hosted, ids, make_cascade, plan_hosting, routes_of
+from builders import hosted, ids, make_cascade, plan_hosting, requests_waiting, routes_of
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -55,7 +55,7 @@ def answers(controller: Controller, requests: list[Request]) -> dict[int, str]:
     found: dict[int, str] = {}
     for request in requests:
         if isinstance(controller.offer(request, 0.0), Admitted):
-            while controller.waiting:
+            while requests_waiting(controller):
                 for device in ("cpu0", "cpu1"):
                     decision = controller.decide(device, 0.0)
                     if isinstance(decision, Launch):

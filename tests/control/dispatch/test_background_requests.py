@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from builders import controller_hosting, hosted, make_request
+from builders import controller_hosting, hosted, make_request, requests_waiting
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
@@ -35,7 +35,7 @@ def test_an_idle_worker_runs_a_background_request_at_once_and_is_free_again_afte
     launch = controller.dispatch.launch_if_idle(REQUEST, BY, 0.0)
     assert launch == Launch(BEST, (REQUEST,), 1, 0.0)
     assert controller.dispatch.launch_if_idle(REQUEST, BY, 0.0) is None, "it is busy"
-    assert controller.waiting == 0
+    assert requests_waiting(controller) == 0
     controller.finished(launch, 0.04)
     assert controller.dispatch.launch_if_idle(REQUEST, BY, 0.04) is not None
 
@@ -76,6 +76,6 @@ def test_nor_a_device_that_is_lost_and_its_request_is_forgotten() -> None:
     assert launch is not None
     assert controller.device_lost("cpu2", [launch]).dropped == ()
     assert controller.dispatch.launch_if_idle(REQUEST, BY, 0.0) is None
-    assert controller.waiting == 0
+    assert requests_waiting(controller) == 0
     controller.device_recovered("cpu2", 1.0, (BEST,))
     assert controller.dispatch.launch_if_idle(REQUEST, BY, 1.0) is not None

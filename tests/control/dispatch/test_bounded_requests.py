@@ -12,6 +12,7 @@ from builders import (
     make_cascade,
     near,
     plan_hosting,
+    requests_waiting,
     routes_of,
 )
 from drawing import examples
@@ -160,7 +161,7 @@ def test_what_nothing_keeps_gets_what_there_is_and_is_no_demand() -> None:
     assert unfit == Unfit(
         {"a-l": 0.95, "a-s": 0.8}, {"a-s → a-l": EXPECTED}, {"a-s": near(0.1), "a-l": near(0.4)}
     )  # fmt: skip
-    assert controller.waiting == 0
+    assert requests_waiting(controller) == 0
     assert controller.demand.rate_qps("a", 0.2, now_s=0.25) == 0.0
 
 
@@ -185,7 +186,7 @@ def test_a_request_with_bounds_can_be_cancelled_while_it_waits() -> None:
     controller, request = controller_of(SMALL, LARGE), asking(max_energy_j=0.1)
     controller.offer(request, 0.0)
     assert controller.dispatch.cancel(request).dropped == (request,)
-    assert controller.waiting == 0
+    assert requests_waiting(controller) == 0
 
 
 def test_bounds_that_cycle_open_each_queue_once_and_no_more_than_the_plan_has_sets() -> None:

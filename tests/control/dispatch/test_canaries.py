@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from builders import hosted, ids, launched, plan_hosting
+from builders import hosted, ids, launched, plan_hosting, requests_waiting
 from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,7 +58,7 @@ def answers(controller: Controller, requests: list[Request], *, now_s: float = 0
     found: dict[int, str] = {}
     for request in requests:
         assert isinstance(controller.offer(request, now_s), Admitted)
-    while controller.waiting:
+    while requests_waiting(controller):
         for device in {each.device for each in controller.placements}:
             decision = controller.decide(device, now_s)
             if isinstance(decision, Launch):
@@ -124,7 +124,7 @@ def test_canaries_that_wait_for_a_new_version_that_is_lost_are_answered_by_the_o
     running = launched(controller, "cpu0", 0.0)
     effects = controller.device_lost("cpu0", [running])
     assert not effects.dropped
-    assert controller.waiting == 3
+    assert requests_waiting(controller) == 3
     assert set(answers_of(controller, "cpu1")) == {0, 1, 2}
     assert isinstance(controller.offer(asking(4, is_canary=True), 0.0), Admitted)
 
@@ -141,7 +141,7 @@ def test_a_version_serves_where_a_device_that_hosts_it_does() -> None:
 
 def answers_of(controller: Controller, device: str) -> list[int]:
     found: list[int] = []
-    while controller.waiting:
+    while requests_waiting(controller):
         launch = launched(controller, device, 0.0)
         assert launch.hosted.variant == "a-l"
         found += ids(launch)

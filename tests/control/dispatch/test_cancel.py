@@ -1,7 +1,7 @@
 """Requests that nobody wants any more leave before they are batched."""
 
 import pytest
-from builders import controller_hosting, hosted, launched, make_request
+from builders import controller_hosting, hosted, launched, make_request, requests_waiting
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,7 +39,7 @@ def test_what_waits_leaves_once_and_what_runs_or_has_ended_does_not(assignment: 
     launch = launched(controller, "cpu0", 0.0)
     assert [waited(controller, request) for request in requests] == [False] * 4 + [True] * 2
     assert [waited(controller, request) for request in requests] == [False] * 6
-    assert controller.waiting == 0
+    assert requests_waiting(controller) == 0
     controller.finished(launch, None)
     assert [waited(controller, request) for request in requests] == [False] * 6
     assert controller.decide("cpu0", 0.0) == IDLE

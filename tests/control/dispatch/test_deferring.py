@@ -14,6 +14,7 @@ from builders import (
     make_request,
     near,
     plan_hosting,
+    requests_waiting,
     routes_of,
 )
 
@@ -270,7 +271,7 @@ def test_what_the_second_stage_cannot_make_any_more_is_dropped_from_its_queue() 
     controller = controller_of(FIRST, SECOND)
     (waits,) = waiting(controller, 0)
     assert controller.decide("cpu1", 0.081) == Drop((waits,))
-    assert controller.waiting == 0
+    assert requests_waiting(controller) == 0
 
 
 def test_the_first_answer_is_due_when_an_answer_is() -> None:

@@ -1,7 +1,7 @@
 """Batches stand behind the one that runs, shortly before it ends."""
 
 import pytest
-from builders import controller_hosting, hosted, launched, make_request, near
+from builders import controller_hosting, hosted, launched, make_request, near, requests_waiting
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
@@ -156,7 +156,7 @@ def test_batches_that_a_lost_device_was_given_ahead_wait_again() -> None:
     offer(controller, range(12))
     launches = [launched(controller, "cpu0", 0.0) for _ in range(3)]
     assert controller.device_lost("cpu0", launches).dropped == ()
-    assert controller.waiting == 12
+    assert requests_waiting(controller) == 12
     assert controller.decide("cpu0", 0.0) == IDLE
     controller.device_recovered("cpu0", 1.0, (SHORT,))
     assert controller.decide("cpu0", 0.0) != IDLE

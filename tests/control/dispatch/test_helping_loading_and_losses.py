@@ -1,7 +1,7 @@
 """What workers do for each other, and what becomes of workers that load, are lost and come back."""
 
 import pytest
-from builders import controller_hosting, hosted, ids, launched, make_request, near, plan_hosting
+from builders import controller_hosting, hosted, ids, launched, make_request, near, plan_hosting, requests_waiting
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
@@ -134,7 +134,7 @@ def test_a_free_worker_takes_at_once_what_loses_no_accuracy(accuracy: float, fir
         return
     assert offered(controller, *(make_request(n) for n in (1, 2, 3))) == [("cpu1",)] * 3
     assert ids(launched(controller, "cpu1", 0.0)) == [1, 2, 3]
-    assert controller.waiting == 0
+    assert requests_waiting(controller) == 0
 
 
 def test_of_a_more_accurate_worker_it_takes_only_what_that_one_cannot_make_any_more() -> None:
@@ -354,9 +354,9 @@ def test_what_a_lost_device_ran_waits_again_and_others_take_it() -> None:
     controller = controller_of(fast("cpu0", weight=1.0), fast("cpu1", accuracy=0.8))
     offered(controller, make_request(0), make_request(1))
     launch = launched(controller, "cpu0", 0.0)
-    assert controller.waiting == 0
+    assert requests_waiting(controller) == 0
     assert controller.device_lost("cpu0", [launch]).dropped == ()
-    assert controller.waiting == 2
+    assert requests_waiting(controller) == 2
     assert controller.decide("cpu0", 0.005) == IDLE
     assert ids(launched(controller, "cpu1", 0.005)) == [0, 1]
 
@@ -369,7 +369,7 @@ def test_what_a_lost_device_ran_of_a_family_that_nothing_hosts_is_dropped() -> N
     other = hosted("cpu1", "b", "b-s", latency_s={1: 0.01})
     assert controller.adopt(plan_hosting(other), [other], 0.005).dropped == ()
     assert controller.device_lost("cpu0", [launch]).dropped == launch.requests
-    assert controller.waiting == 0
+    assert requests_waiting(controller) == 0
 
 
 def test_a_lost_device_carries_nothing_and_is_a_reason_to_plan_without_it() -> None:
@@ -414,7 +414,7 @@ def test_a_device_that_is_lost_serves_nothing_whatever_is_loaded_or_planned(agai
     else:
         controller.adopt(plan_hosting(host), [host], 0.01)
     assert controller.decide("cpu0", 0.01) == IDLE
-    assert controller.waiting == 1
+    assert requests_waiting(controller) == 1
 
 
 def test_while_all_devices_of_a_family_are_lost_its_requests_are_refused() -> None:

@@ -1,7 +1,7 @@
 """What becomes of the requests that run on a device as it is lost."""
 
 import pytest
-from builders import hosted, make_placement, make_plan, make_request
+from builders import hosted, make_placement, make_plan, make_request, requests_waiting
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Launch
@@ -38,7 +38,7 @@ def test_one_that_was_on_two_lost_devices_fails_and_no_other() -> None:
     assert (first.requeued, first.failed, first.dropped) == ((request,), (), ())
     second = controller.device_lost("cpu1", [running(controller, "cpu1")])
     assert (second.requeued, second.failed, second.dropped) == ((), (request,), ())
-    assert (controller.waiting, controller.families["a"].rows) == (0, 0)
+    assert (requests_waiting(controller), controller.families["a"].rows) == (0, 0)
 
 
 def test_one_that_has_ended_does_not_wait_again() -> None:
@@ -46,7 +46,7 @@ def test_one_that_has_ended_does_not_wait_again() -> None:
     gone = offered(controller, make_request(0, slo_s=10.0))
     effects = controller.device_lost("cpu0", [running(controller, "cpu0")], lambda request: request is gone)
     assert (effects.requeued, effects.failed, effects.dropped) == ((), (), ())
-    assert (controller.waiting, controller.families["a"].rows) == (0, 0)
+    assert (requests_waiting(controller), controller.families["a"].rows) == (0, 0)
 
 
 @pytest.mark.parametrize("end", ["finished", "cancelled", "forgotten"])

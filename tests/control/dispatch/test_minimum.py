@@ -1,7 +1,7 @@
 """Requests that only variants of some accuracy may answer."""
 
 import pytest
-from builders import controller_hosting, hosted, ids, launched, plan_hosting
+from builders import controller_hosting, hosted, ids, launched, plan_hosting, requests_waiting
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
@@ -49,7 +49,7 @@ def test_only_hosts_that_are_accurate_enough_may_answer(assignment: str, minimum
 def test_a_request_for_more_than_is_hosted_gets_the_available_accuracies_and_is_no_demand() -> None:
     controller = controller_of(ROUGH, BEST)
     assert controller.offer(asking(0, 0.991), 0.05) == Unfit({"a-0.99": 0.99, "a-0.8": 0.8})
-    assert controller.waiting == 0
+    assert requests_waiting(controller) == 0
     assert controller.demand.rate_qps("a", 0.2, now_s=0.25) == 0.0
 
 
@@ -131,7 +131,7 @@ def test_a_new_plan_shares_what_waits_and_drops_what_asks_for_more() -> None:
     for request in requests:
         controller.offer(request, 0.0)
     assert adopted(controller, host("cpu0", 0.8, weight=9.0), GOOD) == (requests[2],)
-    assert controller.waiting == 2
+    assert requests_waiting(controller) == 2
     assert ids(launched(controller, "cpu1", 0.0)) == [0]
     assert controller.decide("cpu0", 0.0) == IDLE  # the other asks for more than it gives
 
@@ -172,5 +172,5 @@ def test_a_waiting_request_can_be_cancelled_also_after_a_change_of_plan(minimum:
     adopted(controller, ROUGH, BEST)
     assert controller.dispatch.cancel(request).dropped == (request,)
     assert controller.dispatch.cancel(request) == NO_EFFECTS
-    assert controller.waiting == 0
+    assert requests_waiting(controller) == 0
     assert [controller.decide(device, 0.0) for device in DEVICES] == [IDLE] * 3

@@ -5,7 +5,15 @@ from dataclasses import replace
 
 import msgspec
 import pytest
-from builders import controller_hosting, hosted, make_cascade_point, make_measured, make_plan, make_profile
+from builders import (
+    controller_hosting,
+    hosted,
+    make_cascade_point,
+    make_measured,
+    make_plan,
+    make_profile,
+    requests_waiting,
+)
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
@@ -68,7 +76,7 @@ def test_what_nothing_could_answer_in_time_is_refused_at_once_and_no_demand(aske
     refused = controller.offer(asked, 1.0)
     assert isinstance(refused, NeverInTime)
     assert refused.least_timeout_s == pytest.approx(least_s)
-    assert (demand_qps(controller), controller.waiting) == (0.0, 0)
+    assert (demand_qps(controller), requests_waiting(controller)) == (0.0, 0)
 
 
 @pytest.mark.parametrize("asked", [within(0.0401), within(0.0481, rows=4), within(0.0401, minimum=0.9)])
@@ -101,7 +109,7 @@ def test_what_only_another_plan_could_answer_is_refused_at_once_as_overload_is_a
     assert refused.least_timeout_s == pytest.approx(least_s)
     assert refused.retry_after_s == RETRY_WITHOUT_CAPACITY_S
     assert demand_qps(controller) == 5.0 * asked.rows
-    assert controller.waiting == 0
+    assert requests_waiting(controller) == 0
 
 
 @pytest.mark.parametrize(("time_s", "expected"), [(0.0501, Admitted), (0.0499, OtherPlanNeeded)])
@@ -125,7 +133,7 @@ def test_more_rows_than_anything_could_answer_in_time_are_a_matter_of_rows(asked
     assert isinstance(refused, TooManyRows)
     assert refused.max_rows == 2
     assert refused.least_timeout_s == pytest.approx(least_s)
-    assert (demand_qps(controller), controller.waiting) == (0.0, 0)
+    assert (demand_qps(controller), requests_waiting(controller)) == (0.0, 0)
 
 
 def test_so_many_rows_that_took_long_to_arrive_had_time_enough() -> None:

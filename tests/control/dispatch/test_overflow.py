@@ -198,9 +198,9 @@ def test_times_and_accuracies_that_are_corrected_are_those_of_standbys_too(
     fast_s: float, accuracy: float, expected: tuple[VariantKey, int]
 ) -> None:
     """What a plan may not place, as a version that is held, is still nothing that answers."""
-    targets, rules, names = {"a": SloTarget(0.1)}, Rules(), [GOOD, FAST, VariantKey("a", "held")]
-    before = device_memory({"cpu0": 3}, profiled(0.001, 0.6), targets, rules, names)
-    controller = adopted(good(), limits={device: each.placing_only([GOOD, FAST]) for device, each in before.items()})
+    known, profiles = ([GOOD, FAST], [VariantKey("a", "held")]), profiled(0.001, 0.6)
+    controller = adopted(good(), limits=device_memory({"cpu0": 3}, profiles, {"a": SloTarget(0.1)}, Rules(), *known))
+    controller.placeable.use(profiles, *known)
     assert controller.use_profiles(profiled(fast_s, accuracy)).ask == ("cpu0",)
     requests = [Request(number, "a", 0.0, 0.1, 1, min_accuracy=0.5) for number in range(20)]
     for request in requests:

@@ -1,9 +1,10 @@
 """Which variants stand by, when they load, and that plans activate them without a load."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
-from builders import hosted, launched, make_request, near, plan_hosting
+from builders import hosted, launched, make_request, near, plan_hosting, requests_waiting
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,7 +94,7 @@ def test_what_takes_no_time_to_load_or_no_plan_may_place_does_not_stand_by() -> 
 
 
 def test_a_variant_that_plans_may_place_no_more_makes_way() -> None:
-    limited = DeviceMemory(2, LOADABLE).placing_only(keys(SLOW, FAST))
+    limited = DeviceMemory(2, {**LOADABLE, OTHER: replace(LOADABLE[OTHER], qps=0.0, host=None)})
     assert wanted(limited, SLOW) == [FAST]
     assert limited.kept(keys(SLOW, OTHER, FAST), keys(SLOW)) == {FAST}
 
@@ -395,4 +396,4 @@ def test_what_only_the_old_variant_of_a_lost_device_could_answer_is_dropped_with
     assert isinstance(controller.offer(waits, 0.2), Admitted)
     assert set(controller.device_lost(lost, [launch]).dropped) == {runs, waits}
     controller.topology.standby_ended(standby, StandbyEnd.LOADED, 0.3)
-    assert (controller.waiting, controller.families["a"].rows) == (0, 0)
+    assert (requests_waiting(controller), controller.families["a"].rows) == (0, 0)

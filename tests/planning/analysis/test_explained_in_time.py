@@ -9,7 +9,7 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_profile
 from rich.console import Console
 
-from proteus_cli.cli.views.plan_tables import explanation_tables
+from proteus_cli.cli.plan_tables import explanation_tables
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.analysis.conflict import irreducible_conflict

@@ -6,6 +6,7 @@ from typing import NoReturn
 
 import numpy as np
 import pytest
+from builders import requests_waiting
 from one_device import AT_ONCE_S, FLOAT, SLO_S, World, outputs, run
 
 from proteus_cli.buffers import Buffer
@@ -90,7 +91,7 @@ def test_an_admitted_request_with_wrong_tensors_gives_its_place_back(tensors: ob
     async def wrong(world: World) -> None:
         world.submit(1, 2)
         fill(world)
-        waiting, counted = world.plane.controller.waiting, world.counted
+        waiting, counted = requests_waiting(world.plane.controller), world.counted
         world.plane.admission.cancel(world.submitted[1])
         counted[Outcome.DROPPED] = 1
         asked = demand(world)
@@ -98,7 +99,7 @@ def test_an_admitted_request_with_wrong_tensors_gives_its_place_back(tensors: ob
             with pytest.raises(error):
                 world.plane.admission.submit(ONE_ROW, tensors, world.results.append)  # type: ignore[arg-type]
         assert (demand(world), world.counted) == (asked, counted)
-        assert world.plane.controller.waiting == waiting - 1
+        assert requests_waiting(world.plane.controller) == waiting - 1
         assert world.plane.results.in_flight_count == waiting - 1
         world.submit(1, 2)
         with pytest.raises(Overloaded):

@@ -3,7 +3,7 @@
 import asyncio
 
 import numpy as np
-from builders import make_cascade, make_plan
+from builders import make_cascade, make_plan, requests_waiting
 from one_device import FLOAT, World, outputs, run
 from two_stages import SECOND, SURE, UNSURE, TwoStages, plan_of
 from two_stages import run as run_cascade
@@ -63,7 +63,7 @@ def test_what_has_left_a_batch_whose_device_is_lost_does_not_wait_again() -> Non
         await two_run(world)
         leave(world, (0,), (10.0, 20.0))
         world.executor.release(DeviceLost("it is lost"))
-        assert world.plane.controller.waiting == 1
+        assert requests_waiting(world.plane.controller) == 1
         await asyncio.sleep(0.2)
         assert world.counted == {Outcome.SERVED: 2, Outcome.DROPPED: 1}
 
@@ -81,7 +81,7 @@ def test_what_leaves_the_first_stage_of_a_cascade_is_deferred_once() -> None:
         assert [batch.rows for batch, _ in world.second.held] == [1]
         world.first.release()
         await asyncio.sleep(0.001)
-        assert world.plane.controller.waiting == 0, "no second time"
+        assert requests_waiting(world.plane.controller) == 0, "no second time"
         assert world.results == []
         world.second.release()
         assert world.answer[2].stages == 2

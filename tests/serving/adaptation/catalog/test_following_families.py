@@ -455,14 +455,14 @@ def test_a_client_does_not_wait_for_ever_until_what_is_new_is_measured(monkeypat
     """To ask again does not begin anew; to have the catalog read by other means does."""
 
     async def story(catalog: Followed) -> None:
-        kept, measuring, begun = repository(catalog), catalog.live._measuring, list[float]()
+        kept, known, begun = repository(catalog), catalog.live._known, list[float]()
 
         async def measured(files: CatalogFiles) -> Measurements:
             begun.append(catalog.world.loop.time())
             await asyncio.sleep(PATIENCE_S + 20.0)
-            return await measuring.known(files)
+            return await known(files)
 
-        monkeypatch.setattr(measuring, "measured", measured)
+        monkeypatch.setattr(catalog.live, "_measured", measured)
         catalog.retrain("large", "g-1", family="g")
         with pytest.raises(NotReady, match="is being measured"):
             await kept.load_anew("g")

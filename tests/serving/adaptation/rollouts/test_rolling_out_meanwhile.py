@@ -95,14 +95,14 @@ def test_a_promotion_that_takes_long_is_ended_at_once_by_a_person_and_by_the_gua
 
     async def story(server: Rolled) -> None:
         await begin(server)
-        known = server.live._measuring.known
+        known = server.live._known
 
         async def measured(files: CatalogFiles) -> Measurements:
             await asyncio.sleep(60.0)
             return await known(files)
 
         with monkeypatch.context() as patch:
-            patch.setattr(server.live._measuring, "measured", measured)
+            patch.setattr(server.live, "_measured", measured)
             server.promote()
             await asyncio.sleep(10.0)
             assert (server.at(), server.hosted()) == (("promoting", None), {"good", NEW})

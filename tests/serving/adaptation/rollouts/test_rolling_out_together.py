@@ -70,7 +70,7 @@ def test_two_are_promoted_and_taken_back_at_once(monkeypatch: pytest.MonkeyPatch
         await asyncio.sleep(2 * STEPPED_S)
         assert [(server.at(family), server.hosted(family)) for family in ("f", "g")] == [(("full", None), {NEW})] * 2
         assert [server.catalog.families[family]["good"] for family in ("f", "g")] == ["22222222"] * 2
-        assert server.live._retiring.kept == {VariantKey("f", "good"), VariantKey("g", "good")}
+        assert server.live._kept == {VariantKey("f", "good"), VariantKey("g", "good")}
         for family in ("f", "g"):
             server.abort(family)
             await asyncio.sleep(after_s)

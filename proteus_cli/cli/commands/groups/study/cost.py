@@ -1,7 +1,7 @@
 """``proteus study cost``: what a million queries cost, dedicated and shared, and on the best fleet."""
 
+from proteus_cli.cli import plan as plan_options
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options.groups import plan as plan_options
 from proteus_cli.cli.options.groups.study import cost as options
 from proteus_cli.cli.options.groups.study import shared
 

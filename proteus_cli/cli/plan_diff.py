@@ -6,7 +6,7 @@ from itertools import zip_longest
 from rich.console import Group, RenderableType
 from rich.table import Table
 
-from proteus_cli.cli.views.plan_tables import HostColumn, estimate_note, named
+from proteus_cli.cli.plan_tables import HostColumn, estimate_note, named
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.stages.cascade import PlannedCascade
