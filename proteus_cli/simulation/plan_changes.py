@@ -68,6 +68,10 @@ class PlanChanges:
             self._controller.change,
             self._controller.plan,
         )
+        if not wanted.is_worth(before, plan):
+            replanning.succeeded()
+            self._ask_later(now_s)
+            return
         hosted = hosted_by(plan, self._profiles, self._controller.attainment, self._tables)
         hosted_before, standbys, conditions = before.hosted(), change.standbys, self._fleet.conditions
         new = [

@@ -9,6 +9,7 @@ from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.defaults import load_defaults
 from proteus_cli.cli.command_line.memory import parse_memory
 from proteus_cli.cli.command_line.names import environment
+from proteus_cli.serving import logs
 from proteus_cli.units import parse_duration, parse_rate, parse_share, parse_size
 
 DURATION: dict[str, Any] = {"parser": parse_duration, "metavar": "DURATION"}
@@ -122,3 +123,12 @@ Ca = Annotated[
     ),
 ]
 Trace = Annotated[Path, Argument(metavar="TRACE", help="The trace, a CSV file, gzipped or not.")]
+LogLevel = Annotated[
+    logs.LogLevel | None,
+    Option(
+        envvar=environment("log_level"),
+        show_default="info; debug with -v, warning with -q",
+        help="What to log; debug has a line for each batch.",
+    ),
+]
+LogFormat = Annotated[logs.LogFormat, Option(envvar=environment("log_format"), help="The format of the log on stderr.")]

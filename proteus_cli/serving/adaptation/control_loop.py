@@ -243,6 +243,9 @@ class ControlLoop:
                 log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)
                 return
             plan = self._expand(planned)
+            if not wanted.is_worth(before, plan):
+                self._controller.replanning.succeeded()
+                return
             self._controller.replanning.planned(wanted)
 
             def require_wanted() -> None:

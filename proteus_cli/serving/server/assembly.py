@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,8 +32,6 @@ from proteus_cli.serving.requests.data_plane import DataPlane, DataPlaneOptions,
 from proteus_cli.serving.requests.families import FamilyFiles, ServedFamily, served_families
 from proteus_cli.serving.requests.samples.writer import SampleWriter
 from proteus_cli.serving.rest.endpoints import Endpoints
-from proteus_cli.serving.rest.openapi import document
-from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.server.adapting import Adaptation
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
@@ -195,7 +193,6 @@ async def open_telemetry(
 
 
 def make_endpoints(
-    options: ServerOptions,
     hardware: Hardware,
     plane: DataPlane,
     profiles: ProfileStore,
@@ -216,13 +213,8 @@ def make_endpoints(
         refresh=adaptation.live_catalog.refresh if adaptation.live_catalog else None,
     )
 
-    def describe() -> Mapping[str, Any]:
-        signatures = {family.name: family.signature for family in plane.families.by_name.values()}
-        return document(ROUTES, signatures, needs_token=options.tokens is not None)
-
     endpoints = Endpoints(
         models, telemetry.metrics, telemetry.sources, adaptation.manual_plans, adaptation.conditions,
-        adaptation.live_catalog, adaptation.feedback, adaptation.rollouts, describe,
+        adaptation.live_catalog, adaptation.feedback, adaptation.rollouts,
     )  # fmt: skip
-    plane.families.watch(endpoints.families_changed)
     return models, endpoints

@@ -113,7 +113,7 @@ async def _serve(
             open_connections(options) as connections,
             open_telemetry(deployment, hardware, plane, profiles, adaptation, connections) as telemetry,
         ):
-            models, endpoints = make_endpoints(options, hardware, plane, profiles, adaptation, telemetry)
+            models, endpoints = make_endpoints(hardware, plane, profiles, adaptation, telemetry)
             is_local = is_loopback(listeners["http"])
             protocols = make_protocols(plane, models, endpoints, options, connections, tracing, is_local=is_local)
             async with accepting_on(listeners, protocols, options.certificate):

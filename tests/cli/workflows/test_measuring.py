@@ -4,8 +4,8 @@ import pytest
 from fake_backend import Clock, FakeBackend
 from tiny import DEVICES, Tiny, device
 
-from proteus_cli.cli.workflows import measuring
-from proteus_cli.cli.workflows.measuring import DeviceWork, measured
+from proteus_cli.cli import profile_runs
+from proteus_cli.cli.profile_runs import DeviceWork, measured
 from proteus_cli.profiling import sweep
 from proteus_cli.profiling.jobs import measurement_jobs
 from proteus_cli.profiling.measuring import cells, measure
@@ -16,7 +16,7 @@ BUDGET_S, BUILD_S = 2.0, 30.0
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     clock = Clock()
-    for module in (measuring, sweep, cells, measure):
+    for module in (profile_runs, sweep, cells, measure):
         monkeypatch.setattr(module, "time", clock)
     monkeypatch.setattr(cells, "observing", clock.observing)
     return FakeBackend(clock)

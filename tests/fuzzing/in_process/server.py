@@ -172,7 +172,7 @@ async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
         telemetry = await stack.enter_async_context(
             open_telemetry(deployment, hardware, plane, profiles, adaptation, connections)
         )
-        models, endpoints = make_endpoints(options, hardware, plane, profiles, adaptation, telemetry)
+        models, endpoints = make_endpoints(hardware, plane, profiles, adaptation, telemetry)
         plane.lifecycle.on(LifecycleEvent.WARMED_UP)
         yield Server(
             plane, connections, make_protocols(plane, models, endpoints, options, connections, None, is_local=True)

@@ -10,11 +10,10 @@ from builders import make_profile
 from jsonschema_rs import validator_for
 from looping import loop_around
 from one_device import World, run
+from openapi_file import openapi
 
 from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
-from proteus_cli.serving.rest.openapi import document
-from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.hosts import HostState
 from proteus_cli.serving.telemetry.metrics import LoopLag, Metrics, written
@@ -156,7 +155,7 @@ def test_what_is_sent_of_hosts_is_what_the_openapi_document_says() -> None:
         server.history.sample()
         sent: Mapping[str, Any] = {"History": server.history.feed(), "ServerStatus": status(server.sources)}
         for name, content in sent.items():
-            schemas = {**document(ROUTES, {}), "$ref": f"#/components/schemas/{name}"}
+            schemas = {**openapi(), "$ref": f"#/components/schemas/{name}"}
             assert list(validator_for(schemas).iter_errors(json.loads(msgspec.json.encode(content)))) == []
 
     seen(test)

@@ -6,8 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from proteus_cli.cli.command_line.memory import limits_of_host
-from proteus_cli.cli.workflows.cluster.measuring import measurable_in
-from proteus_cli.cli.workflows.deployment.measuring import firsts_of_alike, options_of_agent
+from proteus_cli.cli.workflows.deployment.measuring import firsts_of_alike, measurable_in, options_of_agent
 from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from proteus_cli.cli.workflows.cluster.measuring import measurable_in
+from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.profile_changes import with_missing
@@ -16,7 +16,7 @@ from proteus_cli.errors import ProteusError
 from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog_reading import MeasurableDevices
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
-from proteus_cli.serving.devices.remote.measuring import measured_by_agent
+from proteus_cli.serving.devices.remote.measuring import Measurable, measured_by_agent
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
 from proteus_cli.serving.lifecycle import in_thread
 from proteus_cli.serving.measuring_process import measured
@@ -105,3 +105,15 @@ def _by_host(devices: Sequence[Device]) -> dict[str, list[Device]]:
     for device in devices:
         found.setdefault(device.host, []).append(device)
     return found
+
+
+def measurable_in(workspace: Workspace) -> Measurable:
+    """The families, models and eval splits of the catalog. Raises `ArtefactError` where a model is missing."""
+    families = workspace.catalog().families
+    models = {
+        VariantKey(family.name, variant.name): workspace.loaded_model_of(family, variant, to="measure")
+        for family in families
+        for variant in family.variants
+    }
+    splits = {family.name: path for family in families if (path := workspace.eval_path(family)) is not None}
+    return Measurable(families, models, splits)

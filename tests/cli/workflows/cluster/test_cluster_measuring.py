@@ -6,8 +6,8 @@ from typing import Any, cast
 
 import pytest
 
-from proteus_cli.cli.workflows.cluster import measuring
-from proteus_cli.cli.workflows.cluster.measuring import measured_by_agents
+from proteus_cli.cli import profile_runs
+from proteus_cli.cli.profile_runs import measured_by_agents
 from proteus_cli.errors import HostLost
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.store import Workspace
@@ -27,8 +27,8 @@ def measured_with(monkeypatch: pytest.MonkeyPatch, lost: str | None = None) -> t
             raise HostLost(f"host {agent} is lost")
         return [f"{agent} {options.budget_s:g}s"]
 
-    monkeypatch.setattr(measuring, "agents_of", lambda hosts: hosts)
-    monkeypatch.setattr(measuring, "_measured", of_host)
+    monkeypatch.setattr(profile_runs, "agents_of", lambda hosts: hosts)
+    monkeypatch.setattr(profile_runs, "_measured", of_host)
     hosts = cast("Any", {"a": "a", "b": "b"})
     return measured_by_agents(Workspace(Path()), hosts, OPTIONS), begun
 

@@ -12,7 +12,7 @@ from tiny import CLASSES, INPUTS, SHAPES, add_plan, add_profiles, device, make_w
 
 from proteus_cli.cli.cluster import agents_of, host_list
 from proteus_cli.cli.command_line.memory import memory_limits
-from proteus_cli.cli.workflows.cluster.measuring import _measured, devices_by_host
+from proteus_cli.cli.profile_runs import _measured, devices_by_host
 from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
 from proteus_cli.domain.device import host_of
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError

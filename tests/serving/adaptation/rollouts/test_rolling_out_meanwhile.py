@@ -150,9 +150,9 @@ def test_after_an_unexpected_error_the_new_version_is_measured_again(monkeypatch
     """The error ends what ran in the background, too; then the task of all roll-outs starts again."""
     run, look = VersionRollouts.run, VersionRollouts._look
 
-    async def look_wrong(rollouts: VersionRollouts, running: Running) -> None:
-        await look(rollouts, running)
-        if running.background.measuring is not None:
+    def look_wrong(rollouts: VersionRollouts, running: Running) -> None:
+        look(rollouts, running)
+        if running.step is not None:
             monkeypatch.setattr(VersionRollouts, "_look", look)
             raise RuntimeError("a bug")
 

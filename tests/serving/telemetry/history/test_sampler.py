@@ -11,6 +11,7 @@ from builders import make_placement, make_plan, make_profile, near
 from jsonschema_rs import validator_for
 from looping import loop_around
 from one_device import World, run
+from openapi_file import openapi
 
 from proteus_cli.control.devices.breaker import Breaker
 from proteus_cli.control.devices.breaker import BreakerEvent as Device
@@ -21,8 +22,6 @@ from proteus_cli.errors import BadRequest
 from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.lifecycle import LifecycleEvent as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
-from proteus_cli.serving.rest.openapi import document
-from proteus_cli.serving.rest.routes import ROUTES
 from proteus_cli.serving.telemetry.history.sample_ring import SAMPLES
 from proteus_cli.serving.telemetry.history.sampler import EVERY_S, MAX_NUMBERS, MetricsSampler
 from proteus_cli.serving.telemetry.history.snapshot import ServerEvent, ServerEventKind
@@ -397,7 +396,7 @@ def test_the_feed_matches_the_openapi_document() -> None:
         for second in (1.0, 2.0):
             clock.now_s = second
             history.sample()
-        schemas = {**document(ROUTES, {}), "$ref": "#/components/schemas/History"}
+        schemas = {**openapi(), "$ref": "#/components/schemas/History"}
         feed = told(history)
         validator_for(schemas).validate(feed)
         del feed["cursor"]

@@ -1,7 +1,9 @@
-"""Profiles of devices: measured here, or shared by devices of the same type."""
+"""Runs of `proteus profile`: the devices of this machine are measured here, those of a cluster by their agents."""
 
+import asyncio
 import math
 import time
+import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,17 +14,26 @@ from proteus_cli.backends.base import Backend, BuildContext, OnBuildProgress
 from proteus_cli.backends.discovery import discover, select
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.cli import console
-from proteus_cli.cli.views.cascade_views import cascade_lines
-from proteus_cli.cli.views.exit_lines import exit_lines
+from proteus_cli.cli.cluster import agents_of
+from proteus_cli.cli.profile_tables import cascade_lines, exit_lines
+from proteus_cli.cli.workflows.deployment.measuring import measurable_in
 from proteus_cli.domain.catalog import Catalog, VariantKey, is_name
-from proteus_cli.domain.device import Device
+from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import Profile, VariantProfile
-from proteus_cli.errors import UsageError
+from proteus_cli.errors import DeviceUnavailable, HostLost, UsageError
 from proteus_cli.profiling.jobs import MeasurementJob, measurement_jobs
 from proteus_cli.profiling.sweep import Sweep, accuracy_warnings, share
+from proteus_cli.serving.agent.measuring import ALL
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
+from proteus_cli.serving.devices.remote.links.host_list import HostList
+from proteus_cli.serving.devices.remote.measuring import measured_by_agent
+from proteus_cli.serving.devices.remote.sessions.connecting import connect
+from proteus_cli.serving.devices.remote.sessions.looks import Looks
+from proteus_cli.serving.lifecycle import running
 from proteus_cli.settings import read_settings
-from proteus_cli.store import Workspace
-from proteus_cli.units import counted, format_accuracy, format_percent
+from proteus_cli.store import Workspace, write_json
+from proteus_cli.units import counted, format_accuracy, format_duration, format_percent, format_size
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,3 +199,76 @@ def _building(name: str) -> Iterator[OnBuildProgress]:
     except KeyboardInterrupt:
         console.say(f"building {name} was cancelled and left nothing; earlier measurements are kept")
         raise
+
+
+# --- on hosts of a cluster
+
+
+def measured_by_agents(workspace: Workspace, hosts: HostList, options: MeasureOptions) -> list[Profile]:
+    """Measure devices of the cluster, all hosts at the same time, and write their profiles.
+
+    The options' ``devices`` are as in `devices_by_host`. Raises `ProteusError` of the first host that can't measure,
+    when all others have.
+    """
+    agents = agents_of(hosts)
+    wanted = devices_by_host(options.devices, agents)
+
+    async def of_all() -> list[list[Profile] | BaseException]:
+        by_host = (
+            _measured(workspace, agents[host], replace(options, devices=devices)) for host, devices in wanted.items()
+        )
+        return await asyncio.gather(*by_host, return_exceptions=True)
+
+    profiles: list[Profile] = []
+    for found in asyncio.run(of_all()):
+        if isinstance(found, BaseException):
+            raise found
+        profiles += found
+    return profiles
+
+
+def devices_by_host(text: str, hosts: Mapping[str, object]) -> dict[str, str]:
+    """``"a/cpu0,a/cpu1,b/cpu0"`` → the devices of each host, by the ids there; ``all``: all CPUs of all hosts.
+
+    Raises `DeviceUnavailable`, `UsageError`.
+    """
+    if text == ALL:
+        return dict.fromkeys(hosts, ALL)
+    found: dict[str, list[str]] = {}
+    for name in (part.strip() for part in text.split(",")):
+        host = host_of(name)
+        if not host:
+            raise UsageError(
+                f"`{name}` is a device of this machine.", hint=f"leave out `--cluster`, or write `HOST/{name}`"
+            )
+        if host not in hosts:
+            raise DeviceUnavailable(f"No host `{host}` in the cluster.", hint=f"there are: {', '.join(hosts)}")
+        found.setdefault(host, []).append(name.removeprefix(f"{host}/"))
+    return {host: ",".join(devices) for host, devices in found.items()}
+
+
+async def _measured(workspace: Workspace, agent: AgentAddress, options: MeasureOptions) -> list[Profile]:
+    try:
+        session = await connect(agent, uuid.uuid4().hex, 1)
+    except OSError as error:
+        raise HostLost(f"host {agent} can't be reached: {str(error) or 'no answer'}") from error
+    async with running(session.watch, Looks()):
+        try:
+            profiles = await measured_by_agent(
+                session,
+                agent.name,
+                measurable_in(workspace),
+                options,
+                lambda line: console.say(f"{agent.name}: {line}"),
+            )
+        finally:
+            session.close()
+    for network in {id(profile.network): profile.network for profile in profiles}.values():
+        if network is not None:
+            console.say(
+                f"{agent.name}: to the host and back takes {format_duration(network.round_trip_s)}, and its network "
+                f"carries {format_size(network.bytes_per_s)} per second; both count in its profiles"
+            )
+    for profile in profiles:
+        write_json(workspace.profile_path(profile.device.id), profile)
+    return profiles

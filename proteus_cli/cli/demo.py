@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from proteus_cli.cli import console
-from proteus_cli.cli import plan as options
+from proteus_cli.cli import console, plan
 from proteus_cli.cli.options import common
 from proteus_cli.errors import ProteusError
 
@@ -24,14 +23,14 @@ BASE_FRAC = 0.16  # rate of the bundled trace outside its burst, over that of th
 HEADROOM = 1.5  # more than the default: here the front end and the load share the cores with the models
 MAX_QPS = 2000.0  # what the load generator can send beside the server on a small machine
 
-Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the demo's workspace.")]
-
 
 def demo(
-    directory: Directory = Path("proteus-demo"),
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the demo's workspace.")] = Path(
+        "proteus-demo"
+    ),
     headroom: common.Headroom = HEADROOM,
-    residency: options.Residency = "memory",
-    cascades: options.Cascades = False,
+    residency: plan.Residency = "memory",
+    cascades: plan.Cascades = False,
 ) -> None:
     """Profile, plan, serve and replay a burst with the sample models: accuracy falls, the SLO holds, accuracy returns.
 

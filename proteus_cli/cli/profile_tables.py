@@ -5,14 +5,15 @@ from collections.abc import Iterator, Sequence
 from rich.console import RenderableType
 from rich.table import Table
 
-from proteus_cli.cli.views.cascade_views import frontier_table
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
+from proteus_cli.profiling.cascades.options import Option, frontier, options_of, substitute
+from proteus_cli.profiling.cascades.pairs import FoundCascades
 from proteus_cli.profiling.estimate import JobEstimate
 from proteus_cli.profiling.slots import points_of_batch
 from proteus_cli.reporting.tables import described, number, table, text
-from proteus_cli.units import ESTIMATED, UNKNOWN, counted, format_accuracy, format_duration
+from proteus_cli.units import ESTIMATED, UNKNOWN, counted, format_accuracy, format_duration, format_percent
 
 NOISY = "~"
 
@@ -111,3 +112,83 @@ def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:
         "1 slot, 2 slots, …: queries per second with so many batches at once · energy: of a query",
         title=f"\n{profile.device.id} is served with {counted(profile.slots, 'slot')}",
     )
+
+
+# --- cascades
+
+
+def cascade_lines(profile: Profile, found: dict[str, FoundCascades], catalog: Catalog) -> Iterator[str]:
+    """What was found of each family, or why nothing was."""
+    for family, of_family in found.items():
+        both = substitute(options_of(catalog.family(family), profile))
+        if both is not None:
+            alone, cascade = both
+            low, high = (cascade.point.low, cascade.point.high) if cascade.point is not None else (0.0, 0.0)
+            line = (
+                f"cascade {_ways(cascade, catalog)} defers {_deferred(cascade)} and reaches {cascade.accuracy:.4f} "
+                f"({low:.3f} to {high:.3f}) at {cascade.qps:,.0f} qps; {_ways(alone, catalog)} alone has "
+                f"{alone.accuracy:.4f} at {alone.qps:,.0f} qps; {counted(len(of_family.cascades), 'cascade')} in all"
+            )
+        elif of_family.cascades:
+            line = (
+                f"{counted(len(of_family.cascades), 'cascade')}, and none within the SLO is better than variants alone"
+            )
+        else:
+            line = "no cascade"
+        yield f"{family}: {'; '.join((line, *of_family.why_not))}"
+
+
+def frontier_table(profiles: Sequence[Profile], catalog: Catalog) -> Table | None:
+    """The best ways to answer each family that has cascades: variants and cascades; None where there are none."""
+    rows = table(
+        text("device"), text("answered by"), number("deferred"), number("acc."), number("95 % interval"), number("qps")
+    )
+    for profile in profiles:
+        for family in (each for each in catalog.families if each.name in {c.family for c in profile.cascades}):
+            for option in frontier(options_of(family, profile)):
+                rows.add_row(
+                    profile.device.id,
+                    _ways(option, catalog),
+                    _deferred(option),
+                    f"{option.accuracy:.4f}",
+                    UNKNOWN if option.point is None else f"{option.point.low:.3f} to {option.point.high:.3f}",
+                    f"{option.qps:,.0f}",
+                )
+    return rows if rows.row_count else None
+
+
+def _ways(option: Option, catalog: Catalog) -> str:
+    return " → ".join(catalog.label(key) for key in option.variants)
+
+
+def _deferred(option: Option) -> str:
+    return UNKNOWN if option.point is None else f"{option.point.deferred_frac:.0%}".replace("%", " %")
+
+
+# --- multi-exit models
+
+
+def exit_lines(profile: Profile, catalog: Catalog) -> Iterator[str]:
+    """The share of rows of each exit, their accuracy, and the time of the stage before it."""
+    for measured in profile.variants:
+        if measured.exits and measured.family in catalog.names:
+            has_split = catalog.family(measured.family).eval is not None
+            yield f"{catalog.label(measured.key)}: {_exit_line(measured, has_split=has_split)}"
+
+
+def _exit_line(measured: VariantProfile, *, has_split: bool) -> str:
+    exits = f"exits 1 to {len(measured.exits)}"
+    first = measured.exits[0].points[:1]
+    took = (
+        f"; stages take {', '.join(format_duration(each.points[0].mean_s) for each in measured.exits)} for a batch of "
+        f"{first[0].batch}"
+        if first
+        else ""
+    )
+    if measured.exits[0].share is None and has_split:
+        return f"{exits}: which rows of the eval split they answer, and how accurately, is still to be measured{took}"
+    if measured.exits[0].share is None:
+        return f"{exits}, measured with random rows, as there is no eval split: which exit they take says little{took}"
+    shares = ", ".join(format_percent(each.share or 0.0) for each in measured.exits)
+    accuracies = ", ".join(UNKNOWN if each.accuracy is None else f"{each.accuracy:.4f}" for each in measured.exits)
+    return f"{exits} answer {shares} of the rows, with accuracies {accuracies}{took}"
