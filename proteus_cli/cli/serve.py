@@ -348,12 +348,12 @@ def serve(
     once.
     """
     from proteus_cli.cli.cluster import host_list
-    from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
-    from proteus_cli.cli.workflows.deployment.resources import Emulation
     from proteus_cli.serving.requests.samples.writer import SampleSettings
     from proteus_cli.serving.server.deployment import ServerOptions
     from proteus_cli.serving.server.server import serve as run_server
     from proteus_cli.serving.transport.tokens import read_tokens
+    from proteus_cli.serving.workspace.deployment import DeploymentOptions, deployment_of
+    from proteus_cli.serving.workspace.plans import Emulation
     from proteus_cli.store import Workspace
 
     require_cluster(context, cluster)

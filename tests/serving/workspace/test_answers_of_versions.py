@@ -12,16 +12,16 @@ import pytest
 from msgspec.structs import replace
 from tiny import SHAPES, Tiny, TinyFamily, add_profiles, make_workspace, mlp
 
-from proteus_cli.cli.workflows.deployment import measuring as measuring_module
-from proteus_cli.cli.workflows.deployment import versions as versions_module
-from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
-from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
-from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.serving.adaptation.catalog_reading import MeasurableDevices
 from proteus_cli.serving.adaptation.rollout_requests import Candidate
 from proteus_cli.serving.adaptation.shifts import References
+from proteus_cli.serving.workspace import profiles as measuring_module
+from proteus_cli.serving.workspace import versions as versions_module
+from proteus_cli.serving.workspace.catalog import WorkspaceCatalog
+from proteus_cli.serving.workspace.naming import undo_namings
+from proteus_cli.serving.workspace.versions import WorkspaceVersions
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.store.answers import Answers, read_answers, write_answers
 

@@ -11,11 +11,11 @@ import logging
 
 import msgspec
 
-from proteus_cli.cli.workflows.deployment.version_answers import use_answers
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.cascade import CascadeProfile
+from proteus_cli.serving.workspace.answers import use_answers
 from proteus_cli.store import Workspace, made_by, read_json, remove, write_json, write_text
 from proteus_cli.store.catalog_text import require_says, with_files
 

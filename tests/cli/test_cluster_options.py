@@ -10,18 +10,19 @@ from agents import PATIENCE_S, key_of, run, running_agent
 from command_line import proteus
 from tiny import CLASSES, INPUTS, SHAPES, add_plan, add_profiles, device, make_workspace
 
-from proteus_cli.cli.cluster import agents_of, host_list
-from proteus_cli.cli.command_line.memory import memory_limits
+from proteus_cli.cli.cluster import host_list
 from proteus_cli.cli.profile_runs import _measured, devices_by_host
-from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
 from proteus_cli.domain.device import host_of
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, UsageError
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import OfferedModels
 from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
+from proteus_cli.serving.devices.remote.links.host_list import agents_of
 from proteus_cli.serving.devices.remote.measuring import profiles_in
 from proteus_cli.serving.devices.remote.sessions import crossings
+from proteus_cli.serving.workspace.deployment import DeploymentOptions, deployment_of
+from proteus_cli.serving.workspace.memory import memory_limits
 from proteus_cli.store import read_hosts, split_address
 
 if TYPE_CHECKING:

@@ -1,39 +1,24 @@
 """The memory of devices that variants may take, from ``--memory``."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.rules import selects
 from proteus_cli.errors import UsageError
-from proteus_cli.units import format_size, parse_assignments, parse_size
-
-if TYPE_CHECKING:
-    from proteus_cli.domain.device import Device
+from proteus_cli.units import format_size
 
 DEFAULT_FRAC = 0.5
 """Of a device's memory: the other half is for batches, for other programs, and for loads beside what serves."""
 
 
-def parse_memory(text: str) -> dict[str, int]:
-    """``"4GiB"`` → ``{"": 4294967296}``, for all devices; ``"cpu0=4GiB,v100=8GiB"`` by id or type.
-
-    Raises `UsageError`.
-    """
-    found = {}
-    for name, size in parse_assignments(text, "`--memory`").items():
-        found["" if size is None else name] = parse_size(name if size is None else size)
-    return found
-
-
 def memory_limits(
-    given: Mapping[str, int] | None, devices: "Mapping[str, Device]", free_bytes: int | None = None
+    given: Mapping[str, int] | None, devices: Mapping[str, Device], free_bytes: int | None = None
 ) -> dict[str, int]:
     """The bytes that variants may take of each device, as ``given`` by `parse_memory`.
 
     Devices that are left out get `DEFAULT_FRAC` of their memory; CPUs of this machine, which share that, no more than
     that part of an equal share of the ``free_bytes`` here. Raises `UsageError`.
     """
-    from proteus_cli.domain.rules import selects
-
     given = given or {}
     cpus = sum(device.kind == "cpu" and not device.host for device in devices.values())
     for name in given:
@@ -59,7 +44,7 @@ def memory_limits(
 
 
 def limits_of_host(
-    given: Mapping[str, int] | None, devices: "Sequence[Device]", free_bytes: int | None
+    given: Mapping[str, int] | None, devices: Sequence[Device], free_bytes: int | None
 ) -> dict[str, int]:
     """As `memory_limits`, of the devices of a host that join a server: what is given for other devices is no error.
 
@@ -72,11 +57,11 @@ def limits_of_host(
     return limits
 
 
-def _given(given: Mapping[str, int], device: "Device") -> int | None:
+def _given(given: Mapping[str, int], device: Device) -> int | None:
     return next((given[key] for key in (device.id, device.type, "") if key in given), None)
 
 
-def _part(device: "Device", free_bytes: int | None, cpus: int) -> int:
+def _part(device: Device, free_bytes: int | None, cpus: int) -> int:
     """What variants may take unless it is given; CPUs have equal shares of what is free."""
     share = device.memory_bytes
     if device.kind == "cpu" and free_bytes is not None:

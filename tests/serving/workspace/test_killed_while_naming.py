@@ -11,15 +11,15 @@ import pytest
 from msgspec.structs import replace
 from tiny import SHAPES, Tiny, TinyFamily, add_plan, add_profiles, make_workspace, mlp
 
-from proteus_cli.cli.workflows.deployment import naming_intents
-from proteus_cli.cli.workflows.deployment import versions as versions_module
-from proteus_cli.cli.workflows.deployment.deployment import deployment_of
-from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
-from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
-from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.serving.adaptation.rollout_requests import Candidate
+from proteus_cli.serving.workspace import naming
+from proteus_cli.serving.workspace import versions as versions_module
+from proteus_cli.serving.workspace.catalog import WorkspaceCatalog
+from proteus_cli.serving.workspace.deployment import deployment_of
+from proteus_cli.serving.workspace.naming import undo_namings
+from proteus_cli.serving.workspace.versions import WorkspaceVersions
 from proteus_cli.store import write_json
 
 PLAIN = VariantKey("shapes", "shapes-m")
@@ -110,7 +110,7 @@ def test_until_the_version_serves_all_is_undone_and_the_plan_is_current(
     versions.write(candidate, measured)
     assert made.place.profile("cpu0").of(*PLAIN) == measured["cpu0"]
     if is_killed:
-        killed(monkeypatch, lambda: undo_namings(made.place), at="have_named", module=naming_intents)
+        killed(monkeypatch, lambda: undo_namings(made.place), at="have_named", module=naming)
     with caplog.at_level(logging.WARNING, "proteus.rollouts"):
         assert deployment_of(Path("plan"), made.place).plan.placements
     assert (texts(made), left(made)) == (before, [])

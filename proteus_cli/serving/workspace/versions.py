@@ -11,17 +11,6 @@ from tempfile import mkdtemp
 
 import msgspec
 
-from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, model_digests
-from proteus_cli.cli.workflows.deployment.measuring import measure_missing
-from proteus_cli.cli.workflows.deployment.naming_intents import (
-    NamingIntent,
-    ProfileChange,
-    have_named,
-    is_named,
-    with_variant,
-    with_variant_of,
-)
-from proteus_cli.cli.workflows.deployment.version_answers import cascades_with, keep_answers, use_answers
 from proteus_cli.domain.catalog import Variant, VariantKey
 from proteus_cli.domain.catalog_changes import CatalogContent
 from proteus_cli.domain.profile import Profile, VariantProfile
@@ -29,6 +18,17 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, MeasurableDevices
 from proteus_cli.serving.adaptation.rollout_requests import Candidate
+from proteus_cli.serving.workspace.answers import cascades_with, keep_answers, use_answers
+from proteus_cli.serving.workspace.catalog import WorkspaceCatalog, model_digests
+from proteus_cli.serving.workspace.naming import (
+    NamingIntent,
+    ProfileChange,
+    have_named,
+    is_named,
+    with_variant,
+    with_variant_of,
+)
+from proteus_cli.serving.workspace.profiles import measure_missing
 from proteus_cli.store import Workspace, read_json, remove, write_json, write_text
 from proteus_cli.store.catalog_text import with_files, with_outer_paths_from
 

@@ -10,9 +10,6 @@ import pytest
 from tiny import SHAPES, Tiny, TinyFamily, add_profiles, catalog_toml, make_workspace, mlp, save_eval
 
 from proteus_cli import store
-from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, model_digests
-from proteus_cli.cli.workflows.deployment.resources import Emulation
-from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.catalog_changes import succession
@@ -20,6 +17,8 @@ from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, MeasurableDevices
 from proteus_cli.serving.measuring_process import measured
+from proteus_cli.serving.workspace.catalog import WorkspaceCatalog, model_digests
+from proteus_cli.serving.workspace.plans import Emulation, WorkspacePlans
 
 FAMILY = TinyFamily("shapes", SHAPES.variants[:2], slo="10s", eval=SHAPES.eval)
 TYPES = {"cpu0": "cpu-1c"}
@@ -111,7 +110,7 @@ def test_what_is_new_is_measured_on_the_devices_that_lack_it(made: Tiny, monkeyp
     """By `proteus profile` itself; at the usual priority here, so as to end on a busy machine."""
     usual = partial(measured, leaves_time=False)
     monkeypatch.setattr(
-        "proteus_cli.cli.workflows.deployment.measuring.measured",
+        "proteus_cli.serving.workspace.profiles.measured",
         lambda *given, leaves_time: usual(*given) if leaves_time else None,
     )
     mlp(made.model("shapes-m"), hidden=8, seed=17)

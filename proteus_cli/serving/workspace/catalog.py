@@ -7,14 +7,14 @@ from typing import Any
 
 import msgspec
 
-from proteus_cli.cli.workflows.deployment.measuring import measure_missing
-from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.catalog_changes import CatalogContent, Digests, Succession
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ProteusError
 from proteus_cli.progress import Say
 from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, MeasurableDevices, Measurements
+from proteus_cli.serving.workspace.plans import WorkspacePlans
+from proteus_cli.serving.workspace.profiles import measure_missing
 from proteus_cli.store import Workspace, is_as_declared
 from proteus_cli.store import digest as digest_of_split
 from proteus_cli.store.sharing import sharing_paths, with_sharing

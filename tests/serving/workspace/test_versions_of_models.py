@@ -15,14 +15,14 @@ import pytest
 from msgspec.structs import replace
 from tiny import SHAPES, Tiny, TinyFamily, add_profiles, make_workspace, mlp
 
-from proteus_cli.cli.workflows.deployment import measuring as measuring_module
-from proteus_cli.cli.workflows.deployment import versions as versions_module
-from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
-from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.catalog_reading import MeasurableDevices
+from proteus_cli.serving.workspace import profiles as measuring_module
+from proteus_cli.serving.workspace import versions as versions_module
+from proteus_cli.serving.workspace.catalog import WorkspaceCatalog
+from proteus_cli.serving.workspace.versions import WorkspaceVersions
 from proteus_cli.store import Workspace, model_digest
 
 PLAIN = VariantKey("shapes", "shapes-m")

@@ -11,8 +11,6 @@ import pytest
 from msgspec.structs import replace
 from tiny import SHAPES, Tiny, add_profiles, make_workspace, mlp
 
-from proteus_cli.cli.workflows.deployment import measuring as measuring_module
-from proteus_cli.cli.workflows.deployment.measuring import measure_missing
 from proteus_cli.domain.catalog import Family
 from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.profile import Profile, VariantProfile
@@ -20,6 +18,8 @@ from proteus_cli.errors import EngineError, HostLost
 from proteus_cli.serving.adaptation.catalog_reading import MeasurableDevices
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.measuring import reached_over
+from proteus_cli.serving.workspace import profiles as measuring_module
+from proteus_cli.serving.workspace.profiles import measure_missing
 from proteus_cli.store import Workspace, model_digest, write_json
 
 NETWORK = Network(0.5, 1e9, {"shapes": 4})

@@ -10,10 +10,6 @@ import pytest
 from command_line import proteus
 from tiny import SHAPES, Tiny, add_plan, add_profiles, make_workspace, mlp
 
-from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
-from proteus_cli.cli.workflows.deployment.joining import WorkspaceProfiles
-from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog
-from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans
 from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.plan import Plan
@@ -24,6 +20,10 @@ from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanJournal
 from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.requests.counts import RequestCounts
+from proteus_cli.serving.workspace.catalog import WorkspaceCatalog
+from proteus_cli.serving.workspace.deployment import DeploymentOptions, deployment_of
+from proteus_cli.serving.workspace.plans import WorkspacePlans
+from proteus_cli.serving.workspace.profiles import WorkspaceProfiles
 from proteus_cli.store import Workspace, read_json
 
 GPU = Device("b/gpu0", "gpu", "gpu", "a GPU", 2**30)

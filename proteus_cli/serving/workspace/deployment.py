@@ -6,15 +6,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from proteus_cli.backends.free_memory import free_bytes
-from proteus_cli.cli.cluster import known_hosts
-from proteus_cli.cli.command_line.memory import memory_limits
-from proteus_cli.cli.workflows.deployment.joining import WorkspaceProfiles
-from proteus_cli.cli.workflows.deployment.live_catalog import WorkspaceCatalog, current_profiles, model_digests
-from proteus_cli.cli.workflows.deployment.naming_intents import undo_namings
-from proteus_cli.cli.workflows.deployment.resources import Emulation, Resources
-from proteus_cli.cli.workflows.deployment.starting_plan import starting_plan
-from proteus_cli.cli.workflows.deployment.versions import WorkspaceVersions
-from proteus_cli.cli.workflows.deployment.workspace_plans import WorkspacePlans, base_of
 from proteus_cli.control.policies import Policy, batcher_named, live_policy_named, with_replanning
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.catalog_changes import CatalogContent
@@ -25,8 +16,14 @@ from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.serving.adaptation.conditions import KeptConditions
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
 from proteus_cli.serving.adaptation.shifts import References
-from proteus_cli.serving.devices.remote.links.host_list import HostList
+from proteus_cli.serving.devices.remote.links.host_list import HostList, known_hosts
 from proteus_cli.serving.server.deployment import Deployment
+from proteus_cli.serving.workspace.catalog import WorkspaceCatalog, current_profiles, model_digests
+from proteus_cli.serving.workspace.memory import memory_limits
+from proteus_cli.serving.workspace.naming import undo_namings
+from proteus_cli.serving.workspace.plans import Emulation, Resources, WorkspacePlans, base_of, starting_plan
+from proteus_cli.serving.workspace.profiles import WorkspaceProfiles
+from proteus_cli.serving.workspace.versions import WorkspaceVersions
 from proteus_cli.store import Workspace
 from proteus_cli.store.sharing import sharing_gaps
 

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 from tiny import Tiny, add_plan, add_profiles, make_workspace, mlp
 
-from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
 from proteus_cli.control.devices.slowness import Correction, Estimate
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.plan_inputs import PlanSource, ProfileStore
+from proteus_cli.serving.workspace.deployment import DeploymentOptions, deployment_of
 from proteus_cli.store import write_json
 
 CORRECTIONS = (Correction("cpu0", "shapes", "shapes-s", (Estimate(1, 0.5, 30),)),)
