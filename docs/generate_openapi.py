@@ -39,9 +39,8 @@ from proteus_cli.serving.rest.codec.bodies import (
 from proteus_cli.serving.rest.endpoints import ROUTES
 from proteus_cli.serving.rest.routing import Route
 from proteus_cli.serving.rest.site import FILES
-from proteus_cli.serving.telemetry.history.history import History
-from proteus_cli.serving.telemetry.history.sampler import CURSOR
-from proteus_cli.serving.telemetry.status_documents import ServerStatus
+from proteus_cli.serving.telemetry.state import History, ServerStatus
+from proteus_cli.serving.telemetry.telemetry import CURSOR
 
 Json = dict[str, Any]
 

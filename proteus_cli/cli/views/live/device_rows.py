@@ -11,8 +11,7 @@ from proteus_cli.reporting import tables
 from proteus_cli.units import UNKNOWN, counted, format_duration
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.history.snapshot import DeviceSnapshot, Snapshot
-    from proteus_cli.serving.telemetry.hosts import HostStatus
+    from proteus_cli.serving.telemetry.state import DeviceState, HostStatus, ServerState
 
 FrameRow = tuple[Sequence[str], str]
 """Cells, and a style."""
@@ -28,7 +27,7 @@ class _HostDevices(NamedTuple):
 
     name: str
     host: "HostStatus | None"
-    devices: Mapping[str, "DeviceSnapshot"]
+    devices: Mapping[str, "DeviceState"]
 
     @property
     def is_lost(self) -> bool:
@@ -40,7 +39,7 @@ class _HostDevices(NamedTuple):
         return 0 if self.is_lost else 2 if all(map(_is_well, self.devices.values())) else 1
 
 
-def device_columns(now: "Snapshot", columns: int, *, is_wide: bool) -> Iterable[Column]:
+def device_columns(now: "ServerState", columns: int, *, is_wide: bool) -> Iterable[Column]:
     """The columns for a terminal of so many ``columns``: why a host is lost must not take the room of all names."""
     batch = [tables.number("batch")] if is_wide else []
     state = tables.name("state" if is_wide else "")
@@ -48,13 +47,13 @@ def device_columns(now: "Snapshot", columns: int, *, is_wide: bool) -> Iterable[
     return (*map(tables.name, ("device", "hosts")), tables.number("busy"), *batch, state)
 
 
-def wanted_rows(now: "Snapshot") -> int:
+def wanted_rows(now: "ServerState") -> int:
     """As many as show each device, and each host."""
     hosts = {*by_host(now.devices), *now.hosts} if now.hosts else ()
     return len(now.devices) + len(hosts)
 
 
-def device_rows(now: "Snapshot", count: int, *, is_wide: bool) -> list[FrameRow]:
+def device_rows(now: "ServerState", count: int, *, is_wide: bool) -> list[FrameRow]:
     """A row for each device, and for each host; if these are more than ``count``, less: see `_alike`, `_by_host`."""
     if now.hosts:
         return _by_host(now, count, is_wide=is_wide)
@@ -64,16 +63,16 @@ def device_rows(now: "Snapshot", count: int, *, is_wide: bool) -> list[FrameRow]
     return _alike(ranked, is_wide=is_wide)
 
 
-def _alike(ranked: Sequence[tuple[str, "DeviceSnapshot"]], *, is_wide: bool) -> list[FrameRow]:
+def _alike(ranked: Sequence[tuple[str, "DeviceState"]], *, is_wide: bool) -> list[FrameRow]:
     """A row for all devices that are alike: in what they host, in state, and in how many servers share them."""
-    alike: dict[tuple[str, tuple[str, ...], tuple[str, ...], int], list[tuple[str, DeviceSnapshot]]] = {}
+    alike: dict[tuple[str, tuple[str, ...], tuple[str, ...], int], list[tuple[str, DeviceState]]] = {}
     for name, of in ranked:
         alike.setdefault((of.breaker, of.variants, tuple(of.broken), of.servers), []).append((name, of))
     return [_device(_named([name for name, _ in named]), [of for _, of in named], is_wide=is_wide)
             for named in alike.values()]  # fmt: skip
 
 
-def _by_host(now: "Snapshot", count: int, *, is_wide: bool) -> list[FrameRow]:
+def _by_host(now: "ServerState", count: int, *, is_wide: bool) -> list[FrameRow]:
     """Each host that is there with its devices; or each host, and devices that are not well though their host is there.
 
     If these are too many, too, hosts where all is well share a row.
@@ -95,7 +94,7 @@ def _by_host(now: "Snapshot", count: int, *, is_wide: bool) -> list[FrameRow]:
     ]
 
 
-def _groups(now: "Snapshot") -> Iterator[_HostDevices]:
+def _groups(now: "ServerState") -> Iterator[_HostDevices]:
     found = by_host(now.devices)
     for name in dict.fromkeys((*found, *now.hosts)):
         yield _HostDevices(name, now.hosts.get(name), {device: now.devices[device] for device in found.get(name, ())})
@@ -131,7 +130,7 @@ def _shared(servers: int) -> str:
     return f", shared by {servers} servers" if servers > 1 else ""
 
 
-def _is_well(of: "DeviceSnapshot") -> bool:
+def _is_well(of: "DeviceState") -> bool:
     return of.breaker == "closed" and not of.broken
 
 
@@ -139,7 +138,7 @@ def _named(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} × {names[0]} …"
 
 
-def _several(label: str, of: Sequence["DeviceSnapshot"], state: str, style: str, *, is_wide: bool) -> FrameRow:
+def _several(label: str, of: Sequence["DeviceState"], state: str, style: str, *, is_wide: bool) -> FrameRow:
     """A row for devices that host different variants."""
     counts = Counter(variant for device in of for variant in device.variants).most_common()
     named = [f"{count} × {variant}" if count > 1 else variant for variant, count in counts[:_MAX_VARIANTS]]
@@ -147,7 +146,7 @@ def _several(label: str, of: Sequence["DeviceSnapshot"], state: str, style: str,
     return _cells(label, hosts or UNKNOWN, of, state, style, is_wide=is_wide)
 
 
-def _device(name: str, of: Sequence["DeviceSnapshot"], *, is_wide: bool) -> FrameRow:
+def _device(name: str, of: Sequence["DeviceState"], *, is_wide: bool) -> FrameRow:
     """A row for devices that host the same variants."""
     first = of[0]
     style = "bold red" if first.breaker == "open" else "yellow" if not _is_well(first) else ""
@@ -155,7 +154,7 @@ def _device(name: str, of: Sequence["DeviceSnapshot"], *, is_wide: bool) -> Fram
     return _cells(name, ", ".join(first.variants) or UNKNOWN, of, state, style, is_wide=is_wide)
 
 
-def _cells(name: str, hosts: str, of: Sequence["DeviceSnapshot"], state: str, style: str, *, is_wide: bool) -> FrameRow:
+def _cells(name: str, hosts: str, of: Sequence["DeviceState"], state: str, style: str, *, is_wide: bool) -> FrameRow:
     loads, batches = [device.load for device in of], [device.mean_batch for device in of if device.mean_batch]
     most = f" ≤ {max(loads):.0%}" if len(of) > 1 and is_wide else ""
     load = f"{sum(loads) / len(loads):.1%}{most}" if loads else UNKNOWN
@@ -163,7 +162,7 @@ def _cells(name: str, hosts: str, of: Sequence["DeviceSnapshot"], state: str, st
     return ((name, hosts, load, batch, state) if is_wide else (name, hosts, load, state)), style
 
 
-def _state(of: "DeviceSnapshot") -> str:
+def _state(of: "DeviceState") -> str:
     """``"LOST, again in 4 s: its process has ended"``, or ``"working, without digits-l: it cannot be loaded"``."""
     text = _STATES[of.breaker] + _shared(of.servers)
     if of.breaker == "open" and of.retry_s is not None:

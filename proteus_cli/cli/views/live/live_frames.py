@@ -13,7 +13,7 @@ from proteus_cli.reporting import tables
 from proteus_cli.units import UNKNOWN, counted, format_duration, mark_estimate
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.history.snapshot import FamilySnapshot, ServerEvent, Snapshot
+    from proteus_cli.serving.telemetry.state import FamilyState, ServerEvent, ServerState
 
 WIDE_COLUMNS = 78
 _MAX_EVENTS = 4
@@ -22,7 +22,7 @@ _MIN_LINES_FOR_LEGEND = 20
 _HIGH = 0.01  # of violations
 
 
-def frame(now: "Snapshot", columns: int, lines: int, *, has_events: bool = True) -> RenderableType:
+def frame(now: "ServerState", columns: int, lines: int, *, has_events: bool = True) -> RenderableType:
     """A picture of the server that fits a terminal of this size, with one line to spare."""
     events = now.events if has_events else ()
     is_wide = columns >= WIDE_COLUMNS
@@ -39,7 +39,7 @@ def frame(now: "Snapshot", columns: int, lines: int, *, has_events: bool = True)
         devices = device_rows(now, rows.devices, is_wide=is_wide)
         parts += ["", _table(device_columns(now, columns, is_wide=is_wide), _truncated(devices, rows.devices))]
     if rows.events:
-        parts += ["", *(_event(event, now.at_s) for event in reversed(events[-rows.events :]))]
+        parts += ["", *(_event(event, now.uptime_s) for event in reversed(events[-rows.events :]))]
     return Group(*parts)
 
 
@@ -65,7 +65,7 @@ def _row_counts(lines: int, families: int, devices: int, events: int) -> _RowCou
     return _RowCounts(families, lines - families, events)
 
 
-def _head(now: "Snapshot") -> Iterable[Text]:
+def _head(now: "ServerState") -> Iterable[Text]:
     style = {"ready": "bold green", "draining": "bold yellow"}.get(now.state, "bold red")
     lost_hosts = {name for name, host in now.hosts.items() if host.state == "lost"}
     lost = sum(of.breaker == "open" and host_of(name) not in lost_hosts for name, of in now.devices.items())
@@ -74,11 +74,11 @@ def _head(now: "Snapshot") -> Iterable[Text]:
         ("proteus ", "bold"), (now.state, style),
         (f" · {counted(len(lost_hosts), 'HOST', 'HOSTS')} LOST" if lost_hosts else "", "bold red"),
         (f" · {lost} LOST" if lost else "", "bold red"), (f" · {broken} BROKEN" if broken else "", "bold red"),
-        f" · policy {now.policy} · up {_ago(now.at_s)} · {now.inside:,} in flight",
+        f" · policy {now.policy} · up {_ago(now.uptime_s)} · {now.inside:,} in flight",
         no_wrap=True, overflow="ellipsis",
     )  # fmt: skip
     yield line
-    if now.is_emulated:
+    if now.emulated:
         yield Text(
             "EMULATED devices: times are those of their profiles", "bold yellow", no_wrap=True, overflow="ellipsis"
         )
@@ -94,7 +94,7 @@ def _family_columns(*, is_wide: bool) -> Iterable[Column]:
     return tables.name("family"), *map(tables.number, wide if is_wide else ("demand", "viol.", "of best", "p99"))
 
 
-def _family(name: str, of: "FamilySnapshot", *, is_wide: bool) -> FrameRow:
+def _family(name: str, of: "FamilyState", *, is_wide: bool) -> FrameRow:
     is_late = of.p99_s is not None and of.p99_s > of.slo_s
     violations = _percent(of.violations) + ("!" if (of.violations or 0.0) > _HIGH else "")
     p99 = (UNKNOWN if of.p99_s is None else format_duration(of.p99_s)) + ("!" if is_late else "")
@@ -108,11 +108,11 @@ def _family(name: str, of: "FamilySnapshot", *, is_wide: bool) -> FrameRow:
     return cells, style
 
 
-def _accuracy(fraction: float | None, of: "FamilySnapshot") -> str:
+def _accuracy(fraction: float | None, of: "FamilyState") -> str:
     return mark_estimate(_percent(fraction), estimated=of.estimated)
 
 
-def _budget(of: "FamilySnapshot") -> str:
+def _budget(of: "FamilyState") -> str:
     """The part of the error budget of the last 15 minutes that was used; `!`: the target is missed."""
     lately = of.recent_attainment
     return (

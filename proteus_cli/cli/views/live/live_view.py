@@ -18,7 +18,7 @@ from proteus_cli.cli.views.live.live_frames import frame
 from proteus_cli.units import counted
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.telemetry.history.snapshot import Snapshot
+    from proteus_cli.serving.telemetry.state import ServerState
 
 FRAME_EVERY_S = 1.0
 MAX_LINES = 1000
@@ -89,7 +89,7 @@ class LiveView:
         self._stop = threading.Event()
 
     @contextmanager
-    def __call__(self, now: Callable[[], "Snapshot"]) -> Iterator[None]:
+    def __call__(self, now: Callable[[], "ServerState"]) -> Iterator[None]:
         """Show what ``now`` returns, in a thread of its own, until the context is left."""
         if self._log_stream is not None:
             self._log_stream.hold()
@@ -103,7 +103,7 @@ class LiveView:
             if self._log_stream is not None:
                 self._log_stream.release()
 
-    def _run(self, now: Callable[[], "Snapshot"]) -> None:
+    def _run(self, now: Callable[[], "ServerState"]) -> None:
         try:
             self._draw(now)
         except Exception:  # the server must not end with its view
@@ -111,7 +111,7 @@ class LiveView:
             if self._log_stream is not None:
                 self._log_stream.release()
 
-    def _draw(self, now: Callable[[], "Snapshot"]) -> None:
+    def _draw(self, now: Callable[[], "ServerState"]) -> None:
         console = self._console
         with Live(
             console=console, auto_refresh=False, transient=True, redirect_stdout=False, redirect_stderr=False

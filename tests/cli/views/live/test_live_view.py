@@ -4,32 +4,39 @@ import io
 import logging
 import re
 import threading
-from dataclasses import replace
 
 import pytest
 from msgspec import structs
+from msgspec.structs import replace
 from rich.console import Console
 
 from proteus_cli.cli.views.live.live_frames import frame
 from proteus_cli.cli.views.live.live_view import MAX_LINES, HoldableStream, LiveView
 from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.attainment import Attainment
+from proteus_cli.serving.lifecycle import ServerState as LifecycleState
 from proteus_cli.serving.logs import BriefLines
-from proteus_cli.serving.telemetry.history.snapshot import (
-    DeviceSnapshot,
-    FamilySnapshot,
+from proteus_cli.serving.telemetry.state import (
+    DeviceState,
+    ExpectedQueries,
+    FamilyShifts,
+    FamilyState,
+    Flows,
+    HostState,
+    HostStatus,
     ServerEvent,
     ServerEventKind,
-    Snapshot,
+    ServerState,
 )
-from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
 
 SOME, NONE = Attainment.of(1000, 2, 0.995), Attainment.of(0, 0, 0.995)
-SIGNALS = FamilySnapshot(
-    slo_s=0.05, best_accuracy=None, estimated=False, demand_qps=4.26, throughput_qps=0.0, goodput_qps=0.0,
-    violations=None, accuracy=None, relative_accuracy=None, p99_s=None, waiting=0, deferred=None, fallbacks=None,
-    cut=None, shifted=False, prefers="accuracy", attainment=NONE, recent_attainment=NONE,
-    expected_attainment=None,
+SIGNALS = FamilyState(
+    slo_s=0.05, prefers="accuracy", loaded=True, estimated=False, variants={}, best_accuracy=None, demand_qps=4.26,
+    demand_windows_qps={}, planned_qps=0.0, capacity_qps=0.0, throughput_qps=0.0, goodput_qps=0.0, outcomes={},
+    violations=None, accuracy=None, effective_accuracy=None, relative_accuracy=None, p99_s=None, waiting=0,
+    deferred=None, fallbacks=None, cut=None, attainment=NONE, recent_attainment=NONE, expected_attainment=None,
+    expected=ExpectedQueries(0.0, 0.0), cascades=(), exits=(), stop_when=None, shifts=FamilyShifts(None, {}),
+    shifted=False,
 )  # fmt: skip
 DIGITS = structs.replace(
     SIGNALS, best_accuracy=0.98, demand_qps=1234.4, throughput_qps=1200.0, goodput_qps=1190.0, violations=0.002,
@@ -45,8 +52,12 @@ def _a_terminal_that_can_draw(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def device(
     *variants: str, load: float, mean_batch: float | None, state: BreakerState = BreakerState.CLOSED, reason: str = ""
-) -> DeviceSnapshot:
-    return DeviceSnapshot("", variants, (), 0, load, mean_batch, state, reason, None, {}, 1)
+) -> DeviceState:
+    return DeviceState(
+        host="", type="", kind="cpu", variants=variants, warm=(), cold=0, broken={}, load=load, mean_batch=mean_batch,
+        busy_s=0.0, pace=1.0, breaker=state, breaker_s=0.0, reason=reason, retry_s=None, losses=0, servers=1, pid=None,
+        slots=None,
+    )  # fmt: skip
 
 
 EVENTS = [
@@ -55,20 +66,24 @@ EVENTS = [
     ),
     ServerEvent(70.0, ServerEventKind.PLAN, "cpu0: b → a (was warm)", "digits: 900 qps for 5 s"),
 ]
-NOW = Snapshot(
-    at_s=75.0,
-    state="ready",
+NOW = ServerState(
+    version="1",
+    state=LifecycleState.READY,
     policy="proteus",
-    is_emulated=False,
+    emulated=False,
     inside=7,
+    unix_s=0.0,
+    uptime_s=75.0,
     families={"digits": DIGITS, "signals": SIGNALS},
     devices={"cpu0": device("digits-l", load=0.5, mean_batch=1.25), "cpu1": device(load=0.0, mean_batch=None)},
-    flows=[],
+    hosts={},
+    rollouts=(),
+    flows=Flows(*([] for _ in Flows.__struct_fields__)),
     events=EVENTS,
 )
 
 
-def drawn(now: Snapshot, columns: int = 120, lines: int = 40) -> list[str]:
+def drawn(now: ServerState, columns: int = 120, lines: int = 40) -> list[str]:
     console = Console(file=io.StringIO(), width=columns, height=lines, force_terminal=True, no_color=True, emoji=False)
     with console.capture() as capture:
         console.print(frame(now, columns, lines))
@@ -83,7 +98,7 @@ def row(lines: list[str], name: str) -> list[str]:
     return [cell.strip() for cell in found if cell.strip()]
 
 
-def many(number: int) -> dict[str, DeviceSnapshot]:
+def many(number: int) -> dict[str, DeviceState]:
     """Devices of three kinds, of which one is lost."""
     devices = {f"gpu{at}": device(f"digits-{'sml'[at % 3]}", load=at % 10 / 10, mean_batch=2.0) for at in range(number)}
     lost = structs.replace(devices["gpu7"], breaker=BreakerState.OPEN, reason="its process died", retry_s=4.2)
@@ -147,7 +162,7 @@ def test_a_broken_variant_is_told_beside_its_device() -> None:
 
 def test_emulated_devices_are_said_to_be() -> None:
     assert not any("EMULATED" in line for line in drawn(NOW))
-    assert "EMULATED" in drawn(replace(NOW, is_emulated=True))[1]
+    assert "EMULATED" in drawn(replace(NOW, emulated=True))[1]
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])
@@ -155,7 +170,7 @@ def test_emulated_devices_are_said_to_be() -> None:
 @pytest.mark.parametrize("number", [8, 100])
 def test_a_frame_fits_its_terminal(columns: int, lines: int, number: int) -> None:
     families = {f"a family with a long name {at}": DIGITS for at in range(10)}
-    found = drawn(replace(NOW, families=families, devices=many(number), is_emulated=True), columns, lines)
+    found = drawn(replace(NOW, families=families, devices=many(number), emulated=True), columns, lines)
     assert len(found) < lines
     assert max(map(len, found)) <= columns
     assert "LOST" in found[0] or columns < 60
@@ -183,7 +198,7 @@ def host(*, is_lost: bool = False, has_agent: bool = True, devices: int = 8, ser
     )
 
 
-def clustered(*names: str, lost: str = "", local: int = 0) -> Snapshot:
+def clustered(*names: str, lost: str = "", local: int = 0) -> ServerState:
     """Eight devices on each host, of which one host may be lost, and some of this machine."""
     devices = {f"cpu{at}": device("digits-s", load=0.1, mean_batch=1.0) for at in range(local)}
     for name in names:
@@ -296,7 +311,7 @@ def test_of_too_many_lines_the_newest_are_kept_and_the_others_counted() -> None:
 def test_a_view_shows_frames_and_lines_and_leaves_nothing_behind() -> None:
     stdout, stderr, asked = io.StringIO(), io.StringIO(), threading.Semaphore(0)
 
-    def now() -> Snapshot:
+    def now() -> ServerState:
         asked.release()
         return NOW
 
@@ -313,7 +328,7 @@ def test_a_view_shows_frames_and_lines_and_leaves_nothing_behind() -> None:
 
 
 def test_a_bug_in_the_view_is_logged_and_ends_the_view_only(caplog: pytest.LogCaptureFixture) -> None:
-    def now() -> Snapshot:
+    def now() -> ServerState:
         raise ZeroDivisionError
 
     stderr = io.StringIO()
@@ -336,7 +351,7 @@ def test_no_color_is_heeded(monkeypatch: pytest.MonkeyPatch, *, no_color: bool) 
         monkeypatch.setenv("NO_COLOR", "1")
     stdout, asked = io.StringIO(), threading.Semaphore(0)
 
-    def now() -> Snapshot:
+    def now() -> ServerState:
         asked.release()
         return NOW
 
@@ -351,7 +366,7 @@ def test_events_are_in_the_log_or_in_the_view_and_never_in_both() -> None:
     for log_stream in (None, HoldableStream(io.StringIO())):
         stdout, asked = io.StringIO(), threading.Semaphore(0)
 
-        def now(asked: threading.Semaphore = asked) -> Snapshot:
+        def now(asked: threading.Semaphore = asked) -> ServerState:
             asked.release()
             return NOW
 
