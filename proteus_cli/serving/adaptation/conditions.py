@@ -1,10 +1,10 @@
 """Conditions of families that clients change while they are served: ``PATCH /v2/proteus/families/NAME``.
 
-A live condition replaces ``stop_when`` of the catalog for all multi-exit variants of the family, from the next batch on.
-The journal records it like a plan by hand: the plan in force begins anew, for that reason, and so has an effect of its
-own. The condition is kept in ``engines/conditions.json``, with the conditions of the catalog that it replaces. The next
-server uses it, and says so in the reason of its first plan. If the catalog says something else by then, the condition
-is dropped: the last change counts.
+A live condition replaces ``stop_when`` of the catalog for all multi-exit variants of the family, from the next batch
+on. The journal records it like a plan by hand: the plan in force begins anew, for that reason, and so has an effect of
+its own. The condition is kept in ``engines/conditions.json``, with the conditions of the catalog that it replaces. The
+next server uses it, and says so in the reason of its first plan. If the catalog says something else by then, the
+condition is dropped: the last change counts.
 """
 
 import asyncio
