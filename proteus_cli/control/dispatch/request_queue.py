@@ -51,7 +51,7 @@ class Lane:
         self.usual = DeadlineQueue(answer_frac)
         self.levels: dict[int, DeadlineQueue] = {USUAL_LEVEL: self.usual}
         self.classes = classes
-        self._before: dict[HostClass, tuple[list[tuple[float, float, HostClass]], float]] = {}
+        self._before: dict[HostClass, list[tuple[float, float, HostClass]]] = {}
 
     @property
     def rows(self) -> int:
@@ -63,27 +63,28 @@ class Lane:
         return sum([queue.rows for each, queue in self.levels.items() if each <= level])
 
     def count(self) -> None:
-        """The workers of the classes have changed: list, for each class, those before it, and what they carry.
-
-        Beside the list is the least time of one row there.
-        """
+        """The workers of the classes have changed: list, for each class, those before it, and what they carry."""
         active = [each for each in self.classes if each.serving and not each.host.is_standby]
         for own in self.classes:
-            lead, before = 0.0 if own.host.is_standby else 1.0, [each for each in active if each.order < own.order]
-            carried = [(each.capacity_qps, lead * each.takes_s(each.host.max_batch), each) for each in before]
-            self._before[own] = carried, min([each.takes_s(1) for each in before], default=math.inf)
+            lead = 0.0 if own.host.is_standby else 1.0
+            self._before[own] = [
+                (each.capacity_qps, lead * each.takes_s(each.host.max_batch), each)
+                for each in active
+                if each.order < own.order
+            ]
 
     def due_for(self, own: HostClass, own_slowdown: float, queue: DeadlineQueue, now_s: float) -> Due:
         """The rows of one level that a free worker of ``own`` may take, by the rule. Takes O(classes + log(requests)).
 
         Free workers of a class share the rows. A standby takes excess only if its device carries more with it.
         """
-        before, left_s = self._before[own]  # until one of them has made the first request
+        before = self._before[own]
         if not before:
             return Due(-(-self.rows // max(len(own.free), 1)))  # of all levels, as lower ones may join a batch
         host, rows = own.host, queue.head().rows
-        if rows > 1:
-            left_s = min([each.takes_s(rows) for _, _, each in before])
+        left_s = math.inf  # until one of them has made the first request
+        for _, _, each in before:
+            left_s = min(left_s, each.slowdown * each.host.latency(rows))
         if not host.is_standby:
             left_s = max(left_s, own_slowdown * host.latency(rows))
         at_s = _last_moment_s(queue.dues_s[0], left_s)

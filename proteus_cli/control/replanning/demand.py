@@ -2,7 +2,7 @@
 
 import math
 from array import array
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,28 +58,18 @@ class DemandEstimator:
         counts = self._counts[family]
         return counts.total == counts.before(int(now_s / self.bucket_s) - round(max(WINDOWS_S) / self.bucket_s))
 
-    def may_exceed(self, family: str, qps: float, sigmas: float, served_s: float, now_s: float) -> bool:
+    def may_exceed(self, family: str, qps: float, sigmas: float, now_s: float) -> bool:
         """Whether `estimate` may be ``sigmas`` deviations above a rate. It takes a tenth of the time of `estimate`.
 
-        It is the mean of some window, and scatters no less than Poisson arrivals do. With more scatter, windows agree
-        sooner, so that the window is no shorter than for Poisson arrivals.
+        It is the mean of some window, and scatters no less than Poisson arrivals do.
         """
         running, before = int(now_s / self.bucket_s), self._counts[family].before
-        so_far, longest = before(running), -1
-        for place, (window_s, buckets) in enumerate(self._windows):
+        so_far = before(running)
+        for window_s, buckets in self._windows:
             seen_qps = (so_far - before(running - buckets)) / window_s
             if seen_qps > qps and seen_qps - sigmas * math.sqrt(seen_qps / window_s) > qps:
-                longest = place
-        if longest < 0:
-            return False
-        known_s = known_windows_s(served_s)
-        rates_qps = [(so_far - before(running - buckets)) / window_s for window_s, buckets in self._windows]
-
-        def growth_qps(place: int) -> float:
-            half = self._windows[place][1] // 2
-            return (so_far - 2 * before(running - half) + before(running - 2 * half)) / (half * self.bucket_s)
-
-        return longest >= _longest_agreeing(known_s, rates_qps, growth_qps, lambda _place: 1.0)
+                return True
+        return False
 
     def estimate(self, family: str, served_s: float, now_s: float) -> "Rate":
         """The present rate: the mean of the longest of `WINDOWS_S` that agrees with all shorter ones and with itself.
@@ -97,50 +87,28 @@ class DemandEstimator:
         return rate
 
     def _estimate(self, family: str, served_s: float, now_s: float) -> "Rate":
-        known_s = known_windows_s(served_s)
+        known_s = [window_s for window_s in WINDOWS_S if window_s <= served_s] or [WINDOWS_S[0]]
         marks = self._marks(family, known_s[-1], now_s)
-        rates_qps = [
-            float(marks[-1] - marks[-1 - buckets]) / window_s for window_s, buckets in self._windows[: len(known_s)]
-        ]
-        scatter = dict[int, float]()  # by width
-
-        def scatter_of(place: int) -> float:
-            width = max(1, round(known_s[place] / self.bucket_s / PARTS))
-            if width not in scatter:
-                scatter[width] = dispersion(marks, width)
-            return scatter[width]
-
-        def growth_qps(place: int) -> float:
-            return _growth_qps(marks, known_s[place], self.bucket_s)
-
-        found = _longest_agreeing(known_s, rates_qps, growth_qps, scatter_of)
-        return Rate(rates_qps[found], math.sqrt(rates_qps[found] * scatter_of(found) / known_s[found]))
+        rates_qps = [float(marks[-1] - marks[-1 - round(window_s / self.bucket_s)]) / window_s for window_s in known_s]
+        widths = [max(1, round(window_s / self.bucket_s / PARTS)) for window_s in known_s]
+        scatter = [dispersion(marks, widths[0])]
+        found = 0
+        for place in range(1, len(known_s)):
+            is_same = widths[place] == widths[place - 1]
+            scatter.append(scatter[-1] if is_same else dispersion(marks, widths[place]))
+            bound = AGREEMENT_SIGMAS**2 * rates_qps[place]
+            if any((rates_qps[place] - rates_qps[i]) ** 2 * known_s[i] > bound * scatter[i] for i in range(place)):
+                break
+            growth_qps = _growth_qps(marks, known_s[place], self.bucket_s) if known_s[place] >= TREND_S else 0.0
+            if growth_qps**2 * known_s[place] > 4 * bound * scatter[place]:
+                break
+            found = place
+        return Rate(rates_qps[found], math.sqrt(rates_qps[found] * scatter[found] / known_s[found]))
 
     def _marks(self, family: str, over_s: float, now_s: float) -> Ints:
         """Rows before each of the last buckets, and before the running one: one more than there are buckets."""
         running, number = int(now_s / self.bucket_s), round(over_s / self.bucket_s)
         return np.frombuffer(self._counts[family].before_each(range(running - number, running + 1)), np.int64)
-
-
-def known_windows_s(served_s: float) -> list[float]:
-    """The windows that began after the server did, ``served_s`` ago; at least the shortest."""
-    return [window_s for window_s in WINDOWS_S if window_s <= served_s] or [WINDOWS_S[0]]
-
-
-def _longest_agreeing(
-    windows_s: Sequence[float],
-    rates_qps: Sequence[float],
-    growth_qps: Callable[[int], float],
-    scatter: Callable[[int], float],
-) -> int:
-    """The place of the longest window that agrees with all shorter ones and with itself."""
-    for place in range(1, len(windows_s)):
-        bound = AGREEMENT_SIGMAS**2 * rates_qps[place]
-        if any((rates_qps[place] - rates_qps[i]) ** 2 * windows_s[i] > bound * scatter(i) for i in range(place)):
-            return place - 1
-        if windows_s[place] >= TREND_S and growth_qps(place) ** 2 * windows_s[place] > 4 * bound * scatter(place):
-            return place - 1
-    return len(windows_s) - 1
 
 
 def _growth_qps(marks: Ints, window_s: float, bucket_s: float) -> float:

@@ -190,8 +190,7 @@ class ForecastRule:
 
     def _more_than(self, qps: float, context: ReplanContext, family: str) -> Rate | None:
         """The present rate at profiled speed, if that is surely more than ``qps``, at least `min_demand_qps`."""
-        served_s, now_s = context.now_s - context.started_s, context.now_s
-        if not context.demand.may_exceed(family, qps / context.slowdown[family], self.up_sigmas, served_s, now_s):
+        if not context.demand.may_exceed(family, qps / context.slowdown[family], self.up_sigmas, context.now_s):
             return None
         rate = self._rate(context, family)
         return rate if rate.qps - self.up_sigmas * rate.deviation_qps > qps else None

@@ -130,11 +130,11 @@ def test_what_the_estimate_surely_exceeds_it_may_exceed(arrivals: list[int], sha
     rate = demand.estimate("a", served_s, now_s)
     surely_qps = rate.qps - 2 * rate.deviation_qps
     assume(surely_qps > 0)
-    assert demand.may_exceed("a", share * surely_qps, 2.0, served_s, now_s)
+    assert demand.may_exceed("a", share * surely_qps, 2.0, now_s)
 
 
 def test_a_steady_rate_may_not_exceed_itself() -> None:
     """10 arrivals in each bucket: 100 qps."""
     demand = seen(*(i / 100 + 0.005 for i in range(2000)))
-    assert not demand.may_exceed("a", 100.0, 2.0, served_s=20.0, now_s=20.0)
-    assert demand.may_exceed("a", 80.0, 2.0, served_s=20.0, now_s=20.0)
+    assert not demand.may_exceed("a", 100.0, 2.0, now_s=20.0)
+    assert demand.may_exceed("a", 80.0, 2.0, now_s=20.0)
