@@ -1,9 +1,9 @@
-"""Options that several studies have."""
+"""Options that several studies have, and the run of a study."""
 
 import re
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
@@ -11,6 +11,12 @@ from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options.common import DURATION
 from proteus_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from proteus_cli.store import Workspace
+    from proteus_cli.studies.frame import StudyDraft
 
 _measuring = partial(Option, rich_help_panel=sections.MEASURING)
 
@@ -92,3 +98,24 @@ Jitter = Annotated[
     ),
 ]
 Seed = Annotated[int, _measuring(min=0, metavar="N", help="The seed of the arrivals, and of jitter.")]
+
+
+def run(
+    drafted: "Callable[[Workspace], StudyDraft]",
+    budget: float | None,
+    workspace_dir: Path,
+    state: Path | None,
+    *,
+    force: bool,
+    json: bool,
+) -> None:
+    """Draft and run a study, and show what it found. Drafting counts in the budget, and so do imports."""
+    from proteus_cli.studies.budget import Budget
+
+    limit = Budget.of(budget)
+
+    from proteus_cli.cli.study.running import show, studied
+    from proteus_cli.store import Workspace
+
+    workspace = Workspace(workspace_dir, state)
+    show(studied(workspace, drafted(workspace), limit, force=force), json=json)

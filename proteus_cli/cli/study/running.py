@@ -1,17 +1,21 @@
-"""A study that is drafted is run within its budget, written with its page, and shown."""
+"""A drafted study is run within its budget, written with its page, and shown."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from rich.console import RenderableType
+from rich.text import Text
 
 from proteus_cli.cli import console
-from proteus_cli.cli.views.study_tables import finding_lines, section_parts
 from proteus_cli.errors import ProteusError
+from proteus_cli.reporting.tables import described, folded_name, name, number, table
 from proteus_cli.store import Workspace
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.frame import StudyDraft, missing_jobs, run_study
 from proteus_cli.studies.kinds import SECTIONS
 from proteus_cli.studies.pages.page import busy_notes, missing_text, page
+from proteus_cli.studies.pages.section import Section
 from proteus_cli.studies.study import Study
 from proteus_cli.units import counted, format_duration
 
@@ -21,7 +25,7 @@ class StudyFailed(ProteusError):
 
 
 def studied(workspace: Workspace, draft: StudyDraft, budget: Budget, *, force: bool) -> Study:
-    """Run a study in what is left of a budget, and write its files; after Ctrl-C or an error, too."""
+    """Run a study in the rest of a budget, and write its files; also after Ctrl-C or an error."""
     files = StudyFiles(workspace, draft.name)
     had_s = budget.left_s
     missing = missing_jobs(draft, files, force=force)
@@ -33,7 +37,10 @@ def studied(workspace: Workspace, draft: StudyDraft, budget: Budget, *, force: b
         with console.progress(draft.name) as advance:
             study = run_study(draft, files, budget, advance, force=force)
     except BaseException:
-        _write_on_the_way_out(files)
+        try:
+            _write_beside(files)
+        except Exception as error:  # noqa: BLE001 - it must not hide the first error
+            console.warn(f"the page of {files.name} is not written: {error}")
         raise
     _write_beside(files)
     needed_s = [job.min_s for job in draft.jobs if job.key in study.missing]
@@ -46,16 +53,8 @@ def studied(workspace: Workspace, draft: StudyDraft, budget: Budget, *, force: b
 
 
 def wanted_text(wanted_s: float) -> str:
-    """How long what is left of a study takes, in words."""
+    """The time that a study still takes, in words."""
     return f"about {format_duration(wanted_s)} without a budget" if wanted_s > 0 else "all measured before"
-
-
-def _write_on_the_way_out(files: StudyFiles) -> None:
-    """What goes wrong here is only told: the error that ends the study is the one that counts."""
-    try:
-        _write_beside(files)
-    except Exception as error:  # noqa: BLE001 - it must not hide the first error
-        console.warn(f"the page of {files.name} is not written: {error}")
 
 
 def _write_beside(files: StudyFiles) -> None:
@@ -71,15 +70,17 @@ def pages(studies: Sequence[Study]) -> str:
 
 
 def show_findings(studies: Sequence[Study]) -> None:
-    """Print what each study found, without its tables."""
+    """Print the findings of each study, without its tables."""
     for study in studies:
-        for line in finding_lines(SECTIONS[study.kind](study)):
-            console.show(line)
+        section = SECTIONS[study.kind](study)
+        console.show(Text(section.title, style="bold"))
+        for finding in section.findings:
+            console.show(Text(f"  {finding}"))
         _say_what_is_missing(study)
 
 
 def show(study: Study, *, json: bool) -> None:
-    """Print what was found. Raises `StudyFailed` where a cell failed."""
+    """Print the findings and tables. Raises `StudyFailed` where a cell failed."""
     if json:
         console.show_json(study)
     else:
@@ -92,6 +93,18 @@ def show(study: Study, *, json: bool) -> None:
             f"{counted(len(failed), 'cell')} of the study failed, `{failed[0].key}` as: {failed[0].failed}",
             hint="the page has the reason of each; the same command tries them again",
         )
+
+
+def section_parts(section: Section) -> Iterator[RenderableType]:
+    """The findings, then each table."""
+    for finding in section.findings:
+        yield Text(finding)
+    for each in section.tables:
+        first, *others = each.columns
+        rows = table(folded_name(first), *(name(head) if head in each.of_text else number(head) for head in others))
+        for row in each.rows:
+            rows.add_row(*row)
+        yield described(rows, *([each.note] if each.note else []), title=each.title)
 
 
 def _say_what_is_missing(study: Study) -> None:
