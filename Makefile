@@ -120,11 +120,13 @@ proto: setup  ## compile gRPC's .proto files into the descriptors that the serve
 	$(BIN)/python -m grpc_tools.protoc --proto_path=$(PROTOCOL) --descriptor_set_out=$(PROTOCOL)/descriptors.binpb \
 		$(notdir $(sort $(wildcard $(PROTOCOL)/*.proto)))
 
-docs: setup  ## regenerate docs/cli.md from --help
+docs: setup  ## regenerate docs/cli.md from --help, and the OpenAPI document
 	$(BIN)/python docs/generate_cli.py
+	$(BIN)/python docs/generate_openapi.py
 
 docs-check: setup
 	$(BIN)/python docs/generate_cli.py --check
+	$(BIN)/python docs/generate_openapi.py --check
 
 bench: setup  ## how close the simulator is to the live server, on this machine
 	$(BIN)/python -m benchmarks.parity

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 
 from benchmarks.tables import Table, rich_table
-from proteus_cli.cli.commands import demo
+from proteus_cli.cli import demo
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.profile_changes import best_accuracy
 from proteus_cli.domain.request import Outcome, RequestRecord

@@ -10,7 +10,6 @@ from proteus_cli.cli import console
 from proteus_cli.cli.command_line import sections
 from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options import common
-from proteus_cli.cli.options import serve as serve_options
 from proteus_cli.errors import UsageError
 from proteus_cli.serving.logs import LogFormat
 
@@ -88,8 +87,8 @@ def agent(
             "answer, or there is none.",
         ),
     ] = False,
-    log_format: serve_options.LogFormat = LogFormat.TEXT,
-    log_level: serve_options.LogLevel = None,
+    log_format: common.LogFormat = LogFormat.TEXT,
+    log_level: common.LogLevel = None,
     workspace_dir: common.Workspace = common.WORKSPACE,
 ) -> None:
     """Offer the devices of this machine to `proteus serve --cluster`, until SIGTERM or Ctrl-C.

@@ -65,6 +65,10 @@ class PlanChanges:
         """Load a plan beside what serves, and put it in force then, if it is still wanted."""
         controller, conditions = self._controller, self._fleet.conditions
         replanning, change, before = controller.replanning, controller.change, controller.plan
+        if not wanted.is_worth(before, plan):
+            replanning.succeeded()
+            self._ask_later(now_s)
+            return
         hosted = hosted_by(plan, self._profiles, self._controller.attainment, self._tables)
         placed, standbys = {(p.device, p.key) for p in before.placements}, change.standbys
         new = [(p.device, p.key) for p in plan.placements if (p.device, p.key) not in placed]

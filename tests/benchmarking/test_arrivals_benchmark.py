@@ -174,7 +174,7 @@ def test_a_row_has_all_policies_and_the_oracle_is_the_most_accurate(site: Site) 
 
 
 def test_what_is_told_nothing_ahead_is_proteus_and_else_it_expects_a_step(site: Site) -> None:
-    cluster, trace = site.alike(3), kinds.steps((40.0, 160.0))({FAMILY: 1.0}, 12.0, np.random.default_rng(1))
+    cluster, trace = site.alike(3), kinds.steps((40.0, 400.0))({FAMILY: 1.0}, 12.0, np.random.default_rng(1))
     slo_s = cluster.fleet.catalog.slo_s()
     [ours, same, told_ahead] = [
         play(Case(policy, trace), cluster)[1] for policy in (PROTEUS, told(trace, slo_s, 0.0), told(trace, slo_s, 1.0))

@@ -9,7 +9,7 @@ from command_line import proteus
 from tiny import FAMILIES, SHAPES, TONES, Tiny, TinyFamily, TinyVariant, add_profiles, make_workspace
 from typer.testing import CliRunner
 
-from proteus_cli.cli.commands.demo import BURST_FACTOR, HEADROOM, burst_qps, plan_command
+from proteus_cli.cli.demo import BURST_FACTOR, HEADROOM, burst_qps, plan_command
 from proteus_cli.cli.main import app
 from proteus_cli.errors import ArtefactError, ProteusError
 

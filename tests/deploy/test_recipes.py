@@ -14,7 +14,7 @@ from typer.main import get_command
 
 from proteus_cli.cli.main import app
 from proteus_cli.domain.cluster import CONNECT_S
-from proteus_cli.serving.rest.routes import ROUTES
+from proteus_cli.serving.rest.endpoints import ROUTES
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

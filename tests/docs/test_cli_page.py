@@ -1,18 +1,19 @@
-"""docs/cli.md has the help of every command as it is, with its examples."""
+"""Generated files are up to date, and docs/cli.md has the examples of each command."""
 
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from proteus_cli.cli.command_line.examples import EXAMPLES
 
 DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_page_is_up_to_date() -> None:
-    done = subprocess.run(
-        [sys.executable, DOCS / "generate_cli.py", "--check"], capture_output=True, text=True, check=False
-    )
+@pytest.mark.parametrize("script", ["generate_cli.py", "generate_openapi.py"])
+def test_a_generated_file_is_up_to_date(script: str) -> None:
+    done = subprocess.run([sys.executable, DOCS / script, "--check"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

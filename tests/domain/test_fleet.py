@@ -4,15 +4,17 @@ from builders import make_measured, make_profile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.cli.command_line.fleet import MAX_DEVICES, fleet_of, parse_fleet
 from proteus_cli.domain.catalog import is_name
 from proteus_cli.domain.cluster import MAX_HOSTS
 from proteus_cli.domain.fleet import (
+    MAX_DEVICES,
     as_device,
     base_name,
+    fleet_of,
     hypothetical_fleet,
     of_type,
     origins,
+    parse_fleet,
 )
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError

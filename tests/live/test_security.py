@@ -18,7 +18,7 @@ from live_server import ANSWER_WITHIN_S, LiveServer, serving
 from tiny import Tiny, add_plan
 
 from proteus_cli.errors import ArtefactError
-from proteus_cli.serving.rest.routes import ROUTES
+from proteus_cli.serving.rest.endpoints import ROUTES
 from proteus_cli.serving.transport.tokens import Tokens, read_tokens
 
 TOKEN, OTHER = "f00d" * 8, "cafe" * 8

@@ -13,7 +13,7 @@ from tiny import SHAPES, Tiny, TinyFamily, device, make_workspace
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
 from proteus_cli.backends.registry import open_backend
-from proteus_cli.cli.views.exit_lines import exit_lines
+from proteus_cli.cli.profile_tables import exit_lines
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import VariantProfile

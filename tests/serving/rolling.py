@@ -22,6 +22,8 @@ from proteus_cli.serving.devices.hardware import NO_MODEL
 from proteus_cli.serving.measuring_time import WAITS
 
 NEW = "good@22222222"
+MEASURED_S = 1.2
+"""Between two looks."""
 STEPPED_S = 2.0
 """A step is brought about by then."""
 
@@ -85,7 +87,7 @@ class Rolled:
         self, candidate: Candidate, possible: MeasurableDevices, types: Mapping[str, str], say: Callable[[str], object]
     ) -> Mapping[str, VariantProfile]:
         say(WAITS)
-        await asyncio.sleep(1.2)  # between two looks
+        await asyncio.sleep(MEASURED_S)
         plain = candidate.plain
         times_s = {1: 0.01, 2: 0.02, 4: 0.04}
         made = make_measured(plain.family, plain.variant, 0.9, times_s, load_s=LOAD_S, memory_bytes=600)

@@ -7,9 +7,9 @@ from typer import Argument, Option
 
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.defaults import load_defaults
-from proteus_cli.cli.command_line.memory import parse_memory
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.units import parse_duration, parse_rate, parse_share, parse_size
+from proteus_cli.serving import logs
+from proteus_cli.units import parse_assignments, parse_duration, parse_rate, parse_share, parse_size
 
 DURATION: dict[str, Any] = {"parser": parse_duration, "metavar": "DURATION"}
 RATE: dict[str, Any] = {"parser": parse_rate, "metavar": "RATE"}
@@ -19,6 +19,17 @@ SIZE: dict[str, Any] = {"parser": parse_size, "metavar": "SIZE"}
 def unparsed(text: str) -> Any:
     """The default of an option with a unit, such as ``60s``: the option's parser reads it."""
     return text
+
+
+def parse_memory(text: str) -> dict[str, int]:
+    """``"4GiB"`` → ``{"": 4294967296}``, for all devices; ``"cpu0=4GiB,v100=8GiB"`` by id or type.
+
+    Raises `UsageError`.
+    """
+    found = {}
+    for name, size in parse_assignments(text, "`--memory`").items():
+        found["" if size is None else name] = parse_size(name if size is None else size)
+    return found
 
 
 WORKSPACE = Path()
@@ -122,3 +133,12 @@ Ca = Annotated[
     ),
 ]
 Trace = Annotated[Path, Argument(metavar="TRACE", help="The trace, a CSV file, gzipped or not.")]
+LogLevel = Annotated[
+    logs.LogLevel | None,
+    Option(
+        envvar=environment("log_level"),
+        show_default="info; debug with -v, warning with -q",
+        help="What to log; debug has a line for each batch.",
+    ),
+]
+LogFormat = Annotated[logs.LogFormat, Option(envvar=environment("log_format"), help="The format of the log on stderr.")]

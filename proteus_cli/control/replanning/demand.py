@@ -103,7 +103,7 @@ class DemandEstimator:
             if growth_qps**2 * known_s[place] > 4 * bound * scatter[place]:
                 break
             found = place
-        return Rate(rates_qps[found], math.sqrt(rates_qps[found] * scatter[found] / known_s[found]))
+        return Rate(rates_qps[found], math.sqrt(rates_qps[found] * scatter[found] / known_s[found]), known_s[found])
 
     def _marks(self, family: str, over_s: float, now_s: float) -> Ints:
         """Rows before each of the last buckets, and before the running one: one more than there are buckets."""
@@ -137,10 +137,11 @@ def dispersion(marks: Ints, width: int) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """A rate that is known but for a standard deviation, in queries per second."""
+    """The mean rate over ``window_s``, which is known but for a standard deviation, in queries per second."""
 
     qps: float
     deviation_qps: float
+    window_s: float = max(WINDOWS_S)
 
 
 class Counts:

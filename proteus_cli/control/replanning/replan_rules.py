@@ -1,5 +1,6 @@
 """Rules for re-planning: when the plan no longer fits the demand, and what demand to plan for."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -12,6 +13,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_changes import gain_text
 
 UNKNOWN_SLACK_FRAC = 0.5  # of the SLO: what queries may wait where it isn't known which batches will run
+MIN_GAIN = 0.0025  # of accuracy on time: the rate of 20 s of steady arrivals is known to half a percent or so
 NOTABLE_SLOWDOWN = 1.05  # a smaller one is not worth a word in the reason
 
 
@@ -22,6 +24,7 @@ class ReplanRequest:
     First stages of cascades defer what was ``measured``, where that differs from the profiles.
     One that ``is_urgent`` is for more than the plan in force carries, so that queries are lost until it is made.
     One that ``is_routine`` asks whether another plan would be better: where the answer is no, there is nothing to say.
+    One that ``is_review`` asks so for the demand that the plan was made for.
     """
 
     demand_qps: Demand
@@ -29,6 +32,11 @@ class ReplanRequest:
     without: Outages = NONE_OUT
     is_routine: bool = False
     is_urgent: bool = False
+    is_review: bool = False
+
+    def is_worth(self, before: Plan, after: Plan) -> bool:
+        """Whether ``after`` is to be put in force; after a review, only for a gain beyond chance."""
+        return not self.is_review or _on_time(after) - _on_time(before) >= MIN_GAIN
 
     def reason_of(self, before: Plan, after: Plan) -> str:
         """The reason of the change to ``after``, with what is gained where the demand has not surely changed."""
@@ -39,9 +47,9 @@ class ReplanRequest:
 class ReplanContext:
     """The input of a rule.
 
-    The server serves since ``started_s``, hosts what it does now since ``hosting_since_s``, and asked for its plan at
-    ``asked_s``. By family, batches took up to ``slowdown`` times what was profiled in the last seconds, and queries may
-    wait for ``slack_s`` until their batch begins.
+    The server serves since ``started_s``, hosts what it does now since ``hosting_since_s``, last asked for a plan at
+    ``asked_s``, and for a reason other than a review at ``changed_s``. By family, batches took up to ``slowdown`` times
+    what was profiled in the last seconds, and queries may wait for ``slack_s`` until their batch begins.
     """
 
     plan: Plan
@@ -52,6 +60,7 @@ class ReplanContext:
     started_s: float
     hosting_since_s: float
     asked_s: float
+    changed_s: float
 
 
 class Rule(Protocol):
@@ -119,20 +128,25 @@ class PeriodicRule:
 
 @dataclass(frozen=True, slots=True)
 class ForecastRule:
-    """Plan for a `Forecast`: at once when the demand has changed, else now and then.
+    """Plan for a `Forecast` when the demand has changed, and review the plan ever more rarely while it has not.
 
-    It has changed where the plan's demand is outside of what the present rate may be. Below it, weaker proof is enough:
-    queries are lost meanwhile. Else, after ``every_change_s``, another plan may be worth its loads: the planner weighs
-    what it gains, over the time that a forecast holds, against what they cost.
+    A rise that is surely no scatter is planned for at once, as queries are lost meanwhile. Any change that Poisson
+    arrivals do not bring by chance is planned for every ``refresh_s``. Arrivals that come in clumps differ by more than
+    that most of the time, so the plan follows their scatter.
+
+    Without a change, the plan is reviewed after ``refresh_s``, and again each time that its demand has been known for
+    twice as long. Another plan must then gain `MIN_GAIN`: steady arrivals would else move a device with each review.
+    In all cases the planner weighs the gain, over the time that a forecast holds, against the loads.
 
     Rates count ``slowdown`` times, as plans are made with profiled times.
     """
 
     every_s: float = 0.1  # s between decisions; one bucket of the demand estimator
-    refresh_s: float = 2.0  # s after which the same demand is planned for anew
+    refresh_s: float = 2.0  # s between two plans, unless the demand has surely risen
     first_s: float = 1.0  # s of arrivals before the first estimate: fewer show no scatter
     settle_s: float = 5.0  # s of arrivals before the first forecast of an unchanged demand
-    up_sigmas: float = 2.5  # deviations above the planned rate
+    up_sigmas: float = 3.0  # deviations above the planned rate: a rise
+    changed_sigmas: float = 4.0  # Poisson deviations from the planned rate: a change
     min_demand_qps: float = 1.0  # queries/s planned for each family, so that each is hosted where the fleet allows
     idle_demand_qps: float = 0.5  # the same of a family without queries: where not all fit, the others come first
 
@@ -153,10 +167,13 @@ class ForecastRule:
                 return ReplanRequest(
                     self.target_demand(context), f"{family}: {what}", is_routine=True, is_urgent=is_urgent
                 )
-        is_due = served_s >= self.settle_s and context.now_s - context.asked_s >= self.refresh_s
-        if is_due and not self._is_idle(context):
+        since_s = context.now_s - context.asked_s
+        if served_s < self.settle_s or since_s < self.refresh_s or self._is_idle(context):
+            return None
+        has_changed = self._has_changed(context)
+        if has_changed or since_s >= context.asked_s - context.changed_s:
             reason = f"the demand of the last {min(served_s, HISTORY_S):.0f} s"
-            return ReplanRequest(self.target_demand(context), reason, is_routine=True)
+            return ReplanRequest(self.target_demand(context), reason, is_routine=True, is_review=not has_changed)
         return None
 
     def overload(self, context: ReplanContext) -> str | None:
@@ -182,6 +199,15 @@ class ForecastRule:
         slack_s = {family: UNKNOWN_SLACK_FRAC * target_s for family, target_s in slo_s.items()}
         return _forecast(rates, slack_s, [() for _ in rates], 1.0)
 
+    def _has_changed(self, context: ReplanContext) -> bool:
+        """Whether the rate of a family is surely not the planned one, if arrivals are Poisson."""
+        return any(
+            abs(rate.qps - max(context.plan.demand_qps.get(family, 0.0), self.min_demand_qps))
+            > self.changed_sigmas * math.sqrt(rate.qps / rate.window_s)
+            for family in context.demand.families
+            for rate in [self._rate(context, family)]
+        )
+
     def _is_idle(self, context: ReplanContext) -> bool:
         """No row has arrived within the known past, and the plan is for that."""
         return max(context.plan.demand_qps.values(), default=0.0) <= self.min_demand_qps and not any(
@@ -200,13 +226,22 @@ class ForecastRule:
         rate = context.demand.estimate(family, context.now_s - context.started_s, context.now_s)
         slowdown = context.slowdown[family]
         min_qps = self._min_qps(self._recent_qps(context, family))
-        return Rate(max(rate.qps * slowdown, min_qps), rate.deviation_qps * slowdown)
+        return Rate(max(rate.qps * slowdown, min_qps), rate.deviation_qps * slowdown, rate.window_s)
 
     def _recent_qps(self, context: ReplanContext, family: str) -> float:
         return context.demand.rate_qps(family, max(WINDOWS_S), context.now_s)
 
     def _min_qps(self, seen_qps: float) -> float:
         return self.min_demand_qps if seen_qps > 0 else self.idle_demand_qps
+
+
+def _on_time(plan: Plan) -> float:
+    """The expected accuracy of a query, where one that is late counts as 0."""
+    all_qps = sum(plan.demand_qps.values())
+    if plan.effective_accuracy is None or not all_qps:
+        return 0.0
+    in_time_qps = sum(qps * plan.expected_attainment.get(name, 1.0) for name, qps in plan.demand_qps.items())
+    return plan.effective_accuracy * in_time_qps / all_qps
 
 
 _WHAT = {False: "was planned for", True: "the plan carries"}

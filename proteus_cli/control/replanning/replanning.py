@@ -25,6 +25,7 @@ class DeviceChanged(StrEnum):
     JOINED = "has joined"
 
 
+GATHER_S = 0.5  # s from the return of a device to the plan with it: others of its host come back as well
 _OF_SEVERAL = {
     DeviceChanged.LOST: "were lost",
     DeviceChanged.BACK: "are back",
@@ -55,7 +56,7 @@ class Replanning:
         self._answered: ReplanRequest | None = None  # what was owed when a request was last handed out
         self._started_s: float | None = None
         self._silent_at: dict[str, int] = {}  # the rows before the last request, of families without any for long
-        self._hosting_since_s = self._asked_s = 0.0
+        self._hosting_since_s = self._asked_s = self._changed_s = self._without_notice_s = 0.0
         self.backoff = Backoff()
         self.held_until_s = 0.0
         self.without = self._without_in_force = NONE_OUT
@@ -65,6 +66,8 @@ class Replanning:
         plan = self._topology.change.plan
         if self._rule is None or plan is None:
             return None
+        if not self._notices:
+            self._without_notice_s = now_s
         for name, family in self._families.items():
             self._recent_slowdowns[name].add(family.base.slowdown, now_s)
         wanted = self._wanted(self._rule, self._context(plan, now_s))
@@ -78,6 +81,8 @@ class Replanning:
             demand_qps = self._rule.target_demand(self._context(plan, now_s))
             wanted = self._owed = replace(wanted, demand_qps=demand_qps, without=self._topology.outages)
         self._asked_s, self._answered = now_s, self._owed
+        if not wanted.is_review:
+            self._changed_s = now_s
         self._silent_at = {
             name: family.counts.total for name, family in self._families.items() if self._demand.is_silent(name, now_s)
         }
@@ -202,11 +207,15 @@ class Replanning:
         return found
 
     def _wanted(self, rule: Rule, context: ReplanContext) -> ReplanRequest | None:
+        wanted = rule.decide(context)
         if self._notices:
+            returns = all(what in {DeviceChanged.BACK, DeviceChanged.JOINED} for _, what in self._notices)
+            is_early = returns and context.now_s - self._without_notice_s < GATHER_S
+            if is_early and (wanted is None or not wanted.is_urgent):
+                return None
             told = told_by_host(self._notices, self._topology.devices, self._topology.outages.devices)
             return self._request(rule, context, "; ".join(text for text, _ in told))
-        wanted = rule.decide(context)
-        if wanted is None:
+        if wanted is None or (wanted.is_review and self._owed is not None):
             return self._owed
         return replace(wanted, without=self._topology.outages)
 
@@ -218,7 +227,7 @@ class Replanning:
             name: max(family.base.slowdown, self._recent_slowdowns[name].value(now_s))
             for name, family in self._families.items()
         }
-        times_s = now_s, self._started_s or 0.0, self._hosting_since_s, self._asked_s
+        times_s = now_s, self._started_s or 0.0, self._hosting_since_s, self._asked_s, self._changed_s
         return ReplanContext(plan, self._demand, slowdowns, self._slack_s, *times_s)
 
 

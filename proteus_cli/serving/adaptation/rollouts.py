@@ -33,9 +33,9 @@ import logging
 from collections import Counter
 from collections.abc import Mapping
 
-from proteus_cli.control.rollouts.version_rollout import VersionRollout
+from proteus_cli.control.rollouts.version_rollout import VersionRollout, WantedStep
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.rollouts import RolloutStatus
+from proteus_cli.domain.rollouts import RolloutStage, RolloutStatus
 from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -48,8 +48,15 @@ from proteus_cli.serving.adaptation.rollout_requests import (
     RolloutStart,
     VersionSource,
 )
-from proteus_cli.serving.adaptation.rollout_steps import RolloutSteps, Running, VersionedPlans
+from proteus_cli.serving.adaptation.rollout_steps import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    RolloutSteps,
+    Running,
+    VersionedPlans,
+)
 from proteus_cli.serving.json_bodies import decoded
+from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.version_arms import VersionArms
@@ -82,12 +89,14 @@ class VersionRollouts:
         *,
         is_guarded: bool,
     ) -> None:
-        self._source, self._live_catalog, self._served = source, live_catalog, served
+        self._served = served
         self._plane, self._profiles, self._is_guarded = plane, profiles, is_guarded
         self._of = plans.running
         self.ended = Counter[str]()  # by how they did
         self._begun = asyncio.Event()
-        self._steps = RolloutSteps(plans, plane, profiles, control_loop, live_catalog, source)
+        self._steps: RolloutSteps | None = None
+        if live_catalog is not None and source is not None:
+            self._steps = RolloutSteps(plans, plane, profiles, control_loop, live_catalog, source)
 
     @property
     def all(self) -> Mapping[str, RolloutStatus]:
@@ -103,7 +112,8 @@ class VersionRollouts:
 
     async def start(self, body: bytes | bytearray) -> RolloutStatus:
         """Raises `RequestError`; then nothing has changed."""
-        source, live_catalog = self._require_possible()
+        steps = self._require_possible()
+        source, live_catalog = steps.source, steps.live
         asked = decoded(body, RolloutStart, LONGEST_BODY)
         plain, version = asked.plain_and_version()
         self._require_idle(asked.family)
@@ -112,7 +122,7 @@ class VersionRollouts:
             candidate = await asyncio.to_thread(source.candidate, plain, version)
             following = live_catalog.succession(candidate.files)
             others = [each for each in following.changes if (each.family, each.variant) != plain]
-            if others and self._steps.is_naming(others[0].family):
+            if others and others[0].family in steps.naming:
                 raise Conflict(f"a version of `{others[0].family}` is being named by the catalog: try again")  # noqa: TRY301
             if others:
                 raise Conflict(f"{others[0]}, and was not read: have the catalog read first, as by SIGHUP")  # noqa: TRY301
@@ -161,67 +171,86 @@ class VersionRollouts:
     async def run(self) -> None:
         """Bring about what the roll-outs want, each in a task, until cancelled. Then all tasks have ended."""
         begun = set[Running]()
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
-                    under_way = {running for running in self._of.values() if not running.is_over}
-                    for running in under_way - begun:
-                        group.create_task(self._roll_out(running))
-                    begun = under_way
-                    await self._begun.wait()
-                    self._begun.clear()
-        finally:
-            await asyncio.gather(*[running.background.cancelled() for running in self._of.values()])
+        async with asyncio.TaskGroup() as group:
+            while True:
+                under_way = {running for running in self._of.values() if not running.is_over}
+                for running in under_way - begun:
+                    group.create_task(self._roll_out(running))
+                begun = under_way
+                await self._begun.wait()
+                self._begun.clear()
 
     async def _roll_out(self, running: Running) -> None:
-        """Bring about what one roll-out wants, until it is over."""
-        while not running.is_over:
-            await self._look(running)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):  # `wait_for` of Python 3.11 can lose that it is cancelled
-                    await running.changed.wait()
-            running.changed.clear()
+        """Bring about what one roll-out wants, one step at a time, until it is over; look at it all the while."""
+        try:
+            while not running.is_over:
+                self._look(running)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_S):  # `wait_for` of Python 3.11 can lose that it is cancelled
+                        await running.changed.wait()
+                running.changed.clear()
+        finally:
+            if running.step is not None:
+                running.step.cancel()
+                await asyncio.gather(running.step, return_exceptions=True)
+                running.step = None
         if (ending := running.machine.wanted.ending) is not None:
             self.ended[ending] += 1
 
-    async def _look(self, running: Running) -> None:
+    def _look(self, running: Running) -> None:
+        """Begin the step that is wanted now, once the one before has ended. Measuring is given up where it is not."""
         machine, now_s = running.machine, self._plane.clock()
-        goes_back = machine.wanted.ending is not None
-        if now_s < running.retries.again_s:
-            return
+        assert self._steps is not None  # noqa: S101 - else no roll-out has started
+        if (problem := self._steps.problem(running, now_s)) is not None:
+            machine.fail(now_s, problem)
+        wanted = machine.decide(now_s)
+        if running.step is not None and not running.step.done():
+            if wanted.ending is not None and running.is_measuring:
+                running.is_measuring = False  # once: it may have to clean up
+                running.step.cancel()
+        elif (wanted.stage, wanted.number) != running.done and now_s >= running.again_s:
+            running.is_measuring = wanted.stage is RolloutStage.MEASURING
+            running.step = asyncio.create_task(self._step(self._steps, running, wanted))
+
+    async def _step(self, steps: RolloutSteps, running: Running, wanted: WantedStep) -> None:
+        """Bring a step about. A failure ends the roll-out; if it goes back already, it is tried again."""
+        machine, new = running.machine, running.new.variant
         try:
-            if (problem := self._steps.problem(running, now_s)) is not None:
-                machine.fail(now_s, problem)
-            machine.decide(now_s)
-            await self._steps.bring_about(running)
+            await steps.bring_about(running, wanted)
+            running.done = wanted.stage, wanted.number
         except ProteusError as error:
-            if machine.wanted.ending is not None and error.message != running.problem:
+            if wanted.ending is not None and error.message != running.problem:
                 log.error("can't go back to %s yet: %s", running.old.variant, error.message)  # noqa: TRY400
+            elif machine.wanted.ending is not None:
+                what = "measuring" if wanted.stage is RolloutStage.MEASURING else "naming"
+                log.warning("%s %s failed, after its roll-out has ended: %s", what, new, error.message)
             running.problem = error.message
-            machine.fail(now_s, error.message)
-            if goes_back:
-                running.retries.failed(now_s)
-        except Exception:  # a bug of ours must not end the roll-out where it is, or those of others, or pass unseen
-            log.exception("a bug in the roll-out of %s", running.new.variant)
-            machine.fail(now_s, "a bug; the log has its traceback")
-            if goes_back:
-                running.retries.failed(now_s)
+        except Exception as error:  # noqa: BLE001
+            running.problem = count_bug("VersionRollouts.step", error)
+        else:
+            running.problem = ""
+        now_s = self._plane.clock()
+        if running.problem:
+            machine.fail(now_s, running.problem)
+            if wanted.ending is not None:
+                running.pause_s = min(max(2 * running.pause_s, FIRST_PAUSE_S), LONGEST_PAUSE_S)
+                running.again_s = now_s + running.pause_s
+        running.changed.set()
 
     # --- conditions
 
-    def _require_possible(self) -> tuple[VersionSource, LiveCatalog]:
+    def _require_possible(self) -> RolloutSteps:
         if not self._is_guarded:
             raise Forbidden("versions are rolled out only where clients need a token: start with `--auth-tokens`")
         self._plane.lifecycle.require_ready()
-        if self._source is None or self._live_catalog is None:
+        if self._steps is None:
             raise NotFound("this server reads no catalog")
-        return self._source, self._live_catalog
+        return self._steps
 
     def _refusal(self) -> str:
         """Why no roll-out can start, whatever it is of; empty where one can."""
         try:
-            source, _ = self._require_possible()
-            source.require_writable()
+            self._require_possible().source.require_writable()
         except ProteusError as error:
             return error.message
         return ""

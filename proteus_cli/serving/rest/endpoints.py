@@ -1,6 +1,7 @@
-"""The handlers of all endpoints but inference. `routes` says which paths they answer."""
+"""The endpoints: the table of their paths, and who answers all but inference."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
+from importlib.resources import files
 from typing import Any
 
 from proteus_cli.errors import NotFound
@@ -15,41 +16,33 @@ from proteus_cli.serving.oip import documents
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.oip.tensors import OTHER_BYTES
 from proteus_cli.serving.rest.codec.bodies import IndexRequest, RepositoryRequest
-from proteus_cli.serving.rest.routing import RestRequest, RestResponse, json_response
-from proteus_cli.serving.rest.site import INDEX, read_site
+from proteus_cli.serving.rest.routing import Handle, RestRequest, RestResponse, Route, json_response
+from proteus_cli.serving.rest.site import AT, INDEX, read_site
 from proteus_cli.serving.telemetry.metrics import Metrics
-from proteus_cli.serving.telemetry.status import StatusSources, status
+from proteus_cli.serving.telemetry.telemetry import Telemetry
 
 _OK, _NOT_READY = 200, 503
 
 
 class Endpoints:
-    """Answers requests from what the server's parts say. ``describe`` makes the OpenAPI document of these endpoints.
-
-    `families_changed` is to be called whenever they have.
-    """
+    """Answers requests from the state of the server's parts."""
 
     def __init__(
         self,
         models: ModelRepository,
         metrics: Metrics,
-        sources: StatusSources,
+        telemetry: Telemetry,
         manual_plans: ManualPlans,
         conditions: LiveConditions,
         live_catalog: LiveCatalog | None,
         feedback: Feedback,
         rollouts: VersionRollouts,
-        describe: Callable[[], Mapping[str, Any]],
     ) -> None:
-        self._models, self._metrics, self._sources, self._manual_plans = models, metrics, sources, manual_plans
+        self._models, self._metrics, self._telemetry, self._manual_plans = models, metrics, telemetry, manual_plans
         self._conditions, self._live_catalog, self._feedback = conditions, live_catalog, feedback
         self._rollouts = rollouts
-        self._describe, self._site = describe, read_site()
-        self._openapi: RestResponse | None = None  # until somebody asks for it
-
-    def families_changed(self) -> None:
-        """Other families are there now: the OpenAPI document is made anew."""
-        self._openapi = None
+        self._site = read_site()
+        self._openapi = RestResponse(_OK, (files("proteus_cli.serving.rest") / "openapi.json").read_bytes())
 
     def require_version(self, values: Mapping[str, str]) -> None:
         """Raise `UnknownModel` where the values of a path name a version that does not exist."""
@@ -112,13 +105,13 @@ class Endpoints:
         return RestResponse(_OK, *await self._metrics.page(request.headers.get(b"accept", b"")))
 
     def status(self, _: RestRequest) -> RestResponse:
-        return json_response(status(self._sources))
+        return json_response(self._telemetry.status())
 
     def history(self, request: RestRequest) -> RestResponse:
-        return json_response(self._sources.sampler.feed(request.parameter("since")))
+        return json_response(self._telemetry.history(request.parameter("since")))
 
     def plan(self, _: RestRequest) -> RestResponse:
-        return json_response(self._sources.plane.controller.plan)
+        return json_response(self._telemetry.plane.controller.plan)
 
     async def apply_plan(self, request: RestRequest) -> RestResponse:
         return json_response(await self._manual_plans.from_client(request.body))
@@ -160,8 +153,6 @@ class Endpoints:
         return self._live_catalog
 
     def openapi(self, _: RestRequest) -> RestResponse:
-        if self._openapi is None:
-            self._openapi = json_response(self._describe())
         return self._openapi
 
     def file(self, request: RestRequest) -> RestResponse:
@@ -181,3 +172,50 @@ class Endpoints:
 def _version(request: RestRequest) -> str:
     """The version that the path names; empty: none."""
     return request.values.get("version", "")
+
+
+MODEL = "/v2/models/{model}"
+INFER = f"{MODEL}/infer"
+_VERSIONS = ("", "/versions/{version}")
+_OWN = "/v2/proteus/"
+_FAMILY, _ROLLOUT = f"{_OWN}families/{{family}}", f"{_OWN}rollouts/{{family}}"
+
+
+def _of_model(suffix: str, method: str, handle: Handle) -> list[Route]:
+    """The same route without and with the model's version."""
+    return [Route(method, f"{MODEL}{version}{suffix}", handle) for version in _VERSIONS]
+
+
+ROUTES: tuple[Route, ...] = (
+    Route("GET", "/v2", Endpoints.server_metadata),
+    Route("GET", "/v2/health/live", Endpoints.server_live, needs_token=False),
+    Route("GET", "/v2/health/ready", Endpoints.server_ready, needs_token=False),
+    Route("GET", "/v2/models/stats", Endpoints.all_statistics),  # before the metadata of a model of this name
+    *_of_model("", "GET", Endpoints.model_metadata),
+    *_of_model("/ready", "GET", Endpoints.model_ready),
+    *_of_model("/infer", "POST", Endpoints.unknown_model),
+    *_of_model("/config", "GET", Endpoints.model_config),
+    *_of_model("/stats", "GET", Endpoints.model_statistics),
+    Route("POST", "/v2/repository/index", Endpoints.index),
+    Route("POST", "/v2/repository/models/{model}/load", Endpoints.load, changes_state=True),
+    Route("POST", "/v2/repository/models/{model}/unload", Endpoints.unload, changes_state=True),
+    Route("GET", "/metrics", Endpoints.metrics),
+    Route("GET", f"{_OWN}status", Endpoints.status),
+    Route("GET", f"{_OWN}history", Endpoints.history),
+    Route("GET", f"{_OWN}plan", Endpoints.plan),
+    Route("POST", f"{_OWN}plan", Endpoints.apply_plan, changes_state=True),
+    Route("GET", f"{_OWN}catalog", Endpoints.catalog),
+    Route("POST", f"{_OWN}catalog", Endpoints.read_catalog, changes_state=True),
+    Route("GET", f"{_OWN}feedback", Endpoints.feedback),
+    Route("POST", f"{_OWN}feedback", Endpoints.take_feedback, changes_state=True),
+    Route("GET", f"{_OWN}rollouts", Endpoints.rollouts),
+    Route("POST", f"{_OWN}rollouts", Endpoints.start_rollout, changes_state=True),
+    Route("POST", f"{_ROLLOUT}/promote", Endpoints.promote_rollout, changes_state=True),
+    Route("POST", f"{_ROLLOUT}/abort", Endpoints.abort_rollout, changes_state=True),
+    Route("GET", _FAMILY, Endpoints.conditions),
+    Route("PATCH", _FAMILY, Endpoints.change_condition, changes_state=True),
+    Route("GET", "/openapi.json", Endpoints.openapi),
+    Route("GET", "/", Endpoints.file, needs_token=False),
+    Route("GET", f"{AT}{{file}}", Endpoints.file, needs_token=False),
+)
+"""All endpoints; `docs/generate_openapi.py` describes them. The first path that matches wins."""

@@ -1,7 +1,7 @@
-"""Routes: which handler answers which method and path, and what OpenAPI says of it."""
+"""Routes: which handler answers which method and path."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -49,31 +49,21 @@ def json_response(value: object, status: int = 200) -> RestResponse:
     return RestResponse(status, msgspec.json.encode(value))
 
 
-@dataclass(frozen=True, slots=True)
-class Content:
-    """What OpenAPI says of a body or an answer: a text, the types of its JSON (any of them), the rest as it stands."""
-
-    text: str
-    json: tuple[Any, ...] = ()
-    more: Mapping[str, Any] = field(default_factory=dict)
+Handle = Callable[[Any, RestRequest], RestResponse | Awaitable[RestResponse]]
+"""Answers a request; the first argument is the object that the routes belong to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """An operation: ``handle`` gets the object that the routes belong to. A GET also answers HEAD.
+    """An endpoint. A GET also answers HEAD.
 
-    The rest is for OpenAPI. ``answers`` are by status; a text stands for one of `openapi.RESPONSES`. ``parameters``
-    are those outside the path. Without ``needs_token`` the operation needs none, whatever the server asks for.
-    ``changes_state``: only servers with tokens do it, and not for a page of another site (`access.require_json`).
+    Without ``needs_token`` it takes requests without a token. ``changes_state``: only servers with tokens do it, and
+    not for a page of another site (`access.require_json`).
     """
 
     method: str
     path: str
-    handle: Callable[[Any, RestRequest], RestResponse | Awaitable[RestResponse]]
-    summary: str
-    answers: Mapping[int, Content | str]
-    body: Content | None = None
-    parameters: tuple[Mapping[str, Any], ...] = ()
+    handle: Handle
     needs_token: bool = True
     changes_state: bool = False
 

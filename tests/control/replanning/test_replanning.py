@@ -60,12 +60,13 @@ def context(
     *,
     hosting_since_s: float = 0.0,
     asked_s: float = 0.0,
+    changed_s: float = 0.0,
     slowdown: float = 1.0,
 ) -> ReplanContext:
     """Serving since 0 s; of all families the same. Queries may wait for half of their SLO."""
     slowdowns = dict.fromkeys(demand.families, slowdown)
     slacks_s = {family: each / 2 for family, each in demand.slo_s.items()}
-    return ReplanContext(plan, demand, slowdowns, slacks_s, now_s, 0.0, hosting_since_s, asked_s)
+    return ReplanContext(plan, demand, slowdowns, slacks_s, now_s, 0.0, hosting_since_s, asked_s, changed_s)
 
 
 def asked(
@@ -117,12 +118,18 @@ def test_a_slow_rise_is_seen_in_a_longer_window() -> None:
     assert up(asked(plan_for(100.0), evenly((100.0, 10.0), (130.0, 4.0)), until_s=14.0)) != []
 
 
-def test_the_same_demand_is_planned_for_anew_every_two_seconds() -> None:
-    """The first time once arrivals are known for 5 s. The plan is weighed by the planner, so nothing need change."""
-    wanted = asked(plan_for(100.0), evenly((100.0, 10.0)), until_s=10.0)
+def test_the_same_demand_is_planned_for_anew_each_time_that_it_is_known_for_twice_as_long() -> None:
+    wanted = asked(plan_for(100.0), evenly((100.0, 90.0)), until_s=90.0)
+    assert [at_s for at_s, _ in wanted] == pytest.approx([5, 10, 20, 40, 80], rel=0.02)
+    assert all(each.is_review for _, each in wanted)
+    assert [each.reason for _, each in wanted] == [f"the demand of the last {known} s" for known in (5, 10, 20, 20, 20)]
+    assert [each.demand_qps["a"] for _, each in wanted] == pytest.approx([100.0] * 5, rel=0.02)
+
+
+def test_a_demand_that_has_changed_is_planned_for_every_two_seconds() -> None:
+    """The plan in force is for 120 qps, and no other is made for what is asked for."""
+    wanted = asked(plan_for(120.0), evenly((100.0, 10.0)), until_s=10.0)
     assert [at_s for at_s, _ in wanted] == pytest.approx([5.01, 7.01, 9.01])
-    assert [each.reason for _, each in wanted] == [f"the demand of the last {seconds} s" for seconds in (5, 7, 9)]
-    assert [each.demand_qps["a"] for _, each in wanted] == pytest.approx([100.0] * 3, rel=0.02)
 
 
 def test_less_is_planned_for_with_the_next_of_these() -> None:

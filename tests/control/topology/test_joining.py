@@ -24,6 +24,7 @@ from proteus_cli.control.decision import (
     keys,
 )
 from proteus_cli.control.policies import PROTEUS
+from proteus_cli.control.replanning.replanning import GATHER_S
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
@@ -51,7 +52,8 @@ def test_a_new_device_counts_as_lost_until_it_has_passed_its_probation() -> None
     assert _asked(controller, 2.0) is None, "a device on probation is nothing to plan with"
     effects = controller.device_recovered("b/cpu0", 2.0, ())
     assert effects == Effects(ask=("cpu0", "b/cpu0"), keep=(Keep("b/cpu0", frozenset()),))
-    assert _asked(controller, 2.0) == ("b/cpu0 has joined", NONE_OUT)
+    assert _asked(controller, 2.0) is None, "others may join at once"
+    assert _asked(controller, 2.0 + GATHER_S) == ("b/cpu0 has joined", NONE_OUT)
 
 
 def test_a_device_that_has_joined_is_lost_and_back_like_any_other() -> None:
@@ -221,6 +223,7 @@ def test_once_all_are_there_a_controller_decides_as_one_that_had_them_from_the_s
     both.late.device_recovered("b/cpu0", now_s, ())
     both.devices.append("b/cpu0")
     early.replanning.notice("somebody asks")
+    now_s += 2 * GATHER_S
     assert [each.replanning.decide(now_s) is not None for each in (early, late)] == [True, True]
     both.adopt([good("cpu0"), fast("cpu0", "b"), fast("b/cpu0")], now_s, in_place)
     _played(both, after, now_s)

@@ -21,7 +21,7 @@ from fuzzing.targets.json_bodies import LIGHT as JSON_LIGHT
 from fuzzing.targets.json_bodies import infer_request
 from fuzzing.targets.target import WireTarget
 
-from proteus_cli.serving.rest.routes import ROUTES
+from proteus_cli.serving.rest.endpoints import ROUTES
 
 TOKEN = "a-token-of-the-fuzzer"  # noqa: S105 - of a server that nobody can reach
 _AUTHORIZATION = b"authorization: Bearer %b\r\n" % TOKEN.encode()

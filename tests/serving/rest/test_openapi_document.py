@@ -7,75 +7,66 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import validator_for
+from openapi_file import openapi
 from reading import at_once, inputs_of
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
+from proteus_cli.serving import http1
 from proteus_cli.serving.oip.codes import HTTP_STATUS
 from proteus_cli.serving.oip.tensors import DATATYPES, STRINGS
 from proteus_cli.serving.rest.codec.codec import RestCodec
-from proteus_cli.serving.rest.openapi import document
-from proteus_cli.serving.rest.routes import ROUTES
+from proteus_cli.serving.rest.endpoints import ROUTES
 
 FLOAT, BOOL = np.dtype(np.float32), np.dtype(np.bool_)
 SMALL = Signature((TensorSpec("x", FLOAT, (4,)), TensorSpec("on", BOOL, ())), (TensorSpec("y", FLOAT, (3,)),))
-LARGE = Signature((TensorSpec("image", FLOAT, (3, 224, 224)),), (TensorSpec("y", FLOAT, (3,)),))
-FAMILIES = {"small": SMALL, "large": LARGE}
-HTTP = Path(__file__).parents[3] / "proteus_cli" / "serving" / "http1"
+DOCUMENT = openapi()
+HTTP = Path(http1.__file__).parent
 
 
-def operations(found: Any) -> dict[tuple[str, str], Any]:
-    return {(path, verb): operation for path, verbs in found["paths"].items() for verb, operation in verbs.items()}
+def operations() -> dict[tuple[str, str], Any]:
+    return {(path, verb): operation for path, verbs in DOCUMENT["paths"].items() for verb, operation in verbs.items()}
 
 
 def test_each_operation_of_the_document_is_a_route() -> None:
-    described = {(path, verb.upper()) for path, verb in operations(document(ROUTES, FAMILIES))}
+    described = {(path, verb.upper()) for path, verb in operations()}
     assert described == {(route.path, route.method) for route in ROUTES}
     assert len(described) == len(ROUTES)
 
 
-@pytest.mark.parametrize("needs_token", [False, True])
-def test_references_lead_somewhere_and_nothing_is_left_over(needs_token: bool) -> None:  # noqa: FBT001
-    found = document(ROUTES, FAMILIES, needs_token=needs_token)
+def test_references_lead_somewhere_and_nothing_is_left_over() -> None:
     named = {
         f"#/components/{kind}/{name}"
-        for kind, entries in found["components"].items()
+        for kind, entries in DOCUMENT["components"].items()
         if kind != "securitySchemes"
         for name in entries
     }
-    used = set(re.findall(r'"\$ref": "([^"]*)"', json.dumps(found)))
-    assert used <= named
-    assert named - used == {f"#/components/responses/{'Foreign' if needs_token else 'NoToken'}"}
-    ids = [operation["operationId"] for operation in operations(found).values()]
+    assert set(re.findall(r'"\$ref": "([^"]*)"', json.dumps(DOCUMENT))) == named
+    ids = [operation["operationId"] for operation in operations().values()]
     assert len(set(ids)) == len(ids)
 
 
 def test_each_error_of_a_request_has_its_status_described() -> None:
-    found = operations(document(ROUTES, FAMILIES))
-    described = {int(status) for operation in found.values() for status in operation["responses"]}
+    described = {int(status) for operation in operations().values() for status in operation["responses"]}
     assert set(HTTP_STATUS.values()) - described == {405}  # which no request gets that the document has
     sources = "".join(path.read_text(encoding="utf-8") for path in sorted(HTTP.glob("*.py")))
     refused = set(re.findall(r"Refusal\((\d+),", sources))
     assert {"408", "413", "431"} <= refused
-    for operation in found.values():  # 401 is described where tokens are asked for, 405 is for what is no operation
+    for operation in operations().values():  # 401 is described where a token is needed; 405 is of no operation
         assert refused - {"401", "405"} <= set(operation["responses"])
 
 
-def test_tokens_are_described_where_they_are_asked_for() -> None:
-    found = document(ROUTES, FAMILIES, needs_token=True)
-    assert found["security"] == [{"token": []}]
-    for (path, _), operation in operations(found).items():
+def test_operations_that_need_a_token_say_so() -> None:
+    assert DOCUMENT["security"] == [{}, {"token": []}]
+    for (path, _), operation in operations().items():
         is_open = path.startswith(("/v2/health/", "/ui/")) or path == "/"
         assert ("401" in operation["responses"]) != is_open
         assert (operation.get("security") == []) == is_open
-    assert "WWW-Authenticate" in found["components"]["responses"]["NoToken"]["headers"]
-    without = document(ROUTES, FAMILIES)
-    assert "security" not in without
-    assert all("401" not in operation["responses"] for operation in operations(without).values())
+        assert "403" in operation["responses"]
+    assert "WWW-Authenticate" in DOCUMENT["components"]["responses"]["NoToken"]["headers"]
 
 
 def test_what_changes_the_state_of_the_server_takes_json_only() -> None:
@@ -91,35 +82,11 @@ def test_what_changes_the_state_of_the_server_takes_json_only() -> None:
         ("/v2/proteus/rollouts/{family}/abort", "post"),
         ("/v2/proteus/families/{family}", "patch"),
     }
-    found = operations(document(ROUTES, FAMILIES))
-    assert {name for name, operation in found.items() if "415" in operation["responses"]} == changing
-
-
-def test_who_may_ask_is_described_where_no_tokens_are_asked_for() -> None:
-    without = operations(document(ROUTES, FAMILIES))
-    assert all("403" in operation["responses"] for operation in without.values())
-    with_tokens = operations(document(ROUTES, FAMILIES, needs_token=True))
-    assert all("403" not in operation["responses"] for operation in with_tokens.values())
-
-
-def test_families_are_named_and_small_ones_have_an_example() -> None:
-    operation = document(ROUTES, FAMILIES)["paths"]["/v2/models/{model}/versions/{version}/infer"]["post"]
-    assert [parameter["schema"].get("enum") for parameter in operation["parameters"]] == [
-        ["small", "large"], None, None,
-    ]  # fmt: skip
-    examples = operation["requestBody"]["content"]["application/json"]["examples"]
-    assert {name: example["value"] for name, example in examples.items()} == {
-        "small": {
-            "inputs": [
-                {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0, 0, 0, 0]},
-                {"name": "on", "shape": [1], "datatype": "BOOL", "data": [False]},
-            ]
-        }
-    }
+    assert {name for name, operation in operations().items() if "415" in operation["responses"]} == changing
 
 
 def test_requests_may_have_all_datatypes_that_are_taken_images_among_them() -> None:
-    datatypes = document(ROUTES, FAMILIES)["components"]["schemas"]["RequestTensor"]["properties"]["datatype"]["enum"]
+    datatypes = DOCUMENT["components"]["schemas"]["RequestTensor"]["properties"]["datatype"]["enum"]
     assert set(datatypes) == {*DATATYPES, STRINGS}
 
 
@@ -157,7 +124,7 @@ ANYTHING = st.recursive(
     ),
     max_leaves=4,
 )
-REQUESTS = validator_for({**document(ROUTES, FAMILIES), "$ref": "#/components/schemas/InferRequest"})
+REQUESTS = validator_for({**DOCUMENT, "$ref": "#/components/schemas/InferRequest"})
 
 
 def with_other(place: tuple[str | int, ...], value: Any) -> Any:

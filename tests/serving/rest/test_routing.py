@@ -7,8 +7,7 @@ from typing import Any, cast
 import pytest
 
 from proteus_cli.errors import BodyTooLarge, NotFound
-from proteus_cli.serving.rest.endpoints import Endpoints
-from proteus_cli.serving.rest.routes import ROUTES
+from proteus_cli.serving.rest.endpoints import ROUTES, Endpoints
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, path_of
 
 ROUTER = Router(ROUTES)
@@ -56,7 +55,7 @@ def test_a_large_body_is_refused_before_it_is_decoded(
     """To decode 60 MiB of nested lists took 8 s and 1.5 GiB."""
     body = b'{"parameters":{"x":[%b[]]}}' % (b"[]," * 30_000)
     models = SimpleNamespace(index=None, load=None, unload=None)
-    endpoints = cast("Any", Endpoints)(models, None, None, None, None, None, None, None, {})
+    endpoints = cast("Any", Endpoints)(models, None, None, None, None, None, None, None)
     monkeypatch.setattr("proteus_cli.serving.json_bodies.msgspec", None)
     with pytest.raises(BodyTooLarge):
         endpoint(endpoints, RestRequest({"model": "a"}, body, {}))

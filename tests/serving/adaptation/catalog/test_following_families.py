@@ -1,6 +1,7 @@
 """Families come and go while a server serves, in virtual time; nobody else notices."""
 
 import asyncio
+from math import isfinite
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, Measure
 from proteus_cli.serving.adaptation.conditions import KeptConditions, LiveConditions
 from proteus_cli.serving.adaptation.live_catalog import PATIENCE_S
 from proteus_cli.serving.oip.repository import ModelRepository
-from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.telemetry import Sources, Telemetry
 
 if TYPE_CHECKING:
     from proteus_cli.control.controller import Controller
@@ -302,31 +303,31 @@ def test_samples_follow_the_families(monkeypatch: pytest.MonkeyPatch) -> None:
 
     async def story(catalog: Followed) -> None:
         world = catalog.world
-        history = MetricsSampler(world.plane, world.loop.time, world.adaptation.changes)
+        telemetry = Telemetry(Sources(world.plane, world.adaptation), world.loop.time)
 
         async def sampled(seconds: int) -> None:
             for _ in range(seconds):
                 await asyncio.sleep(1.0)
-                history.sample()
+                telemetry.sample()
 
         await sampled(2)
         await with_g(catalog)
-        assert set(history.now.families) == {"f", "g"}
+        assert set(telemetry.state().families) == {"f", "g"}
         await ask_g(catalog, 20)
         await sampled(2)
-        assert history.now.families["g"].recent_attainment.reached == 1.0
+        assert telemetry.state().families["g"].recent_attainment.reached == 1.0
         models = catalog.families.pop("g")
         await catalog.live.read()
         await asyncio.sleep(GONE_S + PLANNED_S)
         catalog.families["g"] = models
         await catalog.live.read()
         await asyncio.sleep(2 * PLANNED_S)
-        assert history.now.families["g"].recent_attainment.reached is None
+        assert telemetry.state().families["g"].recent_attainment.reached is None
         await sampled(2)
-        feed = history.feed()
-        assert set(feed.families) == {"f", "g"}
-        assert feed.families["g"].samples.goodput_qps[-1] == 0.0
-        assert min(feed.families["f"].samples.goodput_qps[1:]) > 40
+        history = telemetry.history()
+        assert set(history.families) == {"f", "g"}
+        assert history.samples.families["g"]["goodput_qps"][-1] == 0.0
+        assert all(qps is not None and qps > 40 for qps in history.samples.families["f"]["goodput_qps"][1:])
 
     followed(story, monkeypatch)
 
@@ -502,20 +503,20 @@ def test_what_comes_to_its_end_while_the_catalog_is_read_again_is_compared_with(
 
 def test_no_rate_of_a_family_that_comes_back_is_negative(monkeypatch: pytest.MonkeyPatch) -> None:
     async def story(catalog: Followed) -> None:
-        sampler = MetricsSampler(catalog.world.plane, asyncio.get_running_loop().time)
+        telemetry = Telemetry(Sources(catalog.world.plane, catalog.world.adaptation), asyncio.get_running_loop().time)
         await with_g(catalog)
         await ask_g(catalog, 50)
-        sampler.sample()
+        telemetry.sample()
         del catalog.families["g"]
         await catalog.live.read()
         await asyncio.sleep(GONE_S)
         assert not any(everywhere(catalog).values())
         await with_g(catalog)
         await ask_g(catalog, 5)
-        sampler.sample()
-        feed = sampler.feed()
-        rates = [qps for each in feed.families["g"].samples.answered_qps.values() for qps in each if qps is not None]
-        assert min(*rates, *feed.flows.answered_qps) >= 0.0
+        telemetry.sample()
+        history = telemetry.history()
+        rates = [qps for each in history.samples.variants["g"].values() for qps in each if qps is not None]
+        assert min(*filter(isfinite, rates), *history.flows.answered_qps) >= 0.0
 
     followed(story, monkeypatch)
 

@@ -150,9 +150,9 @@ def test_after_an_unexpected_error_the_new_version_is_measured_again(monkeypatch
     """The error ends what ran in the background, too; then the task of all roll-outs starts again."""
     run, look = VersionRollouts.run, VersionRollouts._look
 
-    async def look_wrong(rollouts: VersionRollouts, running: Running) -> None:
-        await look(rollouts, running)
-        if running.background.measuring is not None:
+    def look_wrong(rollouts: VersionRollouts, running: Running) -> None:
+        look(rollouts, running)
+        if running.step is not None:
             monkeypatch.setattr(VersionRollouts, "_look", look)
             raise RuntimeError("a bug")
 
@@ -176,7 +176,7 @@ def test_a_shadow_that_goes_on_undecided_is_told_by_the_reason_of_the_plan_and_t
 
     async def story(server: Rolled) -> None:
         reasons: list[str] = []
-        journal = SimpleNamespace(began=lambda adopted: reasons.append(adopted.reason))
+        journal = SimpleNamespace(began=lambda _plan, change, *_: reasons.append(change.reason))
         monkeypatch.setattr(server.world.adaptation, "_journal", journal)
         await asyncio.sleep(PLANNED_S)
         await server.start(shadow=0.0001, guard=parse_guard("accuracy >= old - 0.005"), auto=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from following import GONE_S, PLANNED_S
-from rolling import NEW, STEPPED_S, Rolled, rolled
+from rolling import MEASURED_S, NEW, STEPPED_S, Rolled, rolled
 
 from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.domain.catalog import VariantKey
@@ -109,7 +109,7 @@ def test_a_roll_out_tells_what_it_waits_for(monkeypatch: pytest.MonkeyPatch, cap
         assert [server.rollouts.all[family].note for family in ("f", "g")] == ["", ""]
         await asyncio.sleep(QUIET_S)
         notes = [server.rollouts.all[family].note for family in ("f", "g")]
-        assert notes == ["", f"no query has reached good or {NEW} for {QUIET_S + STEPPED_S:.0f} s"]
+        assert notes == ["", f"no query has reached good or {NEW} for {QUIET_S + 2 * STEPPED_S - MEASURED_S:.0f} s"]
         server.abort("f")
         await asyncio.sleep(STEPPED_S)
         assert server.rollouts.all["f"].note == ""
@@ -133,7 +133,7 @@ def test_when_the_server_stops_all_tasks_have_ended(monkeypatch: pytest.MonkeyPa
         server.promote("g")
         await asyncio.sleep(0.1)
         assert server.at("g") == ("promoting", None)
-        measuring = server.rollouts._of["f"].background.measuring
+        measuring = server.rollouts._of["f"].step
         assert measuring is not None
         stopped.append(measuring)
 

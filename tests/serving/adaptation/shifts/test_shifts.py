@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from builders import make_measured, make_profile
+from looping import loop_around
 from msgspec.structs import replace
 from one_device import AT_ONCE_S, World, run
 from tiny import SHAPES, TinyFamily, make_workspace, save_eval
@@ -21,7 +22,7 @@ from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.adaptation.shifts import EVERY_S, References, RowSummary, Shifts
-from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.telemetry import Sources, Telemetry
 from proteus_cli.store.answers import Answers, write_answers
 from proteus_cli.store.eval_splits import labelled_rows, summaries_of_rows
 
@@ -96,7 +97,7 @@ def test_a_shift_is_told_once_and_its_end_too_and_nothing_is_done(caplog: pytest
         assert confidence is not None
         assert (inputs.is_shifted, confidence.is_shifted, shifts.is_shifted("f")) == (True, True, True)
         plane = watched.world.plane
-        shown = MetricsSampler(plane, plane.clock, is_shifted=shifts.is_shifted).now
+        shown = Telemetry(Sources(plane, loop_around(plane), shifts=shifts), plane.clock).state()
         assert shown.families["f"].shifted
         assert (inputs.rows, confidence.rows) == (450, 450)
         await watched.ask(1_100)
@@ -150,7 +151,7 @@ def test_a_bug_while_a_reference_is_read_is_told_and_ends_no_other_watch(
         assert watched.shifts.confidence[KEY] is not None
 
     played(story)
-    assert "a bug while what the inputs of f are compared with was read" in caplog.text
+    assert "a bug in Shifts.run" in caplog.text
 
 
 def test_with_another_catalog_all_begin_anew() -> None:
