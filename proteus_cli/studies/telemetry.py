@@ -69,8 +69,8 @@ def reader(devices: Sequence[Device]) -> Read:
 def read_own_processes() -> Reading:
     """The totals and levels of this process and its descendants.
 
-    An ended process is counted by its parent. Pages that processes share count in each of them. The switches of a
-    running child are those of its main thread.
+    An ended process is counted by its parent. Pages that processes share count in each of them. A running child
+    has the switches of its main thread.
     """
     at_s, cpu_s, memory_bytes, me = time.monotonic(), 0.0, 0, psutil.Process()
     counts = np.zeros(4)  # minor and major faults, voluntary and involuntary switches

@@ -44,7 +44,7 @@ WARM_UP_RUNS = 3
 LEAD_S = 0.01
 """Seconds from a command to the begin of its slice, so that all processes have the command by then."""
 LOAD_S = 600.0
-"""Maximum time in which a device loads its engines; those of GPUs may have to be built."""
+"""Maximum time in which a device loads its engines; a GPU may have to build them."""
 LATE_S = 60.0
 """Maximum time from the end of a slice to the end of its last batch."""
 CLOSE_S = 5.0
@@ -75,7 +75,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The work of a device in a slice: works in turn without a pause; or, with sorted ``arrivals``, as they arrive."""
+    """The work of a device in a slice: works in turn without a pause, or one for each of the sorted ``arrivals``."""
 
     works: tuple[Work, ...]
     arrivals: tuple[Arrival, ...] | None = None
@@ -206,7 +206,7 @@ def _emulated(workload: Workload, slot: int, seconds: Mapping[Work, float], leng
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A variant to load, from the file ``model``, for batches of these sizes."""
+    """A variant to load, from the file ``model``, with its batch sizes."""
 
     key: VariantKey
     model: Path
