@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for the module beside this
 
 from benchmarks.machine import machine
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.cli.views.live.live_frames import frame
+from proteus_cli.cli.live_view import frame
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import live_policy_named

@@ -18,8 +18,8 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rollouts import RolloutStatus
 from proteus_cli.serving.adaptation.catalog_reading import CatalogStatus
 from proteus_cli.serving.adaptation.conditions import ConditionChange, FamilyConditions
-from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.adaptation.feedback import FeedbackBatch, FeedbackStatus, FeedbackTaken
+from proteus_cli.serving.adaptation.plan_journal import PlanChange
 from proteus_cli.serving.adaptation.rollout_requests import (
     RolloutAbortion,
     RolloutPromotion,

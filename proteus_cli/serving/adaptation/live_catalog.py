@@ -43,7 +43,7 @@ from proteus_cli.serving.adaptation.catalog_reading import (
     require_successors,
 )
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.feedback import LiveAccuracies
+from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.devices.hardware import NO_MODEL, Hardware
 from proteus_cli.serving.lifecycle import count_bug
@@ -85,12 +85,12 @@ class LiveCatalog:
         profiles: ProfileStore,
         files: CatalogSource,
         control_loop: ControlLoop,
-        accuracies: LiveAccuracies,
+        feedback: Feedback,
         was_followed: Callable[[], Awaitable[None]],
     ) -> None:
         self._served, self._hardware, self._plane, self._profiles = served, hardware, plane, profiles
         self._files, self._control_loop, self._was_followed = files, control_loop, was_followed
-        self._accuracies, self._families, self._loader = accuracies, plane.families, plane.fleet.loader
+        self._feedback, self._families, self._loader = feedback, plane.families, plane.fleet.loader
         self._names: Mapping[VariantKey, str] = {key: key.variant for key in served.content.variants}
         self._retiring, self._held = (
             dict[VariantKey, str](),
@@ -424,7 +424,7 @@ class LiveCatalog:
             self._hardware.use_models(self._loader.models)
             fleet.broken_engines.forget(gone)
             controller.topology.forget_variants(gone)
-            self._accuracies.forget(gone)
+            self._feedback.forget(gone)
             self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
             self._families.know_beside(self._beside)
             names = ", ".join(sorted(key.variant for key in gone))

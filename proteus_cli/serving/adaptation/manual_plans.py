@@ -14,11 +14,12 @@ from proteus_cli.domain.plan_record import Base, Origin
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import Conflict, EngineError, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
-from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.plan_inputs import PlanSource
+from proteus_cli.serving.adaptation.plan_journal import PlanChange
 from proteus_cli.serving.json_bodies import decoded
-from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.lifecycle import Lifecycle, count_bug
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.plans")
@@ -64,9 +65,14 @@ class ManualPlans:
         return await self._apply(decoded(body, Plan, what="a plan"), "request", "applied by a client")
 
     async def _from_file(self) -> None:
+        is_new = False
         try:
             self._lifecycle.require_ready()
-            is_new = await self._catalog_is_new()
+            if self._live_catalog is not None:
+                try:
+                    is_new = await self._live_catalog.read() and await self._live_catalog.outcome() is None
+                except ProteusError as error:
+                    log.error("SIGHUP: kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
             plan, base = await asyncio.to_thread(self._source.read_plan)
             if is_new and not await self._is_current(plan):
                 log.info("SIGHUP: the plan file was made before the catalog changed: plans are made for the demand")
@@ -74,18 +80,8 @@ class ManualPlans:
             await self._apply(plan, "file", "applied by SIGHUP", base)
         except ProteusError as error:
             log.error("SIGHUP: kept the plan: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
-        except Exception:
-            log.exception("SIGHUP: kept the plan, because of a bug")
-
-    async def _catalog_is_new(self) -> bool:
-        """Read the catalog, and wait until it is followed; whether it has changed."""
-        if self._live_catalog is None:
-            return False
-        try:
-            return await self._live_catalog.read() and await self._live_catalog.outcome() is None
-        except ProteusError as error:
-            log.error("SIGHUP: kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
-            return False
+        except Exception as error:  # noqa: BLE001
+            log.error("SIGHUP: kept the plan: %s", count_bug("ManualPlans.reload", error))  # noqa: TRY400
 
     async def _is_current(self, plan: Plan) -> bool:
         try:

@@ -61,9 +61,12 @@ class Recalibration:
         self.drift.due(self._clock())
         while True:
             await asyncio.sleep(self.drift.after_s / CHECKS)
-            corrections = self.drift.due(self._clock())
-            if corrections:
-                await self._correct(corrections)
+            if corrections := self.drift.due(self._clock()):
+                for device in dict.fromkeys(correction.device for correction in corrections):
+                    self._correct(device, [each for each in corrections if each.device == device])
+                await asyncio.to_thread(self.write)  # before plans that are made from them
+                reason = "; ".join(map(_description, corrections))
+                await self._control_loop.changed(reason, self._profiles, partial(self._plan, corrections))
             elif await asyncio.to_thread(self.write):
                 reason = "the corrected profiles are written"
                 await self._control_loop.changed(reason, plan=partial(self._plan, ()), asks=False)
@@ -81,26 +84,18 @@ class Recalibration:
                 if self.problem is None:
                     log.error("can't write the profile of %s: %s", device, error.message)  # noqa: TRY400
                 self.problem = error.message
-                return written
+                break
             self._unwritten.discard(device)
             self.problem, written = None, True
             log.info("wrote the profile of %s, as seen while serving", device, extra=fields(device=device))
         return written
-
-    async def _correct(self, corrections: Sequence[Correction]) -> None:
-        """Correct profiles, write them, and then put plans in force that are made from what was written."""
-        for device in dict.fromkeys(correction.device for correction in corrections):
-            self._correct_device(device, [each for each in corrections if each.device == device])
-        await asyncio.to_thread(self.write)
-        reason = "; ".join(map(_description, corrections))
-        await self._control_loop.changed(reason, self._profiles, partial(self._plan, corrections))
 
     def _plan(self, corrections: Sequence[Correction]) -> Plan:
         """The plan in force with corrected capacities, made from the profiles that are written."""
         plan = rerated(self._controller.plan, corrections)
         return self._control_loop.planner.of_now(plan) if self.is_recording else plan
 
-    def _correct_device(self, device: str, corrections: Sequence[Correction]) -> None:
+    def _correct(self, device: str, corrections: Sequence[Correction]) -> None:
         self._profiles.correct(device, corrections)
         ratio = mean_ratio([each for correction in corrections for each in correction.estimates])
         self._controller.dispatch.recalibrated(device, ratio)  # the slowness was learned from the same batches

@@ -53,19 +53,17 @@ class Sharing:
             for device, count in found.items()
             if device in self._fleet.workers and count != self._profiles.servers_of(device)
         }
-        if changed:
-            await self._count_with(changed)
-
-    async def _count_with(self, servers: Mapping[str, int]) -> None:
-        """Correct the capacities of the plan in force at once, and ask for another plan."""
-        reason = "; ".join(_described(count, servers) for count in sorted(set(servers.values())))
-        log.info("%s", reason, extra=fields(servers=dict(servers)))
-        before = {device: self._profiles.servers_of(device) for device in servers}
-        for device, count in servers.items():
+        if not changed:
+            return
+        reason = "; ".join(_described(count, changed) for count in sorted(set(changed.values())))
+        log.info("%s", reason, extra=fields(servers=changed))
+        before = {device: self._profiles.servers_of(device) for device in changed}
+        for device, count in changed.items():
             self._profiles.share(device, count)
             self._fleet.share(device, count)
+        # The plan in force has other capacities at once. Another one follows.
         await self._control_loop.changed(
-            reason, self._profiles, lambda: with_shares(self._controller.plan, before, servers), is_recorded=False
+            reason, self._profiles, lambda: with_shares(self._controller.plan, before, changed), is_recorded=False
         )
 
 

@@ -169,7 +169,7 @@ async def open_telemetry(
         journal=adaptation.journal,
         recalibration=adaptation.recalibration,
         links=hardware.links,
-        accuracies=adaptation.accuracies,
+        feedback=adaptation.feedback,
         shifts=adaptation.shifts,
         rollouts=adaptation.rollouts,
     )

@@ -103,8 +103,8 @@ class Metrics:
         yield from cut_metrics({family: of.cut for family, of in counts.items()})
         yield from cascade_metrics(plane.controller)
         yield from condition_metrics(plane.controller.dispatch.stop_when)
-        if sources.accuracies is not None:
-            yield from feedback_metrics(sources.accuracies.plain, sources.accuracies.staged)
+        if sources.feedback is not None:
+            yield from feedback_metrics(sources.feedback.plain, sources.feedback.staged)
         if sources.rollouts is not None:
             yield from rollout_metrics(counts, sources.rollouts.all, sources.rollouts.ended)
         if sources.shifts is not None:
@@ -220,7 +220,10 @@ class Metrics:
                 "proteus_plan_change_seconds_total", "Time from the request for a change until it was made.",
                 totals.total_s,
             ),
-            ("proteus_plan_timestamp_seconds", "When the plan in force was adopted.", totals.unix_s),
+            (
+                "proteus_plan_timestamp_seconds", "When the plan in force was adopted.",
+                sources.control_loop.latest.unix_s,
+            ),
             ("proteus_solver_solves_total", "Solves that were asked for.", solver.solves if solver else 0),
             (
                 "proteus_solver_restarts_total", "Processes of the solver that died or hung, and were replaced.",

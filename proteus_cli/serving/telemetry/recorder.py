@@ -13,7 +13,7 @@ import numpy as np
 from proteus_cli.arrays import Floats
 from proteus_cli.control.replanning.replanning import DeviceChanged, told_by_host
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.adaptation.control_loop import PlanChange
+from proteus_cli.serving.adaptation.plan_journal import PlanChange
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.requests.counts import LATENCY_BUCKETS, quantile

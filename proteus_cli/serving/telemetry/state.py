@@ -16,7 +16,8 @@ from proteus_cli.domain.catalog import Preference
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.plan_record import Origin
 from proteus_cli.domain.rollouts import RolloutStatus
-from proteus_cli.serving.adaptation.control_loop import FailedChange, PlanChange
+from proteus_cli.serving.adaptation.control_loop import FailedChange
+from proteus_cli.serving.adaptation.plan_journal import PlanChange
 from proteus_cli.serving.adaptation.solver import SolverState
 from proteus_cli.serving.lifecycle import ServerState as LifecycleState
 from proteus_cli.serving.lifecycle import TaskErrors

@@ -20,7 +20,7 @@ from proteus_cli.domain.device import by_host
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, printable
 from proteus_cli.serving.adaptation.control_loop import SEEN_WINDOWS_S, ControlLoop
-from proteus_cli.serving.adaptation.feedback import LiveAccuracies
+from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.rollouts import VersionRollouts
@@ -84,7 +84,7 @@ class Sources:
     journal: PlanJournal | None = None
     recalibration: Recalibration | None = None
     links: Callable[[], Mapping[str, LinkState]] = dict
-    accuracies: LiveAccuracies | None = None
+    feedback: Feedback | None = None
     shifts: Shifts | None = None
     rollouts: VersionRollouts | None = None
 
@@ -289,9 +289,9 @@ class Telemetry:
             changes=list(loop.changes),
             plan=PlanStatus(
                 id=journal.current if journal is not None else None,
-                since_unix_s=loop.totals.unix_s,
-                origin=loop.origin,
-                reason=loop.reason,
+                since_unix_s=loop.latest.unix_s,
+                origin=loop.latest.origin,
+                reason=loop.latest.reason,
                 held_s=max(0.0, replanning.held_until_s - now_s),
                 objective=plan.objective,
                 headroom=plan.headroom,

@@ -20,7 +20,7 @@ from proteus_cli.domain.attainment import Attainment
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.adaptation.control_loop import PlanChange
+from proteus_cli.serving.adaptation.plan_journal import PlanChange
 from proteus_cli.serving.lifecycle import LifecycleEvent as Life
 from proteus_cli.serving.requests.counts import Histogram, quantile
 from proteus_cli.serving.telemetry.recorder import SAMPLES

@@ -16,7 +16,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import Observation
 from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.adaptation.plan_inputs import PlanSource
-from proteus_cli.serving.adaptation.plan_journal import Adopted, PlanJournal
+from proteus_cli.serving.adaptation.plan_journal import PlanChange, PlanJournal
 from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.requests.counts import RequestCounts
@@ -199,7 +199,7 @@ def test_a_plan_with_a_device_that_has_joined_is_resumed(made: Tiny, *, is_lost:
     last = read_json(add_plan(made, hosted, name="last"), Plan, hint="")
     assert deployment.journal is not None
     journal = PlanJournal(deployment.journal, RequestCounts([]))
-    journal.began(Adopted(last, "demand", "b/cpu0 has joined", Observation({}, {}, ())))
+    journal.began(last, PlanChange(0.0, "b/cpu0 has joined", 0.0, 0.0, 0), Observation({}, {}, ()))
     journal._writer.shutdown(wait=True)  # as if it had been killed
     journal._release()
     hosts = HostsFile(made.root / "hosts.toml")

@@ -25,7 +25,6 @@ from proteus_cli.serving.adaptation.feedback import (
     MAX_PROBLEMS,
     ROWS_AT_ONCE,
     Feedback,
-    LiveAccuracies,
 )
 from proteus_cli.serving.adaptation.plan_inputs import LivePlanner, ProfileStore
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog
@@ -94,10 +93,7 @@ class World:
         control_loop = loop_around(plane, planner=LivePlanner(source, self.profiles, None))
         replaced: Any = control_loop
         replaced.redeploy = self._redeploy
-        self.accuracies = LiveAccuracies(
-            plane, self.profiles, control_loop, source, takes_labels=True, is_recording=self.source is not None
-        )
-        self.feedback = Feedback(plane, self.accuracies)
+        self.feedback = Feedback(plane, self.profiles, control_loop, source, is_recording=self.source is not None)
 
     async def _redeploy(self, change: Callable[[], Plan], reason: str, **_: Any) -> None:
         self.plans.append(change())
@@ -134,7 +130,7 @@ def played(story: Callable[[World], Awaitable[None]], world: World | None = None
     world = world or World()
 
     async def play() -> None:
-        running = asyncio.create_task(world.accuracies.run())
+        running = asyncio.create_task(world.feedback.run())
         await story(world)
         for _ in range(5):
             await asyncio.sleep(0)
@@ -256,7 +252,7 @@ def test_plans_count_on_nothing_of_variants_that_are_gone() -> None:
     async def story(world: World) -> None:
         world.profiles.use([without_variants(profile("cpu0"), {KEY})])
         await world.told(range(100), 1)
-        assert world.accuracies.plain[KEY].is_lower
+        assert world.feedback.plain[KEY].is_lower
 
     assert played(story).reasons == []
 
@@ -295,7 +291,7 @@ def test_what_is_no_feedback_counts_nothing(body: bytes, error: type[Exception])
         with pytest.raises(error):
             await world.feedback.from_client(body)
 
-    assert played(story).accuracies.plain == {}
+    assert played(story).feedback.plain == {}
 
 
 def test_only_the_first_problems_are_named() -> None:
@@ -307,6 +303,7 @@ def test_only_the_first_problems_are_named() -> None:
 
 
 def test_without_answers_there_is_no_feedback() -> None:
-    feedback = Feedback(cast("Any", SimpleNamespace(answers=None)), cast("Any", None))
+    nothing: Any = None
+    feedback = Feedback(cast("Any", SimpleNamespace(answers=None)), ProfileStore({}), nothing, nothing)
     with pytest.raises(Conflict, match="--feedback"):
         feedback.status()

@@ -176,7 +176,7 @@ def test_a_shadow_that_goes_on_undecided_is_told_by_the_reason_of_the_plan_and_t
 
     async def story(server: Rolled) -> None:
         reasons: list[str] = []
-        journal = SimpleNamespace(began=lambda adopted: reasons.append(adopted.reason))
+        journal = SimpleNamespace(began=lambda _plan, change, *_: reasons.append(change.reason))
         monkeypatch.setattr(server.world.adaptation, "_journal", journal)
         await asyncio.sleep(PLANNED_S)
         await server.start(shadow=0.0001, guard=parse_guard("accuracy >= old - 0.005"), auto=True)

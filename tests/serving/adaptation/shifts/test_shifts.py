@@ -151,7 +151,7 @@ def test_a_bug_while_a_reference_is_read_is_told_and_ends_no_other_watch(
         assert watched.shifts.confidence[KEY] is not None
 
     played(story)
-    assert "a bug while what the inputs of f are compared with was read" in caplog.text
+    assert "a bug in Shifts.run" in caplog.text
 
 
 def test_with_another_catalog_all_begin_anew() -> None:

@@ -10,8 +10,7 @@ from msgspec import structs
 from msgspec.structs import replace
 from rich.console import Console
 
-from proteus_cli.cli.views.live.live_frames import frame
-from proteus_cli.cli.views.live.live_view import MAX_LINES, HoldableStream, LiveView
+from proteus_cli.cli.live_view import MAX_LINES, HoldableStream, LiveView, frame
 from proteus_cli.control.devices.breaker import BreakerState
 from proteus_cli.domain.attainment import Attainment
 from proteus_cli.serving.lifecycle import ServerState as LifecycleState
@@ -177,13 +176,6 @@ def test_a_frame_fits_its_terminal(columns: int, lines: int, number: int) -> Non
     assert any(line.startswith("a fam") for line in found)
 
 
-def test_too_many_devices_are_put_together_by_what_they_host() -> None:
-    lines = drawn(replace(NOW, devices=many(100)), lines=24)
-    rows = [line for line in lines if "gpu" in line]
-    assert [line.split()[0] for line in rows] == ["gpu7", "34", "32", "33"]
-    assert row(lines, "34 × gpu0")[1:] == ["digits-s", "45.0% ≤ 90%", "2.0", "working"]
-
-
 # --- hosts of a cluster
 
 
@@ -207,7 +199,7 @@ def clustered(*names: str, lost: str = "", local: int = 0) -> ServerState:
             if name == lost
             else device("digits-l", load=0.5, mean_batch=2.0)
         )
-        devices |= {f"{name}/gpu{at}": of for at in range(8)}
+        devices |= {f"{name}/gpu{at}": structs.replace(of, host=name) for at in range(8)}
     return replace(NOW, devices=devices, hosts={name: host(is_lost=name == lost) for name in names})
 
 
@@ -255,14 +247,6 @@ def test_where_devices_do_not_fit_hosts_do_with_devices_that_are_not_well() -> N
     rows = of_devices(drawn(replace(now, devices=devices, families={"digits": DIGITS}), lines=24))
     assert [cells[0] for cells in rows] == ["host b", "host c", "c/gpu5", "host a"]
     assert rows[1][-1] == "connected, 7 of 8 devices work, 400 µs away"
-
-
-def test_of_many_hosts_those_where_all_is_well_share_a_row() -> None:
-    now = clustered(*(f"n{at:02}" for at in range(100)), lost="n41")
-    rows = of_devices(drawn(replace(now, families={"digits": DIGITS}), lines=24))
-    assert [cells[0] for cells in rows] == ["host n41", "99 hosts"]
-    assert rows[0][-1].startswith("LOST 12.3 s ago, 8 devices: nothing came from it")
-    assert rows[1] == ["99 hosts", "792 × digits-l", "50.0% ≤ 50%", "2.0", "connected, 792 devices"]
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])
