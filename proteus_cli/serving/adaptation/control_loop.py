@@ -24,10 +24,10 @@ from proteus_cli.serving.requests.data_plane import DataPlane
 log = logging.getLogger("proteus.adaptation")
 
 MAX_CHANGES = 1000
-"""So many changes and failures are remembered for the status."""
+"""The changes and failures that the status shows."""
 
 HOLD_S = 60.0
-"""So long the control loop leaves a plan alone that a person has put in force."""
+"""The time for which the control loop leaves a plan alone that a person has put in force."""
 
 SEEN_WINDOWS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 CAUSES: dict[type[ProteusError], str] = {SolverLost: "solver", NoFeasiblePlan: "infeasible", EngineError: "engine"}
@@ -137,7 +137,7 @@ class ControlLoop:
         asks: bool = True,
         is_recorded: bool = True,
     ) -> None:
-        """The world has changed: all parts use it, in one order, and the controller asks for another plan.
+        """Have all parts use a changed world, in one order, and the controller ask for another plan.
 
         1. The families, the standbys and the planner use the ``profiles`` of all devices, where any has changed.
         2. ``plan`` makes the plan in force anew. It is deployed as by `redeploy`. If an engine cannot be loaded, the
@@ -182,7 +182,7 @@ class ControlLoop:
             await asyncio.wrap_future(self._journal.written_by_now())
 
     def _observation(self) -> Observation:
-        """What the controller decides on, now."""
+        """The present inputs of decisions."""
         controller, now_s = self._controller, self._clock()
         return Observation(
             demand_qps={

@@ -27,7 +27,7 @@ log = logging.getLogger("proteus.plans")
 
 @dataclass(frozen=True, slots=True)
 class PlanRequirements:
-    """What a plan must fit to be put in force."""
+    """The conditions that a plan must fit to be put in force."""
 
     policy: str
     served: ServedCatalog
@@ -60,7 +60,7 @@ class ManualPlans:
         task.add_done_callback(self._tasks.discard)
 
     async def from_client(self, body: bytes | bytearray) -> PlanChange:
-        """Put the plan in a request in force. Raises `RequestError`; then nothing has changed."""
+        """Put the plan in a request in force. Raises `RequestError`, without any change."""
         self._lifecycle.require_ready()
         return await self._apply(decoded(body, Plan, what="a plan"), "request", "applied by a client")
 

@@ -20,10 +20,10 @@ from proteus_cli.serving.logs import fields
 log = logging.getLogger("proteus.profiles")
 
 CHECKS = 20
-"""Drift is looked for so many times while it must last."""
+"""The looks at drift during the time for which it must last."""
 
 MAX_SHOWN = 20
-"""So many corrections are remembered for the status."""
+"""The corrections that the status shows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,28 +3,27 @@
 Theory of operation
 ===================
 
-What is to be, the machine decides (`control/rollouts/`): which part of the queries the new version answers, and which
-version the catalog is to name. `VersionRollouts` brings that about, one step after another, and tells the machine what
-has become of it:
+The machine decides (`control/rollouts/`) which part of the queries the new version answers, and which version the
+catalog is to name. `VersionRollouts` brings that about, one step after another, and tells the machine the result:
 
-* The new version is measured in a copy of the workspace, in the time that the devices have left, and is *held* then:
-  the server knows it by its versioned name, and the planner does not.
+* The new version is measured in a copy of the workspace, in the time that the devices have left. Then it is *held*: the
+  server knows it by its versioned name, and the planner does not.
 * From then on each plan is *expanded* (`control/rollouts/plan_expansion.py`): the new version is loaded beside the old
   one. Dispatch knows both as a `VersionPair`, and admission marks the canaries (`serving/requests/version_arms.py`).
 * To promote it, the catalog file is made to name it, and is read like any change of the catalog. The old version is
   kept loaded, as a standby, until the rollback window is over.
 * To go back, plans are contracted again; where the catalog names the new version already, it names the old one again.
 
-Each roll-out has its own task, so that none waits for another. Where one is promoted, which may take two minutes, its
-guard is looked at, too: canaries are asked until then, and where the guard fails, or a person aborts, it goes back.
-What roll-outs share has its order: plans come into force one after another, in the control loop, and the catalog file
-is changed by one after another (`naming`).
+Each roll-out has its own task, so that none waits for another. Each step is a task, and the guard is looked at all the
+while: promotion may take two minutes, and canaries are asked until its end. If the guard fails then, or a person
+aborts, the roll-out goes back. Plans come into force one after another, in the control loop. Roll-outs change the
+catalog file one after another, too.
 
-The old version serves on whatever becomes of the new one. An engine of the new version that breaks, a catalog that
-another one changes, a family that is unloaded, and a new version that no device has for `NOWHERE_S` end a roll-out.
-With ``auto``, so does a new version that no plan places for `LEFT_OUT_S`.
-Nothing of it is kept on the disk but the catalog: a server that is started anew serves what that says. Where a server
-ends before the version that it has named serves, the next one names the old one again (`VersionSource.write`).
+The old version serves on whatever becomes of the new one. A roll-out ends if an engine of the new version breaks, if
+another change of the catalog comes, or if the family is unloaded. It ends if no device has the new version for
+`NOWHERE_S`. With ``auto``, so does a new version that no plan places for `LEFT_OUT_S`. The catalog alone is kept on the
+disk: the next server serves the versions that it names. Where a server ends before the version that it has named
+serves, the next one names the old one again (`VersionSource.write`).
 """
 
 import asyncio
@@ -68,7 +67,7 @@ LOOK_S = 0.5
 
 LONGEST_BODY = 16_384
 MAX_GONE = 20
-"""Families that are not served any more, and whose last roll-out is told of."""
+"""The families that are not served any more whose last roll-out the status still shows."""
 
 
 class VersionRollouts:
@@ -111,7 +110,7 @@ class VersionRollouts:
     # --- clients
 
     async def start(self, body: bytes | bytearray) -> RolloutStatus:
-        """Raises `RequestError`; then nothing has changed."""
+        """Raises `RequestError`, without any change."""
         steps = self._require_possible()
         source, live_catalog = steps.source, steps.live
         asked = decoded(body, RolloutStart, LONGEST_BODY)
@@ -262,7 +261,7 @@ class VersionRollouts:
         return min((each.accuracy for each in measured), default=None)
 
     def _forget_gone(self) -> None:
-        """Of families that are not served any more, the last few roll-outs are told of."""
+        """Forget the roll-outs of families that are not served any more, but for the last few."""
         served = self._plane.families.by_name
         gone = [family for family, running in self._of.items() if running.is_over and family not in served]
         for family in gone[: max(0, len(gone) - MAX_GONE)]:

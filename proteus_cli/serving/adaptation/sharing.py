@@ -22,8 +22,8 @@ EVERY_S = 0.1
 class Sharing:
     """Where other servers open devices of this one, or give them up: has fleet, plan and solver count with that.
 
-    ``shared`` says how many servers have a device open, this one included, where that is more than one: by the hosts
-    that are connected, and by the ids that devices have there. While a host is not, nothing changes for its devices.
+    ``shared`` has the number of servers of each shared device, this one included, by connected host and by device id
+    there. While a host is not connected, its devices stay as they were.
     """
 
     def __init__(
