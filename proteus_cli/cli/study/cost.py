@@ -82,8 +82,8 @@ def cost(
     """Find what a million queries cost within the SLO: with a variant on each device, and on devices that are shared.
 
     For each type of devices, and for all types together, the planner looks for the cheapest fleet, and the simulator
-    replays the traffic on it; with --headroom, on devices that take so many times as long as profiled. Prices are those
-    of the catalog's [price_per_hour], which --price replaces.
+    replays the traffic on it. With --headroom, devices take a multiple of the profiled times. Prices come from the
+    catalog's [price_per_hour], and --price replaces them.
     """
 
     def drafted(workspace: "Workspace") -> "StudyDraft":
