@@ -35,7 +35,7 @@ from collections.abc import Mapping
 from proteus_cli.control.rollouts.version_rollout import VersionRollout, WantedStep
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.rollouts import RolloutStage, RolloutStatus
-from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError, Unprocessable
+from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
@@ -54,7 +54,7 @@ from proteus_cli.serving.adaptation.rollout_steps import (
     Running,
     VersionedPlans,
 )
-from proteus_cli.serving.json_bodies import decoded
+from proteus_cli.serving.json_bodies import decoded, refusing
 from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -116,22 +116,18 @@ class VersionRollouts:
         asked = decoded(body, RolloutStart, LONGEST_BODY)
         plain, version = asked.plain_and_version()
         self._require_idle(asked.family)
-        try:
+        with refusing():
             source.require_writable()
             candidate = await asyncio.to_thread(source.candidate, plain, version)
             following = live_catalog.succession(candidate.files)
             others = [each for each in following.changes if (each.family, each.variant) != plain]
             if others and others[0].family in steps.naming:
-                raise Conflict(f"a version of `{others[0].family}` is being named by the catalog: try again")  # noqa: TRY301
+                raise Conflict(f"a version of `{others[0].family}` is being named by the catalog: try again")
             if others:
-                raise Conflict(f"{others[0]}, and was not read: have the catalog read first, as by SIGHUP")  # noqa: TRY301
+                raise Conflict(f"{others[0]}, and was not read: have the catalog read first, as by SIGHUP")
             if not following.changes:
-                raise Conflict(f"`{plain.variant}` has that model already")  # noqa: TRY301
+                raise Conflict(f"`{plain.variant}` has that model already")
             await live_catalog.require_possible(candidate.files, following)
-        except (Conflict, Unprocessable):
-            raise
-        except ProteusError as error:
-            raise Unprocessable(error.message, hint=error.hint) from error
         old, new = live_catalog.name_of(plain), VariantKey(asked.family, following.names[plain])
         specification = asked.specification(old.variant, new.variant)
         self._require_idle(asked.family)

@@ -145,9 +145,7 @@ class _Parts:
     async def open_sharing(self) -> None:
         if self.deployment.hosts is None:
             return
-        sharing = Sharing(
-            self.hardware.shared, self.profiles, self.plane.controller, self.plane.fleet, self.planning.control_loop
-        )
+        sharing = Sharing(self.hardware.shared, self.profiles, self.plane.fleet, self.planning.control_loop)
         await self.stack.enter_async_context(running(sharing.watch))
 
     async def open_recalibration(self, drift: Drift | None) -> Recalibration | None:
