@@ -203,8 +203,8 @@ def catalog_changes(workspace: "Workspace", url: str, ca: Path | None) -> "list[
     import asyncio
 
     from proteus_cli.cli.servers import server_at
-    from proteus_cli.cli.workflows.deployment.live_catalog import model_digests
     from proteus_cli.domain.catalog_changes import CatalogContent, changes
+    from proteus_cli.serving.workspace.catalog import model_digests
 
     async def served() -> CatalogContent:
         async with server_at(url, ca) as target:

@@ -128,8 +128,9 @@ def _facts(gpu: "GpuFacts", now: "Readings | None") -> list[str]:
 def _show_cluster(workspace_dir: "Path", hosts: "HostList", *, json: bool) -> None:
     import msgspec
 
-    from proteus_cli.cli.cluster import agents_of, reached_at
+    from proteus_cli.cli.cluster import reached_at
     from proteus_cli.errors import DeviceUnavailable
+    from proteus_cli.serving.devices.remote.links.host_list import agents_of
 
     found = reached_at(agents_of(hosts))
     known = {host: each for host, each in found.items() if not isinstance(each, DeviceUnavailable)}

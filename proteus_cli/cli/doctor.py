@@ -254,7 +254,7 @@ def _require_measured_here(profiles: "Mapping[str, Profile]", devices: "Sequence
 
     Other profiles are of hosts, or for planning. ``then`` is appended to the hint.
     """
-    from proteus_cli.cli.workflows.deployment.resources import require_like
+    from proteus_cli.serving.workspace.plans import require_like
 
     for device in devices:
         if device.id in profiles:
@@ -266,7 +266,8 @@ def _require_measured_here(profiles: "Mapping[str, Profile]", devices: "Sequence
 
 def diagnose_cluster(hosts: "HostList", workspace: "Workspace") -> list[Finding]:
     """Findings on each host: whether its agent answers, its versions, and which of its devices are measured."""
-    from proteus_cli.cli.cluster import agents_of, reached_at
+    from proteus_cli.cli.cluster import reached_at
+    from proteus_cli.serving.devices.remote.links.host_list import agents_of
 
     try:
         agents = agents_of(hosts)

@@ -26,12 +26,12 @@ from proteus_cli.cli import (
     rollout,
     samples,
     serve,
+    study,
     task,
     trace,
 )
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.commands.groups import study
 from proteus_cli.errors import ArtefactError, ProteusError, unsearchable, without_room
 
 app = typer.Typer(

@@ -256,10 +256,11 @@ def plan(
     if context.invoked_subcommand is not None:
         require_no_flags(context, "making a plan")
         return
-    from proteus_cli.cli.cluster import host_list, known_hosts
+    from proteus_cli.cli.cluster import host_list
     from proteus_cli.cli.command_line.plan_rules import plan_rules
     from proteus_cli.control.policies import live_policy_named
     from proteus_cli.planning.from_workspace import planner_settings
+    from proteus_cli.serving.devices.remote.links.host_list import known_hosts
     from proteus_cli.store import Workspace
 
     require_cluster(context, cluster)
@@ -324,7 +325,7 @@ def profiles_to_plan_for(
     workspace: "Workspace", fleet: str | None, hosts: Collection[str] | None = ()
 ) -> "Mapping[str, Profile]":
     """The profiles of the devices to plan for, with what sharing costs. ``hosts`` as from `known_hosts`."""
-    from proteus_cli.cli.command_line.fleet import fleet_of
+    from proteus_cli.domain.fleet import fleet_of
     from proteus_cli.store.sharing import with_sharing
 
     profiles = workspace.profiles()

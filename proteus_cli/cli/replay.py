@@ -303,7 +303,7 @@ def _conditions(
     profiles: "Mapping[str, Profile]", load_time_s: float | None, max_unavailable_frac: float,
     memory: Mapping[str, int] | None, jitter: str | None, failures: Sequence[str],
 ) -> "Conditions":  # fmt: skip
-    from proteus_cli.cli.command_line.memory import memory_limits
+    from proteus_cli.serving.workspace.memory import memory_limits
     from proteus_cli.simulation.conditions import JITTERS, Conditions, parse_failure
 
     if memory and not any(each.memory_bytes for profile in profiles.values() for each in profile.variants):

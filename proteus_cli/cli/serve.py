@@ -21,7 +21,7 @@ from proteus_cli.serving import logs
 from proteus_cli.units import format_size, parse_share
 
 if TYPE_CHECKING:
-    from proteus_cli.cli.views.live.live_view import LiveView
+    from proteus_cli.cli.live_view import LiveView
     from proteus_cli.serving.transport.tls import ServerCertificate
 
 _devices = partial(Option, rich_help_panel=sections.DEVICES)
@@ -348,12 +348,12 @@ def serve(
     once.
     """
     from proteus_cli.cli.cluster import host_list
-    from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
-    from proteus_cli.cli.workflows.deployment.resources import Emulation
     from proteus_cli.serving.requests.samples.writer import SampleSettings
     from proteus_cli.serving.server.deployment import ServerOptions
     from proteus_cli.serving.server.server import serve as run_server
     from proteus_cli.serving.transport.tokens import read_tokens
+    from proteus_cli.serving.workspace.deployment import DeploymentOptions, deployment_of
+    from proteus_cli.serving.workspace.plans import Emulation
     from proteus_cli.store import Workspace
 
     require_cluster(context, cluster)
@@ -415,7 +415,7 @@ def _set_up_logs(view: ViewMode, level: logs.LogLevel | None, log_format: logs.L
     if view is ViewMode.PLAIN or not is_terminal or (view is ViewMode.AUTO and _is_plain()):
         logs.set_up(level, log_format, sys.stderr, beside_view=False)
         return None
-    from proteus_cli.cli.views.live.live_view import HoldableStream, LiveView
+    from proteus_cli.cli.live_view import HoldableStream, LiveView
 
     held = HoldableStream(sys.stderr) if sys.stderr.isatty() else None
     logs.set_up(level, log_format, held or sys.stderr, beside_view=held is not None)

@@ -7,10 +7,9 @@ from typer import Argument, Option
 
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.defaults import load_defaults
-from proteus_cli.cli.command_line.memory import parse_memory
 from proteus_cli.cli.command_line.names import environment
 from proteus_cli.serving import logs
-from proteus_cli.units import parse_duration, parse_rate, parse_share, parse_size
+from proteus_cli.units import parse_assignments, parse_duration, parse_rate, parse_share, parse_size
 
 DURATION: dict[str, Any] = {"parser": parse_duration, "metavar": "DURATION"}
 RATE: dict[str, Any] = {"parser": parse_rate, "metavar": "RATE"}
@@ -20,6 +19,17 @@ SIZE: dict[str, Any] = {"parser": parse_size, "metavar": "SIZE"}
 def unparsed(text: str) -> Any:
     """The default of an option with a unit, such as ``60s``: the option's parser reads it."""
     return text
+
+
+def parse_memory(text: str) -> dict[str, int]:
+    """``"4GiB"`` → ``{"": 4294967296}``, for all devices; ``"cpu0=4GiB,v100=8GiB"`` by id or type.
+
+    Raises `UsageError`.
+    """
+    found = {}
+    for name, size in parse_assignments(text, "`--memory`").items():
+        found["" if size is None else name] = parse_size(name if size is None else size)
+    return found
 
 
 WORKSPACE = Path()

@@ -12,13 +12,14 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.plan_record import Base, Origin
 from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import Conflict, EngineError, ProteusError, Unprocessable
+from proteus_cli.errors import Conflict, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
-from proteus_cli.serving.adaptation.control_loop import ControlLoop, PlanChange
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.plan_inputs import PlanSource
-from proteus_cli.serving.json_bodies import decoded
-from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.adaptation.plan_journal import PlanChange
+from proteus_cli.serving.json_bodies import decoded, refusing
+from proteus_cli.serving.lifecycle import Lifecycle, count_bug
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.plans")
@@ -26,7 +27,7 @@ log = logging.getLogger("proteus.plans")
 
 @dataclass(frozen=True, slots=True)
 class PlanRequirements:
-    """What a plan must fit to be put in force."""
+    """The conditions that a plan must fit to be put in force."""
 
     policy: str
     served: ServedCatalog
@@ -59,14 +60,19 @@ class ManualPlans:
         task.add_done_callback(self._tasks.discard)
 
     async def from_client(self, body: bytes | bytearray) -> PlanChange:
-        """Put the plan in a request in force. Raises `RequestError`; then nothing has changed."""
+        """Put the plan in a request in force. Raises `RequestError`, without any change."""
         self._lifecycle.require_ready()
         return await self._apply(decoded(body, Plan, what="a plan"), "request", "applied by a client")
 
     async def _from_file(self) -> None:
+        is_new = False
         try:
             self._lifecycle.require_ready()
-            is_new = await self._catalog_is_new()
+            if self._live_catalog is not None:
+                try:
+                    is_new = await self._live_catalog.read() and await self._live_catalog.outcome() is None
+                except ProteusError as error:
+                    log.error("SIGHUP: kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
             plan, base = await asyncio.to_thread(self._source.read_plan)
             if is_new and not await self._is_current(plan):
                 log.info("SIGHUP: the plan file was made before the catalog changed: plans are made for the demand")
@@ -74,18 +80,8 @@ class ManualPlans:
             await self._apply(plan, "file", "applied by SIGHUP", base)
         except ProteusError as error:
             log.error("SIGHUP: kept the plan: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
-        except Exception:
-            log.exception("SIGHUP: kept the plan, because of a bug")
-
-    async def _catalog_is_new(self) -> bool:
-        """Read the catalog, and wait until it is followed; whether it has changed."""
-        if self._live_catalog is None:
-            return False
-        try:
-            return await self._live_catalog.read() and await self._live_catalog.outcome() is None
-        except ProteusError as error:
-            log.error("SIGHUP: kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
-            return False
+        except Exception as error:  # noqa: BLE001
+            log.error("SIGHUP: kept the plan: %s", count_bug("ManualPlans.reload", error))  # noqa: TRY400
 
     async def _is_current(self, plan: Plan) -> bool:
         try:
@@ -102,10 +98,8 @@ class ManualPlans:
             await asyncio.to_thread(self._source.require_current, plan)
         except ProteusError as error:
             raise Conflict(error.message, hint=error.hint) from error
-        try:
+        with refusing("the plan can't be loaded: "):
             return await self._control_loop.apply(plan, origin, reason, base)
-        except EngineError as error:
-            raise Unprocessable(f"the plan can't be loaded: {error.message}", hint=error.hint) from error
 
 
 def require_fitting(plan: Plan, required: PlanRequirements) -> None:
@@ -129,11 +123,9 @@ def require_fitting(plan: Plan, required: PlanRequirements) -> None:
 
 def _require_placeable(placement: Placement, required: PlanRequirements) -> None:
     where = f"`{placement.variant}` on `{placement.device}`"
-    try:
+    with refusing():
         required.served.catalog.family(placement.family).variant(placement.variant)
         measured = measured_for(placement, required.profiles)
-    except ProteusError as error:
-        raise Unprocessable(error.message, hint=error.hint) from error
     if placement.max_batch > measured.points[-1].batch:
         most = measured.points[-1].batch
         raise Unprocessable(f"{where} was measured with batches of up to {most}; the plan has {placement.max_batch}")

@@ -11,7 +11,7 @@ from proteus_cli.control.devices.slowness import Drift
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.conditions import LiveConditions
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.adaptation.feedback import Feedback, LiveAccuracies
+from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.joining import Joining
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
@@ -38,7 +38,6 @@ class Adaptation:
     conditions: LiveConditions
     live_catalog: LiveCatalog | None
     feedback: Feedback
-    accuracies: LiveAccuracies
     shifts: Shifts | None
     solver: SolverProcess | None
     journal: PlanJournal | None
@@ -68,19 +67,18 @@ async def open_adaptation(
         await parts.open_sharing()
         recalibration = await parts.open_recalibration(drift)
         await parts.open_joining()
-        accuracies = await parts.open_accuracies(takes_labels=plane.answers is not None)
+        feedback = await parts.open_feedback()
         conditions = parts.live_conditions(served)
-        live_catalog = await parts.open_live_catalog(served, accuracies, conditions)
+        live_catalog = await parts.open_live_catalog(served, feedback, conditions)
         if shifts is not None:
             await stack.enter_async_context(running(shifts.run))
-        rollouts = await parts.open_rollouts(served, live_catalog)
+        rollouts = await parts.open_rollouts(live_catalog)
         yield Adaptation(
             planning.control_loop,
             parts.manual_plans(served, live_catalog),
             conditions,
             live_catalog,
-            Feedback(plane, accuracies),
-            accuracies,
+            feedback,
             shifts,
             planning.solver,
             planning.journal,
@@ -147,9 +145,7 @@ class _Parts:
     async def open_sharing(self) -> None:
         if self.deployment.hosts is None:
             return
-        sharing = Sharing(
-            self.hardware.shared, self.profiles, self.plane.controller, self.plane.fleet, self.planning.control_loop
-        )
+        sharing = Sharing(self.hardware.shared, self.profiles, self.plane.fleet, self.planning.control_loop)
         await self.stack.enter_async_context(running(sharing.watch))
 
     async def open_recalibration(self, drift: Drift | None) -> Recalibration | None:
@@ -172,31 +168,30 @@ class _Parts:
             )  # fmt: skip
             await self.stack.enter_async_context(running(joining.run))
 
-    async def open_accuracies(self, *, takes_labels: bool) -> LiveAccuracies:
-        accuracies = LiveAccuracies(
+    async def open_feedback(self) -> Feedback:
+        feedback = Feedback(
             self.plane, self.profiles, self.planning.control_loop, self.deployment.source,
-            takes_labels=takes_labels, is_recording=self.deployment.records,
+            is_recording=self.deployment.records,
         )  # fmt: skip
-        if takes_labels:
-            await self.stack.enter_async_context(running(accuracies.run))
-        return accuracies
+        await self.stack.enter_async_context(running(feedback.run))
+        return feedback
 
     async def open_live_catalog(
-        self, served: ServedCatalog, accuracies: LiveAccuracies, conditions: LiveConditions
+        self, served: ServedCatalog, feedback: Feedback, conditions: LiveConditions
     ) -> LiveCatalog | None:
         if self.deployment.catalog_source is None:
             return None
         live_catalog = LiveCatalog(
             served, self.hardware, self.plane, self.profiles, self.deployment.catalog_source,
-            self.planning.control_loop, accuracies, conditions.catalog_changed,
+            self.planning.control_loop, feedback, conditions.catalog_changed,
         )  # fmt: skip
         self.stack.push_async_callback(live_catalog.stop_following)
         await self.stack.enter_async_context(running(live_catalog.run, watches=self.deployment.watches_catalog))
         return live_catalog
 
-    async def open_rollouts(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> VersionRollouts:
+    async def open_rollouts(self, live_catalog: LiveCatalog | None) -> VersionRollouts:
         rollouts = VersionRollouts(
-            self.deployment.version_source, live_catalog, served, self.plane, self.profiles,
+            self.deployment.version_source, live_catalog, self.plane, self.profiles,
             self.planning.control_loop, self.planning.versions, is_guarded=self.is_guarded,
         )  # fmt: skip
         await self.stack.enter_async_context(running(rollouts.run))

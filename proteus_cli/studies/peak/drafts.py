@@ -135,7 +135,7 @@ def carrying(family: Family, profile: Profile) -> list[VariantProfile]:
 def lone_plan(
     catalog: Catalog, family: Family, measured: VariantProfile, profile: Profile, inputs: Mapping[str, str]
 ) -> Plan:
-    """A plan that hosts one variant on one device and nothing else, with the batches that fit the SLO.
+    """A plan that hosts one variant on one device, with the batches that fit the SLO.
 
     Raises `UsageError` where not even one row fits.
     """

@@ -21,7 +21,7 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.errors import EngineError, NoFeasiblePlan
 from proteus_cli.serving.adaptation.control_loop import HOLD_S
-from proteus_cli.serving.adaptation.plan_journal import Adopted
+from proteus_cli.serving.adaptation.plan_journal import PlanChange
 
 SLOW, FAST = (
     make_plan(
@@ -64,8 +64,8 @@ class Journal:
     def __init__(self) -> None:
         self.origins: list[str] = []
 
-    def began(self, adopted: Adopted) -> None:
-        self.origins.append(adopted.origin)
+    def began(self, _plan: Plan, change: PlanChange, *_: Any) -> None:
+        self.origins.append(change.origin)
 
     def written_by_now(self) -> Future[None]:
         done = Future[None]()

@@ -1,0 +1,150 @@
+"""``proteus study cost``: the cost of a million queries, dedicated and shared, and on the best fleet."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from typer import Option
+
+from proteus_cli.cli import plan as plan_options
+from proteus_cli.cli.command_line import completion, sections
+from proteus_cli.cli.options import common
+from proteus_cli.cli.study import shared
+from proteus_cli.domain.fleet import parse_fleet
+from proteus_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from proteus_cli.store import Workspace
+    from proteus_cli.studies.cost.drafts import CostQuestion
+    from proteus_cli.studies.frame import StudyDraft
+
+Traffic = Annotated[Path, Option(metavar="TRACE", help="The trace of the queries that are to be served (CSV).")]
+SomeTraffic = Annotated[
+    Path | None,
+    Option(
+        "--traffic",
+        metavar="TRACE",
+        show_default="no costs are studied",
+        help="A trace of queries (CSV): what it costs to serve them is studied, too.",
+    ),
+]
+Prices = Annotated[
+    str | None,
+    Option(
+        "--price",
+        metavar="TYPE=PRICE/h,…",
+        show_default="those of the catalog",
+        help="What devices cost per hour, such as `cpu-1c=0.03/h,gpu0=0.35/h`, in any one currency.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+Headroom = Annotated[
+    float,
+    Option(
+        "--headroom",
+        min=1.0,
+        max=1000.0,
+        metavar="FACTOR",
+        help="Fleets have to keep the SLO on devices whose batches take so many times as long as profiled.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+Fleet = Annotated[
+    str | None,
+    Option(
+        "--fleet",
+        metavar="TYPE:COUNT,…",
+        autocompletion=completion.fleets,
+        show_default="16 of each profiled type",
+        help="The most devices of each type that a fleet may have, such as `cpu-1c:8,v100:2`.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
+
+
+def cost(
+    *,
+    traffic: Traffic,
+    price: Prices = None,
+    percentile: shared.Percentile = common.unparsed("p99"),
+    fleet: Fleet = None,
+    residency: plan_options.Residency = "3",
+    min_accuracy: plan_options.MinAccuracy = None,
+    headroom: Headroom = common.HEADROOM,
+    jitter: shared.Jitter = "p95",
+    seed: shared.Seed = 0,
+    budget: shared.Budget = None,
+    force: shared.Force = False,
+    name: shared.Name = None,
+    state: common.State = None,
+    workspace_dir: common.Workspace = common.WORKSPACE,
+    json: common.Json = False,
+) -> None:
+    """Find what a million queries cost within the SLO: with a variant on each device, and on devices that are shared.
+
+    For each type of devices, and for all types together, the planner looks for the cheapest fleet, and the simulator
+    replays the traffic on it. With --headroom, devices take a multiple of the profiled times. Prices come from the
+    catalog's [price_per_hour], and --price replaces them.
+    """
+
+    def drafted(workspace: "Workspace") -> "StudyDraft":
+        from proteus_cli.studies.cost.drafts import cost_draft
+
+        question = asked(
+            workspace, price, fleet, residency=residency, min_accuracy=min_accuracy, allowed_frac=1 - percentile,
+            headroom=headroom, jitter=jitter, seed=seed,
+        )  # fmt: skip
+        return cost_draft(workspace, traffic, question, name or "")
+
+    shared.run(drafted, budget, workspace_dir, state, force=force, json=json)
+
+
+def asked(
+    workspace: "Workspace",
+    price: str | None,
+    fleet: str | None,
+    *,
+    residency: str,
+    min_accuracy: str | None,
+    allowed_frac: float,
+    headroom: float,
+    jitter: str,
+    seed: int,
+) -> "CostQuestion":
+    """The question of the options of `proteus study cost`. Raises `UsageError`, `ArtefactError`."""
+    from proteus_cli.cli.command_line.plan_rules import plan_rules
+    from proteus_cli.studies.cost.drafts import CostQuestion, parse_prices
+
+    rules = plan_rules(
+        workspace.catalog(), workspace.profiles(), residency=residency, reserve=None, ban=None, pin=None,
+        min_accuracy=min_accuracy, min_expected_accuracy=None, max_share=None, prefer=None, survive=0, survive_host=0,
+        cascades=False, minimize="cost",
+    )  # fmt: skip
+    prices = parse_prices(price) if price is not None else {}
+    return CostQuestion(prices, rules, max_devices(fleet), allowed_frac, jitter_named(jitter), seed, headroom)
+
+
+def usually_asked(workspace: "Workspace", price: str | None) -> "CostQuestion":
+    """The question without other options. Raises as `asked` does."""
+    return asked(
+        workspace, price, None, residency="3", min_accuracy=None, allowed_frac=1 - shared.parse_percentile("p99"),
+        headroom=common.HEADROOM, jitter="p95", seed=0,
+    )  # fmt: skip
+
+
+def max_devices(fleet: str | None) -> dict[str, int]:
+    """``"cpu-1c:8,v100:2"`` → the most devices of each type. Raises `UsageError`."""
+    if fleet is None:
+        return {}
+    by_host = parse_fleet(fleet)
+    if set(by_host) != {""}:
+        raise UsageError("Hosts make no difference to what a fleet costs.", hint="write it like `--fleet cpu-1c:8`")
+    return dict(by_host[""])
+
+
+def jitter_named(jitter: str) -> str:
+    """A name of `JITTERS`, or empty for ``none``. Raises `UsageError`."""
+    from proteus_cli.simulation.conditions import JITTERS
+
+    if jitter != "none" and jitter not in JITTERS:
+        raise UsageError(f"No jitter `{jitter}`.", hint=f"there are: {', '.join(JITTERS)}, none")
+    return "" if jitter == "none" else jitter
