@@ -261,7 +261,9 @@ class RestCodec:
             elif not has_images:
                 oip.require_bytes(spec.name, end - start, rows, spec)
         if json_values > oip.MAX_JSON_VALUES:
-            raise self._too_large("values of JSON", oip.MAX_JSON_VALUES, json_values)
+            raise BadRequest(
+                f"JSON may have at most {oip.MAX_JSON_VALUES} values, not {json_values}: send binary tensors"
+            )
         outputs = self._outputs(decoded)
         oip.require_encodable(self._signature, outputs, rows)
         has_id = decoded.id == ID_PLACEHOLDER
