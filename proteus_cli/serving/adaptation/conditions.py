@@ -27,10 +27,10 @@ from proteus_cli.domain.catalog import Catalog, Family, Variant, name_in_catalog
 from proteus_cli.domain.conditions import Condition, Metric
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.stages.progress import values_by_exit
-from proteus_cli.errors import ArtefactError, BadRequest, Conflict, EngineError, NotReady, Unprocessable
+from proteus_cli.errors import ArtefactError, BadRequest, Conflict, NotReady
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.json_bodies import decoded
+from proteus_cli.serving.json_bodies import decoded, refusing
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.families import LEAVING
@@ -269,10 +269,8 @@ class LiveConditions:
                 return self._controller.plan
 
             says = "as the catalog says" if condition is None else f"when {condition}"
-            try:
+            with refusing("the plan can't be put in force anew: "):
                 await self._control_loop.redeploy(changed, f"{family} stops {says}", "request")
-            except EngineError as error:
-                raise Unprocessable(f"the plan can't be put in force anew: {error.message}", hint=error.hint) from error
             undo.pop_all()
 
     def _use(self, family: str, condition: Condition | None) -> None:

@@ -132,7 +132,7 @@ class ControlLoop:
         self,
         reason: str,
         profiles: Mapping[str, Profile] | None = None,
-        plan: Callable[[], Plan] | None = None,
+        plan: Callable[[Plan], Plan] | None = None,
         *,
         asks: bool = True,
         is_recorded: bool = True,
@@ -140,8 +140,8 @@ class ControlLoop:
         """Have all parts use a changed world, in one order, and the controller ask for another plan.
 
         1. The families, the standbys and the planner use the ``profiles`` of all devices, where any has changed.
-        2. ``plan`` makes the plan in force anew. It is deployed as by `redeploy`. If an engine cannot be loaded, the
-           log says so, and the plan stays.
+        2. ``plan`` makes another one of the plan in force, which is deployed as by `redeploy`, as one of the present
+           files. If an engine cannot be loaded, the log says so, and the plan in force stays.
         3. The controller asks for a plan, if it ``asks`` for one.
 
         Step 1, and without ``plan`` all, happens before this method gives control back to the event loop.
@@ -152,7 +152,9 @@ class ControlLoop:
         self.planner.follow(self._controller.plan)
         if plan is not None:
             try:
-                await self.redeploy(plan, reason, is_recorded=is_recorded)
+                await self.redeploy(
+                    lambda: self.planner.of_now(plan(self._controller.plan)), reason, is_recorded=is_recorded
+                )
             except ProteusError as error:
                 log.error("kept the plan: %s", error.message, extra=fields(reason=reason))  # noqa: TRY400
         if asks:

@@ -20,7 +20,6 @@ from msgspec import Meta, Struct
 from proteus_cli.control.alarms import LiveAccuracy
 from proteus_cli.domain.base import Count, Fraction
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import LiveAccuracyRecord
 from proteus_cli.errors import BadRequest, Conflict, ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -259,13 +258,8 @@ class Feedback:
             self._profiles.use_accuracies(wanted)
             reason = "; ".join(_description(key, wanted, before) for key in sorted(wanted.keys() | before.keys()))
             log.warning("%s", reason)
-            await self._control_loop.changed(reason, self._profiles, self._plan)
+            await self._control_loop.changed(reason, self._profiles, lambda plan: plan)
             await asyncio.sleep(PAUSE_S)
-
-    def _plan(self) -> Plan:
-        """The plan in force, made from the profiles that are written."""
-        plan = self._plane.controller.plan
-        return self._control_loop.planner.of_now(plan) if self._is_recording else plan
 
     async def _record(self, wanted: Mapping[VariantKey, float]) -> None:
         """Write these accuracies to the profiles. A failure is logged; the next change is written again."""

@@ -46,6 +46,7 @@ from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.devices.hardware import NO_MODEL, Hardware
+from proteus_cli.serving.json_bodies import refusing
 from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.measuring_time import tells_of_waits
@@ -126,12 +127,8 @@ class LiveCatalog:
     async def from_client(self, *, restarts: bool = True) -> CatalogStatus:
         """Read the catalog now, as `read`. Raises `RequestError`, without any change."""
         self._plane.lifecycle.require_ready()
-        try:
+        with refusing("the catalog can't be followed: "):
             await self.read(restarts=restarts)
-        except (Conflict, Unprocessable):
-            raise
-        except ProteusError as error:
-            raise Unprocessable(f"the catalog can't be followed: {error.message}", hint=error.hint) from error
         return self.status()
 
     async def refresh(self) -> None:

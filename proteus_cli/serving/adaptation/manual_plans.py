@@ -12,13 +12,13 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.plan_record import Base, Origin
 from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import Conflict, EngineError, ProteusError, Unprocessable
+from proteus_cli.errors import Conflict, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.plan_inputs import PlanSource
 from proteus_cli.serving.adaptation.plan_journal import PlanChange
-from proteus_cli.serving.json_bodies import decoded
+from proteus_cli.serving.json_bodies import decoded, refusing
 from proteus_cli.serving.lifecycle import Lifecycle, count_bug
 from proteus_cli.serving.logs import fields
 
@@ -98,10 +98,8 @@ class ManualPlans:
             await asyncio.to_thread(self._source.require_current, plan)
         except ProteusError as error:
             raise Conflict(error.message, hint=error.hint) from error
-        try:
+        with refusing("the plan can't be loaded: "):
             return await self._control_loop.apply(plan, origin, reason, base)
-        except EngineError as error:
-            raise Unprocessable(f"the plan can't be loaded: {error.message}", hint=error.hint) from error
 
 
 def require_fitting(plan: Plan, required: PlanRequirements) -> None:
@@ -125,11 +123,9 @@ def require_fitting(plan: Plan, required: PlanRequirements) -> None:
 
 def _require_placeable(placement: Placement, required: PlanRequirements) -> None:
     where = f"`{placement.variant}` on `{placement.device}`"
-    try:
+    with refusing():
         required.served.catalog.family(placement.family).variant(placement.variant)
         measured = measured_for(placement, required.profiles)
-    except ProteusError as error:
-        raise Unprocessable(error.message, hint=error.hint) from error
     if placement.max_batch > measured.points[-1].batch:
         most = measured.points[-1].batch
         raise Unprocessable(f"{where} was measured with batches of up to {most}; the plan has {placement.max_batch}")

@@ -10,7 +10,6 @@ from functools import partial
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.slowness import Correction, Drift, mean_ratio, rerated
-from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.plan_inputs import PlanSource, ProfileStore
@@ -66,10 +65,10 @@ class Recalibration:
                     self._correct(device, [each for each in corrections if each.device == device])
                 await asyncio.to_thread(self.write)  # before plans that are made from them
                 reason = "; ".join(map(_description, corrections))
-                await self._control_loop.changed(reason, self._profiles, partial(self._plan, corrections))
+                await self._control_loop.changed(reason, self._profiles, partial(rerated, corrections=corrections))
             elif await asyncio.to_thread(self.write):
                 reason = "the corrected profiles are written"
-                await self._control_loop.changed(reason, plan=partial(self._plan, ()), asks=False)
+                await self._control_loop.changed(reason, plan=lambda plan: plan, asks=False)
 
     def write(self) -> bool:
         """Write the profiles that have changed; whether any was written.
@@ -89,11 +88,6 @@ class Recalibration:
             self.problem, written = None, True
             log.info("wrote the profile of %s, as seen while serving", device, extra=fields(device=device))
         return written
-
-    def _plan(self, corrections: Sequence[Correction]) -> Plan:
-        """The plan in force with corrected capacities, made from the profiles that are written."""
-        plan = rerated(self._controller.plan, corrections)
-        return self._control_loop.planner.of_now(plan) if self.is_recording else plan
 
     def _correct(self, device: str, corrections: Sequence[Correction]) -> None:
         self._profiles.correct(device, corrections)

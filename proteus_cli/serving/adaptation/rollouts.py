@@ -35,8 +35,7 @@ from collections.abc import Mapping
 from proteus_cli.control.rollouts.version_rollout import VersionRollout, WantedStep
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.rollouts import RolloutStage, RolloutStatus
-from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError, Unprocessable
-from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
+from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
@@ -54,7 +53,7 @@ from proteus_cli.serving.adaptation.rollout_steps import (
     Running,
     VersionedPlans,
 )
-from proteus_cli.serving.json_bodies import decoded
+from proteus_cli.serving.json_bodies import decoded, refusing
 from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -80,7 +79,6 @@ class VersionRollouts:
         self,
         source: VersionSource | None,
         live_catalog: LiveCatalog | None,
-        served: ServedCatalog,
         plane: DataPlane,
         profiles: ProfileStore,
         control_loop: ControlLoop,
@@ -88,7 +86,6 @@ class VersionRollouts:
         *,
         is_guarded: bool,
     ) -> None:
-        self._served = served
         self._plane, self._profiles, self._is_guarded = plane, profiles, is_guarded
         self._of = plans.running
         self.ended = Counter[str]()  # by how they did
@@ -116,22 +113,18 @@ class VersionRollouts:
         asked = decoded(body, RolloutStart, LONGEST_BODY)
         plain, version = asked.plain_and_version()
         self._require_idle(asked.family)
-        try:
+        with refusing():
             source.require_writable()
             candidate = await asyncio.to_thread(source.candidate, plain, version)
             following = live_catalog.succession(candidate.files)
             others = [each for each in following.changes if (each.family, each.variant) != plain]
             if others and others[0].family in steps.naming:
-                raise Conflict(f"a version of `{others[0].family}` is being named by the catalog: try again")  # noqa: TRY301
+                raise Conflict(f"a version of `{others[0].family}` is being named by the catalog: try again")
             if others:
-                raise Conflict(f"{others[0]}, and was not read: have the catalog read first, as by SIGHUP")  # noqa: TRY301
+                raise Conflict(f"{others[0]}, and was not read: have the catalog read first, as by SIGHUP")
             if not following.changes:
-                raise Conflict(f"`{plain.variant}` has that model already")  # noqa: TRY301
+                raise Conflict(f"`{plain.variant}` has that model already")
             await live_catalog.require_possible(candidate.files, following)
-        except (Conflict, Unprocessable):
-            raise
-        except ProteusError as error:
-            raise Unprocessable(error.message, hint=error.hint) from error
         old, new = live_catalog.name_of(plain), VariantKey(asked.family, following.names[plain])
         specification = asked.specification(old.variant, new.variant)
         self._require_idle(asked.family)
@@ -149,19 +142,23 @@ class VersionRollouts:
 
     def promote(self, family: str, body: bytes | bytearray) -> RolloutStatus:
         """Go on to the next step. Raises `RequestError`."""
-        self._require_possible()
-        running, now_s = self._running(family), self._plane.clock()
-        asked = decoded(body, RolloutPromotion, LONGEST_BODY)
-        running.machine.promote(now_s, fully=asked.fully)
-        running.changed.set()
-        return running.machine.status(now_s)
+        return self._decided(family, body, RolloutPromotion)
 
     def abort(self, family: str, body: bytes | bytearray) -> RolloutStatus:
         """End a roll-out. Raises `RequestError`."""
+        return self._decided(family, body, RolloutAbortion)
+
+    def _decided(
+        self, family: str, body: bytes | bytearray, kind: type[RolloutPromotion | RolloutAbortion]
+    ) -> RolloutStatus:
         self._require_possible()
-        running, now_s = self._running(family), self._plane.clock()
-        asked = decoded(body, RolloutAbortion, LONGEST_BODY)
-        running.machine.abort(now_s, asked.reason or "aborted by a client")
+        if family not in self._of:
+            raise Conflict(f"no version of `{family}` is rolled out")
+        running, now_s, asked = self._of[family], self._plane.clock(), decoded(body, kind, LONGEST_BODY)
+        if isinstance(asked, RolloutPromotion):
+            running.machine.promote(now_s, fully=asked.fully)
+        else:
+            running.machine.abort(now_s, asked.reason or "aborted by a client")
         running.changed.set()
         return running.machine.status(now_s)
 
@@ -275,8 +272,3 @@ class VersionRollouts:
                     f"`{running.new.variant}` is being taken back{running.problem and f': {running.problem}'}"
                 )
             raise Conflict(f"`{running.new.variant}` is being rolled out: promote or abort that first")
-
-    def _running(self, family: str) -> Running:
-        if family not in self._of:
-            raise Conflict(f"no version of `{family}` is rolled out")
-        return self._of[family]

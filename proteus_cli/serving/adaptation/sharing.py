@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.slowness import with_shares
 from proteus_cli.domain.device import host_of
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -30,11 +29,10 @@ class Sharing:
         self,
         shared: Callable[[], Mapping[str, Mapping[str, int]]],
         profiles: ProfileStore,
-        controller: Controller,
         fleet: Fleet,
         control_loop: ControlLoop,
     ) -> None:
-        self._shared, self._profiles, self._controller, self._fleet = shared, profiles, controller, fleet
+        self._shared, self._profiles, self._fleet = shared, profiles, fleet
         self._control_loop = control_loop
 
     async def watch(self) -> None:
@@ -63,7 +61,7 @@ class Sharing:
             self._fleet.share(device, count)
         # The plan in force has other capacities at once. Another one follows.
         await self._control_loop.changed(
-            reason, self._profiles, lambda: with_shares(self._controller.plan, before, changed), is_recorded=False
+            reason, self._profiles, lambda plan: with_shares(plan, before, changed), is_recorded=False
         )
 
 

@@ -72,7 +72,7 @@ async def open_adaptation(
         live_catalog = await parts.open_live_catalog(served, feedback, conditions)
         if shifts is not None:
             await stack.enter_async_context(running(shifts.run))
-        rollouts = await parts.open_rollouts(served, live_catalog)
+        rollouts = await parts.open_rollouts(live_catalog)
         yield Adaptation(
             planning.control_loop,
             parts.manual_plans(served, live_catalog),
@@ -145,9 +145,7 @@ class _Parts:
     async def open_sharing(self) -> None:
         if self.deployment.hosts is None:
             return
-        sharing = Sharing(
-            self.hardware.shared, self.profiles, self.plane.controller, self.plane.fleet, self.planning.control_loop
-        )
+        sharing = Sharing(self.hardware.shared, self.profiles, self.plane.fleet, self.planning.control_loop)
         await self.stack.enter_async_context(running(sharing.watch))
 
     async def open_recalibration(self, drift: Drift | None) -> Recalibration | None:
@@ -191,9 +189,9 @@ class _Parts:
         await self.stack.enter_async_context(running(live_catalog.run, watches=self.deployment.watches_catalog))
         return live_catalog
 
-    async def open_rollouts(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> VersionRollouts:
+    async def open_rollouts(self, live_catalog: LiveCatalog | None) -> VersionRollouts:
         rollouts = VersionRollouts(
-            self.deployment.version_source, live_catalog, served, self.plane, self.profiles,
+            self.deployment.version_source, live_catalog, self.plane, self.profiles,
             self.planning.control_loop, self.planning.versions, is_guarded=self.is_guarded,
         )  # fmt: skip
         await self.stack.enter_async_context(running(rollouts.run))
