@@ -36,7 +36,6 @@ from proteus_cli.control.rollouts.version_rollout import VersionRollout, WantedS
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.rollouts import RolloutStage, RolloutStatus
 from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError
-from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
@@ -80,7 +79,6 @@ class VersionRollouts:
         self,
         source: VersionSource | None,
         live_catalog: LiveCatalog | None,
-        served: ServedCatalog,
         plane: DataPlane,
         profiles: ProfileStore,
         control_loop: ControlLoop,
@@ -88,7 +86,6 @@ class VersionRollouts:
         *,
         is_guarded: bool,
     ) -> None:
-        self._served = served
         self._plane, self._profiles, self._is_guarded = plane, profiles, is_guarded
         self._of = plans.running
         self.ended = Counter[str]()  # by how they did
@@ -145,19 +142,23 @@ class VersionRollouts:
 
     def promote(self, family: str, body: bytes | bytearray) -> RolloutStatus:
         """Go on to the next step. Raises `RequestError`."""
-        self._require_possible()
-        running, now_s = self._running(family), self._plane.clock()
-        asked = decoded(body, RolloutPromotion, LONGEST_BODY)
-        running.machine.promote(now_s, fully=asked.fully)
-        running.changed.set()
-        return running.machine.status(now_s)
+        return self._decided(family, body, RolloutPromotion)
 
     def abort(self, family: str, body: bytes | bytearray) -> RolloutStatus:
         """End a roll-out. Raises `RequestError`."""
+        return self._decided(family, body, RolloutAbortion)
+
+    def _decided(
+        self, family: str, body: bytes | bytearray, kind: type[RolloutPromotion | RolloutAbortion]
+    ) -> RolloutStatus:
         self._require_possible()
-        running, now_s = self._running(family), self._plane.clock()
-        asked = decoded(body, RolloutAbortion, LONGEST_BODY)
-        running.machine.abort(now_s, asked.reason or "aborted by a client")
+        if family not in self._of:
+            raise Conflict(f"no version of `{family}` is rolled out")
+        running, now_s, asked = self._of[family], self._plane.clock(), decoded(body, kind, LONGEST_BODY)
+        if isinstance(asked, RolloutPromotion):
+            running.machine.promote(now_s, fully=asked.fully)
+        else:
+            running.machine.abort(now_s, asked.reason or "aborted by a client")
         running.changed.set()
         return running.machine.status(now_s)
 
@@ -271,8 +272,3 @@ class VersionRollouts:
                     f"`{running.new.variant}` is being taken back{running.problem and f': {running.problem}'}"
                 )
             raise Conflict(f"`{running.new.variant}` is being rolled out: promote or abort that first")
-
-    def _running(self, family: str) -> Running:
-        if family not in self._of:
-            raise Conflict(f"no version of `{family}` is rolled out")
-        return self._of[family]
