@@ -14,7 +14,7 @@ from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.joining import Joining
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
-from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
+from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.adaptation.plan_inputs import LivePlanner, ProfileStore
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
@@ -86,9 +86,7 @@ async def open_adaptation(
             await start(Sharing(hardware.shared, profiles, plane.fleet, control_loop).watch)
         recalibration = None
         if drift is not None:
-            recalibration = Recalibration(
-                drift, profiles, plane.controller, control_loop, source, plane.clock, is_recording=records
-            )
+            recalibration = Recalibration(drift, profiles, plane, control_loop, source, is_recording=records)
             stack.callback(recalibration.write)
             await start(recalibration.watch)
         if deployment.newcomers is not None and isinstance(hardware, ClusterHardware):
@@ -117,8 +115,7 @@ async def open_adaptation(
             is_guarded=options.tokens is not None,
         )  # fmt: skip
         await start(rollouts.run)
-        required = PlanRequirements(deployment.policy.name, served, profiles, plane.fleet.loader.models)
-        manual_plans = ManualPlans(control_loop, plane.lifecycle, source, required, live_catalog)
+        manual_plans = ManualPlans(plane, profiles, control_loop, served, source, live_catalog)
         yield Adaptation(
             control_loop, manual_plans, conditions, live_catalog, feedback, shifts, solver, journal, recalibration,
             rollouts,
