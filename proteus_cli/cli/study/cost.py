@@ -9,7 +9,6 @@ from proteus_cli.cli import plan as plan_options
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.options import common
 from proteus_cli.cli.study import shared
-from proteus_cli.domain.fleet import parse_fleet
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -133,6 +132,8 @@ def usually_asked(workspace: "Workspace", price: str | None) -> "CostQuestion":
 
 def max_devices(fleet: str | None) -> dict[str, int]:
     """``"cpu-1c:8,v100:2"`` → the most devices of each type. Raises `UsageError`."""
+    from proteus_cli.domain.fleet import parse_fleet
+
     if fleet is None:
         return {}
     by_host = parse_fleet(fleet)
