@@ -136,15 +136,15 @@ def peak(
 ) -> None:
     """Find the highest rate of requests that variants on a device, a plan, or a server carry within the SLO.
 
-    Requests come at random, open loop. With --device, each variant of the family is measured alone on that device; with
-    PLAN, the plan as it is; with --url, a server of any make that speaks the Open Inference Protocol.
+    Requests come at random, open loop. With --device, each variant of the family is measured alone on that device. With
+    PLAN, the plan is measured as it is; with --url, a server of any make that speaks the Open Inference Protocol.
 
     Each peak names the accuracy at which it was reached. Variants and plans are fixed; the server at --url chooses its
     variants as it does for its users.
 
     Each result has a 95 % confidence interval. Requests are offered until it is as narrow as --precision asks for, or
-    the time is over: the budget, else a minute for each cell (200 times the SLO where that is longer). Simulated cells
-    have no such limit.
+    the time is over. The time is the budget, else a minute for each cell (200 times the SLO where that is longer).
+    Simulated cells have no such limit.
     """
 
     def drafted(workspace: "Workspace") -> "StudyDraft":

@@ -57,8 +57,8 @@ def startup(
 ) -> None:
     """Measure the time from nothing to the first answer of each variant, as a distribution.
 
-    Each start is a fresh process that imports the backend, loads the model and answers one row: with the files of model
-    and backend evicted from the file cache, and again with them in it.
+    Each start is a fresh process that imports the backend, loads the model and answers one row. The files of model and
+    backend are evicted from the file cache for every other start.
     """
 
     def drafted(workspace: "Workspace") -> "StudyDraft":

@@ -1,4 +1,4 @@
-"""What a server reads of its catalog, and whether it can follow that while it serves."""
+"""The catalog as a server reads it, and the conditions under which a running server can follow it."""
 
 import asyncio
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
@@ -55,7 +55,7 @@ class Measurements:
 
 @dataclass(frozen=True, slots=True)
 class MeasurableDevices:
-    """Devices that may be measured beside what they serve, and by host the sessions with the agents of those."""
+    """Devices that may be measured during service, and the sessions with the agents of remote ones, by host."""
 
     devices: Sequence[Device]
     sessions: Mapping[str, AgentSession]
@@ -66,7 +66,7 @@ class MeasurableDevices:
 
 
 class CatalogSource(Protocol):
-    """Methods may read files for long; names are those of the catalog file."""
+    """Methods may read files for long. Names are as in the catalog file."""
 
     @property
     def measures(self) -> bool:
@@ -74,7 +74,7 @@ class CatalogSource(Protocol):
         ...
 
     def stamp(self) -> object:
-        """What changes where the catalog, or a model that it names, may have. Quick, as nothing is read."""
+        """A value that differs once the catalog, or a model that it names, may have changed. Quick: no file is read."""
         ...
 
     def read(self) -> CatalogFiles:
@@ -82,18 +82,18 @@ class CatalogSource(Protocol):
         ...
 
     def measurements(self, files: CatalogFiles, types: Mapping[str, str]) -> Measurements:
-        """What is known of devices, of which ``types`` has the type. Raises `ProteusError`."""
+        """The known measurements of devices, whose types are ``types``. Raises `ProteusError`."""
         ...
 
     async def measure(self, lacking: MeasurableDevices, say: Say) -> None:
         """Measure what these lack, in the time that they have left.
 
-        Raises `ProteusError` where those of this machine can't be measured.
+        Raises `ProteusError` if the devices of this machine can't be measured.
         """
         ...
 
     def use(self, following: Succession, inputs: Mapping[str, str]) -> None:
-        """Plans are made of that from now on. Quick, as no file is read."""
+        """Plans are made of that from now on. Quick: no file is read."""
         ...
 
 
@@ -101,12 +101,12 @@ State = Literal["served", "measuring", "failed"]
 
 
 class CatalogStatus(msgspec.Struct, frozen=True):
-    """What is served of the catalog, and what becomes of the last reading of it."""
+    """The catalog that is served, and the state of its last reading."""
 
-    catalog: Annotated[Catalog, Meta(description="What plans are made of; names with versions.")]
+    catalog: Annotated[Catalog, Meta(description="The catalog that plans are made of; names with versions.")]
     digests: Annotated[Digests, Meta(description="By family and variant, the SHA-256 of the model.")]
     state: Annotated[State, Meta(description="Of the last reading: `measuring` what is new; `failed`: not followed.")]
-    changes: Annotated[Sequence[CatalogChange], Meta(description="What the last reading changes.")]
+    changes: Annotated[Sequence[CatalogChange], Meta(description="The changes of the last reading.")]
     problem: Annotated[str | None, Meta(description="Why the last reading was not followed.")]
     retiring: Annotated[Mapping[str, Sequence[str]], Meta(description="By family, variants that serve for the last.")]
     leaving: Annotated[Sequence[str], Meta(description="Families that are being taken out of service.")]
@@ -136,8 +136,8 @@ async def read_families(
 ) -> dict[str, FamilyFiles]:
     """The families of a catalog that can be followed; may read models.
 
-    Raises `Conflict` if the change needs a new start, or a family comes back as another one before it is gone, and
-    `ArtefactError` if a model takes or gives other tensors than its family, or as `FamilyFiles`.
+    Raises `Conflict` if the change needs a new start, or a family comes back as another one before it is gone.
+    Raises `ArtefactError` if a model takes or gives other tensors than its family, or as `FamilyFiles` does.
     """
     if not hardware.takes_variants and following.changes:
         raise Conflict("devices that are emulated in other processes know the variants of the start alone")

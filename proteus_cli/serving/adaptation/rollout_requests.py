@@ -100,7 +100,7 @@ class Candidate:
 
 
 class VersionSource(Protocol):
-    """Methods may read files for long; names are those of the catalog file. All raise `ProteusError`."""
+    """Methods may read files for long. Names are as in the catalog file. All raise `ProteusError`."""
 
     def require_writable(self) -> None:
         """Raise `ArtefactError` where versions can't be measured here, or the catalog can't name them."""
@@ -113,9 +113,9 @@ class VersionSource(Protocol):
     async def measure(
         self, candidate: Candidate, possible: MeasurableDevices, types: Mapping[str, str], say: Say
     ) -> Mapping[str, VariantProfile]:
-        """What is known of the version on devices, once it was measured where that is possible.
+        """The profile of the version on each device, after measuring where that is possible.
 
-        ``types`` are those of all devices. The workspace stays as it is.
+        ``types`` has the types of all devices. The workspace stays as it is.
         """
         ...
 
@@ -128,7 +128,7 @@ class VersionSource(Protocol):
         ...
 
     def succeeded(self, candidate: Candidate) -> None:
-        """The version that was written serves, by a plan that the next server can resume: nothing is undone there."""
+        """The version that was written serves, by a plan that the next server can resume without undoing it."""
         ...
 
     def write_back(self, candidate: Candidate) -> bool:

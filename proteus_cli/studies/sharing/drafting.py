@@ -211,7 +211,7 @@ def workspace_draft(workspace: Workspace) -> StudyDraft | str:
 
 
 def costs_of(results: Iterable[SharingResult]) -> tuple[SharingCost, ...]:
-    """The costs at full load, by batch. Of two costs of one batch, the higher counts."""
+    """The costs at full load, by batch. The higher of two costs of one batch counts."""
     found: dict[Place, dict[int, CostPoint]] = {}
     for result in results:
         for place, member in enumerate(result.members if result.load == FULL_LOAD else ()):
