@@ -9,7 +9,6 @@ from proteus_cli.cli import plan as plan_options
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.options import common
 from proteus_cli.cli.study import shared
-from proteus_cli.domain.fleet import parse_fleet
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -111,6 +110,7 @@ def asked(
     Raises `UsageError`, `ArtefactError`.
     """
     from proteus_cli.cli.command_line.plan_rules import plan_rules
+    from proteus_cli.domain.fleet import parse_fleet
     from proteus_cli.studies.cost.drafts import CostQuestion, parse_prices
 
     rules = plan_rules(
