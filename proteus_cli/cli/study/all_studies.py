@@ -52,7 +52,7 @@ def all_studies(
     if traffic is None and price is not None:
         raise UsageError("`--price` is for the costs of a traffic.", hint="add `--traffic trace.csv`, or leave it out")
     given: Drafts = (
-        {} if traffic is None else {KIND: lambda: cost_draft(workspace, traffic, cost.usually_asked(workspace, price))}
+        {} if traffic is None else {KIND: lambda: cost_draft(workspace, traffic, cost.asked(workspace, price))}
     )
     studies, failures = all_studied(workspace, limit, force=force, given=given)
     if studies:

@@ -56,15 +56,13 @@ def concurrency(
     """
 
     def drafted(workspace: "Workspace") -> "StudyDraft":
-        from proteus_cli.domain.catalog import VariantKey
         from proteus_cli.studies.concurrency.drafting import ConcurrencyQuestion, best_of_families, concurrency_draft
 
         catalog = workspace.catalog()
         if variants is None:
             keys = best_of_families(catalog, workspace.profile(device))
         else:
-            found = (catalog.find(each.strip()) for each in variants.split(","))
-            keys = tuple(dict.fromkeys(VariantKey(family.name, variant.name) for family, variant in found))
+            keys = tuple(dict.fromkeys(shared.variant_keys(catalog, variants)))
         return concurrency_draft(workspace, ConcurrencyQuestion(device, keys, batch, in_flight, emulate), name)
 
     shared.run(drafted, budget, workspace_dir, state, force=force, json=json)

@@ -14,7 +14,6 @@ from proteus_cli.cli.study import shared
 from proteus_cli.units import format_percent, parse_share
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.catalog import Catalog, VariantKey
     from proteus_cli.store import Workspace
     from proteus_cli.studies.frame import StudyDraft
 
@@ -95,12 +94,11 @@ def share(
         from proteus_cli.studies.sharing.drafting import share_draft
 
         catalog = workspace.catalog()
-        keys = (
-            _keys(catalog, variants, ",")
-            if variants is not None
-            else usual_variants(catalog, workspace.profile(device))
-        )
-        chosen = tuple(_keys(catalog, each, "+") for each in sets.split(",")) if sets is not None else ()
+        if variants is None:
+            keys = usual_variants(catalog, workspace.profile(device))
+        else:
+            keys = shared.variant_keys(catalog, variants)
+        chosen = tuple(shared.variant_keys(catalog, each, "+") for each in sets.split(",")) if sets is not None else ()
         places = tuple(each for each in WAYS if where in {each, SharingPlace.BOTH})
         question = SharingQuestion(device, keys, tuple(sorted(load)), chosen, places, emulate)
         draft = share_draft(workspace, question, name or "")
@@ -109,13 +107,6 @@ def share(
         return draft
 
     shared.run(drafted, budget, workspace_dir, state, force=force, json=json)
-
-
-def _keys(catalog: "Catalog", text: str, separator: str) -> "tuple[VariantKey, ...]":
-    from proteus_cli.domain.catalog import VariantKey
-
-    found = (catalog.find(name.strip()) for name in text.split(separator))
-    return tuple(VariantKey(family.name, variant.name) for family, variant in found)
 
 
 def _warn_of_company(workspace: "Workspace", device: str) -> None:
