@@ -102,9 +102,9 @@ State = Literal["served", "measuring", "failed"]
 class CatalogStatus(msgspec.Struct, frozen=True):
     """The catalog that plans are made of, with names of versions, and the SHA-256 `digests` of its models.
 
-    The last reading is in the `state` `measuring` new variants, `served`, or `failed`: it is not followed, because of the
-    `problem`. It has the `changes`, and was at `read_unix_s`; null: at the start. `retiring` has the variants that serve
-    for the last, by family. Families in `leaving` are being taken out of service.
+    The last reading is in the `state` `measuring` new variants, `served`, or `failed`: it is not followed because of
+    the `problem`. It has the `changes`, and was at `read_unix_s`; null: at the start. `retiring` has the variants that
+    serve for the last, by family. Families in `leaving` are being taken out of service.
     """
 
     catalog: Catalog
