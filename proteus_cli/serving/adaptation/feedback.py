@@ -67,7 +67,7 @@ class FeedbackProblem(Struct, frozen=True):
 class FeedbackTaken(Struct, frozen=True):
     """The fate of the items. Each is counted once, in one field.
 
-    `unknown`: no answer is kept, as it is too old, or there was none with this id. `repeated`: the request had feedback
+    `unknown`: no answer with this id is kept, or any more. `repeated`: the request had feedback
     before. `wrong`: they do not fit their request; `problems` names the first of them, 100 at most.
     """
 
