@@ -14,10 +14,9 @@ from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import Meta
 
 from proteus_cli import store
 from proteus_cli.control.controller import Controller
@@ -141,42 +140,34 @@ LONGEST_BODY = 16_384
 
 
 class ConditionChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A change of the live condition of a family."""
+    """A live condition for all multi-exit variants of a family; null restores the conditions of the catalog."""
 
-    stop_when: Annotated[
-        Condition | None,
-        Meta(description="For all multi-exit variants of the family; null restores the conditions of the catalog."),
-    ]
+    stop_when: Condition | None
 
 
 class ConditionException(msgspec.Struct, frozen=True):
-    """Where a live condition does not count as it is written."""
+    """Why a live condition does not count on a host as it is written."""
 
     variant: str
     device: str
-    why: Annotated[str, Meta(description="Why it does not count there, or what of it nobody knows there.")]
+    why: str
 
 
 class FamilyConditions(msgspec.Struct, frozen=True):
-    """The conditions of a family in force."""
+    """The conditions of a family in force: `variants` has the condition of each multi-exit variant.
+
+    `stop_when` is the live condition; null: there is none. A client has changed it at `since` (ISO 8601, UTC). Its
+    `origin` is a `request` to this server, or it was `kept` from a server before it. `exceptions`: hosts on which it
+    does not count. `not_kept`: why the next server of this workspace will not use it.
+    """
 
     family: str
-    stop_when: Annotated[Condition | None, Meta(description="The live condition; null: there is none.")]
-    since: Annotated[str | None, Meta(description="When a client has changed it (ISO 8601, UTC).")]
-    origin: Annotated[
-        Literal["request", "kept"] | None,
-        Meta(description="Of the live condition: `request`, to this server; `kept`, from a server before it."),
-    ]
-    variants: Annotated[
-        dict[str, Condition], Meta(description="The condition that counts for each of its multi-exit variants.")
-    ]
-    exceptions: Annotated[
-        tuple[ConditionException, ...],
-        Meta(description="Where the plan in force hosts variants for which the live condition does not count."),
-    ] = ()
-    not_kept: Annotated[
-        str | None, Meta(description="Why the next server of this workspace will not go by what counts now.")
-    ] = None
+    stop_when: Condition | None
+    since: str | None
+    origin: Literal["request", "kept"] | None
+    variants: dict[str, Condition]
+    exceptions: tuple[ConditionException, ...] = ()
+    not_kept: str | None = None
 
 
 class LiveConditions:
