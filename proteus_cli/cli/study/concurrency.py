@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from proteus_cli.cli import options
 from proteus_cli.cli.command_line import sections
-from proteus_cli.cli.options import common
 from proteus_cli.cli.study import shared
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def concurrency(
     name: shared.Name = None,
     budget: shared.Budget = None,
     force: shared.Force = False,
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Measure throughput and latency by batches in flight, and find the knee: slots, threads and devices to use.
 

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from proteus_cli.cli import options
 from proteus_cli.cli import plan as plan_options
 from proteus_cli.cli.command_line import completion, sections
-from proteus_cli.cli.options import common
 from proteus_cli.cli.study import shared
 from proteus_cli.errors import UsageError
 
@@ -64,19 +64,19 @@ def cost(
     *,
     traffic: Traffic,
     price: Prices = None,
-    percentile: shared.Percentile = common.unparsed("p99"),
+    percentile: shared.Percentile = options.unparsed("p99"),
     fleet: Fleet = None,
     residency: plan_options.Residency = "3",
     min_accuracy: plan_options.MinAccuracy = None,
-    headroom: Headroom = common.HEADROOM,
+    headroom: Headroom = options.HEADROOM,
     jitter: shared.Jitter = "p95",
     seed: shared.Seed = 0,
     budget: shared.Budget = None,
     force: shared.Force = False,
     name: shared.Name = None,
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Find what a million queries cost within the SLO: with a variant on each device, and on devices that are shared.
 
@@ -101,7 +101,7 @@ def asked(
     residency: str = "3",
     min_accuracy: str | None = None,
     allowed_frac: float = 1 - 0.99,  # as of the option, to the last bit: cells are kept by it
-    headroom: float = common.HEADROOM,
+    headroom: float = options.HEADROOM,
     jitter: str = "p95",
     seed: int = 0,
 ) -> "CostQuestion":

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import sections
-from proteus_cli.cli.options import common
 from proteus_cli.cli.study import shared
 from proteus_cli.units import format_percent, parse_share
 
@@ -72,16 +71,16 @@ def share(
     *,
     device: shared.Device,
     variants: Variants = None,
-    load: Load = common.unparsed("50%,90%,100%"),
+    load: Load = options.unparsed("50%,90%,100%"),
     where: Where = SharingPlace.BOTH,
     sets: Sets = None,
     emulate: shared.Emulate = False,
     name: shared.Name = None,
     budget: shared.Budget = None,
     force: shared.Force = False,
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Measure what batches take alone and together: on one device in turn, and at once on neighbouring devices.
 

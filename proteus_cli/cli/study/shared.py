@@ -9,7 +9,7 @@ from typer import Argument, Option
 
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.options.common import DURATION
+from proteus_cli.cli.options import DURATION
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
