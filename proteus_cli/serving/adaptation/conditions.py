@@ -19,7 +19,6 @@ from typing import Literal
 import msgspec
 
 from proteus_cli import store
-from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 from proteus_cli.domain.catalog import Catalog, Family, Variant, name_in_catalog
@@ -30,8 +29,8 @@ from proteus_cli.errors import ArtefactError, BadRequest, Conflict, NotReady
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.json_bodies import decoded, refusing
-from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.families import LEAVING
 
 log = logging.getLogger("proteus.conditions")
@@ -175,16 +174,13 @@ class LiveConditions:
 
     def __init__(
         self,
+        plane: DataPlane,
         control_loop: ControlLoop,
-        controller: Controller,
-        lifecycle: Lifecycle,
         served: ServedCatalog,
         kept: KeptConditions,
-        *,
-        is_emulated: bool,
     ) -> None:
-        self._control_loop, self._controller, self._lifecycle = control_loop, controller, lifecycle
-        self._served, self._is_emulated = served, is_emulated
+        self._plane, self._controller, self._control_loop = plane, plane.controller, control_loop
+        self._served = served
         self._changing = asyncio.Lock()  # conditions are put in force in the order in which they came
         self._keeping = asyncio.Lock()  # and are written, even if their clients have left
         self._kept, self._not_kept = kept, dict[str, str]()  # why not, by family
@@ -217,7 +213,7 @@ class LiveConditions:
 
     async def from_client(self, family: str, body: bytes | bytearray) -> FamilyConditions:
         """Change the condition of a family of the catalog. Raises `RequestError`, without any change."""
-        self._lifecycle.require_ready()
+        self._plane.lifecycle.require_ready()
         change = decoded(body, ConditionChange, LONGEST_BODY, "a change of a condition")
         async with self._changing:
             condition = change.stop_when
@@ -284,7 +280,7 @@ class LiveConditions:
             return
         if not variants:
             raise Conflict(f"no variant of `{family}` has exits: there is nothing to stop")
-        if self._is_emulated:
+        if self._plane.is_emulated:
             raise Conflict("devices are emulated: nobody knows how confident answers are that are made up")
         metrics: AbstractSet[Metric] = condition.metrics if condition is not None else frozenset()
         for host in hosts:

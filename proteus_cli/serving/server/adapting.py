@@ -96,10 +96,7 @@ async def open_adaptation(
             )
         feedback = Feedback(plane, profiles, control_loop, source, is_recording=records)
         await start(feedback.run)
-        kept, is_emulated = deployment.conditions, plane.is_emulated
-        conditions = LiveConditions(
-            control_loop, plane.controller, plane.lifecycle, served, kept, is_emulated=is_emulated
-        )
+        conditions = LiveConditions(plane, control_loop, served, deployment.conditions)
         live_catalog = None
         if deployment.catalog_source is not None:
             live_catalog = LiveCatalog(
