@@ -145,7 +145,7 @@ def convert(
         for name, (unset, *_) in OWN.items()
         if any(name in part.own for part in parts) and (options.keeps_slos or name != "slo_s")
     }
-    del parts  # half of all memory
+    del parts  # before the sort takes memory
     families.draw(family, drawing)
     order = np.argsort(time_us, kind="stable")
     time_us = time_us[order]

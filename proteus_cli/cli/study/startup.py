@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from proteus_cli.cli import options
 from proteus_cli.cli.command_line import completion, sections
-from proteus_cli.cli.options import common
 from proteus_cli.cli.study import shared
 
 if TYPE_CHECKING:
@@ -51,9 +51,9 @@ def startup(
     budget: shared.Budget = None,
     force: shared.Force = False,
     name: shared.Name = None,
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Measure the time from nothing to the first answer of each variant, as a distribution.
 

@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, Self
+from typing import Literal, Protocol, Self
 
 import msgspec
-from msgspec import Meta
 
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.catalog_changes import CatalogChange, CatalogContent, Digests, Succession
@@ -101,16 +100,21 @@ State = Literal["served", "measuring", "failed"]
 
 
 class CatalogStatus(msgspec.Struct, frozen=True):
-    """The catalog that is served, and the state of its last reading."""
+    """The catalog that plans are made of, with names of versions, and the SHA-256 `digests` of its models.
 
-    catalog: Annotated[Catalog, Meta(description="The catalog that plans are made of; names with versions.")]
-    digests: Annotated[Digests, Meta(description="By family and variant, the SHA-256 of the model.")]
-    state: Annotated[State, Meta(description="Of the last reading: `measuring` what is new; `failed`: not followed.")]
-    changes: Annotated[Sequence[CatalogChange], Meta(description="The changes of the last reading.")]
-    problem: Annotated[str | None, Meta(description="Why the last reading was not followed.")]
-    retiring: Annotated[Mapping[str, Sequence[str]], Meta(description="By family, variants that serve for the last.")]
-    leaving: Annotated[Sequence[str], Meta(description="Families that are being taken out of service.")]
-    read_unix_s: Annotated[float | None, Meta(description="When the catalog was last read; null: at the start.")]
+    The last reading is in the `state` `measuring` new variants, `served`, or `failed`: it is not followed because of
+    the `problem`. It has the `changes`, and was at `read_unix_s`; null: at the start. `retiring` has the variants that
+    serve for the last, by family. Families in `leaving` are being taken out of service.
+    """
+
+    catalog: Catalog
+    digests: Digests
+    state: State
+    changes: Sequence[CatalogChange]
+    problem: str | None
+    retiring: Mapping[str, Sequence[str]]
+    leaving: Sequence[str]
+    read_unix_s: float | None
 
 
 FIXED = {"input", "confidence"}

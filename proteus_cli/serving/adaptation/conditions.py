@@ -14,13 +14,11 @@ from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import Meta
 
 from proteus_cli import store
-from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 from proteus_cli.domain.catalog import Catalog, Family, Variant, name_in_catalog
@@ -31,8 +29,8 @@ from proteus_cli.errors import ArtefactError, BadRequest, Conflict, NotReady
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.json_bodies import decoded, refusing
-from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.families import LEAVING
 
 log = logging.getLogger("proteus.conditions")
@@ -141,42 +139,34 @@ LONGEST_BODY = 16_384
 
 
 class ConditionChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A change of the live condition of a family."""
+    """A live condition for all multi-exit variants of a family; null restores the conditions of the catalog."""
 
-    stop_when: Annotated[
-        Condition | None,
-        Meta(description="For all multi-exit variants of the family; null restores the conditions of the catalog."),
-    ]
+    stop_when: Condition | None
 
 
 class ConditionException(msgspec.Struct, frozen=True):
-    """Where a live condition does not count as it is written."""
+    """Why a live condition does not count on a host as it is written."""
 
     variant: str
     device: str
-    why: Annotated[str, Meta(description="Why it does not count there, or what of it nobody knows there.")]
+    why: str
 
 
 class FamilyConditions(msgspec.Struct, frozen=True):
-    """The conditions of a family in force."""
+    """The conditions of a family in force: `variants` has the condition of each multi-exit variant.
+
+    `stop_when` is the live condition; null: there is none. A client has changed it at `since` (ISO 8601, UTC). Its
+    `origin` is a `request` to this server, or it was `kept` from a server before it. `exceptions`: hosts on which it
+    does not count. `not_kept`: why the next server of this workspace will not use it.
+    """
 
     family: str
-    stop_when: Annotated[Condition | None, Meta(description="The live condition; null: there is none.")]
-    since: Annotated[str | None, Meta(description="When a client has changed it (ISO 8601, UTC).")]
-    origin: Annotated[
-        Literal["request", "kept"] | None,
-        Meta(description="Of the live condition: `request`, to this server; `kept`, from a server before it."),
-    ]
-    variants: Annotated[
-        dict[str, Condition], Meta(description="The condition that counts for each of its multi-exit variants.")
-    ]
-    exceptions: Annotated[
-        tuple[ConditionException, ...],
-        Meta(description="Where the plan in force hosts variants for which the live condition does not count."),
-    ] = ()
-    not_kept: Annotated[
-        str | None, Meta(description="Why the next server of this workspace will not go by what counts now.")
-    ] = None
+    stop_when: Condition | None
+    since: str | None
+    origin: Literal["request", "kept"] | None
+    variants: dict[str, Condition]
+    exceptions: tuple[ConditionException, ...] = ()
+    not_kept: str | None = None
 
 
 class LiveConditions:
@@ -184,16 +174,13 @@ class LiveConditions:
 
     def __init__(
         self,
+        plane: DataPlane,
         control_loop: ControlLoop,
-        controller: Controller,
-        lifecycle: Lifecycle,
         served: ServedCatalog,
         kept: KeptConditions,
-        *,
-        is_emulated: bool,
     ) -> None:
-        self._control_loop, self._controller, self._lifecycle = control_loop, controller, lifecycle
-        self._served, self._is_emulated = served, is_emulated
+        self._plane, self._controller, self._control_loop = plane, plane.controller, control_loop
+        self._served = served
         self._changing = asyncio.Lock()  # conditions are put in force in the order in which they came
         self._keeping = asyncio.Lock()  # and are written, even if their clients have left
         self._kept, self._not_kept = kept, dict[str, str]()  # why not, by family
@@ -226,7 +213,7 @@ class LiveConditions:
 
     async def from_client(self, family: str, body: bytes | bytearray) -> FamilyConditions:
         """Change the condition of a family of the catalog. Raises `RequestError`, without any change."""
-        self._lifecycle.require_ready()
+        self._plane.lifecycle.require_ready()
         change = decoded(body, ConditionChange, LONGEST_BODY, "a change of a condition")
         async with self._changing:
             condition = change.stop_when
@@ -293,7 +280,7 @@ class LiveConditions:
             return
         if not variants:
             raise Conflict(f"no variant of `{family}` has exits: there is nothing to stop")
-        if self._is_emulated:
+        if self._plane.is_emulated:
             raise Conflict("devices are emulated: nobody knows how confident answers are that are made up")
         metrics: AbstractSet[Metric] = condition.metrics if condition is not None else frozenset()
         for host in hosts:

@@ -40,16 +40,15 @@ Score = Annotated[float, Meta(ge=0, le=1)]
 
 
 class FeedbackItem(Struct, frozen=True, forbid_unknown_fields=True):
-    """Feedback on one request: the right class, or how right the answer was; a list has one for each row."""
+    """Feedback on the request with an `id` to a family, the `model`; a list has one entry for each row.
 
-    model: Annotated[str, Meta(description="The family that was asked.")]
-    id: Annotated[str, Meta(description="The `id` of the request.")]
-    label: Annotated[
-        Label | Annotated[list[Label], Meta(min_length=1)] | None, Meta(description="The class: its number or name.")
-    ] = None
-    score: Annotated[
-        Score | Annotated[list[Score], Meta(min_length=1)] | None, Meta(description="From 0, wrong, to 1, right.")
-    ] = None
+    A `label` is the right class, by its number or name. A `score` says how right the answer was, from 0 to 1.
+    """
+
+    model: str
+    id: str
+    label: Label | Annotated[list[Label], Meta(min_length=1)] | None = None
+    score: Score | Annotated[list[Score], Meta(min_length=1)] | None = None
 
 
 class FeedbackBatch(Struct, frozen=True, forbid_unknown_fields=True):
@@ -59,46 +58,57 @@ class FeedbackBatch(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FeedbackProblem(Struct, frozen=True):
-    """Why an item was not counted."""
+    """Why the item at a `place`, from 0, was not counted."""
 
-    place: Annotated[int, Meta(ge=0, description="Of the item, from 0.")]
+    place: Count
     error: str
 
 
 class FeedbackTaken(Struct, frozen=True):
-    """The fate of the items: each is counted once, in one field."""
+    """The fate of the items. Each is counted once, in one field.
+
+    `unknown`: no answer with this id is kept, or any more. `repeated`: the request had feedback
+    before. `wrong`: they do not fit their request; `problems` names the first of them, 100 at most.
+    """
 
     accepted: Count
-    unknown: Annotated[Count, Meta(description="No answer is kept: it is too old, or there was none with this id.")]
-    repeated: Annotated[Count, Meta(description="There was feedback of this request before.")]
-    wrong: Annotated[Count, Meta(description="They do not fit their request.")]
-    problems: Annotated[Sequence[FeedbackProblem], Meta(description=f"The first {MAX_PROBLEMS} of the wrong ones.")]
+    unknown: Count
+    repeated: Count
+    wrong: Count
+    problems: Sequence[FeedbackProblem]
 
 
 class VariantFeedback(Struct, frozen=True):
-    """Labelled answers of a variant, beside what was promised."""
+    """Labelled `rows` of a variant since the start, and the mean accuracy that was `promised` for them.
 
-    rows: Annotated[Count, Meta(description="With a label, since the start.")]
-    accuracy: Annotated[Fraction, Meta(description="Of the last labelled rows.")]
-    low: Annotated[Fraction, Meta(description="The 95 % confidence interval of `accuracy` begins here.")]
-    high: Annotated[Fraction, Meta(description="It ends here.")]
-    promised: Annotated[Fraction, Meta(description="The mean promised accuracy since the start.")]
-    is_lower: Annotated[bool, Meta(description="Less accurate than promised, by more than chance.")]
+    `accuracy` is over the last labelled rows; its 95 % confidence interval is from `low` to `high`. `is_lower`: it is
+    less than promised, by more than chance.
+    """
+
+    rows: Count
+    accuracy: Fraction
+    low: Fraction
+    high: Fraction
+    promised: Fraction
+    is_lower: bool
 
 
 class FamilyFeedback(Struct, frozen=True):
-    """Labelled answers of a family, by variant."""
+    """Labelled answers of a family, by variant. `plain` ones are whole, by no cascade; `staged` has all others.
 
-    plain: Annotated[Mapping[str, VariantFeedback], Meta(description="Whole answers, by no cascade.")]
-    staged: Annotated[Mapping[str, VariantFeedback], Meta(description="Answers of cascades, and those cut short.")]
-    planned: Annotated[Mapping[str, Fraction], Meta(description="Accuracies that replace the profiled ones in plans.")]
+    `planned` has the accuracies that replace the profiled ones in plans.
+    """
+
+    plain: Mapping[str, VariantFeedback]
+    staged: Mapping[str, VariantFeedback]
+    planned: Mapping[str, Fraction]
 
 
 class FeedbackStatus(Struct, frozen=True):
-    """The known accuracy of answers."""
+    """The known accuracy of answers. `kept` answers wait for feedback, or had it. Each is kept for `keep_s`."""
 
-    kept: Annotated[Count, Meta(description="Answers that wait for feedback, or had it.")]
-    keep_s: Annotated[float, Meta(description="So long answers are kept.")]
+    kept: Count
+    keep_s: float
     families: Mapping[str, FamilyFeedback]
 
 

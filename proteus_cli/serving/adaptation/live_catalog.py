@@ -410,26 +410,33 @@ class LiveCatalog:
         is_due = self._plane.clock() >= self._retired_s + FORGET_AFTER_S
         if is_changing or not is_due or not (self._retiring or self._leaving):
             return
-        fleet, controller = self._plane.fleet, self._plane.controller
-        there = {placement.key for placement in controller.placements}
+        fleet, change = self._plane.fleet, self._plane.controller.change
+        there = {placement.key for placement in self._plane.controller.placements}
         for device in fleet.workers:
-            there |= self._loader.loaded(device) | controller.change.resident_on(device)
+            there |= self._loader.loaded(device) | change.resident_on(device)
         if gone := self._retiring.keys() - there - self._kept:
-            for key in gone:
-                del self._retiring[key]
-            self._loader.forget_models(gone)
-            self._hardware.use_models(self._loader.models)
-            fleet.broken_engines.forget(gone)
-            controller.topology.forget_variants(gone)
-            self._feedback.forget(gone)
-            self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
-            self._families.know_beside(self._beside)
-            names = ", ".join(sorted(key.variant for key in gone))
-            log.info("%s served for the last: forgotten", names, extra=fields(variants=names))
-            await self._control_loop.changed("variants are forgotten", self._profiles, asks=False)
-        kept, states = {key.family for key in self._beside}, controller.families
-        out = {name for name in self._leaving if name not in kept and not states[name].rows and not states[name].hosts}
-        if out:
+            await self._forget_variants(gone)
+        self._forget_families()
+
+    async def _forget_variants(self, gone: Collection[VariantKey]) -> None:
+        for key in gone:
+            del self._retiring[key]
+        self._loader.forget_models(gone)
+        self._hardware.use_models(self._loader.models)
+        self._plane.fleet.broken_engines.forget(gone)
+        self._plane.controller.topology.forget_variants(gone)
+        self._feedback.forget(gone)
+        self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
+        self._families.know_beside(self._beside)
+        names = ", ".join(sorted(key.variant for key in gone))
+        log.info("%s served for the last: forgotten", names, extra=fields(variants=names))
+        await self._control_loop.changed("variants are forgotten", self._profiles, asks=False)
+
+    def _forget_families(self) -> None:
+        """Forget the leaving families of which no variant, no host and no request is left."""
+        kept, states = {key.family for key in self._beside}, self._plane.controller.families
+        left = [name for name in self._leaving if name not in kept]
+        if out := {name for name in left if not states[name].rows and not states[name].hosts}:
             stay = [family for family in self._families.by_name.values() if family.name not in out]
             self._offer(stay, self._hardware.stubs - out)
             log.info("%s: out of service, and forgotten", ", ".join(sorted(out)), extra=fields(families=sorted(out)))

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.slowness import Correction, Drift, mean_ratio, rerated
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.plan_inputs import PlanSource, ProfileStore
-from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
 
 log = logging.getLogger("proteus.profiles")
 
@@ -40,16 +39,15 @@ class Recalibration:
         self,
         drift: Drift,
         profiles: ProfileStore,
-        controller: Controller,
+        plane: DataPlane,
         control_loop: ControlLoop,
         source: PlanSource,
-        clock: Clock,
         *,
         is_recording: bool,
     ) -> None:
         self.drift, self.is_recording = drift, is_recording
-        self._profiles, self._controller, self._control_loop = profiles, controller, control_loop
-        self._source, self._clock = source, clock
+        self._profiles, self._dispatch, self._clock = profiles, plane.controller.dispatch, plane.clock
+        self._control_loop, self._source = control_loop, source
         self._unwritten: set[str] = set()
         self.made: deque[AppliedCorrection] = deque(maxlen=MAX_SHOWN)
         self.corrections = 0
@@ -92,7 +90,7 @@ class Recalibration:
     def _correct(self, device: str, corrections: Sequence[Correction]) -> None:
         self._profiles.correct(device, corrections)
         ratio = mean_ratio([each for correction in corrections for each in correction.estimates])
-        self._controller.dispatch.recalibrated(device, ratio)  # the slowness was learned from the same batches
+        self._dispatch.recalibrated(device, ratio)  # the slowness was learned from the same batches
         if self.is_recording:
             self._unwritten.add(device)
         for correction in corrections:

@@ -4,7 +4,7 @@ Theory of operation
 ===================
 
 The machine decides (`control/rollouts/`) which part of the queries the new version answers, and which version the
-catalog is to name. `VersionRollouts` brings that about, one step after another, and tells the machine the result:
+catalog is to name. `VersionRollouts` brings that about, one step after another, and reports to the machine:
 
 * The new version is measured in a copy of the workspace, in the time that the devices have left. Then it is *held*: the
   server knows it by its versioned name, and the planner does not.

@@ -238,29 +238,23 @@ class Shifts:
         """The watch of a family or a variant. The first call has its reference read."""
         if key not in watches:
             watches[key] = None
-            self._wanted.put_nowait(partial(self._read, watches, key, what, names, read))
-        return watches[key]
+            content = self._content
 
-    async def _read(
-        self,
-        watches: dict[WatchedT, ShiftWatch | None],
-        key: WatchedT,
-        what: str,
-        names: tuple[str, ...],
-        read: RowReading,
-    ) -> None:
-        """Begin a watch, unless there is no reference, or too few rows of it."""
-        content = self._served.content
-        try:
-            found = await self._in_thread(read)
-        except ProteusError as error:
-            log.info("the %s can't be watched: %s", what, error.message)
-        except Exception as error:  # noqa: BLE001 - it must not end the watch of all others
-            count_bug("Shifts.run", error)
-        else:
-            is_current = content is self._served.content  # else it is wanted once more
-            if is_current and key in watches and found is not None and len(found) >= MIN_REFERENCE_ROWS:
-                watches[key] = ShiftWatch(names, found)
+            async def begin() -> None:
+                """Begin a watch, unless there is no reference, or too few rows of it."""
+                try:
+                    found = await self._in_thread(read)
+                except ProteusError as error:
+                    log.info("the %s can't be watched: %s", what, error.message)
+                except Exception as error:  # noqa: BLE001 - it must not end the watch of all others
+                    count_bug("Shifts.run", error)
+                else:
+                    is_current = content is self._served.content  # else it is wanted once more
+                    if is_current and found is not None and len(found) >= MIN_REFERENCE_ROWS:
+                        watches[key] = ShiftWatch(names, found)
+
+            self._wanted.put_nowait(begin)
+        return watches[key]
 
 
 def _log_change(what: str, watch: ShiftWatch, family: str, variant: str = "") -> None:

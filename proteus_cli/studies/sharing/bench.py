@@ -8,6 +8,7 @@ time over a pipe. A process ends when its pipe is closed.
 import gc
 import os
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
@@ -323,7 +324,7 @@ def serve_device(connection: Connection, opening: Opening) -> None:
         try:
             runs = loaded(opening, stack)
         except Exception as error:  # noqa: BLE001 - the study raises it
-            connection.send(error)
+            connection.send(_noted(error))
             return
         connection.send([])
         while True:
@@ -331,8 +332,14 @@ def serve_device(connection: Connection, opening: Opening) -> None:
             try:
                 answer: list[Ran] | Exception = run_slice(command, runs, opening.slots, busy_clock(opening.device))
             except Exception as error:  # noqa: BLE001 - the study raises it
-                answer = error
+                answer = _noted(error)
             connection.send(answer)
+
+
+def _noted(error: Exception) -> Exception:
+    """The error with its traceback as a note: a traceback itself does not cross to another process."""
+    error.add_note("".join(traceback.format_exception(error)))
+    return error
 
 
 # --- the processes of all devices

@@ -50,8 +50,9 @@ def test_a_device_runs_slices_in_its_process_until_that_is_lost(tiny: Tiny) -> N
         arriving = Workload((Work(SMALL, 1),), (Arrival(0.01, 0), Arrival(0.02, 0)))
         (ran,) = bench.run([arriving], LATE_S)
         assert [each.arrived_s for each in ran] == [0.01, 0.02]
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError) as raised:
             bench.run([Workload((Work(SMALL, 3),), (Arrival(0.0, 0),))], LATE_S)
+        assert "in run_workload" in raised.value.__notes__[0]
         assert bench.run([arriving], LATE_S)[0], "an error of a slice is no error of the next"
         devices = [each for each in multiprocessing.active_children() if each.pid is not None]
         assert len(devices) == 2
