@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # for the module beside this
 
 from benchmarks.machine import machine
 from proteus_cli.backends.base import Signature, TensorSpec
-from proteus_cli.cli.views.live.live_frames import frame
+from proteus_cli.cli.live_view import frame
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
 from proteus_cli.control.policies import live_policy_named
@@ -36,11 +36,13 @@ from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
 from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.domain.rules import Rules
+from proteus_cli.serving.adaptation.control_loop import ControlLoop
+from proteus_cli.serving.adaptation.plan_inputs import LivePlanner
 from proteus_cli.serving.devices.executor import ExecutorBase
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.telemetry.history.sample_ring import SAMPLES
-from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.recorder import SAMPLES
+from proteus_cli.serving.telemetry.telemetry import Sources, Telemetry
 
 SIZES = ((2, 2), (10, 40), (10, 100))  # families, devices
 REPEATS = 100
@@ -136,47 +138,49 @@ def measure(families: int, devices: int) -> dict[str, float]:
     tracemalloc.start()
     world = World(families, devices)
     before = tracemalloc.get_traced_memory()[0]
-    history = MetricsSampler(world.plane, world.clock)
+    nothing: Any = None
+    loop = ControlLoop(world.plane, LivePlanner(nothing, nothing, None))
+    telemetry = Telemetry(Sources(world.plane, loop), world.clock)
     for _ in range(SAMPLES + 1):
         world.second()
-        history.sample()
+        telemetry.sample()
     memory = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    check(history)
-    last = f"{history.feed().server}-{SAMPLES}"
-    one, most = (msgspec.json.encode(history.feed(since)) for since in (last, None))
+    check(telemetry)
+    last = f"{telemetry.history().server}-{SAMPLES}"
+    one, most = (msgspec.json.encode(telemetry.history(since)) for since in (last, None))
     return {
-        "arrays, bytes": history.nbytes,
         "in all, bytes": memory,
-        "a sample, ms": cpu_ms(history.sample),
-        "an answer of one sample, ms": cpu_ms(lambda: msgspec.json.encode(history.feed(last))),
+        "a sample, ms": cpu_ms(telemetry.sample),
+        "an answer of one sample, ms": cpu_ms(lambda: msgspec.json.encode(telemetry.history(last))),
         "its bytes": len(one),
-        "the largest answer, ms": cpu_ms(lambda: msgspec.json.encode(history.feed())),
+        "the largest answer, ms": cpu_ms(lambda: msgspec.json.encode(telemetry.history())),
         "bytes": len(most),
         "gzip, ms": cpu_ms(lambda: zlib.compress(most, 1)),
-        "a frame, ms": frame_ms(history),
+        "a frame, ms": frame_ms(telemetry),
     }
 
 
-def check(history: MetricsSampler) -> None:
+def check(telemetry: Telemetry) -> None:
     """All that was served is told, none of it twice."""
     told, cursor = 0, None
     while True:
-        feed = history.feed(cursor)
-        told += len(feed.at_s)
-        for family in feed.families.values():
-            assert all(value is not None and abs(value - ACCURACY) < 1e-5 for value in family.samples.accuracy)
+        feed = telemetry.history(cursor)
+        told += len(feed.samples.at_s)
+        for family in feed.samples.families.values():
+            assert all(value is not None and abs(value - ACCURACY) < 1e-5 for value in family["accuracy"])
         cursor = feed.cursor
         if feed.complete:
             break
     assert told == SAMPLES
 
 
-def frame_ms(history: MetricsSampler) -> float:
+def frame_ms(telemetry: Telemetry) -> float:
     """What a frame in the terminal costs."""
+    now = telemetry.shown()
     console = Console(file=io.StringIO(), width=COLUMNS, height=LINES, force_terminal=True, highlight=False)
     with Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False) as live:
-        return cpu_ms(lambda: live.update(frame(history.now, COLUMNS, LINES), refresh=True))
+        return cpu_ms(lambda: live.update(frame(now(), COLUMNS, LINES), refresh=True))
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.rollouts import RolloutStatus
 from proteus_cli.serving.adaptation.catalog_reading import CatalogStatus
 from proteus_cli.serving.adaptation.conditions import ConditionChange, FamilyConditions
-from proteus_cli.serving.adaptation.control_loop import PlanChange
 from proteus_cli.serving.adaptation.feedback import FeedbackBatch, FeedbackStatus, FeedbackTaken
+from proteus_cli.serving.adaptation.plan_journal import PlanChange
 from proteus_cli.serving.adaptation.rollout_requests import (
     RolloutAbortion,
     RolloutPromotion,
@@ -39,9 +39,8 @@ from proteus_cli.serving.rest.codec.bodies import (
 from proteus_cli.serving.rest.endpoints import ROUTES
 from proteus_cli.serving.rest.routing import Route
 from proteus_cli.serving.rest.site import FILES
-from proteus_cli.serving.telemetry.history.history import History
-from proteus_cli.serving.telemetry.history.sampler import CURSOR
-from proteus_cli.serving.telemetry.status_documents import ServerStatus
+from proteus_cli.serving.telemetry.state import History, ServerStatus
+from proteus_cli.serving.telemetry.telemetry import CURSOR
 
 Json = dict[str, Any]
 

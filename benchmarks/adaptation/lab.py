@@ -23,7 +23,6 @@ import uvloop
 from benchmarks.adaptation.results import LEAST_ACCURATE, MEAN, MOST_ACCURATE, ORACLE, PEAK, PROTEUS
 from proteus_cli.backends.affinity import pinned, usable_cores
 from proteus_cli.backends.free_memory import free_bytes
-from proteus_cli.cli.command_line.memory import memory_limits
 from proteus_cli.cli.simulating import Scenario, first_demand, simulated, starting_plan
 from proteus_cli.control.policies import PROTEUS as POLICY
 from proteus_cli.control.policies import Policy, policy_named
@@ -41,6 +40,7 @@ from proteus_cli.replay.local_server import local_server
 from proteus_cli.replay.synthesis import Diurnal, make_trace
 from proteus_cli.replay.target import StatusReply, http_target
 from proteus_cli.reporting.measures import report
+from proteus_cli.serving.workspace.memory import memory_limits
 from proteus_cli.simulation.conditions import Conditions
 from proteus_cli.store import Workspace, write_json
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from benchmarks.planner_instances import Fleet, paper_fleet, synthetic_fleet
 from benchmarks.planner_rivals import Choices, max_multiple_of
-from proteus_cli.cli.command_line.fleet import fleet_of
 from proteus_cli.control.policies import Policy
+from proteus_cli.domain.fleet import fleet_of
 from proteus_cli.domain.profile import Point, Profile
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.planner import Planner

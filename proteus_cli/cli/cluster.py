@@ -1,6 +1,5 @@
 """``proteus cluster``, and the hosts of a cluster as users name them."""
 
-from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NamedTuple
 
@@ -11,8 +10,6 @@ from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.errors import DeviceUnavailable, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-
     from proteus_cli.serving.devices.remote.channel.address import AgentAddress
     from proteus_cli.serving.devices.remote.channel.messages import Inventory
     from proteus_cli.serving.devices.remote.links.host_list import Agents, HostList
@@ -128,24 +125,6 @@ class ReachedHost(NamedTuple):
 
     inventory: "Inventory"
     round_trip_s: float
-
-
-def agents_of(hosts: "HostList") -> "Agents":
-    """The addresses of the agents of all current hosts. Raises as `HostList.changes` does."""
-    import asyncio
-
-    async def first() -> "Agents":
-        async with aclosing(hosts.changes()) as changes:
-            return await anext(changes)
-
-    return asyncio.run(first())
-
-
-def known_hosts(hosts: "HostList | None") -> "Collection[str] | None":
-    """The hosts that a plan may use; None: any, since hosts may come later. Raises as `HostList.changes` does."""
-    if hosts is None:
-        return ()
-    return agents_of(hosts) if hosts.fixed else None
 
 
 def reached_at(agents: "Agents") -> dict[str, ReachedHost | DeviceUnavailable]:

@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.defaults import require_cluster, require_no_flags
-from proteus_cli.cli.options import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,10 +34,10 @@ app = typer.Typer(cls=Group, rich_markup_mode=None)
 def devices(
     context: typer.Context,
     *,
-    cluster: common.Cluster = None,
-    cluster_key: common.ClusterKey = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    cluster: options.Cluster = None,
+    cluster_key: options.ClusterKey = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """List the devices of this machine, or with --cluster of all hosts of a cluster.
 
@@ -57,7 +56,7 @@ def devices(
 
 
 @app.command(cls=Command)
-def forget(name: common.HostOrDevice, *, workspace_dir: common.Workspace = common.WORKSPACE) -> None:
+def forget(name: options.HostOrDevice, *, workspace_dir: options.Workspace = options.WORKSPACE) -> None:
     """Remove the profiles of a host or a device. Plans that were made from them have to be made again."""
     from proteus_cli.store import Workspace
 
@@ -128,8 +127,9 @@ def _facts(gpu: "GpuFacts", now: "Readings | None") -> list[str]:
 def _show_cluster(workspace_dir: "Path", hosts: "HostList", *, json: bool) -> None:
     import msgspec
 
-    from proteus_cli.cli.cluster import agents_of, reached_at
+    from proteus_cli.cli.cluster import reached_at
     from proteus_cli.errors import DeviceUnavailable
+    from proteus_cli.serving.devices.remote.links.host_list import agents_of
 
     found = reached_at(agents_of(hosts))
     known = {host: each for host, each in found.items() if not isinstance(each, DeviceUnavailable)}

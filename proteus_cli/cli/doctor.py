@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import typer
 
 from proteus_cli import __version__
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line.defaults import require_cluster
-from proteus_cli.cli.options import common
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ProteusError, printable
 
 if TYPE_CHECKING:
@@ -46,10 +45,10 @@ class Finding(NamedTuple):
 def doctor(
     context: typer.Context,
     *,
-    cluster: common.Cluster = None,
-    cluster_key: common.ClusterKey = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    cluster: options.Cluster = None,
+    cluster_key: options.ClusterKey = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Check the installation, this machine's devices and the workspace. Exits with code 1 if something is missing.
 
@@ -254,7 +253,7 @@ def _require_measured_here(profiles: "Mapping[str, Profile]", devices: "Sequence
 
     Other profiles are of hosts, or for planning. ``then`` is appended to the hint.
     """
-    from proteus_cli.cli.workflows.deployment.resources import require_like
+    from proteus_cli.serving.workspace.plans import require_like
 
     for device in devices:
         if device.id in profiles:
@@ -266,7 +265,8 @@ def _require_measured_here(profiles: "Mapping[str, Profile]", devices: "Sequence
 
 def diagnose_cluster(hosts: "HostList", workspace: "Workspace") -> list[Finding]:
     """Findings on each host: whether its agent answers, its versions, and which of its devices are measured."""
-    from proteus_cli.cli.cluster import agents_of, reached_at
+    from proteus_cli.cli.cluster import reached_at
+    from proteus_cli.serving.devices.remote.links.host_list import agents_of
 
     try:
         agents = agents_of(hosts)

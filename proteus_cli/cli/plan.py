@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.defaults import require_cluster, require_no_flags
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.options import common
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.units import (
     counted,
@@ -93,8 +92,8 @@ def plan(
     from_trace: Annotated[
         Path | None, Option(metavar="TRACE", help="Plan for the demand in the busiest 10 s of this trace instead.")
     ] = None,
-    headroom: common.Headroom = common.HEADROOM,
-    attainment: common.Attainment = None,
+    headroom: options.Headroom = options.HEADROOM,
+    attainment: options.Attainment = None,
     policy: Annotated[
         str,
         Option(
@@ -103,10 +102,10 @@ def plan(
             envvar=environment("policy"),
             help="How to plan and adapt: proteus, most-accurate or least-accurate.",
         ),
-    ] = common.POLICY,
-    fleet: common.Fleet = None,
-    cluster: common.Cluster = None,
-    cluster_key: common.ClusterKey = None,
+    ] = options.POLICY,
+    fleet: options.Fleet = None,
+    cluster: options.Cluster = None,
+    cluster_key: options.ClusterKey = None,
     residency: Residency = "1",
     reserve: Annotated[
         list[str] | None,
@@ -239,10 +238,10 @@ def plan(
         bool, Option("--strict", help="Exit with code 3 if the plan cannot serve all of the demand.")
     ] = False,
     time_limit: Annotated[
-        float, _limit(**common.DURATION, help="The longest time that the solver may take.")
-    ] = common.unparsed("5s"),
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+        float, _limit(**options.DURATION, help="The longest time that the solver may take.")
+    ] = options.unparsed("5s"),
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Find the plan that serves the demand within the SLOs at the highest accuracy.
 
@@ -256,10 +255,11 @@ def plan(
     if context.invoked_subcommand is not None:
         require_no_flags(context, "making a plan")
         return
-    from proteus_cli.cli.cluster import host_list, known_hosts
+    from proteus_cli.cli.cluster import host_list
     from proteus_cli.cli.command_line.plan_rules import plan_rules
     from proteus_cli.control.policies import live_policy_named
     from proteus_cli.planning.from_workspace import planner_settings
+    from proteus_cli.serving.devices.remote.links.host_list import known_hosts
     from proteus_cli.store import Workspace
 
     require_cluster(context, cluster)
@@ -304,8 +304,8 @@ def diff(
     ],
     after: Annotated[Path, Argument(metavar="B", autocompletion=completion.plans, help="The plan to compare it with.")],
     *,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Show what changes from plan A to plan B: what each device keeps, loads and unloads, and its rates."""
     from proteus_cli.cli.plan_diff import difference, difference_lines, difference_tables
@@ -324,7 +324,7 @@ def profiles_to_plan_for(
     workspace: "Workspace", fleet: str | None, hosts: Collection[str] | None = ()
 ) -> "Mapping[str, Profile]":
     """The profiles of the devices to plan for, with what sharing costs. ``hosts`` as from `known_hosts`."""
-    from proteus_cli.cli.command_line.fleet import fleet_of
+    from proteus_cli.domain.fleet import fleet_of
     from proteus_cli.store.sharing import with_sharing
 
     profiles = workspace.profiles()

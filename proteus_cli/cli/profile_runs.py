@@ -14,9 +14,7 @@ from proteus_cli.backends.base import Backend, BuildContext, OnBuildProgress
 from proteus_cli.backends.discovery import discover, select
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.cli import console
-from proteus_cli.cli.cluster import agents_of
 from proteus_cli.cli.profile_tables import cascade_lines, exit_lines
-from proteus_cli.cli.workflows.deployment.measuring import measurable_in
 from proteus_cli.domain.catalog import Catalog, VariantKey, is_name
 from proteus_cli.domain.device import Device, host_of
 from proteus_cli.domain.profile import Profile, VariantProfile
@@ -26,11 +24,12 @@ from proteus_cli.profiling.sweep import Sweep, accuracy_warnings, share
 from proteus_cli.serving.agent.measuring import ALL
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
-from proteus_cli.serving.devices.remote.links.host_list import HostList
+from proteus_cli.serving.devices.remote.links.host_list import HostList, agents_of
 from proteus_cli.serving.devices.remote.measuring import measured_by_agent
 from proteus_cli.serving.devices.remote.sessions.connecting import connect
 from proteus_cli.serving.devices.remote.sessions.looks import Looks
 from proteus_cli.serving.lifecycle import running
+from proteus_cli.serving.workspace.profiles import measurable_in
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.units import counted, format_accuracy, format_duration, format_percent, format_size

@@ -9,18 +9,17 @@ from pathlib import Path
 from proteus_cli.domain.catalog import is_name
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace, read_json, write_json, write_text
-from proteus_cli.studies.study import Cell, Scalar, Study
+from proteus_cli.studies.study import Study
 
 _FIRST = ("cell", "mode", "begun_unix_s", "took_s", "failed")
-_LOAD = "load."
 _LONGEST_LIST = 9
-"""In a CSV file, where each of its values has columns of its own."""
+"""Maximum length of a list whose values have columns of their own in a CSV file."""
 _SCALAR = (str, float, int, bool, type(None))
 
 
 @dataclass(frozen=True, slots=True)
 class StudyFiles:
-    """Where a study is, in the workspace or its state directory. Raises `UsageError` where the name is none."""
+    """The files of a study in the workspace or its state directory. Raises `UsageError` if the name is invalid."""
 
     workspace: Workspace
     name: str
@@ -44,7 +43,7 @@ class StudyFiles:
         return self.json.with_suffix(".html")
 
     def read(self) -> Study | None:
-        """The study as far as it got; None where there is none. Raises `ArtefactError`."""
+        """The study, finished or not; None where there is none. Raises `ArtefactError`."""
         return read_study(self.json) if self.json.exists() else None
 
     def write(self, study: Study) -> None:
@@ -63,48 +62,40 @@ def read_study(path: Path) -> Study:
 
 
 def named_studies(workspace: Workspace, names: Sequence[str] | None) -> list[Study]:
-    """The studies of these names; None: all, the one that was begun first before the others. Raises `ArtefactError`."""
+    """The named studies; None: all, in the order of their beginnings. Raises `ArtefactError`."""
+    paths = sorted(workspace.studies_dir.glob("*.json"))
     hint = "`proteus study all` measures what makes sense for the workspace"
-    if not names:
-        paths = sorted(workspace.studies_dir.glob("*.json"))
-        if not paths:
-            raise ArtefactError(f"No studies in `{workspace.studies_dir}`.", hint=hint)
-        return sorted(map(read_study, paths), key=lambda study: (study.made_by.time, study.name))
-    files = [StudyFiles(workspace, name) for name in names]
-    for each in files:
-        if not each.json.exists():
-            there = ", ".join(path.stem for path in sorted(workspace.studies_dir.glob("*.json")))
+    if names:
+        files = [StudyFiles(workspace, name) for name in names]
+        if missing := [each.name for each in files if not each.json.exists()]:
+            there = ", ".join(path.stem for path in paths)
             raise ArtefactError(
-                f"No study `{each.name}` in `{workspace.studies_dir}`.", hint=f"there are: {there}" if there else hint
+                f"No study `{missing[0]}` in `{workspace.studies_dir}`.", hint=f"there are: {there}" if there else hint
             )
-    return [read_study(each.json) for each in files]
+        return [read_study(each.json) for each in files]
+    if not paths:
+        raise ArtefactError(f"No studies in `{workspace.studies_dir}`.", hint=hint)
+    return sorted(map(read_study, paths), key=lambda study: (study.made_by.time, study.name))
 
 
 def to_csv(study: Study) -> str:
-    """A row for each cell: what each number and text of its result is, and its load. Long lists have no place here."""
+    """A row for each cell: the numbers and texts of its result, and its load. Long lists are left out."""
     results = [_flat(cell.result) for cell in study.cells]
-    columns = list(dict.fromkeys(name for result in results for name in result))
-    loads = list(dict.fromkeys(name for cell in study.cells for name in cell.load))
+    loads: list[dict[str, object]] = [
+        {f"load.{name}": load for name, load in cell.load.items()} for cell in study.cells
+    ]
+    columns = dict.fromkeys(name for row in (*results, *loads) for name in row)
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*_FIRST, *columns, *(f"{_LOAD}{name}" for name in loads)])
-    for cell, result in zip(study.cells, results, strict=True):
-        writer.writerow(
-            [
-                *_of_cell(cell),
-                *(result.get(name, "") for name in columns),
-                *(cell.load.get(name, "") for name in loads),
-            ]
-        )
+    writer = csv.DictWriter(text, [*_FIRST, *columns], restval="", lineterminator="\n")
+    writer.writeheader()
+    for cell, result, load in zip(study.cells, results, loads, strict=True):
+        first = zip(_FIRST, (cell.key, cell.mode, cell.begun_unix_s, cell.took_s, cell.failed), strict=True)
+        writer.writerow({**dict(first), **result, **load})
     return text.getvalue()
 
 
-def _of_cell(cell: Cell) -> tuple[Scalar, ...]:
-    return cell.key, cell.mode, cell.begun_unix_s, cell.took_s, cell.failed
-
-
 def _flat(result: dict[str, object], before: str = "") -> dict[str, object]:
-    """Scalars by name; of a value within the value, with the names joined by a dot; of a short list, by place."""
+    """Scalars by name. Names of nested values are joined by a dot; those in a short list are its places."""
     found: dict[str, object] = {}
     for name, value in result.items():
         if isinstance(value, list) and len(value) <= _LONGEST_LIST:
@@ -112,5 +103,5 @@ def _flat(result: dict[str, object], before: str = "") -> dict[str, object]:
         if isinstance(value, dict):
             found |= _flat(value, f"{before}{name}.")
         elif isinstance(value, _SCALAR):
-            found[f"{before}{name}"] = "" if value is None else value
+            found[f"{before}{name}"] = value
     return found

@@ -9,10 +9,10 @@ from command_line import proteus
 from tiny import Tiny, add_plan
 
 from proteus_cli import store
-from proteus_cli.cli.workflows.deployment.deployment import DeploymentOptions, deployment_of
-from proteus_cli.cli.workflows.deployment.resources import Emulation
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT
+from proteus_cli.serving.workspace.deployment import DeploymentOptions, deployment_of
+from proteus_cli.serving.workspace.plans import Emulation
 from proteus_cli.store import Workspace
 
 SERVE = ("serve", "plan", "--port", "0")

@@ -3,8 +3,9 @@
 import pytest
 from builders import make_profile
 
-from proteus_cli.cli.command_line.memory import memory_limits, parse_memory
+from proteus_cli.cli.options import parse_memory
 from proteus_cli.errors import UsageError
+from proteus_cli.serving.workspace.memory import memory_limits
 
 GIB = 2**30
 DEVICES = {name: make_profile(name, device_type=kind, memory_bytes=8 * GIB).device for name, kind in

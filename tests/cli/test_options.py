@@ -8,7 +8,7 @@ import pytest
 from command_line import Ended, files, proteus
 from tiny import Tiny, add_plan
 
-from proteus_cli.cli.command_line.names import RENAMED_OPTIONS, flag
+from proteus_cli.cli.command_line.names import flag
 
 PLAN = ("plan", "--demand", "20qps")
 MAKE = ("trace", "make", "burst", "--families", "a", "--rate=1qps", "--peak=2qps")
@@ -232,57 +232,6 @@ def test_a_value_out_of_range_is_told_as_one_of_the_settings(tiny: Tiny, command
     said = f"Invalid value for '{flag(name)}' (as set in proteus.toml):"
     assert said in proteus(command, "-w", tiny.root).misused()
     assert said not in proteus(command, flag(name), "0", "-w", tiny.root).misused()
-
-
-# --- renamed options
-
-
-RENAMED = [(command, old, new) for command, names in RENAMED_OPTIONS.items() for old, new in names.items()]
-ARGUMENTS = {"serve": ("plan", "--port", "0")}
-
-
-@pytest.mark.parametrize(("command", "old", "new"), RENAMED)
-@pytest.mark.parametrize("separator", ["=", " "])
-def test_an_old_option_errs_with_the_new_one_as_its_hint(
-    tiny: Tiny, command: str, old: str, new: str, separator: str
-) -> None:
-    given = f"{flag(old)}{separator}1".split(" ")
-    ended = proteus(command, *ARGUMENTS[command], *given, "-w", tiny.root)
-    assert ended.refused() == f"`{flag(old)}` was renamed."
-    assert ended.stderr.endswith(f"hint: write `{flag(new)}`\n")
-
-
-def test_the_old_name_of_a_command_is_an_error_with_the_new_one_as_its_hint(tiny: Tiny) -> None:
-    ended = proteus("catalog", "precision", "shapes-l", "fp16", "-w", tiny.root)
-    assert ended.refused() == "`precision` was renamed."
-    assert ended.stderr.endswith("hint: write `proteus catalog derive VARIANT --fp16`\n")
-
-
-@pytest.mark.parametrize(("command", "old", "new"), RENAMED)
-def test_an_old_key_in_the_settings_errs_with_the_new_one_as_its_hint(
-    tiny: Tiny, command: str, old: str, new: str
-) -> None:
-    settings(tiny, f"[{command}]\n{old} = '1'\n")
-    ended = proteus(command, *ARGUMENTS[command], "-w", tiny.root)
-    assert ended.refused() == f"`{old}` in [{command}] of `{tiny.root / 'proteus.toml'}` was renamed."
-    assert ended.stderr.endswith(f"hint: write `{new}`\n")
-
-
-def test_an_old_environment_variable_errs_with_the_new_one_as_its_hint(
-    tiny: Tiny, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PROTEUS_LANES", "process")
-    ended = proteus("serve", "plan", "--port", "0", "-w", tiny.root)
-    assert ended.refused() == "`PROTEUS_LANES` was renamed."
-    assert ended.stderr.endswith("hint: write `PROTEUS_EXECUTOR`\n")
-    assert proteus("serve", "--help").code == 0
-
-
-@pytest.mark.parametrize(("command", "old", "new"), RENAMED)
-def test_a_new_name_is_an_option_and_an_old_one_is_none(command: str, old: str, new: str) -> None:
-    text = proteus(command, "--help").stdout
-    assert flag(new) in text
-    assert flag(old) not in text
 
 
 def test_a_number_in_the_settings_that_is_none_is_refused_by_the_option(tiny: Tiny) -> None:

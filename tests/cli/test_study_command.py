@@ -12,7 +12,7 @@ from ports import held_port
 from tiny import Tiny, add_plan
 
 from proteus_cli import store
-from proteus_cli.cli.commands.groups.study import all_studies, concurrency, cost, peak, share, startup
+from proteus_cli.cli.study import all_studies, concurrency, cost, peak, share, startup
 from proteus_cli.studies.budget import Budget
 
 PEAK = ("study", "peak", "--family=shapes", "--variant=shapes-l", "--mode=simulated", "--jitter=none")

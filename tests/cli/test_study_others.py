@@ -7,8 +7,7 @@ import pytest
 from command_line import proteus
 from tiny import Tiny
 
-from proteus_cli.cli.workflows.study import all_studies
-from proteus_cli.studies.kinds import KINDS
+from proteus_cli.studies import kinds
 from proteus_cli.studies.results import ProcessStart
 from proteus_cli.studies.startup import starts as startup_starts
 from proteus_cli.studies.startup.starts import startup
@@ -63,7 +62,7 @@ def test_starts_are_told_with_their_distribution(tiny: Tiny, monkeypatch: pytest
 @pytest.fixture
 def only_costs(monkeypatch: pytest.MonkeyPatch) -> None:
     """`proteus study all` knows no other kind of study."""
-    monkeypatch.setattr(all_studies, "KINDS", tuple(kind for kind in KINDS if kind.name == "cost"))
+    monkeypatch.setattr(kinds, "KINDS", tuple(kind for kind in kinds.KINDS if kind.name == "cost"))
 
 
 @pytest.mark.usefixtures("only_costs")

@@ -6,7 +6,7 @@ import pytest
 from command_line import proteus
 from tiny import Tiny
 
-from proteus_cli.cli.options.groups.study.share import parse_loads
+from proteus_cli.cli.study.share import parse_loads
 
 SHARE = ("study", "share", "--device", "cpu0", "--emulate")
 

@@ -137,7 +137,7 @@ class Program(subprocess.Popen[Any]):
 OF_PROTEUS = (
     "forking.commands",
     "proteus_cli.backends.onnxruntime",
-    "proteus_cli.cli.workflows.deployment.deployment",
+    "proteus_cli.serving.workspace.deployment",
     "proteus_cli.planning.planner",
     "proteus_cli.serving.agent.agent",
     "proteus_cli.serving.devices.process.engines",

@@ -46,6 +46,12 @@ pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended, pytest.
 PROCESSES = ("--executor", "process")
 
 
+def broken(status: dict[str, Any]) -> dict[tuple[str, str], str]:
+    """By device and variant, the engines that plans do without, each with the reason."""
+    devices = status["devices"].items()
+    return {(device, variant): why for device, of in devices for variant, why in of["broken"].items()}
+
+
 def is_back(losses: int, name: str) -> Callable[[Any], bool]:
     """The device has been lost so often, and is there."""
     return lambda status: status["devices"][name]["losses"] == losses and status["devices"][name]["breaker"] == "closed"
@@ -366,7 +372,7 @@ def test_inputs_that_a_model_fails_on_fail_alone(hand_fed: tuple[LiveServer, Tin
     tally = steady.tally("shapes")
     assert abs(tally["failed"] - tally["served"] / 4) <= 1
     assert {name: each["losses"] for name, each in live.status()["devices"].items()} == {"cpu0": 0, "cpu1": 0}
-    assert live.status()["broken"] == []
+    assert broken(live.status()) == {}
 
 
 def delete(model: Path) -> None:
@@ -411,11 +417,11 @@ def test_a_model_file_that_changes_during_a_swap_leaves_the_plan_in_force(
     until_said(live, "SIGHUP: kept the plan", kept + 1)
     status = live.status()
     assert status["placements"] == before["placements"]
-    assert {(each["device"], each["variant"]) for each in status["broken"] if each["variant"] == name} == {
+    assert {(device, variant) for device, variant in broken(status) if variant == name} == {
         ("cpu0", name),
         ("cpu1", name),
     }
-    assert said in next(each["reason"] for each in status["broken"] if each["variant"] == name)
+    assert said in next(reason for (_, variant), reason in broken(status).items() if variant == name)
     assert metric(live, f'proteus_engine_broken{{device="cpu0",family="shapes",variant="{name}"}}') == 1
     assert live.infer("shapes", row()).document()["parameters"]["variant"] == "plain"
 
@@ -474,7 +480,7 @@ def test_an_engine_whose_weights_are_spoilt_under_it_is_planned_around_until_the
         )
         fast_s = time.monotonic()
         until(lambda: len(steady.ended("shapes", fast_s)) >= 30)
-        assert {(each["device"], each["variant"]) for each in status["broken"]} >= {("cpu0", "good"), ("cpu1", "good")}
+        assert broken(status).keys() >= {("cpu0", "good"), ("cpu1", "good")}
         assert {ending.variant for ending in steady.ended("shapes", fast_s)} <= {"fast", ""}
         with weights.open("r+b") as file:
             file.write(content)

@@ -542,9 +542,9 @@ def test_the_page_is_sent_once(server: LiveServer) -> None:
 def test_the_history_goes_on_where_it_was_left(server: LiveServer) -> None:
     first = server.get("/v2/proteus/history").document()
     later = f"/v2/proteus/history?since={first['cursor']}"
-    then = until_holds(lambda: server.get(later).document(), lambda found: bool(found["at_s"]))
+    then = until_holds(lambda: server.get(later).document(), lambda found: bool(found["samples"]["at_s"]))
     assert then["server"] == first["server"]
-    assert not set(then["at_s"]) & set(first["at_s"])
+    assert not set(then["samples"]["at_s"]) & set(first["samples"]["at_s"])
     assert set(then["families"]) == {"shapes", "tones"}
     assert {name: device["variants"] for name, device in then["devices"].items()} == {
         "cpu0": ["shapes-s"],

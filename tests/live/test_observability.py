@@ -24,7 +24,6 @@ from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.serving.requests.samples.capture import SampleCounts
-from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
 from proteus_cli.serving.telemetry.metrics import (
     OPENMETRICS,
     cascade_metrics,
@@ -38,6 +37,7 @@ from proteus_cli.serving.telemetry.metrics import (
     slot_metrics,
     written,
 )
+from proteus_cli.serving.telemetry.state import HostState, HostStatus
 
 pytestmark = [pytest.mark.live, pytest.mark.alone]
 

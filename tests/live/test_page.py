@@ -375,9 +375,11 @@ def test_columns_become_series(browser: Browser, server: LiveServer) -> None:
         """
         const {Series, stacked, means, scaled, sum} = await import("/ui/series.js");
         const feed = (server, unix_s, uptime_s, at_s, values, events = []) => ({
-          server, unix_s, uptime_s, at_s, every_s: 1, keeps_s: 3, events, devices: {},
-          families: {f: {samples: {demand_qps: values, answered_qps: {v: values}}},
-            g: {samples: {demand_qps: values, answered_qps: {}}}},
+          server, unix_s, uptime_s, every_s: 1, keeps_s: 3, events,
+          samples: {
+            at_s, families: {f: {demand_qps: values}, g: {demand_qps: values}}, variants: {f: {v: values}, g: {}},
+            devices: {},
+          },
         });
         const series = new Series(), said = [];
         const say = () => said.push(structuredClone(

@@ -10,7 +10,7 @@ from proteus_cli.control.policies import live_policy_named
 from proteus_cli.domain.device import NONE_OUT
 from proteus_cli.planning.from_workspace import deferred_planner, planner_settings
 
-SERVER = "proteus_cli.cli.workflows.deployment.deployment, proteus_cli.serving.server.server"
+SERVER = "proteus_cli.serving.workspace.deployment, proteus_cli.serving.server.server"
 DEMAND = {"shapes": 20.0, "tones": 5.0}
 
 

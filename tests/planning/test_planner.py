@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from builders import make_catalog, make_family, make_measured, make_profile, near, swaps_from
 
-from proteus_cli.cli.command_line.fleet import fleet_of
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.device import Outages, host_of
+from proteus_cli.domain.fleet import fleet_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules

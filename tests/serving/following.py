@@ -20,7 +20,7 @@ from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import RequestError
 from proteus_cli.planning.planner import Planner
 from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, Measurements, ServedCatalog
-from proteus_cli.serving.adaptation.feedback import LiveAccuracies
+from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.live_catalog import FORGET_AFTER_S, LOOK_S, LiveCatalog
 from proteus_cli.serving.adaptation.plan_inputs import LivePlanner
 from proteus_cli.serving.requests.in_flight import Result
@@ -67,9 +67,9 @@ class Followed:
         source: Any = self
         self.served = ServedCatalog(self.read().content)
         world.adaptation.planner = LivePlanner(source, world.profiles, solver)
-        accuracies = LiveAccuracies(world.plane, world.profiles, world.adaptation, source, takes_labels=False)
+        feedback = Feedback(world.plane, world.profiles, world.adaptation, source)
         self.live = LiveCatalog(
-            self.served, self.hardware, world.plane, world.profiles, self, world.adaptation, accuracies,
+            self.served, self.hardware, world.plane, world.profiles, self, world.adaptation, feedback,
             self._was_followed,
         )  # fmt: skip
 

@@ -16,9 +16,8 @@ from networks import conv_net
 from tiny import keep_apart, mlp
 
 from proteus_cli import store
-from proteus_cli.cli.command_line.fleet import fleet_of
 from proteus_cli.domain.catalog import Catalog, Family, ImageInput, Variant
-from proteus_cli.domain.fleet import hypothetical_fleet, ids_by_type
+from proteus_cli.domain.fleet import fleet_of, hypothetical_fleet, ids_by_type
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import ArtefactError, UsageError

@@ -8,11 +8,12 @@ import pytest
 from studies.fake_study import Square, Squares
 from studies.test_study_page import section
 
-from proteus_cli.cli.workflows.study import all_studies, running
-from proteus_cli.cli.workflows.study.all_studies import all_studied
-from proteus_cli.cli.workflows.study.running import StudyFailed
+from proteus_cli.cli.study import running
+from proteus_cli.cli.study.all_studies import all_studied, require_whole
+from proteus_cli.cli.study.running import StudyFailed
 from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.store import Workspace
+from proteus_cli.studies import kinds as study_kinds
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
 from proteus_cli.studies.frame import Job, JobTurn, StudyDraft
@@ -29,7 +30,7 @@ def kinds(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
     def replace(*drafts: Draft) -> None:
         found = tuple(Kind(f"kind{place}", draft, section) for place, draft in enumerate(drafts))
-        monkeypatch.setattr(all_studies, "KINDS", found)
+        monkeypatch.setattr(study_kinds, "KINDS", found)
         monkeypatch.setattr(running, "SECTIONS", {"squares": section})
 
     return replace
@@ -47,9 +48,9 @@ def test_what_one_study_leaves_is_for_the_others(tmp_path: Path, kinds: Callable
         lambda _: named(squares.draft(2, wanted_s=1000.0), "long"),
         lambda _: "there is no trace",
     )
-    found = all_studied(Workspace(tmp_path), Budget(100.0, lambda: 0.0), force=False)
-    found.require_whole()
-    assert [study.name for study in found.studies] == ["short", "long"]
+    studies, failures = all_studied(Workspace(tmp_path), Budget(100.0, lambda: 0.0), force=False)
+    require_whole(studies, failures)
+    assert [study.name for study in studies] == ["short", "long"]
     assert squares.allowed_s == pytest.approx([10.0, 100.0])
     assert (tmp_path / "studies" / "long.html").exists()
 
@@ -60,7 +61,7 @@ def test_a_second_run_measures_nothing_again_and_says_so(
     squares = Squares()
     kinds(lambda _: squares.draft(1, 2))
     for said in ("squares: 2 cells, about 2.0 s without a budget", "squares: 2 cells, all measured before"):
-        assert len(all_studied(Workspace(tmp_path), Budget(10.0, lambda: 0.0), force=False).studies) == 1
+        assert len(all_studied(Workspace(tmp_path), Budget(10.0, lambda: 0.0), force=False)[0]) == 1
         assert said in capsys.readouterr().err
     assert squares.asked == [1, 2]
 
@@ -74,11 +75,11 @@ def test_a_study_that_fails_does_not_stop_the_others(tmp_path: Path, kinds: Call
         lambda _: StudyDraft("squares", "bad", {}, {}, {}, [Job("a", "measured", 1.0, fails)]),
         lambda _: squares.draft(1, 2),
     )
-    found = all_studied(Workspace(tmp_path), Budget(), force=False)
-    assert [study.name for study in found.studies] == ["squares"]
-    assert found.failures == ["bad: no SLO"]
+    studies, failures = all_studied(Workspace(tmp_path), Budget(), force=False)
+    assert [study.name for study in studies] == ["squares"]
+    assert failures == ["bad: no SLO"]
     with pytest.raises(StudyFailed, match="bad: no SLO"):
-        found.require_whole()
+        require_whole(studies, failures)
 
 
 def test_a_budget_that_is_too_short_for_any_cell_is_told(
@@ -108,7 +109,7 @@ def test_why_a_cell_failed_is_told(tmp_path: Path, kinds: Callable[..., None]) -
     squares = Squares(broken={2})
     kinds(lambda _: squares.draft(1, 2))
     with pytest.raises(StudyFailed, match="squares: of 2: 2 does not run"):
-        all_studied(Workspace(tmp_path), Budget(), force=False).require_whole()
+        require_whole(*all_studied(Workspace(tmp_path), Budget(), force=False))
 
 
 def test_a_damaged_file_does_not_stop_the_others(tmp_path: Path, kinds: Callable[..., None]) -> None:
@@ -116,10 +117,10 @@ def test_a_damaged_file_does_not_stop_the_others(tmp_path: Path, kinds: Callable
     kinds(lambda _: named(squares.draft(1), "bad"), lambda _: squares.draft(2))
     StudyFiles(Workspace(tmp_path), "bad").json.parent.mkdir()
     StudyFiles(Workspace(tmp_path), "bad").json.write_text("{")
-    found = all_studied(Workspace(tmp_path), Budget(10.0, lambda: 0.0), force=False)
-    assert [study.name for study in found.studies] == ["squares"]
-    assert [failure.partition(":")[0] for failure in found.failures] == ["bad"]
-    assert len(all_studied(Workspace(tmp_path), Budget(10.0, lambda: 0.0), force=True).studies) == 2
+    studies, failures = all_studied(Workspace(tmp_path), Budget(10.0, lambda: 0.0), force=False)
+    assert [study.name for study in studies] == ["squares"]
+    assert [failure.partition(":")[0] for failure in failures] == ["bad"]
+    assert len(all_studied(Workspace(tmp_path), Budget(10.0, lambda: 0.0), force=True)[0]) == 2
 
 
 def test_a_page_that_can_not_be_drawn_hides_no_interrupt(
@@ -171,6 +172,6 @@ def test_a_study_that_needs_more_is_drafted_again_when_it_is_its_turn(
         return named(squares.draft(2), "given")
 
     kinds(lambda _: squares.draft(1), lambda _: "there is no trace")
-    found = all_studied(Workspace(tmp_path), Budget(), force=False, given={"kind1": given})
-    assert [study.name for study in found.studies] == ["squares", "given"]
+    studies, _ = all_studied(Workspace(tmp_path), Budget(), force=False, given={"kind1": given})
+    assert [study.name for study in studies] == ["squares", "given"]
     assert drafted == [0, 1]

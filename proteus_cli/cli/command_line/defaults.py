@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from proteus_cli.cli.command_line.names import RENAMED_OPTIONS, flag, renamed, section_of
+from proteus_cli.cli.command_line.names import flag, section_of
 from proteus_cli.errors import UsageError
 
 
@@ -31,7 +31,10 @@ def load_defaults(context: typer.Context, workspace_dir: Path) -> Path:
     known = {_key(parameter) for parameter in context.command.params}
     for name in defaults:
         if name not in known:
-            raise _unknown(section, name, workspace_dir / "proteus.toml")
+            raise UsageError(
+                f"`{workspace_dir / 'proteus.toml'}` sets `{name}` in [{section}], which has no such option.",
+                hint=f"`proteus {section} --help` lists the options",
+            )
     context.default_map = {name: _as_typed(value) for name, value in defaults.items()}
     return workspace_dir
 
@@ -47,16 +50,6 @@ def told_as_settings(context: typer.Context) -> Iterator[None]:
         if source is not None and source.name == "DEFAULT_MAP":
             error.param_hint = f"'{flag(name)}' (as set in proteus.toml)"
         raise
-
-
-def _unknown(section: str, name: str, file: Path) -> UsageError:
-    new_name = RENAMED_OPTIONS.get(section, {}).get(name)
-    if new_name is not None:
-        return renamed(name, new_name, f" in [{section}] of `{file}`")
-    return UsageError(
-        f"`{file}` sets `{name}` in [{section}], which has no such option.",
-        hint=f"`proteus {section} --help` lists the options",
-    )
 
 
 def _commands_with_defaults(command: Any) -> tuple[str, ...]:

@@ -5,9 +5,7 @@ import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from proteus_cli.control.replanning.replan_rules import ReplanRequest
 from proteus_cli.domain.catalog import VariantKey
@@ -17,39 +15,23 @@ from proteus_cli.domain.plan_record import Base, Observation, Origin
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError, NoFeasiblePlan, ProteusError, SolverLost
 from proteus_cli.serving.adaptation.plan_inputs import LivePlanner
-from proteus_cli.serving.adaptation.plan_journal import Adopted
+from proteus_cli.serving.adaptation.plan_journal import PlanChange, PlanJournal
 from proteus_cli.serving.adaptation.solver import PlanSolver, Solves
+from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
 
 log = logging.getLogger("proteus.adaptation")
 
 MAX_CHANGES = 1000
-"""So many changes and failures are remembered for the status."""
+"""The changes and failures that the status shows."""
 
 HOLD_S = 60.0
-"""So long the control loop leaves a plan alone that a person has put in force."""
+"""The time for which the control loop leaves a plan alone that a person has put in force."""
 
 SEEN_WINDOWS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 CAUSES: dict[type[ProteusError], str] = {SolverLost: "solver", NoFeasiblePlan: "infeasible", EngineError: "engine"}
 OTHER, BUG = "other", "bug"
-
-
-@dataclass(frozen=True, slots=True)
-class PlanChange:
-    """A change of plan: unix time, reason, seconds to solve and in total, variants loaded, and standbys activated.
-
-    ``what`` says what changed on which devices.
-    """
-
-    unix_s: float
-    reason: str
-    solve_s: float
-    total_s: float
-    swaps: int
-    origin: Origin = "demand"
-    activated: int = 0
-    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +46,13 @@ class FailedChange:
 
 @dataclass(slots=True)
 class ChangeTotals:
-    """All changes of plan since the start, and when the plan in force was adopted (unix time)."""
+    """All changes of plan since the start."""
 
     made: int = 0
     swaps: int = 0
     activated: int = 0
     solve_s: float = 0.0
     total_s: float = 0.0
-    unix_s: float = field(default_factory=time.time)
     failed: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys((*CAUSES.values(), OTHER, BUG), 0)))
 
     def add(self, change: PlanChange) -> None:
@@ -81,23 +62,10 @@ class ChangeTotals:
         self.activated += change.activated
         self.solve_s += change.solve_s
         self.total_s += change.total_s
-        self.unix_s = change.unix_s
 
 
 class _NotWantedError(Exception):
     """The plan that was just made is no longer wanted; the message says why."""
-
-
-class Journal(Protocol):
-    """Records the plans that come into force."""
-
-    def began(self, adopted: Adopted) -> None:
-        """A plan is in force from now on."""
-        ...
-
-    def written_by_now(self) -> Future[None]:
-        """Done once all that was told by now is written."""
-        ...
 
 
 class ControlLoop:
@@ -113,7 +81,7 @@ class ControlLoop:
         self,
         plane: DataPlane,
         planner: LivePlanner,
-        journal: Journal | None = None,
+        journal: PlanJournal | None = None,
         expand: Callable[[Plan], Plan] = lambda plan: plan,
     ) -> None:
         self._plane, self.planner = plane, planner
@@ -123,8 +91,7 @@ class ControlLoop:
         self.changes: deque[PlanChange] = deque(maxlen=MAX_CHANGES)
         self.failures: deque[FailedChange] = deque(maxlen=MAX_CHANGES)
         self.totals = ChangeTotals()
-        self.origin: Origin = "start"
-        self.reason = ""
+        self.latest = PlanChange(time.time(), "", 0.0, 0.0, 0, "start")
 
     async def run(self, every_s: float, solver: PlanSolver) -> None:
         """Ask the controller every ``every_s``, until cancelled. Where a change fails, the plan in force stays."""
@@ -137,18 +104,17 @@ class ControlLoop:
             try:
                 await self._change(wanted, solves)
             except ProteusError as error:
-                self._failed(wanted, cause_of(error), error.message)
-            except Exception:  # a bug of ours must not end adaptation for the life of the server
-                log.exception("a bug while changing the plan")
-                self._failed(wanted, BUG, "a bug; the log has its traceback")
+                cause = next((name for kind, name in CAUSES.items() if isinstance(error, kind)), OTHER)
+                self._failed(wanted, cause, error.message)
+            except Exception as error:  # noqa: BLE001 - the back-off spaces the next tries
+                self._failed(wanted, BUG, count_bug("ControlLoop.run", error))
 
     async def start(self, plan: Plan, origin: Origin, reason: str) -> None:
         """Put the first plan in force. Raises `EngineError`."""
         await self._fleet.deploy(plan)
-        self.origin, self.reason = origin, reason
-        self.totals.unix_s = time.time()
+        self.latest = PlanChange(time.time(), reason, 0.0, 0.0, 0, origin)
         if self._journal is not None:
-            self._journal.began(Adopted(plan, origin, reason, self._observation()))
+            self._journal.began(plan, self.latest, self._observation())
 
     async def apply(self, plan: Plan, origin: Origin, reason: str, base: Base | None = None) -> PlanChange:
         """Wait until a running change has ended, then put a person's plan in force. Raises `EngineError`.
@@ -166,16 +132,16 @@ class ControlLoop:
         self,
         reason: str,
         profiles: Mapping[str, Profile] | None = None,
-        plan: Callable[[], Plan] | None = None,
+        plan: Callable[[Plan], Plan] | None = None,
         *,
         asks: bool = True,
         is_recorded: bool = True,
     ) -> None:
-        """The world has changed: all parts use it, in one order, and the controller asks for another plan.
+        """Have all parts use a changed world, in one order, and the controller ask for another plan.
 
         1. The families, the standbys and the planner use the ``profiles`` of all devices, where any has changed.
-        2. ``plan`` makes the plan in force anew. It is deployed as by `redeploy`. If an engine cannot be loaded, the
-           log says so, and the plan stays.
+        2. ``plan`` makes another one of the plan in force, which is deployed as by `redeploy`, as one of the present
+           files. If an engine cannot be loaded, the log says so, and the plan in force stays.
         3. The controller asks for a plan, if it ``asks`` for one.
 
         Step 1, and without ``plan`` all, happens before this method gives control back to the event loop.
@@ -186,7 +152,9 @@ class ControlLoop:
         self.planner.follow(self._controller.plan)
         if plan is not None:
             try:
-                await self.redeploy(plan, reason, is_recorded=is_recorded)
+                await self.redeploy(
+                    lambda: self.planner.of_now(plan(self._controller.plan)), reason, is_recorded=is_recorded
+                )
             except ProteusError as error:
                 log.error("kept the plan: %s", error.message, extra=fields(reason=reason))  # noqa: TRY400
         if asks:
@@ -216,7 +184,7 @@ class ControlLoop:
             await asyncio.wrap_future(self._journal.written_by_now())
 
     def _observation(self) -> Observation:
-        """What the controller decides on, now."""
+        """The present inputs of decisions."""
         controller, now_s = self._controller, self._clock()
         return Observation(
             demand_qps={
@@ -300,12 +268,9 @@ class ControlLoop:
         )
         self.changes.append(change)
         self.totals.add(change)
-        self.origin, self.reason = origin, reason
+        self.latest = change
         if self._journal is not None:
-            total_s = round(change.total_s, 6)
-            self._journal.began(
-                Adopted(plan, origin, reason, seen, change.solve_s, total_s, change.swaps, base, engines)
-            )
+            self._journal.began(plan, change, seen, base, engines)
         log.info(
             "new plan after %.0f ms: %s. Why: %s", change.total_s * 1e3, change.what, change.reason,
             extra=fields(
@@ -324,11 +289,6 @@ class ControlLoop:
             "kept the plan: %s", message,
             extra=fields(reason=wanted.reason, cause=cause, pause_s=round(replanning.backoff.until_s - now_s, 3)),
         )  # fmt: skip
-
-
-def cause_of(error: ProteusError) -> str:
-    """The kind of a failure of a change, as the metrics name it."""
-    return next((cause for kind, cause in CAUSES.items() if isinstance(error, kind)), OTHER)
 
 
 def hosts(plan: Plan) -> dict[str, list[str]]:

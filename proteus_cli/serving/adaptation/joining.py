@@ -14,8 +14,7 @@ Its breaker is open, so it is tried out (`fleet/recovery.py`); once it has passe
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -29,6 +28,7 @@ from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.devices.hardware import ClusterHardware
 from proteus_cli.serving.devices.remote.sessions.session import AgentSession
+from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
 
@@ -38,7 +38,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
 """Before a host is tried again whose devices could not join; each pause is twice the one before."""
 
 TRIES = 3
-"""So often a host is measured before its devices join without those that were measured in vain."""
+"""The most measurements of a host. Then its devices join, without any that were measured in vain."""
 
 log = logging.getLogger("proteus.joining")
 
@@ -63,7 +63,7 @@ class ProfileSource(Protocol):
         ...
 
     def memory_bytes(self, devices: Sequence[Device], free_bytes: int) -> Mapping[str, int]:
-        """What variants may take of each device of a host with so much free memory, standbys included."""
+        """The memory for variants on each device of a host with ``free_bytes``, standbys included."""
         ...
 
 
@@ -99,35 +99,61 @@ class Joining:
 
     def look(self) -> None:
         """Look at all hosts once."""
-        now_s = self._plane.clock()
+        now_s, workers = self._plane.clock(), self._plane.fleet.workers
+        self._tasks = {host: task for host, task in self._tasks.items() if not task.done()}
         for host, session in self._hardware.sessions():
-            new = self._new(host, session)
+            new = [
+                replace(device, id=name)
+                for device in session.inventory.devices
+                for name in [f"{host}/{device.id}"]
+                if name not in workers and self._left_out.get(name) is not session
+                if is_name(device.id)  # it will name a file
+            ]
             if new and host not in self._tasks and now_s >= self._pauses.get(host, (0.0, 0.0))[1]:
-                self._tasks[host] = asyncio.create_task(self._take_in(host, session, new))
-                self._tasks[host].add_done_callback(partial(self._ended, host))
+                self._tasks[host] = asyncio.create_task(self._try(host, session, new))
 
-    def _new(self, host: str, session: AgentSession) -> list[Device]:
-        """The devices of a host that the fleet does not have, by the ids that they have here."""
-        workers, left_out = self._plane.fleet.workers, self._left_out
-        ids = {f"{host}/{device.id}": device for device in session.inventory.devices}
-        return [
-            replace(device, id=name)
-            for name, device in ids.items()
-            if name not in workers and left_out.get(name) is not session and is_name(device.id)  # it will name a file
-        ]
+    async def _try(self, host: str, session: AgentSession, new: Sequence[Device]) -> None:
+        """Have devices join; after a failure, not again before a pause."""
+        try:
+            await self._take_in(host, session, new)
+        except ProteusError as error:
+            problem = error.message
+        except Exception as error:  # noqa: BLE001
+            problem = count_bug("Joining.run", error)
+        else:
+            self._pauses.pop(host, None)
+            return
+        pause_s = min(2 * self._pauses.get(host, (FIRST_PAUSE_S / 2, 0.0))[0], LONGEST_PAUSE_S)
+        self._pauses[host] = pause_s, self._plane.clock() + pause_s
+        log.warning("new devices of host %s cannot join: %s", host, problem, extra=fields(host=host, pause_s=pause_s))
 
     async def _take_in(self, host: str, session: AgentSession, new: Sequence[Device]) -> None:
-        """Have devices join, after measuring those that are unknown."""
+        """Measure the unknown devices, and have all join. Raises `ProteusError`."""
         found = await asyncio.to_thread(self._known.profiles_of, new)
         for _ in range(TRIES):  # what is measured while the catalog changes is of no use
             unknown = [device for device in new if device.id not in found]
             if not unknown or not self._may_measure(host, unknown):
                 break
-            await self._measure(session, unknown)
+            names, start_s = ", ".join(device.id for device in unknown), self._plane.clock()
+            log.info("measuring %s before they join", names, extra=fields(devices=[device.id for device in unknown]))
+            await self._known.measure(session, unknown)
+            log.info("measured %s in %.0f s", names, self._plane.clock() - start_s)
             found = await asyncio.to_thread(self._known.profiles_of, new)
         self._left_out |= {device.id: session for device in new if device.id not in found}
-        await self._join([found[device.id] for device in new if device.id in found], new, session)
-        self._pauses.pop(host, None)
+        known = [device for device in new if device.id in found]
+        if not known:
+            return
+        limits: Mapping[str, int] = {}
+        if self._has_standbys:
+            limits = self._known.memory_bytes(known, session.inventory.free_bytes)
+        for device in known:  # all at once, so that all parts know the same devices
+            profile, limit = found[device.id], limits.get(device.id, 0)
+            self._profiles.use([profile])
+            self._hardware.add_device(profile.device, profile.slots)
+            self._plane.fleet.add_device(device.id, DeviceMemory(limit, {}) if limit > 0 else None)
+            log.info("%s joins", device.id, extra=fields(device=device.id, measured_on=profile.measured_on))
+        # A plan is asked for once they have passed their probation.
+        await self._control_loop.changed("devices join", self._profiles, asks=False)
 
     def _may_measure(self, host: str, unknown: Sequence[Device]) -> bool:
         serves = any(host_of(device) == host for device in self._plane.fleet.workers)
@@ -140,43 +166,3 @@ class Joining:
                 device.id, why, extra=fields(device=device.id),
             )  # fmt: skip
         return False
-
-    async def _measure(self, session: AgentSession, unknown: Sequence[Device]) -> None:
-        names = ", ".join(device.id for device in unknown)
-        log.info("measuring %s before they join", names, extra=fields(devices=[device.id for device in unknown]))
-        start_s = self._plane.clock()
-        await self._known.measure(session, unknown)
-        log.info("measured %s in %.0f s", names, self._plane.clock() - start_s)
-
-    async def _join(self, profiles: Sequence[Profile], new: Collection[Device], session: AgentSession) -> None:
-        """All at once, so that nobody knows of a device that another does not know."""
-        if not profiles:
-            return
-        known = {profile.device.id for profile in profiles}
-        limits: Mapping[str, int] = {}
-        if self._has_standbys:
-            limits = self._known.memory_bytes([each for each in new if each.id in known], session.inventory.free_bytes)
-        for profile in profiles:
-            device = profile.device
-            self._profiles.use([profile])
-            self._hardware.add_device(device, profile.slots)
-            limit = limits.get(device.id, 0)
-            self._plane.fleet.add_device(device.id, DeviceMemory(limit, {}) if limit > 0 else None)
-            log.info("%s joins", device.id, extra=fields(device=device.id, measured_on=profile.measured_on))
-        # A plan is asked for once they have passed their probation.
-        await self._control_loop.changed("devices join", self._profiles, asks=False)
-
-    def _ended(self, host: str, task: "asyncio.Task[None]") -> None:
-        del self._tasks[host]
-        if task.cancelled():
-            return
-        error = task.exception()
-        if error is None:
-            return
-        pause_s = min(2 * self._pauses.get(host, (FIRST_PAUSE_S / 2, 0.0))[0], LONGEST_PAUSE_S)
-        self._pauses[host] = pause_s, self._plane.clock() + pause_s
-        told = fields(host=host, pause_s=pause_s)
-        if isinstance(error, ProteusError):
-            log.warning("new devices of host %s cannot join: %s", host, error.message, extra=told)
-        else:
-            log.critical("a bug while devices of host %s joined", host, exc_info=error, extra=told)

@@ -42,7 +42,7 @@ MAX_QUEUED = 100
 """Writes that may wait for a slow disk; further ones fail."""
 
 LAST_WRITE_S = 2.0
-"""When the server stops, it waits so long for the last write."""
+"""The longest wait of a server that stops for the last write."""
 
 RECORD = ".record.json"
 _ENTRY = re.compile(r"(\d{6,}-\d{8}T\d{6}Z)(\.record)?\.json")
@@ -51,18 +51,20 @@ Tallies = Mapping[str, Tally]
 
 
 @dataclass(frozen=True, slots=True)
-class Adopted:
-    """A plan that is in force from now on, and why. ``base`` is the plan file to go on from, where that changes."""
+class PlanChange:
+    """A change of plan: unix time, reason, seconds to solve and in total, variants loaded, and standbys activated.
 
-    plan: Plan
-    origin: Origin
+    ``what`` says what changed on which devices.
+    """
+
+    unix_s: float
     reason: str
-    seen: Observation
-    solve_s: float = 0.0
-    total_s: float = 0.0
-    swaps: int = 0
-    base: Base | None = None
-    engines: tuple[EngineChange, ...] = ()
+    solve_s: float
+    total_s: float
+    swaps: int
+    origin: Origin = "demand"
+    activated: int = 0
+    what: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,15 +107,22 @@ class PlanJournal:
         """The name of the plan in force."""
         return self._open.plan if self._open is not None else None
 
-    def began(self, adopted: Adopted) -> None:
-        """A plan is in force now.
+    def began(
+        self,
+        plan: Plan,
+        change: PlanChange,
+        seen: Observation,
+        base: Base | None = None,
+        engines: tuple[EngineChange, ...] = (),
+    ) -> None:
+        """A plan is in force now. ``base`` is the plan file to go on from, where that changes.
 
-        What became of the one before is written after it: where the server is killed in between, either is there to
-        continue with.
+        The effect of the plan before is written after it. If the server is killed in between, the next server continues
+        with either.
         """
         before, tallies = self.current, self._counts.tallies()
         ended = self._ended("replaced", tallies)
-        self._base = adopted.base or self._base
+        self._base = base or self._base
         self._number += 1
         now = datetime.now(UTC)
         self._open = PlanRecord(
@@ -124,18 +133,18 @@ class PlanJournal:
             base=self._base,
             emulated=self._emulated,
             began=now.isoformat(timespec="milliseconds"),
-            origin=adopted.origin,
-            reason=adopted.reason,
-            seen=adopted.seen,
-            planned_qps=adopted.plan.demand_qps,
-            solve_s=adopted.solve_s,
-            total_s=adopted.total_s,
-            swaps=adopted.swaps,
+            origin=change.origin,
+            reason=change.reason,
+            seen=seen,
+            planned_qps=plan.demand_qps,
+            solve_s=change.solve_s,
+            total_s=round(change.total_s, 6),
+            swaps=change.swaps,
             effect=None,
-            engines=adopted.engines,
+            engines=engines,
         )
-        self._plan, self._since_s, self._at_first = adopted.plan, self._clock(), tallies
-        self._write(self._open, adopted.plan)
+        self._plan, self._since_s, self._at_first = plan, self._clock(), tallies
+        self._write(self._open, plan)
         if ended is not None:
             self._write(*ended)
 
@@ -155,7 +164,7 @@ class PlanJournal:
         self._writer.shutdown(wait=False, cancel_futures=True)
 
     def _ended(self, why: Ended, tallies: Tallies) -> tuple[PlanRecord, Plan] | None:
-        """What is to be written of the plan in force, which ends now."""
+        """The last record of the plan in force, which ends now."""
         if self._open is None or self._plan is None:
             return None
         families = {name: _effect(tally.since(self._at_first.get(name))) for name, tally in tallies.items()}

@@ -1,9 +1,10 @@
-"""Shifts: rows that come are compared with the eval split, as labels may never come. A shift is told; nothing is done.
+"""Shifts: rows are compared with the eval split, as labels may never come. The server tells a shift, and does no more.
 
-Of each family, one request at a time is looked at, once its answer has gone out, and at most every `EVERY_S`. One of
-its rows is enough, as rows of a request are alike. `summaries` makes a few numbers of the row's inputs, to be compared
-with those of the rows of the eval split. The confidence of a whole answer of one variant is compared with those that
-`proteus profile` has kept of that variant (`references`). `control/alarms.py` decides.
+One request of each family is looked at, at most every `EVERY_S`, once its answer has gone out. One of its rows is
+enough, as rows of a request are alike. `RowSummary` makes a few numbers of the row's inputs: some moments, and random
+projections. They are compared with the numbers of the eval split's rows. The confidence of a whole answer of one
+variant is compared with the confidences that `proteus profile` has kept of it (`References`). `control/alarms.py`
+decides.
 """
 
 import asyncio
@@ -12,12 +13,13 @@ import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.arrays import Floats, Ints
-from proteus_cli.backends.base import OutputArrays, Signature, TensorSpec
+from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.alarms import MIN_REFERENCE_ROWS, ShiftWatch
 from proteus_cli.domain.catalog import VariantKey
@@ -25,6 +27,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
+from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.answers.second_stages import confidence_of
 from proteus_cli.serving.requests.families import ServedFamily
@@ -34,15 +37,15 @@ from proteus_cli.store.answers import read_answers
 from proteus_cli.store.eval_splits import summaries_of_rows
 
 MAX_INPUTS = 4
-"""Of a model; more are not looked at."""
+"""The most inputs of a model that are looked at."""
 MAX_VALUES = 4096
-"""Of an input; of a larger one, places that are drawn once."""
+"""The most values of an input. The places of a larger one are drawn once."""
 PROJECTIONS = 8
-"""Of all inputs together: sums with weights that are drawn once."""
+"""The projections of all inputs together: sums with weights that are drawn once."""
 
 
 class RowSummary:
-    """Makes the same ``names`` numbers of rows, those of the eval split and those of requests."""
+    """Makes the numbers with these ``names`` of rows, of the eval split and of requests alike."""
 
     def __init__(self, specs: Sequence[TensorSpec]) -> None:
         looked_at = specs[:MAX_INPUTS]
@@ -82,14 +85,14 @@ class _InputSummary:
 
 
 def _pairs(size: int, rng: np.random.Generator) -> Ints:
-    """Places of `MAX_VALUES` values of so many: pairs of neighbours, whose differences tell noise and blur."""
+    """The places of `MAX_VALUES` values out of ``size``: pairs of neighbours, whose differences tell noise and blur."""
     first = 2 * np.sort(rng.choice(size // 2, MAX_VALUES // 2, replace=False))
     places: Ints = np.stack((first, first + 1), axis=1).reshape(-1)
     return places
 
 
 MAX_ROWS = 2_000
-"""Of a reference; of more, as many at equal distances."""
+"""The most rows of a reference, at equal distances."""
 
 
 class References:
@@ -107,7 +110,7 @@ class References:
         return np.concatenate(summaries_of_rows(path, signature.inputs, MAX_ROWS, summary.of))
 
     def confidences(self, key: VariantKey, profiles: Mapping[str, Profile]) -> Floats | None:
-        """The confidences of a variant, one a row, by the engine that it was profiled as; None: nobody knows them."""
+        """The confidences of a variant, one a row, by the engine that it was profiled as; None: they are not known."""
         for device, profile in profiles.items():
             measured = profile.of(*key)
             if measured is None or measured.eval_digest is None or not measured.engine_digest:
@@ -125,6 +128,7 @@ class References:
 
 log = logging.getLogger("proteus.shifts")
 
+WatchedT = TypeVar("WatchedT", str, VariantKey)
 RowReading = Callable[[], Floats | None]
 InThread = Callable[[RowReading], Awaitable[Floats | None]]
 
@@ -135,7 +139,7 @@ EVERY_S = 0.2
 class Shifts:
     """Watches the inputs of families, and the confidence of variants, from the first request that is looked at.
 
-    What is None in ``inputs`` or ``confidence`` cannot be watched, or not yet: there is nothing to compare with.
+    A None in ``inputs`` or ``confidence`` has no reference, or none yet.
     """
 
     def __init__(
@@ -152,7 +156,7 @@ class Shifts:
         self._summaries: dict[str, RowSummary] = {}
         self._inputs: dict[str, ShiftWatch | None] = {}
         self._confidence: dict[VariantKey, ShiftWatch | None] = {}
-        self._wanted: asyncio.Queue[ServedFamily | VariantKey] = asyncio.Queue()
+        self._wanted: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
 
     def admitted(self, request: InFlightRequest, served: ServedFamily, now_s: float) -> None:
         """A request that is to be looked at was admitted, and its tensors are read."""
@@ -161,9 +165,8 @@ class Shifts:
 
     def is_shifted(self, family: str) -> bool:
         """Whether its inputs are, or the confidence of one of its variants."""
-        inputs = self.inputs.get(family)
         of_variants = (watch for key, watch in self.confidence.items() if key.family == family)
-        return any(watch is not None and watch.is_shifted for watch in (inputs, *of_variants))
+        return any(watch is not None and watch.is_shifted for watch in (self.inputs.get(family), *of_variants))
 
     @property
     def inputs(self) -> dict[str, ShiftWatch | None]:
@@ -186,13 +189,10 @@ class Shifts:
             self._confidence.clear()
 
     async def run(self) -> None:
-        """Read what is wanted to compare with, one after another, until cancelled."""
+        """Read the references that are wanted, one after another, until cancelled."""
         while True:
-            wanted = await self._wanted.get()
-            if isinstance(wanted, VariantKey):
-                await self._read_confidences(wanted)
-            else:
-                await self._read_inputs(wanted)
+            read = await self._wanted.get()
+            await read()
 
     # --- one answer
 
@@ -202,74 +202,59 @@ class Shifts:
         done(result)
         if not isinstance(result, Answered):
             return
-        row = int(self._rng.integers(rows))
-        self._saw_inputs(served, inputs, rows, row)
-        if result.batch.staged is None:
-            self._saw_confidence(served, result.batch.hosted.key, result.outputs, row)
-
-    def _saw_inputs(self, served: ServedFamily, inputs: tuple[Buffer, ...], rows: int, row: int) -> None:
-        family = served.name
-        watch = self.inputs.get(family)
-        if watch is None:
-            self._want(served, is_known=family in self.inputs)
+        self._follow_catalog()
+        row, family, specs = int(self._rng.integers(rows)), served.name, served.signature.inputs
+        if family not in self._summaries:
+            self._summaries[family] = RowSummary(specs)
+        summary, what = self._summaries[family], f"inputs of {family}"
+        read: RowReading = partial(self._references.inputs, family, served.signature, summary)
+        if (watch := self._watch(self._inputs, family, what, summary.names, read)) is not None:
+            values = [
+                np.frombuffer(content, spec.dtype).reshape(rows, -1)[row : row + 1]
+                for content, spec in zip(inputs, specs, strict=True)
+            ]
+            if watch.observe(summary.of(values)[0]):
+                _log_change(what, watch, family)
+        if result.batch.staged is not None:
             return
-        specs = served.signature.inputs
-        values = [
-            np.frombuffer(content, spec.dtype).reshape(rows, -1)[row : row + 1]
-            for content, spec in zip(inputs, specs, strict=True)
-        ]
-        if watch.observe(self._summaries[family].of(values)[0]):
-            _log_change(f"inputs of {family}", watch, family)
-
-    def _saw_confidence(self, served: ServedFamily, key: VariantKey, outputs: OutputArrays, row: int) -> None:
-        watch = self.confidence.get(key)
-        if watch is None:
-            self._want(key, is_known=key in self.confidence)
-            return
-        confidence = confidence_of(served, outputs)[row : row + 1]
-        if watch.observe(confidence.astype(np.float64)):
-            _log_change(f"confidence of {key.variant}", watch, key.family, key.variant)
-
-    def _want(self, what: ServedFamily | VariantKey, *, is_known: bool) -> None:
-        """Have a reference read, once."""
-        if is_known:
-            return
-        if isinstance(what, VariantKey):
-            self.confidence[what] = None
-        else:
-            self.inputs[what.name] = None
-        self._wanted.put_nowait(what)
-
-    # --- references
-
-    async def _read_inputs(self, served: ServedFamily) -> None:
-        family, summary = served.name, RowSummary(served.signature.inputs)
-        found = await self._read(
-            f"inputs of {family}", lambda: self._references.inputs(family, served.signature, summary)
+        key = result.batch.hosted.key
+        what, read = (
+            f"confidence of {key.variant}",
+            partial(self._references.confidences, key, dict(self._profiles.alone)),
         )
-        if found is not None and family in self.inputs:
-            self._summaries[family] = summary
-            self.inputs[family] = ShiftWatch(summary.names, found)
+        if (watch := self._watch(self._confidence, key, what, ("confidence",), read)) is not None:
+            confidence = confidence_of(served, result.outputs)[row : row + 1]
+            if watch.observe(confidence.astype(np.float64)):
+                _log_change(what, watch, family, key.variant)
 
-    async def _read_confidences(self, key: VariantKey) -> None:
-        profiles = dict(self._profiles.alone)
-        found = await self._read(f"confidence of {key.variant}", lambda: self._references.confidences(key, profiles))
-        if found is not None and key in self.confidence:
-            self.confidence[key] = ShiftWatch(("confidence",), found)
+    def _watch(
+        self,
+        watches: dict[WatchedT, ShiftWatch | None],
+        key: WatchedT,
+        what: str,
+        names: tuple[str, ...],
+        read: RowReading,
+    ) -> ShiftWatch | None:
+        """The watch of a family or a variant. The first call has its reference read."""
+        if key not in watches:
+            watches[key] = None
+            content = self._content
 
-    async def _read(self, what: str, read: RowReading) -> Floats | None:
-        """A reference; None where there is none, or it has too few rows."""
-        content = self._served.content
-        try:
-            found = await self._in_thread(read)
-        except ProteusError as error:
-            log.info("the %s can't be watched: %s", what, error.message)
-            return None
-        except Exception:  # a bug of ours must not end the watch of all others, or pass unseen
-            log.exception("a bug while what the %s are compared with was read", what)
-            return None
-        is_current = content is self._served.content  # else it is wanted once more
-        return found if is_current and found is not None and len(found) >= MIN_REFERENCE_ROWS else None
+            async def begin() -> None:
+                """Begin a watch, unless there is no reference, or too few rows of it."""
+                try:
+                    found = await self._in_thread(read)
+                except ProteusError as error:
+                    log.info("the %s can't be watched: %s", what, error.message)
+                except Exception as error:  # noqa: BLE001 - it must not end the watch of all others
+                    count_bug("Shifts.run", error)
+                else:
+                    is_current = content is self._served.content  # else it is wanted once more
+                    if is_current and found is not None and len(found) >= MIN_REFERENCE_ROWS:
+                        watches[key] = ShiftWatch(names, found)
+
+            self._wanted.put_nowait(begin)
+        return watches[key]
 
 
 def _log_change(what: str, watch: ShiftWatch, family: str, variant: str = "") -> None:

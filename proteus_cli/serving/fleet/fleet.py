@@ -22,7 +22,7 @@ from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.control.topology.standbys import DeviceMemory
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.device import by_host, host_of
+from proteus_cli.domain.device import Device, by_host, host_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.domain.profile import Profile, VariantProfile
@@ -179,9 +179,9 @@ class Fleet:
         measured = self._profiles[device].variants
         return [each for each in measured if each.points and each.key in self.loader.models]
 
-    def type_of(self, device: str) -> str:
-        """The type of a device, by its profile."""
-        return self._profiles[device].device.type
+    def device(self, name: str) -> Device:
+        """The device with the id ``name``, by its profile."""
+        return self._profiles[name].device
 
     def retry_s(self, device: str) -> float | None:
         """When a lost device is opened again; None where it is not lost, or is tried out now."""

@@ -105,7 +105,7 @@ class Loader:
 
     def loadable(self, device: str) -> list[VariantKey]:
         """What was profiled on a device and has a model."""
-        return [measured.key for measured in self._profiles[device].variants if measured.key in self._models]
+        return [key for measured in self._profiles[device].variants if (key := measured.key) in self._models]
 
     def load_times_s(self, device: str) -> dict[VariantKey, float]:
         """What is loaded on a device, each with the seconds that its load took."""

@@ -12,6 +12,7 @@ from proteus_cli.serving.requests.families import ServedFamily
 
 ACCURACY_WINDOW_S = 10
 _PARTS_OF_SLO = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 1.1, 1.5, 2.0, 5.0)
+LATENCY_BUCKETS = len(_PARTS_OF_SLO) + 1
 _NO_OUTCOMES = {("", "", outcome): 0 for outcome in Outcome}  # each has a series from the start
 
 

@@ -19,7 +19,7 @@ from proteus_cli.serving.rest.codec.bodies import IndexRequest, RepositoryReques
 from proteus_cli.serving.rest.routing import Handle, RestRequest, RestResponse, Route, json_response
 from proteus_cli.serving.rest.site import AT, INDEX, read_site
 from proteus_cli.serving.telemetry.metrics import Metrics
-from proteus_cli.serving.telemetry.status import StatusSources, status
+from proteus_cli.serving.telemetry.telemetry import Telemetry
 
 _OK, _NOT_READY = 200, 503
 
@@ -31,14 +31,14 @@ class Endpoints:
         self,
         models: ModelRepository,
         metrics: Metrics,
-        sources: StatusSources,
+        telemetry: Telemetry,
         manual_plans: ManualPlans,
         conditions: LiveConditions,
         live_catalog: LiveCatalog | None,
         feedback: Feedback,
         rollouts: VersionRollouts,
     ) -> None:
-        self._models, self._metrics, self._sources, self._manual_plans = models, metrics, sources, manual_plans
+        self._models, self._metrics, self._telemetry, self._manual_plans = models, metrics, telemetry, manual_plans
         self._conditions, self._live_catalog, self._feedback = conditions, live_catalog, feedback
         self._rollouts = rollouts
         self._site = read_site()
@@ -105,13 +105,13 @@ class Endpoints:
         return RestResponse(_OK, *await self._metrics.page(request.headers.get(b"accept", b"")))
 
     def status(self, _: RestRequest) -> RestResponse:
-        return json_response(status(self._sources))
+        return json_response(self._telemetry.status())
 
     def history(self, request: RestRequest) -> RestResponse:
-        return json_response(self._sources.sampler.feed(request.parameter("since")))
+        return json_response(self._telemetry.history(request.parameter("since")))
 
     def plan(self, _: RestRequest) -> RestResponse:
-        return json_response(self._sources.plane.controller.plan)
+        return json_response(self._telemetry.plane.controller.plan)
 
     async def apply_plan(self, request: RestRequest) -> RestResponse:
         return json_response(await self._manual_plans.from_client(request.body))

@@ -34,9 +34,8 @@ from proteus_cli.serving.requests.samples.writer import SampleWriter
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.server.adapting import Adaptation
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
-from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.metrics import LoopLag, Metrics
-from proteus_cli.serving.telemetry.status import StatusSources
+from proteus_cli.serving.telemetry.telemetry import Sources, Telemetry
 from proteus_cli.serving.transport.connections import Connections
 
 if TYPE_CHECKING:
@@ -150,46 +149,33 @@ def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedF
 
 
 @dataclass(frozen=True, slots=True)
-class ServerTelemetry:
-    """What is measured of the running server, and shown."""
+class Observed:
+    """What is told of the running server."""
 
-    sampler: MetricsSampler
+    telemetry: Telemetry
     metrics: Metrics
-    sources: StatusSources
 
 
 @asynccontextmanager
 async def open_telemetry(
-    deployment: Deployment,
-    hardware: Hardware,
-    plane: DataPlane,
-    profiles: ProfileStore,
-    adaptation: Adaptation,
-    connections: Connections,
-) -> AsyncIterator[ServerTelemetry]:
+    deployment: Deployment, hardware: Hardware, plane: DataPlane, adaptation: Adaptation, connections: Connections
+) -> AsyncIterator[Observed]:
     """What reads the state of the server, and samples it once a second until the context is left."""
-    lag = LoopLag()
-    sampler = MetricsSampler(
-        plane, plane.clock, adaptation.control_loop.changes, links=hardware.links,
-        rollouts=lambda: adaptation.rollouts.status().rollouts,
-        is_shifted=adaptation.shifts.is_shifted if adaptation.shifts is not None else lambda _: False,
-    )  # fmt: skip
-    sources = StatusSources(
-        plane=plane,
-        control_loop=adaptation.control_loop,
-        profiles=profiles,
-        sampler=sampler,
-        replan=deployment.replanning,
+    sources = Sources(
+        plane,
+        adaptation.control_loop,
+        deployment.replanning,
         solver=adaptation.solver.state if adaptation.solver is not None else None,
         journal=adaptation.journal,
         recalibration=adaptation.recalibration,
         links=hardware.links,
-        accuracies=adaptation.accuracies,
-        rollouts=adaptation.rollouts,
+        feedback=adaptation.feedback,
         shifts=adaptation.shifts,
+        rollouts=adaptation.rollouts,
     )
-    async with running(lag.watch), running(sampler.run):
-        yield ServerTelemetry(sampler, Metrics(sources, connections, lag), sources)
+    lag, telemetry = LoopLag(), Telemetry(sources, plane.clock)
+    async with running(lag.watch), running(telemetry.run):
+        yield Observed(telemetry, Metrics(sources, connections, lag))
 
 
 def make_endpoints(
@@ -197,7 +183,7 @@ def make_endpoints(
     plane: DataPlane,
     profiles: ProfileStore,
     adaptation: Adaptation,
-    telemetry: ServerTelemetry,
+    observed: Observed,
 ) -> tuple[ModelRepository, Endpoints]:
     """The models as the protocol shows them, and the endpoints beside inference."""
     models = ModelRepository(
@@ -214,7 +200,7 @@ def make_endpoints(
     )
 
     endpoints = Endpoints(
-        models, telemetry.metrics, telemetry.sources, adaptation.manual_plans, adaptation.conditions,
+        models, observed.metrics, observed.telemetry, adaptation.manual_plans, adaptation.conditions,
         adaptation.live_catalog, adaptation.feedback, adaptation.rollouts,
     )  # fmt: skip
     return models, endpoints

@@ -41,7 +41,7 @@ from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.server.front_ends import accepting_on, make_protocols, open_connections
 from proteus_cli.serving.service_manager import ServiceManager
 from proteus_cli.serving.signals import reloading_on_hangup, stopping_on_signals
-from proteus_cli.serving.telemetry.history.snapshot import Snapshot
+from proteus_cli.serving.telemetry.state import ServerState
 from proteus_cli.serving.transport.listening import is_loopback, listen, url_of
 
 if TYPE_CHECKING:
@@ -58,8 +58,8 @@ GARBAGE_OBJECTS = 20_000
 MIN_CLOSE_S = 2.0
 """Connections have at least so long to send their last answers."""
 
-View = Callable[[Callable[[], Snapshot]], AbstractContextManager[None]]
-"""Shows the snapshots that it asks for, until its context is left, in a thread of its own."""
+View = Callable[[Callable[[], ServerState]], AbstractContextManager[None]]
+"""Shows the states that it asks for, until its context is left, in a thread of its own."""
 
 
 def serve(
@@ -111,9 +111,9 @@ async def _serve(
             open_data_plane(deployment, options, hardware, profiles, drift, writer, shifts) as plane,
             open_adaptation(deployment, options, hardware, plane, profiles, served, drift, shifts, stop) as adaptation,
             open_connections(options) as connections,
-            open_telemetry(deployment, hardware, plane, profiles, adaptation, connections) as telemetry,
+            open_telemetry(deployment, hardware, plane, adaptation, connections) as observed,
         ):
-            models, endpoints = make_endpoints(hardware, plane, profiles, adaptation, telemetry)
+            models, endpoints = make_endpoints(hardware, plane, profiles, adaptation, observed)
             is_local = is_loopback(listeners["http"])
             protocols = make_protocols(plane, models, endpoints, options, connections, tracing, is_local=is_local)
             async with accepting_on(listeners, protocols, options.certificate):
@@ -121,7 +121,7 @@ async def _serve(
                     _tune_garbage_collection()
                     plane.lifecycle.on(LifecycleEvent.WARMED_UP)
                     manager.ready(_announce(listeners, options, plane, announce))
-                    with view(telemetry.sampler.shown()) if view is not None else nullcontext():
+                    with view(observed.telemetry.shown()) if view is not None else nullcontext():
                         await stop.wait()
                         stop_s = plane.clock() + options.drain_timeout_s
                         plane.lifecycle.on(LifecycleEvent.STOPPED)

@@ -39,8 +39,8 @@ from proteus_cli.serving.lifecycle import ServerState, task_errors
 from proteus_cli.serving.oip.tensors import VERSION
 from proteus_cli.serving.requests.counts import FamilyCounts, Histogram
 from proteus_cli.serving.requests.samples.capture import SampleCounts
-from proteus_cli.serving.telemetry.hosts import HostState, HostStatus
-from proteus_cli.serving.telemetry.status import DEMAND_WINDOW_S, StatusSources
+from proteus_cli.serving.telemetry.state import HostState, HostStatus
+from proteus_cli.serving.telemetry.telemetry import Sources, host_statuses
 from proteus_cli.serving.transport.connections import Connections
 
 TEXT = b"text/plain; version=0.0.4; charset=utf-8"
@@ -77,7 +77,7 @@ class LoopLag:
 class Metrics:
     """All metrics of the server, read when they are asked for."""
 
-    def __init__(self, sources: StatusSources, connections: Connections, lag: LoopLag) -> None:
+    def __init__(self, sources: Sources, connections: Connections, lag: LoopLag) -> None:
         self._sources, self._plane, self._connections, self._lag = sources, sources.plane, connections, lag
         self._process = CollectorRegistry()
         ProcessCollector(registry=self._process)
@@ -103,8 +103,8 @@ class Metrics:
         yield from cut_metrics({family: of.cut for family, of in counts.items()})
         yield from cascade_metrics(plane.controller)
         yield from condition_metrics(plane.controller.dispatch.stop_when)
-        if sources.accuracies is not None:
-            yield from feedback_metrics(sources.accuracies.plain, sources.accuracies.staged)
+        if sources.feedback is not None:
+            yield from feedback_metrics(sources.feedback.plain, sources.feedback.staged)
         if sources.rollouts is not None:
             yield from rollout_metrics(counts, sources.rollouts.all, sources.rollouts.ended)
         if sources.shifts is not None:
@@ -113,7 +113,7 @@ class Metrics:
             yield from sample_metrics(plane.samples.counts())
         yield from self._devices()
         yield from slot_metrics(plane.fleet.tuners, now_s)
-        yield from host_metrics(sources.hosts())
+        yield from host_metrics(host_statuses(plane.fleet, sources.links(), now_s))
         yield from self._server()
         yield from self._triton(counts)
 
@@ -161,7 +161,7 @@ class Metrics:
             ),
             (
                 "proteus_demand_qps", "Rows that arrived in the last second.",
-                lambda of: controller.demand.rate_qps(of, DEMAND_WINDOW_S, now_s),
+                lambda of: controller.demand.rate_qps(of, 1.0, now_s),
             ),
             (
                 "proteus_planned_demand_qps", "Demand that the plan in force was made for.",
@@ -202,10 +202,9 @@ class Metrics:
             "proteus_variant_state", "2: active, as the plan has it there. 1: warm, a standby. 0: cold.", VARIANT,
             states,
         )  # fmt: skip
-        devices = [profile.device for name, profile in self._sources.profiles.items() if name in workers]
         yield (
             "proteus_device_info", "The host of a device, empty for this machine, and its type.", "device host type",
-            {(device.id, device.host, device.type): 1 for device in devices},
+            {(of.id, of.host, of.type): 1 for of in map(fleet.device, workers)},
         )  # fmt: skip
         yield from sharing_metrics({device: (each.servers, each.waited_s) for device, each in workers.items()})
 
@@ -221,7 +220,10 @@ class Metrics:
                 "proteus_plan_change_seconds_total", "Time from the request for a change until it was made.",
                 totals.total_s,
             ),
-            ("proteus_plan_timestamp_seconds", "When the plan in force was adopted.", totals.unix_s),
+            (
+                "proteus_plan_timestamp_seconds", "When the plan in force was adopted.",
+                sources.control_loop.latest.unix_s,
+            ),
             ("proteus_solver_solves_total", "Solves that were asked for.", solver.solves if solver else 0),
             (
                 "proteus_solver_restarts_total", "Processes of the solver that died or hung, and were replaced.",

@@ -169,10 +169,8 @@ async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
             open_adaptation(deployment, options, hardware, plane, profiles, served, None, None, asyncio.Event())
         )
         connections = await stack.enter_async_context(open_connections(options))
-        telemetry = await stack.enter_async_context(
-            open_telemetry(deployment, hardware, plane, profiles, adaptation, connections)
-        )
-        models, endpoints = make_endpoints(hardware, plane, profiles, adaptation, telemetry)
+        observed = await stack.enter_async_context(open_telemetry(deployment, hardware, plane, adaptation, connections))
+        models, endpoints = make_endpoints(hardware, plane, profiles, adaptation, observed)
         plane.lifecycle.on(LifecycleEvent.WARMED_UP)
         yield Server(
             plane, connections, make_protocols(plane, models, endpoints, options, connections, None, is_local=True)

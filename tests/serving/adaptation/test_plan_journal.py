@@ -4,7 +4,6 @@ import errno
 import os
 import stat
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -13,11 +12,12 @@ from builders import make_placement, make_plan
 
 from proteus_cli import store
 from proteus_cli.backends.base import Signature
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import Base, Observation
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.adaptation.plan_journal import (
-    Adopted,
     JournalSettings,
+    PlanChange,
     PlanJournal,
     claim,
     left_behind,
@@ -30,8 +30,8 @@ PLAN = make_plan(make_placement("cpu0", "a", "a-s"))
 BASE, OTHER = Base("plan", "a" * 64), Base("plan", "b" * 64)
 
 
-def adopted(reason: str = "for a test") -> Adopted:
-    return Adopted(PLAN, "demand", reason, Observation({}, {}))
+def adopted(reason: str = "for a test") -> tuple[Plan, PlanChange, Observation]:
+    return PLAN, PlanChange(0.0, reason, 0.0, 0.0, 0), Observation({}, {})
 
 
 def nothing_counted() -> RequestCounts:
@@ -49,7 +49,7 @@ def test_only_the_newest_are_kept_and_nothing_else_is_touched(tmp_path: Path) ->
     for _ in range(2):  # a second server goes on counting
         written = history(tmp_path, keep=3)
         for number in range(4):
-            written.began(adopted(f"reason {number}"))
+            written.began(*adopted(f"reason {number}"))
         written.stopped()
     found = list(records(tmp_path))
     assert [record.plan[:6] for record in found] == ["000008", "000007", "000006"]
@@ -62,12 +62,12 @@ def test_the_effect_is_what_ended_while_it_was_in_force(tmp_path: Path) -> None:
     of_a, written = counts.by_family["a"], history(tmp_path, counts=counts)
     of_a.ended(Outcome.SERVED, requests=5)
     of_a.accuracy += 4.0
-    written.began(adopted())
+    written.began(*adopted())
     of_a.ended(Outcome.SERVED, requests=8)
     of_a.ended(Outcome.LATE)
     of_a.ended(Outcome.DROPPED)
     of_a.accuracy += 6.0
-    written.began(adopted())
+    written.began(*adopted())
     written.stopped()
     second, first = records(tmp_path)
     assert first.effect is not None
@@ -82,8 +82,8 @@ def test_the_effect_is_what_ended_while_it_was_in_force(tmp_path: Path) -> None:
 
 def test_a_server_that_was_killed_leaves_a_plan_without_an_effect(tmp_path: Path) -> None:
     killed = history(tmp_path)
-    killed.began(adopted())
-    killed.began(adopted())
+    killed.began(*adopted())
+    killed.began(*adopted())
     killed._writer.shutdown(wait=True)
     found = left_behind(records(tmp_path), BASE, emulated=False)
     assert found is not None
@@ -91,7 +91,7 @@ def test_a_server_that_was_killed_leaves_a_plan_without_an_effect(tmp_path: Path
     assert left_behind(records(tmp_path), OTHER, emulated=False) is None
     assert left_behind(records(tmp_path), BASE, emulated=True) is None
     stopped = history(tmp_path)
-    stopped.began(adopted())
+    stopped.began(*adopted())
     stopped.stopped()
     assert left_behind(records(tmp_path), BASE, emulated=False) is None
 
@@ -102,16 +102,16 @@ def test_a_server_that_stops_while_the_disk_is_full_is_not_taken_for_killed(
     """Also where the disk was full when an earlier plan of it was replaced. Records of other plan files stay."""
     for base, emulated in ((OTHER, False), (BASE, True)):
         killed = history(tmp_path, base=base, emulated=emulated)
-        killed.began(adopted())
+        killed.began(*adopted())
         killed._writer.shutdown(wait=True)
     stopped = history(tmp_path)
-    stopped.began(adopted())
+    stopped.began(*adopted())
     stopped.written_by_now().result()
     with monkeypatch.context() as full:
         full.setattr(os, "fsync", disk_full)
-        stopped.began(adopted())
+        stopped.began(*adopted())
         stopped.written_by_now().result()
-    stopped.began(adopted())
+    stopped.began(*adopted())
     stopped.written_by_now().result()
     monkeypatch.setattr(os, "fsync", disk_full)
     stopped.stopped()
@@ -139,7 +139,7 @@ def test_a_crash_between_two_files_leaves_no_record_without_its_plan(
 
     monkeypatch.setattr(Path, "replace", renamed_once)
     killed = history(tmp_path)
-    killed.began(adopted())
+    killed.began(*adopted())
     killed._writer.shutdown(wait=True)
     assert renamed == [f"{killed.current}.json"]
     assert list(records(tmp_path)) == []
@@ -151,7 +151,7 @@ def test_writes_that_fail_are_counted_and_logged_once_in_a_while(
     (tmp_path / "history").write_text("no directory")
     written = history(tmp_path / "history")
     for _ in range(3):
-        written.began(adopted())
+        written.began(*adopted())
     written._writer.shutdown(wait=True)
     assert written.failed > 1
     assert written.problem is not None
@@ -160,7 +160,7 @@ def test_writes_that_fail_are_counted_and_logged_once_in_a_while(
 
 def test_records_that_are_broken_are_passed_over(tmp_path: Path) -> None:
     written = history(tmp_path)
-    written.began(adopted())
+    written.began(*adopted())
     written.stopped()
     (record,) = records(tmp_path)
     content = msgspec.to_builtins(record) | {"plan": "000009-20260101T000000Z", "format": 2}
@@ -183,8 +183,8 @@ def test_a_crash_while_a_plan_replaces_another_leaves_one_to_go_on_from(
 
     monkeypatch.setattr(store, "write_in_order", until_killed)
     killed = history(tmp_path)
-    killed.began(adopted())
-    killed.began(adopted())
+    killed.began(*adopted())
+    killed.began(*adopted())
     killed._writer.shutdown(wait=True)
     found = left_behind(records(tmp_path), BASE, emulated=False)
     assert found is not None
@@ -204,8 +204,8 @@ def test_a_second_server_on_a_history_is_warned_of(tmp_path: Path, caplog: pytes
     running, warned = list[PlanJournal](), list[list[str]]()
     for name, base in (("a", BASE), ("b", BASE), ("a", OTHER), ("a", BASE)):
         journal = history(tmp_path / name, base=base)
-        journal.began(adopted())
-        journal.began(adopted())
+        journal.began(*adopted())
+        journal.began(*adopted())
         journal.written_by_now().result()
         running.append(journal)
         warned.append([record.message for record in caplog.records])
@@ -225,7 +225,7 @@ def test_where_other_servers_can_not_be_seen_records_are_written(
 ) -> None:
     (tmp_path / ".lock").mkdir()
     journal = history(tmp_path)
-    journal.began(adopted())
+    journal.began(*adopted())
     journal.stopped()
     assert (journal.written, journal.failed) == (2, 0)
     assert [record.message.partition(" is not known")[0] for record in caplog.records] == [
@@ -238,7 +238,7 @@ def test_a_journal_holds_the_lock_of_the_last_plan_file_alone(tmp_path: Path) ->
     bases = [Base("plan.json", f"{number:016x}" * 4) for number in range(20)]
     written = history(tmp_path)
     for base in bases:
-        written.began(replace(adopted(), base=base))
+        written.began(*adopted(), base=base)
     written.written_by_now().result()
     assert held_of(tmp_path, bases) == bases[-1:]
     written.stopped()

@@ -20,7 +20,7 @@ from proteus_cli.serving.requests.data_plane import DataPlane, DataPlaneOptions,
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import Query, RequestOptions
 from proteus_cli.serving.telemetry.metrics import slot_metrics, written
-from proteus_cli.serving.telemetry.slots import MAX_SHOWN, lately_changed, slots_status
+from proteus_cli.serving.telemetry.telemetry import MAX_SLOTS, lately_changed, slots_status
 
 SLOTS, ROW_S, RATE_QPS = 4, 0.01, 150.0
 ONE_ROW = Signature(
@@ -143,8 +143,8 @@ def test_a_device_uses_the_slots_that_are_worth_it_and_every_request_ends_once()
     columns = status.scatter
     assert len(columns.slots) == len(columns.running) == len(columns.throughput) == len(columns.service_s) > 5
     assert status.last[-1].slots == 2
-    assert lately_changed(plane.fleet.tuners, 20.0) == {"gpu0": status}
-    assert len(lately_changed({f"gpu{n}": tuner for n in range(20)}, 20.0)) == MAX_SHOWN
+    assert lately_changed(plane.fleet.tuners) == ["gpu0"]
+    assert len(lately_changed({f"gpu{n}": tuner for n in range(20)})) == MAX_SLOTS
     text = _metrics(plane)
     assert 'proteus_slots_used{device="gpu0"} 2' in text
     assert 'proteus_slots_knee{device="gpu0"} 2' in text

@@ -11,7 +11,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.fleet.recovery import EVERY_S
-from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
+from proteus_cli.serving.telemetry.telemetry import Sources, Telemetry
 
 BOTH = {"cpu0": "good", "cpu1": "good"}
 JOINED_S = LOAD_S + 2 * EVERY_S + 0.1  # opened, loaded, tried out
@@ -104,25 +104,24 @@ def test_variants_stand_by_on_a_device_that_has_joined() -> None:
 
 def test_the_page_and_the_terminal_see_a_device_that_joins() -> None:
     async def join(world: World) -> None:
-        history = MetricsSampler(world.plane, world.loop.time, world.adaptation.changes)
+        telemetry = Telemetry(Sources(world.plane, world.adaptation), world.loop.time)
         await asyncio.sleep(1.0)
-        history.sample()
+        telemetry.sample()
         world.join("b/cpu0")
-        assert set(history.feed().devices) == {"cpu0", "cpu1"}, "as of the last sample"
-        history.sample()
+        telemetry.sample()
         await asyncio.sleep(EVERY_S + LOAD_S / 2)
-        history.sample()
+        telemetry.sample()
         await asyncio.sleep(JOINED_S + PLANNED_S)
         await world.ask(RATE_QPS, 2.0)
-        history.sample()
-        feed = history.feed()
-        first, second, *_, last = feed.devices["b/cpu0"].samples.load
+        telemetry.sample()
+        history = telemetry.history()
+        first, _, third, last = history.samples.devices["b/cpu0"]["load"]
         assert first is not None
         assert math.isnan(first), "nothing is known of the time before it"
-        assert second == 0.0
+        assert third == 0.0
         assert last is not None
         assert last > 0.0
-        of_device = [event.text for event in feed.events if event.kind.value == "device"]
+        of_device = [event.text for event in history.events if event.kind.value == "device"]
         assert of_device == ["b/cpu0 has joined"]
         await asyncio.sleep(1.0)
 

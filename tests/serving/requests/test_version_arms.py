@@ -1,8 +1,8 @@
 """Requests while a version is rolled out: who is asked, what its guard is told, and that each ends once."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, cast
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -20,9 +20,9 @@ from proteus_cli.domain.request import AskedVersion, Bounds
 from proteus_cli.domain.rollouts import RolloutSpecification, StepCounts, VersionPair
 from proteus_cli.errors import BoundsUnmet, EngineFailed
 from proteus_cli.serving.adaptation.feedback import Feedback
+from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.requests.answers.answer_log import KeptAnswer
 from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, Result, nobody
@@ -54,13 +54,6 @@ class Versions(HeldExecutor):
         return BatchResult((-scores if self._opposes and batch.key == NEW else scores,), BATCH_S)
 
 
-class Unlooked:
-    """Labels are counted nowhere but in roll-outs."""
-
-    def count(self, answer: KeptAnswer, scores: Sequence[float]) -> None:
-        pass
-
-
 class World:
     """A device that hosts both versions, or one of them."""
 
@@ -90,7 +83,8 @@ class World:
             controller, [served], ["cpu0"], lambda _device, _on_lost: self.executor, asyncio.get_running_loop().time,
             models=models, profiles={"cpu0": profile}, options=DataPlaneOptions(keep_answers_s=KEEP_S),
         )  # fmt: skip
-        self.feedback = Feedback(self.plane, cast("Any", Unlooked()))
+        nothing: Any = None
+        self.feedback = Feedback(self.plane, ProfileStore({}), nothing, nothing)
         self.begin_rollout(share, shadow_share)
         self.results: list[Result] = []
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from builders import make_profile
 from jsonschema_rs import validator_for
 from looping import loop_around
 from one_device import World, run
@@ -14,10 +13,9 @@ from openapi_file import openapi
 
 from proteus_cli.control.devices.breaker import BreakerEvent
 from proteus_cli.serving.devices.remote.links.link_state import LinkState
-from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
-from proteus_cli.serving.telemetry.hosts import HostState
 from proteus_cli.serving.telemetry.metrics import LoopLag, Metrics, written
-from proteus_cli.serving.telemetry.status import StatusSources, status
+from proteus_cli.serving.telemetry.state import HostState
+from proteus_cli.serving.telemetry.telemetry import Sources, Telemetry
 from proteus_cli.serving.transport.connections import Connections
 
 SILENT = "nothing came from it for 500 ms"
@@ -32,10 +30,8 @@ class Seen:
         self.world, self.links = world, dict[str, LinkState]()
         self.now_s = 10.0
         plane = world.plane
-        self.history = MetricsSampler(plane, lambda: self.now_s, links=lambda: self.links)
-        control_loop = loop_around(plane)
-        profiles = {device: make_profile(device)}
-        self.sources = StatusSources(plane, control_loop, profiles, self.history, "off", links=lambda: self.links)
+        self.sources = Sources(plane, loop_around(plane), links=lambda: self.links)
+        self.telemetry = Telemetry(self.sources, lambda: self.now_s)
 
     def lose(self, host_loss: str = "") -> None:
         """What the fleet notes as it loses the device, with its host or alone."""
@@ -61,8 +57,8 @@ def seen(test: Callable[[Seen], None], device: str = "b/cpu0") -> None:
 
 def test_without_a_cluster_there_are_no_hosts() -> None:
     def test(server: Seen) -> None:
-        server.history.sample()
-        assert server.history.feed().hosts == status(server.sources).hosts == {}
+        server.telemetry.sample()
+        assert server.telemetry.history().hosts == server.telemetry.status().hosts == {}
         assert server.metrics() == ['proteus_device_info{device="cpu0",host="",type="cpu"} 1.0']
         assert server.metrics("proteus_device_servers", "proteus_device_turn") == []
 
@@ -71,12 +67,12 @@ def test_without_a_cluster_there_are_no_hosts() -> None:
 
 def test_an_emulated_host_is_lost_with_its_last_device() -> None:
     def test(server: Seen) -> None:
-        server.history.sample()
-        up = server.history.now.hosts["b"]
+        server.telemetry.sample()
+        up = server.telemetry.state().hosts["b"]
         assert (up.state, up.devices, up.address, up.round_trip_s) == (HostState.CONNECTED, 1, None, None)
         server.lose()
-        server.history.sample()
-        down = server.history.now.hosts["b"]
+        server.telemetry.sample()
+        down = server.telemetry.state().hosts["b"]
         assert (down.state, down.working, down.reason) == (HostState.LOST, 0, "it is lost")
         assert server.metrics() == [
             'proteus_device_info{device="b/cpu0",host="b",type="cpu"} 1.0',
@@ -93,8 +89,8 @@ def test_an_emulated_host_is_lost_with_its_last_device() -> None:
 def test_a_host_is_as_its_link_says(link: LinkState, up: int, trip: list[str]) -> None:
     def test(server: Seen) -> None:
         server.links["b"] = link
-        server.history.sample()
-        host = server.history.now.hosts["b"]
+        server.telemetry.sample()
+        host = server.telemetry.state().hosts["b"]
         assert host.state is (HostState.CONNECTED if up else HostState.LOST)
         assert (host.state_s, host.reason) == (10.0 - link.since_s, link.why)
         assert (host.losses, host.bytes_sent, host.bytes_received) == (link.losses, 1000, 2000)
@@ -116,12 +112,12 @@ def test_status_history_and_metrics_say_how_many_servers_share_a_device_and_its_
         server.world.fleet.workers["b/cpu0"].waited_s = 1.5
         for servers in (3, 1):
             server.world.fleet.share("b/cpu0", servers)
-            server.history.sample()
+            server.telemetry.sample()
             assert server.metrics("proteus_device_servers", "proteus_device_turn") == [
                 f'proteus_device_servers{{device="b/cpu0"}} {servers}.0',
                 'proteus_device_turn_wait_seconds_total{device="b/cpu0"} 1.5',
             ]
-            for found in (status(server.sources), server.history.feed()):
+            for found in (server.telemetry.status(), server.telemetry.history()):
                 assert (found.devices["b/cpu0"].servers, found.hosts["b"].servers) == (servers, servers)
 
     seen(test)
@@ -130,7 +126,7 @@ def test_status_history_and_metrics_say_how_many_servers_share_a_device_and_its_
 def test_a_host_that_no_device_is_planned_on_is_shown_too() -> None:
     def test(server: Seen) -> None:
         server.links |= {"b": UP, "c": DOWN}
-        found = status(server.sources)
+        found = server.telemetry.status()
         assert {name: (host.devices, host.working) for name, host in found.hosts.items()} == {"b": (1, 1), "c": (0, 0)}
         assert found.devices["b/cpu0"].host == "b"
 
@@ -141,7 +137,7 @@ def test_a_host_that_is_not_listed_any_more_is_lost_for_that_reason() -> None:
     def test(server: Seen) -> None:
         server.links["c"] = UP
         server.lose(SILENT)
-        found = status(server.sources).hosts["b"]
+        found = server.telemetry.status().hosts["b"]
         assert (found.state, found.reason, found.losses) == (HostState.LOST, "it is not listed any more", None)
         assert not found.listed
         assert 'proteus_host_listed{host="b"} 0.0' in server.metrics()
@@ -152,8 +148,8 @@ def test_a_host_that_is_not_listed_any_more_is_lost_for_that_reason() -> None:
 def test_what_is_sent_of_hosts_is_what_the_openapi_document_says() -> None:
     def test(server: Seen) -> None:
         server.links |= {"b": UP, "c": DOWN}
-        server.history.sample()
-        sent: Mapping[str, Any] = {"History": server.history.feed(), "ServerStatus": status(server.sources)}
+        server.telemetry.sample()
+        sent: Mapping[str, Any] = {"History": server.telemetry.history(), "ServerStatus": server.telemetry.status()}
         for name, content in sent.items():
             schemas = {**openapi(), "$ref": f"#/components/schemas/{name}"}
             assert list(validator_for(schemas).iter_errors(json.loads(msgspec.json.encode(content)))) == []
@@ -165,14 +161,14 @@ def test_the_loss_of_a_host_and_its_return_are_an_event_each() -> None:
     def test(server: Seen) -> None:
         breaker = server.world.fleet.breakers["b/cpu0"]
         server.lose(SILENT)
-        server.history.sample()
+        server.telemetry.sample()
         server.now_s = 12.0
         breaker.on(BreakerEvent.RETRIED, server.now_s)
-        server.history.sample()
+        server.telemetry.sample()
         server.now_s = 14.0
         breaker.on(BreakerEvent.PASSED, server.now_s)
-        server.history.sample()
-        assert [(event.text, event.reason) for event in server.history.now.events] == [
+        server.telemetry.sample()
+        assert [(event.text, event.reason) for event in server.telemetry.state().events] == [
             ("b/cpu0 was lost", "it is lost"),
             ("b/cpu0 is back", "after 4.0 s"),
         ]

@@ -31,9 +31,8 @@ from proteus_cli.serving.lifecycle import TaskErrors, task_errors
 from proteus_cli.serving.requests.counts import Histogram
 from proteus_cli.serving.requests.data_plane import make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.telemetry.history.sampler import MetricsSampler
 from proteus_cli.serving.telemetry.metrics import OPENMETRICS, TEXT, LoopLag, Metrics, rollout_metrics, written
-from proteus_cli.serving.telemetry.status import StatusSources
+from proteus_cli.serving.telemetry.telemetry import Sources
 from proteus_cli.serving.transport.connections import Connections
 
 Parse = Callable[[str], Iterable[Metric]]
@@ -76,15 +75,8 @@ def counted(families: int, devices: int, run_on: int) -> Metrics:
         controller.offer(make_request(number, family=names[0]), 1.0)
     plane.admission.count_refusal(BadRequest("a test"))
     task_errors.setdefault("Recovery.run", TaskErrors())
-    server = StatusSources(
-        plane,
-        loop_around(plane),
-        {},
-        MetricsSampler(plane, plane.clock),
-        "auto",
-        SolverState(),
-    )
-    return Metrics(server, Connections(max_connections=9, max_body_bytes=9), LoopLag())
+    sources = Sources(plane, loop_around(plane), "auto", SolverState())
+    return Metrics(sources, Connections(max_connections=9, max_body_bytes=9), LoopLag())
 
 
 def shown(accept: bytes, *size: int) -> tuple[bytes, bytes]:

@@ -8,7 +8,8 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.serving.telemetry.stages import ExitsStatus, cascades_of, exits_of, kept_fracs
+from proteus_cli.serving.telemetry.state import ExitsStatus
+from proteus_cli.serving.telemetry.telemetry import cascades_of, exits_of, kept_fracs
 
 POLICY = policy_named("proteus")
 

@@ -29,7 +29,7 @@ export const KINDS = [
     id: "variants", title: "Which variant answered", unit: "requests in time per second, stacked", write: format.rate, stacked: true,
     lines: (series, family, history) => {
       const answering = selectedFamilies(history, family).flatMap(([name, {variants}, place]) => {
-        const found = Object.keys(variants).filter((variant) => series.variants[name][variant].some((qps) => qps > 0));
+        const found = Object.keys(variants).filter((variant) => series.variants[name]?.[variant]?.some((qps) => qps > 0));
         return found.map((variant, rank) => ({label: variantLabel(history, name, variant), colour: `line${place % COLOURS}`, fill: shade(rank), values: series.variants[name][variant]}));
       }).reverse();  // the most accurate of the first family at the bottom
       const heights = stacked(answering.map(({values}) => values));

@@ -82,8 +82,9 @@ function show() {
   tables.attainment(byId("attainment"), families);
   byId("rollouts-section").hidden = !latest.rollouts.length;
   tables.rollouts(byId("rollouts"), latest.rollouts);
-  byId("slots-section").hidden = !Object.keys(latest.slots).length;
-  slots.show(byId("slots"), latest.slots);
+  const tuned = Object.entries(devices).filter(([, {slots: known}]) => known).map(([name, {slots: known}]) => [name, known]);
+  byId("slots-section").hidden = !tuned.length;
+  slots.show(byId("slots"), Object.fromEntries(tuned));
   tables.devices(byId("devices"), devices, hosts, (key, otherwise) => chosenRows.get(key) ?? otherwise, toggleRow);
   tables.flows(byId("flows"), flows);
   byId("cascades-section").hidden = Object.values(families).every(({cascades}) => !cascades.length);

@@ -18,12 +18,9 @@ export class Series {
   append(feed) {
     if (feed.server !== this.server) this.clear(feed.server);
     const start_s = feed.unix_s - feed.uptime_s, before = this.unix_s.length;
-    for (const at_s of feed.at_s) this.unix_s.push(Math.max(start_s + at_s, (this.unix_s.at(-1) ?? 0) + 1e-3));
-    for (const [name, {samples: {answered_qps, ...columns}}] of Object.entries(feed.families)) {
-      extend(this.families, name, columns, before);
-      extend(this.variants, name, answered_qps, before);
-    }
-    for (const [name, {samples}] of Object.entries(feed.devices)) extend(this.devices, name, samples, before);
+    for (const at_s of feed.samples.at_s) this.unix_s.push(Math.max(start_s + at_s, (this.unix_s.at(-1) ?? 0) + 1e-3));
+    for (const kind of ["families", "variants", "devices"])
+      for (const [name, columns] of Object.entries(feed.samples[kind])) extend(this[kind], name, columns, before);
     for (const {at_s, ...event} of feed.events) this.events.push({unix_s: start_s + at_s, ...event});
     const extra = this.unix_s.length - Math.round(feed.keeps_s / feed.every_s);
     if (extra > 0) {

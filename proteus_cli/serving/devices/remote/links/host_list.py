@@ -1,6 +1,8 @@
 """The interface to whoever lists the hosts of a cluster; `serving/cluster` has those that there are."""
 
-from collections.abc import AsyncGenerator, Mapping
+import asyncio
+from collections.abc import AsyncGenerator, Collection, Mapping
+from contextlib import aclosing
 from typing import Protocol
 
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
@@ -25,3 +27,20 @@ class HostList(Protocol):
         list holds.
         """
         ...
+
+
+def agents_of(hosts: HostList) -> Agents:
+    """The addresses of the agents of all current hosts. Raises as `HostList.changes` does."""
+
+    async def first() -> Agents:
+        async with aclosing(hosts.changes()) as changes:
+            return await anext(changes)
+
+    return asyncio.run(first())
+
+
+def known_hosts(hosts: HostList | None) -> Collection[str] | None:
+    """The hosts that a plan may use; None: any, since hosts may come later. Raises as `HostList.changes` does."""
+    if hosts is None:
+        return ()
+    return agents_of(hosts) if hosts.fixed else None

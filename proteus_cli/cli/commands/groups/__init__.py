@@ -1,1 +1,0 @@
-"""Commands that have commands of their own, as `proteus catalog add`: a module or a folder each."""

@@ -1,1 +1,0 @@
-"""Options of the commands that have commands of their own, one module for each of these."""

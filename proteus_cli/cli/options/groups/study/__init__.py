@@ -1,1 +1,0 @@
-"""Options of the studies, one module a study."""

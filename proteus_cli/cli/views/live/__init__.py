@@ -1,1 +1,0 @@
-"""The live view of `proteus serve` in a terminal."""

@@ -1,1 +1,0 @@
-"""Studies from the command line: run, written, shown."""

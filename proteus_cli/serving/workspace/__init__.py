@@ -1,0 +1,1 @@
+"""A server and its workspace: the deployment that `proteus serve` runs, and the plans, profiles and models it reads."""
