@@ -37,7 +37,7 @@ _trace = partial(Option, rich_help_panel=sections.TRACES)
 
 
 class ViewMode(StrEnum):
-    """What stdout shows."""
+    """The view on stdout."""
 
     AUTO = "auto"
     LIVE = "live"
@@ -45,14 +45,14 @@ class ViewMode(StrEnum):
 
 
 class NonFinitePolicy(StrEnum):
-    """What happens to requests with NaN or infinity."""
+    """The treatment of requests with NaN or infinity."""
 
     PASS = "pass"  # noqa: S105 - no password
     REFUSE = "refuse"
 
 
 class ExecutorKind(StrEnum):
-    """What runs the batches of a device that is no GPU."""
+    """The runner of batches of a device that is no GPU."""
 
     THREAD = "thread"
     PROCESS = "process"
