@@ -195,7 +195,7 @@ def diff(
 
 
 def catalog_changes(workspace: "Workspace", url: str, ca: Path | None) -> "list[CatalogChange]":
-    """What the server at ``url`` would change if it read the catalog of a workspace now. ``ca`` is trusted.
+    """The changes that the server at ``url`` would make if it read the catalog of a workspace now. ``ca`` is trusted.
 
     Raises `ServerError`, `ArtefactError`.
     """
@@ -324,7 +324,7 @@ def _backend(workspace: "Workspace") -> "Backend":
 
 
 def _devices(workspace: "Workspace", names: str) -> "list[tuple[Device, Backend]]":
-    """One device of each type among those that are named."""
+    """The first device of each type among the named devices."""
     from proteus_cli.backends.base import BuildContext
     from proteus_cli.backends.discovery import discover, select
     from proteus_cli.backends.registry import open_backend

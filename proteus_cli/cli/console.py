@@ -149,7 +149,7 @@ def _bar(title: str) -> Iterator[Advance]:
 
 @contextmanager
 def _bars() -> Iterator["Progress"]:
-    """The one display of the terminal: that which is shown now, or a new one."""
+    """The only display of the terminal: the current one, or a new one."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     if _shown:

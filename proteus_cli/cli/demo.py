@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 BUDGET = "40s"
 BURST_FACTOR = 2.5  # rate of the burst, over the capacity of the most accurate variants
-BASE_FRAC = 0.16  # rate of the bundled trace outside its burst, over that of the burst
+BASE_FRAC = 0.16  # rate of the bundled trace outside its burst, over the rate of the burst
 HEADROOM = 1.5  # more than the default: here the front end and the load share the cores with the models
 MAX_QPS = 2000.0  # what the load generator can send beside the server on a small machine
 
@@ -55,7 +55,7 @@ def demo(
 
 
 def plan_command(demand_qps: float, headroom: float, residency: str, *, cascades: bool) -> list[str]:
-    """The command that makes the first plan; those that the server makes have the same rules."""
+    """The command that makes the first plan. Plans of the server have the same rules."""
     command = ["plan", "--demand", f"{demand_qps:.0f}qps", "--headroom", f"{headroom:g}"]
     if residency != "1":
         command += ["--residency", residency]
@@ -74,7 +74,7 @@ def _run(*arguments: str) -> None:
 def burst_qps(workspace: "Workspace") -> float:
     """A rate that overloads the most accurate variants on this machine.
 
-    Raises `ProteusError` where there are fewer devices than families, or one of these variants has no capacity.
+    Raises `ProteusError` if there are fewer devices than families, or if such a variant has no capacity.
     """
     from proteus_cli.domain.catalog import VariantKey
 
@@ -99,7 +99,7 @@ def burst_qps(workspace: "Workspace") -> float:
 
 
 def _capacity_qps(profile: "Profile", family: "Family", key: "VariantKey") -> float:
-    """What a device carries of a variant of this family within the SLO; 0 where the variant was not measured."""
+    """The rate that a device carries of a variant within the SLO of its family; 0 for an unmeasured variant."""
     from proteus_cli.domain.rules import Rules
 
     measured = profile.of(key.family, key.variant)

@@ -92,7 +92,7 @@ def _installation() -> Iterator[Finding]:
     from importlib.metadata import PackageNotFoundError, requires
 
     yield Finding("proteus", "ok", f"{__version__} on Python {platform.python_version()} ({sys.executable})")
-    extras_of: dict[str, list[str]] = {}  # those that require each package; none where Proteus always requires it
+    extras_of: dict[str, list[str]] = {}  # by package; empty if Proteus always requires it
     try:
         for requirement in requires("proteus-serving") or ():
             package, _, marker = requirement.partition(";")

@@ -113,7 +113,7 @@ def run() -> None:
 
 
 def _problem(error: OSError) -> ArtefactError | None:
-    """What the user can act on; None: a bug of the program."""
+    """An error that the user can act on; None: a bug of the program."""
     no_room = without_room(error)
     if no_room is not None:
         _forget_output()
@@ -121,7 +121,7 @@ def _problem(error: OSError) -> ArtefactError | None:
 
 
 def _forget_output() -> None:
-    """What stdout did not take is not written to it at the end, either, which would fail again."""
+    """Discard the output that stdout did not take: writing it again at the end would fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

@@ -46,7 +46,7 @@ _limit = partial(Option, rich_help_panel=sections.LIMITS)
 
 
 def _one_of(option: str, *names: str) -> dict[str, Any]:
-    """The arguments of an option that takes one of these names. Any other is a `UsageError`."""
+    """The arguments of an option with a choice of names. Any other name is a `UsageError`."""
 
     def parse(text: str) -> str:
         if text not in names:
@@ -412,7 +412,7 @@ def _shortfall(planner: "Planner", plan: "Plan") -> NoFeasiblePlan:
 
 
 def _conflict(planner: "Planner", demand_qps: Mapping[str, float]) -> str:
-    """What can't be met, as a sentence that follows another, and a list; empty where all can."""
+    """The wishes that can't be met together, as a sentence with a list; empty if there are none."""
     from proteus_cli.planning.analysis.conflict import irreducible_conflict
 
     wishes = irreducible_conflict(planner, demand_qps)
@@ -582,7 +582,7 @@ def _has_shortfall(plan: "Plan") -> bool:
 def short_families(plan: "Plan") -> str:
     """The families that a plan does not serve in full, the one that lacks most first: ``b: none of its 150 qps``.
 
-    Of many only the first `FAMILIES_NAMED` are named.
+    Names at most `FAMILIES_NAMED` families.
     """
     lacking = {family: plan.unserved_qps.get(family, 0.0) for family in plan.demand_qps}
     short = [family for family, qps in lacking.items() if qps > NEGLIGIBLE_FRAC * plan.demand_qps[family]]
@@ -612,7 +612,7 @@ def _why_families_lack_devices(plan: "Plan") -> str:
 
 
 def _noisy_placements(profiles: "Mapping[str, Profile]", plan: "Plan") -> list[str]:
-    """What is placed, as `variant on type of device`, whose batches up to the largest have noisy cells in a profile."""
+    """Placements with noisy cells in a profile, as `variant on type of device`."""
     found: dict[str, None] = {}
     for placement in plan.placements:
         profile = profiles[placement.device]

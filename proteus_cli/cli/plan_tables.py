@@ -90,7 +90,7 @@ def cascades_table(cascades: "Sequence[PlannedCascade]") -> Table:
 
 
 def attainment_table(plan: "Plan", targets: "Mapping[str, float]") -> RenderableType:
-    """What a plan expects of each family, beside its target: fractions by family. What is below it is marked."""
+    """The expected attainment of each family beside its target, fractions by family. Lower ones are marked."""
     rows = table(folded_name("family"), number("target", "%"), number("expected", "%"))
     missing = plan.expected_to_miss(targets)
     for family in plan.demand_qps:
@@ -248,7 +248,7 @@ def proven(solver: "Solver") -> str:
 
 
 def estimate_note(families: Iterable[str]) -> str:
-    """What the mark of estimated accuracies means."""
+    """The meaning of the mark of estimated accuracies."""
     return f"{ESTIMATED}: accuracies of {', '.join(families)} are estimated, without labels"
 
 

@@ -1,4 +1,4 @@
-"""Runs of `proteus profile`: the devices of this machine are measured here, those of a cluster by their agents."""
+"""Runs of `proteus profile`: devices of this machine are measured here, devices of a cluster by their agents."""
 
 import asyncio
 import math
@@ -37,11 +37,11 @@ from proteus_cli.units import counted, format_accuracy, format_duration, format_
 
 @dataclass(frozen=True, slots=True)
 class DeviceWork:
-    """What to measure on a device; ``alike`` are the devices of its type that share the result.
+    """Work on a device; ``alike`` are the devices of its type that share the result.
 
     ``device_type``: the type to store them under. ``accepts_noise`` as in `measurement_jobs`.
 
-    ``sweeps_left`` share a budget: that of this device, and those of the devices after it.
+    ``sweeps_left`` sweeps, of this device and of later ones, share a budget.
     """
 
     sweeps_left: int
@@ -63,7 +63,7 @@ def work_on(
     force: bool,
     accepts_noise: bool,
 ) -> Iterator[DeviceWork]:
-    """What to measure on each of the named devices; with ``force`` also what is current. Raises `ProteusError`.
+    """The work on each of the named devices; ``force`` also repeats current cells. Raises `ProteusError`.
 
     ``accepts_noise`` as in `measurement_jobs`. Profiles are stored under the type ``as_type``, else under the one that
     they have, else under that of the device.

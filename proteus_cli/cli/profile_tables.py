@@ -19,7 +19,7 @@ NOISY = "~"
 
 
 def jobs_table(device: str, found: Sequence[JobEstimate]) -> Table:
-    """What would be measured on a device: a row for each variant, batch sizes in order of use."""
+    """Cells to measure on a device: a row for each variant, batch sizes in order of use."""
     rows = table(
         text("device"), text("family"), text("variant"), text("batch sizes to measure"), text("past the SLO"),
         text("current"),
@@ -118,7 +118,7 @@ def _slots(profile: Profile, catalog: Catalog) -> Iterator[RenderableType]:
 
 
 def cascade_lines(profile: Profile, found: dict[str, FoundCascades], catalog: Catalog) -> Iterator[str]:
-    """What was found of each family, or why nothing was."""
+    """The best cascade of each family, or why there is none."""
     for family, of_family in found.items():
         both = substitute(options_of(catalog.family(family), profile))
         if both is not None:

@@ -404,7 +404,7 @@ def _against_server(
 ) -> "Iterator[Report]":
     """The report of a replay against the server at ``url``; ``attainment`` replaces the targets of the server.
 
-    ``profiles`` are those of the server, where they are known. After Ctrl-C no more requests are sent, and the report
+    ``profiles`` of the server, if they are known. After Ctrl-C no more requests are sent, and the report
     covers the requests before it. Raises `KeyboardInterrupt` after that report; `ServerError`; and `UsageError` for a
     bad ``ca``.
     """

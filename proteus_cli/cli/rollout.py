@@ -97,7 +97,7 @@ RollbackWindow = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class RolloutOptions:
-    """The options that `proteus rollout start` and `proteus task retrain` share, as they are written."""
+    """The options that `proteus rollout start` and `proteus task retrain` share, unparsed."""
 
     shadow: str | None = None
     canary: str = CANARY

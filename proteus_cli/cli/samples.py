@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class SplitKind(StrEnum):
-    """What exported rows are for."""
+    """The use of exported rows."""
 
     EVAL = "eval"
     TRAIN = "train"

@@ -37,7 +37,7 @@ _trace = partial(Option, rich_help_panel=sections.TRACES)
 
 
 class ViewMode(StrEnum):
-    """What stdout shows."""
+    """The view on stdout."""
 
     AUTO = "auto"
     LIVE = "live"
@@ -45,14 +45,14 @@ class ViewMode(StrEnum):
 
 
 class NonFinitePolicy(StrEnum):
-    """What happens to requests with NaN or infinity."""
+    """The treatment of requests with NaN or infinity."""
 
     PASS = "pass"  # noqa: S105 - no password
     REFUSE = "refuse"
 
 
 class ExecutorKind(StrEnum):
-    """What runs the batches of a device that is no GPU."""
+    """The runner of batches of a device that is no GPU."""
 
     THREAD = "thread"
     PROCESS = "process"
@@ -351,7 +351,7 @@ def serve(
     from proteus_cli.serving.server.deployment import ServerOptions
     from proteus_cli.serving.server.server import serve as run_server
     from proteus_cli.serving.transport.tokens import read_tokens
-    from proteus_cli.serving.workspace.deployment import DeploymentOptions, deployment_of
+    from proteus_cli.serving.workspace.deployment import deployment_of
     from proteus_cli.serving.workspace.plans import Emulation
     from proteus_cli.store import Workspace
 
@@ -392,17 +392,18 @@ def serve(
         keep_answers_s=feedback,
         samples=SampleSettings(workspace.samples_dir, samples, int(samples_space), samples_for) if samples else None,
     )  # fmt: skip
-    served = DeploymentOptions(
-        replan, batching, Emulation(fleet) if emulate else None, strict=strict, resume=resume,
-        kept_plans=plan_history,
-        in_processes=executor is ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
-        drift_after_s=drift_after, record=record, shifts=shifts, memory=memory, attainment=attainment,
-        hosts=host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None,
-        join_budget_s=join_budget if join else None,
-        catalog_budget_s=catalog_budget, watch=watch, fixed_slots=fixed_slots,
-    )  # fmt: skip
     with workspace.only_read() if emulate else nullcontext(workspace) as place:  # plans are kept all the same
-        run_server(deployment_of(plan, place, served), server, _announce, live_view)
+        deployment = deployment_of(
+            plan, place,
+            replan=replan, batching=batching, emulation=Emulation(fleet) if emulate else None,
+            strict=strict, resume=resume, kept_plans=plan_history,
+            in_processes=executor is ExecutorKind.PROCESS, max_unavailable_frac=max_unavailable,
+            drift_after_s=drift_after, record=record, shifts=shifts, memory=memory, attainment=attainment,
+            hosts=host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None,
+            join_budget_s=join_budget if join else None,
+            catalog_budget_s=catalog_budget, watch=watch, fixed_slots=fixed_slots,
+        )  # fmt: skip
+        run_server(deployment, server, _announce, live_view)
 
 
 def _set_up_logs(view: ViewMode, level: logs.LogLevel | None, log_format: logs.LogFormat) -> "LiveView | None":

@@ -40,9 +40,9 @@ FIRST_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """What all policies are simulated with; ``given``: the plan to start from.
+    """The common conditions of the simulated policies; ``given`` is the plan to start from.
 
-    ``attainment``: the target for all families; None: that of the given plan, else of the catalog.
+    ``attainment`` is the target for all families; None: the target of the given plan, else of the catalog.
     """
 
     workspace: Workspace
@@ -88,7 +88,7 @@ def simulated(scenario: Scenario, policies: Iterable[Policy]) -> Iterator[Report
 
 
 def _warn_of_unknown_confidence(scenario: Scenario) -> None:
-    """Say of which queries it is not known whether an answer has the confidence that they ask for."""
+    """Warn of queries whose minimum confidence cannot be simulated."""
     arrivals = scenario.arrivals
     asks = ~np.isnan(arrivals.min_confidence)
     unknown = int(np.count_nonzero(asks & np.isnan(arrivals.eval_row)))
@@ -111,9 +111,9 @@ def first_demand(arrivals: Trace) -> dict[str, float]:
 def starting_plan(planner: Planner, policy: Policy, given: Plan | None, arrivals: Trace) -> Plan:
     """The plan to start from.
 
-    It is the given one, or, by another policy, one for the same demand. Without, it is for the demand of the trace's
-    first seconds; if the policy never re-plans, for that of its busiest ones, or as much of that mix as the devices can
-    serve.
+    It is the given plan; by another policy, a plan for the same demand. Without a given plan, it is for the demand of
+    the trace's first seconds. A policy that never re-plans gets the demand of the busiest seconds, or as much of that
+    mix as the devices can serve.
     """
     if given is not None:
         return given if given.policy == policy.name else planner(given.demand_qps)
@@ -147,9 +147,9 @@ def _run(scenario: Scenario, policy: Policy, progress: Callable[[float], object]
 
 
 def _answers(scenario: Scenario) -> RowAnswersOf:
-    """What variants answered to rows of eval splits, of the families of which the trace has some.
+    """The answers of variants to the rows of eval splits in the trace.
 
-    Raises `UsageError` where nothing is known of a family's, `ArtefactError` where a split has no such row.
+    Raises `UsageError` if a family has no known answers, `ArtefactError` if a split has no such row.
     """
     workspace, found = scenario.workspace, dict[tuple[str, str, str], RowAnswers]()
     for name, last_row in scenario.arrivals.last_eval_rows().items():
@@ -169,7 +169,7 @@ def _answers(scenario: Scenario) -> RowAnswersOf:
 
 
 def _kept(workspace: Workspace, profile: Profile, family: Family, rows: int) -> dict[str, RowAnswers]:
-    """The answers of a family's variants, by name, that stand beside a profile; its eval split has so many rows."""
+    """The answers that are kept beside a profile, by variant of a family. Its eval split has ``rows`` rows."""
     known, step = known_answers(workspace, profile), kept_rows(rows).step
     found = {}
     for measured in profile.variants:
@@ -199,8 +199,8 @@ def _rules(scenario: Scenario, policy: Policy) -> Rules:
 def _prepared(planner: Planner, policy: Policy, scenario: Scenario) -> tuple[Planner, Plan]:
     """The planner to re-plan with, and the plan to start from.
 
-    If a policy never moves a device to another family, its families are those of a plan for the largest multiple of
-    the first demand that can be served: a plan for the first demand itself would leave most devices unused for good.
+    A policy that never moves a device to another family keeps the families of a plan for the largest possible multiple
+    of the first demand. A plan for the first demand itself would leave most devices unused for good.
     """
     if policy.plans not in {"frozen", "sommelier"}:
         return planner, starting_plan(planner, policy, scenario.given, scenario.arrivals)

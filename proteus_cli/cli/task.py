@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Preferred(StrEnum):
-    """What answers should have much of, or take little of."""
+    """The preference of a task."""
 
     ACCURACY = "accuracy"
     LATENCY = "latency"
@@ -337,7 +337,7 @@ def _roll_out(made: "Retraining", how: rollout.RolloutOptions, url: str, ca: Pat
 
 
 def _opened_cpu(workspace: "Workspace", name: str | None) -> "tuple[Device, Backend]":
-    """The first CPU device of those that ``name`` selects, by default of all, and its opened backend.
+    """The first CPU device that ``name`` selects, by default of all devices, and its opened backend.
 
     Raises `UsageError` if none is a CPU, and `DeviceUnavailable` for an unknown name.
     """

@@ -21,7 +21,7 @@ from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.links.host_list import agents_of
 from proteus_cli.serving.devices.remote.measuring import profiles_in
 from proteus_cli.serving.devices.remote.sessions import crossings
-from proteus_cli.serving.workspace.deployment import DeploymentOptions, deployment_of
+from proteus_cli.serving.workspace.deployment import deployment_of
 from proteus_cli.serving.workspace.memory import memory_limits
 from proteus_cli.store import read_hosts, split_address
 
@@ -149,7 +149,7 @@ def test_a_plan_may_be_for_hosts_that_ray_or_kubernetes_do_not_list_yet(tmp_path
     add_profiles(made, ["b/cpu0"])
     add_plan(made, {"b/cpu0": "shapes-l"})
     hosts = host_list("kubernetes:agents", key_of(tmp_path))
-    deployment = deployment_of(Path("plan"), made.place, DeploymentOptions(hosts=hosts))
+    deployment = deployment_of(Path("plan"), made.place, hosts=hosts)
     assert [device.id for device in deployment.devices] == ["b/cpu0"]
     assert deployment.hosts is hosts
 

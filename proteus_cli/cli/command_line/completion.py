@@ -1,4 +1,4 @@
-"""What a shell offers as values of options: names of policies and rules, and what the workspace has.
+"""Values of options for the completion of shells: names of policies and rules, and contents of the workspace.
 
 A broken or missing file offers nothing, as the shell has no place for an error; the command itself says what is wrong.
 """
@@ -18,7 +18,7 @@ BATCHING = ("greedy", "proactive", "aimd", "nexus", "static-8")
 
 
 def one_of(*names: str) -> Callable[[str], list[str]]:
-    """Any of these."""
+    """Completes any of these names."""
 
     def complete(incomplete: str) -> list[str]:
         return _starting(names, incomplete)

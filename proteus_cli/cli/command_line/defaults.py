@@ -64,7 +64,7 @@ def _commands_with_defaults(command: Any) -> tuple[str, ...]:
 
 
 def _key(parameter: Any) -> str:
-    """The name of an option in `proteus.toml`: that of its parameter, but for `--workspace`."""
+    """The name of an option in `proteus.toml`: the name of its parameter, except for `--workspace`."""
     return "workspace" if "--workspace" in parameter.opts else str(parameter.name)
 
 

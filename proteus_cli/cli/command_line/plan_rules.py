@@ -138,7 +138,7 @@ def _residency(text: str) -> "int | str":
 
 
 def unknown_devices(rules: "Rules", profiles: "Mapping[str, Profile]") -> tuple[str, ...]:
-    """Devices and types that the rules name (also those of the catalog), and that the fleet does not have."""
+    """Devices and types in the rules, and in the rules of the catalog, that the fleet does not have."""
     pairs = (*rules.pinned, *rules.banned)
     named = dict.fromkeys([*(pair.device for pair in pairs), *(each.device for each in rules.reserved)])
     known = {profile.device.type for profile in profiles.values()} | set(profiles)
@@ -146,7 +146,7 @@ def unknown_devices(rules: "Rules", profiles: "Mapping[str, Profile]") -> tuple[
 
 
 def unknown_amounts(catalog: "Catalog", profiles: "Mapping[str, Profile]", rules: "Rules") -> Iterator[str]:
-    """Where families are not placed, as they count what is not known there; told once for devices of a type."""
+    """Families that count an amount which is unknown on a device, and so are not placed there: a line for each type."""
     told: dict[str, None] = {}
     energy, cost = (rules.families_that_count(amount) for amount in ("energy", "cost"))
     for profile in profiles.values():
@@ -167,7 +167,7 @@ def _require_device(name: str, profiles: "Mapping[str, Profile]") -> None:
 
 
 def _items(texts: Iterable[str]) -> Sequence[str]:
-    """What stands between commas. Raises `UsageError` where that is nothing."""
+    """The items between commas. Raises `UsageError` for an empty item."""
     found = [part.strip() for text in texts for part in text.split(",")]
     if "" in found:
         raise UsageError(f"`{','.join(texts)}` has an empty item.", hint="write a comma only between two items")

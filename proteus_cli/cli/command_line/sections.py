@@ -2,7 +2,7 @@
 
 ARGUMENTS = "Arguments"
 OPTIONS = "Options"
-"""What is needed first."""
+"""The options that are needed first."""
 MEASURING = "Measuring"
 EXCHANGE = "Import and export"
 SHAPES = "Shapes"

@@ -21,7 +21,7 @@ from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.workspace.catalog import WorkspaceCatalog
-from proteus_cli.serving.workspace.deployment import DeploymentOptions, deployment_of
+from proteus_cli.serving.workspace.deployment import deployment_of
 from proteus_cli.serving.workspace.plans import WorkspacePlans
 from proteus_cli.serving.workspace.profiles import WorkspaceProfiles
 from proteus_cli.store import Workspace, read_json
@@ -40,9 +40,7 @@ def made(tmp_path: Path) -> Tiny:
 
 
 def opened(made: Tiny, place: Workspace | None = None, **options: Any) -> tuple[WorkspaceProfiles, PlanSource]:
-    deployment = deployment_of(
-        Path("plan"), place or made.place, DeploymentOptions(hosts=HostsFile(made.root / "hosts.toml"), **options)
-    )
+    deployment = deployment_of(Path("plan"), place or made.place, hosts=HostsFile(made.root / "hosts.toml"), **options)
     assert isinstance(deployment.newcomers, WorkspaceProfiles)
     return deployment.newcomers, deployment.source
 
@@ -183,7 +181,7 @@ def test_cpus_of_a_host_share_what_is_free_there_and_what_is_given_holds_as_far_
 
 def test_no_device_joins_where_that_is_not_wanted(made: Tiny) -> None:
     hosts = HostsFile(made.root / "hosts.toml")
-    deployment = deployment_of(Path("plan"), made.place, DeploymentOptions(hosts=hosts, join_budget_s=None))
+    deployment = deployment_of(Path("plan"), made.place, hosts=hosts, join_budget_s=None)
     assert deployment.newcomers is None
     assert not opened(made, join_budget_s=0.0)[0].measures
     said = proteus("serve", "plan", "--join-budget", "1s", "-w", made.root).refused()
@@ -193,7 +191,7 @@ def test_no_device_joins_where_that_is_not_wanted(made: Tiny) -> None:
 @pytest.mark.parametrize("is_lost", [False, True])
 def test_a_plan_with_a_device_that_has_joined_is_resumed(made: Tiny, *, is_lost: bool) -> None:
     """Also one that was made while the first device was lost: it is a device of the next server all the same."""
-    deployment = deployment_of(Path("plan"), made.place, DeploymentOptions(hosts=HostsFile(made.root / "hosts.toml")))
+    deployment = deployment_of(Path("plan"), made.place, hosts=HostsFile(made.root / "hosts.toml"))
     add_profiles(made, ["cpu0", "b/cpu0"])
     hosted = {"b/cpu0": "shapes-s"} if is_lost else {"b/cpu0": "shapes-s", "cpu0": "shapes-l"}
     last = read_json(add_plan(made, hosted, name="last"), Plan, hint="")
@@ -203,7 +201,7 @@ def test_a_plan_with_a_device_that_has_joined_is_resumed(made: Tiny, *, is_lost:
     journal._writer.shutdown(wait=True)  # as if it had been killed
     journal._release()
     hosts = HostsFile(made.root / "hosts.toml")
-    again = deployment_of(Path("plan"), made.place, DeploymentOptions(hosts=hosts))
+    again = deployment_of(Path("plan"), made.place, hosts=hosts)
     assert again.origin == "resumed"
     assert {device.id for device in again.devices} == set(again.profiles) == {"cpu0", "b/cpu0"}
     alone = deployment_of(Path("plan"), made.place)
