@@ -2,10 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any
 
 from proteus_cli.control.devices.slowness import Drift
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
@@ -61,153 +61,72 @@ async def open_adaptation(
 
     Raises `StoppedEarly`, and `EngineError` where the plan can't be put in force.
     """
+    source, controller, rule = deployment.source, plane.controller, deployment.policy.replanning
     async with AsyncExitStack() as stack:
-        planning = await _open_planning(deployment, plane, profiles, served, stack, stop)
-        parts = _Parts(deployment, hardware, plane, profiles, planning, options.tokens is not None, stack)
-        await parts.open_sharing()
-        recalibration = await parts.open_recalibration(drift)
-        await parts.open_joining()
-        feedback = await parts.open_feedback()
-        conditions = parts.live_conditions(served)
-        live_catalog = await parts.open_live_catalog(served, feedback, conditions)
-        if shifts is not None:
-            await stack.enter_async_context(running(shifts.run))
-        rollouts = await parts.open_rollouts(served, live_catalog)
-        yield Adaptation(
-            planning.control_loop,
-            parts.manual_plans(served, live_catalog),
-            conditions,
-            live_catalog,
-            feedback,
-            shifts,
-            planning.solver,
-            planning.journal,
-            recalibration,
-            rollouts,
-        )
 
+        async def keep_running(work: Callable[..., Coroutine[Any, Any, None]], **how: Any) -> None:
+            await stack.enter_async_context(running(work, **how))
 
-class _PlanningParts(NamedTuple):
-    solver: SolverProcess | None
-    journal: PlanJournal | None
-    control_loop: ControlLoop
-    versions: VersionedPlans
+        # The plan in force
+        solver = None
+        if rule is not None:
+            replanner = source.replanner(deployment.plan, profiles)
+            solver = stack.enter_context(contextlib.closing(SolverProcess(replanner, deployment.solve_limit_s)))
+            solver.warm_up(rule.initial_demand(deployment.plan.demand_qps, controller.demand.slo_s), deployment.plan)
+        journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
+        versions = VersionedPlans(controller, profiles, served)
+        control_loop = ControlLoop(plane, LivePlanner(source, profiles, solver), journal, versions.expanded)
+        kept = deployment.conditions.families
+        controller.dispatch.stop_when.update({family: each.stop_when for family, each in kept.items()})
+        since = [f"{family} stops when {each.stop_when}, as since {each.since}" for family, each in kept.items()]
+        reason = "; ".join([deployment.reason, *since])
+        await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, reason))
+        await keep_running(plane.fleet.standbys.run)
+        if journal is not None:
+            stack.callback(journal.stopped)
+        if rule is not None and solver is not None:
+            await keep_running(solver.watch)
+            await keep_running(control_loop.run, every_s=rule.every_s, solver=solver)
 
-
-async def _open_planning(
-    deployment: Deployment,
-    plane: DataPlane,
-    profiles: ProfileStore,
-    served: ServedCatalog,
-    stack: AsyncExitStack,
-    stop: asyncio.Event,
-) -> _PlanningParts:
-    """The plan is in force then. Raises like `open_adaptation`."""
-    rule, solver = deployment.policy.replanning, None
-    if rule is not None:
-        replanner = deployment.source.replanner(deployment.plan, profiles)
-        solver = stack.enter_context(contextlib.closing(SolverProcess(replanner, deployment.solve_limit_s)))
-        demand = rule.initial_demand(deployment.plan.demand_qps, plane.controller.demand.slo_s)
-        solver.warm_up(demand, deployment.plan)
-    journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
-    versions = VersionedPlans(plane.controller, profiles, served)
-    planner = LivePlanner(deployment.source, profiles, solver)
-    control_loop = ControlLoop(plane, planner, journal, versions.expanded)
-    kept = deployment.conditions.families
-    plane.controller.dispatch.stop_when.update({family: each.stop_when for family, each in kept.items()})
-    since = [f"{family} stops when {each.stop_when}, as since {each.since}" for family, each in kept.items()]
-    reason = "; ".join([deployment.reason, *since])
-    await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, reason))
-    await stack.enter_async_context(running(plane.fleet.standbys.run))
-    if journal is not None:
-        stack.callback(journal.stopped)
-    if rule is not None and solver is not None:
-        await stack.enter_async_context(running(solver.watch))
-        await stack.enter_async_context(running(control_loop.run, rule.every_s, solver))
-    return _PlanningParts(solver, journal, control_loop, versions)
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """The parts of adaptation; what runs of them is closed with the ``stack``.
-
-    ``is_guarded``: clients have shown a token. Without, no version is rolled out.
-    """
-
-    deployment: Deployment
-    hardware: Hardware
-    plane: DataPlane
-    profiles: ProfileStore
-    planning: _PlanningParts
-    is_guarded: bool
-    stack: AsyncExitStack
-
-    async def open_sharing(self) -> None:
-        if self.deployment.hosts is None:
-            return
-        sharing = Sharing(
-            self.hardware.shared, self.profiles, self.plane.controller, self.plane.fleet, self.planning.control_loop
-        )
-        await self.stack.enter_async_context(running(sharing.watch))
-
-    async def open_recalibration(self, drift: Drift | None) -> Recalibration | None:
-        if drift is None:
-            return None
-        recalibration = Recalibration(
-            drift, self.profiles, self.plane.controller, self.planning.control_loop, self.deployment.source,
-            self.plane.clock, is_recording=self.deployment.records,
-        )  # fmt: skip
-        self.stack.callback(recalibration.write)
-        await self.stack.enter_async_context(running(recalibration.watch))
-        return recalibration
-
-    async def open_joining(self) -> None:
-        """Devices join where there are hosts that may bring some."""
-        if self.deployment.newcomers is not None and isinstance(self.hardware, ClusterHardware):
+        # Changes of profiles, devices, accuracies, the catalog and versions
+        if deployment.hosts is not None:
+            sharing = Sharing(hardware.shared, profiles, controller, plane.fleet, control_loop)
+            await keep_running(sharing.watch)
+        recalibration = None
+        if drift is not None:
+            recalibration = Recalibration(
+                drift, profiles, controller, control_loop, source, plane.clock, is_recording=deployment.records
+            )
+            stack.callback(recalibration.write)
+            await keep_running(recalibration.watch)
+        if deployment.newcomers is not None and isinstance(hardware, ClusterHardware):
             joining = Joining(
-                self.hardware, self.plane, self.profiles, self.deployment.newcomers,
-                self.planning.control_loop, has_standbys=self.deployment.has_standbys,
-            )  # fmt: skip
-            await self.stack.enter_async_context(running(joining.run))
-
-    async def open_feedback(self) -> Feedback:
-        feedback = Feedback(
-            self.plane, self.profiles, self.planning.control_loop, self.deployment.source,
-            is_recording=self.deployment.records,
-        )  # fmt: skip
-        await self.stack.enter_async_context(running(feedback.run))
-        return feedback
-
-    async def open_live_catalog(
-        self, served: ServedCatalog, feedback: Feedback, conditions: LiveConditions
-    ) -> LiveCatalog | None:
-        if self.deployment.catalog_source is None:
-            return None
-        live_catalog = LiveCatalog(
-            served, self.hardware, self.plane, self.profiles, self.deployment.catalog_source,
-            self.planning.control_loop, feedback, conditions.catalog_changed,
-        )  # fmt: skip
-        self.stack.push_async_callback(live_catalog.stop_following)
-        await self.stack.enter_async_context(running(live_catalog.run, watches=self.deployment.watches_catalog))
-        return live_catalog
-
-    async def open_rollouts(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> VersionRollouts:
-        rollouts = VersionRollouts(
-            self.deployment.version_source, live_catalog, served, self.plane, self.profiles,
-            self.planning.control_loop, self.planning.versions, is_guarded=self.is_guarded,
-        )  # fmt: skip
-        await self.stack.enter_async_context(running(rollouts.run))
-        return rollouts
-
-    def manual_plans(self, served: ServedCatalog, live_catalog: LiveCatalog | None) -> ManualPlans:
-        models = self.plane.fleet.loader.models
-        requirements = PlanRequirements(self.deployment.policy.name, served, self.profiles, models)
-        return ManualPlans(
-            self.planning.control_loop, self.plane.lifecycle, self.deployment.source, requirements, live_catalog
+                hardware, plane, profiles, deployment.newcomers, control_loop, has_standbys=deployment.has_standbys
+            )
+            await keep_running(joining.run)
+        feedback = Feedback(plane, profiles, control_loop, source, is_recording=deployment.records)
+        await keep_running(feedback.run)
+        conditions = LiveConditions(
+            control_loop, controller, plane.lifecycle, served, deployment.conditions, is_emulated=plane.is_emulated
         )
-
-    def live_conditions(self, served: ServedCatalog) -> LiveConditions:
-        return LiveConditions(
-            self.planning.control_loop, self.plane.controller, self.plane.lifecycle, served,
-            self.deployment.conditions, is_emulated=self.plane.is_emulated,
+        live_catalog = None
+        if deployment.catalog_source is not None:
+            live_catalog = LiveCatalog(
+                served, hardware, plane, profiles, deployment.catalog_source, control_loop, feedback,
+                conditions.catalog_changed,
+            )  # fmt: skip
+            stack.push_async_callback(live_catalog.stop_following)
+            await keep_running(live_catalog.run, watches=deployment.watches_catalog)
+        if shifts is not None:
+            await keep_running(shifts.run)
+        rollouts = VersionRollouts(
+            deployment.version_source, live_catalog, served, plane, profiles, control_loop, versions,
+            is_guarded=options.tokens is not None,
+        )  # fmt: skip
+        await keep_running(rollouts.run)
+        requirements = PlanRequirements(deployment.policy.name, served, profiles, plane.fleet.loader.models)
+        manual_plans = ManualPlans(control_loop, plane.lifecycle, source, requirements, live_catalog)
+        yield Adaptation(
+            control_loop, manual_plans, conditions, live_catalog, feedback, shifts, solver, journal, recalibration,
+            rollouts,
         )  # fmt: skip
