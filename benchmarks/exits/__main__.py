@@ -160,7 +160,7 @@ def rounds(served: OneDevice, samples: Samples, others_s: Callable[[], float], s
 
 def others_core_s() -> float:
     """Seconds of cores that other programs, and the host of a virtual machine, have had since it started."""
-    totals, _ = read_machine()
+    totals = read_machine().totals
     return totals["machine_cores"] + totals["steal_cores"] - process_time()
 
 

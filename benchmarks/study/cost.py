@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.study.parts import Found
 from benchmarks.tables import Aim
-from proteus_cli.cli.options.common import HEADROOM
+from proteus_cli.cli.options import HEADROOM
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.report import Report
 from proteus_cli.domain.rules import Rules

@@ -19,7 +19,7 @@ from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.simulation.conditions import Conditions
-from proteus_cli.studies.peak.carriers import SimulatedCarrier, measured_peak
+from proteus_cli.studies.peak.carriers import RequestCarrier, measured_peak, simulated
 from proteus_cli.studies.peak.drafts import lone_plan
 from proteus_cli.studies.peak.fit import Offer, duration_s, stretch_of
 from proteus_cli.studies.results import Peak, PeakRules, Stretch
@@ -68,7 +68,7 @@ class OneServer:
             return float(1 - (1 - rate * service) * total)
 
 
-def batching_device(slo_ms: int = 100, first_s: float = 0.004, row_s: float = 0.001) -> SimulatedCarrier:
+def batching_device(slo_ms: int = 100, first_s: float = 0.004, row_s: float = 0.001) -> RequestCarrier:
     """A device whose batches take so long for the first row and for each more."""
     batches = (1, 2, 4, 8, 16, 32, 64)
     points = tuple(_point(batch, first_s + row_s * (batch - 1)) for batch in batches)
@@ -79,21 +79,26 @@ def batching_device(slo_ms: int = 100, first_s: float = 0.004, row_s: float = 0.
     family = Family("f", f"{slo_ms}ms", (Variant("f-a", 0.9),))
     catalog = Catalog(FORMAT, (family,))
     plan = lone_plan(catalog, family, variant, profile, {})
-    return SimulatedCarrier(plan, catalog, {"cpu0": profile}, GreedyBatcher(), {"f": 1.0}, slo_ms / 1e3, Conditions())
+    return RequestCarrier(
+        simulated(plan, catalog, {"cpu0": profile}, GreedyBatcher(), Conditions()),
+        {"f": 1.0},
+        slo_ms / 1e3,
+        is_real_time=False,
+    )
 
 
 def _point(batch: int, took_s: float) -> Point:
     return Point(batch, 10, took_s, took_s, took_s, took_s, took_s, batch / took_s)
 
 
-def long_peak_qps(device: SimulatedCarrier, allowed_frac: float, near_qps: float, requests: int) -> float:
+def long_peak_qps(device: RequestCarrier, allowed_frac: float, near_qps: float, requests: int) -> float:
     """Where a line between neighbouring rates, of the logarithms of what violates there, crosses what is allowed."""
     rates = [near_qps * factor for factor in LONG_RATES]
     odds = [math.log(_violating_frac(device, rate, requests, place)) for place, rate in enumerate(rates)]
     return float(math.exp(np.interp(math.log(allowed_frac), odds, np.log(rates))))
 
 
-def _violating_frac(device: SimulatedCarrier, rate_qps: float, requests: int, seed: int) -> float:
+def _violating_frac(device: RequestCarrier, rate_qps: float, requests: int, seed: int) -> float:
     """In parts, as the simulator keeps a record of each request."""
     rngs, part = np.random.default_rng(seed).spawn(LONG_PARTS), requests // LONG_PARTS
     found = [device.carry(Offer(rate_qps, part), rng) for rng in rngs]
@@ -105,7 +110,7 @@ class Case:
     """Something whose peak is known, and where the search begins."""
 
     name: str
-    carrier: OneServer | SimulatedCarrier
+    carrier: OneServer | RequestCarrier
     allowed_frac: float
     truth_qps: float
     first_qps: float

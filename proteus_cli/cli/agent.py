@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import sections
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.options import common
 from proteus_cli.errors import UsageError
 from proteus_cli.serving.logs import LogFormat
 
@@ -64,7 +63,7 @@ def agent(
     max_models_size: Annotated[
         int | None,
         Option(
-            **common.SIZE,
+            **options.SIZE,
             envvar=environment("max-models-size"),
             show_default="half of what the disk has for them",
             help="What models that servers send may take of the disk; those that were used least recently go first.",
@@ -87,9 +86,9 @@ def agent(
             "answer, or there is none.",
         ),
     ] = False,
-    log_format: common.LogFormat = LogFormat.TEXT,
-    log_level: common.LogLevel = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
+    log_format: options.LogFormat = LogFormat.TEXT,
+    log_level: options.LogLevel = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
 ) -> None:
     """Offer the devices of this machine to `proteus serve --cluster`, until SIGTERM or Ctrl-C.
 

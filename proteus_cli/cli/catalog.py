@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import completion
 from proteus_cli.cli.command_line.command import Command, group_of_commands
-from proteus_cli.cli.options import common
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -67,8 +66,8 @@ def add(
             "variant agrees with the best of its family.",
         ),
     ] = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Add models as variants of a family; makes the family where it is new, and the catalog where there is none.
 
@@ -129,8 +128,8 @@ def split(
         Path | None,
         Option("--eval", metavar="NPZ", help="Labelled rows, for a new family: exits are judged on them."),
     ] = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Cut a model with several exits into stages, and add it to a family as a multi-exit model.
 
@@ -175,9 +174,9 @@ def split_lines(made: "SplitModel") -> "Iterator[str]":
 def diff(
     *,
     url: Annotated[str, Option(metavar="URL", help="The server to compare with.")] = "http://127.0.0.1:8000",
-    ca: common.Ca = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    ca: options.Ca = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Show what a running server would change if it read the catalog now: by SIGHUP, --watch, or POST.
 
@@ -253,8 +252,8 @@ def derive(
         bool, Option("--keep-all", help="Also keep what is not worth it here: for devices that are elsewhere.")
     ] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="Only say what would be made.")] = False,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Make variants of a variant: in INT8 or FP16, or with smaller images inside. Needs the extra `derive`.
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from proteus_cli.cli import console, plan
-from proteus_cli.cli.options import common
+from proteus_cli.cli import console, options, plan
 from proteus_cli.errors import ProteusError
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ def demo(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="The directory of the demo's workspace.")] = Path(
         "proteus-demo"
     ),
-    headroom: common.Headroom = HEADROOM,
+    headroom: options.Headroom = HEADROOM,
     residency: plan.Residency = "memory",
     cascades: plan.Cascades = False,
 ) -> None:

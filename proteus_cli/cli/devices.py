@@ -5,10 +5,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.defaults import require_cluster, require_no_flags
-from proteus_cli.cli.options import common
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -35,10 +34,10 @@ app = typer.Typer(cls=Group, rich_markup_mode=None)
 def devices(
     context: typer.Context,
     *,
-    cluster: common.Cluster = None,
-    cluster_key: common.ClusterKey = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    cluster: options.Cluster = None,
+    cluster_key: options.ClusterKey = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """List the devices of this machine, or with --cluster of all hosts of a cluster.
 
@@ -57,7 +56,7 @@ def devices(
 
 
 @app.command(cls=Command)
-def forget(name: common.HostOrDevice, *, workspace_dir: common.Workspace = common.WORKSPACE) -> None:
+def forget(name: options.HostOrDevice, *, workspace_dir: options.Workspace = options.WORKSPACE) -> None:
     """Remove the profiles of a host or a device. Plans that were made from them have to be made again."""
     from proteus_cli.store import Workspace
 

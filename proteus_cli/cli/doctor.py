@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 import typer
 
 from proteus_cli import __version__
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line.defaults import require_cluster
-from proteus_cli.cli.options import common
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ProteusError, printable
 
 if TYPE_CHECKING:
@@ -46,10 +45,10 @@ class Finding(NamedTuple):
 def doctor(
     context: typer.Context,
     *,
-    cluster: common.Cluster = None,
-    cluster_key: common.ClusterKey = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    cluster: options.Cluster = None,
+    cluster_key: options.ClusterKey = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Check the installation, this machine's devices and the workspace. Exits with code 1 if something is missing.
 

@@ -4,9 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line.command import Command, group_of_commands
-from proteus_cli.cli.options import common
 from proteus_cli.errors import EngineError
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ app = group_of_commands("List, verify or remove engines that were built for GPUs
 
 @app.command(cls=Command)
 def ls(
-    *, state: common.State = None, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False
+    *, state: options.State = None, workspace_dir: options.Workspace = options.WORKSPACE, json: options.Json = False
 ) -> None:
     """List the engines that were built: their batch sizes, size, TensorRT version, and whether they are current.
 
@@ -38,7 +37,7 @@ def ls(
 
 @app.command(cls=Command)
 def verify(
-    *, state: common.State = None, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False
+    *, state: options.State = None, workspace_dir: options.Workspace = options.WORKSPACE, json: options.Json = False
 ) -> None:
     """Compare each engine with its record and its model. Exits with code 1 if one is stale, and says why."""
     from proteus_cli.backends.tensorrt.inventory import list_engines
@@ -60,9 +59,9 @@ def verify(
 def prune(
     *,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Remove stale engines, orphans, the files of interrupted builds, and prepared models that are no longer used.
 

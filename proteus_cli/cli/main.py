@@ -43,23 +43,15 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("init", cls=Command)(init.init)
-app.add_typer(devices.app, name="devices")
-app.add_typer(catalog.app, name="catalog")
-app.add_typer(task.app, name="task")
-app.command("profile", cls=Command)(profile.profile)
-app.add_typer(plan.app, name="plan")
-app.command("serve", cls=Command)(serve.serve)
-app.add_typer(rollout.app, name="rollout")
-app.add_typer(cluster.app, name="cluster")
-app.command("agent", cls=Command)(agent.agent)
-app.command("replay", cls=Command)(replay.replay)
-app.add_typer(trace.app, name="trace")
-app.add_typer(study.app, name="study")
-app.add_typer(samples.app, name="samples")
-app.add_typer(engines.app, name="engines")
-app.command("doctor", cls=Command)(doctor.doctor)
-app.command("demo", cls=Command)(demo.demo)
+for module in (
+    init, devices, catalog, task, profile, plan, serve, rollout, cluster, agent, replay, trace, study, samples, engines,
+    doctor, demo,
+):  # fmt: skip
+    name = module.__name__.rpartition(".")[2]
+    if hasattr(module, "app"):
+        app.add_typer(module.app, name=name)
+    else:
+        app.command(name, cls=Command)(getattr(module, name))
 
 
 def _version(wanted: bool) -> None:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Argument, Option
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.defaults import require_cluster, require_no_flags
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.options import common
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
 from proteus_cli.units import (
     counted,
@@ -93,8 +92,8 @@ def plan(
     from_trace: Annotated[
         Path | None, Option(metavar="TRACE", help="Plan for the demand in the busiest 10 s of this trace instead.")
     ] = None,
-    headroom: common.Headroom = common.HEADROOM,
-    attainment: common.Attainment = None,
+    headroom: options.Headroom = options.HEADROOM,
+    attainment: options.Attainment = None,
     policy: Annotated[
         str,
         Option(
@@ -103,10 +102,10 @@ def plan(
             envvar=environment("policy"),
             help="How to plan and adapt: proteus, most-accurate or least-accurate.",
         ),
-    ] = common.POLICY,
-    fleet: common.Fleet = None,
-    cluster: common.Cluster = None,
-    cluster_key: common.ClusterKey = None,
+    ] = options.POLICY,
+    fleet: options.Fleet = None,
+    cluster: options.Cluster = None,
+    cluster_key: options.ClusterKey = None,
     residency: Residency = "1",
     reserve: Annotated[
         list[str] | None,
@@ -239,10 +238,10 @@ def plan(
         bool, Option("--strict", help="Exit with code 3 if the plan cannot serve all of the demand.")
     ] = False,
     time_limit: Annotated[
-        float, _limit(**common.DURATION, help="The longest time that the solver may take.")
-    ] = common.unparsed("5s"),
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+        float, _limit(**options.DURATION, help="The longest time that the solver may take.")
+    ] = options.unparsed("5s"),
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Find the plan that serves the demand within the SLOs at the highest accuracy.
 
@@ -305,8 +304,8 @@ def diff(
     ],
     after: Annotated[Path, Argument(metavar="B", autocompletion=completion.plans, help="The plan to compare it with.")],
     *,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Show what changes from plan A to plan B: what each device keeps, loads and unloads, and its rates."""
     from proteus_cli.cli.plan_diff import difference, difference_lines, difference_tables

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer import Option
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.defaults import flags, require_cluster
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.options import common
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ def profile(
     budget: Annotated[
         float | None,
         Option(
-            **common.DURATION,
+            **options.DURATION,
             envvar=environment("budget"),
             show_default="until stable",
             help="The time for all devices together, such as `60s`; what plans use most comes first. Hosts of a "
@@ -108,10 +107,10 @@ def profile(
     to_csv: Annotated[
         Path | None, _exchange(metavar="CSV", help="Export the profiles of the workspace instead. `-` is stdout.")
     ] = None,
-    cluster: common.Cluster = None,
-    cluster_key: common.ClusterKey = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    cluster: options.Cluster = None,
+    cluster_key: options.ClusterKey = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Measure latency, load time, memory and accuracy of every variant, for batch sizes 1, 2, 4, … within its SLO.
 

@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import typer
 from typer import Option
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.defaults import flags
-from proteus_cli.cli.options import common
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,10 +47,10 @@ class InputSource(StrEnum):
 
 def replay(
     context: typer.Context,
-    trace: common.Trace,
+    trace: options.Trace,
     *,
     url: Annotated[str | None, Option(metavar="URL", help="Replay against the server at this URL.")] = None,
-    ca: common.Ca = None,
+    ca: options.Ca = None,
     serve: Annotated[
         Path | None,
         Option(
@@ -85,7 +84,7 @@ def replay(
             show_default="a plan for the trace's first 10 s",
         ),
     ] = None,
-    fleet: common.Fleet = None,
+    fleet: options.Fleet = None,
     policy: Annotated[
         str,
         Option(
@@ -93,9 +92,9 @@ def replay(
             autocompletion=completion.simulated_policies,
             help="The policies to compare, separated by commas, or `all`; docs/policies.md lists them.",
         ),
-    ] = common.POLICY,
-    headroom: common.Headroom = HEADROOM,
-    attainment: common.Attainment = None,
+    ] = options.POLICY,
+    headroom: options.Headroom = HEADROOM,
+    attainment: options.Attainment = None,
     batching: Annotated[
         str | None,
         _simulation(
@@ -107,7 +106,7 @@ def replay(
     load_time: Annotated[
         float | None,
         _simulation(
-            **common.DURATION,
+            **options.DURATION,
             show_default="as profiled, while the device serves",
             help="How long a device serves nothing when it loads a variant. Only in simulation.",
         ),
@@ -122,7 +121,7 @@ def replay(
             "load for `--load-time`. Only in simulation.",
         ),
     ] = 0.5,
-    memory: common.Memory = None,
+    memory: options.Memory = None,
     jitter: Annotated[
         str | None,
         _simulation(
@@ -140,7 +139,7 @@ def replay(
         ),
     ] = None,
     scale_to: Annotated[
-        float | None, Option(**common.RATE, help="Scale the trace, so that its busiest 10 s have this rate.")
+        float | None, Option(**options.RATE, help="Scale the trace, so that its busiest 10 s have this rate.")
     ] = None,
     seed: Annotated[
         int,
@@ -162,8 +161,8 @@ def replay(
         Path | None, Option(metavar="HTML", dir_okay=False, help="Write the report as a page with plots.")
     ] = None,
     png: Annotated[Path | None, Option(metavar="DIR", file_okay=False, help="Write the plots as PNG files.")] = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Replay a trace: in simulation (the default), against a running server, or against one that is started for it.
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import sections
 from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.cli.command_line.names import flag
-from proteus_cli.cli.options import common
 from proteus_cli.cli.servers import asked
 from proteus_cli.errors import BadRequest, UsageError
 from proteus_cli.urls import path_of
@@ -174,8 +173,8 @@ def start(
     most_queries: MostQueries = MOST_QUERIES,
     rollback_window: RollbackWindow = ROLLBACK_WINDOW,
     url: Url = "http://127.0.0.1:8000",
-    ca: common.Ca = None,
-    json: common.Json = False,
+    ca: options.Ca = None,
+    json: options.Json = False,
 ) -> None:
     """Start to roll out a version: it answers a growing share of the queries, as long as the guard holds.
 
@@ -192,8 +191,8 @@ def status(
         bool, Option("--watch", help="Show it again as it changes, until all roll-outs are over.")
     ] = False,
     url: Url = "http://127.0.0.1:8000",
-    ca: common.Ca = None,
-    json: common.Json = False,
+    ca: options.Ca = None,
+    json: options.Json = False,
 ) -> None:
     """Show the last roll-out of each family: its step, and what is known of the new version.
 
@@ -216,8 +215,8 @@ def promote(
     *,
     fully: Annotated[bool, Option("--fully", help="To the end at once, and not to the next step alone.")] = False,
     url: Url = "http://127.0.0.1:8000",
-    ca: common.Ca = None,
-    json: common.Json = False,
+    ca: options.Ca = None,
+    json: options.Json = False,
 ) -> None:
     """Go on to the next step, whatever the guard says; after the last one, the new version serves in place of the old.
 
@@ -236,8 +235,8 @@ def abort(
     *,
     reason: Annotated[str, Option(metavar="TEXT", help="Why, for the journal.")] = "",
     url: Url = "http://127.0.0.1:8000",
-    ca: common.Ca = None,
-    json: common.Json = False,
+    ca: options.Ca = None,
+    json: options.Json = False,
 ) -> None:
     """End a roll-out: the old version serves on, or, until the rollback window is over, again.
 

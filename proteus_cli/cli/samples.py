@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line.command import Command, group_of_commands
-from proteus_cli.cli.options import common
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +29,7 @@ app = group_of_commands("List, export or remove requests that a server has captu
 
 @app.command("list", cls=Command)
 def list_samples(
-    *, state: common.State = None, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False
+    *, state: options.State = None, workspace_dir: options.Workspace = options.WORKSPACE, json: options.Json = False
 ) -> None:
     """List the samples by family: requests, rows, rows with a label, their size, and of which time they are."""
     from proteus_cli.store import Workspace
@@ -75,11 +74,11 @@ def export(
     since: Annotated[
         float | None,
         Option(
-            **common.DURATION, show_default="all", help="Only requests that were answered within this time before now."
+            **options.DURATION, show_default="all", help="Only requests that were answered within this time before now."
         ),
     ] = None,
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
 ) -> None:
     """Make an eval split or training data of the samples of a family: an .npz with `y` and an array for each input.
 
@@ -105,8 +104,8 @@ def clear(
         str | None, Argument(metavar="FAMILY", help="Only of this family.", show_default="all families")
     ] = None,
     *,
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
 ) -> None:
     """Remove samples and their labels. A server that runs goes on to capture."""
     from proteus_cli.store import Workspace

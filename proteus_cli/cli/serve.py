@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.defaults import flags, require_cluster
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.options import common
 from proteus_cli.errors import UsageError
 from proteus_cli.serving import logs
 from proteus_cli.units import format_size, parse_share
@@ -99,11 +98,11 @@ def serve(
             "terminal, without -q.",
         ),
     ] = ViewMode.AUTO,
-    log_level: common.LogLevel = None,
-    log_format: common.LogFormat = logs.LogFormat.TEXT,
+    log_level: options.LogLevel = None,
+    log_format: options.LogFormat = logs.LogFormat.TEXT,
     max_body: Annotated[
-        float, _request(**common.SIZE, help="The largest request body that is accepted.")
-    ] = common.unparsed("64MiB"),
+        float, _request(**options.SIZE, help="The largest request body that is accepted.")
+    ] = options.unparsed("64MiB"),
     non_finite: Annotated[
         NonFinitePolicy,
         _request(
@@ -123,11 +122,11 @@ def serve(
     max_timeout: Annotated[
         float,
         _request(
-            **common.DURATION,
+            **options.DURATION,
             help="The longest time that a request may wait. A longer `timeout`, or gRPC deadline, is cut to this; "
             "an SLO is not.",
         ),
-    ] = common.unparsed("1min"),
+    ] = options.unparsed("1min"),
     tls_cert: Annotated[
         Path | None, _security(metavar="FILE", help="Speak only TLS, with this certificate (PEM).")
     ] = None,
@@ -146,9 +145,9 @@ def serve(
         ),
     ] = "",
     drain_timeout: Annotated[
-        float, _request(**common.DURATION, help="The longest time that draining may take.")
-    ] = common.unparsed("10s"),
-    attainment: common.Attainment = None,
+        float, _request(**options.DURATION, help="The longest time that draining may take.")
+    ] = options.unparsed("10s"),
+    attainment: options.Attainment = None,
     replan: Annotated[
         str,
         _adaptation(
@@ -200,10 +199,10 @@ def serve(
     drift_after: Annotated[
         float,
         _adaptation(
-            **common.DURATION,
+            **options.DURATION,
             help="Recalibrate a profile when measured times have differed from it by 20 % for this long; `0s`: never.",
         ),
-    ] = common.unparsed("1min"),
+    ] = options.unparsed("1min"),
     record: Annotated[
         bool,
         _adaptation("--record", help="Write recalibrated profiles, and accuracies by feedback, back to profiles/."),
@@ -211,12 +210,12 @@ def serve(
     feedback: Annotated[
         float,
         _adaptation(
-            **common.DURATION,
+            **options.DURATION,
             envvar=environment("feedback"),
             help="Keep answers to requests with an id for this long, so that clients can tell their labels; `0s`: "
             "none.",
         ),
-    ] = common.unparsed("0s"),
+    ] = options.unparsed("0s"),
     shifts: Annotated[
         bool,
         _adaptation(
@@ -246,26 +245,26 @@ def serve(
     samples_space: Annotated[
         float,
         _samples(
-            **common.SIZE,
+            **options.SIZE,
             envvar=environment("samples_space"),
             help="The space that samples may take; the oldest go first.",
         ),
-    ] = common.unparsed("1GiB"),
+    ] = options.unparsed("1GiB"),
     samples_for: Annotated[
-        float, _samples(**common.DURATION, envvar=environment("samples_for"), help="How long samples are kept.")
-    ] = common.unparsed("7d"),
+        float, _samples(**options.DURATION, envvar=environment("samples_for"), help="How long samples are kept.")
+    ] = options.unparsed("7d"),
     watch: Annotated[
         bool, _adaptation("--watch", help="Read the catalog anew where it changes, or one of the models that it names.")
     ] = False,
     catalog_budget: Annotated[
         float,
         _adaptation(
-            **common.DURATION,
+            **options.DURATION,
             envvar=environment("catalog_budget"),
             help="The time to measure on each CPU what is new in the catalog, beside what it serves and at the lowest "
             "priority; `0s`: plans do without what has no profile.",
         ),
-    ] = common.unparsed("1min"),
+    ] = options.unparsed("1min"),
     executor: Annotated[
         ExecutorKind,
         _devices(
@@ -283,7 +282,7 @@ def serve(
             "nexus; static-N.",
         ),
     ] = None,
-    memory: common.Memory = None,
+    memory: options.Memory = None,
     emulate: Annotated[
         bool,
         _devices(
@@ -301,8 +300,8 @@ def serve(
             "that of a profiled device, or its id.",
         ),
     ] = None,
-    cluster: common.Cluster = None,
-    cluster_key: common.ClusterKey = None,
+    cluster: options.Cluster = None,
+    cluster_key: options.ClusterKey = None,
     join: Annotated[
         bool,
         Option(
@@ -315,13 +314,13 @@ def serve(
     join_budget: Annotated[
         float,
         Option(
-            **common.DURATION,
+            **options.DURATION,
             envvar=environment("join_budget"),
             help="With --cluster, the time to measure each device in that no profile is of, before it joins; `0s`: "
             "such devices stay out.",
             rich_help_panel=sections.DEVICES,
         ),
-    ] = common.unparsed("1min"),
+    ] = options.unparsed("1min"),
     otlp: Annotated[
         str | None,
         _trace(
@@ -340,7 +339,7 @@ def serve(
             help="The fraction of requests to trace, of those whose `traceparent` does not decide it.",
         ),
     ] = 0.01,
-    workspace_dir: common.Workspace = common.WORKSPACE,
+    workspace_dir: options.Workspace = options.WORKSPACE,
 ) -> None:
     """Serve a plan over HTTP, and with --grpc-port over gRPC (Open Inference Protocol v2), until SIGTERM or Ctrl-C.
 

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli import console, rollout
+from proteus_cli.cli import console, options, rollout
 from proteus_cli.cli.catalog import wrote_catalog
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.command import Command, group_of_commands
-from proteus_cli.cli.options import common
 from proteus_cli.errors import GateFailed, ProteusError, ServerError, UsageError
 from proteus_cli.variants.training.ladder import LADDER
 
@@ -39,7 +38,7 @@ class Preferred(StrEnum):
 Budget = Annotated[
     float,
     Option(
-        **common.DURATION,
+        **options.DURATION,
         help="The longest that training may take. What is trained by then is used.",
         rich_help_panel=sections.LIMITS,
     ),
@@ -48,7 +47,7 @@ Budget = Annotated[
 Memory = Annotated[
     int,
     Option(
-        **common.SIZE,
+        **options.SIZE,
         help="The most memory that each process that trains may take.",
         rich_help_panel=sections.LIMITS,
     ),
@@ -99,8 +98,8 @@ def add(
     seed: Annotated[
         int, Option(min=0, max=2**32 - 1, metavar="NUMBER", help="Of the split, and of what is random in training.")
     ] = 0,
-    budget: Budget = common.unparsed("5min"),
-    memory: Memory = common.unparsed("4GiB"),
+    budget: Budget = options.unparsed("5min"),
+    memory: Memory = options.unparsed("4GiB"),
     rows: Annotated[
         int,
         Option(
@@ -112,8 +111,8 @@ def add(
         ),
     ] = 100_000,
     device: DeviceId = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Train variants of rising cost, and add those that are worth it as a new family.
 
@@ -182,8 +181,8 @@ def retrain(
             help="How much less accurate than the earlier version a new one may be, to take its place.",
         ),
     ] = 0.01,
-    budget: Budget = common.unparsed("5min"),
-    memory: Memory = common.unparsed("4GiB"),
+    budget: Budget = options.unparsed("5min"),
+    memory: Memory = options.unparsed("4GiB"),
     device: DeviceId = None,
     url: Annotated[
         str | None,
@@ -201,9 +200,9 @@ def retrain(
     auto: rollout.Auto = False,
     most_queries: rollout.MostQueries = rollout.MOST_QUERIES,
     rollback_window: rollout.RollbackWindow = rollout.ROLLBACK_WINDOW,
-    ca: common.Ca = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    ca: options.Ca = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Train the variants of a task anew, and put the new versions in the place of those that are no better.
 
@@ -355,7 +354,7 @@ def _opened_cpu(workspace: "Workspace", name: str | None) -> "tuple[Device, Back
 
 
 @app.command("list", cls=Command)
-def list_tasks(*, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
+def list_tasks(*, workspace_dir: options.Workspace = options.WORKSPACE, json: options.Json = False) -> None:
     """List the tasks of the catalog: what they prefer, their latency target, and how accurate their variants are."""
     from proteus_cli.reporting.tables import name, number, table, text
     from proteus_cli.store import Workspace
@@ -374,7 +373,7 @@ def list_tasks(*, workspace_dir: common.Workspace = common.WORKSPACE, json: comm
 
 
 @app.command(cls=Command)
-def show(name: TaskName, *, workspace_dir: common.Workspace = common.WORKSPACE, json: common.Json = False) -> None:
+def show(name: TaskName, *, workspace_dir: options.Workspace = options.WORKSPACE, json: options.Json = False) -> None:
     """Show what a task was trained on, and its variants: their accuracies, and which versions are there.
 
     To remove a task, take its `[[family]]` out of engines/catalog.toml, and its models out of engines/models/.

@@ -6,10 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Argument, Option
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.command import Command, group_of_commands
-from proteus_cli.cli.options import common
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ def convert(
     ] = None,
     speedup: Annotated[float, Option(metavar="FACTOR", help="Make the trace this many times as fast.")] = 1.0,
     scale_to: Annotated[
-        float | None, Option(**common.RATE, help="Then scale the trace, so that its busiest 10 s have this rate.")
+        float | None, Option(**options.RATE, help="Then scale the trace, so that its busiest 10 s have this rate.")
     ] = None,
     without_slo: Annotated[
         bool, Option("--without-slo", help="Leave out the SLOs of single queries; then those of their families hold.")
@@ -108,7 +107,7 @@ def convert(
     seed: Seed = 0,
     per_second: PerSecond = False,
     output: Output = console.DASH,
-    workspace_dir: common.Workspace = common.WORKSPACE,
+    workspace_dir: options.Workspace = options.WORKSPACE,
 ) -> None:
     """Convert traces in public formats, and in other forms, to one that can be replayed.
 
@@ -148,10 +147,10 @@ def make(
     ],
     *,
     rate: Annotated[
-        float, Option(**common.RATE, help="The arrivals per second; burst, diurnal: those outside the peak.")
+        float, Option(**options.RATE, help="The arrivals per second; burst, diurnal: those outside the peak.")
     ],
-    peak: Annotated[float | None, _shape(**common.RATE, help="The highest rate. Only for burst and diurnal.")] = None,
-    duration: Annotated[float, Option(**common.DURATION, help="The length of the trace.")] = common.unparsed("60s"),
+    peak: Annotated[float | None, _shape(**options.RATE, help="The highest rate. Only for burst and diurnal.")] = None,
+    duration: Annotated[float, Option(**options.DURATION, help="The length of the trace.")] = options.unparsed("60s"),
     families: Families = None,
     zipf: Annotated[
         float | None, Option(metavar="EXPONENT", help="Give the k-th family a share in proportion to 1/k^ZIPF.")
@@ -167,31 +166,33 @@ def make(
     period: Annotated[
         float | None,
         _shape(
-            **common.DURATION, help="The time from one low to the next. Only for diurnal.", show_default="the duration"
+            **options.DURATION, help="The time from one low to the next. Only for diurnal.", show_default="the duration"
         ),
     ] = None,
     ramp: Annotated[
         float | None,
         _shape(
-            **common.DURATION,
+            **options.DURATION,
             help="The time to rise to the peak, and to fall from it. Only for burst.",
             show_default="2s",
         ),
     ] = None,
     burst_start: Annotated[
         float | None,
-        _shape(**common.DURATION, help="When the peak begins. Only for burst.", show_default="a third of the duration"),
+        _shape(
+            **options.DURATION, help="When the peak begins. Only for burst.", show_default="a third of the duration"
+        ),
     ] = None,
     burst_stop: Annotated[
         float | None,
         _shape(
-            **common.DURATION, help="When the peak ends. Only for burst.", show_default="two thirds of the duration"
+            **options.DURATION, help="When the peak ends. Only for burst.", show_default="two thirds of the duration"
         ),
     ] = None,
     seed: Seed = 0,
     per_second: PerSecond = False,
     output: Output = console.DASH,
-    workspace_dir: common.Workspace = common.WORKSPACE,
+    workspace_dir: options.Workspace = options.WORKSPACE,
 ) -> None:
     """Make a trace and write it as CSV."""
     import numpy as np
@@ -213,7 +214,7 @@ def make(
 
 
 @app.command(cls=Command)
-def info(trace: common.Trace, *, json: common.Json = False) -> None:
+def info(trace: options.Trace, *, json: options.Json = False) -> None:
     """Show what a trace asks for: rates, families, burstiness."""
     from proteus_cli.replay.trace import read_trace, summary
 

@@ -8,7 +8,7 @@ several others costs at least its cost beside any part of them. Dropping a varia
 of up to `MAX_IN_PART` others count, and the whole set.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain, combinations
@@ -17,7 +17,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from proteus_cli.domain.catalog import VariantKey, name_in_catalog
-from proteus_cli.domain.interference import SharingModel
+from proteus_cli.domain.interference import SharingCost, SharingModel
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.stages.exits import slower_exit
 
@@ -52,16 +52,11 @@ def beside(profile: Profile, measured: VariantProfile, others: Collection[Varian
     return _beside(_Same(profile.sharing), _Same(measured), frozenset(others))
 
 
-def sharing_factor(profile: Profile, key: VariantKey, others: Collection[VariantKey], batch: int) -> float:
-    """The factor, at least 1, by which batches of ``batch`` rows take longer beside these others."""
-    return _factor(_Same(profile.sharing), key, others, batch)
-
-
 @lru_cache(maxsize=TIMES_KEPT)
 def _beside(costs: _Same, same: _Same, others: frozenset[VariantKey]) -> VariantProfile:
     measured: VariantProfile = same.value
     batches = {point.batch for point in chain(measured.points, measured.concurrent)}
-    by = {batch: _factor(costs, measured.key, others, batch) for batch in batches}
+    by = {batch: sharing_factor(costs.value, measured.key, others, batch) for batch in batches}
     if all(factor == 1 for factor in by.values()):
         return measured
     return replace(
@@ -69,17 +64,21 @@ def _beside(costs: _Same, same: _Same, others: frozenset[VariantKey]) -> Variant
         points=tuple(point.scaled(by[point.batch]) for point in measured.points),
         concurrent=tuple(point.scaled(by[point.batch]) for point in measured.concurrent),
         exits=tuple(
-            slower_exit(each, lambda batch: _factor(costs, measured.key, others, batch)) for each in measured.exits
+            slower_exit(each, lambda batch: sharing_factor(costs.value, measured.key, others, batch))
+            for each in measured.exits
         ),
     )
 
 
-def _factor(costs: _Same, key: VariantKey, others: Collection[VariantKey], batch: int) -> float:
-    """Versions of a variant cost as much as the variant."""
+def sharing_factor(costs: Sequence[SharingCost], key: VariantKey, others: Collection[VariantKey], batch: int) -> float:
+    """The factor, at least 1, by which batches of ``batch`` rows take longer beside these others.
+
+    ``costs`` are those of a profile. Versions of a variant cost as much as the variant.
+    """
     mine, *theirs = (VariantKey(each.family, name_in_catalog(each.variant)) for each in (key, *others))
     known = sorted(set(theirs) - {mine})
     parts = (combinations(known, count) for count in range(1, min(MAX_IN_PART, len(known) - 1) + 1))
-    model = _model(costs)
+    model = _model(_Same(costs))
     return max(model.factor(mine, part, batch=batch) for part in chain([known], *parts))
 
 

@@ -84,12 +84,6 @@ def origins(device: str) -> tuple[str, ...]:
     return (device, name) if on_host == name else (device, name, on_host)
 
 
-def profile_for(device: str, device_type: str, profiles: Mapping[str, Profile]) -> Profile | None:
-    """The profile of the device, or of what it was named after, where that is of its type."""
-    found = map(profiles.get, origins(device))
-    return next((profile for profile in found if profile is not None and profile.device.type == device_type), None)
-
-
 def of_type(device_type: str, profiles: Mapping[str, Profile]) -> Profile | None:
     """The profile that all devices of a type share. Raises `UsageError` where theirs differ."""
     alike = [profile for profile in profiles.values() if profile.device.type == device_type]

@@ -21,6 +21,8 @@ def hosting_text(
     ``load_s`` has the seconds of the loads of the change, by device and variant. Other new variants were warm.
     ``labels`` are the names of all variants (`variant_labels`). At most `MAX_PARTS` parts and a count.
     """
+    if after.hosts_as(before):
+        return "the same variants"
     old, new = before.by_device(), after.by_device()
     parts: dict[tuple[str, str], list[tuple[str, float]]] = {}
     for device in new | old:

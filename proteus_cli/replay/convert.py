@@ -51,9 +51,7 @@ _DRAWN = -1  # in place of the index of a family that is drawn later, by the sha
 Shares = Callable[[], Mapping[str, float]]
 """Reads the shares by family. They are asked for only where rows are spread over families."""
 FamilyOf = Callable[[Sequence[str]], int]
-"""From cells to the index of a family, or `_DRAWN`. Raises `ValueError`."""
-Counted = Callable[[Sequence[str]], Sequence[tuple[int, int]]]
-"""From cells to times in microseconds, each with a number of arrivals. Raises `ValueError`."""
+"""From the cells of a row, those of its rule first, to the index of a family, or `_DRAWN`. Raises `ValueError`."""
 
 
 def parse_window(text: str) -> tuple[int, int]:
@@ -130,17 +128,24 @@ def convert(
             try:
                 fitting = (each for each in form.families if each != "column=family" or "family" in source.columns)
                 rule = options.families or next(fitting)
-                of_families = families.reader(rule, source.name)
+                columns, family_of = families.reader(rule, source.name)
                 on_source(source.name, form, rule)
-                part = _read(source, of_families, _times(source, days, options.window_us), left, progress)
+                times = _times(source, days, options.window_us)
+                parts.append(_read(source, columns, family_of, times, left, progress))
             except (ValueError, csv.Error) as error:
                 raise source.error(error) from None
+        arrivals = len(parts[-1].time_us)
         if form.spread_us:
-            part.time_us[:] += (spreading.random(len(part.time_us)) * form.spread_us).astype(np.int64)
+            parts[-1].time_us[:] += (spreading.random(arrivals) * form.spread_us).astype(np.int64)
         days += form.by_minute
-        left -= len(part.time_us)
-        parts.append(part)
+        left -= arrivals
     time_us, family = np.concatenate([part.time_us for part in parts]), np.concatenate([part.family for part in parts])
+    own = {
+        name: np.concatenate([part.own.get(name, np.full(len(part.family), unset)) for part in parts])
+        for name, (unset, *_) in OWN.items()
+        if any(name in part.own for part in parts) and (options.keeps_slos or name != "slo_s")
+    }
+    del parts  # before the sort takes memory
     families.draw(family, drawing)
     order = np.argsort(time_us, kind="stable")
     time_us = time_us[order]
@@ -151,12 +156,8 @@ def convert(
     if not len(order):
         raise UsageError("The window has no arrivals.", hint="choose another --window")
     names, ordered = families.index.sorted(family[order])
-    own = {}
-    for name, (unset, *_) in OWN.items():
-        if any(name in part.own for part in parts) and (options.keeps_slos or name != "slo_s"):
-            columns = [part.own.get(name, np.full(len(part.family), unset)) for part in parts]
-            own[name] = np.concatenate(columns)[order]
-    trace = Trace("", names, np.rint((time_us - start_us) / options.speedup) / SECOND_US, ordered, **own)
+    asked = {name: values[order] for name, values in own.items()}
+    trace = Trace("", names, np.rint((time_us - start_us) / options.speedup) / SECOND_US, ordered, **asked)
     peak_qps = sum(trace.peak_demand().values())
     shown = trace if options.scale_to_qps is None else scaled(trace, options.scale_to_qps / peak_qps, scaling)
     began = f"{EPOCH + timedelta(microseconds=start_us):%Y-%m-%d %H:%M:%S.%f} UTC" if origin_us > 0 else None
@@ -277,43 +278,44 @@ def _shown(columns: Sequence[str], separator: str) -> str:
 # --- rows
 
 
-def _read(
-    source: _Source,
-    families: tuple[Sequence[str], FamilyOf],
-    times: tuple[Sequence[str], Counted],
-    most: int,
-    progress: Advance,
-) -> _Arrivals:
-    """The arrivals of a source. ``families`` and ``times`` are functions of cells, each with the columns that it reads.
+class Times(NamedTuple):
+    """The columns of times and counts, and a function from their cells to times in microseconds, with arrivals at each.
 
-    Raises `ValueError` where there are more than ``most``.
+    The function raises `ValueError`.
     """
-    (family_columns, family_of), (time_columns, times_of) = families, times
+
+    columns: Sequence[str]
+    of: Callable[[Sequence[str]], Sequence[tuple[int, int]]]
+
+
+def _read(
+    source: _Source, family_columns: Sequence[str], family_of: FamilyOf, times: Times, most: int, progress: Advance
+) -> _Arrivals:
+    """The arrivals of a source. Raises `ValueError` where there are more than ``most``."""
     found = [(name, source.format.roles[name]) for name in OWN if name in source.format.roles]
     own = [(name, column) for name, column in found if column.name in source.columns]
-    time_us, family, counts, total = array("q"), array("q"), array("q"), 0
+    time_us, family, counts, total = array("q"), array("i"), array("i"), 0
     values = [array("d") for _ in own]
-    split, rest = len(family_columns), len(family_columns) + len(time_columns)
-    for cells in source.rows([*family_columns, *time_columns, *(column.name for _, column in own)]):
-        index = family_of(cells[:split])
-        for at_us, arrivals in times_of(cells[split:rest]):
+    start, rest = len(family_columns), len(family_columns) + len(times.columns)
+    for cells in source.rows([*family_columns, *times.columns, *(column.name for _, column in own)]):
+        index = family_of(cells)
+        for at_us, arrivals in times.of(cells[start:rest]):
             total += arrivals
             if total > most:
                 raise ValueError(f"more than {MAX_ARRIVALS:,} arrivals up to here, more than a trace may have")
             time_us.append(at_us)
             family.append(index)
             counts.append(arrivals)
-            for (name, column), kept, cell in zip(own, values, cells[rest:], strict=True):
-                kept.append(own_value(name, cell, column.name) / (SECOND_US / column.unit_us))
+            for place, (name, column) in enumerate(own, start=rest):
+                values[place - rest].append(own_value(name, cells[place], column.name) / (SECOND_US / column.unit_us))
             if len(time_us) % ROWS_PER_PROGRESS == 0:
                 progress(source.name, source.done_frac)
-    progress(source.name, source.done_frac)
     columns = {name: np.repeat(kept, counts) for (name, _), kept in zip(own, values, strict=True)}
     return _Arrivals(np.repeat(time_us, counts), np.repeat(family, counts), columns)
 
 
-def _times(source: _Source, days: int, window_us: tuple[int, int]) -> tuple[Sequence[str], Counted]:
-    """The columns of times and counts, and a function of their cells.
+def _times(source: _Source, days: int, window_us: tuple[int, int]) -> Times:
+    """The times of a source.
 
     A source with counts by minute of a day begins after a number of ``days``; minutes outside the window are left out.
     """
@@ -321,32 +323,40 @@ def _times(source: _Source, days: int, window_us: tuple[int, int]) -> tuple[Sequ
     if source.format.by_minute:
         starts_us = {name: days * DAY_US + (int(name) - 1) * MINUTE_US for name in source.columns if name.isdigit()}
         kept = [each for each in starts_us.items() if window_us[0] - MINUTE_US < each[1] < window_us[1]]
-        return [name for name, _ in kept], lambda cells: [
-            (at_us, whole_number(name, cell)) for (name, at_us), cell in zip(kept, cells, strict=True) if cell != "0"
-        ]
-    used = [role for role in ("time", "duration", "count") if role in roles]
-    seconds = count()
+        return Times(
+            [name for name, _ in kept],
+            lambda cells: [
+                (at_us, whole_number(name, cell))
+                for (name, at_us), cell in zip(kept, cells, strict=True)
+                if cell != "0"
+            ],
+        )
+    time, duration, counted = map(roles.get, ("time", "duration", "count"))
+    used, seconds = [column for column in (time, duration, counted) if column is not None], count()
 
     def times_of(cells: Sequence[str]) -> Sequence[tuple[int, int]]:
-        given = dict(zip(used, cells, strict=True))
-        at_us = _time_us(roles["time"], given["time"]) if "time" in given else next(seconds) * SECOND_US
-        if "duration" in given:
-            at_us -= _microseconds(roles["duration"], given["duration"])
-        return ((at_us, whole_number(roles["count"].name, given["count"]) if "count" in given else 1),)
+        at_us = next(seconds) * SECOND_US if time is None else _time_us(time, cells[0])
+        if duration is not None:
+            at_us -= _microseconds(duration, cells[1])
+        return ((at_us, 1 if counted is None else whole_number(counted.name, cells[-1])),)
 
-    return [roles[role].name for role in used], times_of
+    return Times([column.name for column in used], times_of)
 
 
 def _microseconds(column: Column, cell: str) -> int:
     time_us = number(column.name, cell) * column.unit_us
-    require(time_us <= MAX_TIME_US, f"{column.name} `{cell}` is no time")
+    if time_us > MAX_TIME_US:
+        raise ValueError(f"{column.name} `{cell}` is no time")
     return round(time_us)
 
 
 def _time_us(column: Column, cell: str) -> int:
     """Microseconds of a number, or of a date since 1970."""
-    if is_number(cell):
+    try:
         return _microseconds(column, cell)
+    except ValueError:
+        if is_number(cell):
+            raise
     try:
         moment = datetime.fromisoformat(cell)
     except ValueError:
@@ -379,7 +389,8 @@ class _Families:
                     digest = int.from_bytes(blake2b("\0".join(values).encode(), digest_size=8).digest(), "big")
                     return int(indexes[families_at(shares, np.array([(digest >> 11) / 2**53]))[0]])
 
-                return what.split("+"), lambda cells: hashed(*cells)
+                columns = what.split("+")
+                return columns, lambda cells: hashed(*cells[: len(columns)])
             case "weights", False:
                 _ = self._shared  # an error comes before rows are read
                 return (), lambda _: _DRAWN

@@ -1,10 +1,12 @@
 """Bodies in JSON of requests that are no inference."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import msgspec
 
-from proteus_cli.errors import BadRequest, BodyTooLarge
+from proteus_cli.errors import BadRequest, BodyTooLarge, ProteusError, RequestError, Unprocessable
 
 Body = TypeVar("Body")
 
@@ -19,3 +21,14 @@ def decoded(
         return msgspec.json.decode(body or b"{}", type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(f"the body is not {what}: {error}") from None
+
+
+@contextmanager
+def refusing(problem: str = "") -> Iterator[None]:
+    """Raise errors that are no `RequestError` as `Unprocessable`, with the ``problem`` before the message."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except ProteusError as error:
+        raise Unprocessable(f"{problem}{error.message}", hint=error.hint) from error

@@ -105,7 +105,7 @@ task_errors: dict[str, TaskErrors] = {}
 """Of this process, by the name of the task's function."""
 
 
-def count_bug(task: str, error: Exception) -> str:
+def count_bug(task: str, error: BaseException) -> str:
     """Log an unexpected error of a background task, and count it in `task_errors`; returns what others are told."""
     errors = task_errors.setdefault(task, TaskErrors())
     errors.total, errors.last, errors.last_unix_s = errors.total + 1, repr(error), time.time()

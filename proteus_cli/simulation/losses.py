@@ -10,6 +10,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from proteus_cli.control.decision import Host, keys
 from proteus_cli.control.devices.breaker import CHECK_EVERY_S, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.topology.hosting import hosted_by
@@ -45,17 +47,6 @@ class _Link:
     pauses: ConnectionPauses = field(default_factory=ConnectionPauses)
 
 
-@dataclass(slots=True)
-class _OpenLoss:
-    """A loss, with the devices that are still ``away``."""
-
-    what: str
-    devices: int
-    at_s: float
-    away: set[str]
-    back_s: float | None = None
-
-
 class Losses:
     """Plays the ``failures`` of a run on a fleet. ``found`` are the losses, in order."""
 
@@ -65,15 +56,11 @@ class Losses:
         self._devices = {device: _FailingDevice() for failure in failures for device in failure.devices}
         self._links = {failure.host: _Link(failure.devices) for failure in failures if failure.host}
         self._link_of = {device: link for link in self._links.values() for device in link.devices}
-        self._losses: list[_OpenLoss] = []
+        self.found, self._away = list[Loss](), list[set[str]]()  # by loss, the devices that are not back
         for failure in failures:
             self._events.at(failure.from_s, self._begin, failure)
         if failures:
             self._events.at(CHECK_EVERY_S, self._check)
-
-    @property
-    def found(self) -> list[Loss]:
-        return [Loss(each.what, each.devices, each.at_s, each.back_s) for each in self._losses]
 
     # --- failures
 
@@ -107,7 +94,8 @@ class Losses:
                 each.breaker.on(BreakerEvent.DIED, now_s)
                 each.life += 1
         if lost:
-            self._losses.append(_OpenLoss(what, len(lost), now_s, set(lost)))
+            self.found.append(Loss(what, len(lost), now_s, None))
+            self._away.append(set(lost))
             self._fleet.lose(lost, now_s)
 
     # --- recovery
@@ -153,10 +141,10 @@ class Losses:
             self._events.at(now_s + rest_s, self._tried_out, device, life)
             return
         each.breaker.on(BreakerEvent.PASSED, now_s)
-        for loss in self._losses:
-            if device in loss.away:
-                loss.away.remove(device)
-                loss.back_s = loss.back_s if loss.away else now_s
+        for place, away in enumerate(self._away):
+            if away == {device}:
+                self.found[place] = replace(self.found[place], back_s=now_s)
+            away.discard(device)
         self._fleet.apply(self._controller.device_recovered(device, now_s, planned), now_s)
 
     def _hostable_on(self, device: str) -> list[VariantProfile]:

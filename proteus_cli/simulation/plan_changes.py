@@ -63,22 +63,15 @@ class PlanChanges:
 
     def _deploy(self, now_s: float, wanted: ReplanRequest, plan: Plan) -> None:
         """Load a plan beside what serves, and put it in force then, if it is still wanted."""
-        replanning, change, before = (
-            self._controller.replanning,
-            self._controller.change,
-            self._controller.plan,
-        )
+        controller, conditions = self._controller, self._fleet.conditions
+        replanning, change, before = controller.replanning, controller.change, controller.plan
         if not wanted.is_worth(before, plan):
             replanning.succeeded()
             self._ask_later(now_s)
             return
         hosted = hosted_by(plan, self._profiles, self._controller.attainment, self._tables)
-        hosted_before, standbys, conditions = before.hosted(), change.standbys, self._fleet.conditions
-        new = [
-            (device, key)
-            for device, wanted in plan.hosted().items()
-            for key in wanted - hosted_before.get(device, NO_VARIANTS)
-        ]
+        placed, standbys = {(p.device, p.key) for p in before.placements}, change.standbys
+        new = [(p.device, p.key) for p in plan.placements if (p.device, p.key) not in placed]
         load_s = {
             (device, key): conditions.load_s(self._fleet.times.measured(device, *key))
             for device, key in new

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 from proteus_cli.domain.catalog import Catalog, Family, Variant, VariantKey
 from proteus_cli.domain.device import host_of
-from proteus_cli.domain.fleet import as_device, of_type, origins, profile_for
+from proteus_cli.domain.fleet import as_device, of_type, origins
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.cascade import discriminator_of
@@ -327,10 +327,14 @@ class Workspace:
         here = set(self._profiled())
         names = dict.fromkeys(name for device in types for name in origins(device) if name in here)
         named = {name: self.profile(name) for name in names}
-        found = {device: profile_for(device, device_type, named) for device, device_type in types.items()}
-        missing = {types[device]: device for device, profile in found.items() if profile is None}
-        by_type = {device_type: self._of_type(device_type, device) for device_type, device in missing.items()}
-        return {device: profile if profile is not None else by_type[types[device]] for device, profile in found.items()}
+        found, by_type = dict[str, Profile](), dict[str, Profile]()
+        for device, device_type in types.items():
+            likely = (named[name] for name in origins(device) if name in named)
+            profile = next((each for each in likely if each.device.type == device_type), None)
+            if profile is None and device_type not in by_type:
+                by_type[device_type] = self._of_type(device_type, device)
+            found[device] = profile or by_type[device_type]
+        return found
 
     def _profiled(self) -> list[str]:
         """The ids of devices with a profile; those of a host of a cluster are in a directory of its name."""

@@ -62,7 +62,7 @@ def read_study(path: Path) -> Study:
 
 
 def named_studies(workspace: Workspace, names: Sequence[str] | None) -> list[Study]:
-    """The studies of these names; None: all, in the order in which they began. Raises `ArtefactError`."""
+    """The named studies; None: all, in the order of their beginnings. Raises `ArtefactError`."""
     paths = sorted(workspace.studies_dir.glob("*.json"))
     hint = "`proteus study all` measures what makes sense for the workspace"
     if names:

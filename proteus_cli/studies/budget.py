@@ -27,20 +27,11 @@ class Budget:
         """Seconds that are left, at least 0."""
         return max(0.0, self.end_s - self.now_s())
 
-    def part_s(self, wanted_s: float, of_wanted_s: float) -> float:
-        """What of the rest is for one who wants ``wanted_s``, where all want ``of_wanted_s``, this one included.
-
-        Without a limit there is no less than all. With more than enough, each may take what is left over, too.
-        """
-        if math.isinf(self.total_s):
-            return math.inf
-        return self.left_s * (wanted_s / of_wanted_s if of_wanted_s > 0 else 1.0)
-
 
 def fair_parts(total_s: float, wanted_s: Mapping[str, float]) -> dict[str, float]:
-    """Divide a total so that nobody gets more than wanted while another gets less than the same (max-min fairness).
+    """Divide a total by max-min fairness: none gets more than it wants while another gets less than the same.
 
-    Whoever wants little gets it all; the others share the rest evenly.
+    Small wants are met in full; the others share the rest evenly.
     """
     parts, left_s, left = dict[str, float](), total_s, len(wanted_s)
     for name, wanted in sorted(wanted_s.items(), key=lambda item: item[1]):

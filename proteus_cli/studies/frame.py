@@ -179,10 +179,11 @@ def _begun(draft: StudyDraft, before: Study | None) -> Study:
 
 
 def _allowed_s(budget: Budget, job: Job, of_wanted_s: float) -> float:
-    """The part of the budget for a job, at least its minimum where so much is left."""
+    """The part of the budget for a job, by what all missing jobs want; at least its minimum, as far as it is left."""
     if math.isinf(budget.total_s):
         return job.without_budget_s
-    return min(max(budget.part_s(job.wanted_s, of_wanted_s), job.min_s), budget.left_s)
+    part_frac = job.wanted_s / of_wanted_s if of_wanted_s > 0 else 1.0
+    return min(max(budget.left_s * part_frac, job.min_s), budget.left_s)
 
 
 def _measured(job: Job, turn: JobTurn, watch: Watch) -> Cell:

@@ -35,4 +35,4 @@ KINDS: tuple[Kind, ...] = (
 )
 
 SECTIONS: Mapping[str, SectionOf] = {kind.name: kind.section for kind in KINDS}
-"""What pages say, by kind."""
+"""The sections of pages, by kind."""

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import psutil
 
 from proteus_cli.backends.nvml import NvmlDevice, nvml_device
@@ -58,50 +59,44 @@ def reader(devices: Sequence[Device]) -> Read:
     watched = watched_gpus(devices)
 
     def read() -> Reading:
-        at_s = time.monotonic()
-        (own_totals, own_levels), (totals, levels) = read_own_processes(), read_machine()
-        return Reading(at_s, {**own_totals, **totals}, {**own_levels, **levels, **read_gpus(watched)})
+        own, machine = read_own_processes(), read_machine()
+        levels = {**own.levels, **machine.levels, **read_gpus(watched)}
+        return Reading(own.at_s, {**own.totals, **machine.totals}, levels)
 
     return read
 
 
-def read_own_processes() -> tuple[dict[str, float], dict[str, float]]:
-    """Totals and levels of this process and its descendants.
+def read_own_processes() -> Reading:
+    """The totals and levels of this process and its descendants.
 
-    An ended process is counted by its parent. Pages that processes share count in each of them. Of processes that
-    run, switches are those of their main thread.
+    An ended process is counted by its parent. Pages that processes share count in each of them. A running child
+    has the switches of its main thread.
     """
-    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    totals = {
-        "cpu_cores": 0.0,
-        "minor_faults": float(sum(usage.ru_minflt for usage in usages)),
-        "major_faults": float(sum(usage.ru_majflt for usage in usages)),
-        "voluntary_switches": float(sum(usage.ru_nvcsw for usage in usages)),
-        "involuntary_switches": float(sum(usage.ru_nivcsw for usage in usages)),
-    }
-    memory_bytes, me = 0, psutil.Process()
+    at_s, cpu_s, memory_bytes, me = time.monotonic(), 0.0, 0, psutil.Process()
+    counts = np.zeros(4)  # minor and major faults, voluntary and involuntary switches
+    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
+        usage = resource.getrusage(who)
+        counts += (usage.ru_minflt, usage.ru_majflt, usage.ru_nvcsw, usage.ru_nivcsw)
     for process in (me, *me.children(recursive=True)):
         with contextlib.suppress(psutil.Error, OSError), process.oneshot():  # it has ended
-            totals["cpu_cores"] += sum(process.cpu_times()[:4])  # user and system, own and of ended children
+            cpu_s += sum(process.cpu_times()[:4])  # user and system, own and of ended children
             memory_bytes += process.memory_info().rss
             if process.pid != me.pid:
-                switches, faults = process.num_ctx_switches(), _faults(process.pid)
-                totals["voluntary_switches"] += switches.voluntary
-                totals["involuntary_switches"] += switches.involuntary
-                totals["minor_faults"] += faults[0] + faults[1]
-                totals["major_faults"] += faults[2] + faults[3]
-    return totals, {"memory_bytes": float(memory_bytes)}
+                counts += (*_faults(process.pid), *process.num_ctx_switches())
+    names = ("minor_faults", "major_faults", "voluntary_switches", "involuntary_switches")
+    totals = {"cpu_cores": cpu_s, **dict(zip(names, counts.tolist(), strict=True))}
+    return Reading(at_s, totals, {"memory_bytes": float(memory_bytes)})
 
 
-def _faults(pid: int) -> list[int]:
-    """Minor and major page faults, each of the process and of its ended children; psutil does not have them."""
+def _faults(pid: int) -> tuple[int, int]:
+    """Minor and major page faults of a process and its ended children; psutil does not have them."""
     stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    minor, of_children, major, of_children_too = stat.rpartition(")")[2].split()[7:11]
-    return [int(minor), int(of_children), int(major), int(of_children_too)]
+    minor, of_children, major, of_children_too = map(int, stat.rpartition(")")[2].split()[7:11])
+    return minor + of_children, major + of_children_too
 
 
-def read_machine(cpus: Path = CPUS) -> tuple[dict[str, float], dict[str, float]]:
-    """Totals and levels of all cores: time in use and stolen, times slowed by heat; the mean clock."""
+def read_machine(cpus: Path = CPUS) -> Reading:
+    """The totals and levels of all cores: time in use and stolen, times slowed by heat; the mean clock."""
     times, mhz = psutil.cpu_times(), getattr(psutil.cpu_freq(), "current", 0.0)  # no clock: None
     totals = {"machine_cores": sum(getattr(times, name, 0.0) for name in ("user", "nice", "system", "irq", "softirq"))}
     if hasattr(times, "steal"):
@@ -109,7 +104,7 @@ def read_machine(cpus: Path = CPUS) -> tuple[dict[str, float], dict[str, float]]
     throttles = list(cpus.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
     if throttles:
         totals["throttles"] = sum(float(path.read_text(encoding="ascii")) for path in throttles)
-    return totals, {"mhz": mhz} if mhz else {}
+    return Reading(time.monotonic(), totals, {"mhz": mhz} if mhz else {})
 
 
 def watched_gpus(devices: Sequence[Device]) -> dict[str, NvmlDevice]:

@@ -3,7 +3,7 @@
 import pytest
 from builders import make_profile
 
-from proteus_cli.cli.options.common import parse_memory
+from proteus_cli.cli.options import parse_memory
 from proteus_cli.errors import UsageError
 from proteus_cli.serving.workspace.memory import memory_limits
 

@@ -15,7 +15,6 @@ from proteus_cli.domain.fleet import (
     of_type,
     origins,
     parse_fleet,
-    profile_for,
 )
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import UsageError
@@ -153,9 +152,6 @@ def test_a_device_on_a_host_is_like_the_one_of_that_name_that_the_host_has() -> 
     assert {device: p.variants for device, p in fleet.items()} == {
         "a/cpu0-0": (SLOW,), "b/cpu0-0": (FAST,), "b/a/cpu0-0": (SLOW,),
     }  # fmt: skip
-    assert {device: profile_for(device, "cpu", profiles) for device in fleet} == {
-        "a/cpu0-0": profiles["a/cpu0"], "b/cpu0-0": CPU0, "b/a/cpu0-0": profiles["a/cpu0"],
-    }  # fmt: skip
     assert [p.device.host for p in fleet.values()] == ["a", "b", "b"]
 
 
@@ -194,18 +190,3 @@ def test_a_made_up_device_is_named_after_what_it_is_like(name: str, number: int)
 @pytest.mark.parametrize("device", ["cpu0", "v100", "a100-40g", "-1", "cpu-"])
 def test_other_ids_are_named_after_themselves(device: str) -> None:
     assert base_name(device) == device
-
-
-def test_a_profile_stands_in_for_itself_and_its_namesakes_of_its_type() -> None:
-    assert profile_for("cpu1", "cpu", PROFILES) is CPU1
-    assert profile_for("cpu1-7", "cpu", PROFILES) is CPU1
-    assert profile_for("v100-7", "v100", PROFILES) is V100
-    assert profile_for("v100-7", "cpu", PROFILES) is None
-    assert profile_for("cpu-7", "cpu", PROFILES) is None
-
-
-def test_a_made_up_id_that_is_also_the_id_of_another_type_is_told_apart_by_its_type() -> None:
-    other = make_profile("v100-0", FAST, device_type="v100-0")
-    profiles = {**PROFILES, "v100-0": other}
-    assert profile_for("v100-0", "v100", profiles) is V100
-    assert profile_for("v100-0", "v100-0", profiles) is other

@@ -37,10 +37,10 @@ def test_all_times_take_longer_and_rates_fall() -> None:
 def test_to_leave_a_variant_out_never_makes_the_others_slower() -> None:
     """What was measured of three may be less than of two of them, by chance."""
     noisy = profile(((B,), 1.4), ((C,), 1.1), ((B, C), 1.2))
-    assert [sharing_factor(noisy, A, others, 1) for others in ((B,), (C,), (B, C))] == [1.4, 1.1, 1.4]
+    assert [sharing_factor(noisy.sharing, A, others, 1) for others in ((B,), (C,), (B, C))] == [1.4, 1.1, 1.4]
 
 
 def test_a_version_of_a_variant_costs_what_the_variant_does() -> None:
     one = profile(((B,), 1.5))
-    assert sharing_factor(one, VariantKey("f", "a@2"), (VariantKey("f", "b@3"),), 1) == 1.5
-    assert sharing_factor(one, VariantKey("f", "a@2"), (A,), 1) == 1
+    assert sharing_factor(one.sharing, VariantKey("f", "a@2"), (VariantKey("f", "b@3"),), 1) == 1.5
+    assert sharing_factor(one.sharing, VariantKey("f", "a@2"), (A,), 1) == 1

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -68,7 +69,7 @@ def conditions_of(
     lifecycle = Lifecycle()
     if how.pop("is_ready", True):
         lifecycle.on(LifecycleEvent.WARMED_UP)
-    how = {"is_emulated": False, **how}
+    plane: Any = SimpleNamespace(controller=controller, lifecycle=lifecycle, is_emulated=how.pop("is_emulated", False))
     served = ServedCatalog(CatalogContent(catalog_of(has_exits=has_exits), {}))
     how = {"kept": KeptConditions(None), **how}
-    return LiveConditions(loop, controller, lifecycle, served, **how), controller  # type: ignore[arg-type]
+    return LiveConditions(plane, loop, served, **how), controller  # type: ignore[arg-type]

@@ -35,7 +35,7 @@ class Rolled:
         self.catalog, self.world, self.live = catalog, catalog.world, catalog.live
         self._before = dict[VariantKey, tuple[str, VariantProfile | None]]()
         self.rollouts = VersionRollouts(
-            self, catalog.live, catalog.served, self.world.plane, self.world.profiles, self.world.adaptation,
+            self, catalog.live, self.world.plane, self.world.profiles, self.world.adaptation,
             self.world.versions, is_guarded=True,
         )  # fmt: skip
 

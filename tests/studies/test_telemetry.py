@@ -87,25 +87,25 @@ def test_samples_that_are_taken_while_all_are_asked_for_come_the_next_time(taken
 def test_work_of_a_child_counts_while_it_runs_and_after_it_ended() -> None:
     """Seconds of cores are compared with those that the system charges the child with."""
     busy = "import hashlib\nfor _ in range(300): hashlib.sha256(bytes(2**20))\nprint(1, flush=True)\ninput()"
-    before, _ = read_own_processes()
+    before = read_own_processes().totals
     with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         assert child.stdout is not None
         child.stdout.readline()
-        during, levels = read_own_processes()
+        during = read_own_processes()
         child.communicate(b"\n")
-    after, _ = read_own_processes()
-    assert during["cpu_cores"] - before["cpu_cores"] > 0.03
-    assert after["cpu_cores"] >= during["cpu_cores"]
+    after = read_own_processes().totals
+    assert during.totals["cpu_cores"] - before["cpu_cores"] > 0.03
+    assert after["cpu_cores"] >= during.totals["cpu_cores"]
     assert after["minor_faults"] > before["minor_faults"]
-    assert levels["memory_bytes"] > 1e6
+    assert during.levels["memory_bytes"] > 1e6
 
 
 def test_cores_slowed_by_heat_are_counted_where_the_system_does(tmp_path: Path) -> None:
-    assert "throttles" not in read_machine(tmp_path)[0]
+    assert "throttles" not in read_machine(tmp_path).totals
     for core, count in enumerate((3, 4)):
         (tmp_path / f"cpu{core}" / "thermal_throttle").mkdir(parents=True)
         (tmp_path / f"cpu{core}" / "thermal_throttle" / "core_throttle_count").write_text(f"{count}\n")
-    assert read_machine(tmp_path)[0]["throttles"] == 7.0
+    assert read_machine(tmp_path).totals["throttles"] == 7.0
 
 
 def test_a_watch_tells_the_load_of_a_span() -> None:

@@ -68,11 +68,6 @@ class Command(_Help, TyperCommand):
 class Group(_Help, TyperGroup):
     """A group that lists its commands in the order in which they are used, with the first sentence of their help."""
 
-    ORDER = (
-        "init", "devices", "catalog", "task", "profile", "plan", "serve", "rollout", "cluster", "agent", "replay",
-        "trace", "study", "samples", "engines", "doctor", "demo",
-    )  # fmt: skip
-
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the sections of options, then the commands."""
         super().format_options(ctx, formatter)
@@ -81,9 +76,9 @@ class Group(_Help, TyperGroup):
         _write_section("Commands", sentences, formatter)
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names of the commands, in order."""
-        names = super().list_commands(ctx)
-        return sorted(names, key=lambda name: self.ORDER.index(name) if name in self.ORDER else len(self.ORDER))
+        """The names of the commands, in the order of their examples."""
+        last_words = [path.split()[-2:] for path in EXAMPLES]
+        return sorted(super().list_commands(ctx), key=lambda name: last_words.index([str(self.name), name]))
 
 
 def _write_section(title: str, records: Sequence[tuple[str, str]], formatter: Any) -> None:

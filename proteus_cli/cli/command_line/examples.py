@@ -31,17 +31,17 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus catalog add things thing.onnx --slo 200ms --eval eval.npz", "measure the accuracy on labelled rows"),
         ("proteus catalog add things large.onnx small.onnx --accuracy large=.95,small=.9", "or state accuracies"),
     ),
-    "proteus catalog derive": (
-        ("proteus catalog derive thing --int8 --calibration calib.npz", "a variant with numbers of 8 bits"),
-        ("proteus catalog derive digits/digits-xl --fp16 --dry-run", "only show what would be made"),
+    "proteus catalog split": (
+        ("proteus catalog split nets a.onnx --at p1,p2 --slo 50ms --eval eval.npz", "a model of three exits"),
+        ("proteus catalog split nets a.onnx --at p1,p2 --stop-when $CONDITION", "under one condition"),
     ),
     "proteus catalog diff": (
         ("proteus catalog diff", "what a server on port 8000 would change if it read the catalog now"),
         ("proteus catalog diff --url https://edge1:8443 --ca ca.pem", "the same of another server"),
     ),
-    "proteus catalog split": (
-        ("proteus catalog split nets a.onnx --at p1,p2 --slo 50ms --eval eval.npz", "a model of three exits"),
-        ("proteus catalog split nets a.onnx --at p1,p2 --stop-when $CONDITION", "under one condition"),
+    "proteus catalog derive": (
+        ("proteus catalog derive thing --int8 --calibration calib.npz", "a variant with numbers of 8 bits"),
+        ("proteus catalog derive digits/digits-xl --fp16 --dry-run", "only show what would be made"),
     ),
     "proteus task": (
         ("proteus task add wine --data wine.npz --slo 50ms", "train a family of variants from labelled rows"),
@@ -51,13 +51,13 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus task add wine --data wine.npz --slo 50ms", "train a family of variants from labelled rows"),
         ("proteus task add wine --data wine.npz --slo 5ms --models linear,mlp-64", "of these kinds of models only"),
     ),
-    "proteus task list": (
-        ("proteus task list", "the tasks of the catalog"),
-        ("proteus task list --json", "the same as JSON, with all variants"),
-    ),
     "proteus task retrain": (
         ("proteus task retrain wine --data new.npz", "train new versions, and judge them beside the earlier ones"),
         ("proteus task retrain wine --url http://127.0.0.1:8000 --auto", "then have a server roll one out by steps"),
+    ),
+    "proteus task list": (
+        ("proteus task list", "the tasks of the catalog"),
+        ("proteus task list --json", "the same as JSON, with all variants"),
     ),
     "proteus task show": (
         ("proteus task show wine", "what it was trained on, and its versions"),
@@ -103,13 +103,13 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus cluster key", "make cluster.pem, to be copied to each machine"),
         ("proteus serve plan.json --cluster hosts.toml", "serve with the devices of all machines"),
     ),
-    "proteus cluster down": (
-        ("proteus cluster down", "end the agents of the Ray cluster that this machine is part of"),
-        ("proteus cluster down ray://head:10001", "of another one"),
-    ),
     "proteus cluster key": (
         ("proteus cluster key", "make cluster.pem"),
         ("proteus cluster key /etc/proteus/cluster.pem", "make it elsewhere"),
+    ),
+    "proteus cluster down": (
+        ("proteus cluster down", "end the agents of the Ray cluster that this machine is part of"),
+        ("proteus cluster down ray://head:10001", "of another one"),
     ),
     "proteus agent": (
         ("proteus agent --listen 0.0.0.0:7000 --key cluster.pem", "offer this machine's devices to a server"),
@@ -123,6 +123,10 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus trace make burst --rate 200qps --peak 900qps --duration 60s -o t.csv", "make a trace"),
         ("proteus trace info t.csv", "say what it asks for"),
     ),
+    "proteus trace convert": (
+        ("proteus trace convert azure.csv -o t.csv.gz", "a published trace; its first line tells the format"),
+        ("proteus trace convert log.csv --map-column time_ms=at -o t.csv", "any other CSV"),
+    ),
     "proteus trace make": (
         ("proteus trace make burst --rate 200qps --peak 900qps --duration 60s -o t.csv", "a burst in the middle"),
         ("proteus trace make poisson --rate 50qps --duration 1h --per-second -o p.csv.gz",
@@ -132,21 +136,13 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus trace info t.csv", "arrivals, rates and families"),
         ("proteus trace info t.csv.gz --json", "the same as JSON"),
     ),
-    "proteus trace convert": (
-        ("proteus trace convert azure.csv -o t.csv.gz", "a published trace; its first line tells the format"),
-        ("proteus trace convert log.csv --map-column time_ms=at -o t.csv", "any other CSV"),
-    ),
     "proteus study": (
         ("proteus study peak --family digits --budget 2min", "the highest rate that each variant carries on a device"),
         ("proteus study all --budget 5min", "all that makes sense for the workspace, and one page about it"),
     ),
-    "proteus study all": (
-        ("proteus study all --budget 5min", "write studies.html within five minutes"),
-        ("proteus study all --budget 1h --traffic trace.csv --price cpu-1c=0.03/h", "what serving that costs, too"),
-    ),
-    "proteus study cost": (
-        ("proteus study cost --traffic trace.csv --price cpu-1c=0.03/h,gpu0=0.35/h", "by type of device"),
-        ("proteus study cost --traffic trace.csv --fleet cpu-1c:8 --percentile p99.9", "of at most 8 devices"),
+    "proteus study concurrency": (
+        ("proteus study concurrency --device cpu0", "the knee of each family's best variant, in flight and by threads"),
+        ("proteus study concurrency --device gpu0 --variants detect-l --batch 8", "the slots that one variant needs"),
     ),
     "proteus study peak": (
         ("proteus study peak --family digits --device cpu0 --budget 2min", "of each variant, alone on a device"),
@@ -159,13 +155,17 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
             "two of your choice, within a minute",
         ),
     ),
-    "proteus study concurrency": (
-        ("proteus study concurrency --device cpu0", "the knee of each family's best variant, in flight and by threads"),
-        ("proteus study concurrency --device gpu0 --variants detect-l --batch 8", "the slots that one variant needs"),
-    ),
     "proteus study startup": (
         ("proteus study startup --family digits", "of all its variants, on a device of each type"),
         ("proteus study startup --variant digits-xl --runs 100 --json", "of one, with more starts; print JSON"),
+    ),
+    "proteus study all": (
+        ("proteus study all --budget 5min", "write studies.html within five minutes"),
+        ("proteus study all --budget 1h --traffic trace.csv --price cpu-1c=0.03/h", "what serving that costs, too"),
+    ),
+    "proteus study cost": (
+        ("proteus study cost --traffic trace.csv --price cpu-1c=0.03/h,gpu0=0.35/h", "by type of device"),
+        ("proteus study cost --traffic trace.csv --fleet cpu-1c:8 --percentile p99.9", "of at most 8 devices"),
     ),
     "proteus study report": (
         ("proteus study report", "write studies.html, about all studies of the workspace"),

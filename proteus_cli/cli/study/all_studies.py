@@ -8,8 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from proteus_cli.cli import console
-from proteus_cli.cli.options import common
+from proteus_cli.cli import console, options
 from proteus_cli.cli.study import cost, shared
 from proteus_cli.errors import DeviceUnavailable, ProteusError, UsageError
 
@@ -30,9 +29,9 @@ def all_studies(
     budget: shared.Budget = None,
     force: shared.Force = False,
     output: shared.Page = Path("studies.html"),
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Run all studies that make sense for the workspace, and write one page about them.
 
@@ -52,7 +51,7 @@ def all_studies(
     if traffic is None and price is not None:
         raise UsageError("`--price` is for the costs of a traffic.", hint="add `--traffic trace.csv`, or leave it out")
     given: Drafts = (
-        {} if traffic is None else {KIND: lambda: cost_draft(workspace, traffic, cost.usually_asked(workspace, price))}
+        {} if traffic is None else {KIND: lambda: cost_draft(workspace, traffic, cost.asked(workspace, price))}
     )
     studies, failures = all_studied(workspace, limit, force=force, given=given)
     if studies:
@@ -68,8 +67,8 @@ def report(
     names: shared.Names = None,
     *,
     output: shared.Page = Path("studies.html"),
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
 ) -> None:
     """Write one page about studies that were measured before."""
     from proteus_cli.store import Workspace

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from proteus_cli.cli import options
 from proteus_cli.cli.command_line import sections
-from proteus_cli.cli.options import common
 from proteus_cli.cli.study import shared
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ def concurrency(
     name: shared.Name = None,
     budget: shared.Budget = None,
     force: shared.Force = False,
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Measure throughput and latency by batches in flight, and find the knee: slots, threads and devices to use.
 
@@ -56,15 +56,13 @@ def concurrency(
     """
 
     def drafted(workspace: "Workspace") -> "StudyDraft":
-        from proteus_cli.domain.catalog import VariantKey
         from proteus_cli.studies.concurrency.drafting import ConcurrencyQuestion, best_of_families, concurrency_draft
 
         catalog = workspace.catalog()
         if variants is None:
             keys = best_of_families(catalog, workspace.profile(device))
         else:
-            found = (catalog.find(each.strip()) for each in variants.split(","))
-            keys = tuple(dict.fromkeys(VariantKey(family.name, variant.name) for family, variant in found))
+            keys = tuple(dict.fromkeys(shared.variant_keys(catalog, variants)))
         return concurrency_draft(workspace, ConcurrencyQuestion(device, keys, batch, in_flight, emulate), name)
 
     shared.run(drafted, budget, workspace_dir, state, force=force, json=json)

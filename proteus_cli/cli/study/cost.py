@@ -5,11 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from proteus_cli.cli import options
 from proteus_cli.cli import plan as plan_options
 from proteus_cli.cli.command_line import completion, sections
-from proteus_cli.cli.options import common
 from proteus_cli.cli.study import shared
-from proteus_cli.domain.fleet import parse_fleet
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -65,34 +64,31 @@ def cost(
     *,
     traffic: Traffic,
     price: Prices = None,
-    percentile: shared.Percentile = common.unparsed("p99"),
+    percentile: shared.Percentile = options.unparsed("p99"),
     fleet: Fleet = None,
     residency: plan_options.Residency = "3",
     min_accuracy: plan_options.MinAccuracy = None,
-    headroom: Headroom = common.HEADROOM,
+    headroom: Headroom = options.HEADROOM,
     jitter: shared.Jitter = "p95",
     seed: shared.Seed = 0,
     budget: shared.Budget = None,
     force: shared.Force = False,
     name: shared.Name = None,
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Find what a million queries cost within the SLO: with a variant on each device, and on devices that are shared.
 
     For each type of devices, and for all types together, the planner looks for the cheapest fleet, and the simulator
-    replays the traffic on it; with --headroom, on devices that take so many times as long as profiled. Prices are those
-    of the catalog's [price_per_hour], which --price replaces.
+    replays the traffic on it. With --headroom, devices take a multiple of the profiled times. Prices come from the
+    catalog's [price_per_hour], and --price replaces them.
     """
 
     def drafted(workspace: "Workspace") -> "StudyDraft":
         from proteus_cli.studies.cost.drafts import cost_draft
 
-        question = asked(
-            workspace, price, fleet, residency=residency, min_accuracy=min_accuracy, allowed_frac=1 - percentile,
-            headroom=headroom, jitter=jitter, seed=seed,
-        )  # fmt: skip
+        question = asked(workspace, price, fleet, residency, min_accuracy, 1 - percentile, headroom, jitter, seed)
         return cost_draft(workspace, traffic, question, name or "")
 
     shared.run(drafted, budget, workspace_dir, state, force=force, json=json)
@@ -101,17 +97,20 @@ def cost(
 def asked(
     workspace: "Workspace",
     price: str | None,
-    fleet: str | None,
-    *,
-    residency: str,
-    min_accuracy: str | None,
-    allowed_frac: float,
-    headroom: float,
-    jitter: str,
-    seed: int,
+    fleet: str | None = None,
+    residency: str = "3",
+    min_accuracy: str | None = None,
+    allowed_frac: float = 1 - 0.99,  # as of the option, to the last bit: cells are kept by it
+    headroom: float = options.HEADROOM,
+    jitter: str = "p95",
+    seed: int = 0,
 ) -> "CostQuestion":
-    """The question of the options of `proteus study cost`. Raises `UsageError`, `ArtefactError`."""
+    """The question of `proteus study cost`. Its options have the same defaults.
+
+    Raises `UsageError`, `ArtefactError`.
+    """
     from proteus_cli.cli.command_line.plan_rules import plan_rules
+    from proteus_cli.domain.fleet import parse_fleet
     from proteus_cli.studies.cost.drafts import CostQuestion, parse_prices
 
     rules = plan_rules(
@@ -119,26 +118,11 @@ def asked(
         min_accuracy=min_accuracy, min_expected_accuracy=None, max_share=None, prefer=None, survive=0, survive_host=0,
         cascades=False, minimize="cost",
     )  # fmt: skip
-    prices = parse_prices(price) if price is not None else {}
-    return CostQuestion(prices, rules, max_devices(fleet), allowed_frac, jitter_named(jitter), seed, headroom)
-
-
-def usually_asked(workspace: "Workspace", price: str | None) -> "CostQuestion":
-    """The question without other options. Raises as `asked` does."""
-    return asked(
-        workspace, price, None, residency="3", min_accuracy=None, allowed_frac=1 - shared.parse_percentile("p99"),
-        headroom=common.HEADROOM, jitter="p95", seed=0,
-    )  # fmt: skip
-
-
-def max_devices(fleet: str | None) -> dict[str, int]:
-    """``"cpu-1c:8,v100:2"`` → the most devices of each type. Raises `UsageError`."""
-    if fleet is None:
-        return {}
-    by_host = parse_fleet(fleet)
-    if set(by_host) != {""}:
+    most = parse_fleet(fleet) if fleet is not None else {"": {}}
+    if set(most) != {""}:
         raise UsageError("Hosts make no difference to what a fleet costs.", hint="write it like `--fleet cpu-1c:8`")
-    return dict(by_host[""])
+    prices = parse_prices(price) if price is not None else {}
+    return CostQuestion(prices, rules, dict(most[""]), allowed_frac, jitter_named(jitter), seed, headroom)
 
 
 def jitter_named(jitter: str) -> str:

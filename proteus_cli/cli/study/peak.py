@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Argument, Option
 
+from proteus_cli.cli import options
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.defaults import flags
-from proteus_cli.cli.options import common
 from proteus_cli.cli.study import shared
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_share
@@ -96,7 +96,7 @@ MinAccuracy = Annotated[
 Slo = Annotated[
     float | None,
     _measuring(
-        **common.DURATION,
+        **options.DURATION,
         show_default="as the server says",
         help="With --url: the latency target, instead of what the server says; needed where it says none.",
     ),
@@ -119,32 +119,32 @@ def peak(
     url: Url = None,
     mode: Mode = StudyMode.MEASURED,
     batching: Batchings = "greedy",
-    percentile: shared.Percentile = common.unparsed("p99"),
+    percentile: shared.Percentile = options.unparsed("p99"),
     max_violations: MaxViolations = None,
     min_accuracy: MinAccuracy = None,
     slo: Slo = None,
-    precision: Precision = common.unparsed("2%"),
+    precision: Precision = options.unparsed("2%"),
     jitter: shared.Jitter = "p99",
     seed: shared.Seed = 0,
-    ca: common.Ca = None,
+    ca: options.Ca = None,
     budget: shared.Budget = None,
     force: shared.Force = False,
     name: shared.Name = None,
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Find the highest rate of requests that variants on a device, a plan, or a server carry within the SLO.
 
-    Requests come at random, open loop. With --device, each variant of the family is measured alone on that device; with
-    PLAN, the plan as it is; with --url, a server of any make that speaks the Open Inference Protocol.
+    Requests come at random, open loop. With --device, each variant of the family is measured alone on that device. With
+    PLAN, the plan is measured as it is; with --url, a server of any make that speaks the Open Inference Protocol.
 
     Each peak names the accuracy at which it was reached. Variants and plans are fixed; the server at --url chooses its
     variants as it does for its users.
 
     Each result has a 95 % confidence interval. Requests are offered until it is as narrow as --precision asks for, or
-    the time is over: the budget, else a minute for each cell (200 times the SLO where that is longer). Simulated cells
-    have no such limit.
+    the time is over. The time is the budget, else a minute for each cell (200 times the SLO where that is longer).
+    Simulated cells have no such limit.
     """
 
     def drafted(workspace: "Workspace") -> "StudyDraft":

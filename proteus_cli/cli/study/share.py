@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
-from proteus_cli.cli import console
+from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import sections
-from proteus_cli.cli.options import common
 from proteus_cli.cli.study import shared
 from proteus_cli.units import format_percent, parse_share
 
 if TYPE_CHECKING:
-    from proteus_cli.domain.catalog import Catalog, VariantKey
     from proteus_cli.store import Workspace
     from proteus_cli.studies.frame import StudyDraft
 
@@ -73,16 +71,16 @@ def share(
     *,
     device: shared.Device,
     variants: Variants = None,
-    load: Load = common.unparsed("50%,90%,100%"),
+    load: Load = options.unparsed("50%,90%,100%"),
     where: Where = SharingPlace.BOTH,
     sets: Sets = None,
     emulate: shared.Emulate = False,
     name: shared.Name = None,
     budget: shared.Budget = None,
     force: shared.Force = False,
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Measure what batches take alone and together: on one device in turn, and at once on neighbouring devices.
 
@@ -95,12 +93,11 @@ def share(
         from proteus_cli.studies.sharing.drafting import share_draft
 
         catalog = workspace.catalog()
-        keys = (
-            _keys(catalog, variants, ",")
-            if variants is not None
-            else usual_variants(catalog, workspace.profile(device))
-        )
-        chosen = tuple(_keys(catalog, each, "+") for each in sets.split(",")) if sets is not None else ()
+        if variants is None:
+            keys = usual_variants(catalog, workspace.profile(device))
+        else:
+            keys = shared.variant_keys(catalog, variants)
+        chosen = tuple(shared.variant_keys(catalog, each, "+") for each in sets.split(",")) if sets is not None else ()
         places = tuple(each for each in WAYS if where in {each, SharingPlace.BOTH})
         question = SharingQuestion(device, keys, tuple(sorted(load)), chosen, places, emulate)
         draft = share_draft(workspace, question, name or "")
@@ -109,13 +106,6 @@ def share(
         return draft
 
     shared.run(drafted, budget, workspace_dir, state, force=force, json=json)
-
-
-def _keys(catalog: "Catalog", text: str, separator: str) -> "tuple[VariantKey, ...]":
-    from proteus_cli.domain.catalog import VariantKey
-
-    found = (catalog.find(name.strip()) for name in text.split(separator))
-    return tuple(VariantKey(family.name, variant.name) for family, variant in found)
 
 
 def _warn_of_company(workspace: "Workspace", device: str) -> None:

@@ -9,12 +9,13 @@ from typer import Argument, Option
 
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.names import environment
-from proteus_cli.cli.options.common import DURATION
+from proteus_cli.cli.options import DURATION
 from proteus_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from proteus_cli.domain.catalog import Catalog, VariantKey
     from proteus_cli.store import Workspace
     from proteus_cli.studies.frame import StudyDraft
 
@@ -98,6 +99,14 @@ Jitter = Annotated[
     ),
 ]
 Seed = Annotated[int, _measuring(min=0, metavar="N", help="The seed of the arrivals, and of jitter.")]
+
+
+def variant_keys(catalog: "Catalog", text: str, separator: str = ",") -> "tuple[VariantKey, ...]":
+    """``"a,b"`` → the keys of variants, by name or FAMILY/NAME. Raises `UsageError`."""
+    from proteus_cli.domain.catalog import VariantKey
+
+    found = (catalog.find(name.strip()) for name in text.split(separator))
+    return tuple(VariantKey(family.name, variant.name) for family, variant in found)
 
 
 def run(

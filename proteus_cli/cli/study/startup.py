@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from typer import Option
 
+from proteus_cli.cli import options
 from proteus_cli.cli.command_line import completion, sections
-from proteus_cli.cli.options import common
 from proteus_cli.cli.study import shared
 
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ def startup(
     budget: shared.Budget = None,
     force: shared.Force = False,
     name: shared.Name = None,
-    state: common.State = None,
-    workspace_dir: common.Workspace = common.WORKSPACE,
-    json: common.Json = False,
+    state: options.State = None,
+    workspace_dir: options.Workspace = options.WORKSPACE,
+    json: options.Json = False,
 ) -> None:
     """Measure the time from nothing to the first answer of each variant, as a distribution.
 
-    Each start is a fresh process that imports the backend, loads the model and answers one row: with the files of model
-    and backend evicted from the file cache, and again with them in it.
+    Each start is a fresh process that imports the backend, loads the model and answers one row. The files of model and
+    backend are evicted from the file cache for every other start.
     """
 
     def drafted(workspace: "Workspace") -> "StudyDraft":

@@ -205,7 +205,7 @@ def _busy_frac(planner: Planner, placement: Placement, placed: Sequence[Placemen
 
 def _times_as_long(planner: Planner, placement: Placement, placed: Sequence[Placement]) -> float:
     others = {each.key for each in placed} - {placement.key}
-    return sharing_factor(planner.profiles[placement.device], placement.key, others, placement.max_batch)
+    return sharing_factor(planner.profiles[placement.device].sharing, placement.key, others, placement.max_batch)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,1 +1,4 @@
-"""What changes plans and profiles while the server runs: the control loop, the solver, people, and recalibration."""
+"""Changes of plans and profiles while the server runs, by the demand, devices, people, labels and the catalog.
+
+`control_loop.ControlLoop` puts plans in force, and has one operation for a changed world. All other modules call it.
+"""

@@ -1,13 +1,12 @@
-"""What a server reads of its catalog, and whether it can follow that while it serves."""
+"""The catalog as a server reads it, and the conditions under which a running server can follow it."""
 
 import asyncio
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, Self
+from typing import Literal, Protocol, Self
 
 import msgspec
-from msgspec import Meta
 
 from proteus_cli.domain.catalog import Catalog, VariantKey
 from proteus_cli.domain.catalog_changes import CatalogChange, CatalogContent, Digests, Succession
@@ -55,7 +54,7 @@ class Measurements:
 
 @dataclass(frozen=True, slots=True)
 class MeasurableDevices:
-    """Devices that may be measured beside what they serve, and by host the sessions with the agents of those."""
+    """Devices that may be measured during service, and the sessions with the agents of remote ones, by host."""
 
     devices: Sequence[Device]
     sessions: Mapping[str, AgentSession]
@@ -66,7 +65,7 @@ class MeasurableDevices:
 
 
 class CatalogSource(Protocol):
-    """Methods may read files for long; names are those of the catalog file."""
+    """Methods may read files for long. Names are as in the catalog file."""
 
     @property
     def measures(self) -> bool:
@@ -74,7 +73,7 @@ class CatalogSource(Protocol):
         ...
 
     def stamp(self) -> object:
-        """What changes where the catalog, or a model that it names, may have. Quick, as nothing is read."""
+        """A value that differs once the catalog, or a model that it names, may have changed. Quick: no file is read."""
         ...
 
     def read(self) -> CatalogFiles:
@@ -82,18 +81,18 @@ class CatalogSource(Protocol):
         ...
 
     def measurements(self, files: CatalogFiles, types: Mapping[str, str]) -> Measurements:
-        """What is known of devices, of which ``types`` has the type. Raises `ProteusError`."""
+        """The known measurements of devices, whose types are ``types``. Raises `ProteusError`."""
         ...
 
     async def measure(self, lacking: MeasurableDevices, say: Say) -> None:
         """Measure what these lack, in the time that they have left.
 
-        Raises `ProteusError` where those of this machine can't be measured.
+        Raises `ProteusError` if the devices of this machine can't be measured.
         """
         ...
 
     def use(self, following: Succession, inputs: Mapping[str, str]) -> None:
-        """Plans are made of that from now on. Quick, as no file is read."""
+        """Plans are made of that from now on. Quick: no file is read."""
         ...
 
 
@@ -101,16 +100,21 @@ State = Literal["served", "measuring", "failed"]
 
 
 class CatalogStatus(msgspec.Struct, frozen=True):
-    """What is served of the catalog, and what becomes of the last reading of it."""
+    """The catalog that plans are made of, with names of versions, and the SHA-256 `digests` of its models.
 
-    catalog: Annotated[Catalog, Meta(description="What plans are made of; names with versions.")]
-    digests: Annotated[Digests, Meta(description="By family and variant, the SHA-256 of the model.")]
-    state: Annotated[State, Meta(description="Of the last reading: `measuring` what is new; `failed`: not followed.")]
-    changes: Annotated[Sequence[CatalogChange], Meta(description="What the last reading changes.")]
-    problem: Annotated[str | None, Meta(description="Why the last reading was not followed.")]
-    retiring: Annotated[Mapping[str, Sequence[str]], Meta(description="By family, variants that serve for the last.")]
-    leaving: Annotated[Sequence[str], Meta(description="Families that are being taken out of service.")]
-    read_unix_s: Annotated[float | None, Meta(description="When the catalog was last read; null: at the start.")]
+    The last reading is in the `state` `measuring` new variants, `served`, or `failed`: it is not followed because of
+    the `problem`. It has the `changes`, and was at `read_unix_s`; null: at the start. `retiring` has the variants that
+    serve for the last, by family. Families in `leaving` are being taken out of service.
+    """
+
+    catalog: Catalog
+    digests: Digests
+    state: State
+    changes: Sequence[CatalogChange]
+    problem: str | None
+    retiring: Mapping[str, Sequence[str]]
+    leaving: Sequence[str]
+    read_unix_s: float | None
 
 
 FIXED = {"input", "confidence"}
@@ -136,8 +140,8 @@ async def read_families(
 ) -> dict[str, FamilyFiles]:
     """The families of a catalog that can be followed; may read models.
 
-    Raises `Conflict` if the change needs a new start, or a family comes back as another one before it is gone, and
-    `ArtefactError` if a model takes or gives other tensors than its family, or as `FamilyFiles`.
+    Raises `Conflict` if the change needs a new start, or a family comes back as another one before it is gone.
+    Raises `ArtefactError` if a model takes or gives other tensors than its family, or as `FamilyFiles` does.
     """
     if not hardware.takes_variants and following.changes:
         raise Conflict("devices that are emulated in other processes know the variants of the start alone")

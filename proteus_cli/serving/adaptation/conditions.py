@@ -1,8 +1,10 @@
 """Conditions of families that clients change while they are served: ``PATCH /v2/proteus/families/NAME``.
 
-A live condition counts, for all multi-exit variants of the family, in place of ``stop_when`` of the catalog, from the
-next batch on. It is journaled as a plan by hand is: the plan in force begins anew, for that reason, so that its effect
-is recorded. It is kept for the next server (`kept_conditions`), which says so in its first plan's reason.
+A live condition replaces ``stop_when`` of the catalog for all multi-exit variants of the family, from the next batch
+on. The journal records it like a plan by hand: the plan in force begins anew, for that reason, and so has an effect of
+its own. The condition is kept in ``engines/conditions.json``, with the conditions of the catalog that it replaces. The
+next server uses it, and says so in the reason of its first plan. If the catalog says something else by then, the
+condition is dropped: the last change counts.
 """
 
 import asyncio
@@ -12,25 +14,23 @@ from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import Meta
 
 from proteus_cli import store
-from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Host
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 from proteus_cli.domain.catalog import Catalog, Family, Variant, name_in_catalog
 from proteus_cli.domain.conditions import Condition, Metric
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.stages.progress import values_by_exit
-from proteus_cli.errors import ArtefactError, BadRequest, Conflict, EngineError, NotReady, Unprocessable
+from proteus_cli.errors import ArtefactError, BadRequest, Conflict, NotReady
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
-from proteus_cli.serving.json_bodies import decoded
-from proteus_cli.serving.lifecycle import Lifecycle
+from proteus_cli.serving.json_bodies import decoded, refusing
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.families import LEAVING
 
 log = logging.getLogger("proteus.conditions")
@@ -66,12 +66,7 @@ class KeptConditions:
     """The live conditions that count, by family (``families``), and the file at ``path``; None: there is none."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path, self.families = path, dict[str, KeptCondition]()
-
-    @property
-    def has_file(self) -> bool:
-        """The next server will know of them."""
-        return self._path is not None
+        self.path, self.families = path, dict[str, KeptCondition]()
 
     @classmethod
     def restore(cls, path: Path, catalog: Catalog) -> "KeptConditions":
@@ -79,37 +74,33 @@ class KeptConditions:
         kept = cls(path)
         try:
             kept.families = _read(path)
-            unfit = kept.unfit(catalog)
-            for family in unfit:
-                kept.use(family, None)
-            for family in unfit:
+            for family in kept.drop_unfit(catalog):
                 kept.write(family)
         except ArtefactError as error:
             log.warning("live conditions that were kept: %s %s", error.message, error.hint)
         return kept
 
-    def unfit(self, catalog: Catalog) -> list[str]:
-        """The families whose conditions do not fit the catalog, and are to be dropped; the log says why."""
+    def drop_unfit(self, catalog: Catalog) -> list[str]:
+        """Drop the conditions that do not fit the catalog, and return their families; the log says why."""
         found = []
-        for name, kept in self.families.items():
+        for name, kept in list(self.families.items()):
             if why := _why_dropped(name, kept, catalog):
                 found.append(name)
+                del self.families[name]
                 text = kept.stop_when
                 log.warning("%s: the live condition `%s` is dropped: %s", name, text, why, extra=fields(family=name))
         return found
 
-    def use(self, family: str, condition: KeptCondition | None) -> None:
-        """It counts from now on; None: what the catalog says. The file does not know."""
-        if condition is None:
-            self.families.pop(family, None)
-        else:
-            self.families[family] = condition
-
     def write(self, family: str) -> None:
-        """Write what counts for a family. Raises `ArtefactError`; then the file is as it was."""
-        if self._path is not None:
-            others = {name: each for name, each in _read(self._path).items() if name != family}
-            _write(self._path, others | {name: each for name, each in self.families.items() if name == family})
+        """Write the present state of a family. Raises `ArtefactError`; then the file is as it was."""
+        if self.path is None:
+            return
+        families = {name: each for name, each in _read(self.path).items() if name != family}
+        families |= {name: each for name, each in self.families.items() if name == family}
+        if families:
+            store.write_json(self.path, LiveConditionsFile(FORMAT, store.made_by(), families))
+        else:
+            store.remove(self.path)
 
 
 def of_catalog(family: Family) -> dict[str, CatalogCondition]:
@@ -140,58 +131,42 @@ def _why_dropped(name: str, kept: KeptCondition, catalog: Catalog) -> str | None
 def _read(path: Path) -> dict[str, KeptCondition]:
     if not path.exists():
         return {}
-    return store.read_json(
-        path, LiveConditionsFile, hint="remove it: the conditions of the catalog count then"
-    ).families
-
-
-def _write(path: Path, families: dict[str, KeptCondition]) -> None:
-    if families:
-        store.write_json(path, LiveConditionsFile(FORMAT, store.made_by(), families))
-    else:
-        store.remove(path)
+    hint = "remove it: the conditions of the catalog count then"
+    return store.read_json(path, LiveConditionsFile, hint=hint).families
 
 
 LONGEST_BODY = 16_384
 
 
 class ConditionChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A change of the live condition of a family."""
+    """A live condition for all multi-exit variants of a family; null restores the conditions of the catalog."""
 
-    stop_when: Annotated[
-        Condition | None,
-        Meta(description="For all multi-exit variants of the family; null restores the conditions of the catalog."),
-    ]
+    stop_when: Condition | None
 
 
 class ConditionException(msgspec.Struct, frozen=True):
-    """Where a live condition does not count as it is written."""
+    """Why a live condition does not count on a host as it is written."""
 
     variant: str
     device: str
-    why: Annotated[str, Meta(description="Why it does not count there, or what of it nobody knows there.")]
+    why: str
 
 
 class FamilyConditions(msgspec.Struct, frozen=True):
-    """The conditions of a family in force."""
+    """The conditions of a family in force: `variants` has the condition of each multi-exit variant.
+
+    `stop_when` is the live condition; null: there is none. A client has changed it at `since` (ISO 8601, UTC). Its
+    `origin` is a `request` to this server, or it was `kept` from a server before it. `exceptions`: hosts on which it
+    does not count. `not_kept`: why the next server of this workspace will not use it.
+    """
 
     family: str
-    stop_when: Annotated[Condition | None, Meta(description="The live condition; null: there is none.")]
-    since: Annotated[str | None, Meta(description="When a client has changed it (ISO 8601, UTC).")]
-    origin: Annotated[
-        Literal["request", "kept"] | None,
-        Meta(description="Of the live condition: `request`, to this server; `kept`, from a server before it."),
-    ]
-    variants: Annotated[
-        dict[str, Condition], Meta(description="The condition that counts for each of its multi-exit variants.")
-    ]
-    exceptions: Annotated[
-        tuple[ConditionException, ...],
-        Meta(description="Where the plan in force hosts variants for which the live condition does not count."),
-    ] = ()
-    not_kept: Annotated[
-        str | None, Meta(description="Why the next server of this workspace will not go by what counts now.")
-    ] = None
+    stop_when: Condition | None
+    since: str | None
+    origin: Literal["request", "kept"] | None
+    variants: dict[str, Condition]
+    exceptions: tuple[ConditionException, ...] = ()
+    not_kept: str | None = None
 
 
 class LiveConditions:
@@ -199,16 +174,13 @@ class LiveConditions:
 
     def __init__(
         self,
+        plane: DataPlane,
         control_loop: ControlLoop,
-        controller: Controller,
-        lifecycle: Lifecycle,
         served: ServedCatalog,
         kept: KeptConditions,
-        *,
-        is_emulated: bool,
     ) -> None:
-        self._control_loop, self._controller, self._lifecycle = control_loop, controller, lifecycle
-        self._served, self._is_emulated = served, is_emulated
+        self._plane, self._controller, self._control_loop = plane, plane.controller, control_loop
+        self._served = served
         self._changing = asyncio.Lock()  # conditions are put in force in the order in which they came
         self._keeping = asyncio.Lock()  # and are written, even if their clients have left
         self._kept, self._not_kept = kept, dict[str, str]()  # why not, by family
@@ -216,53 +188,52 @@ class LiveConditions:
 
     def of(self, family: str) -> FamilyConditions:
         """The conditions of a family that is served. Raises `NotReady` where the family leaves."""
-        live = self._controller.dispatch.stop_when.get(family)
+        live, kept = self._controller.dispatch.stop_when.get(family), self._kept.families.get(family)
         own = ((each.name, each.stop_when) for each in self._variants(family))
-        counts = {name: live or condition for name, condition in own if condition is not None}
-        kept = self._kept.families.get(family)
+        exceptions: tuple[ConditionException, ...] = ()
+        if live is not None:
+            found = [(host, _exception(host, live.metrics)) for host in self._with_exits(family)]
+            exceptions = tuple(ConditionException(host.variant, host.device, why) for host, why in found if why)
         return FamilyConditions(
             family,
             live,
             since=None if kept is None else kept.since,
             origin=None if kept is None else "request" if family in self._requested else "kept",
-            variants=counts,
-            exceptions=() if live is None else self._exceptions(family, live),
+            variants={name: live or condition for name, condition in own if condition is not None},
+            exceptions=exceptions,
             not_kept=self._not_kept.get(family),
         )
 
     async def catalog_changed(self) -> None:
         """Another catalog is served: conditions that do not fit it are dropped."""
         async with self._changing:
-            for family in self._kept.unfit(self._served.catalog):
+            for family in self._kept.drop_unfit(self._served.catalog):
                 self._use(family, None)
-                await self._keep(family, None)
+                await self._keep(family)
 
     async def from_client(self, family: str, body: bytes | bytearray) -> FamilyConditions:
         """Change the condition of a family of the catalog. Raises `RequestError`, without any change."""
-        self._lifecycle.require_ready()
+        self._plane.lifecycle.require_ready()
         change = decoded(body, ConditionChange, LONGEST_BODY, "a change of a condition")
         async with self._changing:
             condition = change.stop_when
             self._require_use(family, condition)
-            if condition is not None:
-                self._check(family, condition)
             if condition != self._controller.dispatch.stop_when.get(family):
                 await self._put_in_force(family, condition)
                 self._requested.add(family)
-                kept = None if condition is None else self._to_keep(family, condition)
-                await asyncio.shield(self._keep(family, kept))  # the condition counts even if the client leaves now
+                self._kept.families.pop(family, None)
+                if condition is not None:
+                    now = datetime.now(UTC).isoformat(timespec="seconds")
+                    said = of_catalog(self._served.catalog.family(family))
+                    self._kept.families[family] = KeptCondition(condition, now, said)
+                await asyncio.shield(self._keep(family))  # the condition counts even if the client leaves now
             elif family in self._not_kept:
-                await asyncio.shield(self._keep(family, self._kept.families.get(family)))
+                await asyncio.shield(self._keep(family))
             return self.of(family)
 
-    def _to_keep(self, family: str, condition: Condition) -> KeptCondition:
-        now = datetime.now(UTC).isoformat(timespec="seconds")
-        return KeptCondition(condition, now, of_catalog(self._served.catalog.family(family)))
-
-    async def _keep(self, family: str, condition: KeptCondition | None) -> None:
-        """For the next server; where that fails, the log and the answer say so."""
-        self._kept.use(family, condition)
-        if not self._kept.has_file:
+    async def _keep(self, family: str) -> None:
+        """Keep the present state for the next server; where that fails, the log and the answer say so."""
+        if self._kept.path is None:
             self._not_kept[family] = "this server was started with `--no-resume`"
             return
         try:
@@ -285,16 +256,13 @@ class LiveConditions:
                 return self._controller.plan
 
             says = "as the catalog says" if condition is None else f"when {condition}"
-            try:
+            with refusing("the plan can't be put in force anew: "):
                 await self._control_loop.redeploy(changed, f"{family} stops {says}", "request")
-            except EngineError as error:
-                raise Unprocessable(f"the plan can't be put in force anew: {error.message}", hint=error.hint) from error
             undo.pop_all()
 
     def _use(self, family: str, condition: Condition | None) -> None:
-        if condition is None:
-            self._controller.dispatch.stop_when.pop(family, None)
-        else:
+        self._controller.dispatch.stop_when.pop(family, None)
+        if condition is not None:
             self._controller.dispatch.stop_when[family] = condition
 
     def _variants(self, family: str) -> list[Variant]:
@@ -303,35 +271,28 @@ class LiveConditions:
         return [variant for variant in self._served.catalog.family(family).variants if variant.exits]
 
     def _require_use(self, family: str, condition: Condition | None) -> None:
-        """Raise `Conflict` where a condition would change nothing; a live one may always be taken back."""
-        variants = self._variants(family)
+        """Raise `Conflict` if a condition would change nothing, or a profile lacks a metric of it.
+
+        Raise `BadRequest` if it never holds. A live condition may always be taken back.
+        """
+        variants, hosts = self._variants(family), self._with_exits(family)
         if condition is None and family in self._controller.dispatch.stop_when:
             return
         if not variants:
             raise Conflict(f"no variant of `{family}` has exits: there is nothing to stop")
-        if self._is_emulated:
+        if self._plane.is_emulated:
             raise Conflict("devices are emulated: nobody knows how confident answers are that are made up")
-        for host in self._with_exits(family):
-            if why_not := _why_not_on(host):
+        metrics: AbstractSet[Metric] = condition.metrics if condition is not None else frozenset()
+        for host in hosts:
+            if why_not := _exception(host, metrics):
                 raise Conflict(why_not)
-
-    def _exceptions(self, family: str, live: Condition) -> tuple[ConditionException, ...]:
-        compared = live.metrics
-        found = [(host, _why_not_on(host) or _unknown_on(host, compared)) for host in self._with_exits(family)]
-        return tuple(ConditionException(host.variant, host.device, why) for host, why in found if why)
-
-    def _check(self, family: str, condition: Condition) -> None:
-        """Raise `BadRequest` for a condition that never holds, `Conflict` where profiles lack a metric of it."""
-        exits = max(len(variant.exits) for variant in self._variants(family))
+        if condition is None:
+            return
+        exits = max(len(variant.exits) for variant in variants)
         if not condition.can_hold(exits):
             raise BadRequest(f"`{condition}` never holds: there are {exits} exits, and the last always answers")
-        hosts = self._with_exits(family)
-        compared = condition.metrics
-        for host in hosts:
-            if unknown := _unknown_on(host, compared):
-                raise Conflict(unknown)
         if hosts and not any(condition.can_hold(len(host.exits), values_by_exit(host.exits)) for host in hosts):
-            said = "; ".join(dict.fromkeys(_said_of_exits(host, compared) for host in hosts))
+            said = "; ".join(dict.fromkeys(_said_of_exits(host, metrics) for host in hosts))
             raise BadRequest(f"`{condition}` never holds: {said}")
 
     def _with_exits(self, family: str) -> list[Host]:
@@ -339,22 +300,15 @@ class LiveConditions:
         return [host for host in self._controller.families[family].hosts if host.variant in with_exits]
 
 
-def _why_not_on(host: Host) -> str | None:
-    """Why live conditions do not count on a host."""
+def _exception(host: Host, compared: AbstractSet[Metric]) -> str | None:
+    """The reason why a live condition does not count on a host, or a comparison of it never holds there."""
+    profile = f"the profile of `{host.variant}` on `{host.device}`"
     if not host.exits or not host.exits[0].points:
         return f"the profile knows no exits of `{host.variant}`: run `proteus profile`"
-    return None
-
-
-def _unknown_on(host: Host, compared: AbstractSet[Metric]) -> str | None:
-    """The reason why the profile of a host lacks a compared metric, so that no such comparison holds there."""
     if Metric.ENERGY in compared and host.power_w is None:
-        return f"the profile of `{host.variant}` on `{host.device}` has no power, so its energy is not known"
+        return f"{profile} has no power, so its energy is not known"
     if Metric.ACCURACY in compared and all(each.accuracy is None for each in host.exits):
-        return (
-            f"the profile of `{host.variant}` on `{host.device}` knows no accuracy of its exits: "
-            "run `proteus profile` with an eval split"
-        )
+        return f"{profile} knows no accuracy of its exits: run `proteus profile` with an eval split"
     return None
 
 

@@ -24,10 +24,10 @@ from proteus_cli.serving.requests.data_plane import DataPlane
 log = logging.getLogger("proteus.adaptation")
 
 MAX_CHANGES = 1000
-"""So many changes and failures are remembered for the status."""
+"""The changes and failures that the status shows."""
 
 HOLD_S = 60.0
-"""So long the control loop leaves a plan alone that a person has put in force."""
+"""The time for which the control loop leaves a plan alone that a person has put in force."""
 
 SEEN_WINDOWS_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 CAUSES: dict[type[ProteusError], str] = {SolverLost: "solver", NoFeasiblePlan: "infeasible", EngineError: "engine"}
@@ -132,16 +132,16 @@ class ControlLoop:
         self,
         reason: str,
         profiles: Mapping[str, Profile] | None = None,
-        plan: Callable[[], Plan] | None = None,
+        plan: Callable[[Plan], Plan] | None = None,
         *,
         asks: bool = True,
         is_recorded: bool = True,
     ) -> None:
-        """The world has changed: all parts use it, in one order, and the controller asks for another plan.
+        """Have all parts use a changed world, in one order, and the controller ask for another plan.
 
         1. The families, the standbys and the planner use the ``profiles`` of all devices, where any has changed.
-        2. ``plan`` makes the plan in force anew. It is deployed as by `redeploy`. If an engine cannot be loaded, the
-           log says so, and the plan stays.
+        2. ``plan`` makes another one of the plan in force, which is deployed as by `redeploy`, as one of the present
+           files. If an engine cannot be loaded, the log says so, and the plan in force stays.
         3. The controller asks for a plan, if it ``asks`` for one.
 
         Step 1, and without ``plan`` all, happens before this method gives control back to the event loop.
@@ -152,7 +152,9 @@ class ControlLoop:
         self.planner.follow(self._controller.plan)
         if plan is not None:
             try:
-                await self.redeploy(plan, reason, is_recorded=is_recorded)
+                await self.redeploy(
+                    lambda: self.planner.of_now(plan(self._controller.plan)), reason, is_recorded=is_recorded
+                )
             except ProteusError as error:
                 log.error("kept the plan: %s", error.message, extra=fields(reason=reason))  # noqa: TRY400
         if asks:
@@ -182,7 +184,7 @@ class ControlLoop:
             await asyncio.wrap_future(self._journal.written_by_now())
 
     def _observation(self) -> Observation:
-        """What the controller decides on, now."""
+        """The present inputs of decisions."""
         controller, now_s = self._controller, self._clock()
         return Observation(
             demand_qps={

@@ -4,7 +4,7 @@ Each label is compared with what a variant answered, which the data plane keeps 
 (`serving/requests/answers/answer_log.py`). `feedback.py` takes labels. `live_accuracies.py` has plans count on them.
 Where a variant by itself is less accurate than its profile says, by more than chance
 (`control/alarms.py`), plans count on its present accuracy. Once it is as it was, they count on the
-profile again. Answers of cascades, and those that were cut short, are compared with what they promised, and change no
+profile again. Answers of cascades, and answers that were cut short, are compared with their promises, and change no
 plan.
 """
 
@@ -20,7 +20,6 @@ from msgspec import Meta, Struct
 from proteus_cli.control.alarms import LiveAccuracy
 from proteus_cli.domain.base import Count, Fraction
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import LiveAccuracyRecord
 from proteus_cli.errors import BadRequest, Conflict, ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -33,7 +32,7 @@ from proteus_cli.units import format_percent
 
 MAX_ITEMS = 10_000
 MAX_PROBLEMS = 100
-"""That an answer names; of more, their number."""
+"""The most problems that an answer names; it has the number of all."""
 
 Label = int | str
 ToldT = TypeVar("ToldT")
@@ -41,65 +40,75 @@ Score = Annotated[float, Meta(ge=0, le=1)]
 
 
 class FeedbackItem(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is known of one request: the right class, or how right the answer was; of several rows, one for each."""
+    """Feedback on the request with an `id` to a family, the `model`; a list has one entry for each row.
 
-    model: Annotated[str, Meta(description="The family that was asked.")]
-    id: Annotated[str, Meta(description="The `id` of the request.")]
-    label: Annotated[
-        Label | Annotated[list[Label], Meta(min_length=1)] | None, Meta(description="The class: its number or name.")
-    ] = None
-    score: Annotated[
-        Score | Annotated[list[Score], Meta(min_length=1)] | None, Meta(description="From 0, wrong, to 1, right.")
-    ] = None
+    A `label` is the right class, by its number or name. A `score` says how right the answer was, from 0 to 1.
+    """
+
+    model: str
+    id: str
+    label: Label | Annotated[list[Label], Meta(min_length=1)] | None = None
+    score: Score | Annotated[list[Score], Meta(min_length=1)] | None = None
 
 
 class FeedbackBatch(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is known of requests."""
+    """Feedback on requests."""
 
     feedback: Annotated[list[FeedbackItem], Meta(max_length=MAX_ITEMS)]
 
 
 class FeedbackProblem(Struct, frozen=True):
-    """Why an item was not counted."""
+    """Why the item at a `place`, from 0, was not counted."""
 
-    place: Annotated[int, Meta(ge=0, description="Of the item, from 0.")]
+    place: Count
     error: str
 
 
 class FeedbackTaken(Struct, frozen=True):
-    """What became of the items: each is counted once, in one of these."""
+    """The fate of the items. Each is counted once, in one field.
+
+    `unknown`: no answer with this id is kept, or any more. `repeated`: the request had feedback
+    before. `wrong`: they do not fit their request; `problems` names the first of them, 100 at most.
+    """
 
     accepted: Count
-    unknown: Annotated[Count, Meta(description="No answer is kept: it is too old, or there was none with this id.")]
-    repeated: Annotated[Count, Meta(description="There was feedback of this request before.")]
-    wrong: Annotated[Count, Meta(description="They do not fit their request.")]
-    problems: Annotated[Sequence[FeedbackProblem], Meta(description=f"The first {MAX_PROBLEMS} of the wrong ones.")]
+    unknown: Count
+    repeated: Count
+    wrong: Count
+    problems: Sequence[FeedbackProblem]
 
 
 class VariantFeedback(Struct, frozen=True):
-    """Labelled answers of a variant, beside what was promised."""
+    """Labelled `rows` of a variant since the start, and the mean accuracy that was `promised` for them.
 
-    rows: Annotated[Count, Meta(description="With a label, since the start.")]
-    accuracy: Annotated[Fraction, Meta(description="Of the last labelled rows.")]
-    low: Annotated[Fraction, Meta(description="The 95 % confidence interval of `accuracy` begins here.")]
-    high: Annotated[Fraction, Meta(description="It ends here.")]
-    promised: Annotated[Fraction, Meta(description="The mean of what was promised, since the start.")]
-    is_lower: Annotated[bool, Meta(description="Less accurate than promised, by more than chance.")]
+    `accuracy` is over the last labelled rows; its 95 % confidence interval is from `low` to `high`. `is_lower`: it is
+    less than promised, by more than chance.
+    """
+
+    rows: Count
+    accuracy: Fraction
+    low: Fraction
+    high: Fraction
+    promised: Fraction
+    is_lower: bool
 
 
 class FamilyFeedback(Struct, frozen=True):
-    """Labelled answers of a family, by variant."""
+    """Labelled answers of a family, by variant. `plain` ones are whole, by no cascade; `staged` has all others.
 
-    plain: Annotated[Mapping[str, VariantFeedback], Meta(description="Whole answers, by no cascade.")]
-    staged: Annotated[Mapping[str, VariantFeedback], Meta(description="Answers of cascades, and those cut short.")]
-    planned: Annotated[Mapping[str, Fraction], Meta(description="What plans count on in place of the profile.")]
+    `planned` has the accuracies that replace the profiled ones in plans.
+    """
+
+    plain: Mapping[str, VariantFeedback]
+    staged: Mapping[str, VariantFeedback]
+    planned: Mapping[str, Fraction]
 
 
 class FeedbackStatus(Struct, frozen=True):
-    """What is known of the accuracy of answers."""
+    """The known accuracy of answers. `kept` answers wait for feedback, or had it. Each is kept for `keep_s`."""
 
-    kept: Annotated[Count, Meta(description="Answers that wait for feedback, or had it.")]
-    keep_s: Annotated[float, Meta(description="So long answers are kept.")]
+    kept: Count
+    keep_s: float
     families: Mapping[str, FamilyFeedback]
 
 
@@ -114,7 +123,7 @@ PAUSE_S = 10.0
 """Between two changes of what plans count on, however much feedback comes."""
 
 NOTABLE_CHANGE = 0.01
-"""Of a live accuracy that plans count on: as much as two measured accuracies may differ."""
+"""The smallest change of a live accuracy that plans count on: two measured accuracies may differ as much."""
 
 
 class Feedback:
@@ -142,7 +151,7 @@ class Feedback:
         self._changed = asyncio.Event()
 
     def status(self) -> FeedbackStatus:
-        """What feedback has told of each family. Raises `Conflict` where none is taken."""
+        """The feedback on each family. Raises `Conflict` where none is taken."""
         answers, planned = self._require_wanted(), self._profiles.live_accuracy
         families = {
             name: FamilyFeedback(
@@ -162,7 +171,7 @@ class Feedback:
     # --- labels
 
     async def from_client(self, body: bytes | bytearray) -> FeedbackTaken:
-        """Take a batch of feedback. Raises `RequestError`; then nothing of it has counted."""
+        """Take a batch of feedback. Raises `RequestError`, before any item has counted."""
         answers = self._require_wanted()
         batch = decoded(body, FeedbackBatch, LONGEST_BODY, "feedback")
         ends, problems, rows = Counter[str](), list[FeedbackProblem](), 0
@@ -182,7 +191,7 @@ class Feedback:
         )
 
     def _take(self, item: FeedbackItem, answers: AnswerLog) -> str:
-        """What became of it. Raises `BadRequest` where it is wrong; then it may come again."""
+        """The fate of an item. Raises `BadRequest` where it is wrong; then it may come again."""
         if item.model not in self._plane.families.by_name:
             raise BadRequest(f"no model `{item.model}`")
         if (item.label is None) == (item.score is None):
@@ -259,13 +268,8 @@ class Feedback:
             self._profiles.use_accuracies(wanted)
             reason = "; ".join(_description(key, wanted, before) for key in sorted(wanted.keys() | before.keys()))
             log.warning("%s", reason)
-            await self._control_loop.changed(reason, self._profiles, self._plan)
+            await self._control_loop.changed(reason, self._profiles, lambda plan: plan)
             await asyncio.sleep(PAUSE_S)
-
-    def _plan(self) -> Plan:
-        """The plan in force, made from the profiles that are written."""
-        plan = self._plane.controller.plan
-        return self._control_loop.planner.of_now(plan) if self._is_recording else plan
 
     async def _record(self, wanted: Mapping[VariantKey, float]) -> None:
         """Write these accuracies to the profiles. A failure is logged; the next change is written again."""
@@ -285,7 +289,7 @@ class Feedback:
 
 
 def _one_each(told: ToldT | list[ToldT], rows: int) -> list[ToldT]:
-    """What was told of each row. Raises `BadRequest`."""
+    """The value of each row. Raises `BadRequest`."""
     values = told if isinstance(told, list) else [told]
     if len(values) != rows:
         raise BadRequest(f"the request had {rows} rows; there is feedback of {len(values)}")

@@ -38,7 +38,7 @@ FIRST_PAUSE_S, LONGEST_PAUSE_S = 10.0, 600.0
 """Before a host is tried again whose devices could not join; each pause is twice the one before."""
 
 TRIES = 3
-"""So often a host is measured before its devices join without those that were measured in vain."""
+"""The most measurements of a host. Then its devices join, without any that were measured in vain."""
 
 log = logging.getLogger("proteus.joining")
 
@@ -63,7 +63,7 @@ class ProfileSource(Protocol):
         ...
 
     def memory_bytes(self, devices: Sequence[Device], free_bytes: int) -> Mapping[str, int]:
-        """What variants may take of each device of a host with so much free memory, standbys included."""
+        """The memory for variants on each device of a host with ``free_bytes``, standbys included."""
         ...
 
 
@@ -128,7 +128,7 @@ class Joining:
         log.warning("new devices of host %s cannot join: %s", host, problem, extra=fields(host=host, pause_s=pause_s))
 
     async def _take_in(self, host: str, session: AgentSession, new: Sequence[Device]) -> None:
-        """Have devices join, after measuring those that are unknown. Raises `ProteusError`."""
+        """Measure the unknown devices, and have all join. Raises `ProteusError`."""
         found = await asyncio.to_thread(self._known.profiles_of, new)
         for _ in range(TRIES):  # what is measured while the catalog changes is of no use
             unknown = [device for device in new if device.id not in found]

@@ -3,16 +3,16 @@
 Theory of operation
 ===================
 
-SIGHUP, ``POST /v2/proteus/catalog`` and ``--watch`` have the catalog read. What is read is compared with what is
+SIGHUP, ``POST /v2/proteus/catalog`` and ``--watch`` have the catalog read. It is compared with the catalog that is
 served (`domain/catalog_changes.py`): a model that has changed is another variant, with its version behind its name. A
 catalog that is wrong, or that cannot be followed, changes nothing, and the answer says why.
 
-Variants that no profile knows are measured first, in a process that runs only where the devices leave it time. Then
-all parts of the server get to know the new variants in one step, and the controller asks for a plan. From there on it
-is a change of plan like any other: engines are loaded beside those that serve, and all workers switch at one instant.
-Variants that are not in the catalog any more are *retiring*: they serve until a plan does without them, and are
-forgotten once no device has them loaded. If their model comes back before that, they are served again. A family that is
-not in the catalog any more takes no requests from then on, and those that were admitted end first (`offers`).
+Variants that no profile knows are measured first, in a process that runs only where the devices leave it time. Then all
+parts of the server get to know the new variants in one step, and the controller asks for a plan. The rest is a change
+of plan like any other: engines are loaded beside the serving ones, and all workers switch at one instant. Variants that
+are not in the catalog any more are *retiring*: they serve until a plan does without them, and are forgotten once no
+device has them loaded. If their model comes back before that, they are served again. A family that is not in the
+catalog any more takes no more requests, and admitted ones end first. It leaves until no variant of it is there.
 
 A variant serves on where no device has a profile of what it is to be replaced by: then nothing changes. Where the
 catalog is as before, profiles that are new are taken in, and models that were moved.
@@ -46,6 +46,7 @@ from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.devices.hardware import NO_MODEL, Hardware
+from proteus_cli.serving.json_bodies import refusing
 from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.measuring_time import tells_of_waits
@@ -64,7 +65,7 @@ DRAIN_LOOK_S = 0.02
 """Between two looks at whether the requests of families that are to leave have ended."""
 
 PATIENCE_S = 30.0
-"""A client waits no longer until the catalog is followed: on busy cores, to measure what is new may take long."""
+"""The longest time for which a client waits until the catalog is followed. On busy cores, measuring may take longer."""
 
 WATCH_S = 2.0
 """Between two looks at the files, of a server that watches them."""
@@ -107,7 +108,7 @@ class LiveCatalog:
         self._read_unix_s: float | None = None
 
     def status(self) -> CatalogStatus:
-        """What is served, and what becomes of changes of the file."""
+        """The catalog that is served, and the state of changes of the file."""
         content, retiring = self._served.content, dict[str, list[str]]()
         for key in self._retiring:
             retiring.setdefault(key.family, []).append(key.variant)
@@ -124,14 +125,10 @@ class LiveCatalog:
     # --- reading
 
     async def from_client(self, *, restarts: bool = True) -> CatalogStatus:
-        """Read the catalog now, as `read`. Raises `RequestError`; then nothing has changed."""
+        """Read the catalog now, as `read`. Raises `RequestError`, without any change."""
         self._plane.lifecycle.require_ready()
-        try:
+        with refusing("the catalog can't be followed: "):
             await self.read(restarts=restarts)
-        except (Conflict, Unprocessable):
-            raise
-        except ProteusError as error:
-            raise Unprocessable(f"the catalog can't be followed: {error.message}", hint=error.hint) from error
         return self.status()
 
     async def refresh(self) -> None:
@@ -148,8 +145,8 @@ class LiveCatalog:
         """Read the catalog, and begin to follow what differs; whether anything does.
 
         Unless it ``restarts``, what follows a reading of the same goes on. ``rolled_out``: the families that version
-        roll-outs have changed there; where a client has unloaded one, it stays so. Raises `ProteusError` where the
-        catalog is wrong, or cannot be followed; then nothing has changed.
+        roll-outs have changed there; where a client has unloaded one, it stays so. Raises `ProteusError`, without any
+        change, if the catalog is wrong, or cannot be followed.
         """
         async with self._reading:
             try:
@@ -177,14 +174,14 @@ class LiveCatalog:
             return True
 
     async def _compared(self, rolled_out: Collection[str]) -> ReadCatalog:
-        """What the catalog says now, beside what is served. Raises `ProteusError` where it cannot be followed."""
+        """The catalog file, compared with the served catalog. Raises `ProteusError` where it cannot be followed."""
         files, served = await asyncio.to_thread(self._files.read), self._served.content
         following = self.succession(files)
         families = await read_families(following, files, self._hardware, self._plane)
         return ReadCatalog(files, served, following, families, frozenset(rolled_out))
 
     async def outcome(self) -> str | None:
-        """Wait until what was read last is followed, and return why it is not; None where it is."""
+        """Wait until the last reading is followed, and return why it is not; None: it is."""
         while (following := self._following) is not None:
             await asyncio.wait([following])
             if not following.cancelled():
@@ -211,7 +208,7 @@ class LiveCatalog:
                         log.error("kept the catalog: %s", error.message, extra=fields(hint=error.hint))  # noqa: TRY400
 
     async def stop_following(self) -> None:
-        """End what follows an earlier reading, as another one counts, or the server stops."""
+        """End the task that follows an earlier reading: another one counts, or the server stops."""
         if self._following is not None:
             self._following.cancel()
             await asyncio.gather(self._following, return_exceptions=True)
@@ -219,7 +216,7 @@ class LiveCatalog:
 
     @property
     def _is_following(self) -> bool:
-        """What was read last is not followed yet."""
+        """Whether the last reading is not followed yet."""
         return self._following is not None and not self._following.done()
 
     # --- measurements
@@ -231,7 +228,7 @@ class LiveCatalog:
         return MeasurableDevices([cpu for cpu in cpus if not cpu.host or cpu.host in sessions], sessions)
 
     async def _known(self, files: CatalogFiles) -> Measurements:
-        """What is known of all devices now. Raises `ProteusError`."""
+        """The known measurements of all devices. Raises `ProteusError`."""
         while True:
             types = {device: profile.device.type for device, profile in self._profiles.items()}
             found = await asyncio.to_thread(self._files.measurements, files, types)
@@ -239,7 +236,7 @@ class LiveCatalog:
                 return found
 
     async def _measured(self, files: CatalogFiles) -> Measurements:
-        """What is known once what CPUs lack was measured, as far as time allowed. Raises `ProteusError`."""
+        """As `_known`, after CPUs were measured where they lack any, as far as time allowed. Raises `ProteusError`."""
         found = await self._known(files)
         lacking = self.measurable().only([device for device, each in found.profiles.items() if _lacks(each, files)])
         if lacking.devices and self._files.measures and not self._hardware.is_emulated:
@@ -259,7 +256,7 @@ class LiveCatalog:
     # --- following
 
     async def _take_in(self, read: ReadCatalog) -> None:
-        """What was measured, moved or labelled since a catalog was read that was the same. Raises `ProteusError`."""
+        """Take in new profiles, moved models and new labels, where the catalog is the same. Raises `ProteusError`."""
         found, alone, served = await self._known(read.files), self._profiles.alone, self._families.by_name
         models = await self._models(read)
         names = read.following.names
@@ -282,7 +279,7 @@ class LiveCatalog:
             require_successors(read.following, await self._measured(read.files), self._profiles.alone)
             models = await self._models(read)
             await self._drain(self._left_out_by(read.following))
-            measured = await self._known(read.files)  # anew, as that may take long
+            measured = await self._known(read.files)  # anew: draining may take long
             require_successors(read.following, measured, self._profiles.alone)
             reason = f"the catalog has changed: {in_words(read.following.changes)}"
             await self._take_over(read, measured, models, reason)
@@ -304,7 +301,7 @@ class LiveCatalog:
         return [name for name in self._served.catalog.names if name not in names]
 
     async def _models(self, read: ReadCatalog) -> dict[VariantKey, Path]:
-        """The files of new variants, and of those whose files were moved. Raises `ArtefactError`."""
+        """The files of new variants, and of variants whose files were moved. Raises `ArtefactError`."""
         known = self._loader.models
         found = {
             VariantKey(plain.family, name): NO_MODEL if self._hardware.is_emulated else read.files.models[plain]
@@ -351,7 +348,7 @@ class LiveCatalog:
     # --- families that come and leave
 
     async def _drain(self, names: Collection[str]) -> None:
-        """Let families take no more requests, and wait until those that were admitted have ended."""
+        """Let families take no more requests, and wait until the admitted ones have ended."""
         controller, clock = self._plane.controller, self._plane.clock
         until_s = clock()
         for name in names:
@@ -376,7 +373,7 @@ class LiveCatalog:
         return [name for name in self._families.by_name if name not in self._served.catalog.names]
 
     def _offer_read(self, read: ReadCatalog, as_before: Collection[str]) -> None:
-        """Offer the families of the catalog, and those that leave; variants that are known beside it, too.
+        """Offer the families of the catalog and leaving ones, with the variants that are known beside it.
 
         A family that a client has unloaded stays so where the catalog says of it what it said before.
         """
@@ -413,32 +410,39 @@ class LiveCatalog:
         is_due = self._plane.clock() >= self._retired_s + FORGET_AFTER_S
         if is_changing or not is_due or not (self._retiring or self._leaving):
             return
-        fleet, controller = self._plane.fleet, self._plane.controller
-        there = {placement.key for placement in controller.placements}
+        fleet, change = self._plane.fleet, self._plane.controller.change
+        there = {placement.key for placement in self._plane.controller.placements}
         for device in fleet.workers:
-            there |= self._loader.loaded(device) | controller.change.resident_on(device)
+            there |= self._loader.loaded(device) | change.resident_on(device)
         if gone := self._retiring.keys() - there - self._kept:
-            for key in gone:
-                del self._retiring[key]
-            self._loader.forget_models(gone)
-            self._hardware.use_models(self._loader.models)
-            fleet.broken_engines.forget(gone)
-            controller.topology.forget_variants(gone)
-            self._feedback.forget(gone)
-            self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
-            self._families.know_beside(self._beside)
-            names = ", ".join(sorted(key.variant for key in gone))
-            log.info("%s served for the last: forgotten", names, extra=fields(variants=names))
-            await self._control_loop.changed("variants are forgotten", self._profiles, asks=False)
-        kept, states = {key.family for key in self._beside}, controller.families
-        out = {name for name in self._leaving if name not in kept and not states[name].rows and not states[name].hosts}
-        if out:
+            await self._forget_variants(gone)
+        self._forget_families()
+
+    async def _forget_variants(self, gone: Collection[VariantKey]) -> None:
+        for key in gone:
+            del self._retiring[key]
+        self._loader.forget_models(gone)
+        self._hardware.use_models(self._loader.models)
+        self._plane.fleet.broken_engines.forget(gone)
+        self._plane.controller.topology.forget_variants(gone)
+        self._feedback.forget(gone)
+        self._profiles.use([without_variants(profile, gone) for profile in self._profiles.alone.values()])
+        self._families.know_beside(self._beside)
+        names = ", ".join(sorted(key.variant for key in gone))
+        log.info("%s served for the last: forgotten", names, extra=fields(variants=names))
+        await self._control_loop.changed("variants are forgotten", self._profiles, asks=False)
+
+    def _forget_families(self) -> None:
+        """Forget the leaving families of which no variant, no host and no request is left."""
+        kept, states = {key.family for key in self._beside}, self._plane.controller.families
+        left = [name for name in self._leaving if name not in kept]
+        if out := {name for name in left if not states[name].rows and not states[name].hosts}:
             stay = [family for family in self._families.by_name.values() if family.name not in out]
             self._offer(stay, self._hardware.stubs - out)
             log.info("%s: out of service, and forgotten", ", ".join(sorted(out)), extra=fields(families=sorted(out)))
 
     def name_of(self, plain: VariantKey) -> VariantKey:
-        """What a variant of the catalog file is called here."""
+        """The name that a variant of the catalog file has here."""
         return VariantKey(plain.family, self._names[plain])
 
     def succession(self, files: CatalogFiles) -> Succession:
@@ -474,7 +478,7 @@ class LiveCatalog:
             self._retired_s = self._plane.clock()
 
     async def keep(self, keys: Collection[VariantKey]) -> None:
-        """Keep these variants alone loaded, where there is memory, of those that the catalog has no more."""
+        """Keep these retiring variants loaded where there is memory, and no others."""
         self._kept = self._plane.controller.change.pinned = frozenset(keys)
         self._use_variants()
         await self._control_loop.changed("variants are kept", self._profiles, asks=False)
@@ -485,5 +489,5 @@ def _say(line: str) -> None:
 
 
 def _lacks(profile: Profile, files: CatalogFiles) -> set[VariantKey]:
-    """Variants of the catalog that a profile has no times of; names are those of the catalog file."""
+    """Variants of the catalog that a profile has no times of; names are as in the catalog file."""
     return files.models.keys() - {each.key for each in profile.variants if each.points}

@@ -3,36 +3,25 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Container, Mapping
 
 from proteus_cli.control.topology.hosting import measured_for
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.catalog import Catalog
+from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import Base, Origin
 from proteus_cli.domain.profile import Profile
-from proteus_cli.errors import Conflict, EngineError, ProteusError, Unprocessable
+from proteus_cli.errors import Conflict, ProteusError, Unprocessable
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
-from proteus_cli.serving.adaptation.plan_inputs import PlanSource
+from proteus_cli.serving.adaptation.plan_inputs import PlanSource, ProfileStore
 from proteus_cli.serving.adaptation.plan_journal import PlanChange
-from proteus_cli.serving.json_bodies import decoded
-from proteus_cli.serving.lifecycle import Lifecycle, count_bug
+from proteus_cli.serving.json_bodies import decoded, refusing
+from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
 
 log = logging.getLogger("proteus.plans")
-
-
-@dataclass(frozen=True, slots=True)
-class PlanRequirements:
-    """What a plan must fit to be put in force."""
-
-    policy: str
-    served: ServedCatalog
-    profiles: Mapping[str, Profile]
-    models: Mapping[VariantKey, Path]
 
 
 class ManualPlans:
@@ -40,14 +29,15 @@ class ManualPlans:
 
     def __init__(
         self,
+        plane: DataPlane,
+        profiles: ProfileStore,
         control_loop: ControlLoop,
-        lifecycle: Lifecycle,
+        served: ServedCatalog,
         source: PlanSource,
-        requirements: PlanRequirements,
         live_catalog: LiveCatalog | None = None,
     ) -> None:
-        self._control_loop, self._lifecycle, self._source = control_loop, lifecycle, source
-        self._requirements, self._live_catalog = requirements, live_catalog
+        self._plane, self._profiles, self._control_loop = plane, profiles, control_loop
+        self._served, self._source, self._live_catalog = served, source, live_catalog
         self._tasks: set[asyncio.Task[None]] = set()
 
     def reload(self) -> None:
@@ -60,14 +50,14 @@ class ManualPlans:
         task.add_done_callback(self._tasks.discard)
 
     async def from_client(self, body: bytes | bytearray) -> PlanChange:
-        """Put the plan in a request in force. Raises `RequestError`; then nothing has changed."""
-        self._lifecycle.require_ready()
+        """Put the plan in a request in force. Raises `RequestError`, without any change."""
+        self._plane.lifecycle.require_ready()
         return await self._apply(decoded(body, Plan, what="a plan"), "request", "applied by a client")
 
     async def _from_file(self) -> None:
         is_new = False
         try:
-            self._lifecycle.require_ready()
+            self._plane.lifecycle.require_ready()
             if self._live_catalog is not None:
                 try:
                     is_new = await self._live_catalog.read() and await self._live_catalog.outcome() is None
@@ -93,58 +83,57 @@ class ManualPlans:
     async def _apply(self, plan: Plan, origin: Origin, reason: str, base: Base | None = None) -> PlanChange:
         _require_once(plan)  # by the names that it was made with: two of them may have one here
         plan = self._live_catalog.as_served(plan) if self._live_catalog is not None else plan
-        require_fitting(plan, self._requirements)
+        policy, models = self._plane.controller.policy.name, self._plane.fleet.loader.models
+        require_fitting(plan, policy, self._served.catalog, self._profiles, models)
         try:
             await asyncio.to_thread(self._source.require_current, plan)
         except ProteusError as error:
             raise Conflict(error.message, hint=error.hint) from error
-        try:
+        with refusing("the plan can't be loaded: "):
             return await self._control_loop.apply(plan, origin, reason, base)
-        except EngineError as error:
-            raise Unprocessable(f"the plan can't be loaded: {error.message}", hint=error.hint) from error
 
 
-def require_fitting(plan: Plan, required: PlanRequirements) -> None:
+def require_fitting(
+    plan: Plan,
+    policy: str,
+    catalog: Catalog,
+    profiles: Mapping[str, Profile],
+    models: Container[tuple[str, str]],
+) -> None:
     """Raise `Unprocessable` where a plan can't be put in force here, or not be followed."""
-    if plan.policy != required.policy:
-        raise Unprocessable(f"the plan is of the policy `{plan.policy}`; this server runs `{required.policy}`")
-    unknown = [device for device in plan.devices if device not in required.profiles]
-    if unknown:
-        raise Unprocessable(
-            f"the plan is for `{unknown[0]}`, which this server doesn't have: {', '.join(required.profiles)}"
-        )
-    strange = [family for family in plan.demand_qps if family not in required.served.catalog.names]
-    if strange:
-        raise Unprocessable(f"the plan has a demand of `{strange[0]}`, which is no family of the catalog")
-    for placement in plan.placements:
-        _require_placeable(placement, required)
-    _require_once(plan)
+    if plan.policy != policy:
+        raise Unprocessable(f"the plan is of the policy `{plan.policy}`; this server runs `{policy}`")
     for device in plan.devices:
-        _require_room(device, [p for p in plan.placements if p.device == device], required.profiles)
+        if device not in profiles:
+            raise Unprocessable(f"the plan is for `{device}`, which this server doesn't have: {', '.join(profiles)}")
+    for family in plan.demand_qps:
+        if family not in catalog.names:
+            raise Unprocessable(f"the plan has a demand of `{family}`, which is no family of the catalog")
+    for placement in plan.placements:
+        where = f"`{placement.variant}` on `{placement.device}`"
+        with refusing():
+            catalog.family(placement.family).variant(placement.variant)
+            most = measured_for(placement, profiles).points[-1].batch
+        if placement.max_batch > most:
+            batch = placement.max_batch
+            raise Unprocessable(f"{where} was measured with batches of up to {most}; the plan has {batch}")
+        if (placement.family, placement.variant) not in models:
+            raise Unprocessable(f"there is no model of {where}")
+    _require_once(plan)
+    _require_room(plan, profiles)
 
 
-def _require_placeable(placement: Placement, required: PlanRequirements) -> None:
-    where = f"`{placement.variant}` on `{placement.device}`"
-    try:
-        required.served.catalog.family(placement.family).variant(placement.variant)
-        measured = measured_for(placement, required.profiles)
-    except ProteusError as error:
-        raise Unprocessable(error.message, hint=error.hint) from error
-    if placement.max_batch > measured.points[-1].batch:
-        most = measured.points[-1].batch
-        raise Unprocessable(f"{where} was measured with batches of up to {most}; the plan has {placement.max_batch}")
-    if (placement.family, placement.variant) not in required.models:
-        raise Unprocessable(f"there is no model of {where}")
+def _require_room(plan: Plan, profiles: Mapping[str, Profile]) -> None:
+    for device in plan.devices:
+        memory_bytes = profiles[device].device.memory_bytes
+        needed_bytes = profiles[device].needed_bytes(each.key for each in plan.placements if each.device == device)
+        if 0 < memory_bytes < needed_bytes:
+            raise Unprocessable(
+                f"the plan needs {needed_bytes} bytes of memory on `{device}`, which has {memory_bytes}"
+            )
 
 
 def _require_once(plan: Plan) -> None:
     for (device, _, variant), times in Counter((p.device, p.family, p.variant) for p in plan.placements).items():
         if times > 1:
             raise Unprocessable(f"the plan puts `{variant}` on `{device}` twice")
-
-
-def _require_room(device: str, residents: list[Placement], profiles: Mapping[str, Profile]) -> None:
-    memory_bytes = profiles[device].device.memory_bytes
-    needed_bytes = profiles[device].needed_bytes(placement.key for placement in residents)
-    if 0 < memory_bytes < needed_bytes:
-        raise Unprocessable(f"the plan needs {needed_bytes} bytes of memory on `{device}`, which has {memory_bytes}")

@@ -1,4 +1,4 @@
-"""What plans are made from while serving: the profiles as they are known now, and the planner that follows them."""
+"""The inputs of plans while serving: the profiles as known now, and the planner that follows them."""
 
 import hashlib
 import threading
@@ -115,7 +115,7 @@ class ProfileStore(Mapping[str, Profile]):
         return [profile.device.id for profile in changed]
 
     def write(self, device: str, source: PlanSource) -> None:
-        """Write the profile of a device, as it is known now, in any thread: one at a time. Raises `ArtefactError`."""
+        """Write the present profile of a device, in any thread: one at a time. Raises `ArtefactError`."""
         with self._writing:
             source.write_profile(self._alone[device])
 

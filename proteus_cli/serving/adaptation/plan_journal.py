@@ -42,7 +42,7 @@ MAX_QUEUED = 100
 """Writes that may wait for a slow disk; further ones fail."""
 
 LAST_WRITE_S = 2.0
-"""When the server stops, it waits so long for the last write."""
+"""The longest wait of a server that stops for the last write."""
 
 RECORD = ".record.json"
 _ENTRY = re.compile(r"(\d{6,}-\d{8}T\d{6}Z)(\.record)?\.json")
@@ -117,8 +117,8 @@ class PlanJournal:
     ) -> None:
         """A plan is in force now. ``base`` is the plan file to go on from, where that changes.
 
-        What became of the one before is written after it: where the server is killed in between, either is there to
-        continue with.
+        The effect of the plan before is written after it. If the server is killed in between, the next server continues
+        with either.
         """
         before, tallies = self.current, self._counts.tallies()
         ended = self._ended("replaced", tallies)
@@ -164,7 +164,7 @@ class PlanJournal:
         self._writer.shutdown(wait=False, cancel_futures=True)
 
     def _ended(self, why: Ended, tallies: Tallies) -> tuple[PlanRecord, Plan] | None:
-        """What is to be written of the plan in force, which ends now."""
+        """The last record of the plan in force, which ends now."""
         if self._open is None or self._plan is None:
             return None
         families = {name: _effect(tally.since(self._at_first.get(name))) for name, tally in tallies.items()}

@@ -8,22 +8,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.slowness import Correction, Drift, mean_ratio, rerated
-from proteus_cli.domain.plan import Plan
 from proteus_cli.errors import ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.plan_inputs import PlanSource, ProfileStore
-from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.logs import fields
+from proteus_cli.serving.requests.data_plane import DataPlane
 
 log = logging.getLogger("proteus.profiles")
 
 CHECKS = 20
-"""Drift is looked for so many times while it must last."""
+"""The looks at drift during the time for which it must last."""
 
 MAX_SHOWN = 20
-"""So many corrections are remembered for the status."""
+"""The corrections that the status shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +39,15 @@ class Recalibration:
         self,
         drift: Drift,
         profiles: ProfileStore,
-        controller: Controller,
+        plane: DataPlane,
         control_loop: ControlLoop,
         source: PlanSource,
-        clock: Clock,
         *,
         is_recording: bool,
     ) -> None:
         self.drift, self.is_recording = drift, is_recording
-        self._profiles, self._controller, self._control_loop = profiles, controller, control_loop
-        self._source, self._clock = source, clock
+        self._profiles, self._dispatch, self._clock = profiles, plane.controller.dispatch, plane.clock
+        self._control_loop, self._source = control_loop, source
         self._unwritten: set[str] = set()
         self.made: deque[AppliedCorrection] = deque(maxlen=MAX_SHOWN)
         self.corrections = 0
@@ -66,10 +63,10 @@ class Recalibration:
                     self._correct(device, [each for each in corrections if each.device == device])
                 await asyncio.to_thread(self.write)  # before plans that are made from them
                 reason = "; ".join(map(_description, corrections))
-                await self._control_loop.changed(reason, self._profiles, partial(self._plan, corrections))
+                await self._control_loop.changed(reason, self._profiles, partial(rerated, corrections=corrections))
             elif await asyncio.to_thread(self.write):
                 reason = "the corrected profiles are written"
-                await self._control_loop.changed(reason, plan=partial(self._plan, ()), asks=False)
+                await self._control_loop.changed(reason, plan=lambda plan: plan, asks=False)
 
     def write(self) -> bool:
         """Write the profiles that have changed; whether any was written.
@@ -90,15 +87,10 @@ class Recalibration:
             log.info("wrote the profile of %s, as seen while serving", device, extra=fields(device=device))
         return written
 
-    def _plan(self, corrections: Sequence[Correction]) -> Plan:
-        """The plan in force with corrected capacities, made from the profiles that are written."""
-        plan = rerated(self._controller.plan, corrections)
-        return self._control_loop.planner.of_now(plan) if self.is_recording else plan
-
     def _correct(self, device: str, corrections: Sequence[Correction]) -> None:
         self._profiles.correct(device, corrections)
         ratio = mean_ratio([each for correction in corrections for each in correction.estimates])
-        self._controller.dispatch.recalibrated(device, ratio)  # the slowness was learned from the same batches
+        self._dispatch.recalibrated(device, ratio)  # the slowness was learned from the same batches
         if self.is_recording:
             self._unwritten.add(device)
         for correction in corrections:

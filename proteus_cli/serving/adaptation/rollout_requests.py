@@ -26,28 +26,24 @@ from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, Measura
 
 
 class RolloutStart(Struct, frozen=True, forbid_unknown_fields=True):
-    """A version that is to be rolled out."""
+    """A version that is to be rolled out: a `variant` of the catalog with the new version, as `digits-l@2`.
+
+    `shadow` is the fraction of the old version's answers that are compared. `canary` has the fraction of the queries,
+    step by step. All terms of the `guard` must hold of the new version, at most one of each metric. With `auto`, a step
+    ends once the guard passes; else it waits for `promote`. A step that did not pass by `most_queries` answers of the
+    new version ends the roll-out. The old version is kept loaded for `rollback_window_s` after the last step, up to 30
+    days.
+    """
 
     family: str
-    variant: Annotated[str, Meta(description="Of the catalog, with the new version: `digits-l@2`.")]
-    shadow: Annotated[Fraction, Meta(description="Of the answers of the old version, that are compared.")] = 0.0
-    canary: Annotated[Sequence[Fraction], Meta(description="Of the queries, step by step.")] = DEFAULT_CANARY
-    guard: Annotated[
-        tuple[Term, ...], Meta(description="Terms that must hold of the new version, at most one of each metric.")
-    ] = DEFAULT_GUARD
+    variant: str
+    shadow: Fraction = 0.0
+    canary: Sequence[Fraction] = DEFAULT_CANARY
+    guard: tuple[Term, ...] = DEFAULT_GUARD
     confidence: Fraction = DEFAULT_CONFIDENCE
-    auto: Annotated[bool, Meta(description="Steps end once the guard passes; else each waits for `promote`.")] = False
-    rollback_window_s: Annotated[
-        float,
-        Meta(
-            ge=0,
-            le=MAX_ROLLBACK_WINDOW_S,
-            description="So long the old version is kept loaded, after the last step; up to 30 days.",
-        ),
-    ] = DEFAULT_ROLLBACK_WINDOW_S
-    most_queries: Annotated[
-        int, Meta(ge=1, description="Answers of the new version after which a step that did not pass ends it.")
-    ] = DEFAULT_MOST_QUERIES
+    auto: bool = False
+    rollback_window_s: Annotated[float, Meta(ge=0, le=MAX_ROLLBACK_WINDOW_S)] = DEFAULT_ROLLBACK_WINDOW_S
+    most_queries: Annotated[int, Meta(ge=1)] = DEFAULT_MOST_QUERIES
 
     def plain_and_version(self) -> tuple[VariantKey, str]:
         """The variant of the catalog, and the name of its version. Raises `BadRequest`."""
@@ -68,9 +64,9 @@ class RolloutStart(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RolloutPromotion(Struct, frozen=True, forbid_unknown_fields=True):
-    """The roll-out goes on."""
+    """The roll-out goes on to the next step, or `fully`: to the end at once."""
 
-    fully: Annotated[bool, Meta(description="To the end at once, and not to the next step alone.")] = False
+    fully: bool = False
 
 
 class RolloutAbortion(Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,10 +76,10 @@ class RolloutAbortion(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RolloutsStatus(Struct, frozen=True):
-    """The last version roll-out of each family that had one."""
+    """The last version roll-out of each family that had one; `refusal`: why no version can be rolled out here."""
 
     rollouts: Sequence[RolloutStatus]
-    refusal: Annotated[str, Meta(description="Why no version can be rolled out here; empty: one can.")] = ""
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +96,7 @@ class Candidate:
 
 
 class VersionSource(Protocol):
-    """Methods may read files for long; names are those of the catalog file. All raise `ProteusError`."""
+    """Methods may read files for long. Names are as in the catalog file. All raise `ProteusError`."""
 
     def require_writable(self) -> None:
         """Raise `ArtefactError` where versions can't be measured here, or the catalog can't name them."""
@@ -113,9 +109,9 @@ class VersionSource(Protocol):
     async def measure(
         self, candidate: Candidate, possible: MeasurableDevices, types: Mapping[str, str], say: Say
     ) -> Mapping[str, VariantProfile]:
-        """What is known of the version on devices, once it was measured where that is possible.
+        """The profile of the version on each device, after measuring where that is possible.
 
-        ``types`` are those of all devices. The workspace stays as it is.
+        ``types`` has the types of all devices. The workspace stays as it is.
         """
         ...
 
@@ -128,7 +124,7 @@ class VersionSource(Protocol):
         ...
 
     def succeeded(self, candidate: Candidate) -> None:
-        """The version that was written serves, by a plan that the next server can resume: nothing is undone there."""
+        """The version that was written serves, by a plan that the next server can resume without undoing it."""
         ...
 
     def write_back(self, candidate: Candidate) -> bool:

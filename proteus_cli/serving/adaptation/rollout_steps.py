@@ -163,7 +163,7 @@ class VersionedPlans:
         return replaced(plan, back, self._profiles, *self._conditions(running))
 
     def _conditions(self, running: Running) -> tuple[SloTarget, Collection[tuple[str, str, str]], PriceOf]:
-        """What a version must keep: the SLO of its family; the broken engines; and what devices cost."""
+        """The limits of a version: the SLO of its family, the broken engines, and the price of devices."""
         target = self._controller.slo_targets[running.family]
         return target, self._controller.topology.outages.engines, self._served.catalog.price_of
 

@@ -3,28 +3,27 @@
 Theory of operation
 ===================
 
-What is to be, the machine decides (`control/rollouts/`): which part of the queries the new version answers, and which
-version the catalog is to name. `VersionRollouts` brings that about, one step after another, and tells the machine what
-has become of it:
+The machine decides (`control/rollouts/`) which part of the queries the new version answers, and which version the
+catalog is to name. `VersionRollouts` brings that about, one step after another, and reports to the machine:
 
-* The new version is measured in a copy of the workspace, in the time that the devices have left, and is *held* then:
-  the server knows it by its versioned name, and the planner does not.
+* The new version is measured in a copy of the workspace, in the time that the devices have left. Then it is *held*: the
+  server knows it by its versioned name, and the planner does not.
 * From then on each plan is *expanded* (`control/rollouts/plan_expansion.py`): the new version is loaded beside the old
   one. Dispatch knows both as a `VersionPair`, and admission marks the canaries (`serving/requests/version_arms.py`).
 * To promote it, the catalog file is made to name it, and is read like any change of the catalog. The old version is
   kept loaded, as a standby, until the rollback window is over.
 * To go back, plans are contracted again; where the catalog names the new version already, it names the old one again.
 
-Each roll-out has its own task, so that none waits for another. Where one is promoted, which may take two minutes, its
-guard is looked at, too: canaries are asked until then, and where the guard fails, or a person aborts, it goes back.
-What roll-outs share has its order: plans come into force one after another, in the control loop, and the catalog file
-is changed by one after another (`naming`).
+Each roll-out has its own task, so that none waits for another. Each step is a task, and the guard is looked at all the
+while: promotion may take two minutes, and canaries are asked until its end. If the guard fails then, or a person
+aborts, the roll-out goes back. Plans come into force one after another, in the control loop. Roll-outs change the
+catalog file one after another, too.
 
-The old version serves on whatever becomes of the new one. An engine of the new version that breaks, a catalog that
-another one changes, a family that is unloaded, and a new version that no device has for `NOWHERE_S` end a roll-out.
-With ``auto``, so does a new version that no plan places for `LEFT_OUT_S`.
-Nothing of it is kept on the disk but the catalog: a server that is started anew serves what that says. Where a server
-ends before the version that it has named serves, the next one names the old one again (`VersionSource.write`).
+The old version serves on whatever becomes of the new one. A roll-out ends if an engine of the new version breaks, if
+another change of the catalog comes, or if the family is unloaded. It ends if no device has the new version for
+`NOWHERE_S`. With ``auto``, so does a new version that no plan places for `LEFT_OUT_S`. The catalog alone is kept on the
+disk: the next server serves the versions that it names. Where a server ends before the version that it has named
+serves, the next one names the old one again (`VersionSource.write`).
 """
 
 import asyncio
@@ -36,8 +35,7 @@ from collections.abc import Mapping
 from proteus_cli.control.rollouts.version_rollout import VersionRollout, WantedStep
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.rollouts import RolloutStage, RolloutStatus
-from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError, Unprocessable
-from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
+from proteus_cli.errors import Conflict, Forbidden, NotFound, ProteusError
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
@@ -55,7 +53,7 @@ from proteus_cli.serving.adaptation.rollout_steps import (
     Running,
     VersionedPlans,
 )
-from proteus_cli.serving.json_bodies import decoded
+from proteus_cli.serving.json_bodies import decoded, refusing
 from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
@@ -68,7 +66,7 @@ LOOK_S = 0.5
 
 LONGEST_BODY = 16_384
 MAX_GONE = 20
-"""Families that are not served any more, and whose last roll-out is told of."""
+"""The families that are not served any more whose last roll-out the status still shows."""
 
 
 class VersionRollouts:
@@ -81,7 +79,6 @@ class VersionRollouts:
         self,
         source: VersionSource | None,
         live_catalog: LiveCatalog | None,
-        served: ServedCatalog,
         plane: DataPlane,
         profiles: ProfileStore,
         control_loop: ControlLoop,
@@ -89,7 +86,6 @@ class VersionRollouts:
         *,
         is_guarded: bool,
     ) -> None:
-        self._served = served
         self._plane, self._profiles, self._is_guarded = plane, profiles, is_guarded
         self._of = plans.running
         self.ended = Counter[str]()  # by how they did
@@ -111,28 +107,24 @@ class VersionRollouts:
     # --- clients
 
     async def start(self, body: bytes | bytearray) -> RolloutStatus:
-        """Raises `RequestError`; then nothing has changed."""
+        """Raises `RequestError`, without any change."""
         steps = self._require_possible()
         source, live_catalog = steps.source, steps.live
         asked = decoded(body, RolloutStart, LONGEST_BODY)
         plain, version = asked.plain_and_version()
         self._require_idle(asked.family)
-        try:
+        with refusing():
             source.require_writable()
             candidate = await asyncio.to_thread(source.candidate, plain, version)
             following = live_catalog.succession(candidate.files)
             others = [each for each in following.changes if (each.family, each.variant) != plain]
             if others and others[0].family in steps.naming:
-                raise Conflict(f"a version of `{others[0].family}` is being named by the catalog: try again")  # noqa: TRY301
+                raise Conflict(f"a version of `{others[0].family}` is being named by the catalog: try again")
             if others:
-                raise Conflict(f"{others[0]}, and was not read: have the catalog read first, as by SIGHUP")  # noqa: TRY301
+                raise Conflict(f"{others[0]}, and was not read: have the catalog read first, as by SIGHUP")
             if not following.changes:
-                raise Conflict(f"`{plain.variant}` has that model already")  # noqa: TRY301
+                raise Conflict(f"`{plain.variant}` has that model already")
             await live_catalog.require_possible(candidate.files, following)
-        except (Conflict, Unprocessable):
-            raise
-        except ProteusError as error:
-            raise Unprocessable(error.message, hint=error.hint) from error
         old, new = live_catalog.name_of(plain), VariantKey(asked.family, following.names[plain])
         specification = asked.specification(old.variant, new.variant)
         self._require_idle(asked.family)
@@ -150,19 +142,23 @@ class VersionRollouts:
 
     def promote(self, family: str, body: bytes | bytearray) -> RolloutStatus:
         """Go on to the next step. Raises `RequestError`."""
-        self._require_possible()
-        running, now_s = self._running(family), self._plane.clock()
-        asked = decoded(body, RolloutPromotion, LONGEST_BODY)
-        running.machine.promote(now_s, fully=asked.fully)
-        running.changed.set()
-        return running.machine.status(now_s)
+        return self._decided(family, body, RolloutPromotion)
 
     def abort(self, family: str, body: bytes | bytearray) -> RolloutStatus:
         """End a roll-out. Raises `RequestError`."""
+        return self._decided(family, body, RolloutAbortion)
+
+    def _decided(
+        self, family: str, body: bytes | bytearray, kind: type[RolloutPromotion | RolloutAbortion]
+    ) -> RolloutStatus:
         self._require_possible()
-        running, now_s = self._running(family), self._plane.clock()
-        asked = decoded(body, RolloutAbortion, LONGEST_BODY)
-        running.machine.abort(now_s, asked.reason or "aborted by a client")
+        if family not in self._of:
+            raise Conflict(f"no version of `{family}` is rolled out")
+        running, now_s, asked = self._of[family], self._plane.clock(), decoded(body, kind, LONGEST_BODY)
+        if isinstance(asked, RolloutPromotion):
+            running.machine.promote(now_s, fully=asked.fully)
+        else:
+            running.machine.abort(now_s, asked.reason or "aborted by a client")
         running.changed.set()
         return running.machine.status(now_s)
 
@@ -262,7 +258,7 @@ class VersionRollouts:
         return min((each.accuracy for each in measured), default=None)
 
     def _forget_gone(self) -> None:
-        """Of families that are not served any more, the last few roll-outs are told of."""
+        """Forget the roll-outs of families that are not served any more, but for the last few."""
         served = self._plane.families.by_name
         gone = [family for family, running in self._of.items() if running.is_over and family not in served]
         for family in gone[: max(0, len(gone) - MAX_GONE)]:
@@ -276,8 +272,3 @@ class VersionRollouts:
                     f"`{running.new.variant}` is being taken back{running.problem and f': {running.problem}'}"
                 )
             raise Conflict(f"`{running.new.variant}` is being rolled out: promote or abort that first")
-
-    def _running(self, family: str) -> Running:
-        if family not in self._of:
-            raise Conflict(f"no version of `{family}` is rolled out")
-        return self._of[family]

@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 
-from proteus_cli.control.controller import Controller
 from proteus_cli.control.devices.slowness import with_shares
 from proteus_cli.domain.device import host_of
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
@@ -22,19 +21,18 @@ EVERY_S = 0.1
 class Sharing:
     """Where other servers open devices of this one, or give them up: has fleet, plan and solver count with that.
 
-    ``shared`` says how many servers have a device open, this one included, where that is more than one: by the hosts
-    that are connected, and by the ids that devices have there. While a host is not, nothing changes for its devices.
+    ``shared`` has the number of servers of each shared device, this one included, by connected host and by device id
+    there. While a host is not connected, its devices stay as they were.
     """
 
     def __init__(
         self,
         shared: Callable[[], Mapping[str, Mapping[str, int]]],
         profiles: ProfileStore,
-        controller: Controller,
         fleet: Fleet,
         control_loop: ControlLoop,
     ) -> None:
-        self._shared, self._profiles, self._controller, self._fleet = shared, profiles, controller, fleet
+        self._shared, self._profiles, self._fleet = shared, profiles, fleet
         self._control_loop = control_loop
 
     async def watch(self) -> None:
@@ -63,7 +61,7 @@ class Sharing:
             self._fleet.share(device, count)
         # The plan in force has other capacities at once. Another one follows.
         await self._control_loop.changed(
-            reason, self._profiles, lambda: with_shares(self._controller.plan, before, changed), is_recorded=False
+            reason, self._profiles, lambda plan: with_shares(plan, before, changed), is_recorded=False
         )
 
 

@@ -1,9 +1,10 @@
-"""Shifts: rows that come are compared with the eval split, as labels may never come. A shift is told; nothing is done.
+"""Shifts: rows are compared with the eval split, as labels may never come. The server tells a shift, and does no more.
 
-Of each family, one request at a time is looked at, once its answer has gone out, and at most every `EVERY_S`. One of
-its rows is enough, as rows of a request are alike. `summaries` makes a few numbers of the row's inputs, to be compared
-with those of the rows of the eval split. The confidence of a whole answer of one variant is compared with those that
-`proteus profile` has kept of that variant (`references`). `control/alarms.py` decides.
+One request of each family is looked at, at most every `EVERY_S`, once its answer has gone out. One of its rows is
+enough, as rows of a request are alike. `RowSummary` makes a few numbers of the row's inputs: some moments, and random
+projections. They are compared with the numbers of the eval split's rows. The confidence of a whole answer of one
+variant is compared with the confidences that `proteus profile` has kept of it (`References`). `control/alarms.py`
+decides.
 """
 
 import asyncio
@@ -36,15 +37,15 @@ from proteus_cli.store.answers import read_answers
 from proteus_cli.store.eval_splits import summaries_of_rows
 
 MAX_INPUTS = 4
-"""Of a model; more are not looked at."""
+"""The most inputs of a model that are looked at."""
 MAX_VALUES = 4096
-"""Of an input; of a larger one, places that are drawn once."""
+"""The most values of an input. The places of a larger one are drawn once."""
 PROJECTIONS = 8
-"""Of all inputs together: sums with weights that are drawn once."""
+"""The projections of all inputs together: sums with weights that are drawn once."""
 
 
 class RowSummary:
-    """Makes the same ``names`` numbers of rows, those of the eval split and those of requests."""
+    """Makes the numbers with these ``names`` of rows, of the eval split and of requests alike."""
 
     def __init__(self, specs: Sequence[TensorSpec]) -> None:
         looked_at = specs[:MAX_INPUTS]
@@ -84,14 +85,14 @@ class _InputSummary:
 
 
 def _pairs(size: int, rng: np.random.Generator) -> Ints:
-    """Places of `MAX_VALUES` values of so many: pairs of neighbours, whose differences tell noise and blur."""
+    """The places of `MAX_VALUES` values out of ``size``: pairs of neighbours, whose differences tell noise and blur."""
     first = 2 * np.sort(rng.choice(size // 2, MAX_VALUES // 2, replace=False))
     places: Ints = np.stack((first, first + 1), axis=1).reshape(-1)
     return places
 
 
 MAX_ROWS = 2_000
-"""Of a reference; of more, as many at equal distances."""
+"""The most rows of a reference, at equal distances."""
 
 
 class References:
@@ -109,7 +110,7 @@ class References:
         return np.concatenate(summaries_of_rows(path, signature.inputs, MAX_ROWS, summary.of))
 
     def confidences(self, key: VariantKey, profiles: Mapping[str, Profile]) -> Floats | None:
-        """The confidences of a variant, one a row, by the engine that it was profiled as; None: nobody knows them."""
+        """The confidences of a variant, one a row, by the engine that it was profiled as; None: they are not known."""
         for device, profile in profiles.items():
             measured = profile.of(*key)
             if measured is None or measured.eval_digest is None or not measured.engine_digest:
@@ -138,7 +139,7 @@ EVERY_S = 0.2
 class Shifts:
     """Watches the inputs of families, and the confidence of variants, from the first request that is looked at.
 
-    What is None in ``inputs`` or ``confidence`` cannot be watched, or not yet: there is nothing to compare with.
+    A None in ``inputs`` or ``confidence`` has no reference, or none yet.
     """
 
     def __init__(
@@ -237,29 +238,23 @@ class Shifts:
         """The watch of a family or a variant. The first call has its reference read."""
         if key not in watches:
             watches[key] = None
-            self._wanted.put_nowait(partial(self._read, watches, key, what, names, read))
-        return watches[key]
+            content = self._content
 
-    async def _read(
-        self,
-        watches: dict[WatchedT, ShiftWatch | None],
-        key: WatchedT,
-        what: str,
-        names: tuple[str, ...],
-        read: RowReading,
-    ) -> None:
-        """Begin a watch, unless there is no reference, or too few rows of it."""
-        content = self._served.content
-        try:
-            found = await self._in_thread(read)
-        except ProteusError as error:
-            log.info("the %s can't be watched: %s", what, error.message)
-        except Exception as error:  # noqa: BLE001 - it must not end the watch of all others
-            count_bug("Shifts.run", error)
-        else:
-            is_current = content is self._served.content  # else it is wanted once more
-            if is_current and key in watches and found is not None and len(found) >= MIN_REFERENCE_ROWS:
-                watches[key] = ShiftWatch(names, found)
+            async def begin() -> None:
+                """Begin a watch, unless there is no reference, or too few rows of it."""
+                try:
+                    found = await self._in_thread(read)
+                except ProteusError as error:
+                    log.info("the %s can't be watched: %s", what, error.message)
+                except Exception as error:  # noqa: BLE001 - it must not end the watch of all others
+                    count_bug("Shifts.run", error)
+                else:
+                    is_current = content is self._served.content  # else it is wanted once more
+                    if is_current and found is not None and len(found) >= MIN_REFERENCE_ROWS:
+                        watches[key] = ShiftWatch(names, found)
+
+            self._wanted.put_nowait(begin)
+        return watches[key]
 
 
 def _log_change(what: str, watch: ShiftWatch, family: str, variant: str = "") -> None:

@@ -14,6 +14,7 @@ from proteus_cli.errors import DeviceLost, EngineError, HostLost, ProteusError
 from proteus_cli.serving.devices.executor import Executor
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
+from proteus_cli.serving.lifecycle import count_bug
 
 EVERY_S = CHECK_EVERY_S
 
@@ -127,5 +128,5 @@ class Recovery:
 
 
 def _report(probation: "asyncio.Task[None]") -> None:
-    if not probation.cancelled() and probation.exception() is not None:
-        log.critical("a bug has ended a probation", exc_info=probation.exception())
+    if not probation.cancelled() and (error := probation.exception()) is not None:
+        count_bug("Recovery.run", error)

@@ -14,6 +14,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
 from proteus_cli.serving.fleet.loading import GivesWay, Loader
 from proteus_cli.serving.fleet.worker import Clock, Worker
+from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
 
 log = logging.getLogger("proteus.standbys")
@@ -109,8 +110,8 @@ class StandbyLoader:
             self._awaited_for.pop(load.device, None)
         if loading.cancelled():  # perhaps before it began
             self._apply(self._topology.standby_ended(load, StandbyEnd.GIVEN_UP, self._clock()))
-        elif loading.exception() is not None:
-            log.critical("a bug while loading a standby", exc_info=loading.exception())
+        elif (error := loading.exception()) is not None:
+            count_bug("StandbyLoader.run", error)
 
     def _relieve(self) -> None:
         spare = [device for device in self._change.standbys if self._change.spare_on(device)]

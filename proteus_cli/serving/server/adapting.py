@@ -14,7 +14,7 @@ from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.adaptation.feedback import Feedback
 from proteus_cli.serving.adaptation.joining import Joining
 from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
-from proteus_cli.serving.adaptation.manual_plans import ManualPlans, PlanRequirements
+from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.adaptation.plan_inputs import LivePlanner, ProfileStore
 from proteus_cli.serving.adaptation.plan_journal import PlanJournal
 from proteus_cli.serving.adaptation.recalibration import Recalibration
@@ -31,7 +31,7 @@ from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 
 @dataclass(frozen=True, slots=True)
 class Adaptation:
-    """What changes plans and profiles while the server runs. What is None is not wanted."""
+    """The parts that change plans and profiles while the server runs. A part that is None is not wanted."""
 
     control_loop: ControlLoop
     manual_plans: ManualPlans
@@ -59,56 +59,44 @@ async def open_adaptation(
 ) -> AsyncIterator[Adaptation]:
     """Put the plan in force, while the solver gets ready, and adapt it from then on.
 
-    Raises `StoppedEarly`, and `EngineError` where the plan can't be put in force.
+    All tasks are supervised, and end in reverse order. Raises `StoppedEarly`, and `EngineError` where the plan can't be
+    put in force.
     """
-    source, controller, rule = deployment.source, plane.controller, deployment.policy.replanning
+    source, records = deployment.source, deployment.records
     async with AsyncExitStack() as stack:
 
-        async def keep_running(work: Callable[..., Coroutine[Any, Any, None]], **how: Any) -> None:
-            await stack.enter_async_context(running(work, **how))
+        async def start(work: Callable[..., Coroutine[Any, Any, None]], *given: Any, **how: Any) -> None:
+            await stack.enter_async_context(running(work, *given, **how))
 
-        # The plan in force
-        solver = None
-        if rule is not None:
-            replanner = source.replanner(deployment.plan, profiles)
-            solver = stack.enter_context(contextlib.closing(SolverProcess(replanner, deployment.solve_limit_s)))
-            solver.warm_up(rule.initial_demand(deployment.plan.demand_qps, controller.demand.slo_s), deployment.plan)
+        solver = _solver(deployment, plane, profiles, stack)
         journal = PlanJournal(deployment.journal, plane.counts) if deployment.journal is not None else None
-        versions = VersionedPlans(controller, profiles, served)
+        versions = VersionedPlans(plane.controller, profiles, served)
         control_loop = ControlLoop(plane, LivePlanner(source, profiles, solver), journal, versions.expanded)
-        kept = deployment.conditions.families
-        controller.dispatch.stop_when.update({family: each.stop_when for family, each in kept.items()})
-        since = [f"{family} stops when {each.stop_when}, as since {each.since}" for family, each in kept.items()]
-        reason = "; ".join([deployment.reason, *since])
-        await run_unless(stop, control_loop.start(deployment.plan, deployment.origin, reason))
-        await keep_running(plane.fleet.standbys.run)
+        await run_unless(
+            stop, control_loop.start(deployment.plan, deployment.origin, _use_conditions(deployment, plane))
+        )
+        await start(plane.fleet.standbys.run)
         if journal is not None:
             stack.callback(journal.stopped)
+        rule = deployment.policy.replanning
         if rule is not None and solver is not None:
-            await keep_running(solver.watch)
-            await keep_running(control_loop.run, every_s=rule.every_s, solver=solver)
-
-        # Changes of profiles, devices, accuracies, the catalog and versions
+            await start(solver.watch)
+            await start(control_loop.run, rule.every_s, solver)
         if deployment.hosts is not None:
-            sharing = Sharing(hardware.shared, profiles, controller, plane.fleet, control_loop)
-            await keep_running(sharing.watch)
+            await start(Sharing(hardware.shared, profiles, plane.fleet, control_loop).watch)
         recalibration = None
         if drift is not None:
-            recalibration = Recalibration(
-                drift, profiles, controller, control_loop, source, plane.clock, is_recording=deployment.records
-            )
+            recalibration = Recalibration(drift, profiles, plane, control_loop, source, is_recording=records)
             stack.callback(recalibration.write)
-            await keep_running(recalibration.watch)
+            await start(recalibration.watch)
         if deployment.newcomers is not None and isinstance(hardware, ClusterHardware):
-            joining = Joining(
-                hardware, plane, profiles, deployment.newcomers, control_loop, has_standbys=deployment.has_standbys
+            has_standbys = deployment.has_standbys
+            await start(
+                Joining(hardware, plane, profiles, deployment.newcomers, control_loop, has_standbys=has_standbys).run
             )
-            await keep_running(joining.run)
-        feedback = Feedback(plane, profiles, control_loop, source, is_recording=deployment.records)
-        await keep_running(feedback.run)
-        conditions = LiveConditions(
-            control_loop, controller, plane.lifecycle, served, deployment.conditions, is_emulated=plane.is_emulated
-        )
+        feedback = Feedback(plane, profiles, control_loop, source, is_recording=records)
+        await start(feedback.run)
+        conditions = LiveConditions(plane, control_loop, served, deployment.conditions)
         live_catalog = None
         if deployment.catalog_source is not None:
             live_catalog = LiveCatalog(
@@ -116,17 +104,37 @@ async def open_adaptation(
                 conditions.catalog_changed,
             )  # fmt: skip
             stack.push_async_callback(live_catalog.stop_following)
-            await keep_running(live_catalog.run, watches=deployment.watches_catalog)
+            await start(live_catalog.run, watches=deployment.watches_catalog)
         if shifts is not None:
-            await keep_running(shifts.run)
+            await start(shifts.run)
         rollouts = VersionRollouts(
-            deployment.version_source, live_catalog, served, plane, profiles, control_loop, versions,
+            deployment.version_source, live_catalog, plane, profiles, control_loop, versions,
             is_guarded=options.tokens is not None,
         )  # fmt: skip
-        await keep_running(rollouts.run)
-        requirements = PlanRequirements(deployment.policy.name, served, profiles, plane.fleet.loader.models)
-        manual_plans = ManualPlans(control_loop, plane.lifecycle, source, requirements, live_catalog)
+        await start(rollouts.run)
+        manual_plans = ManualPlans(plane, profiles, control_loop, served, source, live_catalog)
         yield Adaptation(
             control_loop, manual_plans, conditions, live_catalog, feedback, shifts, solver, journal, recalibration,
             rollouts,
         )  # fmt: skip
+
+
+def _solver(
+    deployment: Deployment, plane: DataPlane, profiles: ProfileStore, stack: AsyncExitStack
+) -> SolverProcess | None:
+    """The process of the planner, which warms up; None if the first plan stays."""
+    rule = deployment.policy.replanning
+    if rule is None:
+        return None
+    replanner = deployment.source.replanner(deployment.plan, profiles)
+    solver = stack.enter_context(contextlib.closing(SolverProcess(replanner, deployment.solve_limit_s)))
+    solver.warm_up(rule.initial_demand(deployment.plan.demand_qps, plane.controller.demand.slo_s), deployment.plan)
+    return solver
+
+
+def _use_conditions(deployment: Deployment, plane: DataPlane) -> str:
+    """Use the live conditions that were kept; returns the reason of the first plan, which names them."""
+    kept = deployment.conditions.families
+    plane.controller.dispatch.stop_when.update({family: each.stop_when for family, each in kept.items()})
+    since = [f"{family} stops when {each.stop_when}, as since {each.since}" for family, each in kept.items()]
+    return "; ".join([deployment.reason, *since])

@@ -25,7 +25,7 @@ from proteus_cli.studies.concurrency.measuring import (
     wanted_s,
     ways_of,
 )
-from proteus_cli.studies.frame import Job, StudyDraft
+from proteus_cli.studies.frame import Job, StudyDraft, default_name
 from proteus_cli.studies.profiled import mean_batch_s, measured_variant, models_of, profiled_here
 from proteus_cli.studies.results import ConcurrencyConclusion, ConcurrencyResult, concluded
 from proteus_cli.studies.study import Cell
@@ -99,7 +99,7 @@ def concurrency_draft(workspace: Workspace, question: ConcurrencyQuestion, name:
     variants = ", ".join(f"{catalog.label(key)} ×{batch}" for key, batch in batches.items())
     return StudyDraft(
         kind=KIND,
-        name=name or f"{KIND}-{question.device.replace('/', '-')}{'-emulated' * is_emulated}",
+        name=name or default_name(KIND, question.device, mode="emulated" if is_emulated else "measured"),
         subject={"device": f"{device.id}, {profile.device.name}", "variants": variants},
         options={
             "device": question.device,

@@ -69,7 +69,7 @@ class ConcurrencyCell:
 
 
 def ways_of(device: Device, *, emulated: bool) -> tuple[StudiedWay, ...]:
-    """What can vary on a device: a GPU always has a process; one core has nothing to divide."""
+    """The quantities that can vary on a device. A GPU always has a process; one core cannot be divided."""
     if emulated:
         return ("emulated",)
     if device.kind == "gpu":
@@ -104,7 +104,7 @@ def _doubling(last: int) -> list[int]:
 
 
 def wanted_s(levels: Sequence[StudiedLevel], batch_s: float, rounds: int) -> float:
-    """The approximate time of so many rounds."""
+    """The approximate time of a number of rounds."""
     opening_s = OPENING_S * sum(len(level.devices) for level in levels)
     return opening_s + rounds * sum(level.sample_s(batch_s) for level in levels)
 
@@ -116,7 +116,7 @@ def wanted_s(levels: Sequence[StudiedLevel], batch_s: float, rounds: int) -> flo
 class DeviceSetup:
     """The ``catalog``, the file of each model, and the directory of engines for GPUs, to open devices with.
 
-    A GPU is opened with ``slots``. An emulated device has those of its ``profile``.
+    A GPU is opened with ``slots``. An emulated device has the slots of its ``profile``.
     """
 
     catalog: Catalog

@@ -1,15 +1,14 @@
-"""`proteus study cost`: what a million queries cost at a percentile of the latency within the SLO.
+"""`proteus study cost`: the cost of a million queries at a percentile of the latency within the SLO.
 
-Theory of operation. A *scope* is what a fleet may be made of: up to so many devices of one type, or of all types. For
-each scope two *usages* are compared: *dedicated*, where a device serves one variant, and *shared*, where it may hold
-several, at what these cost each other as measured (`domain.batch_times`).
+Theory of operation. A *scope* limits a fleet: a number of devices of one type, or of all types. For each scope two
+*usages* are compared: *dedicated*, where a device serves one variant, and *shared*, where it may hold several. These
+cost each other time as measured (`domain.interference`).
 
-For one scope and usage the cheapest fleet is searched for (`search.py`). The planner, told to serve all at the least
-cost, picks counts of devices for a multiple of the demand of the trace's busiest seconds; it is exact, so no fleet of
-less cost carries that in the mean. Whether the percentile holds is a matter of scatter, which the simulator tells
-(`search.py`): the trace is replayed on the plan, with batch times that scatter as profiled. Too many misses, and a
-larger multiple is planned for; else a smaller one, until the multiples on both sides are alike. What would cost no less
-than the best so far is not simulated; at most `MAX_TRIED` plans are, so the work is bounded.
+For one scope and usage, `search.py` looks for the cheapest fleet. The planner minimises the cost of serving a multiple
+of the demand in the trace's busiest seconds. It is exact, so no cheaper fleet carries that demand in the mean. The
+percentile depends on scatter, so the simulator replays the trace on the plan, with batch times that scatter as
+profiled. After too many misses the search plans for a larger multiple, else for a smaller one, until both bounds are
+alike. A plan that costs no less than the best one is not simulated, and at most `MAX_TRIED` plans are.
 
-Costs are those of devices in use, for as long as the trace, by the queries that were answered in time.
+The cost counts the devices in use for the length of the trace, divided by the queries that were answered in time.
 """

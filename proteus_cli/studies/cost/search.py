@@ -103,7 +103,7 @@ def cheapest(plan_for: Callable[[float], P | None], judge: Callable[[P], J]) -> 
 def _next_multiple(low: float, high: float, most: float) -> float | None:
     """The next multiple: away from 1 until one keeps the SLO and one does not, then between the two.
 
-    ``low`` is too little, or 0; ``high`` is enough, or infinite; no plan serves ``most``. None: nothing is left to try.
+    ``low`` is too little, or 0; ``high`` is enough, or infinite; no plan serves ``most``. None: the search ends.
     """
     if high < math.inf and low == 0:
         return high / STEP if high / STEP >= MIN_MULTIPLE else None
@@ -167,7 +167,7 @@ class TrialResult:
 class PlanTrials:
     """The inputs of trials. ``allowed_frac`` of each family's queries may miss.
 
-    Devices take ``headroom`` times as long as profiled, as they are not as fast in each minute.
+    Devices take ``headroom`` times as long as profiled, because their speed varies.
     """
 
     catalog: Catalog
@@ -190,7 +190,7 @@ class PlanTrials:
     def try_out(self, plan: Plan, planner: Planner, progress: Callable[[float], object]) -> TrialResult:
         """Simulate the trace on a fixed plan. An exception of ``progress`` ends the trial.
 
-        Of each query, little more than its latency is kept.
+        A query leaves little more than its latency in memory.
         """
         policy = replace(policy_named("proteus"), replanning=None)
         conditions = Conditions(jitter=JITTERS[self.jitter] if self.jitter else None, slow=SlowSpan(self.headroom))

@@ -1,30 +1,22 @@
 """The page of a concurrency study; importing this loads matplotlib."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from proteus_cli.studies.pages.section import Picture, Section, StudyTable, colour, legend, picture, results_of
-from proteus_cli.studies.results import (
-    IN_FLIGHT,
-    ConcurrencyConclusion,
-    ConcurrencyResult,
-    StudiedWay,
-    concluded,
-)
+from proteus_cli.studies.results import IN_FLIGHT, ConcurrencyResult, StudiedWay, concluded
 from proteus_cli.studies.study import Cell, Study
 from proteus_cli.units import counted, format_duration, format_percent, format_qps
 
 _HEIGHT_INCHES = 2.6
-_AXES: dict[StudiedWay, str] = {
-    "thread": "batches in flight", "process": "batches in flight", "emulated": "batches in flight",
-    "threads": "threads", "split": "devices of the same cores",
+_BATCHES = "batch", "batches", "batches in flight"
+_NOUNS: dict[StudiedWay, tuple[str, str, str]] = {
+    "thread": _BATCHES, "process": _BATCHES, "emulated": _BATCHES,
+    "threads": ("thread", "threads", "threads"), "split": ("device", "devices", "devices of the same cores"),
 }  # fmt: skip
-_NOUNS: dict[StudiedWay, tuple[str, str]] = {
-    "thread": ("batch", "batches"), "process": ("batch", "batches"), "emulated": ("batch", "batches"),
-    "threads": ("thread", "threads"), "split": ("device", "devices"),
-}  # fmt: skip
+"""Noun, plural and label of what varies."""
 _SURE = 0.9
 _ABOVE = 1.08  # of the highest sample, so that none is cut
 _IN_TURNS = (
@@ -38,16 +30,16 @@ _FIT = (
 
 
 def section(study: Study) -> Section:
-    """The scatter of each cell with its knee, and what to use."""
+    """The scatter of each cell with its knee, and the recommended numbers."""
     cells = results_of(study, ConcurrencyResult)
     return Section(
         title=f"Concurrency: {study.subject['device']}",
         question="How much at once should this device do? More than the knee only makes each batch take longer.",
-        findings=[*_advice(concluded(result for _, result in cells), cells), *(_finding(*each) for each in cells)]
+        findings=[*_advice([result for _, result in cells]), *(_finding(cell.key, result) for cell, result in cells)]
         or ["Nothing was measured yet."],
         how=[_IN_TURNS, _FIT],
         pictures=[_picture(f"{study.name}-{place}", cell.key, result) for place, (cell, result) in enumerate(cells)],
-        tables=[_knees(cells), _levels(cells)] if cells else (),
+        tables=_tables(cells) if cells else (),
         terms={
             "knee": "The smallest number with the throughput of the plateau.",
             "in flight": "Submitted to the device, and not yet ended: they run, or wait there for a slot.",
@@ -57,38 +49,33 @@ def section(study: Study) -> Section:
     )
 
 
-def _advice(conclusion: ConcurrencyConclusion, cells: Sequence[tuple[Cell, ConcurrencyResult]]) -> list[str]:
-    found = []
+def _advice(results: Sequence[ConcurrencyResult]) -> Iterator[str]:
+    conclusion, cores = concluded(results), results[0].cores if results else 0
     if conclusion.slots:
-        of_profile = max(result.slots for _, result in cells if result.way in IN_FLIGHT)
-        known = " (a CPU device has one)" if of_profile == 1 else ""
-        found.append(f"Slots to use: {conclusion.slots}{known}.")
+        of_profile = max(result.slots for result in results if result.way in IN_FLIGHT)
+        yield f"Slots to use: {conclusion.slots}{' (a CPU device has one)' if of_profile == 1 else ''}."
     if conclusion.threads:
-        cores = cells[0][1].cores
         less = "" if conclusion.threads >= cores else f"; a device of {counted(conclusion.threads, 'core')} is enough"
-        found.append(f"Threads to use: {conclusion.threads} of {cores}{less}.")
+        yield f"Threads to use: {conclusion.threads} of {cores}{less}."
     if conclusion.devices > 1:
-        splits = [result for _, result in cells if result.way == "split"]
-        gain = format_percent(min(result.gain(conclusion.devices, 1) for result in splits))
-        part = counted(cells[0][1].cores // conclusion.devices, "core")
-        found.append(
-            f"{conclusion.devices} devices of {part} each carry {gain} more than one of all cores: "
-            "`devices` in proteus.toml divides cores."
+        gain = min(result.gain(conclusion.devices, 1) for result in results if result.way == "split")
+        yield (
+            f"{conclusion.devices} devices of {counted(cores // conclusion.devices, 'core')} each carry "
+            f"{format_percent(gain)} more than one of all cores: `devices` in proteus.toml divides cores."
         )
-    return found
 
 
-def _finding(cell: Cell, result: ConcurrencyResult) -> str:
+def _finding(key: str, result: ConcurrencyResult) -> str:
     knee = result.knee
     between = f"{knee.low} to {knee.high}" if knee.low < knee.high else f"{knee.low}"
     sure = f"({between} in 90 % of the resamples; confidence {format_percent(knee.confidence)})"
     rises = "" if knee.is_seen else ", the largest number that was measured"
     unsure = "" if knee.confidence >= _SURE else "; a longer --budget, with --force, makes that surer"
-    return f"{cell.key}: the knee is at {counted(knee.in_flight, *_NOUNS[result.way])}{rises} {sure}{unsure}."
+    return f"{key}: the knee is at {counted(knee.in_flight, *_NOUNS[result.way][:2])}{rises} {sure}{unsure}."
 
 
-def _knees(cells: Sequence[tuple[Cell, ConcurrencyResult]]) -> StudyTable:
-    rows = [
+def _tables(cells: Sequence[tuple[Cell, ConcurrencyResult]]) -> list[StudyTable]:
+    knees = [
         (
             cell.key,
             cell.mode,
@@ -100,14 +87,7 @@ def _knees(cells: Sequence[tuple[Cell, ConcurrencyResult]]) -> StudyTable:
         )
         for cell, result in cells
     ]
-    columns = ("cell", "from", "knee", "90 % interval", "confidence", "plateau (rows/s)", "gain")
-    return StudyTable(
-        "Knees", columns, rows, note="Gain: of the knee over the smallest number.", of_text=frozenset({"from"})
-    )
-
-
-def _levels(cells: Sequence[tuple[Cell, ConcurrencyResult]]) -> StudyTable:
-    rows = [
+    levels = [
         (
             cell.key,
             str(level.in_flight),
@@ -119,30 +99,38 @@ def _levels(cells: Sequence[tuple[Cell, ConcurrencyResult]]) -> StudyTable:
         for cell, result in cells
         for level in result.knee.levels
     ]
-    columns = ("cell", "number", "rows/s", "90 % interval", "time of a batch", "samples")
-    return StudyTable("Throughput and time by number", columns, rows)
+    return [
+        StudyTable(
+            "Knees",
+            ("cell", "from", "knee", "90 % interval", "confidence", "plateau (rows/s)", "gain"),
+            knees,
+            note="Gain: of the knee over the smallest number.",
+            of_text=frozenset({"from"}),
+        ),
+        StudyTable(
+            "Throughput and time by number",
+            ("cell", "number", "rows/s", "90 % interval", "time of a batch", "samples"),
+            levels,
+        ),
+    ]
 
 
 def _picture(name: str, title: str, result: ConcurrencyResult) -> Picture:
-    knee = result.knee
+    knee, (numbers, rates) = result.knee, zip(*((s.in_flight, s.throughput) for s in result.samples), strict=True)
+    levels = [level.in_flight for level in knee.levels]
 
     def draw(axes: Axes) -> None:
-        numbers = [level.in_flight for level in knee.levels]
         axes.axvspan(knee.low - 0.15, knee.high + 0.15, color=colour(1), alpha=0.15, linewidth=0)
         axes.axvline(knee.in_flight, color=colour(1), linewidth=1.2, linestyle="--")
-        axes.plot(
-            [sample.in_flight for sample in result.samples], [sample.throughput for sample in result.samples],
-            "o", color=colour(0), markersize=3.5, alpha=0.45, markeredgewidth=0,
-        )  # fmt: skip
-        axes.plot(numbers, [level.fitted for level in knee.levels], color=colour(0), linewidth=1.6)
-        axes.set_ylim(0, _ABOVE * max(*(sample.throughput for sample in result.samples), knee.throughput))
-        axes.set_xlabel(_AXES[result.way])
+        axes.plot(numbers, rates, "o", color=colour(0), markersize=3.5, alpha=0.45, markeredgewidth=0)
+        axes.plot(levels, [level.fitted for level in knee.levels], color=colour(0), linewidth=1.6)
+        axes.set_ylim(0, _ABOVE * max(*rates, knee.throughput))
+        axes.set_xlabel(_NOUNS[result.way][2])
         axes.set_ylabel("rows per second")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         times = axes.twinx()
-        times.plot(
-            numbers, [level.service_s * 1000 for level in knee.levels], color=colour(2), linewidth=1.2, linestyle=":"
-        )
+        times_ms = [level.service_s * 1000 for level in knee.levels]
+        times.plot(levels, times_ms, color=colour(2), linewidth=1.2, linestyle=":")
         times.set_ylim(bottom=0)
         times.set_ylabel("time of a batch (ms)")
         times.grid(visible=False)

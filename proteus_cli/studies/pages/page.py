@@ -169,7 +169,7 @@ def _cells_table(cells: Sequence[Cell]) -> StudyTable:
 
 
 def load_pictures(study: Study, name: str) -> list[Picture]:
-    """Telemetry of the runs of a study over time; ``name`` begins the ids of these pictures.
+    """Telemetry of the runs of a study over time; ``name`` begins the ids of the pictures.
 
     Runs are drawn one after another, without the time between them. A cell is shaded in the last run that began before
     it, if any did.

@@ -24,12 +24,12 @@ from proteus_cli.studies.study import Cell, Study
 from proteus_cli.units import UNKNOWN, format_duration, format_percent, format_qps, format_rate, or_unknown
 
 _LATE_FRAC = 0.05
-"""Of the SLO: a generator that is later than this is part of what was measured."""
+"""A generator that is later than this fraction of the SLO is part of the measurement."""
 _NONE = 0.6  # of the smallest part that a probe can see: where a probe without violations is drawn
 _MAX_LINES = 7
 _WIDE_RATIO = 10
 _MOST = 4
-"""Times the time of a cell: how much longer a search is proposed to last, at most."""
+"""Maximum of a proposed budget, as a multiple of the time of a cell."""
 
 _OPEN_LOOP = "at random times (Poisson), open loop. Latency counts from the moment at which a request was to be sent."
 _METHOD = (
@@ -40,18 +40,19 @@ _COUNTS = "and that counts as latency. Offer the load from another machine to be
 
 
 def section(study: Study) -> Section:
-    """The peaks of each cell, and how they were found."""
-    cells = results_of(study, Peak)
-    allowed = format_percent(1 - float(study.options["allowed_frac"] or 0))
+    """The peak of each cell, and how it was found."""
+    cells, allowed_frac = results_of(study, Peak), float(study.options["allowed_frac"] or 0)
+    subject = study.subject
+    named = next((subject[name] for name in ("family", "plan", "families") if name in subject), "each family")
     return Section(
-        title=f"Peak rate of {_whose(study)}",
-        question=f"How many requests per second can come, at random, so that at least {allowed} of them are answered "
-        "within the latency target (SLO)?",
-        findings=[_finding(cell, peak) for cell, peak in cells] + _longer(study, cells)
+        title=f"Peak rate of {named}" + (f" at {subject['server']}" if "server" in subject else ""),
+        question=f"How many requests per second can come, at random, so that at least "
+        f"{format_percent(1 - allowed_frac)} of them are answered within the latency target (SLO)?",
+        findings=[*(f"{cell.key}: {_finding(peak)}" for cell, peak in cells), *_longer(study, cells)]
         or ["Nothing was measured yet."],
-        how=[*_fixed(study), *_how(cells)],
-        pictures=_pictures(study.name, cells, float(study.options["allowed_frac"] or 0)) if cells else (),
-        tables=[_table(cells), _search_table(cells)] if cells else (),
+        how=_how(study, [peak for _, peak in cells]),
+        pictures=[_bars(study.name, cells), _probes(study.name, cells[:_MAX_LINES], allowed_frac)] if cells else (),
+        tables=_tables(cells) if cells else (),
         terms={
             "peak rate": "The highest rate at which, in the long run, no more than the allowed part misses the SLO.",
             "accuracy": "The effective accuracy near the peak: the mean accuracy of the variants that answered.",
@@ -63,136 +64,102 @@ def section(study: Study) -> Section:
     )
 
 
-def _whose(study: Study) -> str:
-    """What the peak is of, in a few words."""
-    subject = study.subject
-    named = next((subject[name] for name in ("family", "plan", "families") if name in subject), "each family")
-    return f"{named} at {subject['server']}" if "server" in subject else named
-
-
-def _finding(cell: Cell, peak: Peak) -> str:
-    name = cell.key
+def _finding(peak: Peak) -> str:
+    low, high, slo = peak.low_qps, peak.high_qps, format_duration(peak.slo_s)
+    at_least = f"at least {format_rate(low)}" if low else ""
+    if peak.accuracy is None:
+        accuracy = ", at an accuracy that the server does not tell"
+    else:
+        fixed = " (one variant, fixed)" if peak.variant else ""
+        accuracy = f", at an accuracy of {format_percent(peak.accuracy)}{fixed}"
     if peak.limit == "none":
-        return f"{name}: no rate at all; even single requests miss the SLO of {format_duration(peak.slo_s)}."
+        return f"no rate at all; even single requests miss the SLO of {slo}."
     if peak.limit == "generator":
-        return f"{name}: more than {format_rate(peak.low_qps)}, the most that was offered{_at_accuracy(peak)}."
+        return f"more than {format_rate(low)}, the most that was offered{accuracy}."
     if peak.limit == "late_generator":
-        return f"{name}: {_of_late_generator(peak)}"
-    if peak.high_qps is None or not peak.is_found:
-        return f"{name}: not found, as the time was too short; {_bounds(peak)}."
+        return (
+            f"{at_least or 'not known'}; this is no peak of what was asked. At the rates that missed the SLO of {slo}, "
+            f"the load generator itself sent requests up to {format_duration(peak.lag_s)} late (p99). Measure when "
+            "this machine is quiet, with --force, or offer the load from another one, with --url."
+        )
+    if high is None or not peak.is_found:
+        if low and high:
+            known = f"it is between {format_qps(low)} and {format_rate(high)}"
+        elif high:
+            known = f"it is less than {format_rate(high)}"
+        else:
+            known = f"it is {at_least}" if low else "nothing is known of it"
+        return f"not found, as the time was too short; {known}."
     sure = "" if peak.is_precise else "; a longer --budget, with --force, makes that narrower"
-    between = f"from {format_qps(peak.low_qps)} to {format_rate(peak.high_qps)}"
-    return f"{name}: {format_rate(peak.rate_qps)} ({between} with 95 % confidence{sure}){_at_accuracy(peak)}."
-
-
-def _bounds(peak: Peak) -> str:
-    """What is known of a peak that was not found."""
-    low, high = peak.low_qps, peak.high_qps
-    if low and high:
-        return f"it is between {format_qps(low)} and {format_rate(high)}"
-    if high:
-        return f"it is less than {format_rate(high)}"
-    return f"it is at least {format_rate(low)}" if low else "nothing is known of it"
+    between = f"from {format_qps(low)} to {format_rate(high)}"
+    return f"{format_rate(peak.rate_qps)} ({between} with 95 % confidence{sure}){accuracy}."
 
 
 def _longer(study: Study, cells: Sequence[tuple[Cell, Peak]]) -> list[str]:
-    """A budget that is likely to find the peaks that were not found: the interval shrinks with the root of the time."""
-    missed = [(cell, peak) for cell, peak in cells if peak.limit == "slo" and not peak.is_found]
-    if not missed:
+    """A budget that is likely to find the missing peaks: the interval shrinks with the root of the time."""
+    times = [
+        cell.took_s * min(max((math.log(peak.spread) / math.log(NARROW)) ** 2, 2), _MOST)
+        for cell, peak in cells
+        if peak.limit == "slo" and not peak.is_found
+    ]
+    if not times:
         return []
-    times = [cell.took_s * min(max((math.log(peak.spread) / math.log(NARROW)) ** 2, 2), _MOST) for cell, peak in missed]
-    needed_s = max(times) * len(study.cells)
-    return [f"Measure longer: `--budget {math.ceil(needed_s / 30) / 2:g}min --force` is likely to suffice."]
+    needed_min = math.ceil(max(times) * len(study.cells) / 30) / 2
+    return [f"Measure longer: `--budget {needed_min:g}min --force` is likely to suffice."]
 
 
-def _at_accuracy(peak: Peak) -> str:
-    """The accuracy at which the peak was reached, as a part of a sentence."""
-    if peak.accuracy is None:
-        return ", at an accuracy that the server does not tell"
-    return f", at an accuracy of {format_percent(peak.accuracy)}{' (one variant, fixed)' if peak.variant else ''}"
-
-
-def _of_late_generator(peak: Peak) -> str:
-    carried = f"at least {format_rate(peak.low_qps)}" if peak.low_qps else "not known"
-    late, slo = format_duration(peak.lag_s), format_duration(peak.slo_s)
-    return (
-        f"{carried}; this is no peak of what was asked. At the rates that missed the SLO of {slo}, the load generator "
-        f"itself sent requests up to {late} late (p99). Measure when this machine is quiet, with "
-        "--force, or offer the load from another one, with --url."
-    )
-
-
-def _fixed(study: Study) -> list[str]:
-    """What of the accuracy the study holds fixed, in words."""
+def _how(study: Study, peaks: Sequence[Peak]) -> list[str]:
+    fixed = "Each cell is of one variant, which is fixed, and so is the accuracy."
     if "server" in study.subject:
-        return ["The server chose the variants, and so the accuracy."]
-    if "plan" in study.subject:
-        return ["The plan was fixed: the server did not change its variants for the load."]
-    return ["Each cell is of one variant, which is fixed, and so is the accuracy."]
-
-
-def _how(cells: Sequence[tuple[Cell, Peak]]) -> list[str]:
-    requests = sum(peak.requests for _, peak in cells)
-    found = [
-        f"{requests:,} requests were offered, {_OPEN_LOOP}",
-        _METHOD,
-    ]
-    late = [peak for _, peak in cells if peak.slo_s and peak.lag_s > _LATE_FRAC * peak.slo_s]
+        fixed = "The server chose the variants, and so the accuracy."
+    elif "plan" in study.subject:
+        fixed = "The plan was fixed: the server did not change its variants for the load."
+    late = [peak.lag_s for peak in peaks if peak.slo_s and peak.lag_s > _LATE_FRAC * peak.slo_s]
+    how = [fixed, f"{sum(peak.requests for peak in peaks):,} requests were offered, {_OPEN_LOOP}", _METHOD]
     if late:
-        worst_s = max(peak.lag_s for peak in late)
-        found.append(f"The load generator itself was late by up to {format_duration(worst_s)} (p99), {_COUNTS}")
-    return found
+        how.append(f"The load generator itself was late by up to {format_duration(max(late))} (p99), {_COUNTS}")
+    return how
 
 
-def _table(cells: Sequence[tuple[Cell, Peak]]) -> StudyTable:
-    rows = [
-        (
-            cell.key,
-            cell.mode,
-            _rate(_known_qps(peak)),
-            f"{_rate(peak.low_qps)} to {_rate(peak.high_qps)}",
-            or_unknown(peak.accuracy, format_percent),
-            format_duration(peak.slo_s),
+def _tables(cells: Sequence[tuple[Cell, Peak]]) -> list[StudyTable]:
+    peaks, searches = [], []
+    for cell, peak in cells:
+        is_known = peak.limit == "none" or (peak.is_found and peak.limit != "late_generator")
+        peaks.append(
+            (
+                cell.key,
+                cell.mode,
+                format_qps(peak.rate_qps) if is_known else UNKNOWN,
+                f"{format_qps(peak.low_qps)} to {or_unknown(peak.high_qps, format_qps)}",
+                or_unknown(peak.accuracy, format_percent),
+                format_duration(peak.slo_s),
+            )
         )
-        for cell, peak in cells
-    ]
-    columns = ("cell", "from", "peak (qps)", "95 % interval", "accuracy", "SLO")
-    return StudyTable("Peaks", columns, rows, of_text=frozenset({"from"}))
-
-
-def _known_qps(peak: Peak) -> float | None:
-    """The peak; None where only bounds of it are known."""
-    is_known = peak.limit == "none" or (peak.is_found and peak.limit != "late_generator")
-    return peak.rate_qps if is_known else None
-
-
-def _search_table(cells: Sequence[tuple[Cell, Peak]]) -> StudyTable:
-    rows = [
-        (
-            cell.key,
-            f"{peak.requests:,}",
-            str(len(peak.probes)),
-            UNKNOWN if peak.steepness is None else f"{peak.steepness:.0f}",
-            f"{peak.clump:.0f}",
-            format_duration(peak.lag_s),
+        searches.append(
+            (
+                cell.key,
+                f"{peak.requests:,}",
+                str(len(peak.probes)),
+                or_unknown(peak.steepness, "{:.0f}".format),
+                f"{peak.clump:.0f}",
+                format_duration(peak.lag_s),
+            )
         )
-        for cell, peak in cells
+    return [
+        StudyTable(
+            "Peaks",
+            ("cell", "from", "peak (qps)", "95 % interval", "accuracy", "SLO"),
+            peaks,
+            of_text=frozenset({"from"}),
+        ),
+        StudyTable(
+            "How it was found",
+            ("cell", "requests", "rates", "steepness", "clump", "late"),
+            searches,
+            note="Rates: how many were offered. Steepness: one percent more rate makes the odds of a miss so many "
+            "percent higher. Clump: misses that come together. Late: how late the generator sent requests (p99).",
+        ),
     ]
-    return StudyTable(
-        "How it was found",
-        ("cell", "requests", "rates", "steepness", "clump", "late"),
-        rows,
-        note="Rates: how many were offered. Steepness: one percent more rate makes the odds of a miss so many percent "
-        "higher. Clump: misses that come together. Late: how late the generator sent requests (p99).",
-    )
-
-
-def _rate(qps: float | None) -> str:
-    return or_unknown(qps, format_qps)
-
-
-def _pictures(name: str, cells: Sequence[tuple[Cell, Peak]], allowed_frac: float) -> list[Picture]:
-    return [_bars(name, cells), _probes(name, cells[:_MAX_LINES], allowed_frac)]
 
 
 def _bars(name: str, cells: Sequence[tuple[Cell, Peak]]) -> Picture:

@@ -97,75 +97,54 @@ class Carrier(Protocol):
         ...
 
 
-def arrivals(
-    offer: Offer, slo_s: float, mix: Mapping[str, float], rng: np.random.Generator, min_accuracy: float = 0.0
-) -> Trace:
-    """Requests at random (Poisson) for a stretch; ``mix`` is the part of each family."""
-    length_s = duration_s(offer, slo_s)
-    count = int(rng.poisson(offer.rate_qps * length_s))
-    return Trace(
-        name="peak",
-        families=tuple(mix),
-        arrival_s=np.sort(rng.uniform(0.0, length_s, count)),
-        family=rng.choice(len(mix), count, p=np.array(list(mix.values())) / sum(mix.values())),
-        slo_s=np.full(count, np.nan),
-        min_accuracy=np.full(count, min_accuracy),
-    )
-
-
-def stretch_of_records(offer: Offer, slo_s: float, records: list[RequestRecord], lag_s: float = 0.0) -> Stretch:
-    """A stretch of requests that have all ended."""
-    arrival_s = np.array([record.arrival_s for record in records], dtype=np.float64)
-    missed = np.array([record.outcome is not Outcome.SERVED for record in records], dtype=np.float64)
-    accuracy = np.array([record.accuracy for record in records], dtype=np.float64)  # NaN of None
-    return stretch_of(offer, slo_s, arrival_s, missed, lag_s, accuracy)
+Run = Callable[[Trace, np.random.Generator], tuple[list[RequestRecord], float]]
+"""Sends the requests of a trace; returns them once all have ended, and the p99 by which they were late."""
 
 
 @dataclass(frozen=True, slots=True)
-class SimulatedCarrier:
-    """A plan in virtual time. ``mix``: the part of each family of the requests."""
+class RequestCarrier:
+    """Offers requests by ``run``. ``mix``: the part of each family of the requests."""
 
-    plan: Plan
-    catalog: Catalog
-    profiles: Mapping[str, Profile]
-    batching: Batcher
-    mix: Demand
-    slo_s: float
-    conditions: Conditions
-    min_accuracy: float = 0.0
-    is_real_time: bool = False
-
-    def carry(self, offer: Offer, rng: np.random.Generator) -> Stretch:
-        policy = replace(PROTEUS, batching=self.batching, replanning=None, standbys=False)
-        trace = arrivals(offer, self.slo_s, self.mix, rng, self.min_accuracy)
-        found = simulate(
-            trace, self.plan, self.catalog, self.profiles, policy, _never, conditions=self.conditions, rng=rng
-        )
-        if found.interrupted_s is not None:
-            raise KeyboardInterrupt
-        return stretch_of_records(offer, self.slo_s, found.ended)
-
-
-def _never(*_arguments: object, **_known: object) -> Plan:
-    raise AssertionError("a policy without re-planning asked for a plan")
-
-
-@dataclass(frozen=True, slots=True)
-class LiveCarrier:
-    """A server that runs; ``slo_s_by_family`` are its latency targets."""
-
-    target: Target
-    runner: asyncio.Runner
-    slo_s_by_family: Mapping[str, float]
-    mix: Demand
+    run: Run
+    mix: Mapping[str, float]
     slo_s: float
     min_accuracy: float = 0.0
     is_real_time: bool = True
 
     def carry(self, offer: Offer, rng: np.random.Generator) -> Stretch:
-        trace = arrivals(offer, self.slo_s, self.mix, rng, self.min_accuracy)
-        result = self.runner.run(replay(trace, self.target, self.slo_s_by_family))
-        return stretch_of_records(offer, self.slo_s, result.records, result.lag_p99_s)
+        length_s = duration_s(offer, self.slo_s)
+        count = int(rng.poisson(offer.rate_qps * length_s))
+        trace = Trace(
+            name="peak",
+            families=tuple(self.mix),
+            arrival_s=np.sort(rng.uniform(0.0, length_s, count)),
+            family=rng.choice(len(self.mix), count, p=np.array(list(self.mix.values())) / sum(self.mix.values())),
+            slo_s=np.full(count, np.nan),
+            min_accuracy=np.full(count, self.min_accuracy),
+        )
+        records, lag_s = self.run(trace, rng)
+        arrival_s = np.array([record.arrival_s for record in records], dtype=np.float64)
+        missed = np.array([record.outcome is not Outcome.SERVED for record in records], dtype=np.float64)
+        accuracy = np.array([record.accuracy for record in records], dtype=np.float64)  # NaN of None
+        return stretch_of(offer, self.slo_s, arrival_s, missed, lag_s, accuracy)
+
+
+def simulated(
+    plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile], batching: Batcher, conditions: Conditions
+) -> Run:
+    """Runs requests on a plan in virtual time."""
+    policy = replace(PROTEUS, batching=batching, replanning=None, standbys=False)
+
+    def planner(*_arguments: object, **_known: object) -> Plan:
+        raise AssertionError("a policy without re-planning asked for a plan")
+
+    def run(trace: Trace, rng: np.random.Generator) -> tuple[list[RequestRecord], float]:
+        found = simulate(trace, plan, catalog, profiles, policy, planner, conditions=conditions, rng=rng)
+        if found.interrupted_s is not None:
+            raise KeyboardInterrupt
+        return found.ended, 0.0
+
+    return run
 
 
 # --- the peak of a carrier
@@ -293,7 +272,12 @@ def server_peak(
         if first_qps is None:
             advance("requests one by one", 0.0)
             first_qps = _FIRST_OF_ONE_BY_ONE / runner.run(_one_by_one_s(target, next(iter(mix)), longest_s, least))
-        carrier = LiveCarrier(target, runner, slo_s, mix, longest_s, least)
+
+        def run(trace: Trace, _rng: np.random.Generator) -> tuple[list[RequestRecord], float]:
+            result = runner.run(replay(trace, target, slo_s))
+            return result.records, result.lag_p99_s
+
+        carrier = RequestCarrier(run, mix, longest_s, least)
         rules = msgspec.structs.replace(rules, most_qps=min(rules.most_qps, MAX_QPS))
         peak = measured_peak(carrier, rules, first_qps, ends_s - time.monotonic(), question.seed, advance)
         return msgspec.structs.replace(peak, slo_s=longest_s, family=", ".join(mix))

@@ -3,12 +3,14 @@
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
 from proteus_cli.backends.discovery import discover
+from proteus_cli.control.batching import Batcher
 from proteus_cli.control.policies import batcher_named
 from proteus_cli.domain.capacity import Capacity
 from proteus_cli.domain.catalog import Catalog, Family
@@ -26,11 +28,12 @@ from proteus_cli.studies.peak.carriers import (
     LONGEST_SLOS,
     PeakQuestion,
     Planned,
+    RequestCarrier,
     Server,
-    SimulatedCarrier,
     measured_peak,
     served_peak,
     server_peak,
+    simulated,
 )
 from proteus_cli.studies.peak.search import FEWEST_STRETCHES
 from proteus_cli.studies.profiled import of_variants, profiled_here
@@ -135,7 +138,7 @@ def carrying(family: Family, profile: Profile) -> list[VariantProfile]:
 def lone_plan(
     catalog: Catalog, family: Family, measured: VariantProfile, profile: Profile, inputs: Mapping[str, str]
 ) -> Plan:
-    """A plan that hosts one variant on one device and nothing else, with the batches that fit the SLO.
+    """A plan that hosts one variant on one device, with the batches that fit the SLO.
 
     Raises `UsageError` where not even one row fits.
     """
@@ -205,27 +208,23 @@ def plan_draft(
 def _jobs(key: str, planned: Planned, question: PeakQuestion, variant: str = "") -> list[Job]:
     """A cell of a plan for each batching rule: simulated, or served here on devices that are emulated or not."""
 
-    def measuring(rule: str) -> Callable[[JobTurn], Peak]:
-        batcher = batcher_named(rule)  # an unknown name is found before anything is measured
+    def measured(rule: str, batcher: Batcher, turn: JobTurn) -> Peak:
+        if question.mode == "simulated":
+            conditions = Conditions(jitter=JITTERS[question.jitter] if question.jitter else None)
+            run = simulated(planned.plan, planned.catalog, planned.profiles, batcher, conditions)
+            rules, slo_s = question.rules, planned.slo_s
+            carrier = RequestCarrier(run, planned.mix, slo_s, rules.min_accuracy, is_real_time=False)
+            peak = measured_peak(carrier, rules, planned.first_qps, turn.allowed_s, question.seed, turn.advance)
+            peak = msgspec.structs.replace(peak, slo_s=slo_s)
+        else:
+            peak = served_peak(planned, rule, question, turn)
+        return msgspec.structs.replace(peak, family=", ".join(planned.mix), variant=variant, batching=rule)
 
-        def measure(turn: JobTurn) -> Peak:
-            if question.mode == "simulated":
-                conditions = Conditions(jitter=JITTERS[question.jitter] if question.jitter else None)
-                carrier = SimulatedCarrier(
-                    planned.plan, planned.catalog, planned.profiles, batcher, planned.mix, planned.slo_s, conditions,
-                    question.rules.min_accuracy,
-                )  # fmt: skip
-                peak = measured_peak(
-                    carrier, question.rules, planned.first_qps, turn.allowed_s, question.seed, turn.advance
-                )
-                peak = msgspec.structs.replace(peak, slo_s=planned.slo_s)
-            else:
-                peak = served_peak(planned, rule, question, turn)
-            return msgspec.structs.replace(peak, family=", ".join(planned.mix), variant=variant, batching=rule)
-
-        return measure
-
-    return [_timed(f"{key}, {rule}", question.mode, planned.slo_s, measuring(rule)) for rule in question.batchings]
+    batchers = {rule: batcher_named(rule) for rule in question.batchings}  # an unknown name is found at once
+    return [
+        _timed(f"{key}, {rule}", question.mode, planned.slo_s, partial(measured, rule, batcher))
+        for rule, batcher in batchers.items()
+    ]
 
 
 def _timed(key: str, mode: CellMode, slo_s: float, measure: Callable[[JobTurn], Peak]) -> Job:

@@ -2,8 +2,8 @@
 
 Near the peak a line is fitted: ln(v / (1 - v)) = level + steepness · (ln rate - ln centre), with v the fraction of
 violations. The fit maximises the likelihood of binomial counts, in which requests in clumps count less. Two priors keep
-few data from absurd answers, each as strong as a few violations: the level is within some powers of the allowed
-fraction, and the steepness is that of a usual queue.
+few data from absurd answers, each as strong as a few violations. The level is within some powers of the allowed
+fraction, and the steepness is near the steepness of a usual queue.
 
 The line is straight near the peak only. Beyond it a server misses what it cannot carry, and the odds rise slowly. A
 stretch above the peak that misses many times the allowed fraction therefore counts as `CLIPPED` times that: its rate is
@@ -25,7 +25,7 @@ from proteus_cli.studies.results import Stretch
 WARM_UP_SLOS, WARM_UP_FRAC = 5.0, 0.05
 """The warm-up of a stretch: SLOs, as queues are empty at first, and a fraction of the counted time."""
 MIN_SLOS = 10.0
-"""Minimum length of a stretch in SLOs: a shorter one tells nothing of the long run."""
+"""Minimum length of a stretch in SLOs: a shorter one does not show the long run."""
 WINDOWS = 16
 """Windows of a stretch: few, as clumps must fit into a window."""
 _FEWEST = 2  # windows with requests that can scatter
@@ -173,7 +173,7 @@ def crossing(stretches: Sequence[Stretch], allowed_frac: float) -> Crossing:
 
 
 def student_t(degrees: int) -> float:
-    """Standard deviations that hold 95 % where they are estimated with so many degrees of freedom.
+    """Standard deviations that hold 95 %, where they are estimated with ``degrees`` degrees of freedom.
 
     Fisher's expansion of Student's t around the normal distribution, to the second order: exact to 2 % from 4 on.
     """

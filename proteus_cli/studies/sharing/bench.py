@@ -8,10 +8,12 @@ time over a pipe. A process ends when its pipe is closed.
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import chain, count, islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -21,7 +23,7 @@ from typing import Protocol
 import numpy as np
 
 from proteus_cli.backends.affinity import pin_this_thread
-from proteus_cli.backends.base import BuildContext, NamedArrays, Runner, SlottedRunner
+from proteus_cli.backends.base import BuildContext, SlottedRunner
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import VariantKey
@@ -43,7 +45,7 @@ WARM_UP_RUNS = 3
 LEAD_S = 0.01
 """Seconds from a command to the begin of its slice, so that all processes have the command by then."""
 LOAD_S = 600.0
-"""Maximum time in which a device loads its engines; those of GPUs may have to be built."""
+"""Maximum time in which a device loads its engines; a GPU may have to build them."""
 LATE_S = 60.0
 """Maximum time from the end of a slice to the end of its last batch."""
 CLOSE_S = 5.0
@@ -74,7 +76,7 @@ class Arrival:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """The work of a device in a slice: works in turn without a pause; or, with sorted ``arrivals``, as they arrive."""
+    """The work of a device in a slice: works in turn without a pause, or one for each of the sorted ``arrivals``."""
 
     works: tuple[Work, ...]
     arrivals: tuple[Arrival, ...] | None = None
@@ -205,7 +207,7 @@ def _emulated(workload: Workload, slot: int, seconds: Mapping[Work, float], leng
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """A variant to load, from the file ``model``, for batches of these sizes."""
+    """A variant to load, from the file ``model``, with its batch sizes."""
 
     key: VariantKey
     model: Path
@@ -258,46 +260,29 @@ def stream_bytes(free_bytes: int, caches: Path = _CACHES) -> int:
     return max(min(2 * max(sizes, default=_UNKNOWN_CACHE_BYTES), LARGEST_BYTES, free_bytes // 8), 2**20)
 
 
-class MeasuredDevice:
-    """Loaded engines, with inputs of each batch size, and a stream."""
+def run_slice(
+    command: Slice, runs: Mapping[Work, Callable[[], object]], slots: int, busy_s: Callable[[], float]
+) -> list[Ran]:
+    """Run the workload in each slot at once; ``runs`` has a function for each work. Each slot begins with another work.
 
-    def __init__(
-        self,
-        runners: Mapping[Work, tuple[Runner, NamedArrays]],
-        stream: Stream | None,
-        slots: int,
-        busy_s: Callable[[], float],
-    ) -> None:
-        self._runners, self._stream, self._slots, self._busy_s = runners, stream, slots, busy_s
+    Raises `EngineError`.
+    """
 
-    def run(self, work: Work) -> None:
-        """Run one batch, or a turn of the stream. Raises `EngineError`."""
-        if work == STREAM and self._stream is not None:
-            self._stream.read_on()
-        else:
-            runner, inputs = self._runners[work]
-            runner.infer(inputs)
+    def now_s() -> float:
+        return time.monotonic() - command.begin_s
 
-    def slice(self, command: Slice) -> list[Ran]:
-        """Run the workload in each slot at once. Each slot begins with another work. Raises `EngineError`."""
+    def sleep_until(at_s: float) -> None:
+        time.sleep(max(at_s - now_s(), 0.0))
 
-        def now_s() -> float:
-            return time.monotonic() - command.begin_s
+    def in_slot(slot: int) -> list[Ran]:
+        sleep_until(0.0)
+        workload, clock = command.workload.part_of(slot, slots), SliceClock(now_s, busy_s, sleep_until)
+        return run_workload(workload, lambda work: runs[work](), command.length_s, clock, first=slot)
 
-        def sleep_until(at_s: float) -> None:
-            time.sleep(max(at_s - now_s(), 0.0))
-
-        def in_slot(slot: int) -> list[Ran]:
-            sleep_until(0.0)
-            clock = SliceClock(now_s, self._busy_s, sleep_until)
-            return run_workload(
-                command.workload.part_of(slot, self._slots), self.run, command.length_s, clock, first=slot
-            )
-
-        if self._slots == 1:
-            return in_slot(0)
-        with ThreadPoolExecutor(self._slots) as pool:
-            return list(chain.from_iterable(pool.map(in_slot, range(self._slots))))
+    if slots == 1:
+        return in_slot(0)
+    with ThreadPoolExecutor(slots) as pool:
+        return list(chain.from_iterable(pool.map(in_slot, range(slots))))
 
 
 def busy_clock(device: Device) -> Callable[[], float]:
@@ -308,11 +293,11 @@ def busy_clock(device: Device) -> Callable[[], float]:
     return time.thread_time if device.kind == "cpu" and len(device.cores) == 1 else time.monotonic
 
 
-def opened_device(opening: Opening, stack: ExitStack) -> MeasuredDevice:
+def loaded(opening: Opening, stack: ExitStack) -> dict[Work, Callable[[], object]]:
     """Load the engines, and run each batch size a few times in each slot. Raises `ProteusError`."""
     pin_this_thread(opening.device.cores)
     backend = open_backend(opening.device, BuildContext(opening.built))
-    runners: dict[Work, tuple[Runner, NamedArrays]] = {}
+    runs: dict[Work, Callable[[], object]] = {}
     rng = np.random.default_rng(0)
     for engine in opening.engines:
         with within_free_memory(f"`{engine.model}`") if opening.device.kind == "cpu" else nullcontext():
@@ -321,14 +306,14 @@ def opened_device(opening: Opening, stack: ExitStack) -> MeasuredDevice:
         while isinstance(runner, SlottedRunner) and runner.slots < opening.slots:
             runner.add_slot()
         for batch in engine.batches:
-            runners[Work(engine.key, batch)] = runner, runner.signature.sample(batch, rng)
-    stream = Stream(opening.stream_bytes) if opening.stream_bytes else None
-    device = MeasuredDevice(runners, stream, opening.slots, busy_clock(opening.device))
-    for work in runners:
+            runs[Work(engine.key, batch)] = partial(runner.infer, runner.signature.sample(batch, rng))
+    for run in runs.values():
         for _ in range(WARM_UP_RUNS * opening.slots):
-            device.run(work)
+            run()
+    if opening.stream_bytes:
+        runs[STREAM] = Stream(opening.stream_bytes).read_on
     gc.freeze()
-    return device
+    return runs
 
 
 def serve_device(connection: Connection, opening: Opening) -> None:
@@ -337,90 +322,86 @@ def serve_device(connection: Connection, opening: Opening) -> None:
     os.dup2(2, 1)  # stdout is for the study's data
     with ExitStack() as stack, suppress(EOFError, OSError):  # the study has ended
         try:
-            device = opened_device(opening, stack)
+            runs = loaded(opening, stack)
         except Exception as error:  # noqa: BLE001 - the study raises it
-            connection.send(error)
+            connection.send(_noted(error))
             return
-        connection.send(None)
+        connection.send([])
         while True:
             command: Slice = connection.recv()
             try:
-                answer: list[Ran] | Exception = device.slice(command)
+                answer: list[Ran] | Exception = run_slice(command, runs, opening.slots, busy_clock(opening.device))
             except Exception as error:  # noqa: BLE001 - the study raises it
-                answer = error
+                answer = _noted(error)
             connection.send(answer)
+
+
+def _noted(error: Exception) -> Exception:
+    """The error with its traceback as a note: a traceback itself does not cross to another process."""
+    error.add_note("".join(traceback.format_exception(error)))
+    return error
 
 
 # --- the processes of all devices
 
 
-@dataclass(slots=True)
-class DeviceProcess:
-    """The connection to a device's process. Once the device is lost, every call raises `DeviceLost`."""
-
-    device: str
-    connection: "Connection"
-    loss: DeviceLost | None = None
-
-    def send(self, command: Slice) -> None:
-        """Send a command. A failure is raised by `receive`."""
-        try:
-            self.connection.send(command)
-        except OSError:
-            self._lost("its process has ended")
-
-    def receive(self, timeout_s: float) -> list[Ran] | Exception | None:
-        """The answer to a command, or the error of the process; a `DeviceLost` where there is no answer."""
-        if self.loss is None:
-            try:
-                if self.connection.poll(timeout_s):
-                    found: list[Ran] | Exception | None = self.connection.recv()
-                    return found
-                self._lost(f"it does not answer for {timeout_s:.0f} s")
-            except (EOFError, OSError):
-                self._lost("its process has ended")
-        return self.loss
-
-    def _lost(self, why: str) -> None:
-        hint = "`dmesg` tells of processes that were killed for memory; other programs may hold its cores"
-        self.loss = DeviceLost(f"{self.device} is lost: {why}.", hint=hint)
-
-
 class ProcessBench:
-    """The open devices."""
+    """The open devices, by the connections to their processes. Once a device is lost, its slices raise `DeviceLost`."""
 
-    def __init__(self, processes: Sequence[DeviceProcess], slots: int) -> None:
-        self._processes, self.slots = processes, slots
+    def __init__(self, connections: Mapping[str, "Connection"], slots: int) -> None:
+        self._connections, self.slots = connections, slots
+        self._losses: dict[str, DeviceLost] = {}
 
     def run(self, workloads: Sequence[Workload], length_s: float) -> list[list[Ran]]:
         begin_s = time.monotonic() + LEAD_S
-        pairs = list(zip(self._processes, workloads, strict=False))
-        for process, workload in pairs:
-            if workload.works:
-                process.send(Slice(workload, begin_s, length_s))
-        return answers_of([process if workload.works else None for process, workload in pairs], length_s + LATE_S)
+        devices = dict(zip(self._connections, workloads, strict=False))
+        busy = {device: workload for device, workload in devices.items() if workload.works}
+        for device, workload in busy.items():
+            try:
+                self._connections[device].send(Slice(workload, begin_s, length_s))
+            except OSError:
+                self._lose(device, "its process has ended")
+        answers = self.answers(busy, length_s + LATE_S)
+        return [answers.get(device, []) for device in devices]
 
+    def answers(self, devices: Iterable[str], timeout_s: float) -> dict[str, list[Ran]]:
+        """The answers of devices. Raises the first error once all have answered: none is left for the next slice."""
+        found = {device: self._answer(device, timeout_s) for device in devices}
+        answers = {}
+        for device, answer in found.items():
+            if isinstance(answer, Exception):
+                raise answer
+            answers[device] = answer
+        return answers
 
-def answers_of(processes: Sequence[DeviceProcess | None], timeout_s: float) -> list[list[Ran]]:
-    """The answers of all processes. Raises the first error once all have answered: none is left for the next slice."""
-    answers = [None if process is None else process.receive(timeout_s) for process in processes]
-    for answer in answers:
-        if isinstance(answer, Exception):
-            raise answer
-    return [answer if isinstance(answer, list) else [] for answer in answers]
+    def _answer(self, device: str, timeout_s: float) -> list[Ran] | Exception:
+        if device not in self._losses:
+            try:
+                if self._connections[device].poll(timeout_s):
+                    answer: list[Ran] | Exception = self._connections[device].recv()
+                    return answer
+                self._lose(device, f"it does not answer for {timeout_s:.0f} s")
+            except (EOFError, OSError):
+                self._lose(device, "its process has ended")
+        return self._losses[device]
+
+    def _lose(self, device: str, why: str) -> None:
+        hint = "`dmesg` tells of processes that were killed for memory; other programs may hold its cores"
+        self._losses[device] = DeviceLost(f"{device} is lost: {why}.", hint=hint)
 
 
 @contextmanager
 def opened_bench(openings: Sequence[Opening]) -> Iterator[ProcessBench]:
     """Open all devices at once, and end their processes when left. Raises `DeviceUnavailable`, `EngineError`."""
     with ExitStack() as stack:
-        processes = [stack.enter_context(_started(opening)) for opening in openings]
-        answers_of(processes, LOAD_S)
-        yield ProcessBench(processes, openings[0].slots)
+        connections = {opening.device.id: stack.enter_context(_started(opening)) for opening in openings}
+        bench = ProcessBench(connections, openings[0].slots)
+        bench.answers(connections, LOAD_S)
+        yield bench
 
 
 @contextmanager
-def _started(opening: Opening) -> Iterator[DeviceProcess]:
+def _started(opening: Opening) -> Iterator["Connection"]:
     context = get_context("spawn")
     try:
         ours, its = context.Pipe()
@@ -433,7 +414,7 @@ def _started(opening: Opening) -> Iterator[DeviceProcess]:
         ) from error
     its.close()
     try:
-        yield DeviceProcess(opening.device.id, ours)
+        yield ours
     finally:
         ours.close()
         process.join(CLOSE_S)

@@ -14,7 +14,7 @@ from proteus_cli.studies.sharing.bench import Work
 
 MAX_VARIANTS = 24
 MAX_TOGETHER = 4
-"""Up to so many variants, all together are a cell; plans have few on a device."""
+"""Maximum number of variants for a cell with all of them; plans have few on a device."""
 MAX_IN_SET = 1 + MAX_BESIDE
 WAYS: tuple[Where, ...] = ("device", "neighbour")
 LARGE_BATCH_S = 0.005

@@ -30,7 +30,7 @@ from proteus_cli.errors import ArtefactError, UsageError
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace, made_by
 from proteus_cli.store.sharing import extended, read_sharing, sharing_digest, sharing_paths, write_sharing
-from proteus_cli.studies.frame import Job, JobTurn, StudyDraft, keep_nothing
+from proteus_cli.studies.frame import Job, JobTurn, StudyDraft, default_name, keep_nothing
 from proteus_cli.studies.peak.drafts import mode_for
 from proteus_cli.studies.profiled import mean_batch_s, measured_variant, models_of, profiled_here
 from proteus_cli.studies.results import FULL_LOAD, SetCheck, SharingConclusion, SharingResult, format_load
@@ -127,6 +127,7 @@ def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "")
     sizes = {key: batch_sizes(each, catalog.family(key.family).slo_s) for key, each in found.items()}
     labels = {key: catalog.label(key) for key in question.variants}
     is_emulated = question.emulated
+    mode: CellMode = "emulated" if is_emulated else "measured"
     shared = (
         emulated_devices(workspace, profile) if is_emulated else hardware_devices(workspace, catalog, profile, sizes)
     )
@@ -146,7 +147,7 @@ def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "")
     )
     return StudyDraft(
         kind=KIND,
-        name=name or f"{KIND}-{question.device.replace('/', '-')}{'-emulated' * is_emulated}",
+        name=name or default_name(KIND, question.device, mode=mode),
         subject={
             "device": f"{question.device}, {'emulated' if is_emulated else profile.device.name}",
             "neighbours": ", ".join(shared.neighbours) or "none that is like it",
@@ -163,7 +164,7 @@ def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "")
             "emulated": is_emulated,
         },
         inputs=digests | workspace.digests(told),
-        jobs=[_job(cell, cell.key(labels), profile, shared.names, is_emulated=is_emulated) for cell in cells],
+        jobs=[_job(cell, cell.key(labels), profile, shared.names, mode) for cell in cells],
         devices=[profile.device] if profile.device.kind == "gpu" and not is_emulated else [],
         opened=shared.opened,
         conclude=partial(_concluded, workspace, question, profile),
@@ -172,7 +173,7 @@ def share_draft(workspace: Workspace, question: SharingQuestion, name: str = "")
     )
 
 
-def _job(cell: SharingCell, key: str, profile: Profile, devices: Sequence[str], *, is_emulated: bool) -> Job:
+def _job(cell: SharingCell, key: str, profile: Profile, devices: Sequence[str], mode: CellMode) -> Job:
     expected_s = [mean_batch_s(profile, work.key, work.batch) for work in cell.works if work.key is not None]
     usual_s = wanted_s(cell, expected_s, USUAL_ROUNDS)
 
@@ -181,7 +182,6 @@ def _job(cell: SharingCell, key: str, profile: Profile, devices: Sequence[str], 
         meter = SharingMeter(turn.opened, cell, devices, expected_s, rng)
         return meter.measure(min(turn.allowed_s, _LONGEST * usual_s), turn.advance)
 
-    mode: CellMode = "emulated" if is_emulated else "measured"
     return Job(key, mode, usual_s, measure, min_s=wanted_s(cell, expected_s, FEWEST_ROUNDS))
 
 
@@ -211,7 +211,7 @@ def workspace_draft(workspace: Workspace) -> StudyDraft | str:
 
 
 def costs_of(results: Iterable[SharingResult]) -> tuple[SharingCost, ...]:
-    """The costs at full load, by batch. Of two costs of one batch, the higher counts."""
+    """The costs at full load, by batch. The higher of two costs of one batch counts."""
     found: dict[Place, dict[int, CostPoint]] = {}
     for result in results:
         for place, member in enumerate(result.members if result.load == FULL_LOAD else ()):

@@ -44,8 +44,8 @@ def workloads_of(
 ) -> list[Workload]:  # fmt: skip
     """A workload for each device: ``works``, by their place in the cell, in random order.
 
-    ``took_s`` is the time of their batches alone. Below full load each work has as many arrivals as its rate makes, at
-    independent times (a Poisson process, given its count), so that each slice has the same amount of work.
+    ``took_s`` is the time of their batches alone. Below full load the rate of a work sets its number of
+    arrivals, at independent times (a Poisson process, given its count). Each slice then has equal work.
     """
     by_device: dict[int, list[int]] = defaultdict(list)
     for place in works:
@@ -219,7 +219,7 @@ def slice_s(took_s: Sequence[float], load: float = FULL_LOAD) -> float:
 
 
 def wanted_s(cell: SharingCell, expected_s: Sequence[float], rounds: int) -> float:
-    """The approximate time of so many rounds."""
+    """The approximate time of a number of rounds."""
     turns_s = [*expected_s, *[STREAM_TURN_S] * cell.with_stream]
     trials_s = sum(max(SHORTEST_SLICE_S, TRIAL_BATCHES * each_s) for each_s in turns_s)
     return trials_s + rounds * (len(cell.works) + 1) * slice_s(turns_s, cell.load)

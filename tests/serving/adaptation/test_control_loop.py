@@ -294,3 +294,29 @@ def test_a_plan_of_a_person_that_cannot_be_loaded_is_an_error_and_changes_nothin
         assert world.controller.replanning.held_until_s == 0.0
 
     run(World(), story)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_all_parts_use_a_changed_world_in_one_order(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, *, fails: bool
+) -> None:
+    """Where the plan cannot be put in force anew, another one is asked for all the same."""
+
+    async def story(world: World) -> None:
+        control_loop, replanning = world.control_loop, world.controller.replanning
+        order = list[str]()
+        monkeypatch.setattr(control_loop._plane.families, "use", lambda _: order.append("families"))
+        monkeypatch.setattr(world.controller, "use_profiles", lambda _: order.append("controller"))
+        monkeypatch.setattr(world.fleet, "apply", lambda _: order.append("fleet"), raising=False)
+        planner: Any = SimpleNamespace(follow=lambda _: order.append("planner"), of_now=lambda plan: plan)
+        monkeypatch.setattr(control_loop, "planner", planner)
+        monkeypatch.setattr(replanning, "ask", lambda reason, _: order.append(reason))
+        world.fleet.fails = fails
+        await control_loop.changed("it is slower", {}, lambda _: FAST)
+        assert order == ["families", "controller", "fleet", "planner", "it is slower"]
+        assert world.controller.plan is (SLOW if fails else FAST)
+        await control_loop.changed("devices join", asks=False)
+        assert order[5:] == ["planner"]
+
+    run(World(), story)
+    assert ("kept the plan: the model can't be loaded" in caplog.text) == fails

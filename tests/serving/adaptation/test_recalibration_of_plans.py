@@ -81,9 +81,7 @@ class Scene:
         profiles = ProfileStore(PROFILES)
         plane = parts(self.controller, self.fleet, lambda: 0.0)
         self.control_loop = loop_around(plane, planner=LivePlanner(source, profiles, solver))
-        self.recalibration = Recalibration(
-            drift, profiles, self.controller, self.control_loop, source, lambda: 0.0, is_recording=False
-        )
+        self.recalibration = Recalibration(drift, profiles, plane, self.control_loop, source, is_recording=False)
 
 
 def test_a_plan_that_comes_into_force_meanwhile_stays_and_is_corrected(monkeypatch: pytest.MonkeyPatch) -> None:

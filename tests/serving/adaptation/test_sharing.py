@@ -37,7 +37,7 @@ class World:
         this: Any = self
         planner = LivePlanner(this, self.profiles, this)
         control_loop = loop_around(parts(self.controller, self, lambda: 0.0), planner=planner)
-        self.sharing = Sharing(self.told, self.profiles, this.controller, this, control_loop)
+        self.sharing = Sharing(self.told, self.profiles, this, control_loop)
 
     def told(self) -> dict[str, dict[str, int]]:
         shared = {device.removeprefix("a/"): count for device, count in self.servers.items() if count > 1}
@@ -57,6 +57,10 @@ class World:
     def replanner(self, plan: Plan, profiles: Mapping[str, Profile]) -> float:
         assert plan is self.controller.plan
         return profiles["a/cpu0"].variants[0].points[0].mean_s
+
+    def inputs(self) -> dict[str, str]:
+        """Plans are made of no files here."""
+        return {}
 
     def use(self, replanner: float) -> None:
         self.planned_with.append(replanner)

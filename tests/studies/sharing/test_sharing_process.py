@@ -2,6 +2,7 @@
 
 import multiprocessing
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,7 @@ from proteus_cli.studies.sharing.bench import (
     STREAM,
     TURN_BYTES,
     Arrival,
-    DeviceProcess,
     Engine,
-    MeasuredDevice,
     Opening,
     ProcessBench,
     Ran,
@@ -28,6 +27,7 @@ from proteus_cli.studies.sharing.bench import (
     Workload,
     busy_clock,
     opened_bench,
+    run_slice,
     stream_bytes,
 )
 from proteus_cli.studies.sharing.drafting import hardware_devices, sees_mps
@@ -50,8 +50,9 @@ def test_a_device_runs_slices_in_its_process_until_that_is_lost(tiny: Tiny) -> N
         arriving = Workload((Work(SMALL, 1),), (Arrival(0.01, 0), Arrival(0.02, 0)))
         (ran,) = bench.run([arriving], LATE_S)
         assert [each.arrived_s for each in ran] == [0.01, 0.02]
-        with pytest.raises(KeyError):
+        with pytest.raises(KeyError) as raised:
             bench.run([Workload((Work(SMALL, 3),), (Arrival(0.0, 0),))], LATE_S)
+        assert "in run_workload" in raised.value.__notes__[0]
         assert bench.run([arriving], LATE_S)[0], "an error of a slice is no error of the next"
         devices = [each for each in multiprocessing.active_children() if each.pid is not None]
         assert len(devices) == 2
@@ -65,7 +66,7 @@ def test_a_device_runs_slices_in_its_process_until_that_is_lost(tiny: Tiny) -> N
 def test_a_slice_that_one_device_cannot_begin_leaves_no_answer_of_another_for_the_next_slice() -> None:
     (first, its), (second, gone) = multiprocessing.Pipe(), multiprocessing.Pipe()
     gone.close()
-    bench = ProcessBench([DeviceProcess("cpu0", first), DeviceProcess("cpu1", second)], 1)
+    bench = ProcessBench({"cpu0": first, "cpu1": second}, 1)
     workload = Workload((STREAM,))
     for began_s in (1.0, 2.0):
         its.send([Ran(0, 0.0, began_s, 3.0, 0.1)])
@@ -104,9 +105,9 @@ def test_slots_run_their_batches_at_once_and_begin_with_different_works() -> Non
     works = (Work(SMALL, 1), Work(LARGE, 1))
     inputs = {"x": np.zeros((1, 1), np.float32)}
     gpu = Device("gpu0", "gpu", "gpu", "a GPU", 0)
-    device = MeasuredDevice(dict.fromkeys(works, (runner, inputs)), None, 2, busy_clock(gpu))
     arrivals = tuple(Arrival(0.0, place % 2) for place in range(6))
-    ran = device.slice(Slice(Workload(works, arrivals), 0.0, 1e12))
+    runs = dict.fromkeys(works, partial(runner.infer, inputs))
+    ran = run_slice(Slice(Workload(works, arrivals), 0.0, 1e12), runs, 2, busy_clock(gpu))
     assert sorted(each.work for each in ran) == [0, 0, 0, 1, 1, 1]
 
 

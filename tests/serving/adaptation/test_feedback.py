@@ -89,7 +89,7 @@ class World:
             arms={},
             answers=self.answers,
         )
-        source: Any = self.source
+        source: Any = self.source or Source()
         control_loop = loop_around(plane, planner=LivePlanner(source, self.profiles, None))
         replaced: Any = control_loop
         replaced.redeploy = self._redeploy

@@ -336,10 +336,7 @@ def test_conditions_of_a_family_that_leaves_are_refused_and_forgotten(monkeypatc
     async def story(catalog: Followed) -> None:
         world = catalog.world
         await with_g(catalog)
-        conditions = LiveConditions(
-            world.adaptation, world.controller, world.lifecycle, catalog.served, KeptConditions(None),
-            is_emulated=True,
-        )  # fmt: skip
+        conditions = LiveConditions(world.plane, world.adaptation, catalog.served, KeptConditions(None))
         world.controller.dispatch.stop_when["g"] = parse_condition("exit >= 2")
         assert conditions.of("g").stop_when == parse_condition("exit >= 2")
         del catalog.families["g"]

@@ -1,1 +1,0 @@
-"""What commands show in a terminal: tables, and the live view of `proteus serve`."""
