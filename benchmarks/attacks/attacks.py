@@ -15,6 +15,7 @@ CROWD_HELD_MS = 20.0  # by more, which add up
 GAP_MS = 500.0  # of wall time, in which other programs of the machine run, too
 FEW, SOME, CROWD = 4, 20, 1000
 IDLE, IDLE_HELD_MS = 4200, 50.0  # more than a server takes; many that connect at once are accepted at once
+LONG_HELD_MS = 100.0  # by a large request in JSON, or a compressed one, however many there are
 TIERS_HELD_MS = 50.0  # once for each plan, when the tiers of all bounds are opened
 FREED_HELD_MS = 200.0  # the memory of a large message
 GIVEN_UP_S = 0.5  # after a request was sent, before it can be answered
@@ -62,14 +63,13 @@ def _http1() -> Iterator[Attack]:
 
 
 def _json() -> Iterator[Attack]:
-    yield Attack(f"JSON, {VALUES:,} values", over_http1.many_values)
-    yield Attack(f"JSON, {VALUES:,} values, gzipped", over_http1.many_values_gzipped)
-    yield Attack("JSON, a long string among numbers, gzipped", over_http1.string_among_numbers)
-    yield Attack("JSON, bodies of `[]` from many", over_http1.empty_lists, SOME, CROWD_HELD_MS)
-    yield Attack(f"JSON, {VALUES:,} values from many", over_http1.many_values, SOME, CROWD_HELD_MS)
-    yield Attack(
-        f"JSON, {VALUES:,} values, given up", over_http1.many_values_once, SOME, CROWD_HELD_MS, wave_s=GIVEN_UP_S
-    )
+    large = partial(Attack, held_ms=LONG_HELD_MS)
+    yield large(f"JSON, {VALUES:,} values", over_http1.many_values)
+    yield large(f"JSON, {VALUES:,} values, gzipped", over_http1.many_values_gzipped)
+    yield large("JSON, a long string among numbers, gzipped", over_http1.string_among_numbers)
+    yield large("JSON, bodies of `[]` from many", over_http1.empty_lists, SOME)
+    yield large(f"JSON, {VALUES:,} values from many", over_http1.many_values, SOME)
+    yield large(f"JSON, {VALUES:,} values, given up", over_http1.many_values_once, SOME, wave_s=GIVEN_UP_S)
 
 
 def _images() -> Iterator[Attack]:
@@ -113,7 +113,9 @@ def _grpc() -> Iterator[Attack]:
     yield Attack("gRPC, malformed requests in a row", over_http2.malformed_requests, is_grpc=True)
     yield Attack("gRPC, empty messages in a stream", over_http2.empty_messages, is_grpc=True)
     yield Attack(f"gRPC, {VALUES:,} typed values", over_http2.typed_values, is_grpc=True)
-    yield Attack(f"gRPC, {VALUES:,} typed values, gzipped", over_http2.typed_values_gzipped, is_grpc=True)
+    yield Attack(
+        f"gRPC, {VALUES:,} typed values, gzipped", over_http2.typed_values_gzipped, held_ms=LONG_HELD_MS, is_grpc=True
+    )
     yield Attack(f"gRPC, {VALUES:,} typed values from many", over_http2.typed_values, SOME, CROWD_HELD_MS, is_grpc=True)
 
 

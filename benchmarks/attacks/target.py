@@ -21,7 +21,7 @@ from benchmarks.serving.processes import NotStarted, Process, running
 from benchmarks.serving.venvs import ROOT
 
 SMALL, LARGE, PHOTOS, ROW = "tiny", "image", "photos", "row"
-SMALL_SHAPE, LARGE_ROWS, LARGE_SHAPE = (64,), 7, (3, 224, 224)
+SMALL_SHAPE, LARGE_ROWS, LARGE_SHAPE = (64,), 3, (3, 224, 224)
 VALUES = LARGE_ROWS * 3 * 224 * 224
 """Of the largest request that is sent."""
 

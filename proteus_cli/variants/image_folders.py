@@ -13,8 +13,7 @@ from proteus_cli.domain.base import checked
 from proteus_cli.domain.catalog import ImageInput, Layout
 from proteus_cli.errors import ArtefactError, BadRequest
 from proteus_cli.input_files import FileKind, looking, read_bytes
-from proteus_cli.serving.oip.images import MAX_FILE_BYTES, decoded
-from proteus_cli.serving.requests.query import drained
+from proteus_cli.serving.oip.images import MAX_FILE_BYTES, decoded, drained
 from proteus_cli.store.samples.chunk import write_arrays
 from proteus_cli.units import counted, format_size
 

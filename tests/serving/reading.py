@@ -1,15 +1,13 @@
-"""Decodes and encodes without the pauses of long requests and answers."""
+"""Reads the inputs of a request at once, in the thread of the test."""
 
-from typing import TypeVar
-
-from proteus_cli.serving.requests.query import Inputs, InTurns, ReadInputs, drained
-
-Result = TypeVar("Result")
+from proteus_cli.serving.oip.images import drained
+from proteus_cli.serving.requests.query import InOneTurn, Inputs, InThreads, LongReadInputs, ReadInputs
 
 
-def inputs_of(read_inputs: ReadInputs | InTurns[Inputs]) -> Inputs:
-    return drained(read_inputs.steps) if isinstance(read_inputs, InTurns) else read_inputs()
-
-
-def at_once(result: Result | InTurns[Result]) -> Result:
-    return drained(result.steps) if isinstance(result, InTurns) else result
+def inputs_of(read_inputs: ReadInputs | LongReadInputs) -> Inputs:
+    match read_inputs:
+        case InThreads():
+            return drained(read_inputs.steps)
+        case InOneTurn():
+            return read_inputs.work()
+    return read_inputs()

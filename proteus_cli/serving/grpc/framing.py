@@ -9,16 +9,15 @@ frames that a turn leaves, and those that come while a call has no room, wait in
 Source: the "gRPC over HTTP2" and "Compression" documents of the gRPC project.
 """
 
-from collections.abc import Iterator
-
 from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BodyTooLarge, CorruptBody
 from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2.limits import KIB
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GrpcStatus
+from proteus_cli.serving.oip.tensors import MAX_UNPACKED_BYTES
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S
-from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed_pieces
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed
 from proteus_cli.serving.unset_bytes import unset_bytes
 
 PREFIX_BYTES = 5
@@ -41,8 +40,8 @@ class MessageReader:
     any time until the next one. ``_is_stopped``: complete messages may wait until `read_on`. ``_is_over``: nothing more
     is read.
 
-    Messages of methods that take tensors may be compressed when they are handed on, and then ``is_compressed``: those
-    unpack them in turns, by `unpacked`.
+    Messages of methods that take tensors may be compressed when they are handed on, and then ``is_compressed``: the
+    call unpacks them by `unpacked` when it is their turn.
     """
 
     __slots__ = (
@@ -181,7 +180,7 @@ class MessageReader:
         if flag and (flag != 1 or not self._is_gzip):
             raise CallError(GrpcStatus.INTERNAL, "a compressed message without a grpc-encoding")
         self.is_compressed = bool(flag) and self.takes_tensors
-        self.message(b"".join(self.unpacked(message)) if flag and not self.takes_tensors else message)
+        self.message(self.unpacked(message) if flag and not self.takes_tensors else message)
 
     def _stop(self, rest: Buffer) -> None:
         """Keep messages for later: for the next turn, or for when the call has room."""
@@ -235,11 +234,12 @@ class MessageReader:
         self._connections.free(size)
         self._reserved_bytes -= size
 
-    def unpacked(self, message: Buffer) -> Iterator[bytes]:
-        """The pieces of a compressed message. Raises `CorruptBody`, `BodyTooLarge`."""
+    def unpacked(self, message: Buffer) -> bytearray:
+        """A compressed message without its compression. Raises `CorruptBody`, `BodyTooLarge`."""
+        max_bytes = min(self.max_bytes, MAX_UNPACKED_BYTES)
         try:
-            yield from decompressed_pieces(message, Compression.GZIP, self.max_bytes)
+            return decompressed(message, Compression.GZIP, max_bytes)
         except CorruptContent as error:
             raise CorruptBody(f"a message that is not what its grpc-encoding says: {error}") from None
         except ContentTooLarge:
-            raise BodyTooLarge(f"the message unpacks to more than {self.max_bytes} bytes") from None
+            raise BodyTooLarge(f"the message unpacks to more than {max_bytes} bytes: send it as it is") from None

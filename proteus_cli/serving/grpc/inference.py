@@ -15,16 +15,14 @@ from msgspec.structs import replace
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.buffers import Buffer
-from proteus_cli.errors import BadRequest
+from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.grpc.messages import ModelInferResponse
 from proteus_cli.serving.grpc.protobuf_wire import (
-    SLICE_BYTES,
     PackedValues,
     integer_parameter,
     outline_of,
     parse_contents,
     parse_request,
-    slices_of,
     split_request,
     varint,
 )
@@ -38,20 +36,20 @@ from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Stag
 from proteus_cli.serving.requests.query import (
     Classes,
     Form,
+    InOneTurn,
     Inputs,
     InThreads,
-    InTurns,
+    LongReadInputs,
     Query,
     ReadInputs,
     RequestOptions,
-    Stepwise,
-    drained,
 )
 from proteus_cli.serving.transport.memo import remember
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
 _MAX_KNOWN = 1024  # heads and starts of requests, and heads of answers
 _MAX_HEAD_BYTES = 1024  # of a request's head that is remembered
+_AT_ONCE_BYTES = 16 * 1024  # of typed contents that do not wait for a turn of the event loop of their own
 _US_PER_S = 1e6
 _CONTENTS = {
     "BOOL": "bool_contents", "FP32": "fp32_contents", "FP64": "fp64_contents",
@@ -95,7 +93,7 @@ class GrpcCodec:
         for known in (self._known, self._starts, self._heads):
             known.clear()
 
-    def decode(self, message: Buffer, timeout_s: float | None) -> tuple[Query, ReadInputs | InTurns[Inputs]]:
+    def decode(self, message: Buffer, timeout_s: float | None) -> tuple[Query, ReadInputs | LongReadInputs]:
         """The query, and how to read its tensors. ``timeout_s`` is the deadline of the call.
 
         Most requests start to the byte like the last one of their size, and end in the bytes of their one tensor.
@@ -138,7 +136,7 @@ class GrpcCodec:
                 oip.require_bytes(spec.name, len(inputs[at]), head.usual.rows, spec)
         return inputs
 
-    def _images(self, raw: Sequence[Buffer], head: RequestHead) -> InTurns[Inputs]:
+    def _images(self, raw: Sequence[Buffer], head: RequestHead) -> InThreads[Inputs]:
         """How to read the one input of a request that has images."""
         family, rows = self._families[head.usual.family], head.usual.rows
         if len(raw) != 1:
@@ -148,19 +146,24 @@ class GrpcCodec:
 
     def _typed(
         self, request: Any, values: Sequence[PackedValues | None], head: RequestHead
-    ) -> ReadInputs | InTurns[Inputs]:
-        """How to read the inputs of a request whose tensors are numbers in `contents`."""
-        steps = self._typed_inputs(request, values, head)
-        memory_bytes = sum(
-            size for place, size in zip(head.places, head.sizes, strict=True) if not _are_bytes(values[place])
-        )
-        return InTurns(steps, memory_bytes) if memory_bytes > SLICE_BYTES else partial(drained, steps)
+    ) -> ReadInputs | LongReadInputs:
+        """How to read the inputs of a request whose tensors are numbers in `contents`. Raises `BodyTooLarge`."""
+        sizes = zip(head.places, head.sizes, strict=True)
+        memory_bytes = sum(size for place, size in sizes if not _are_bytes(values[place]))
+        packed_bytes = sum(len(each.content) for each in values if each is not None and not _are_bytes(each))
+        if packed_bytes > oip.MAX_TYPED_BYTES:
+            raise BodyTooLarge(
+                f"typed contents may have at most {oip.MAX_TYPED_BYTES:,} bytes of whole numbers and Booleans; got"
+                f" {packed_bytes:,}: send binary tensors, in raw_input_contents"
+            )
+        read_inputs = partial(self._typed_inputs, request, values, head)
+        return InOneTurn(read_inputs, memory_bytes) if memory_bytes > _AT_ONCE_BYTES else read_inputs
 
-    def _typed_inputs(self, request: Any, values: Sequence[PackedValues | None], head: RequestHead) -> Stepwise[Inputs]:
+    def _typed_inputs(self, request: Any, values: Sequence[PackedValues | None], head: RequestHead) -> Inputs:
         query, inputs = head.usual, list[Buffer]()
         specs = self._families[query.family].signature.inputs
         for place, spec in zip(head.places, specs, strict=True):
-            inputs.append((yield from _contents(request.inputs[place], values[place], spec, query.rows)))
+            inputs.append(_contents(request.inputs[place], values[place], spec, query.rows))
         return tuple(inputs)
 
     def _head(self, request: Any) -> RequestHead:
@@ -183,17 +186,18 @@ class GrpcCodec:
         for tensor in tensors:
             checked(_parameters(tensor.parameters), InputParameters)
         outputs = _outputs(request, signature)
+        oip.require_encodable(signature, outputs, rows)
         options = checked(_parameters(request.parameters), RequestParameters).options(version)
         return RequestHead(places, sizes, Query(request.model_name, rows, outputs, options))
 
-    def encode(self, query: Query, answered: Answered) -> bytes | InTurns[bytes]:
+    def encode(self, query: Query, answered: Answered) -> bytes:
         """The answer, serialized."""
         batch, first, rows = answered.batch, answered.first, answered.rows
         key = ("grpc", query.outputs, rows)
         head = batch.memo.get(key)
         if head is None:
             if wants_classes(query):
-                return InTurns(self._encoded_classes(query, answered))
+                return self._with_classes(query, answered)
             head = batch.memo[key] = self._answer_head(query, answered)
         parts: list[Buffer] = [head, integer_parameter("queue_us", round(answered.queue_s * _US_PER_S))]
         if query.id is not None:
@@ -204,7 +208,7 @@ class GrpcCodec:
             parts += (_RAW_OUTPUT, varint(rows * row_bytes), content[first * row_bytes : (first + rows) * row_bytes])
         return b"".join(parts)
 
-    def _encoded_classes(self, query: Query, answered: Answered) -> Stepwise[bytes]:
+    def _with_classes(self, query: Query, answered: Answered) -> bytes:
         """An answer that has the classes of some outputs."""
         head = self._answer_head(query, answered)
         parts: list[Buffer] = [head, integer_parameter("queue_us", round(answered.queue_s * _US_PER_S))]
@@ -215,8 +219,7 @@ class GrpcCodec:
             values = answered.outputs[place]
             if isinstance(form, Classes):
                 labels = self._families[query.family].labels if place == 0 else ()
-                texts = yield from highest_classes(values, form.count, labels)
-                content = yield from packed(texts)
+                content = packed(highest_classes(values, form.count, labels))
             else:
                 content = values.tobytes()
             parts += (_RAW_OUTPUT, varint(len(content)), content)
@@ -274,15 +277,15 @@ def _parameters(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if kind is None else getattr(entries[name], kind) for name, kind in kinds.items()}
 
 
-def _contents(tensor: Any, packed: PackedValues | None, spec: TensorSpec, rows: int) -> Stepwise[Buffer]:
-    """The bytes of a tensor whose values come as numbers, with a pause after each slice. Raises `BadRequest`.
+def _contents(tensor: Any, packed: PackedValues | None, spec: TensorSpec, rows: int) -> Buffer:
+    """The bytes of a tensor whose values come as numbers. Raises `BadRequest`.
 
     Floats that are packed are such bytes.
     """
     name = _CONTENTS.get(tensor.datatype)
     if name is None:
         raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} has no typed contents; use raw_input_contents")
-    needed, count = rows * _row_bytes(spec) // spec.dtype.itemsize, 0
+    needed = rows * _row_bytes(spec) // spec.dtype.itemsize
     if packed is not None and packed.floats is not None:
         _require_field(tensor, name, [packed.floats])
         count, more_bytes = divmod(len(packed.content), spec.dtype.itemsize)
@@ -290,22 +293,16 @@ def _contents(tensor: Any, packed: PackedValues | None, spec: TensorSpec, rows: 
             raise BadRequest("the message is not a ModelInferRequest")
         _require_count(tensor, count, needed)
         return packed.content
-    values = np.empty(needed, spec.dtype)
-    for contents in (tensor.contents,) if packed is None else map(parse_contents, slices_of(packed)):
-        _require_field(tensor, name, [field.name for field, _ in contents.ListFields()])
-        numbers = getattr(contents, name)
-        first, count = count, count + len(numbers)
-        if count > needed:
-            raise BadRequest(f"input `{tensor.name}` has more than {needed} values, which its shape needs")
-        wide = np.fromiter(numbers, _WIDE.get(name, spec.dtype), len(numbers))
-        if name in _WIDE and len(wide):
-            limits = np.iinfo(spec.dtype)
-            if wide.min() < limits.min or wide.max() > limits.max:
-                raise BadRequest(f"input `{tensor.name}`: values don't fit {tensor.datatype}")
-        values[first:count] = wide
-        yield
-    _require_count(tensor, count, needed)
-    return values.data.cast("B")
+    contents = tensor.contents if packed is None else parse_contents(packed.message())
+    _require_field(tensor, name, [field.name for field, _ in contents.ListFields()])
+    numbers = getattr(contents, name)
+    _require_count(tensor, len(numbers), needed)
+    wide = np.fromiter(numbers, _WIDE.get(name, spec.dtype), needed)
+    if name in _WIDE and len(wide):
+        limits = np.iinfo(spec.dtype)
+        if wide.min() < limits.min or wide.max() > limits.max:
+            raise BadRequest(f"input `{tensor.name}`: values don't fit {tensor.datatype}")
+    return wide.astype(spec.dtype, copy=False).data.cast("B")
 
 
 def _are_bytes(values: PackedValues | None) -> bool:

@@ -24,8 +24,6 @@ _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 MAX_FIELDS = 1024
 """Of a request, its inputs and its outputs together. Protobuf takes a microsecond and 250 bytes for an empty one."""
 
-SLICE_BYTES = 16 * 1024  # of packed values, which take half a millisecond
-
 _TURNS = range(MAX_FIELDS + 1)
 
 
@@ -88,6 +86,10 @@ class PackedValues(NamedTuple):
         """The name of a field of floats, whose bytes are those of the tensor; None of numbers that vary in length."""
         return _FLOATS.get(self.tag)
 
+    def message(self) -> bytes:
+        """These values as the contents of an input."""
+        return _delimited(self.tag, self.content)
+
 
 class Outline(NamedTuple):
     """A request without the values of its tensors that are packed, and these by input; None where there are none."""
@@ -100,8 +102,8 @@ def outline_of(fields: Iterable[Buffer]) -> Outline:
     """Cut the values out of the fields that `split_request` leaves. Raises `BadRequest`.
 
     Protobuf takes hundreds of bytes for a field of two, and eight bytes for a number of one. So it gets the outline,
-    which may not be large, and values in slices. Values that are not packed, as those of all encoders are, are part of
-    the outline.
+    which may not be large, and the values apart from it. All encoders pack values; values that are not packed are part
+    of the outline.
     """
     parts, values, count, size = list[bytes](), list[PackedValues | None](), 0, 0
     try:
@@ -156,20 +158,6 @@ def _packed(field: Buffer, start: int, stop: int) -> PackedValues | None:
     tag, first, end = _field(field, start, stop)
     is_packed = end == stop and (tag in _VARINTS or tag in _FLOATS)
     return PackedValues(tag, memoryview(field)[first:stop]) if is_packed else None
-
-
-def slices_of(values: PackedValues) -> Iterator[bytes]:
-    """Numbers that vary in length, in slices that are contents of an input, too. Raises `BadRequest`."""
-    (tag, packed), at = values, 0
-    end = len(packed)
-    while at < end:
-        stop = min(at + SLICE_BYTES, end)
-        while stop < end and packed[stop - 1] >= _MORE:
-            stop += 1
-            if stop - at > SLICE_BYTES + _LONGEST_VARINT:
-                raise BadRequest("a number in the message is too large")
-        yield _delimited(tag, packed[at:stop])
-        at = stop
 
 
 def _delimited(tag: int, content: Buffer) -> bytes:

@@ -10,7 +10,7 @@ from google.protobuf.json_format import ParseDict
 from msgspec import to_builtins
 
 from proteus_cli.buffers import Buffer
-from proteus_cli.errors import Forbidden, RequestError
+from proteus_cli.errors import Forbidden, NotReady, RequestError
 from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
 from proteus_cli.serving.grpc.health import WatchCall, Watches, serving_status
 from proteus_cli.serving.grpc.inference import GrpcCodec
@@ -22,14 +22,13 @@ from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
 from proteus_cli.serving.oip.documents import Statistics
-from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
+from proteus_cli.serving.oip.inference import NO_MEMORY, Decoded, Inference, InferencePipeline, InFlight
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.oip.tensors import OTHER_BYTES
-from proteus_cli.serving.oip.unpacking import put_together
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import InTurns, Stepwise
+from proteus_cli.serving.requests.query import InOneTurn
 from proteus_cli.serving.transport.tokens import NEEDS_TOKENS, Tokens, digest_of
 from proteus_cli.serving.transport.turns import Turns
 
@@ -245,27 +244,31 @@ class InferCall(UnaryCall, Inference[bytes]):
     def handle(self, message: Buffer) -> None:
         self._in_flight = self._pipeline.submit(self, message, self.request.trace)
 
-    def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:
-        return InTurns(self._unpacked_and_decoded(content)) if self.is_compressed else self._decoded(content)
+    def decode(self, content: Buffer) -> Decoded | InOneTurn[Decoded]:
+        if self.is_compressed:
+            return InOneTurn(partial(self._unpacked_and_decoded, content))
+        return self._decoded(content)
 
-    def _unpacked_and_decoded(self, content: Buffer) -> Stepwise[Decoded]:
-        message = yield from put_together(self.unpacked(content), self.reserve)
+    def _unpacked_and_decoded(self, content: Buffer) -> Decoded:
+        message = self.unpacked(content)
+        if not self.reserve(len(message)):
+            raise NotReady(NO_MEMORY)
         return self._decoded(memoryview(message))
 
     def _decoded(self, content: Buffer) -> Decoded:
         self._query, read_inputs = self._codec.decode(content, self.request.timeout_s)
         return self._query, read_inputs
 
-    def encode(self, answered: Answered) -> bytes | InTurns[bytes]:
+    def encode(self, answered: Answered) -> bytes:
         return self._codec.encode(self._query, answered)
 
     def turns(self) -> Turns:
-        return self.stream.connection.connections.turns
+        return self.stream.connection.connections.long_turns
 
     def in_order(self) -> asyncio.Lock:
         return self.stream.connection.reads_long
 
-    def is_now(self, in_flight: InFlight | None) -> None:
+    def set_cancel_handle(self, in_flight: InFlight | None) -> None:
         self._in_flight = in_flight
 
     def abandoned(self) -> None:

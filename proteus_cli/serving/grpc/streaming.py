@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from functools import partial
 from typing import TYPE_CHECKING
 
 from proteus_cli.buffers import Buffer
@@ -11,10 +12,9 @@ from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.grpc.messages import ModelInferResponse, ModelStreamInferResponse
 from proteus_cli.serving.http2.limits import KIB, MIB
 from proteus_cli.serving.http2.stream import Http2Stream
-from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
-from proteus_cli.serving.oip.unpacking import NO_MEMORY, put_together
+from proteus_cli.serving.oip.inference import NO_MEMORY, Decoded, Inference, InferencePipeline, InFlight
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import InTurns, Stepwise
+from proteus_cli.serving.requests.query import InOneTurn
 from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
@@ -97,23 +97,26 @@ class _StreamRequest(Inference[bytes]):
         self.in_flight: InFlight | None = None
         self.response: bytes | None = None
 
-    def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:
+    def decode(self, content: Buffer) -> Decoded | InOneTurn[Decoded]:
         if not self.reserve(len(content) + _REQUEST_BYTES):
             raise NotReady(NO_MEMORY)
-        return InTurns(self._unpacked_and_decoded(content)) if self._call.is_compressed else self._decoded(content)
+        if self._call.is_compressed:
+            return InOneTurn(partial(self._unpacked_and_decoded, content))
+        return self._decoded(content)
 
-    def _unpacked_and_decoded(self, content: Buffer) -> Stepwise[Decoded]:
-        message = yield from put_together(self._call.unpacked(content), self.reserve)
+    def _unpacked_and_decoded(self, content: Buffer) -> Decoded:
+        message = self._call.unpacked(content)
+        if not self.reserve(len(message)):
+            raise NotReady(NO_MEMORY)
         return self._decoded(memoryview(message))
 
     def _decoded(self, content: Buffer) -> Decoded:
         self._query, read_inputs = self._call.codec.decode(content, self._call.request.timeout_s)
         return self._query, read_inputs
 
-    def encode(self, answered: Answered) -> bytes | InTurns[bytes]:
+    def encode(self, answered: Answered) -> bytes:
         assert self._query is not None  # noqa: S101 - it was decoded
-        encoded = self._call.codec.encode(self._query, answered)
-        return InTurns(_wrapped_later(encoded.steps)) if isinstance(encoded, InTurns) else _wrapped(encoded)
+        return _wrapped(self._call.codec.encode(self._query, answered))
 
     def reserve(self, size: int) -> bool:
         has_reserved = self._call.stream.connection.connections.reserve(size)
@@ -122,12 +125,12 @@ class _StreamRequest(Inference[bytes]):
         return has_reserved
 
     def turns(self) -> Turns:
-        return self._call.stream.connection.connections.turns
+        return self._call.stream.connection.connections.long_turns
 
     def in_order(self) -> asyncio.Lock:
         return self._call.stream.connection.reads_long
 
-    def is_now(self, in_flight: InFlight | None) -> None:
+    def set_cancel_handle(self, in_flight: InFlight | None) -> None:
         self.in_flight = in_flight
 
     def answer(self, encoded: bytes) -> None:
@@ -146,10 +149,6 @@ class _StreamRequest(Inference[bytes]):
         if self._query is not None and self._query.id is not None:
             response.infer_response.id = self._query.id
         return bytes(response.SerializeToString())
-
-
-def _wrapped_later(steps: Stepwise[bytes]) -> Stepwise[bytes]:
-    return _wrapped((yield from steps))
 
 
 def _wrapped(answer: bytes) -> bytes:

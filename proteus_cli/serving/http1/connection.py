@@ -47,8 +47,7 @@ _DEFAULT_TIMEOUTS = HttpTimeouts()
 class HttpConnection(asyncio.BufferedProtocol):
     """One client. ``state`` moves along `TRANSITIONS`; a move that isn't there is a bug and raises `KeyError`.
 
-    ``reads_long`` is held while a request is unpacked or decoded in turns: as responses keep their order, nothing is
-    lost by one at a time, and only one takes memory. ``_may_have_unread_input``: the client has sent, or may still
+    ``_may_have_unread_input``: the client has sent, or may still
     send, input that is discarded.
     """
 
@@ -72,7 +71,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._is_writing_paused = self._is_reading_paused = self._is_going_on = self._waits_for_turn = False
         self.is_admitted = False  # within the limit on connections
         self.turn = Turn()
-        self.reads_long = asyncio.Lock()
+        self.reads_long = asyncio.Lock()  # held while a long request is read
         self._unsent_bytes = 0  # of responses that wait for those before them
 
     def on(self, event: HttpEvent) -> None:

@@ -60,7 +60,6 @@ class Http2Connection(asyncio.Protocol):
     ``is_closing`` and ``_is_going_away`` say what it is as flags, as each frame and response asks. A stream of
     ``_streams`` is open or half-closed; those up to ``_last_stream`` that aren't are closed.
     ``is_admitted``: within the limit on connections; of others the application takes few calls.
-    ``reads_long`` is held while a request is decoded in turns, so that one of them takes memory at a time.
     ``_resets`` are the last streams that this side has reset: frames for them may still be on their way.
     """
 
@@ -79,7 +78,7 @@ class Http2Connection(asyncio.Protocol):
         self._resets: dict[int, None] = {}
         self.flood_budget = FloodBudget(limits.flood_budget, limits.flood_budget_per_s)
         self.turn, self._waits_for_turn = Turn(), False
-        self.reads_long = asyncio.Lock()
+        self.reads_long = asyncio.Lock()  # held while a long request is read
         self._later: dict[Callable[[], None], None] = {}  # what calls have left for the next turn, in order
         self._reader = FrameReader(self, limits, self.flood_budget, self.turn)
         self._blocks = HeaderBlocks(limits, application.request, self.turn)

@@ -7,8 +7,10 @@ Images are turned as their EXIF says, and stretched to the family's size, or cro
 is passed over.
 """
 
+import asyncio
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from io import BytesIO
 from math import prod
@@ -22,7 +24,7 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.requests.query import Inputs, Stepwise
+from proteus_cli.serving.requests.query import Inputs, InThreads, ResultT
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
@@ -50,6 +52,12 @@ chunk of a PNG in Python, with three reads, and byte by byte between them. Encod
 
 MAX_EXIF_ENTRIES = 512
 """Of the first directory, which has some 20; among them is how the image is to be turned."""
+
+THREADS = 2
+"""For all images that are not large; those have one thread more, as each takes much memory."""
+
+Steps = Generator[bool, None, ResultT]
+"""As of `InThreads`."""
 
 _MODES = {1: "L", 3: "RGB"}
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
@@ -84,7 +92,7 @@ def image_rows(name: str, shape: Sequence[int]) -> int:
     return shape[0]
 
 
-def read_images(content: Buffer, rows: int, image: ImageInput) -> Stepwise[Inputs]:
+def read_images(content: Buffer, rows: int, image: ImageInput) -> Steps[Inputs]:
     """The pixels of as many images, each behind its length in four bytes, with a pause after each.
 
     Raises `BadRequest`.
@@ -92,12 +100,42 @@ def read_images(content: Buffer, rows: int, image: ImageInput) -> Stepwise[Input
     return _pixels(_split(content, rows, image.name), rows, image)
 
 
-def read_image(content: Buffer, image: ImageInput) -> Stepwise[Inputs]:
+def read_image(content: Buffer, image: ImageInput) -> Steps[Inputs]:
     """The pixels of one image, without a length. Raises `BadRequest`."""
     return _pixels(iter([content]), 1, image)
 
 
-def _pixels(images: Iterator[Buffer], rows: int, image: ImageInput) -> Stepwise[Inputs]:
+async def in_threads(work: InThreads[ResultT]) -> ResultT:
+    """The result of the work. Raises what it raises."""
+    loop, is_large = asyncio.get_running_loop(), False
+    while True:
+        ended, is_large = await loop.run_in_executor(_threads(is_large), _step, work.steps)
+        if ended:
+            return ended[0]
+
+
+def drained(steps: Steps[ResultT]) -> ResultT:
+    """The result of work, done at once in this thread."""
+    while True:
+        ended, _ = _step(steps)
+        if ended:
+            return ended[0]
+
+
+def _step(steps: Steps[ResultT]) -> tuple[list[ResultT], bool]:
+    """Do a step: the result once there is one, and whether the next is large. (A future can't hold `StopIteration`.)"""
+    try:
+        return [], next(steps)
+    except StopIteration as ended:
+        return [ended.value], False
+
+
+@cache
+def _threads(are_large: bool) -> ThreadPoolExecutor:  # noqa: FBT001 - the key of the cache
+    return ThreadPoolExecutor(1 if are_large else THREADS, thread_name_prefix="images")
+
+
+def _pixels(images: Iterator[Buffer], rows: int, image: ImageInput) -> Steps[Inputs]:
     pixels = np.empty((rows, *image.shape), np.uint8)
     for row, encoded in enumerate(images):
         pixels[row] = yield from decoded(encoded, f"image {row} of input `{image.name}`", image)
@@ -122,7 +160,7 @@ def _split(content: Buffer, rows: int, name: str) -> Iterator[Buffer]:
     raise BadRequest(f"input `{name}` must hold {rows} images, each behind its length in four bytes")
 
 
-def decoded(encoded: Buffer, where: str, image: ImageInput) -> Stepwise[npt.NDArray[np.uint8]]:
+def decoded(encoded: Buffer, where: str, image: ImageInput) -> Steps[npt.NDArray[np.uint8]]:
     """The pixels of an image, in the shape of a row. Raises `BadRequest`, which calls the image ``where``."""
     try:
         opened, orientation, is_large = _drafted(bytes(encoded), where, image)

@@ -6,9 +6,9 @@
 `decode` reads all but the tensors, so that a request which is not admitted costs little. What is wrong with the tensors
 of such a request, nobody finds out: it is refused as one too many.
 
-Long requests and answers are decoded and encoded in turns, between which others are served (`in_turns`). No worker can
-run a long request before its tensors are read, so it is admitted after that; so that a refusal stays cheap, the
-controller is asked before, too. Its deadline counts from its arrival.
+A long request is decoded in a turn of the event loop of its own, or in threads where its tensors are images. No worker
+can run it before its tensors are read, so it is admitted after that; so that a refusal stays cheap, the controller is
+asked before, too. Its deadline counts from its arrival.
 
 A front end says by a subclass of `Inference` how its protocol reads a request and answers it; `InferencePipeline` does
 the rest. Every request ends with one call of `answer` or `fail`, unless its client has gone. Refusals are counted,
@@ -25,22 +25,22 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from proteus_cli.buffers import Buffer
 from proteus_cli.errors import DeadlineExceeded, InternalError, NotReady, RequestError
 from proteus_cli.serving.oip.codes import request_error
-from proteus_cli.serving.oip.in_turns import result_of, start
-from proteus_cli.serving.oip.unpacking import NO_MEMORY
+from proteus_cli.serving.oip.images import in_threads
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
-from proteus_cli.serving.requests.query import Inputs, InTurns, Query, ReadInputs
+from proteus_cli.serving.requests.query import InOneTurn, InThreads, LongReadInputs, Query, ReadInputs, ResultT
 from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import RequestTrace, Traces
 
+NO_MEMORY = "too many large requests at once"
 LATE_BEFORE_ADMISSION = "the deadline passed while the request was decoded"
 
 log = logging.getLogger("proteus.inference")
 
 Encoded = TypeVar("Encoded")
-Decoded = tuple[Query, ReadInputs | InTurns[Inputs]]
+Decoded = tuple[Query, ReadInputs | LongReadInputs]
 InFlight = InFlightRequest | asyncio.Task[None]
 """What is cancelled where the client goes."""
 
@@ -51,11 +51,11 @@ class Inference(ABC, Generic[Encoded]):
     __slots__ = ()  # so that a subclass may have another base with slots
 
     @abstractmethod
-    def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:
+    def decode(self, content: Buffer) -> Decoded | InOneTurn[Decoded]:
         """What is asked, and how to read its tensors. Raises `RequestError`."""
 
     @abstractmethod
-    def encode(self, answered: Answered) -> Encoded | InTurns[Encoded]:
+    def encode(self, answered: Answered) -> Encoded:
         """The answer, ready to be sent."""
 
     @abstractmethod
@@ -76,11 +76,11 @@ class Inference(ABC, Generic[Encoded]):
 
     @abstractmethod
     def in_order(self) -> asyncio.Lock:
-        """Held while a long request is read: of those of one connection, one at a time takes memory."""
+        """Held while a long request is read, so that each connection has one turn at a time, and others have theirs."""
 
     @abstractmethod
-    def is_now(self, in_flight: InFlight | None) -> None:
-        """The long request, or its long answer, is to be cancelled as this from now on; None: it has ended."""
+    def set_cancel_handle(self, in_flight: InFlight | None) -> None:
+        """The long request is to be cancelled as this from now on; None: it has ended."""
 
     def is_traced(self, traceparent: bytes) -> None:
         """The request was taken in, and has a span of that name. Most protocols' answers do not say so."""
@@ -98,19 +98,7 @@ class Inference(ABC, Generic[Encoded]):
             if isinstance(told, InternalError):
                 raise
             return
-        if isinstance(encoded, InTurns):
-            self.is_now(start(self._answer_in_turns(encoded)))
-        else:
-            self.answer(encoded)
-
-    async def _answer_in_turns(self, encoded: InTurns[Encoded]) -> None:
-        try:
-            self.answer(await result_of(encoded, self.turns()))
-        except Exception as error:
-            told = request_error(error)
-            if isinstance(told, InternalError):
-                log.exception("a bug while %s was answered", type(self).__name__)
-            self.fail(told)
+        self.answer(encoded)
 
 
 class InferencePipeline:
@@ -118,6 +106,7 @@ class InferencePipeline:
 
     def __init__(self, admission: Admission, traces: "Traces | None" = None) -> None:
         self._admission, self._traces = admission, traces
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop holds only weak references
 
     def submit(self, inference: Inference[Encoded], content: Buffer, headers: Mapping[bytes, bytes]) -> InFlight | None:
         """Take a request in; None where it was refused, and has failed by now."""
@@ -126,10 +115,10 @@ class InferencePipeline:
             trace = self._traces.begin(headers.get(b"traceparent"), headers.get(b"tracestate"))
         try:
             decoded = inference.decode(content)
-            if isinstance(decoded, InTurns):
+            if isinstance(decoded, InOneTurn):
                 return self._submit_later(inference, decoded, trace)
             query, read_inputs = decoded
-            if isinstance(read_inputs, InTurns):
+            if isinstance(read_inputs, InOneTurn | InThreads):
                 return self._submit_later(inference, decoded, trace)
             if trace is None:
                 return self._admission.submit(query, read_inputs, inference.complete)
@@ -168,37 +157,41 @@ class InferencePipeline:
         return in_flight
 
     def _submit_later(
-        self, inference: Inference[Encoded], decoded: Decoded | InTurns[Decoded], trace: "RequestTrace | None"
+        self, inference: Inference[Encoded], decoded: Decoded | InOneTurn[Decoded], trace: "RequestTrace | None"
     ) -> asyncio.Task[None]:
         long = _LongRequest(self._admission)
-        task = start(self._submit_in_turns(inference, decoded, trace, long))
+        task = asyncio.ensure_future(self._submit_long(inference, decoded, trace, long))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         task.add_done_callback(partial(self._taken_in, inference, trace, long))
         return task
 
-    async def _submit_in_turns(
+    async def _submit_long(
         self,
         inference: Inference[Encoded],
-        decoded: Decoded | InTurns[Decoded],
+        decoded: Decoded | InOneTurn[Decoded],
         trace: "RequestTrace | None",
         long: "_LongRequest",
     ) -> None:
         turns = inference.turns()
         try:
-            if not isinstance(decoded, InTurns):
+            if not isinstance(decoded, InOneTurn):
                 long.asks(decoded[0])
             async with inference.in_order():
-                query, read_inputs = await result_of(decoded, turns) if isinstance(decoded, InTurns) else decoded
+                query, read_inputs = await _in_one_turn(decoded, turns) if isinstance(decoded, InOneTurn) else decoded
                 long.asks(query)
-                if isinstance(read_inputs, InTurns):
+                if isinstance(read_inputs, InOneTurn | InThreads):
                     self._admission.probe(query, long.arrival_s)
                     if not inference.reserve(read_inputs.memory_bytes):
                         raise NotReady(NO_MEMORY)  # noqa: TRY301 - as all that it is refused for
-                    inputs = await result_of(read_inputs, turns)
-                    inference.is_now(self._admit(inference, query, lambda: inputs, trace, long.arrival_s))
-                else:
-                    inference.is_now(self._admit(inference, query, read_inputs, trace, long.arrival_s))
+                    if isinstance(read_inputs, InThreads):
+                        inputs = await in_threads(read_inputs)
+                    else:
+                        inputs = await _in_one_turn(read_inputs, turns)
+                    read_inputs = partial(tuple, inputs)
+                inference.set_cancel_handle(self._admit(inference, query, read_inputs, trace, long.arrival_s))
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
-            inference.is_now(None)
+            inference.set_cancel_handle(None)
             self._refuse(inference, error, trace)
 
     def _taken_in(
@@ -214,7 +207,7 @@ class InferencePipeline:
             return
         long.dropped(is_cancelled=not long.is_late)
         if long.is_late:
-            inference.is_now(None)
+            inference.set_cancel_handle(None)
             self._refuse(inference, DeadlineExceeded(LATE_BEFORE_ADMISSION, is_late=False), trace)
         elif trace is not None:
             trace.cancelled()
@@ -228,6 +221,19 @@ class InferencePipeline:
         inference.fail(told)
         if trace is not None:
             trace.refused(error)
+
+
+async def _in_one_turn(work: InOneTurn[ResultT], turns: Turns) -> ResultT:
+    """The result of the work. Raises what it raises."""
+    turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    turns.wait(partial(_begin, turn))
+    await turn
+    return work.work()
+
+
+def _begin(turn: "asyncio.Future[None]") -> None:
+    if not turn.cancelled():
+        turn.set_result(None)
 
 
 class _LongRequest:

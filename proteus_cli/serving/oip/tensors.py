@@ -26,6 +26,13 @@ VERSION = ANY_VERSION
 VALUE_BYTES = 64  # of a number in JSON: at most 25 digits, and brackets and indentation
 OTHER_BYTES = 64 * 1024  # of all else in a request
 
+# These are decoded, encoded or unpacked in one go, for which all other requests wait: up to 0.1 s.
+MAX_JSON_BYTES = 8 * 2**20  # of the JSON of a request
+MAX_JSON_VALUES = 2**19  # of a request or an answer
+MAX_TYPED_BYTES = 2 * 2**20  # of whole numbers and Booleans in typed contents of gRPC
+MAX_UNPACKED_BYTES = 8 * 2**20  # of a compressed request
+MAX_CLASSES = 2**16  # texts of an answer
+
 
 def max_bytes(signature: Signature, rows: int) -> int:
     """The largest size of a request of so many rows: in JSON with generous spaces; in binary it is smaller."""
@@ -90,3 +97,22 @@ def _require_classes(spec: TensorSpec, count: int) -> None:
         raise BadRequest(f"the values of output `{spec.name}` {why}, so they are no classes")
     if count > math.prod(spec.sizes):
         raise BadRequest(f"output `{spec.name}` has {math.prod(spec.sizes)} classes; got `classification` {count}")
+
+
+def require_encodable(signature: Signature, outputs: Sequence[tuple[int, Form]], rows: int) -> None:
+    """Raise `BadRequest` where an answer of so many rows takes too long to encode. Sizes that vary count as one."""
+    values = texts = 0
+    for index, form in outputs:
+        if form is not True:
+            values += rows * math.prod(size or 1 for size in signature.outputs[index].shape)
+        if isinstance(form, Classes):
+            texts += rows * form.count
+    if values > MAX_JSON_VALUES:
+        raise BadRequest(
+            f"the answer takes {values:,} values as JSON or to find classes; at most {MAX_JSON_VALUES:,} are:"
+            " ask for binary outputs, or send fewer rows"
+        )
+    if texts > MAX_CLASSES:
+        raise BadRequest(
+            f"the answer has {texts:,} classes; at most {MAX_CLASSES:,} are taken: ask for fewer of each row"
+        )

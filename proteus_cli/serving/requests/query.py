@@ -1,7 +1,7 @@
 """A request as the data plane takes it, whichever protocol it came by."""
 
 from collections.abc import Callable, Generator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 import numpy as np
@@ -61,39 +61,30 @@ class Query(msgspec.Struct, frozen=True, eq=False):
 
 
 ResultT = TypeVar("ResultT")
-Stepwise = Generator[Any, None, ResultT]
-"""Work with pauses. Of work in threads, a pause gives true where the next step is large."""
 
 
-class InTurns(Generic[ResultT]):
-    """Work that takes long: ``steps`` pause wherever others may be served first, and return the result.
+class InOneTurn(Generic[ResultT]):
+    """Work that takes up to 0.1 s on the event loop: it waits for a turn of its own, so that such work never adds up.
 
-    It fills ``memory_bytes``, unless it counts the memory that it takes itself.
+    Its result takes ``memory_bytes``, unless the work counts the memory itself.
+    """
+
+    __slots__ = ("memory_bytes", "work")
+
+    def __init__(self, work: Callable[[], ResultT], memory_bytes: int = 0) -> None:
+        self.work, self.memory_bytes = work, memory_bytes
+
+
+class InThreads(Generic[ResultT]):
+    """Work in ``steps``, each of which takes long in C, without the GIL: it is done in threads.
+
+    A step yields whether the next one is large. Large steps are done one at a time. The result takes ``memory_bytes``.
     """
 
     __slots__ = ("memory_bytes", "steps")
 
-    def __init__(self, steps: Stepwise[ResultT], memory_bytes: int = 0) -> None:
+    def __init__(self, steps: Generator[bool, None, ResultT], memory_bytes: int) -> None:
         self.steps, self.memory_bytes = steps, memory_bytes
-
-
-class InThreads(InTurns[ResultT]):
-    """Work of which each step takes long in C, without the GIL: it is done in a thread, and others are served.
-
-    Steps that are large are done one at a time, beside the others.
-    """
-
-    __slots__ = ()
-
-
-def drained(steps: Stepwise[ResultT]) -> ResultT:
-    """The result of work, without its pauses."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as ended:
-            result: ResultT = ended.value
-            return result
 
 
 def capped_timeout_s(asked_s: float | None, slo_s: float, max_timeout_s: float) -> float:
@@ -107,6 +98,9 @@ ReadInputs = Callable[[], Inputs]
 
 Called once the request is admitted, so that a refused request costs no decoding.
 """
+
+LongReadInputs = InOneTurn[Inputs] | InThreads[Inputs]
+"""Like `ReadInputs`, where it takes long."""
 
 
 def is_finite(inputs: Sequence[Buffer], specs: Sequence[TensorSpec]) -> bool:

@@ -1,20 +1,20 @@
 """Inference requests over HTTP: how those of one head are read, decoded and answered."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import lru_cache, partial
 
 from proteus_cli.buffers import Buffer
-from proteus_cli.errors import BadRequest, BodyTooLarge, CorruptBody, RequestError
+from proteus_cli.errors import BadRequest, BodyTooLarge, CorruptBody, NotReady, RequestError
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
-from proteus_cli.serving.oip.inference import Decoded, Inference, InferencePipeline, InFlight
-from proteus_cli.serving.oip.unpacking import put_together
+from proteus_cli.serving.oip.inference import NO_MEMORY, Decoded, Inference, InferencePipeline, InFlight
+from proteus_cli.serving.oip.tensors import MAX_UNPACKED_BYTES
 from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import Inputs, InTurns, ReadInputs, Stepwise
+from proteus_cli.serving.requests.query import InOneTurn, Inputs, InThreads, ReadInputs
 from proteus_cli.serving.rest.codec.answers import EncodedAnswer
 from proteus_cli.serving.rest.codec.codec import DecodedRequest, RestCodec
 from proteus_cli.serving.rest.refusals import refuse
-from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed_pieces
+from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed
 from proteus_cli.serving.transport.turns import LoopTurn, Turns
 
 _IMAGE = b"image/"
@@ -25,7 +25,10 @@ _JSON_BYTES_PER_UNIT = 2 * 1024  # of work: they take 10 µs
 
 
 class RestInferences:
-    """The inference requests of one head. Compressed bodies unpack to ``max_bytes`` at most. Raises `BadRequest`."""
+    """The inference requests of one head. Compressed bodies unpack to ``max_bytes`` at most, which is capped.
+
+    Raises `BadRequest`.
+    """
 
     def __init__(
         self, pipeline: InferencePipeline, codec: RestCodec, headers: Mapping[bytes, bytes], max_bytes: int
@@ -36,7 +39,7 @@ class RestInferences:
         self.has_json = length is not None or not headers.get(b"content-type", JSON).lower().startswith(_IMAGE)
         self.encoding = headers.get(b"content-encoding")
 
-    def decode(self, body: bytes | bytearray) -> DecodedRequest | InTurns[DecodedRequest]:
+    def decode(self, body: bytes | bytearray) -> DecodedRequest:
         """Decode a body: an image, where its `Content-Type` says so. Raises `BadRequest`, `BodyTooLarge`."""
         return self.codec.decode(body, self.json_bytes) if self.has_json else self.codec.decode_image(body)
 
@@ -54,18 +57,16 @@ class RestInference(Inference[EncodedAnswer]):
     def __init__(self, exchange: Exchange, of: RestInferences) -> None:
         self._exchange, self._of, self._headers = exchange, of, b""
 
-    def decode(self, content: Buffer) -> Decoded | InTurns[Decoded]:  # noqa: ARG002 - it is the exchange's body
+    def decode(self, content: Buffer) -> Decoded | InOneTurn[Decoded]:  # noqa: ARG002 - it is the exchange's body
         body, of = self._exchange.body, self._of
         if of.encoding is not None:
-            return InTurns(self._unpacked_and_decoded(body, of.encoding))
+            return InOneTurn(partial(self._unpacked_and_decoded, body, of.encoding))
         units = 0 if of.json_bytes is not None or not of.has_json else len(body) // _JSON_BYTES_PER_UNIT
         if units and self._loop_turn.is_crowded:
-            return InTurns(self._decoded(body))
+            return InOneTurn(partial(self._decoded, body))
         decoded = of.decode(body)
-        if isinstance(decoded, InTurns):
-            return InTurns(self._noted(decoded.steps))
         self._query, read_inputs = decoded
-        if units and not isinstance(read_inputs, InTurns):
+        if units and not isinstance(read_inputs, InOneTurn | InThreads):
             return self._query, partial(self._read_inputs, read_inputs, units)
         return decoded
 
@@ -78,23 +79,18 @@ class RestInference(Inference[EncodedAnswer]):
         self._loop_turn.spend(units)
         return read_inputs()
 
-    def _decoded(self, body: bytes | bytearray) -> Stepwise[Decoded]:
+    def _decoded(self, body: bytes | bytearray) -> Decoded:
         decoded = self._of.decode(body)
-        if isinstance(decoded, InTurns):
-            return (yield from self._noted(decoded.steps))
         self._query = decoded[0]
         return decoded
 
-    def _noted(self, steps: Stepwise[DecodedRequest]) -> Stepwise[Decoded]:
-        decoded = yield from steps
-        self._query = decoded[0]
-        return decoded
+    def _unpacked_and_decoded(self, body: bytes | bytearray, encoding: bytes) -> Decoded:
+        content = unpacked(body, encoding, min(self._of.max_bytes, MAX_UNPACKED_BYTES))
+        if not self.reserve(len(content)):
+            raise NotReady(NO_MEMORY)
+        return self._decoded(content)
 
-    def _unpacked_and_decoded(self, body: bytes | bytearray, encoding: bytes) -> Stepwise[Decoded]:
-        content = yield from put_together(unpacked(body, encoding, self._of.max_bytes), self._exchange.reserve)
-        return (yield from self._decoded(content))
-
-    def encode(self, answered: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
+    def encode(self, answered: Answered) -> EncodedAnswer:
         return self._of.codec.encode(self._query, answered)
 
     def answer(self, encoded: EncodedAnswer) -> None:
@@ -112,32 +108,31 @@ class RestInference(Inference[EncodedAnswer]):
         return self._exchange.reserve(size)
 
     def turns(self) -> Turns:
-        return self._exchange.connection.connections.turns
+        return self._exchange.connection.connections.long_turns
 
     def in_order(self) -> asyncio.Lock:
         return self._exchange.connection.reads_long
 
-    def is_now(self, in_flight: InFlight | None) -> None:
+    def set_cancel_handle(self, in_flight: InFlight | None) -> None:
         self._exchange.in_flight = in_flight
 
     def is_traced(self, traceparent: bytes) -> None:
         self._headers = b"traceparent: %b\r\n" % traceparent
 
 
-def unpacked(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> Iterator[bytes | bytearray]:
-    """A body without its ``Content-Encoding``, in pieces. Raises `BadRequest`, `BodyTooLarge`, `CorruptBody`."""
+def unpacked(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> bytes | bytearray:
+    """A body without its ``Content-Encoding``. Raises `BadRequest`, `BodyTooLarge`, `CorruptBody`."""
     name = encoding.strip().lower()
     if name == b"identity":
-        yield body
-        return
+        return body
     if name not in {b"gzip", b"x-gzip", b"deflate"}:
         raise BadRequest("bodies may be compressed with gzip or deflate")
     try:
-        yield from decompressed_pieces(body, Compression.GZIP_OR_ZLIB, max_bytes)
+        return decompressed(body, Compression.GZIP_OR_ZLIB, max_bytes)
     except CorruptContent as error:
         raise CorruptBody(f"the body is not what its Content-Encoding says: {error}") from None
     except ContentTooLarge:
-        raise BodyTooLarge(f"the body unpacks to more than {max_bytes} bytes") from None
+        raise BodyTooLarge(f"the body unpacks to more than {max_bytes} bytes: send it as it is") from None
 
 
 @lru_cache(maxsize=256)

@@ -126,6 +126,20 @@ def test_the_same_demand_is_planned_for_anew_each_time_that_it_is_known_for_twic
     assert [each.demand_qps["a"] for _, each in wanted] == pytest.approx([100.0] * 5, rel=0.02)
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "in_time", "is_worth"), [(0.803, 1.0, True), (0.801, 1.0, False), (0.81, 0.98, False)]
+)
+def test_a_plan_for_an_unchanged_demand_is_worth_a_change_only_for_more_than_chance(
+    accuracy: float, in_time: float, *, is_worth: bool
+) -> None:
+    """Accuracy counts for queries that are in time."""
+    before = replace(plan_for(100.0), effective_accuracy=0.8, expected_attainment={"a": 1.0})
+    after = replace(before, effective_accuracy=accuracy, expected_attainment={"a": in_time})
+    request = ReplanRequest({"a": 100.0}, "it is reviewed", is_routine=True, is_review=True)
+    assert request.is_worth(before, after) == is_worth
+    assert ReplanRequest(request.demand_qps, request.reason, is_routine=True).is_worth(before, after)
+
+
 def test_a_demand_that_has_changed_is_planned_for_every_two_seconds() -> None:
     """The plan in force is for 120 qps, and no other is made for what is asked for."""
     wanted = asked(plan_for(120.0), evenly((100.0, 10.0)), until_s=10.0)

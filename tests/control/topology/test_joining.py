@@ -56,6 +56,19 @@ def test_a_new_device_counts_as_lost_until_it_has_passed_its_probation() -> None
     assert _asked(controller, 2.0 + GATHER_S) == ("b/cpu0 has joined", NONE_OUT)
 
 
+def test_devices_that_come_back_one_after_another_get_one_plan() -> None:
+    controller = controller_hosting(good("cpu0"), policy=PROTEUS, slots={"cpu0": 1, "cpu1": 1, "cpu2": 1})
+    for device in ("cpu1", "cpu2"):
+        controller.device_lost(device, ())
+    assert _asked(controller, 1.0) == ("cpu1 was lost; cpu2 was lost", Outages(frozenset({"cpu1", "cpu2"})))
+    assert _asked(controller, 1.9) is None
+    controller.device_recovered("cpu1", 2.0, ())
+    assert _asked(controller, 2.0) is None
+    controller.device_recovered("cpu2", 2.3, ())
+    assert _asked(controller, 2.3) is None
+    assert _asked(controller, 2.5) == ("cpu1 is back; cpu2 is back", NONE_OUT)
+
+
 def test_a_device_that_has_joined_is_lost_and_back_like_any_other() -> None:
     controller = controller_hosting(good("cpu0"), policy=PROTEUS, slots={"cpu0": 1})
     controller.add_device("b/cpu0", 1)

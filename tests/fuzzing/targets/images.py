@@ -20,7 +20,6 @@ from PIL import Image
 from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip import images
-from proteus_cli.serving.requests.query import drained
 
 MAX_PIXELS = 2**20  # in place of 33 million
 _WANTED = ImageInput(size=(24, 32), resize="crop")
@@ -57,7 +56,7 @@ class Images(Target):
 def _decode(content: bytes) -> None:
     packed = len(content).to_bytes(4, "little") + content
     with mock.patch.object(images, "MAX_PIXELS", MAX_PIXELS):
-        (pixels,) = drained(images.read_images(packed, 1, _WANTED))
+        (pixels,) = images.drained(images.read_images(packed, 1, _WANTED))
     assert len(pixels) == 24 * 32 * 3, f"{len(pixels)} bytes of pixels"
 
 

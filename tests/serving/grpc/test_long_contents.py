@@ -1,4 +1,4 @@
-"""Many numbers in typed contents, and compressed messages, are read in turns over gRPC; each request ends once."""
+"""Over gRPC, many typed numbers and compressed messages wait for a turn of their own; each request ends once."""
 
 import asyncio
 import gc
@@ -14,14 +14,12 @@ from one_device import LONG, World, run
 from tritonclient.grpc import service_pb2
 
 from proteus_cli.domain.request import Outcome
-from proteus_cli.serving.grpc import inference, protobuf_wire
+from proteus_cli.serving.grpc import framing, inference
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.service import GrpcHandler
 from proteus_cli.serving.http2.frames import ErrorCode, rst_stream
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.oip import in_turns
 from proteus_cli.serving.oip.codes import GrpcStatus
-from proteus_cli.serving.transport import gunzip
 
 ROWS = 8
 TENSOR_BYTES = ROWS * 2 * LONG.itemsize
@@ -30,10 +28,8 @@ KINDS = pytest.mark.parametrize("is_compressed", [False, True], ids=["numbers", 
 
 
 @pytest.fixture(autouse=True)
-def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (inference, protobuf_wire):
-        monkeypatch.setattr(module, "SLICE_BYTES", 2)  # two values
-    monkeypatch.setattr(gunzip, "PIECE_BYTES", 16)
+def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "_AT_ONCE_BYTES", 2)
 
 
 class Asked:
@@ -46,7 +42,7 @@ class Asked:
         handler = GrpcHandler(
             world.plane.admission, world.plane.families, models=cast("Any", None), max_message_bytes=2**20
         )
-        self.world, self.client = world, Client(handler=handler)
+        self.world, self.client, self.handler = world, Client(handler=handler), handler
         request = service_pb2.ModelInferRequest(model_name="f", id="a")
         tensor = request.inputs.add(name="x", datatype="INT64", shape=[ROWS, 2])
         if is_compressed:
@@ -79,17 +75,21 @@ class Asked:
         return self.world.counted, dict(counts.refusals), counts.by_family["f"].cancelled
 
 
+def is_of_request(task: "asyncio.Task[Any]") -> bool:
+    return "_submit_long" in repr(task.get_coro())
+
+
 def play(scene: Callable[[World], Awaitable[None]]) -> None:
     run(scene, dtype=LONG)
 
 
 @METHODS
 @KINDS
-def test_they_are_read_in_turns_and_answered(path: str, *, is_compressed: bool) -> None:
+def test_they_are_read_in_a_turn_and_answered(path: str, *, is_compressed: bool) -> None:
     async def scene(world: World) -> None:
         asked = Asked(world, path, is_compressed=is_compressed)
         assert world.plane.results.in_flight_count == 0
-        assert await asked.take_turns() >= ROWS
+        assert await asked.take_turns() == 1
         assert world.plane.results.in_flight_count == 1
         while not world.executor.held:
             await asyncio.sleep(0.001)
@@ -129,7 +129,7 @@ def test_they_are_refused_before_they_are_read_and_once(path: str) -> None:
 def test_a_client_that_goes_meanwhile_is_one_cancelled_request(path: str) -> None:
     async def scene(world: World) -> None:
         asked = Asked(world, path)
-        await asked.take_turns(3)
+        await asyncio.sleep(0)
         asked.client.peer.connection.data_received(rst_stream(asked.stream, ErrorCode.CANCEL))
         await asked.take_turns()
         assert asked.ended == ({Outcome.DROPPED: 1}, {}, 1)
@@ -143,7 +143,7 @@ def test_their_tensors_count_as_memory_before_they_are_read(path: str) -> None:
         asked = Asked(world, path)
         connections = asked.client.peer.connections
         before = connections.body_bytes
-        await asked.take_turns(1)
+        await asyncio.sleep(0)
         assert connections.body_bytes - before == TENSOR_BYTES
         asked.client.peer.connection.data_received(rst_stream(asked.stream, ErrorCode.CANCEL))
         assert connections.body_bytes == 0
@@ -167,7 +167,7 @@ def test_those_for_whose_tensors_there_is_no_memory_are_refused(path: str) -> No
 
 @METHODS
 @KINDS
-@pytest.mark.parametrize("turns_before", [0, 1, 3])
+@pytest.mark.parametrize("turns_before", [0, 1])
 def test_a_client_that_goes_leaves_nothing_to_the_garbage_collector(
     path: str, turns_before: int, *, is_compressed: bool
 ) -> None:
@@ -175,8 +175,9 @@ def test_a_client_that_goes_leaves_nothing_to_the_garbage_collector(
 
     async def scene(world: World) -> None:
         asked = Asked(world, path, is_compressed=is_compressed)
-        await asked.take_turns(turns_before)
-        (task,) = map(weakref.ref, in_turns._tasks)
+        for _ in range(turns_before):
+            await asyncio.sleep(0)
+        (task,) = (weakref.ref(task) for task in asyncio.all_tasks() - {asyncio.current_task()} if is_of_request(task))
         asked.client.peer.connection.data_received(rst_stream(asked.stream, ErrorCode.CANCEL))
         await asked.take_turns()
         assert task() is None
@@ -189,20 +190,32 @@ def test_a_client_that_goes_leaves_nothing_to_the_garbage_collector(
 
 
 @METHODS
-def test_what_is_unpacked_counts_as_memory_as_it_is(path: str) -> None:
+def test_what_is_unpacked_counts_as_memory(path: str) -> None:
     async def scene(world: World) -> None:
         asked = Asked(world, path, is_compressed=True)
         connections = asked.client.peer.connections
-        before, found = connections.body_bytes, set[int]()
-        while await asked.take_turns(1):
-            found.add(connections.body_bytes - before)
-        assert max(found) == asked.size
-        assert len(found) > asked.size // 16
+        before = connections.body_bytes
+        await asked.take_turns()
+        assert connections.body_bytes - before == asked.size
         world.executor.release()
         await asyncio.sleep(0.01)
         assert asked.client.status(asked.stream) is GrpcStatus.OK
         assert connections.body_bytes == 0
 
+    play(scene)
+
+
+@METHODS
+def test_a_message_that_unpacks_to_more_than_is_unpacked_in_time_is_refused(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(world: World) -> None:
+        asked = Asked(world, path, is_compressed=True)
+        await asked.take_turns()
+        assert asked.client.peer.is_answered(asked.stream)
+        assert asked.ended == ({}, {"BodyTooLarge": 1}, 0)
+
+    monkeypatch.setattr(framing, "MAX_UNPACKED_BYTES", 99)
     play(scene)
 
 

@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reading import at_once
 from small_plane import HOSTED, TWO, SmallPlane
 from tritonclient.grpc import service_pb2
 
@@ -19,9 +18,9 @@ from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.inference import GrpcCodec
 from proteus_cli.serving.oip import classification
 from proteus_cli.serving.oip.classification import highest_classes
-from proteus_cli.serving.oip.tensors import outputs_by_name
+from proteus_cli.serving.oip.tensors import outputs_by_name, require_encodable
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import Classes, InTurns, Query, drained
+from proteus_cli.serving.requests.query import Classes, Form, Query
 from proteus_cli.serving.rest.codec.codec import RestCodec
 
 FLOAT = np.dtype(np.float32)
@@ -30,11 +29,11 @@ Y, M = np.array([[1.5, 3], [0.25, -1], [7, 8]], FLOAT), np.array([[4], [5], [6]]
 
 
 def texts(values: npt.ArrayLike, count: int, *labels: str) -> list[str]:
-    return drained(highest_classes(np.array(values), count, labels))
+    return highest_classes(np.array(values), count, labels)
 
 
 def packed(texts: list[str]) -> bytes:
-    return drained(classification.packed(texts))
+    return classification.packed(texts)
 
 
 def test_the_highest_come_first_with_their_index_and_label() -> None:
@@ -64,8 +63,8 @@ def test_all_axes_of_a_row_are_its_classes() -> None:
 
 
 @given(st.data())
-def test_parts_of_rows_and_of_classes_make_no_difference(data: st.DataObject) -> None:
-    rows, classes, at_once_values = (data.draw(st.integers(1, most)) for most in (5, 12, 20))
+def test_equal_values_keep_their_order(data: st.DataObject) -> None:
+    rows, classes = (data.draw(st.integers(1, most)) for most in (5, 12))
     values = np.array(data.draw(st.lists(st.integers(-3, 3), min_size=rows * classes, max_size=rows * classes)))
     values = values.reshape(rows, classes).astype(data.draw(st.sampled_from([np.float32, np.int8])))
     count = data.draw(st.integers(1, classes))
@@ -74,15 +73,34 @@ def test_parts_of_rows_and_of_classes_make_no_difference(data: st.DataObject) ->
         for row in values
         for index in sorted(range(classes), key=lambda index, row=row: (-row[index], index))[:count]  # type: ignore[misc]
     ]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(classification, "_VALUES_AT_ONCE", at_once_values)
-        patch.setattr(classification, "_TEXTS_AT_ONCE", 3)
-        assert texts(values, count) == expected
+    assert texts(values, count) == expected
 
 
-def test_long_outputs_are_ordered_in_parts() -> None:
-    pauses = sum(1 for _ in highest_classes(np.zeros((3, 100_000), FLOAT), 1000, ()))
-    assert pauses >= 3 * (100_000 // 8192 + 2)
+@pytest.mark.parametrize(
+    ("shape", "form", "rows"),
+    [((2**18,), False, 2), ((2**19,), True, 3), ((), False, 2**19), ((2**16,), Classes(2**15, True), 2)],
+)  # fmt: skip
+def test_an_answer_that_is_encoded_in_time_may_be_asked_for(shape: tuple[int, ...], form: Form, rows: int) -> None:
+    require_encodable(signature_of(shape), [(0, form)], rows)
+
+
+@pytest.mark.parametrize(
+    ("shape", "form", "rows", "problem"),
+    [
+        ((2**18,), False, 3, "786,432 values as JSON or to find classes"),
+        ((2**19 + 1,), Classes(1, True), 1, "524,289 values as JSON or to find classes"),
+        ((2**16,), Classes(2**15, False), 3, "98,304 classes"),
+    ],
+)
+def test_an_answer_that_takes_too_long_to_encode_is_refused(
+    shape: tuple[int, ...], form: Form, rows: int, problem: str
+) -> None:
+    with pytest.raises(BadRequest, match=problem):
+        require_encodable(signature_of(shape), [(0, form)], rows)
+
+
+def signature_of(output: tuple[int, ...]) -> Signature:
+    return Signature((), (TensorSpec("y", FLOAT, output),))
 
 
 # --- answers
@@ -95,7 +113,7 @@ def outputs(*forms: tuple[int, bool | Classes], **of_query: Any) -> tuple[Query,
 
 def test_classes_over_rest_are_texts_and_other_outputs_stay_values() -> None:
     codec = RestCodec("two", TWO, 8, ("no", "yes"))
-    head, tensors = at_once(codec.encode(*outputs((1, False), (0, Classes(1, as_binary=False)), id="a")))
+    head, tensors = codec.encode(*outputs((1, False), (0, Classes(1, as_binary=False)), id="a"))
     answer = json.loads(head)
     assert answer["outputs"] == [
         {"name": "m", "datatype": "INT64", "shape": [2, 1], "data": [5, 6]},
@@ -106,7 +124,7 @@ def test_classes_over_rest_are_texts_and_other_outputs_stay_values() -> None:
 
 def test_classes_over_rest_may_be_binary_beside_other_binary_outputs() -> None:
     codec = RestCodec("two", TWO, 8, ("no", "yes"))
-    head, tensors = at_once(codec.encode(*outputs((0, Classes(2, as_binary=True)), (1, True))))
+    head, tensors = codec.encode(*outputs((0, Classes(2, as_binary=True)), (1, True)))
     found = b"".join(map(bytes, tensors))
     said = ["0.25:0:no", "-1.0:1:yes", "8.0:1:yes", "7.0:0:no"]
     described = json.loads(head)["outputs"]
@@ -121,8 +139,7 @@ def test_classes_over_grpc_are_raw_bytes() -> None:
     codec = GrpcCodec(plane)  # type: ignore[arg-type]
     query, answered = outputs((1, True), (0, Classes(1, as_binary=True)), id="a")
     encoded = codec.encode(query, answered)
-    assert isinstance(encoded, InTurns)
-    answer = service_pb2.ModelInferResponse.FromString(drained(encoded.steps))
+    answer = service_pb2.ModelInferResponse.FromString(encoded)
     assert [(each.name, each.datatype, list(each.shape)) for each in answer.outputs] == [
         ("m", "INT64", [2, 1]), ("y", "BYTES", [2, 1]),
     ]  # fmt: skip
@@ -131,14 +148,14 @@ def test_classes_over_grpc_are_raw_bytes() -> None:
 
 
 def test_only_the_first_output_has_labels() -> None:
-    head, _ = at_once(RestCodec("two", TWO, 8, ("no", "yes")).encode(*outputs((1, Classes(1, as_binary=False)))))
+    head, _ = RestCodec("two", TWO, 8, ("no", "yes")).encode(*outputs((1, Classes(1, as_binary=False))))
     assert json.loads(head)["outputs"][0]["data"] == ["5:0", "6:0"]
 
 
 def test_who_asks_for_values_gets_them_beside_who_asks_for_classes() -> None:
     codec, (query, answered) = RestCodec("two", TWO, 8), outputs((0, False))
     for form in (False, Classes(1, as_binary=False), False):
-        head, _ = at_once(codec.encode(Query("two", 2, ((0, form),)), answered))
+        head, _ = codec.encode(Query("two", 2, ((0, form),)), answered)
         assert json.loads(head)["outputs"][0]["datatype"] == ("BYTES" if form else "FP32")
     assert query.outputs in {key[0] for key in answered.batch.memo}
 

@@ -15,7 +15,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
-from reading import at_once
 from small_plane import SmallPlane
 from tritonclient.grpc import service_pb2
 
@@ -29,13 +28,15 @@ from proteus_cli.serving.oip.images import (
     MAX_PIXELS,
     MAX_SCANS,
     MAX_SIDE,
+    Steps,
+    drained,
     exif_orientation,
     image_rows,
+    in_threads,
     read_images,
 )
-from proteus_cli.serving.oip.in_turns import result_of
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.requests.query import InThreads, Query, ReadInputs, Stepwise, drained
+from proteus_cli.serving.requests.query import InThreads, Query, ReadInputs
 from proteus_cli.serving.rest.codec.codec import RestCodec
 
 WANTED = ImageInput(size=(4, 6))
@@ -44,7 +45,6 @@ GREY = ImageInput(size=(4, 6), channels=1)
 SIGNATURE = Signature(
     (TensorSpec("image", np.dtype(np.uint8), WANTED.shape),), (TensorSpec("y", np.dtype(np.float32), (3,)),)
 )
-NO_TURNS: Any = None  # steps in threads wait for none
 RED, BLUE = (200, 30, 10), (10, 40, 220)
 
 
@@ -272,7 +272,7 @@ def test_a_request_may_have_a_file_for_each_row_and_no_more_json_than_without() 
     large = encoded("PNG") + bytes(2**20)  # what follows an image is not read
     assert over_rest(packed(large), [1])[0].rows == 1
     for length in (None, codec.max_json_bytes + 1):
-        with pytest.raises(BodyTooLarge, match=f"needs at most {codec.max_json_bytes} bytes of JSON"):
+        with pytest.raises(BodyTooLarge, match=f"may have at most {codec.max_json_bytes} bytes of JSON"):
             codec.decode(bytes(codec.max_json_bytes + 1), length)
 
 
@@ -387,7 +387,7 @@ def test_images_in_json_are_refused() -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_the_body_of_a_request_may_be_an_image(kind: str) -> None:
-    query, read_inputs = at_once(RestCodec("f", SIGNATURE, 8, image=WANTED).decode_image(encoded(kind)))
+    query, read_inputs = RestCodec("f", SIGNATURE, 8, image=WANTED).decode_image(encoded(kind))
     assert (query.rows, query.id) == (1, None)
     assert isinstance(read_inputs, InThreads)
     (pixels,) = drained(read_inputs.steps)
@@ -404,7 +404,7 @@ def test_a_body_that_is_an_image_is_bounded_like_others() -> None:
     codec = RestCodec("f", SIGNATURE, 1, image=WANTED)
     with pytest.raises(BodyTooLarge):
         codec.decode_image(bytes(codec.max_bytes + 1))
-    _, read_inputs = at_once(codec.decode_image(encoded("PNG") + bytes(MAX_FILE_BYTES)))
+    _, read_inputs = codec.decode_image(encoded("PNG") + bytes(MAX_FILE_BYTES))
     assert isinstance(read_inputs, InThreads)
     with pytest.raises(BadRequest, match=f"at most {MAX_FILE_BYTES} are decoded"):
         drained(read_inputs.steps)
@@ -422,16 +422,16 @@ def test_images_in_typed_contents_are_refused() -> None:
 # --- threads
 
 
-def counting(threads: set[str]) -> Stepwise[int]:
+def counting(threads: set[str]) -> Steps[int]:
     for _ in range(3):
         threads.add(threading.current_thread().name)
-        yield
+        yield False
     return 7
 
 
 def test_the_steps_of_images_run_in_threads() -> None:
     threads = set[str]()
-    assert asyncio.run(result_of(InThreads(counting(threads)), NO_TURNS)) == 7
+    assert asyncio.run(in_threads(InThreads(counting(threads), 0))) == 7
     assert threads
     assert all(name.startswith("images") for name in threads)
 
@@ -440,16 +440,16 @@ def test_a_request_that_ends_while_an_image_is_read_has_no_other_one_read() -> N
     """Its deadline has passed, or its client is gone: its task is cancelled."""
     is_reading, may_end, read_count = threading.Event(), threading.Event(), list[int]()
 
-    def steps() -> Stepwise[int]:
+    def steps() -> Steps[int]:
         for number in range(3):
             read_count.append(number)
             is_reading.set()
             may_end.wait(60.0)
-            yield
+            yield False
         return 7
 
     async def cancelled() -> None:
-        task = asyncio.create_task(result_of(InThreads(steps()), NO_TURNS))
+        task = asyncio.create_task(in_threads(InThreads(steps(), 0)))
         await asyncio.to_thread(is_reading.wait, 60.0)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -463,7 +463,7 @@ def test_a_request_that_ends_while_an_image_is_read_has_no_other_one_read() -> N
 def test_steps_that_are_large_run_one_at_a_time_and_hold_no_others_up() -> None:
     may_end, running, at_once = threading.Event(), list[int](), list[int]()
 
-    def large(number: int) -> Stepwise[int]:
+    def large(number: int) -> Steps[int]:
         yield True
         running.append(number)
         at_once.append(len(running))
@@ -472,10 +472,10 @@ def test_steps_that_are_large_run_one_at_a_time_and_hold_no_others_up() -> None:
         return number
 
     async def beside() -> list[int]:
-        all_large = [asyncio.create_task(result_of(InThreads(large(number)), NO_TURNS)) for number in range(4)]
+        all_large = [asyncio.create_task(in_threads(InThreads(large(number), 0))) for number in range(4)]
         while not running:
             await asyncio.sleep(0)
-        assert await result_of(InThreads(counting(set())), NO_TURNS) == 7
+        assert await in_threads(InThreads(counting(set()), 0)) == 7
         assert not any(task.done() for task in all_large)
         may_end.set()
         return await asyncio.gather(*all_large)
@@ -506,7 +506,7 @@ def test_a_pause_comes_before_a_large_image(content: bytes, *, is_large: bool, m
 
 def test_what_a_step_raises_is_raised() -> None:
     with pytest.raises(BadRequest, match="neither"):
-        asyncio.run(result_of(InThreads(read_images(packed(b"x"), 1, WANTED)), NO_TURNS))
+        asyncio.run(in_threads(InThreads(read_images(packed(b"x"), 1, WANTED), 0)))
 
 
 def test_memory_that_runs_out_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -235,7 +235,7 @@ def test_a_bug_before_a_request_over_rest_is_decoded_is_answered_too(
         client.ask(1, 2)
         assert client.answer() == "internal error"
 
-    monkeypatch.setattr("proteus_cli.serving.rest.inference.accepted_encodings", broken)
+    monkeypatch.setattr("proteus_cli.serving.rest.handler.RestInferences", broken)
     scene(play)
     assert "ZeroDivisionError" in caplog.text
 

@@ -1,4 +1,4 @@
-"""Long requests over REST are decoded in turns: others are served in between, and each request ends once."""
+"""Long requests over REST wait for a turn of their own: others are served in between, and each request ends once."""
 
 import asyncio
 import gc
@@ -7,7 +7,6 @@ import json
 import logging
 import weakref
 from collections.abc import Awaitable, Callable
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -19,28 +18,23 @@ from virtual_loop import VirtualLoop
 from proteus_cli.domain.request import Outcome
 from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
 from proteus_cli.serving.lifecycle import LifecycleEvent
-from proteus_cli.serving.oip import in_turns
+from proteus_cli.serving.oip import tensors
 from proteus_cli.serving.rest import inference
 from proteus_cli.serving.rest.access import Access, KnownHosts
-from proteus_cli.serving.rest.codec import answers, codec, json_values, outline
+from proteus_cli.serving.rest.codec import codec, json_values
 from proteus_cli.serving.rest.handler import RestHandler
-from proteus_cli.serving.transport import gunzip
 from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.turns import WORK_AT_ONCE
 
-SLICE_BYTES = 4
 AMPLE_US, SHORT_US = 20_000_000, 50_000
 ROWS = 8
 TENSOR_BYTES = ROWS * 2 * 4
-VALUES = [float(value) for value in range(10, 10 + 2 * ROWS)]  # of 5 bytes each in JSON: a slice for each
+VALUES = [float(value) for value in range(10, 10 + 2 * ROWS)]
 
 
 @pytest.fixture(autouse=True)
-def small_slices(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_values, "SLICE_BYTES", SLICE_BYTES)
+def small_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(codec, "_AT_ONCE_BYTES", 160)
-    monkeypatch.setattr(answers, "_VALUES_AT_ONCE", 2)
-    monkeypatch.setattr(answers, "_BATCH_VALUES_AT_ONCE", 4)
 
 
 def body_of(values: Any = VALUES, rows: int = ROWS, **more: Any) -> bytes:
@@ -109,10 +103,6 @@ async def served(client: Client) -> None:
     await turns(50)
 
 
-def slices_of(values: Any) -> int:
-    return json.dumps(values).count(",") + 1
-
-
 # --- work
 
 
@@ -145,21 +135,6 @@ def test_in_a_crowd_json_that_is_not_short_waits_for_its_turn(monkeypatch: pytes
     play(scene)
 
 
-def test_a_long_request_is_looked_through_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codec, "LOOK_BYTES", 32)
-    monkeypatch.setattr(outline, "LOOK_BYTES", 32)
-
-    async def scene(client: Client) -> None:
-        asked = client.ask(id="a")
-        assert client.world.plane.results.in_flight_count == 0
-        await served(client)
-        status, document = answer(asked)
-        assert (status, document["id"]) == (200, "a")
-        assert document["outputs"][0]["data"] == [2 * value for value in VALUES]
-
-    play(scene)
-
-
 # --- each ends once
 
 
@@ -177,9 +152,8 @@ def test_a_long_request_is_answered(*, gzipped: bool) -> None:
     play(scene)
 
 
-def test_a_long_compressed_request_with_binary_tensors_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compressed_request_with_binary_tensors_is_answered() -> None:
     """Its head, which says where its JSON ends, is gone by the time that it is unpacked."""
-    monkeypatch.setattr(gunzip, "PIECE_BYTES", 16)
 
     async def scene(client: Client) -> None:
         content = np.array(VALUES, np.float32).tobytes()
@@ -201,14 +175,14 @@ def test_a_long_compressed_request_with_binary_tensors_is_answered(monkeypatch: 
 @pytest.mark.parametrize(
     ("values", "error"),
     [
-        ([*VALUES[:-1], True], "must hold FP32 values"), ([*VALUES, 1.0, 1.0], "more than 16 values"),
+        ([*VALUES[:-1], True], "must hold FP32 values"), ([*VALUES, 1.0, 1.0], "has 18 values"),
         (VALUES[:-1], "has 15 values"), ([*VALUES[:-1], [1.0]], "must hold FP32 values"),
     ],
 )  # fmt: skip
 def test_wrong_values_are_refused_once(values: Any, error: str) -> None:
     async def scene(client: Client) -> None:
         asked = client.ask(values)
-        await turns(slices_of(values) * 2 + 9)
+        await turns(9)
         status, document = answer(asked)
         assert status == 400
         assert error in document["error"]
@@ -217,7 +191,7 @@ def test_wrong_values_are_refused_once(values: Any, error: str) -> None:
     play(scene)
 
 
-@pytest.mark.parametrize("turns_before", range(0, 40, 3))
+@pytest.mark.parametrize("turns_before", range(9))
 def test_a_client_that_goes_is_counted_once(turns_before: int) -> None:
     """Whether its request is being decoded, waits, or runs."""
 
@@ -238,25 +212,10 @@ def test_a_client_that_goes_is_counted_once(turns_before: int) -> None:
     play(scene)
 
 
-def test_a_client_that_goes_while_its_answer_is_encoded_gets_none() -> None:
-    async def scene(client: Client) -> None:
-        asked = client.ask()
-        while not client.world.executor.held:
-            await asyncio.sleep(0.001)
-        client.world.executor.release()
-        await turns(3)
-        client.leave(asked)
-        await turns(50)
-        assert asked.response is None
-        assert client.world.counted == {Outcome.SERVED: 1}
-
-    play(scene)
-
-
 def test_the_deadline_counts_from_the_arrival() -> None:
     async def scene(client: Client) -> None:
         asked = client.ask(parameters={"timeout": SHORT_US})
-        await turns(6)
+        await turns()
         loop = asyncio.get_running_loop()
         assert isinstance(loop, VirtualLoop)
         loop.hold_up(SHORT_US / 1e6 + 0.01)
@@ -280,14 +239,14 @@ def test_a_request_that_is_not_admitted_is_refused_before_its_values_are_decoded
         assert answer(asked)[0] == 400
         assert (client.world.counted, client.refusals) == ({Outcome.REJECTED: 1}, {"NotAccurateEnough": 1})
 
-    monkeypatch.setattr(json_values._Slices, "next", decoded)
+    monkeypatch.setattr(json_values.JsonValues, "read", decoded)
     play(scene)
 
 
 def test_a_request_that_is_decoded_while_the_server_begins_to_drain_is_refused() -> None:
     async def scene(client: Client) -> None:
         asked = client.ask()
-        await turns(6)
+        await turns()
         client.world.lifecycle.on(LifecycleEvent.STOPPED)
         await turns(60)
         assert answer(asked)[0] == 503
@@ -305,7 +264,7 @@ def test_a_bug_is_logged_and_answered(monkeypatch: pytest.MonkeyPatch, caplog: p
         await turns(50)
         assert (answer(asked)[0], client.world.counted, client.refusals) == (500, {}, {})
 
-    monkeypatch.setattr(json_values._Slices, "next", broken)
+    monkeypatch.setattr(json_values.JsonValues, "read", broken)
     play(scene)
     assert "ZeroDivisionError" in caplog.text
 
@@ -321,8 +280,7 @@ def test_too_little_memory_is_answered_503(monkeypatch: pytest.MonkeyPatch, capl
             assert answer(asked) == (503, {"error": "there is too little memory for this request"})
         assert (client.world.counted, client.refusals) == ({}, {"NotReady": 2})
 
-    monkeypatch.setattr(json_values._Slices, "next", broken)
-    monkeypatch.setattr(json_values.JsonValues, "read_short", broken)
+    monkeypatch.setattr(json_values.JsonValues, "read", broken)
     play(scene)
     assert [record.message for record in caplog.records if record.levelno >= logging.WARNING] == []
 
@@ -338,14 +296,14 @@ def test_a_request_for_whose_tensors_there_is_no_memory_is_refused() -> None:
     play(scene)
 
 
-@pytest.mark.parametrize("turns_before", [0, 1, 9])
+@pytest.mark.parametrize("turns_before", [0, 1])
 def test_a_client_that_goes_leaves_nothing_to_the_garbage_collector(turns_before: int) -> None:
     """Which may come much later, when many requests have gone."""
 
     async def scene(client: Client) -> None:
         asked = client.ask()
         await turns(turns_before)
-        (task,) = map(weakref.ref, in_turns._tasks)
+        (task,) = map(weakref.ref, client.handler._pipeline._tasks)
         client.leave(asked)
         await turns(9)
         assert task() is None
@@ -360,37 +318,37 @@ def test_a_client_that_goes_leaves_nothing_to_the_garbage_collector(turns_before
 # --- others are served in between
 
 
-def test_one_slice_is_decoded_in_a_turn_of_the_loop_however_many_requests_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_request_is_decoded_in_a_turn_of_the_loop_however_many_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
-    take = json_values._Slices.next
+    read = json_values.JsonValues.read
 
-    def counted(slices: Any) -> Any:
+    def counted(*given: Any) -> Any:
         decoded.append(1)
-        return take(slices)
+        return read(*given)
 
     async def scene(client: Client) -> None:
         asked = [client.ask() for _ in range(5)]
         most = 0
-        while any(exchange.in_flight is None or isinstance(exchange.in_flight, asyncio.Task) for exchange in asked):
+        while any(isinstance(exchange.in_flight, asyncio.Task) for exchange in asked):
             before = len(decoded)
             await turns()
             most = max(most, len(decoded) - before)
         assert most == 1
-        assert len(decoded) == 5 * slices_of(VALUES)
+        assert len(decoded) == 5
         for exchange in asked:
             client.leave(exchange)
         await turns(9)
 
-    monkeypatch.setattr(json_values._Slices, "next", counted)
+    monkeypatch.setattr(json_values.JsonValues, "read", counted)
     play(scene)
 
 
-def test_a_short_request_is_served_while_a_long_one_is_decoded() -> None:
+def test_a_short_request_is_served_while_a_long_one_waits() -> None:
     async def scene(client: Client) -> None:
         long, short = client.ask(), client.ask([1, 2], 1)
+        assert isinstance(long.in_flight, asyncio.Task)
         await turns(5)
         assert [batch.rows for batch, _ in client.world.executor.held] == [1]
-        assert isinstance(long.in_flight, asyncio.Task)
         client.world.executor.release()
         await served(client)
         assert (answer(short)[0], answer(long)[0]) == (200, 200)
@@ -399,47 +357,45 @@ def test_a_short_request_is_served_while_a_long_one_is_decoded() -> None:
     play(scene)
 
 
-@pytest.mark.parametrize("pieces", [1, 7])
-def test_a_body_is_unpacked_in_turns_and_its_memory_counted(pieces: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_a_body_that_is_unpacked_is_counted() -> None:
     async def scene(client: Client) -> None:
         asked = client.ask(gzipped=True)
-        size = len(body_of())
-        found = [client.connections.body_bytes]
         while isinstance(asked.in_flight, asyncio.Task):
             await turns()
-            found.append(client.connections.body_bytes)
-        grown = sorted(set(found))
-        assert (grown[-1], len(grown) > pieces // 2) == (size + TENSOR_BYTES, True)
-        assert asked.reserved_bytes == size + TENSOR_BYTES
+        assert asked.reserved_bytes == client.connections.body_bytes == len(body_of()) + TENSOR_BYTES
         await served(client)
         assert answer(asked)[0] == 200
 
-    monkeypatch.setattr(gunzip, "PIECE_BYTES", 256 // pieces)
     play(scene)
 
 
-def test_of_one_connection_one_body_at_a_time_is_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its responses keep their order, so that only the memory of one is needed. One that is given up lets others by."""
+@pytest.mark.parametrize(
+    ("cap", "status", "refusal"), [("MAX_JSON_BYTES", 413, "BodyTooLarge"), ("MAX_JSON_VALUES", 400, "BadRequest")]
+)
+def test_more_json_than_is_decoded_in_time_is_refused(
+    cap: str, status: int, refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tensors, cap, 2 * ROWS - 1)
 
     async def scene(client: Client) -> None:
-        client.shared = client.connect()
-        given_up, *asked = (client.ask(gzipped=True) for _ in range(4))
-        await turns(3)
-        assert given_up.reserved_bytes > 0
-        client.leave(given_up)
-        given_up.connection.connections.free(given_up.reserved_bytes)
-        reserved = list[tuple[int, ...]]()
-        while any(isinstance(each.in_flight, asyncio.Task) for each in asked):
-            await turns()
-            reserved.append(tuple(each.reserved_bytes for each in asked))
-        size = len(body_of())
-        for before, behind in pairwise(range(3)):
-            assert all(each[before] == size + TENSOR_BYTES for each in reserved if each[behind])
-        while any(each.response is None for each in asked):
-            await served(client)
-        assert [answer(each)[0] for each in asked] == [200] * 3
+        asked = client.ask()
+        await turns(9)
+        found, document = answer(asked)
+        assert found == status
+        assert "send binary tensors" in document["error"]
+        assert (client.world.counted, client.refusals) == ({}, {refusal: 1})
 
-    monkeypatch.setattr(gunzip, "PIECE_BYTES", 32)
+    play(scene)
+
+
+def test_a_body_that_unpacks_to_more_than_is_unpacked_in_time_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "MAX_UNPACKED_BYTES", 99)
+
+    async def scene(client: Client) -> None:
+        asked = client.ask(gzipped=True)
+        await turns(9)
+        assert answer(asked) == (413, {"error": "the body unpacks to more than 99 bytes: send it as it is"})
+
     play(scene)
 
 
@@ -447,37 +403,35 @@ TURN_S = 0.05
 
 
 def slowly(client: Client) -> None:
-    """All requests come by one connection, and each slice of a long one waits `TURN_S` for its turn."""
+    """All requests come by one connection, and each long one waits `TURN_S` for its turn."""
     shared, loop = client.connect(), asyncio.get_running_loop()
     shared.connections = SimpleNamespace(
-        turns=SimpleNamespace(wait=lambda take: loop.call_later(TURN_S, take)),
+        long_turns=SimpleNamespace(wait=lambda take: loop.call_later(TURN_S, take)),
         loop_turn=client.connections.loop_turn, reserve=client.connections.reserve, free=client.connections.free,
         is_draining=False,
     )  # fmt: skip
     client.shared = shared
 
 
-def test_a_request_that_waits_for_another_of_its_connection_is_answered_at_its_deadline() -> None:
+def test_a_request_that_waits_for_its_turn_is_answered_at_its_deadline() -> None:
     async def scene(client: Client) -> None:
         slowly(client)
-        client.ask(parameters={"timeout": AMPLE_US})
-        asked = client.ask(parameters={"timeout": 2 * SHORT_US})
-        await asyncio.sleep(2.1 * SHORT_US / 1e6)
+        asked = client.ask(parameters={"timeout": round(TURN_S * 1e6 / 2)})
+        await asyncio.sleep(TURN_S)
         assert answer(asked)[0] == 504
-        assert client.world.counted[Outcome.DROPPED] == 1
+        assert client.world.counted == {Outcome.DROPPED: 1}
 
     play(scene)
 
 
-def test_a_client_that_goes_while_its_request_waits_for_another_is_counted() -> None:
+def test_a_client_that_goes_while_its_request_waits_for_its_turn_is_counted() -> None:
     async def scene(client: Client) -> None:
         slowly(client)
-        client.ask(parameters={"timeout": AMPLE_US})
         asked = client.ask(parameters={"timeout": AMPLE_US})
-        await asyncio.sleep(TURN_S)
+        await asyncio.sleep(TURN_S / 2)
         client.leave(asked)
         await asyncio.sleep(TURN_S)
         assert client.world.plane.counts.by_family["f"].cancelled == 1
-        assert client.world.counted[Outcome.DROPPED] == 1
+        assert client.world.counted == {Outcome.DROPPED: 1}
 
     play(scene)

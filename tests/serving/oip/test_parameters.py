@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tritonclient.grpc
 import tritonclient.http
-from reading import at_once, inputs_of
+from reading import inputs_of
 from small_plane import FLOAT, LONG, TWO, SmallPlane
 from tritonclient.grpc import service_pb2
 
@@ -31,7 +31,7 @@ def over_rest(request: Parameters, of_input: Parameters, of_output: Parameters) 
         {"name": "k", "datatype": "INT64", "shape": [1, 1], "data": [0]},
     ]
     document = {"inputs": tensors, "outputs": [{"name": "y", "parameters": of_output}], "parameters": request}
-    query, _ = at_once(RestCodec("two", TWO, 8).decode(json.dumps(document).encode(), None))
+    query, _ = RestCodec("two", TWO, 8).decode(json.dumps(document).encode(), None)
     return query
 
 
@@ -171,7 +171,7 @@ def test_requests_of_tritons_http_client_are_read(*, as_binary: bool, names_outp
         tensors_of(client, binary_data=as_binary), wanted if names_outputs else None, request_id="7", priority=1,
         timeout=1000,
     )  # fmt: skip
-    query, read_inputs = at_once(RestCodec("two", TWO, 8).decode(body, length))
+    query, read_inputs = RestCodec("two", TWO, 8).decode(body, length)
     assert (query.options, query.id) == (RequestOptions(0.001, 1), "7")
     assert query.outputs == (((0, True), (1, False)) if names_outputs else ((0, True), (1, True)))
     assert [bytes(values) for values in inputs_of(read_inputs)] == [X.tobytes(), K.tobytes()]

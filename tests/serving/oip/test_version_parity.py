@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from builders import make_plan
 from one_device import FLOAT
-from reading import at_once
 from tritonclient.grpc import service_pb2
 from two_stages import FIRST, UNSURE, TwoStages, run
 
@@ -41,7 +40,7 @@ def over_grpc(world: TwoStages, version: str, parameters: dict[str, float]) -> t
     query, _ = codec.decode(request.SerializeToString(), None)
 
     def said(answered: Answered) -> Any:
-        answer = service_pb2.ModelInferResponse.FromString(bytes(at_once(codec.encode(query, answered))))
+        answer = service_pb2.ModelInferResponse.FromString(bytes(codec.encode(query, answered)))
         scores = np.frombuffer(answer.raw_output_contents[0], FLOAT).tolist()
         return answer.model_version, answer.parameters["variant"].string_param, scores
 
@@ -54,10 +53,10 @@ def over_http(world: TwoStages, version: str, parameters: dict[str, float]) -> t
     tensor = {"name": "x", "datatype": "FP32", "shape": list(X.shape), "data": X.ravel().tolist()}
     output = {"name": "y", "parameters": {"binary_data": True}}
     body = {"inputs": [tensor], "outputs": [output], "parameters": parameters}
-    query, _ = at_once(codec.decode(json.dumps(body).encode(), None))
+    query, _ = codec.decode(json.dumps(body).encode(), None)
 
     def said(answered: Answered) -> Any:
-        head, tensors = at_once(codec.encode(query, answered))
+        head, tensors = codec.encode(query, answered)
         answer = json.loads(head)
         scores = np.frombuffer(b"".join(map(bytes, tensors)), FLOAT).tolist()
         return answer["model_version"], answer["parameters"]["variant"], scores

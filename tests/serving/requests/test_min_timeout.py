@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from builders import make_measured, make_profile
 from one_device import FLOAT, SLO_S, SLOW_S, World, run
-from reading import at_once
 from tritonclient.grpc import service_pb2
 
 from proteus_cli.domain.catalog import VariantKey
@@ -74,7 +73,7 @@ def over_http(world: World, timeout_us: int = 5000, rows: int = 1) -> Query:
         "parameters": {"timeout": timeout_us},
     }
     codec = RestCodec("f", world.plane.families.by_name["f"].signature, 8)
-    query, _ = at_once(codec.decode(json.dumps(body).encode(), None))
+    query, _ = codec.decode(json.dumps(body).encode(), None)
     return query
 
 

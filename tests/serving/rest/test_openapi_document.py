@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema_rs import validator_for
 from openapi_file import openapi
-from reading import at_once, inputs_of
+from reading import inputs_of
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
@@ -141,7 +141,7 @@ def with_other(place: tuple[str | int, ...], value: Any) -> Any:
 
 def test_a_right_request_is_right() -> None:
     assert REQUESTS.is_valid(RIGHT)
-    query, _ = at_once(RestCodec("small", SMALL, 8).decode(json.dumps(RIGHT).encode(), None))
+    query, _ = RestCodec("small", SMALL, 8).decode(json.dumps(RIGHT).encode(), None)
     assert query.rows == 1
 
 
@@ -151,7 +151,7 @@ def test_what_the_document_does_not_allow_is_refused(place: tuple[str | int, ...
     request = with_other(place, value)
     content = json.dumps(request).encode()
     try:
-        _, read_inputs = at_once(RestCodec("small", SMALL, 8).decode(content, None))
+        _, read_inputs = RestCodec("small", SMALL, 8).decode(content, None)
         inputs_of(read_inputs)
     except BadRequest:
         return

@@ -1,7 +1,6 @@
 """Answers over REST: JSON, and binary tensors behind it.
 
-What all answers of a batch say is encoded once, and only the rest for each. Values of a large answer are encoded in
-turns.
+What all answers of a batch say is encoded once, and only the rest for each.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
-from proteus_cli.serving.requests.query import Classes, InTurns, Query, Stepwise
+from proteus_cli.serving.requests.query import Classes, Query
 from proteus_cli.serving.rest.codec.bodies import (
     InferResponse,
     ResponseParameters,
@@ -24,8 +23,7 @@ from proteus_cli.serving.rest.codec.bodies import (
     ResponseTensorParameters,
 )
 
-_VALUES_AT_ONCE = 8192  # of an output, which take a millisecond to encode
-_BATCH_VALUES_AT_ONCE = 4 * _VALUES_AT_ONCE  # of a whole batch, which become lists of Python's
+_MAX_LISTED_VALUES = 32 * 1024  # of an output of a whole batch, which become lists of Python's
 _US_PER_S = 1e6
 
 Texts = list[str] | bytes
@@ -39,15 +37,13 @@ class _SharedAnswer(NamedTuple):
     """What the answers of one batch with as many rows share: all but the time in the queue, the id, and the rows.
 
     The JSON is ``before``, the time in the queue, ``after``; then for each of ``lists`` the values of this answer,
-    and what follows them. ``binary`` has the bytes of all rows of an output, and how many a row has. ``is_long``: it is
-    encoded in turns.
+    and what follows them. ``binary`` has the bytes of all rows of an output, and how many a row has.
     """
 
     before: bytes
     after: bytes
     lists: list[tuple[Any, bytes]]
     binary: list[tuple[Buffer, int]]
-    is_long: bool
 
 
 _encode = msgspec.json.Encoder().encode
@@ -61,19 +57,19 @@ class AnswerEncoder:
     def __init__(self, family: str, signature: Signature, labels: Sequence[str]) -> None:
         self._family, self._signature, self._labels = family, signature, labels
 
-    def encode(self, query: Query, answer: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
+    def encode(self, query: Query, answer: Answered) -> EncodedAnswer:
         """The JSON of an answer, and the binary tensors that follow it."""
-        memo, rows, first = answer.batch.memo, answer.rows, answer.first
+        memo, rows = answer.batch.memo, answer.rows
         try:
             shared = memo[query.outputs, rows]
         except KeyError:
             if wants_classes(query):
-                return InTurns(self._encoded_classes(query, answer))
-            shared = memo[query.outputs, rows] = self._shared(query, answer)
-        before, after, lists, binary, is_long = shared
+                shared, answer = self._with_classes(query, answer)
+            else:
+                shared = memo[query.outputs, rows] = self._shared(query, answer)
+        before, after, lists, binary = shared
+        first = answer.first
         json = b"".join((before, _encode(int(answer.queue_s * _US_PER_S)), after))
-        if is_long:
-            return InTurns(_encoded_in_turns(json, shared, query, answer))
         for values, end in lists:
             if isinstance(values, list):
                 json += _encode(values[first] if rows == 1 else list(chain(*values[first : first + rows]))) + end
@@ -86,19 +82,17 @@ class AnswerEncoder:
             tensors.append(values[first * size : (first + rows) * size])
         return json, tensors
 
-    def _encoded_classes(self, query: Query, answer: Answered) -> Stepwise[EncodedAnswer]:
-        """An answer that has the classes of some outputs: it shares nothing with others of its batch."""
+    def _with_classes(self, query: Query, answer: Answered) -> tuple[_SharedAnswer, Answered]:
+        """An answer that has the classes of some outputs, as a batch of its own."""
         batch, classes = answer.batch, dict[int, Texts]()
         own = batch.of_one(answer.outputs, staged=batch.staged, version=batch.version)
         for index, form in query.outputs:
             if isinstance(form, Classes):
                 labels = self._labels if index == 0 else ()
-                texts = yield from highest_classes(own.outputs[index], form.count, labels)
-                classes[index] = (yield from packed(texts)) if form.as_binary else texts
+                texts = highest_classes(own.outputs[index], form.count, labels)
+                classes[index] = packed(texts) if form.as_binary else texts
         alone = Answered(own, 0, answer.rows, answer.queue_s)
-        shared = self._shared(query, alone, classes)
-        json = b"".join((shared.before, _encode(int(answer.queue_s * _US_PER_S)), shared.after))
-        return (yield from _encoded_in_turns(json, shared, query, alone))
+        return self._shared(query, alone, classes), alone
 
     def _shared(self, query: Query, answer: Answered, classes: Mapping[int, Texts] = {}) -> _SharedAnswer:
         """``classes``: the texts of an output's classes, by its index, where these are wanted in its place."""
@@ -119,8 +113,6 @@ class AnswerEncoder:
             queue_us=0,
         )
         before = _encode(InferResponse(self._family, batch.version, parameters, [])).removesuffix(_NO_QUEUE_US)
-        in_json = [batch.outputs[index] for index, form in query.outputs if form is False]
-        is_long = any(output.size // len(output) * answer.rows > _VALUES_AT_ONCE for output in in_json)
         lists, binary, texts = list[Any](), list[tuple[Buffer, int]](), [_OUTPUTS]
         for place, (index, form) in enumerate(query.outputs):
             values, spec, of_classes = batch.outputs[index], self._signature.outputs[index], classes.get(index)
@@ -142,7 +134,7 @@ class AnswerEncoder:
                 texts[-1] += _encode(tensor)[:-1] + b',"data":'
                 texts.append(b"}")
         texts[-1] += b"]}"
-        return _SharedAnswer(before, texts[0], list(zip(lists, texts[1:], strict=True)), binary, is_long)
+        return _SharedAnswer(before, texts[0], list(zip(lists, texts[1:], strict=True)), binary)
 
 
 def _in_binary(tensor: ResponseTensor, size: int) -> bytes:
@@ -150,27 +142,10 @@ def _in_binary(tensor: ResponseTensor, size: int) -> bytes:
     return _encode(msgspec.structs.replace(tensor, parameters=ResponseTensorParameters(size)))
 
 
-def _encoded_in_turns(json: bytes, shared: _SharedAnswer, query: Query, answer: Answered) -> Stepwise[EncodedAnswer]:
-    first, last, parts = answer.first, answer.first + answer.rows, [json]
-    for values, end in shared.lists:
-        if isinstance(values, list):
-            parts += _encode(list(chain(*values[first:last]))), end
-            continue
-        flat = values[first:last].reshape(-1)
-        parts.append(b"[")
-        for at in range(0, len(flat), _VALUES_AT_ONCE):
-            parts += _encode(flat[at : at + _VALUES_AT_ONCE].tolist())[1:-1], b","
-            yield
-        parts[-1:] = b"]", end
-    if query.id is not None:
-        parts += parts.pop()[:-1], b',"id":%b}' % _encode(query.id)
-    return b"".join(parts), [values[first * size : last * size] for values, size in shared.binary]
-
-
 def _rows(batch: AnsweredBatch, index: int) -> Any:
     """The rows of an output, each as a flat list, made once for a batch; of a large batch, as they are."""
     key, values = ("rows", index), batch.outputs[index]
-    if values.size > _BATCH_VALUES_AT_ONCE:
+    if values.size > _MAX_LISTED_VALUES:
         return values
     if key not in batch.memo:
         batch.memo[key] = values.reshape(len(values), -1).tolist()

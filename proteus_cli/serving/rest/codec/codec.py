@@ -23,23 +23,21 @@ from proteus_cli.serving.oip.parameters import OutputParameters, problem, reques
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import (
     Form,
+    InOneTurn,
     Inputs,
     InThreads,
-    InTurns,
+    LongReadInputs,
     Query,
     ReadInputs,
-    Stepwise,
-    drained,
 )
 from proteus_cli.serving.rest.codec.answers import AnswerEncoder, EncodedAnswer
 from proteus_cli.serving.rest.codec.bodies import (
     InferRequest,
     RequestTensor,
 )
-from proteus_cli.serving.rest.codec.json_values import SLICE_BYTES, JsonValues
+from proteus_cli.serving.rest.codec.json_values import JsonValues
 from proteus_cli.serving.rest.codec.outline import (
     ID_PLACEHOLDER,
-    LOOK_BYTES,
     CutRequest,
     array_of,
     cut,
@@ -51,8 +49,9 @@ from proteus_cli.serving.transport.memo import remember
 _MAX_KNOWN = 256  # outlines, by family
 _LONGEST_KNOWN = 2048
 _SMALL_BYTES = 16 * 1024  # are copied, which costs less than a view
-_AT_ONCE_BYTES = 2 * SLICE_BYTES  # of JSON that is decoded without a pause
-DecodedRequest = tuple[Query, ReadInputs | InTurns[Inputs]]
+_AT_ONCE_BYTES = 128 * 1024  # of JSON that does not wait for a turn of the event loop of its own
+
+DecodedRequest = tuple[Query, ReadInputs | LongReadInputs]
 """What is asked, and how to read the tensors."""
 
 
@@ -103,9 +102,9 @@ _encode = msgspec.json.Encoder().encode
 class RestCodec:
     """Decodes the requests of one ``family``, of ``max_rows`` rows at most, and encodes their answers.
 
-    ``max_bytes`` is the most that so many rows need, in JSON ``max_json_bytes``. A larger body is refused before it is
-    decoded. The classes of the first output have ``labels``. In place of the pixels of an ``image``, clients may send
-    images, which are binary tensors. All requests ask for the ``version``; None: any variant.
+    ``max_bytes`` is the most that so many rows need, ``max_json_bytes`` the most of it that may be JSON. A larger body
+    is refused before it is decoded. The classes of the first output have ``labels``. In place of the pixels of an
+    ``image``, clients may send images, which are binary tensors. All requests ask for the ``version``; None: any.
     """
 
     def __init__(
@@ -120,14 +119,14 @@ class RestCodec:
         self.family, self._signature, self._image, self._version = family, signature, image, version
         self._answers = AnswerEncoder(family, signature, labels)
         self.max_bytes = max_bytes(signature, max_rows, image)
-        self.max_json_bytes = oip.max_bytes(signature, max_rows)
+        self.max_json_bytes = min(oip.max_bytes(signature, max_rows), oip.MAX_JSON_BYTES)
         self._layouts: dict[tuple[bytes | int, ...], _Layout] = {}
         self._starts: dict[int, tuple[bytes, _Layout]] = {}  # JSON before binary tensors, by the size of the request
         self._last: _Last | None = None
         self._values = tuple(JsonValues(spec) for spec in signature.inputs)
         self._all_outputs = tuple((index, False) for index in range(len(signature.outputs)))
 
-    def decode(self, body: bytes | bytearray, json_length: int | None) -> DecodedRequest | InTurns[DecodedRequest]:
+    def decode(self, body: bytes | bytearray, json_length: int | None) -> DecodedRequest:
         """Decode and check a request but its tensors.
 
         ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
@@ -142,11 +141,11 @@ class RestCodec:
         if json_bytes > self.max_json_bytes:
             raise self._too_large("bytes of JSON", self.max_json_bytes, json_bytes)
         if json_length is None:
-            return self._like_last(body) or self._decode_any(body, size)
+            return self._like_last(body) or self._decoded(body, size)
         start, layout = self._starts.get(size, (b"", None))
         if layout is not None and len(start) == json_length and body.startswith(start):
             return layout.query, partial(layout.slices, body, json_length)
-        return self._decode_any(body, json_length)
+        return self._decoded(body, json_length)
 
     def decode_image(self, body: bytes | bytearray) -> DecodedRequest:
         """A request for one row whose body is a JPEG or PNG file. Raises `BadRequest`, and `BodyTooLarge`."""
@@ -159,8 +158,8 @@ class RestCodec:
 
     def _too_large(self, what: str, most: int, size: int) -> BodyTooLarge:
         return BodyTooLarge(
-            f"a request for `{self.family}` needs at most {most} {what}; got {size}"
-            " (binary tensors are smaller than JSON, see Inference-Header-Content-Length)"
+            f"a request for `{self.family}` may have at most {most} {what}; got {size}"
+            " (send binary tensors, which are smaller than JSON: see Inference-Header-Content-Length)"
         )
 
     def _like_last(self, body: bytes | bytearray) -> tuple[Query, ReadInputs] | None:
@@ -184,15 +183,11 @@ class RestCodec:
         # Names are quoted, so what begins and ends as an array here, and has no quotes, is one array or malformed.
         if body[start : start + 1] != b"[" or body[end - 1 : end] != b"]" or body.find(b'"', start, end) >= 0:
             return None
-        return query, partial(self._values[0].read_short, body, start, end, query.rows)
+        return query, partial(self._values[0].read, body, start, end, query.rows)
 
-    def _decode_any(self, body: bytes | bytearray, json_length: int) -> DecodedRequest | InTurns[DecodedRequest]:
-        steps = self._decoded(body, json_length)
-        return drained(steps) if json_length <= LOOK_BYTES else InTurns(steps)
-
-    def _decoded(self, body: bytes | bytearray, json_length: int) -> Stepwise[DecodedRequest]:
+    def _decoded(self, body: bytes | bytearray, json_length: int) -> DecodedRequest:
         binary_bytes = len(body) - json_length
-        request = yield from cut(body, json_length)
+        request = cut(body, json_length)
         layout = self._layouts.get(request.key)
         if layout is None or layout.binary_bytes != binary_bytes:
             layout = self._layout(request, binary_bytes)
@@ -207,12 +202,12 @@ class RestCodec:
         if json_length > _AT_ONCE_BYTES:
             of_json = (values for values, source in zip(self._values, layout.sources, strict=True) if source.array >= 0)
             memory_bytes = query.rows * sum(values.row_bytes for values in of_json)
-            return query, InTurns(self._read(layout, body, json_length, request.arrays), memory_bytes)
+            return query, InOneTurn(partial(self._read, layout, body, json_length, request.arrays), memory_bytes)
         if self._last is not None:
-            return query, partial(self._values[0].read_short, body, *request.arrays[0], query.rows)
-        return query, partial(drained, self._read(layout, body, json_length, request.arrays))
+            return query, partial(self._values[0].read, body, *request.arrays[0], query.rows)
+        return query, partial(self._read, layout, body, json_length, request.arrays)
 
-    def _images(self, layout: _Layout, body: bytes | bytearray, json_length: int) -> InTurns[Inputs]:
+    def _images(self, layout: _Layout, body: bytes | bytearray, json_length: int) -> InThreads[Inputs]:
         """How to read the one input of a request that has images."""
         assert self._image is not None  # noqa: S101 - only a family with one has such a layout
         (images,), rows = layout.slices(body, json_length), layout.query.rows
@@ -220,13 +215,13 @@ class RestCodec:
 
     def _read(
         self, layout: _Layout, body: bytes | bytearray, json_length: int, arrays: Sequence[tuple[int, int]]
-    ) -> Stepwise[Inputs]:
+    ) -> Inputs:
         inputs: list[Buffer] = []
         for values, (array, start, end) in zip(self._values, layout.sources, strict=True):
             if array < 0:
                 inputs.append(memoryview(body)[json_length + start : json_length + end])
             else:
-                inputs.append((yield from values.read(body, *arrays[array], layout.query.rows)))
+                inputs += values.read(body, *arrays[array], layout.query.rows)
         return tuple(inputs)
 
     def _layout(self, request: CutRequest, binary_bytes: int) -> _Layout:
@@ -259,15 +254,23 @@ class RestCodec:
                 at += size
         if at != binary_bytes:
             raise BadRequest(f"{binary_bytes - at} bytes of binary data belong to no input")
-        in_order = tuple([sources[place] for place in order])
-        for spec, (array, start, end) in zip(self._signature.inputs, in_order, strict=True):
-            if array < 0 and not has_images:
+        in_order, json_values = tuple([sources[place] for place in order]), 0
+        for values, spec, (array, start, end) in zip(self._values, self._signature.inputs, in_order, strict=True):
+            if array >= 0:
+                json_values += rows * values.row_values
+            elif not has_images:
                 oip.require_bytes(spec.name, end - start, rows, spec)
+        if json_values > oip.MAX_JSON_VALUES:
+            raise BadRequest(
+                f"JSON may have at most {oip.MAX_JSON_VALUES} values, not {json_values}: send binary tensors"
+            )
+        outputs = self._outputs(decoded)
+        oip.require_encodable(self._signature, outputs, rows)
         has_id = decoded.id == ID_PLACEHOLDER
         query = Query(
             self.family,
             rows,
-            self._outputs(decoded),
+            outputs,
             request_options(decoded.parameters, self._version),
             None if has_id else decoded.id,
         )
@@ -281,7 +284,7 @@ class RestCodec:
         forms = [(name, parameters.form(binary_by_default=by_default)) for name, parameters in wanted]
         return oip.outputs_by_name(self._signature, forms)
 
-    def encode(self, query: Query, answer: Answered) -> EncodedAnswer | InTurns[EncodedAnswer]:
+    def encode(self, query: Query, answer: Answered) -> EncodedAnswer:
         """The JSON of an answer, and the binary tensors that follow it."""
         return self._answers.encode(query, answer)
 

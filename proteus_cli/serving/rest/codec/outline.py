@@ -22,14 +22,12 @@ import msgspec
 
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.oip.tensors import OTHER_BYTES as MAX_BYTES
-from proteus_cli.serving.requests.query import Stepwise
 
 _DATA = re.compile(rb'"data"[ \t\r\n]*:[ \t\r\n]*(?=\[)')
 _ID = re.compile(rb'"id"[ \t\r\n]*:[ \t\r\n]*"((?:[^"\\]|\\.)*)"')
 _decode_text = msgspec.json.Decoder(str).decode
 _SECRET = secrets.randbits(62)
 ID_PLACEHOLDER = str(_SECRET)
-LOOK_BYTES = 1024 * 1024  # that are looked through at once, in a tenth of a millisecond
 
 
 class CutRequest(NamedTuple):
@@ -57,7 +55,7 @@ class CutRequest(NamedTuple):
         return b"".join([*between, self.pieces[-1]])
 
 
-def cut(request: bytes | bytearray, size: int) -> Stepwise[CutRequest]:
+def cut(request: bytes | bytearray, size: int) -> CutRequest:
     """Cut the values and the id out of the first ``size`` bytes of a request. Raises `BadRequest`.
 
     Values that hold strings, objects or nulls stay in the outline: no tensor takes them.
@@ -68,7 +66,7 @@ def cut(request: bytes | bytearray, size: int) -> Stepwise[CutRequest]:
     found = _DATA.search(request, 0, min(size, MAX_BYTES))
     while found is not None:
         start = found.end()
-        until = yield from _end_of_numbers(request, start, size)
+        until = _end_of_numbers(request, start, size)
         end = request.rfind(b"]", max(start, until - MAX_BYTES), until) + 1
         if end:
             pieces.append(bytes(request[after:start]))
@@ -81,18 +79,12 @@ def cut(request: bytes | bytearray, size: int) -> Stepwise[CutRequest]:
     return _without_id(pieces, arrays)
 
 
-def _end_of_numbers(request: bytes | bytearray, at: int, size: int) -> Stepwise[int]:
-    """Where what begins at ``at`` has a string or ends an object, with a pause after each `LOOK_BYTES`."""
-    while at < size:
-        stop = min(at + LOOK_BYTES, size)
-        quote = request.find(b'"', at, stop)
-        found = quote if quote >= 0 else stop
-        brace = request.find(b"}", at, found)
-        if brace >= 0 or quote >= 0:
-            return brace if brace >= 0 else quote
-        at = stop
-        yield
-    return size
+def _end_of_numbers(request: bytes | bytearray, at: int, size: int) -> int:
+    """Where the values that begin at ``at`` have a string, or their object ends."""
+    quote = request.find(b'"', at, size)
+    until = size if quote < 0 else quote
+    brace = request.find(b"}", at, until)
+    return until if brace < 0 else brace
 
 
 def _without_id(pieces: list[bytes], arrays: Sequence[tuple[int, int]]) -> CutRequest:

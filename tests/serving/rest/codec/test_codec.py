@@ -13,13 +13,13 @@ import pytest
 from builders import hosted
 from hypothesis import example, given
 from hypothesis import strategies as st
-from reading import at_once, inputs_of
+from reading import inputs_of
 
 from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
-from proteus_cli.serving.requests.query import Form, InTurns, Query, RequestOptions
+from proteus_cli.serving.requests.query import Form, Query, RequestOptions
 from proteus_cli.serving.rest.codec import answers
 from proteus_cli.serving.rest.codec.codec import RestCodec
 
@@ -48,7 +48,7 @@ class Seen:
 
 
 def decode(content: bytes, length: int | None, signature: Signature) -> Seen:
-    query, read_inputs = at_once(RestCodec("m", signature, MAX_ROWS).decode(content, length))
+    query, read_inputs = RestCodec("m", signature, MAX_ROWS).decode(content, length)
     inputs = {
         spec.name: np.frombuffer(values, spec.dtype).reshape(query.rows, *(size or 0 for size in spec.shape))
         for spec, values in zip(signature.inputs, inputs_of(read_inputs), strict=True)
@@ -185,7 +185,7 @@ def test_what_is_no_request_is_refused(content: bytes) -> None:
         ({**X, "data": [1, 2, 3, 4, 5]}, "5 values"),
         ({**X, "data": []}, "0 values"),
         ({**X, "data": [[1, 2], [3]]}, "evenly nested"),
-        ({**X, "data": [[1, 2, 3, 4], 5]}, "evenly nested"),
+        ({**X, "data": [[1, 2, 3, 4], 5]}, "has 5 values"),
         ({**X, "data": ["1", "2", "3", "4"]}, "must hold FP32"),
         ({**X, "data": [1, 2, 3, "4"]}, "must hold FP32"),
         ({**X, "data": [1, 2, 3, None]}, "must hold FP32"),
@@ -267,7 +267,8 @@ def test_a_long_json_before_binary_tensors_is_not_looked_up_as_a_whole() -> None
     content = bytearray(b" " * 1_500_000)
     codec = RestCodec("m", TWO, MAX_ROWS)
     tracemalloc.start()
-    assert isinstance(codec.decode(content, len(content)), InTurns)
+    with pytest.raises(BadRequest):
+        codec.decode(content, len(content))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < len(content) // 10
@@ -394,9 +395,7 @@ def encoded(
     """The JSON of an answer with all rows of a batch, and what follows it."""
     batch = AnsweredBatch(HOSTED, len(outputs[0]), outputs, compute_s=0.002)
     query = Query("digits", batch.rows, wanted, id=name)
-    head, blobs = at_once(
-        RestCodec("digits", signature, MAX_ROWS).encode(query, Answered(batch, 0, batch.rows, queue_s=0.001))
-    )
+    head, blobs = RestCodec("digits", signature, MAX_ROWS).encode(query, Answered(batch, 0, batch.rows, queue_s=0.001))
     return json.loads(head), b"".join(blobs)
 
 
@@ -419,7 +418,7 @@ def test_the_answer_of_a_cascade_says_how_it_came_about() -> None:
 
     def parameters(staged: Staged | None) -> dict[str, Any]:
         batch = AnsweredBatch(HOSTED, 4, (np.ones((1, 2), np.float32),), 0.002, staged=staged)
-        found: dict[str, Any] = json.loads(at_once(codec.encode(query, Answered(batch, 0, 1, 0.001)))[0])["parameters"]
+        found: dict[str, Any] = json.loads(codec.encode(query, Answered(batch, 0, 1, 0.001))[0])["parameters"]
         return {name: found.get(name) for name in ("accuracy", "stages", "confidence", "fallback")}
 
     plain = {"accuracy": 0.9, "stages": None, "confidence": None, "fallback": None}
@@ -493,9 +492,7 @@ def test_each_request_of_a_batch_gets_its_own_rows(*, sizes: list[int], as_binar
     first = 0
     for size in sizes:
         name = data.draw(st.none() | st.text(max_size=5))
-        head, blobs = at_once(
-            codec.encode(Query("digits", size, ((0, as_binary),), id=name), Answered(batch, first, size, 0.0))
-        )
+        head, blobs = codec.encode(Query("digits", size, ((0, as_binary),), id=name), Answered(batch, first, size, 0.0))
         found, (output,) = json.loads(head), json.loads(head)["outputs"]
         assert (found.get("id"), output["name"], output["shape"]) == (name, "100%s", [size, 3])
         got = np.frombuffer(b"".join(blobs), FLOAT) if as_binary else np.array(output["data"], FLOAT)
@@ -528,7 +525,7 @@ def test_a_head_that_is_known_is_checked_against_what_follows_it() -> None:
     codec = RestCodec("m", TWO, MAX_ROWS)
     content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id="a")
     for _ in range(2):
-        query, read_inputs = at_once(codec.decode(content, length))
+        query, read_inputs = codec.decode(content, length)
         assert [bytes(values) for values in inputs_of(read_inputs)] == [XS.tobytes(), KS.tobytes()]
         assert query.id == "a"
         for wrong in (content[:-1], content + b"0"):
@@ -543,7 +540,7 @@ def test_binary_requests_of_one_size_are_told_apart() -> None:
     second, _ = with_binary(*tensors, outputs=[{"name": "z"}])
     assert len(first) == len(second)
     for content, wanted in [(first, 0), (first, 0), (second, 1), (second, 1), (first, 0)]:
-        query, read_inputs = at_once(codec.decode(content, length))
+        query, read_inputs = codec.decode(content, length)
         assert query.outputs == ((wanted, False),)
         assert [bytes(values) for values in inputs_of(read_inputs)] == [XS.tobytes(), KS.tobytes()]
         with pytest.raises(BadRequest):
@@ -554,7 +551,7 @@ def test_heads_are_not_remembered_for_ever() -> None:
     codec = RestCodec("m", TWO, MAX_ROWS)
     for number in range(1000):
         content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id=str(number))
-        query, _ = at_once(codec.decode(content, length))
+        query, _ = codec.decode(content, length)
         assert query.id == str(number)
         codec.decode(content.replace(b'"id": "', b'"no": "' + b"x" * number), length + number)
     assert len(codec._layouts) <= 256
@@ -583,9 +580,9 @@ def test_a_body_that_is_larger_than_any_request_is_refused_unread(has_length: bo
     values = b",".join([b"0".ljust(63)] * (4 * MAX_ROWS))
     largest = body({**X, "shape": [MAX_ROWS, 4], "data": []}).replace(b"[]", b"[%b]" % values).ljust(codec.max_bytes)
     assert codec.max_bytes == MAX_ROWS * 4 * 64 + 65536
-    query, _ = at_once(codec.decode(largest, len(largest) if has_length else None))
+    query, _ = codec.decode(largest, len(largest) if has_length else None)
     assert query.rows == MAX_ROWS
-    with pytest.raises(BodyTooLarge, match="binary tensors are smaller"):
+    with pytest.raises(BodyTooLarge, match="send binary tensors, which are smaller"):
         codec.decode(b"[" * (codec.max_bytes + 1), 10**9 if has_length else None)
 
 
@@ -597,14 +594,11 @@ def test_tensors_of_strings_are_refused_as_what_they_are(data: list[Any]) -> Non
 
 @pytest.mark.parametrize("name", [None, "a"])
 @pytest.mark.parametrize("wanted", [((0, False), (1, False)), ((1, True), (0, False)), ((0, True), (1, False))])
-@pytest.mark.parametrize("at_once_of_batch", [0, 4, 100])
-def test_an_answer_that_is_encoded_in_turns_is_the_same(
-    name: str | None, wanted: tuple[tuple[int, bool], ...], at_once_of_batch: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("listed_values", [0, 4, 100])
+def test_an_answer_of_a_large_batch_is_the_same(
+    name: str | None, wanted: tuple[tuple[int, bool], ...], listed_values: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     y, z = np.array([[1, 2.5, np.nan], [4, 5, 1e30]], FLOAT), np.array([2**63 - 1, -5], LONG)
     expected = encoded(TWO, (y, z), wanted, name)
-    monkeypatch.setattr(answers, "_BATCH_VALUES_AT_ONCE", at_once_of_batch)
-    assert encoded(TWO, (y, z), wanted, name) == expected
-    monkeypatch.setattr(answers, "_VALUES_AT_ONCE", 2)
-    monkeypatch.setattr(answers, "_BATCH_VALUES_AT_ONCE", min(at_once_of_batch, 5))
+    monkeypatch.setattr(answers, "_MAX_LISTED_VALUES", listed_values)
     assert encoded(TWO, (y, z), wanted, name) == expected

@@ -3,8 +3,6 @@
 import json
 import math
 import tracemalloc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any
 
@@ -12,12 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from reading import at_once, inputs_of
+from reading import inputs_of
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.oip.tensors import DATATYPES
-from proteus_cli.serving.requests.query import drained
+from proteus_cli.serving.oip.tensors import DATATYPES, MAX_JSON_VALUES
 from proteus_cli.serving.rest.codec import json_values
 from proteus_cli.serving.rest.codec.codec import RestCodec
 from proteus_cli.serving.rest.codec.json_values import JsonValues
@@ -75,23 +72,12 @@ def leaf_value(leaf: Any, dtype: "np.dtype[Any]") -> Any:
 
 
 def decoded(text: bytes, dtype: "np.dtype[Any]", count: int) -> bytes | None:
-    """The same, by the codec; as a short array and slice by slice."""
-    values = JsonValues(TensorSpec("x", dtype, (count,)))
+    """The same, by the codec."""
     try:
-        (found,) = map(bytes, values.read_short(text, 0, len(text), 1))
+        (found,) = JsonValues(TensorSpec("x", dtype, (count,))).read(text, 0, len(text), 1)
     except BadRequest:
-        with pytest.raises(BadRequest):
-            drained(values.read(text, 0, len(text), 1))
         return None
-    assert found == drained(values.read(text, 0, len(text), 1))
     return found
-
-
-@contextmanager
-def slices_of(size: int) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_values, "SLICE_BYTES", size)
-        yield
 
 
 numbers = st.one_of(
@@ -128,56 +114,50 @@ def depth(text: bytes) -> int:
     return max(accumulate(opened), default=0)
 
 
-@given(arrays(), dtypes, st.integers(1, 40))
-@example((b"[1,]", 1), "FP32", 1)
-@example((b"[1,,2]", 2), "FP32", 1)
-@example((b"[,1]", 1), "FP32", 1)
-@example((b"[[1[,]2]]", 2), "FP32", 2)
-@example((b"[[1],2]", 2), "FP32", 3)
-@example((b"[[1,2],[3]]", 3), "FP32", 4)
-@example((b"[[1,2],[3,4],]", 4), "FP32", 1)
-@example((b"[[1],[2]][3]", 3), "FP32", 1)
-@example((b"[1],[2]", 2), "FP32", 1)
-@example((b"[[[1,2],[3,4]],[[5,6]]]", 6), "INT8", 1)
-@example((b"[[1,2],[],[3,4]]", 4), "INT8", 1)
-@example((b"[[[1],[2]],[[3,4]]]", 4), "INT8", 1)
-@example((b"[" * 70 + b"1" + b"]" * 70, 1), "INT8", 9)
-@example((b"[%b]" % b",".join([b"[1]"] * 70), 70), "FP16", 1)
-def test_values_are_those_of_the_reference(array: tuple[bytes, int], datatype: str, slice_bytes: int) -> None:
+@given(arrays(), dtypes)
+@example((b"[1,]", 1), "FP32")
+@example((b"[1,,2]", 2), "FP32")
+@example((b"[,1]", 1), "FP32")
+@example((b"[[1[,]2]]", 2), "FP32")
+@example((b"[[1],2]", 2), "FP32")
+@example((b"[[1,2],[3]]", 3), "FP32")
+@example((b"[[1,2],[3,4],]", 4), "FP32")
+@example((b"[[1],[2]][3]", 3), "FP32")
+@example((b"[1],[2]", 2), "FP32")
+@example((b"[[[1,2],[3,4]],[[5,6]]]", 6), "INT8")
+@example((b"[[1,2],[],[3,4]]", 4), "INT8")
+@example((b"[[[1],[2]],[[3,4]]]", 4), "INT8")
+@example((b"[" * 70 + b"1" + b"]" * 70, 1), "INT8")
+@example((b"[%b]" % b",".join([b"[1]"] * 70), 70), "FP16")
+def test_values_are_those_of_the_reference(array: tuple[bytes, int], datatype: str) -> None:
     (text, count), dtype = array, np.dtype(DATATYPES[datatype])
     expected = (
         None if depth(text) > json_values.MAX_DEPTH or not text.startswith(b"[") else reference(text, dtype, count)
     )
     assert decoded(text, dtype, count) == expected
-    with slices_of(slice_bytes):
-        longest = max(map(len, text.split(b",")))
-        if longest <= slice_bytes:  # a longer value is refused, so that a slice is bounded
-            assert decoded(text, dtype, count) == expected
 
 
-@pytest.mark.parametrize(
-    "text", [b"[" + b"1" * 3000 + b",2]", b"[1," + b" " * 3000 + b"2]", b"[[1]," + b" " * 3000 + b"[2]]"]
-)
-def test_a_value_that_no_slice_takes_is_refused(text: bytes) -> None:
-    assert decoded(text, np.dtype(np.float32), 2) is not None or text.startswith(b"[111")
-    with slices_of(1000), pytest.raises(BadRequest, match="must hold FP32 values"):
-        drained(JsonValues(TensorSpec("x", np.dtype(np.float32), (2,))).read(text, 0, len(text), 1))
+@pytest.mark.parametrize("nested", [False, True])
+def test_too_many_values_are_refused_before_they_are_decoded(*, nested: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    values = JsonValues(TensorSpec("x", np.dtype(np.float32), (4,)))
+    text = b"[%b]" % b",".join([b"[]" if nested else b"1"] * 50_000)
+    monkeypatch.setattr(json_values, "_decoder", lambda *_: pytest.fail("the values were decoded"))
+    with pytest.raises(BadRequest, match=r"has 50000 values; its shape \[1, 4\] needs 4"):
+        values.read(text, 0, len(text), 1)
 
 
-def test_too_many_values_are_refused_before_all_are_decoded() -> None:
-    text = b"[%b]" % b",".join([b"1"] * 10_000)
-    with slices_of(100):
-        reading = JsonValues(TensorSpec("x", np.dtype(np.float32), (4,))).read(text, 0, len(text), 1)
-        with pytest.raises(BadRequest, match=r"has more than 4 values; its shape \[1, 4\] needs 4"):
-            next(reading)
+def test_too_many_lists_are_refused() -> None:
+    text = b"[%b]" % b",".join([b"[1]"] * json_values.MAX_LISTS)
+    with pytest.raises(BadRequest, match="has more than 131072 lists; send it flat, or as a binary tensor"):
+        JsonValues(TensorSpec("x", np.dtype(np.float32), ())).read(text, 0, len(text), json_values.MAX_LISTS)
 
 
 # --- memory
 
 WIDE = [TensorSpec("x", np.dtype(np.float64), (8,)), TensorSpec("x", np.dtype(np.int8), (8,))]
-FACTOR, CONSTANT_BYTES = 5, 8 * 2**20
-"""Bytes for each byte of a body, and for any body: docs/security.md states them."""
-_VALUES = 2**18
+_VALUES = 2**17
+MAX_MEMORY_BYTES = 64 * 2**20 * _VALUES // MAX_JSON_VALUES
+"""docs/security.md states it for the most values that a request may have."""
 BODIES = {
     "short numbers": b",".join([b"0"] * _VALUES),
     "long numbers": b",".join([b"0.12345678901234567"] * _VALUES),
@@ -196,45 +176,34 @@ BODIES = {
     "data in data": b'{"data":[' * _VALUES,
     "nulls": b",".join([b"null"] * _VALUES),
 }
-SMALLER = 8
 LISTS = {
-    "lists of one": b",".join([b"[0]"] * (_VALUES // SMALLER)),
-    "deep lists": b",".join([b"[" * 60 + b"0" + b"]" * 60] * (_VALUES // SMALLER // 16)),
-    "empty lists": b",".join([b"[]"] * (_VALUES // SMALLER)),
+    "lists of one": b",".join([b"[0]"] * (_VALUES // 4)),
+    "deep lists": b",".join([b"[" * 60 + b"0" + b"]" * 60] * (_VALUES // 4 // 60)),
+    "empty lists": b",".join([b"[]"] * (_VALUES // 4)),
 }
-"""So many lists take long where memory is traced: here slices and the constant are smaller, too."""
 
 
 @pytest.mark.parametrize("spec", WIDE, ids=lambda spec: str(spec.dtype))
-@pytest.mark.parametrize("values", BODIES.values(), ids=BODIES.keys())
-def test_a_decode_takes_memory_in_proportion_to_its_body(values: bytes, spec: TensorSpec) -> None:
-    body_bytes, peak_bytes = decoded_in_memory(values, spec)
-    assert peak_bytes < FACTOR * body_bytes + CONSTANT_BYTES
+@pytest.mark.parametrize("values", (BODIES | LISTS).values(), ids=(BODIES | LISTS).keys())
+def test_a_decode_takes_bounded_memory(values: bytes, spec: TensorSpec) -> None:
+    assert memory_of_decode(values, spec) < MAX_MEMORY_BYTES
 
 
-@pytest.mark.parametrize("spec", WIDE, ids=lambda spec: str(spec.dtype))
-@pytest.mark.parametrize("values", LISTS.values(), ids=LISTS.keys())
-def test_a_decode_of_lists_does_so_too(values: bytes, spec: TensorSpec) -> None:
-    with slices_of(json_values.SLICE_BYTES // SMALLER):
-        body_bytes, peak_bytes = decoded_in_memory(values, spec)
-    assert peak_bytes < FACTOR * body_bytes + CONSTANT_BYTES // SMALLER
-
-
-def decoded_in_memory(values: bytes, spec: TensorSpec) -> tuple[int, int]:
-    """Bytes of a body, and those that its decode took at most."""
+def memory_of_decode(values: bytes, spec: TensorSpec) -> int:
+    """The most bytes that a decode took at once."""
     rows = (values.count(b",") + 1) // 8
     head = b'{"inputs":[{"name":"x","shape":[%d,8],"datatype":"%b","data":['
     body = head % (max(rows, 1), b"FP64" if spec.dtype.kind == "f" else b"INT8") + values + b"]}]}"
     codec = RestCodec("m", Signature((spec,), (spec,)), MAX_ROWS)
     tracemalloc.start()
     try:
-        inputs_of(at_once(codec.decode(body, None))[1])
+        inputs_of(codec.decode(body, None)[1])
     except BadRequest:
         pass
     finally:
         _, peak_bytes = tracemalloc.get_traced_memory()
         tracemalloc.stop()
-    return len(body), peak_bytes
+    return peak_bytes
 
 
 # --- names that are repeated
@@ -249,7 +218,7 @@ ONE = Signature((TensorSpec("x", np.dtype(np.float32), (4,)),), (TensorSpec("y",
 def decode(text: str) -> Any:
     codec = RestCodec("m", ONE, 8)
     codec.decode(text.encode(), None)  # the second time the outline is known
-    query, read = at_once(codec.decode(text.encode(), None))
+    query, read = codec.decode(text.encode(), None)
     return query, np.frombuffer(inputs_of(read)[0], np.float32).tolist()
 
 
@@ -294,7 +263,7 @@ def test_an_id_is_read_as_it_is_written(*, identity: str, ascii_only: bool, is_f
     codec = RestCodec("m", ONE, 8)
     for before in ("b", identity, "c", identity):
         document["id"] = before
-        query, read = at_once(codec.decode(json.dumps(document, ensure_ascii=ascii_only).encode(), None))
+        query, read = codec.decode(json.dumps(document, ensure_ascii=ascii_only).encode(), None)
         assert (query.id, np.frombuffer(inputs_of(read)[0], np.float32).tolist()) == (before, [1, 2, 3, 4])
 
 
@@ -304,7 +273,7 @@ def test_what_is_like_the_last_request_and_yet_another_is_read_as_what_it_is() -
     like = '{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":%s}]}'
     codec.decode((like % "[1,2,3,4]").encode(), None)
     other = like % '[5,6,7,8]}],"id":"b","parameters":{"priority":3},"new":[{"a":[]'
-    query, read = at_once(codec.decode(other.encode(), None))
+    query, read = codec.decode(other.encode(), None)
     assert (query.id, query.options.priority) == ("b", 3)
     assert np.frombuffer(inputs_of(read)[0], np.float32).tolist() == [5, 6, 7, 8]
     for wrong in (
@@ -318,7 +287,7 @@ def test_what_is_like_the_last_request_and_yet_another_is_read_as_what_it_is() -
         "[1 2]",
     ):
         with pytest.raises(BadRequest):
-            inputs_of(at_once(codec.decode((like % wrong).encode(), None))[1])
+            inputs_of(codec.decode((like % wrong).encode(), None)[1])
 
 
 @given(st.permutations(["data", "id", "name", "shape"]), st.sampled_from(["", " ", "\n "]), st.booleans())
