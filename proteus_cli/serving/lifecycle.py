@@ -1,10 +1,15 @@
-"""The states of the server as a transition table, and the tasks that run while it does."""
+"""The states of the server as a transition table, its signals, and the tasks that run meanwhile.
+
+SIGTERM and SIGINT stop the server, SIGHUP has it read its files again.
+"""
 
 import asyncio
 import logging
+import os
+import signal
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ParamSpec, TypeVar
@@ -18,6 +23,9 @@ ResultT = TypeVar("ResultT")
 
 RETRY_S, MAX_RETRY_S = 1.0, 60.0
 """The pause after the first unexpected error of a background task; it doubles up to the second value."""
+
+INTERRUPTED = 130
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class ServerState(StrEnum):
@@ -152,3 +160,34 @@ async def supervised(
             retry_s = min(2.0 * retry_s, MAX_RETRY_S)
         else:
             return
+
+
+@contextmanager
+def stopping_on_signals(stop: asyncio.Event) -> Iterator[None]:
+    """The first stop signal sets ``stop``; a second one ends the process at once."""
+    loop = asyncio.get_running_loop()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(INTERRUPTED)
+        stop.set()
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    try:
+        yield
+    finally:
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+
+
+@contextmanager
+def reloading_on_hangup(reload: Callable[[], None]) -> Iterator[None]:
+    """SIGHUP calls ``reload``. Afterwards it is ignored: while the server drains, a new plan comes too late."""
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)

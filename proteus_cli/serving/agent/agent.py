@@ -42,10 +42,9 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     ToAgent,
     Welcome,
 )
-from proteus_cli.serving.lifecycle import running
+from proteus_cli.serving.lifecycle import running, stopping_on_signals
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.service_manager import ServiceManager
-from proteus_cli.serving.signals import stopping_on_signals
 from proteus_cli.serving.transport.listening import accepting
 
 FIRST_MESSAGE_S = 5.0

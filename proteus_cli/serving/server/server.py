@@ -26,7 +26,13 @@ from proteus_cli.serving.adaptation.control_loop import hosts
 from proteus_cli.serving.adaptation.manual_plans import ManualPlans
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.adaptation.shifts import Shifts
-from proteus_cli.serving.lifecycle import LifecycleEvent, StoppedEarly, running
+from proteus_cli.serving.lifecycle import (
+    LifecycleEvent,
+    StoppedEarly,
+    reloading_on_hangup,
+    running,
+    stopping_on_signals,
+)
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.samples.writer import SampleWriter
@@ -40,7 +46,6 @@ from proteus_cli.serving.server.assembly import (
 from proteus_cli.serving.server.deployment import Deployment, ServerOptions
 from proteus_cli.serving.server.front_ends import accepting_on, make_protocols, open_connections
 from proteus_cli.serving.service_manager import ServiceManager
-from proteus_cli.serving.signals import reloading_on_hangup, stopping_on_signals
 from proteus_cli.serving.telemetry.state import ServerState
 from proteus_cli.serving.transport.listening import is_loopback, listen, url_of
 

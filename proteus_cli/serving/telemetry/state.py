@@ -97,8 +97,8 @@ class FamilyState(Struct, frozen=True):
     labels. ``variants`` has the accuracies, the most accurate variant first. ``p99_s`` is over 10 s, estimated from a
     histogram of answered requests.
 
-    Of the answered requests, the fraction ``deferred`` is that which first stages of cascades deferred, and ``cut``
-    that which multi-exit models cut short. ``fallbacks`` is the fraction of deferred ones that got the first answer.
+    First stages of cascades deferred the fraction ``deferred`` of the answered requests, and multi-exit models cut the
+    fraction ``cut`` short. ``fallbacks`` is the fraction of deferred requests that got the first answer.
 
     ``attainment`` is since the start, ``recent_attainment`` over the last 15 minutes, and ``expected_attainment`` what
     the plan in force expects if arrivals stay as they were. ``prefers`` is the aim of plans once all demand is served.
