@@ -21,7 +21,6 @@ NOTABLE_SLOWDOWN = 1.05  # a smaller one is not worth a word in the reason
 class ReplanRequest:
     """Ask for a plan of ``demand_qps`` for a ``reason``; ``without`` are the devices and engines that are out.
 
-    First stages of cascades defer what was ``measured``, where that differs from the profiles.
     One that ``is_urgent`` is for more than the plan in force carries, so that queries are lost until it is made.
     One that ``is_routine`` asks whether another plan would be better: where the answer is no, there is nothing to say.
     One that ``is_review`` asks so for the demand that the plan was made for.
@@ -130,9 +129,9 @@ class PeriodicRule:
 class ForecastRule:
     """Plan for a `Forecast` when the demand has changed, and review the plan ever more rarely while it has not.
 
-    A rise that is surely no scatter is planned for at once, as queries are lost meanwhile. Any change that Poisson
-    arrivals do not bring by chance is planned for every ``refresh_s``. Arrivals that come in clumps differ by more than
-    that most of the time, so the plan follows their scatter.
+    A rise that is surely no scatter is planned for at once, as queries are lost meanwhile. Every ``refresh_s`` there is
+    a plan for any change that Poisson arrivals do not bring by chance. Clumps of arrivals are such a change most of the
+    time, so the plan follows their scatter.
 
     Without a change, the plan is reviewed after ``refresh_s``, and again each time that its demand has been known for
     twice as long. Another plan must then gain `MIN_GAIN`: steady arrivals would else move a device with each review.

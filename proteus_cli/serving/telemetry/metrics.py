@@ -1,7 +1,7 @@
 """``/metrics``: our metrics, and Triton's for dashboards that exist. `docs/observability.md` lists them all.
 
 A scrape reads the counters of the server by a collector of `prometheus_client`. Requests only add to plain numbers.
-Functions here yield a `Description` for each metric. A name that ends in ``_total`` is that of a counter; all others
+Functions here yield a `Description` for each metric. A metric whose name ends in ``_total`` is a counter; all others
 are gauges and histograms. A number that is None is left out, and so is a metric without numbers.
 """
 
@@ -96,7 +96,7 @@ class Metrics:
         return content, OPENMETRICS if wants_openmetrics else TEXT
 
     def descriptions(self) -> Iterator[Description]:
-        """The metrics of the server, without those of its process."""
+        """The metrics of the server, without the metrics of its process."""
         sources, plane, now_s = self._sources, self._plane, self._plane.clock()
         counts = plane.counts.by_family
         yield from self._families(counts, now_s)
@@ -340,7 +340,7 @@ def cascade_metrics(controller: Controller) -> Iterator[Description]:
 def feedback_metrics(
     plain: Mapping[VariantKey, LiveAccuracy], staged: Mapping[VariantKey, LiveAccuracy]
 ) -> Iterator[Description]:
-    """What labels of clients tell of ``plain`` answers, and of answers that were ``staged`` by cascades and cuts."""
+    """The accuracy by clients' labels: of ``plain`` answers, and of answers that were ``staged`` by cascades and cuts."""
     answers = {"plain": plain, "staged": staged}
     yield from _each(
         "family variant answers", {(*key, kind): live for kind, of in answers.items() for key, live in of.items()},

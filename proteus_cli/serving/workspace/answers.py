@@ -1,9 +1,9 @@
-"""What versions of models have answered to their eval splits, as the catalog names one or another of them.
+"""The answers of versions of models to their eval splits. The catalog names one version of each variant.
 
-`profiles/<device>.answers.npz` has the answers of the versions that the catalog names: what comes is compared with them
-(shifts), and cascades are computed of them. `engines/versions/<device>.answers.npz` has those of others: of a version
-that was measured for a roll-out, and once that is named, of the one before. Answers that can't be read are left alone,
-and told: all that is lost is what `proteus profile` measures anew.
+`profiles/<device>.answers.npz` has the answers of the named versions: requests are compared with them (shifts), and
+cascades are computed from them. `engines/versions/<device>.answers.npz` has the answers of other versions: one that was
+measured for a roll-out, and once the catalog names it, the one before. Answers that can't be read are left alone and
+logged: `proteus profile` can measure them anew.
 """
 
 import logging

@@ -31,11 +31,11 @@ class WorkspaceCatalog:
 
     @property
     def measures(self) -> bool:
-        """See `CatalogSource`. What is read only can't take the profiles."""
+        """See `CatalogSource`. A read-only workspace cannot take profiles."""
         return self.budget_s > 0 and self.plans.emulation is None and self._workspace.state is None
 
     def stamp(self) -> object:
-        """See `CatalogSource`. Of weights that are in files beside a model, the model counts."""
+        """See `CatalogSource`. Where weights are in files beside a model, only the model's file counts."""
         own = _stamps([self._workspace.catalog_path])
         if own != self._looked_at.get("stamp"):
             self._looked_at.update(stamp=own, named=_named_by(self._workspace))

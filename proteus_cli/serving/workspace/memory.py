@@ -8,7 +8,7 @@ from proteus_cli.errors import UsageError
 from proteus_cli.units import format_size
 
 DEFAULT_FRAC = 0.5
-"""Of a device's memory: the other half is for batches, for other programs, and for loads beside what serves."""
+"""The part of a device's memory for variants: the rest is for batches, other programs, and loads beside them."""
 
 
 def memory_limits(
@@ -62,7 +62,7 @@ def _given(given: Mapping[str, int], device: Device) -> int | None:
 
 
 def _part(device: Device, free_bytes: int | None, cpus: int) -> int:
-    """What variants may take unless it is given; CPUs have equal shares of what is free."""
+    """The memory that variants may take by default; CPUs have equal shares of the free memory."""
     share = device.memory_bytes
     if device.kind == "cpu" and free_bytes is not None:
         share = min(share, free_bytes // cpus)

@@ -1,10 +1,10 @@
-"""What is to be written where the catalog names another version of a variant, on the disk before any of it is.
+"""The intent to have the catalog name another version of a variant, written before the change itself.
 
 Profiles and the catalog are several files. A server that is killed between two of them leaves profiles of one version
-under a catalog that names the other. And until the version serves, no plan was made of what is written, so that the
-next server has none to start with. So the *intent* is written first, whole, and removed once the version serves by a
-plan that is on the disk. The next server finds it, and has catalog and profiles say again what they said before. On the
-way back to the version before, the intent is there until all is written: the next server completes it by the same.
+under a catalog that names the other. Until the version serves, there is no plan for the written files either, with
+which the next server could start. Therefore the *intent* is written first, whole, and removed once the version serves
+by a plan that is on the disk. A server that finds one at its start puts catalog and profiles back as they were. On the
+way back to the version before, the intent stays until all is written, so the next server can complete it.
 """
 
 import logging
@@ -23,7 +23,7 @@ log = logging.getLogger("proteus.rollouts")
 
 
 class ProfileChange(Value, frozen=True):
-    """What the profile of a device says before, and what it is to say."""
+    """The entry of a variant in the profile of a device, before and after."""
 
     before: Profile
     after: Profile
@@ -111,7 +111,7 @@ def undo_namings(workspace: Workspace) -> None:
 
 
 def _undone(workspace: Workspace, intent: NamingIntent) -> str:
-    """What the catalog names now. It is written last: where that is not reached, all is tried again."""
+    """The files that the catalog names now. It is written last: where it was not reached, all is tried again."""
     catalog, key = workspace.catalog(), intent.key
     is_after = is_named(catalog, key, intent.after)
     if not is_after and not is_named(catalog, key, intent.before):

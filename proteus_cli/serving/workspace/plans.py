@@ -29,7 +29,7 @@ log = logging.getLogger("proteus.server")
 
 @dataclass(frozen=True, slots=True)
 class Emulation:
-    """The devices to emulate: of a ``fleet`` (`parse_fleet`), or if that is None those of the plan."""
+    """The devices to emulate: the ``fleet`` (`parse_fleet`), or if that is None the devices of the plan."""
 
     fleet: str | None = None
 
@@ -115,7 +115,7 @@ def _require_here(measured: Device, here: Mapping[str, Device]) -> None:
 
 
 def require_like(measured: Device, found: Device, hint: str) -> None:
-    """Raise `DeviceUnavailable` with this hint where the device of a profile is other hardware than that of its id."""
+    """Raise `DeviceUnavailable` with this hint where a profile's device is not the hardware that has its id now."""
     if not found.is_like(measured):
         raise DeviceUnavailable(
             f"The profile of `{measured.id}` is of a {measured.type}, {measured.name}; here it is a {found.type}, "
@@ -256,7 +256,7 @@ class WorkspacePlans:
     _of_catalogs: set[CatalogRule] = field(default_factory=set)  # the rules of all catalogs that were used
 
     def read_plan(self) -> tuple[Plan, Base]:
-        """The plan file that the server was started with, as it is now, for the attainment that it was started with."""
+        """The plan file of the start, read anew, with the attainment that was set at the start."""
         plan = self.workspace.plan(self.name).with_attainment(self.attainment)
         return on_fleet(plan, self.resources.profiles, self.emulation), base_of(self.workspace, self.name)
 
@@ -301,7 +301,7 @@ class WorkspacePlans:
         self.write_measured(written_over(self.workspace.profile(known.device.id), known) if has_file else known)
 
     def write_measured(self, profile: Profile) -> None:
-        """Write a profile of a device that joins; names are those of the catalog file."""
+        """Write a profile of a device that joins, with the names of the catalog file."""
         write_json(self.workspace.profile_path(profile.device.id), msgspec.structs.replace(profile, sharing=()))
         self.use_profile(profile)
 
@@ -315,5 +315,5 @@ class WorkspacePlans:
 
 
 def base_of(workspace: Workspace, name: Path) -> Base:
-    """The plan file of that name, as it is now. Raises `ArtefactError`."""
+    """The plan file of that name, read anew. Raises `ArtefactError`."""
     return Base(printable(str(name)), workspace.plan_digest(name))

@@ -1,7 +1,7 @@
-"""The profiles of a workspace, for a server: those of devices that join, and measurements beside the server.
+"""The profiles of a workspace, for a server: for devices that join, and for measurements beside the server.
 
-CPUs of this machine are measured by `proteus profile`, those of other hosts by their agents. All hosts measure at the
-same time; of devices of a host that are alike, one is measured for all.
+`proteus profile` measures the CPUs of this machine, and agents the CPUs of other hosts. All hosts measure at the same
+time. Where devices of a host are alike, one is measured for all.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ def options_of_agent(devices: Sequence[Device], budget_s: float, *, beside_serve
 
 
 async def _here(workspace: Workspace, devices: Sequence[Device], budget_s: float, say: Say) -> None:
-    """What is off beside a server is recalibrated while it serves."""
+    """A figure that is wrong beside a server is recalibrated while it serves."""
     names = ",".join(device.id for device in firsts_of_alike(devices))
     options = [f"--device={names}", f"--budget={budget_s}s", "--accept-noise"]
     await measured(workspace.root.absolute(), options, say, leaves_time=True)
@@ -96,7 +96,7 @@ def _known(workspace: Workspace, devices: Sequence[Device]) -> dict[str, Profile
 
 
 def _share(workspace: Workspace, found: Sequence[Profile], devices: Sequence[Device]) -> None:
-    """Write what was found on devices for those that are like them, each in a file of its own."""
+    """Write the profiles of measured devices also for devices that are like them, each in a file of its own."""
     known = _known(workspace, devices)
     for device in devices:
         for profile in found:
@@ -167,7 +167,7 @@ class WorkspaceProfiles:
         return {device: self.plans.as_served(profile) for device, profile in found.items() if profile is not None}
 
     async def measure(self, session: AgentSession, devices: Sequence[Device]) -> None:
-        """See `ProfileSource`. Of devices that are alike, the first is measured."""
+        """See `ProfileSource`. Where devices are alike, the first is measured."""
         host = devices[0].host
         options = options_of_agent(firsts_of_alike(devices), self.budget_s, beside_servers=False)
         what = await asyncio.to_thread(measurable_in, self.workspace)
@@ -196,7 +196,7 @@ class WorkspaceProfiles:
         return profile
 
     def _others(self) -> Iterator[Profile]:
-        """Of devices that an unknown one may be like, the surest first."""
+        """The devices that an unknown one may be like, the surest first."""
         yield from self._measured
         yield from self.at_start.values()
         yield from with_sharing(self.workspace, self.workspace.profiles()).values()
@@ -210,7 +210,7 @@ class WorkspaceProfiles:
         return None
 
     def _is_current(self, profile: Profile) -> bool:
-        """Whether its models, eval splits and accuracies are those of the catalog. Reads them once for like devices."""
+        """Whether its models, eval splits and accuracies agree with the catalog. Reads them once for like devices."""
         if profile.variants in self._current:
             return True
         try:

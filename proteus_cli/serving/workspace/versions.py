@@ -84,7 +84,7 @@ class WorkspaceVersions:
             return known | await asyncio.to_thread(self._taken_from, copy, candidate, types)
 
     def _taken_from(self, copy: Workspace, candidate: Candidate, types: Mapping[str, str]) -> dict[str, VariantProfile]:
-        """What was measured in a copy, which is kept."""
+        """The measurements of a copy of the workspace, which is kept."""
         found = copy.profiles_for(types)
         fit = {device: each for device, profile in found.items() if (each := _fit(profile, candidate)) is not None}
         self._remember(fit, found)
@@ -93,7 +93,7 @@ class WorkspaceVersions:
         return fit
 
     def _known(self, candidate: Candidate, types: Mapping[str, str]) -> dict[str, VariantProfile]:
-        """What was measured of the version before, by an earlier roll-out."""
+        """The measurements of the version before, by an earlier roll-out."""
         splits = {
             device: profile.of(*candidate.plain) for device, profile in self._workspace.profiles_for(types).items()
         }
@@ -114,7 +114,7 @@ class WorkspaceVersions:
             write_json(self._workspace.version_profile_path(device), profile)
 
     def _kept(self, device: str) -> Profile | None:
-        """What was measured of versions on a device."""
+        """The measurements of versions on a device."""
         path = self._workspace.version_profile_path(device)
         if not path.is_file():
             return None
@@ -139,7 +139,7 @@ class WorkspaceVersions:
             use_answers(workspace, device, change.after.of(*plain))
 
     def succeeded(self, candidate: Candidate) -> None:
-        """See `VersionSource`. What was written is known until it is written back, or another version is."""
+        """See `VersionSource`. A written version is known until it is written back, or another version is written."""
         remove(self._workspace.naming_path(candidate.plain.family))
 
     def write_back(self, candidate: Candidate) -> bool:
@@ -164,12 +164,12 @@ class WorkspaceVersions:
         return True
 
     def _forget(self, plain: VariantKey) -> None:
-        """What was written is undone, or it is somebody else's by now."""
+        """The written version is undone, or somebody else has changed it by now."""
         if self._intents.pop(plain, None) is not None:
             remove(self._workspace.naming_path(plain.family))
 
     def _change(self, device: str, measured: VariantProfile) -> ProfileChange:
-        """Of the profile of a device, where it is to say what was measured of a version."""
+        """The change of a device's profile for the measurements of a version."""
         profile, key = self._workspace.profile(device), measured.key
         wanted = msgspec.structs.replace(profile, variants=(measured,), cascades=())
         after = with_variant_of(profile, wanted, wanted, key)
@@ -215,7 +215,7 @@ class WorkspaceVersions:
 
 
 def _fit(profile: Profile, candidate: Candidate) -> VariantProfile | None:
-    """What a profile says of the version."""
+    """The entry of the version in a profile."""
     found, digest = profile.of(*candidate.plain), candidate.files.content.digest(candidate.plain)
     return found if found is not None and found.model_digest == digest and found.points else None
 
