@@ -110,6 +110,7 @@ def _become(call: Mapping[str, Any], files: Sequence[int], to_template: int) -> 
     sys.argv[1:], sys.path[0] = arguments, os.getcwd()  # noqa: PTH109 - as Python does
     sys.path += [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path and path not in sys.path]
     sys.modules.pop(f"{module}.__main__", None)
+    sys.modules.pop(module, None)  # what was imported before it is run is a warning of `runpy`
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
