@@ -148,8 +148,6 @@ class InferencePipeline:
         if isinstance(handle, asyncio.Task):
             handle.cancel()
         elif handle is not None:
-            if self._traces is not None:
-                self._traces.abandoned(handle)
             self._admission.cancel(handle)
 
     def _admit(
@@ -163,8 +161,7 @@ class InferencePipeline:
         if trace is None:
             return self._admission.submit(query, read_inputs, inference.complete, arrival_s)
         trace.asks(query.family)
-        done = trace.then(inference.complete, 0.0 if arrival_s is None else self._admission.now_s - arrival_s)
-        in_flight = self._admission.submit(query, read_inputs, done, arrival_s, trace.cancelled)
+        in_flight = self._admission.submit(query, read_inputs, inference.complete, arrival_s, (trace,))
         inference.is_traced(trace.traceparent)
         return in_flight
 
@@ -242,4 +239,4 @@ class InferencePipeline:
             self._admission.count_refusal(told)
         inference.fail(told)
         if trace is not None:
-            trace.refused(error)
+            trace.ended(error)

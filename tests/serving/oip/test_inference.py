@@ -18,6 +18,7 @@ from proteus_cli.errors import DeadlineExceeded, EngineError, Overloaded
 from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.http1.exchange import NO_HEAD
 from proteus_cli.serving.oip.codes import HTTP_STATUS
+from proteus_cli.serving.requests.in_flight import InFlightRequest, nobody
 from proteus_cli.serving.rest.codec.codec import RestCodec
 from proteus_cli.serving.telemetry.tracing import Tracing
 
@@ -259,8 +260,9 @@ def test_the_queue_of_a_request_that_was_read_in_turns_begins_when_it_is_decoded
         )
         assert trace is not None
         before_ns = trace._now_ns()
-        trace.then(lambda _: None, arrived_s_ago=2.0)
-        trace(DeadlineExceeded("late", is_late=False))
+        trace.asks("f")
+        trace.admitted(InFlightRequest(0, "f", 0.0, 1.0, done=nobody, decoding_s=2.0))
+        trace.ended(DeadlineExceeded("late", is_late=False))
         spans = spans_of(exporter)
     decode, queue = spans["decode"], spans["queue"]
     assert decode.end_time - decode.start_time == 2e9
