@@ -111,7 +111,7 @@ def share(
 def _warn_of_company(workspace: "Workspace", device: str) -> None:
     """Warn where other programs use the cores of a device now. Raises `DeviceUnavailable`."""
     from proteus_cli.backends.discovery import discover, select
-    from proteus_cli.profiling.measuring.noise import NOISE_FRAC, waiting_now
+    from proteus_cli.profiling.noise import NOISE_FRAC, waiting_now
     from proteus_cli.settings import read_settings
 
     (found,) = select(discover(read_settings(workspace.root).devices), device)

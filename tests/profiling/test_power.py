@@ -5,8 +5,8 @@ import threading
 import pytest
 from builders import make_point
 
-from proteus_cli.profiling.measuring import power
-from proteus_cli.profiling.measuring.power import MIN_S, measuring_power
+from proteus_cli.profiling import cells
+from proteus_cli.profiling.cells import MIN_POWER_S, measuring_power
 
 
 class Meter:
@@ -33,24 +33,24 @@ POINT = make_point(8, 0.02)  # 400 qps
 
 def test_the_mean_power_is_the_energy_over_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter(counts=True)
-    monkeypatch.setattr(power, "time", meter)
-    with measuring_power(meter) as reading:
+    monkeypatch.setattr(cells, "time", meter)
+    with measuring_power(meter) as with_power:
         meter.now_s = 2.0
-    drawn = reading.of(POINT)
+    drawn = with_power(POINT)
     assert (drawn.power_w, drawn.energy_j) == pytest.approx((100.0, 0.25))  # of a row
 
 
 def test_what_was_too_short_to_be_told_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     meter = Meter(counts=True)
-    monkeypatch.setattr(power, "time", meter)
-    with measuring_power(meter) as reading:
-        meter.now_s = MIN_S - 0.01
-    assert reading.of(POINT) == POINT
+    monkeypatch.setattr(cells, "time", meter)
+    with measuring_power(meter) as with_power:
+        meter.now_s = MIN_POWER_S - 0.01
+    assert with_power(POINT) == POINT
 
 
 def test_without_a_counter_of_energy_power_is_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(power, "SAMPLE_EVERY_S", 0.001)
-    monkeypatch.setattr(power, "MIN_S", 0.0)
+    monkeypatch.setattr(cells, "SAMPLE_EVERY_S", 0.001)
+    monkeypatch.setattr(cells, "MIN_POWER_S", 0.0)
     seen = iter([None, 80.0])
     meter = Meter(counts=False)
     enough = threading.Event()
@@ -62,15 +62,15 @@ def test_without_a_counter_of_energy_power_is_sampled(monkeypatch: pytest.Monkey
         return value
 
     monkeypatch.setattr(meter, "power_w", power_w)
-    with measuring_power(meter) as reading:
+    with measuring_power(meter) as with_power:
         assert enough.wait(10.0)
-    drawn = reading.of(POINT)
+    drawn = with_power(POINT)
     assert drawn.power_w is not None
     assert 80.0 < drawn.power_w < 120.0
     assert drawn.energy_j is None
 
 
 def test_without_a_meter_nothing_is_known() -> None:
-    with measuring_power(None) as reading:
+    with measuring_power(None) as with_power:
         pass
-    assert reading.of(POINT) == POINT
+    assert with_power(POINT) == POINT

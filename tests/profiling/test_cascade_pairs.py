@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from proteus_cli.domain.stages.cascade import MAX_POINTS
-from proteus_cli.profiling.cascades.pairs import MIN_ROWS, FoundCascades, StageAnswers, cascades_of
+from proteus_cli.profiling.cascades import MIN_ROWS, FoundCascades, StageAnswers, cascades_of
 
 POPULATION = 10_000
 

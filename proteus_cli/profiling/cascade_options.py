@@ -7,7 +7,7 @@ from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.stages.cascade import CascadePoint
-from proteus_cli.profiling.cascades.hull import hull
+from proteus_cli.profiling.cascades import hull
 
 AS_ACCURATE_FRAC = 0.003
 """An option that is less accurate by no more is a substitute for the most accurate one."""
@@ -17,7 +17,7 @@ AS_ACCURATE_FRAC = 0.003
 class Option:
     """A variant, or a cascade of ``first`` and ``second`` at one of its points; ``qps`` is what the device carries.
 
-    Of a cascade, the seconds that a query takes of each stage count together, as if both were on one device.
+    The seconds of a query in both stages of a cascade are added, as on one device.
     """
 
     family: str
@@ -33,7 +33,7 @@ class Option:
 
 
 def options_of(family: Family, profile: Profile) -> list[Option]:
-    """All options of which each variant meets the SLO on the device, with the batches that are best for it."""
+    """All options whose variants meet the SLO on the device, each with its best batch size."""
     slo_s, attainment = family.slo_s, family.attainment
     rates_qps = {
         measured.variant: Rules().capacity_within(slo_s, profile.points_of(measured), attainment=attainment).qps

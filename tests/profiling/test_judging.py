@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.intervals import wilson
-from proteus_cli.profiling.cascades.judging import judged, p_value_of
+from proteus_cli.profiling.cascades import judged, p_value_of
 
 PAIRS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=9)
 

@@ -10,16 +10,14 @@ import msgspec
 import pytest
 from builders import make_measured, make_point
 from command_line import proteus
-from fake_backend import Clock, FakeBackend
+from fake_backend import FakeBackend, fake_time
 from tiny import Tiny, device
 
 from proteus_cli.backends.affinity import pinned, usable_cores
 from proteus_cli.domain.profile import Profile, VariantProfile
-from proteus_cli.profiling import sweep
+from proteus_cli.profiling.cells import MAX_REPEATS
 from proteus_cli.profiling.jobs import measurement_jobs, without_noise
-from proteus_cli.profiling.measuring import cells, measure
-from proteus_cli.profiling.measuring.cells import MAX_REPEATS
-from proteus_cli.profiling.measuring.noise import NOISE_FRAC, counted_steal_s, noise_frac, observing
+from proteus_cli.profiling.noise import NOISE_FRAC, counted_steal_s, noise_frac, observing
 from proteus_cli.profiling.sweep import Sweep
 
 # --- the decision
@@ -64,11 +62,7 @@ def test_points_with_more_slots_go_with_a_noisy_one() -> None:
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
-    clock = Clock()
-    for module in (cells, measure, sweep):
-        monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(cells, "observing", clock.observing)
-    return FakeBackend(clock)
+    return FakeBackend(fake_time(monkeypatch))
 
 
 def swept(

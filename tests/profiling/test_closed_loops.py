@@ -5,8 +5,7 @@ import time
 
 import pytest
 
-from proteus_cli.profiling.measuring.concurrency import measure_concurrently
-from proteus_cli.profiling.measuring.measure import FEWEST_RUNS
+from proteus_cli.profiling.closed_loop import FEWEST_RUNS, measure_point
 
 TAKES_S = 0.005
 
@@ -36,7 +35,7 @@ class Machine:
 
 def test_batches_that_share_one_unit_take_as_long_as_all_of_them_together() -> None:
     machine = Machine()
-    point = measure_concurrently(machine.run, 4, 3, budget_s=0.2)
+    point = measure_point(machine.run, 4, 0.2, slots=3)
     assert (machine.most, point.batch, point.slots) == (3, 4, 3)
     assert point.mean_s >= 3 * TAKES_S * 0.9  # the first ones find less of a queue
     assert point.qps == pytest.approx(3 * 4 / point.mean_s)
@@ -45,13 +44,13 @@ def test_batches_that_share_one_unit_take_as_long_as_all_of_them_together() -> N
 
 def test_batches_that_share_nothing_take_no_longer_than_one() -> None:
     """Three waits at once: at the least twice what one at a time would bring, on whatever machine."""
-    point = measure_concurrently(lambda: time.sleep(TAKES_S), 1, 3, budget_s=0.2)
+    point = measure_point(lambda: time.sleep(TAKES_S), 1, 0.2, slots=3)
     assert point.mean_s >= TAKES_S
     assert point.qps > 2 / point.mean_s
 
 
 def test_without_a_budget_each_thread_runs_the_fewest() -> None:
-    point = measure_concurrently(lambda: time.sleep(0.001), 1, 2, budget_s=0.0)
+    point = measure_point(lambda: time.sleep(0.001), 1, 0.0, slots=2)
     assert point.runs >= 2 * FEWEST_RUNS
 
 
@@ -64,5 +63,5 @@ def test_what_a_batch_raises_is_raised_and_the_others_end() -> None:
         time.sleep(0.001)
 
     with pytest.raises(ZeroDivisionError):
-        measure_concurrently(run, 1, 2, budget_s=5.0)
+        measure_point(run, 1, 5.0, slots=2)
     assert threading.active_count() == running

@@ -8,7 +8,7 @@ from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.profiling.cascades.choosing import FRACTIONS, thresholds
+from proteus_cli.profiling.cascades import FRACTIONS, thresholds
 
 CONFIDENCES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0, float("inf")]) | st.floats(-2, 2, width=32), min_size=1)
 

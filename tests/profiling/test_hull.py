@@ -6,7 +6,7 @@ from drawing import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.profiling.cascades.hull import Vertex, hull
+from proteus_cli.profiling.cascades import Vertex, hull
 
 POINTS = st.dictionaries(st.integers(1, 12), st.integers(-4, 12), max_size=9).map(lambda of: sorted(of.items()))
 

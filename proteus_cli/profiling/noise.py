@@ -3,16 +3,16 @@
 Two signs count, each as a part of the mean latency:
 
 * **Waiting.** While a thread of this process could run and had no core, its runs took longer. Linux counts that time
-  for each thread (``/proc/self/task/*/schedstat``), to the nanosecond, and for a virtual machine the time in which the
-  host gave a core to another one (``steal`` in ``/proc/stat``).
-* **Scatter.** All runs of a cell do the same work, so their mean is near their median. What lifts the mean above it
-  came from elsewhere: another program, another user of a GPU, a change of the clocks. Runs of a multi-exit model do
-  as much work as their rows need, so their scatter says nothing.
+  for each thread (``/proc/self/task/*/schedstat``) in nanoseconds. For a virtual machine it also counts the time in
+  which the host gave a core to another one (*steal*).
+* **Scatter.** All runs of a cell do the same work, so their mean is near their median. Other programs, other users of a
+  GPU and changes of the clocks lift the mean above it. Runs of a multi-exit model do as much work as their rows need,
+  so their scatter has no meaning.
 
-A cell is noisy where either is more than `NOISE_FRAC`. Elsewhere than on Linux, only scatter is known.
+A cell is noisy where either is more than `NOISE_FRAC`. On other systems than Linux, only scatter is known.
 
-A process that gives way to all others (`SCHED_IDLE`), as it measures beside a server, waits much of the time. There
-waiting is no part of the times that it measures, and no noise.
+A process that measures beside a server gives way to all others (`SCHED_IDLE`) and waits much of the time. Its waits are
+neither part of the times that it measures, nor noise.
 """
 
 import contextlib
@@ -26,6 +26,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
+import psutil
+
 from proteus_cli.backends.affinity import pinned
 from proteus_cli.domain.profile import Point
 
@@ -34,9 +36,8 @@ NOISE_FRAC = 0.1
 
 PROBE_S = 0.3  # many turns of a scheduler, which are some milliseconds long
 
-_TASKS, _OWN, _STAT = Path("/proc/self/task"), Path("/proc/thread-self/schedstat"), Path("/proc/stat")
+_TASKS, _OWN = Path("/proc/self/task"), Path("/proc/thread-self/schedstat")
 _LONGEST_STAT = 64  # bytes: three numbers of 20 digits at most
-_STEAL = 8  # the place of `steal` in a line of /proc/stat; before it, the name of the core and seven other times
 
 
 @dataclass(slots=True)
@@ -63,17 +64,17 @@ def observing(cores: Sequence[int]) -> Iterator[Waiting]:
 
 
 def gives_way() -> bool:
-    """This thread runs only where nobody else wants its core."""
+    """Whether this thread runs only while no other program wants its core."""
     return sys.platform == "linux" and os.sched_getscheduler(0) == os.SCHED_IDLE
 
 
 @contextmanager
 def own_waits() -> Iterator[Callable[[], float]]:
-    """What tells for how many seconds this thread has waited because it gives way.
+    """A function for the seconds that this thread has waited because it gives way.
 
-    0 where it does not give way, or where the system does not say. Other threads of the process are left out: they
-    wait at the same time, so that their sum is more than what a run lost. A read takes two microseconds; `waited_s`
-    takes so long that many waits would come between it and a look at the clock.
+    It returns 0 if the thread does not give way, or the system does not report waits. Other threads of the process do
+    not count: they wait at the same time, and the sum is more than a run has lost. A read takes two microseconds;
+    `waited_s` takes longer than the waits between two looks at the clock.
     """
     if not (gives_way() and _OWN.exists()):
         yield lambda: 0.0
@@ -83,7 +84,7 @@ def own_waits() -> Iterator[Callable[[], float]]:
 
 
 def waiting_now(cores: Sequence[int]) -> float:
-    """The `Waiting.frac` of work of `PROBE_S` on each of these cores: what a measurement would meet there now."""
+    """The `Waiting.frac` of `PROBE_S` of work on each core: the noise that a measurement would meet there now."""
     work = bytes(2**20)
 
     def compute(stop_s: float) -> None:
@@ -103,12 +104,12 @@ def noise_frac(point: Point, waiting_frac: float, *, runs_are_alike: bool = True
 
 
 def counted_steal_s(stolen_s: float, cores: int) -> float:
-    """The steal that surely fell into a block: it is counted in ticks, and one of each core may be from before."""
-    return max(stolen_s - cores * _tick_s(), 0.0)
+    """The steal that is certain to be of a block. It is counted in ticks, and one of each core may be from before."""
+    return max(stolen_s - cores / os.sysconf("SC_CLK_TCK"), 0.0)
 
 
 def waited_s() -> float:
-    """Seconds that the threads of this process were ready to run and had no core; 0 where the system does not say."""
+    """Seconds that the threads of this process were ready to run and had no core; 0 if the system does not say."""
     waited_ns = 0
     with contextlib.suppress(OSError):
         for task in _TASKS.iterdir():
@@ -118,13 +119,6 @@ def waited_s() -> float:
 
 
 def _stolen_s(cores: Sequence[int]) -> float:
-    """Seconds of these cores that the host of a virtual machine gave to others; 0 where the system does not say."""
-    names = {f"cpu{core}" for core in cores}
-    with contextlib.suppress(OSError):
-        lines = [line.split() for line in _STAT.read_text(encoding="ascii").splitlines() if line.startswith("cpu")]
-        return sum(int(fields[_STEAL]) for fields in lines if fields[0] in names and len(fields) > _STEAL) * _tick_s()
-    return 0.0
-
-
-def _tick_s() -> float:
-    return 1 / os.sysconf("SC_CLK_TCK")
+    """Seconds of the cores that the host of a virtual machine gave to others; 0 if the system does not say."""
+    times = psutil.cpu_times(percpu=True) if cores else ()
+    return float(sum(getattr(times[core], "steal", 0.0) for core in cores if core < len(times)))

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from hashlib import blake2b
 from typing import TypeVar
 
@@ -13,9 +14,9 @@ from builders import near
 
 from proteus_cli.backends.affinity import pinned, usable_cores
 from proteus_cli.domain.profile import Point
-from proteus_cli.profiling.measuring import measure
-from proteus_cli.profiling.measuring.measure import measure_point
-from proteus_cli.profiling.measuring.noise import gives_way, own_waits
+from proteus_cli.profiling import closed_loop
+from proteus_cli.profiling.closed_loop import measure_point
+from proteus_cli.profiling.noise import gives_way, own_waits
 from proteus_cli.serving.measuring_child import leave_time
 
 Found = TypeVar("Found")
@@ -38,24 +39,20 @@ class Clock:
         self.waited_s += waits_s
 
 
-def test_what_a_run_has_waited_is_no_part_of_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock()
-    monkeypatch.setattr(measure, "time", clock)
-    alone = measure_point(clock.run, 1, 1.0, waited_s=lambda: clock.waited_s)
-    assert (alone.mean_s, alone.p99_s) == (near(0.006), near(0.006))
-    beside = measure_point(clock.run, 1, 1.0)
-    assert (beside.mean_s, beside.p99_s) == (near(0.008), near(0.010))
-
-
-def test_what_it_takes_to_read_the_waits_is_no_part_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("read_s", [0.0, 0.002])
+def test_neither_waits_nor_the_time_to_read_them_are_part_of_a_run(
+    monkeypatch: pytest.MonkeyPatch, read_s: float
+) -> None:
     clock = Clock()
 
     def waited_s() -> float:
-        clock.now_s += 0.002
+        clock.now_s += read_s
         return clock.waited_s
 
-    monkeypatch.setattr(measure, "time", clock)
-    assert measure_point(clock.run, 1, 1.0, waited_s=waited_s).mean_s == near(0.006)
+    monkeypatch.setattr(closed_loop, "time", clock)
+    monkeypatch.setattr(closed_loop, "own_waits", lambda: nullcontext(waited_s))
+    alone = measure_point(clock.run, 1, 1.0)
+    assert (alone.mean_s, alone.p99_s) == (near(0.006), near(0.006))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux knows SCHED_IDLE")
@@ -90,8 +87,7 @@ def test_a_run_never_takes_less_than_it_computes() -> None:
 
     def measures() -> Point:
         leave_time()
-        with own_waits() as waited_s:
-            return measure_point(computes, 1, 0.0, waited_s=waited_s)
+        return measure_point(computes, 1, 0.0)
 
     with pinned((core,)):
         waiting = [threading.Thread(target=others) for _ in range(2)]

@@ -16,7 +16,7 @@ from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.catalog import Family, Variant
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import ArtefactError, EngineError
-from proteus_cli.profiling.measuring.measure import confidence_output, measure_accuracy, measure_answers
+from proteus_cli.profiling.answers import confidence_output, measure_accuracy, measure_answers
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 

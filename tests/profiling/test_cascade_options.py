@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from proteus_cli.domain.catalog import Family, Variant
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
-from proteus_cli.profiling.cascades.options import Option, frontier, options_of, substitute
+from proteus_cli.profiling.cascade_options import Option, frontier, options_of, substitute
 
 FAMILY = Family("digits", "100ms", tuple(Variant(name, 0.9) for name in ("s", "m", "l")))
 TENTH = CascadePoint(0.4, 0.1, 0.95, 0.94, 0.96, sure_accuracy=0.95, unsure_accuracy=0.5, second_accuracy=0.95)
