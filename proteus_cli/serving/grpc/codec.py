@@ -4,7 +4,6 @@ The requests of a client differ in their tensors and little else. So the codec r
 by its bytes, and protobuf decodes only what was not seen before.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -16,16 +15,8 @@ from msgspec.structs import replace
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
-from proteus_cli.serving.grpc.messages import ModelInferResponse
-from proteus_cli.serving.grpc.protobuf_wire import (
-    PackedValues,
-    integer_parameter,
-    outline_of,
-    parse_contents,
-    parse_request,
-    split_request,
-    varint,
-)
+from proteus_cli.serving.grpc.messages import ModelInferRequest, ModelInferResponse, parsed
+from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, require_few_fields, split_request, varint
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
 from proteus_cli.serving.oip.images import image_rows, may_be_encoded, read_images
@@ -33,23 +24,13 @@ from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters
 from proteus_cli.serving.oip.tensors import DATATYPE_OF
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
-from proteus_cli.serving.requests.query import (
-    Classes,
-    Form,
-    InOneTurn,
-    Inputs,
-    InThreads,
-    LongReadInputs,
-    Query,
-    ReadInputs,
-    RequestOptions,
-)
+from proteus_cli.serving.requests.query import Classes, Decoded, Form, Inputs, InThreads, Query, RequestOptions
 from proteus_cli.serving.transport.memo import remember
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
 _MAX_KNOWN = 1024  # heads and starts of requests, and heads of answers
 _MAX_HEAD_BYTES = 1024  # of a request's head that is remembered
-_AT_ONCE_BYTES = 16 * 1024  # of typed contents that do not wait for a turn of the event loop of their own
+LONG_TYPED_BYTES = 16 * 1024  # of a message whose typed contents are read in a turn of its own
 _US_PER_S = 1e6
 _CONTENTS = {
     "BOOL": "bool_contents", "FP32": "fp32_contents", "FP64": "fp64_contents",
@@ -93,29 +74,35 @@ class GrpcCodec:
         for known in (self._known, self._starts, self._heads):
             known.clear()
 
-    def decode(self, message: Buffer, timeout_s: float | None) -> tuple[Query, ReadInputs | LongReadInputs]:
+    @staticmethod
+    def has_long_contents(message: Buffer) -> bool:
+        """Whether a message has so many numbers in `contents` that they take long to read. Raises `BadRequest`."""
+        return len(message) > LONG_TYPED_BYTES and not split_request(message)[2]
+
+    def decode(self, message: Buffer, timeout_s: float | None) -> Decoded:
         """The query, and how to read its tensors. ``timeout_s`` is the deadline of the call.
 
         Most requests start to the byte like the last one of their size, and end in the bytes of their one tensor.
 
-        Raises `BadRequest`, `UnknownModel`.
+        Raises `BadRequest`, `BodyTooLarge`, `UnknownModel`.
         """
         like = self._starts.get(len(message))
         if like is not None and timeout_s is None and message[: len(like[0])] == like[0]:
             start, query = like
             return query, partial(tuple, (message[len(start) :],))
         fields, request_id, raw, tail = split_request(message)
-        rest = b"".join(fields) if raw else b""
-        head = self._known.get(rest) if len(rest) <= _MAX_HEAD_BYTES else None
+        rest = b"".join(fields)
+        head = self._known.get(rest) if raw and len(rest) <= _MAX_HEAD_BYTES else None
         if head is None:
-            outline = outline_of(fields)
-            decoded = parse_request(outline.request)
-            head = self._head(decoded)
+            _require_size(len(rest), is_typed=not raw)
+            require_few_fields(fields)
+            request = parsed(ModelInferRequest, rest, "a ModelInferRequest")
+            head = self._head(request)
             if not raw:
                 if not head.sizes:
                     raise BadRequest("images come in raw_input_contents")
-                return head.query(request_id, timeout_s), self._typed(decoded, outline.values, head)
-            if any(outline.values) or any(tensor.HasField("contents") for tensor in decoded.inputs):
+                return head.query(request_id, timeout_s), partial(self._typed, request, head)
+            if any(tensor.HasField("contents") for tensor in request.inputs):
                 raise BadRequest("tensors come either all in raw_input_contents, or all in contents")
             if len(rest) <= _MAX_HEAD_BYTES:
                 remember(self._known, rest, head, _MAX_KNOWN)
@@ -144,27 +131,11 @@ class GrpcCodec:
         assert family.image is not None  # noqa: S101 - only of a family with one the sizes are unknown
         return InThreads(read_images(raw[0], rows, family.image), rows * family.signature.inputs[0].row_bytes)
 
-    def _typed(
-        self, request: Any, values: Sequence[PackedValues | None], head: RequestHead
-    ) -> ReadInputs | LongReadInputs:
-        """How to read the inputs of a request whose tensors are numbers in `contents`. Raises `BodyTooLarge`."""
-        sizes = zip(head.places, head.sizes, strict=True)
-        memory_bytes = sum(size for place, size in sizes if not _are_bytes(values[place]))
-        packed_bytes = sum(len(each.content) for each in values if each is not None and not _are_bytes(each))
-        if packed_bytes > oip.MAX_TYPED_BYTES:
-            raise BodyTooLarge(
-                f"typed contents may have at most {oip.MAX_TYPED_BYTES:,} bytes of whole numbers and Booleans; got"
-                f" {packed_bytes:,}: send binary tensors, in raw_input_contents"
-            )
-        read_inputs = partial(self._typed_inputs, request, values, head)
-        return InOneTurn(read_inputs, memory_bytes) if memory_bytes > _AT_ONCE_BYTES else read_inputs
-
-    def _typed_inputs(self, request: Any, values: Sequence[PackedValues | None], head: RequestHead) -> Inputs:
-        query, inputs = head.usual, list[Buffer]()
-        specs = self._families[query.family].signature.inputs
-        for place, spec in zip(head.places, specs, strict=True):
-            inputs.append(_contents(request.inputs[place], values[place], spec, query.rows))
-        return tuple(inputs)
+    def _typed(self, request: Any, head: RequestHead) -> Inputs:
+        """The inputs of a request whose tensors are numbers in `contents`."""
+        specs, rows = self._families[head.usual.family].signature.inputs, head.usual.rows
+        pairs = zip(head.places, specs, strict=True)
+        return tuple([_contents(request.inputs[place], spec, rows) for place, spec in pairs])
 
     def _head(self, request: Any) -> RequestHead:
         family = self._require(request.model_name)
@@ -182,7 +153,7 @@ class GrpcCodec:
                     for place, spec in zip(places, signature.inputs, strict=True)
                 ]
             )
-            sizes = tuple([rows * _row_bytes(spec) for spec in signature.inputs])
+            sizes = tuple([rows * spec.row_bytes for spec in signature.inputs])
         for tensor in tensors:
             checked(_parameters(tensor.parameters), InputParameters)
         outputs = _outputs(request, signature)
@@ -258,10 +229,6 @@ def _with_deadline(options: RequestOptions, timeout_s: float | None) -> RequestO
     return replace(options, timeout_s=timeout_s, is_left_of_call=True, asked_timeout_s=options.timeout_s)
 
 
-def _row_bytes(spec: TensorSpec) -> int:
-    return math.prod(size for size in spec.shape if size is not None) * spec.dtype.itemsize  # inputs' are all fixed
-
-
 def _outputs(request: Any, signature: Signature) -> tuple[tuple[int, Form], ...]:
     """The wanted outputs; their values, and the texts of classes, are always binary."""
     wanted: list[tuple[str, Form]] = []
@@ -277,26 +244,17 @@ def _parameters(entries: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if kind is None else getattr(entries[name], kind) for name, kind in kinds.items()}
 
 
-def _contents(tensor: Any, packed: PackedValues | None, spec: TensorSpec, rows: int) -> Buffer:
-    """The bytes of a tensor whose values come as numbers. Raises `BadRequest`.
-
-    Floats that are packed are such bytes.
-    """
+def _contents(tensor: Any, spec: TensorSpec, rows: int) -> Buffer:
+    """The bytes of a tensor whose values come as numbers. Raises `BadRequest`."""
     name = _CONTENTS.get(tensor.datatype)
     if name is None:
         raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} has no typed contents; use raw_input_contents")
-    needed = rows * _row_bytes(spec) // spec.dtype.itemsize
-    if packed is not None and packed.floats is not None:
-        _require_field(tensor, name, [packed.floats])
-        count, more_bytes = divmod(len(packed.content), spec.dtype.itemsize)
-        if more_bytes:
-            raise BadRequest("the message is not a ModelInferRequest")
-        _require_count(tensor, count, needed)
-        return packed.content
-    contents = tensor.contents if packed is None else parse_contents(packed.message())
-    _require_field(tensor, name, [field.name for field, _ in contents.ListFields()])
-    numbers = getattr(contents, name)
-    _require_count(tensor, len(numbers), needed)
+    present = [field.name for field, _ in tensor.contents.ListFields()]
+    if present not in ([name], []):
+        raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} comes as {name}, not {', '.join(present)}")
+    numbers, needed = getattr(tensor.contents, name), rows * spec.row_bytes // spec.dtype.itemsize
+    if len(numbers) != needed:
+        raise BadRequest(f"input `{tensor.name}` has {len(numbers)} values; its shape needs {needed}")
     wide = np.fromiter(numbers, _WIDE.get(name, spec.dtype), needed)
     if name in _WIDE and len(wide):
         limits = np.iinfo(spec.dtype)
@@ -305,18 +263,15 @@ def _contents(tensor: Any, packed: PackedValues | None, spec: TensorSpec, rows: 
     return wide.astype(spec.dtype, copy=False).data.cast("B")
 
 
-def _are_bytes(values: PackedValues | None) -> bool:
-    return values is not None and values.floats is not None
-
-
-def _require_field(tensor: Any, name: str, present: Sequence[str]) -> None:
-    if present not in ([name], []):
-        raise BadRequest(f"input `{tensor.name}`: {tensor.datatype} comes as {name}, not {', '.join(present)}")
-
-
-def _require_count(tensor: Any, count: int, needed: int) -> None:
-    if count != needed:
-        raise BadRequest(f"input `{tensor.name}` has {count} values; its shape needs {needed}")
+def _require_size(size: int, *, is_typed: bool) -> None:
+    """Raise where all of a message but its raw tensors takes too long, or too much memory, to parse."""
+    if is_typed and size > oip.MAX_TYPED_BYTES:
+        raise BodyTooLarge(
+            f"a message with typed contents may have at most {oip.MAX_TYPED_BYTES:,} bytes; got {size:,}: send binary"
+            " tensors, in raw_input_contents"
+        )
+    if not is_typed and size > oip.OTHER_BYTES:
+        raise BadRequest(f"the message has more than {oip.OTHER_BYTES} bytes besides its tensors")
 
 
 def _staged(staged: Staged) -> bytes:
