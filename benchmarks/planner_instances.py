@@ -19,8 +19,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.domain.fleet import hypothetical_fleet
 from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
-from proteus_cli.profiling.csv_files.profiles import profiles_from
-from proteus_cli.profiling.csv_files.reading import parse_rows
+from proteus_cli.profiling.csv_file import parse_rows, profiles_from
 from proteus_cli.profiling.importing import new_catalog
 
 PAPER = Path(__file__).parents[2] / "shared" / "data" / "proteus-asplos24"

@@ -23,7 +23,7 @@ from benchmarks.cascades.zoo import Find, measured, profiled
 from benchmarks.machine import machine
 from benchmarks.tables import Aim, aim_line, rich_table
 from proteus_cli.domain.profile import Profile
-from proteus_cli.profiling.cascades.pairs import cascades_of
+from proteus_cli.profiling.cascades import cascades_of
 from proteus_cli.store import read_json
 
 QUANTILES = "quantiles"

@@ -7,9 +7,7 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.domain.stages.cascade import MAX_POINTS, CascadePoint, CascadeProfile
-from proteus_cli.profiling.cascades.hull import Vertex, hull
-from proteus_cli.profiling.cascades.judging import judged
-from proteus_cli.profiling.cascades.pairs import MAX_CHANCE, FoundCascades, StageAnswers
+from proteus_cli.profiling.cascades import MAX_CHANCE, FoundCascades, StageAnswers, Vertex, hull, judged
 
 
 def cascades_by_labels(family: str, eval_digest: str, stages: Sequence[StageAnswers]) -> FoundCascades:

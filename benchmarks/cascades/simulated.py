@@ -21,7 +21,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.report import FamilySummary
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.planner import Planner
-from proteus_cli.profiling.cascades.pairs import StageAnswers, cascades_of
+from proteus_cli.profiling.cascades import StageAnswers, cascades_of
 from proteus_cli.replay.synthesis import Poisson, make_trace
 from proteus_cli.reporting.measures import report
 from proteus_cli.simulation.run import simulate

@@ -9,8 +9,8 @@ import numpy as np
 from benchmarks.cascades.zoo import Find, Measured
 from benchmarks.tables import UNKNOWN, Aim, Table
 from proteus_cli.arrays import Ints
-from proteus_cli.profiling.cascades.options import AS_ACCURATE_FRAC, Option, frontier
-from proteus_cli.profiling.cascades.pairs import cascades_of
+from proteus_cli.profiling.cascade_options import AS_ACCURATE_FRAC, Option, frontier
+from proteus_cli.profiling.cascades import cascades_of
 
 STUDIED = (("digits", "m", "xxl", 0.20), ("signals", "xl", "xxl", 0.05), ("signals", "l", "xxl", 0.10))
 """Cascades with a deferred fraction that was set beforehand: family, first, second."""

@@ -13,8 +13,8 @@ from benchmarks.cascades.tables_of import FRESH_FRAC, MULTIPLES
 from benchmarks.cascades.zoo import Measured
 from benchmarks.tables import Table
 from proteus_cli.arrays import Ints
-from proteus_cli.profiling.cascades.hull import hull
-from proteus_cli.profiling.cascades.options import Option
+from proteus_cli.profiling.cascade_options import Option
+from proteus_cli.profiling.cascades import hull
 
 DRAWS = 20
 

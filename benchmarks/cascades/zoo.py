@@ -14,8 +14,8 @@ from proteus_cli.backends.affinity import usable_cores
 from proteus_cli.domain.catalog import Family, VariantKey
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.rules import Rules
-from proteus_cli.profiling.cascades.options import Option, options_of
-from proteus_cli.profiling.cascades.pairs import FoundCascades, StageAnswers, cascades_of
+from proteus_cli.profiling.cascade_options import Option, options_of
+from proteus_cli.profiling.cascades import FoundCascades, StageAnswers, cascades_of
 from proteus_cli.store import Workspace
 from proteus_cli.store.answers import Answers, read_answers
 

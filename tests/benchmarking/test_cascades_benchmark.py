@@ -8,8 +8,8 @@ from benchmarks.cascades import tables_of
 from benchmarks.cascades.by_labels import cascades_by_labels
 from benchmarks.cascades.zoo import Find, Measured
 from proteus_cli.domain.catalog import Family, Variant
-from proteus_cli.profiling.cascades.options import Option
-from proteus_cli.profiling.cascades.pairs import cascades_of
+from proteus_cli.profiling.cascade_options import Option
+from proteus_cli.profiling.cascades import cascades_of
 from proteus_cli.store.answers import Answers
 
 ROWS = 3000
