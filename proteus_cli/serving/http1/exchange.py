@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
-NOT_MODIFIED = 304
 _NOT_FOR_PAGES = b"x-content-type-options: nosniff\r\ncache-control: no-store\r\n"  # browsers neither guess nor keep it
 _END = b"\r\n"
 MAX_JOINED_BYTES = 16 * 1024  # a response up to here is joined to one piece, which costs less than a second write
@@ -68,7 +67,7 @@ class Exchange(msgspec.Struct, eq=False):
             self.keep_alive = False
             headers += b"connection: close\r\n"
         start = _start(status, content_type, size)
-        if self.head.method == b"HEAD" or status == NOT_MODIFIED:  # whose length is that of the body they leave out
+        if self.head.method == b"HEAD":  # whose length is that of the body they leave out
             self.response = (b"".join((start, headers, _END)),)
         elif size <= MAX_JOINED_BYTES:
             self.response = (b"".join((start, headers, _END, body, *blobs)),)

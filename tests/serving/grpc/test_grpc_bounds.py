@@ -1,8 +1,6 @@
 """What gRPC calls may hold in memory, and what they may cost before the others are looked at."""
 
-import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from collections.abc import Callable
 
 import pytest
 from grpc_client import INFER, STREAM, Client
@@ -11,20 +9,17 @@ from http2_peer import data
 from test_grpc_calls import METADATA, infer_message, request, scene, turns
 from tritonclient.grpc import service_pb2
 
-from proteus_cli.serving.grpc import health, infer_calls, messages
+from proteus_cli.serving.grpc import infer_calls, messages
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.protobuf_wire import varint
 from proteus_cli.serving.grpc.service import SERVICE
-from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.transport.turns import WORK_AT_ONCE, WORK_PER_TURN
 
-WATCH = "/grpc.health.v1.Health/Watch"
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
-Play = Callable[[], Coroutine[Any, Any, None]]
 
 
 def counted_per_turn(client: Client, count: Callable[[], int]) -> list[int]:
@@ -86,92 +81,6 @@ def test_a_turn_has_one_call_that_is_no_inference(path: str) -> None:
         assert path != METADATA or max(answered) == 1
 
     scene(play)
-
-
-def timers_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
-    """What the loop would call later, from now on."""
-    timers: list[Callable[[], None]] = []
-
-    def call_later(_delay_s: float, call: Callable[[], None]) -> object:
-        timers.append(call)
-        return call
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "call_later", call_later)
-    return timers
-
-
-def test_all_watchers_of_a_service_cost_one_look_at_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def play() -> None:
-        asked: list[str] = []
-
-        def is_serving(service: str) -> bool:
-            asked.append(service)
-            return True
-
-        timers = timers_of_the_loop(monkeypatch)
-        watches = health.Watches(is_serving)
-        calls: list[Any] = [_Told() for _ in range(50)]
-        for call in calls:
-            watches.add("two", call)
-        monkeypatch.setattr(health, "_MAX_WATCHES", 50)
-        with pytest.raises(CallError):
-            watches.add("two", calls[0])
-        timers.pop()()
-        assert asked == ["two"]
-        assert all(call.told == ["SERVING"] for call in calls)
-        for call in calls:
-            watches.remove("two", call)
-        watches.remove("two", calls[0])
-        asked.clear()
-        timers.pop()()
-        assert (asked, timers) == ([], [])
-
-    asyncio.run(play())
-
-
-def test_watchers_that_come_and_go_leave_one_timer(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def play() -> None:
-        looks = 0
-
-        def is_serving(_service: str) -> bool:
-            nonlocal looks
-            looks += 1
-            return True
-
-        timers = timers_of_the_loop(monkeypatch)
-        watches, call = health.Watches(is_serving), cast("Any", _Told())
-        for _ in range(10):
-            watches.add("two", call)
-            watches.remove("two", call)
-        watches.add("two", call)
-        due, timers[:] = list(timers), []
-        for check in due:
-            check()
-        assert (looks, len(timers)) == (1, 1)
-
-    asyncio.run(play())
-
-
-def test_an_error_of_one_look_ends_no_later_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def play() -> None:
-        def is_serving(_service: str) -> bool:
-            raise RuntimeError("a bug")
-
-        timers = timers_of_the_loop(monkeypatch)
-        health.Watches(is_serving).add("two", cast("Any", _Told()))
-        for _ in range(2):
-            with pytest.raises(RuntimeError):
-                timers.pop()()
-
-    asyncio.run(play())
-
-
-class _Told:
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def tell(self, status: str) -> None:
-        self.told.append(status)
 
 
 # --- memory
@@ -359,7 +268,7 @@ def test_reflection_goes_on_once_its_client_takes_the_answers() -> None:
     scene(play)
 
 
-@pytest.mark.parametrize("path", [METADATA, WATCH, REFLECTION])
+@pytest.mark.parametrize("path", [METADATA, REFLECTION])
 def test_messages_of_methods_without_tensors_are_small(path: str) -> None:
     async def play() -> None:
         client = Client(max_message_bytes=2**20)
@@ -369,7 +278,7 @@ def test_messages_of_methods_without_tensors_are_small(path: str) -> None:
     scene(play)
 
 
-@pytest.mark.parametrize("path", [INFER, STREAM, WATCH, METADATA])
+@pytest.mark.parametrize("path", [INFER, STREAM, METADATA])
 def test_an_open_call_holds_two_kilobytes_whatever_its_header_fields(path: str) -> None:
     async def play() -> None:
         client, count = Client(), 100
@@ -384,22 +293,5 @@ def test_an_open_call_holds_two_kilobytes_whatever_its_header_fields(path: str) 
             client.call(path, ended=False, number=str(number), traceparent="00-" + "a" * 400, large="x" * 14_000)
         assert not peer.resets
         assert held() - before < count * 2048 + 70_000  # with the table that compresses fields
-
-    scene(play)
-
-
-def test_watchers_end_with_their_connection() -> None:
-    async def play() -> None:
-        client = Client()
-        asked = framed(messages.HealthCheckRequest(service="two").SerializeToString())
-        client.call(WATCH, asked)
-        client.call(WATCH, asked)
-        peer = client.peer
-        watches = peer.connection._streams[1].call._watches  # type: ignore[attr-defined]
-        assert watches._count == 2
-        peer.feed(frames.rst_stream(1, ErrorCode.CANCEL))
-        peer.transport.close()
-        assert watches._count == 0
-        assert watches._calls == {}
 
     scene(play)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from grpc_client import INFER, MAX_BYTES, STREAM, Client
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from http2_peer import data
 from hypothesis import given
@@ -17,12 +18,10 @@ from small_plane import FLOAT, LONG
 from tritonclient.grpc import service_pb2
 
 from proteus_cli.errors import RequestError
-from proteus_cli.serving.grpc import messages
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
-from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.oip.codes import GRPC_STATUS, HTTP_STATUS, GrpcStatus
 from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.tokens import Tokens
@@ -401,7 +400,7 @@ def test_a_connection_past_the_limit_may_ask_for_health() -> None:
     async def play() -> None:
         connections = Connections(max_connections=1, max_body_bytes=0)
         first, second = Client(connections=connections), Client(connections=connections)
-        asked = framed(messages.HealthCheckRequest().SerializeToString())
+        asked = framed(health_pb2.HealthCheckRequest().SerializeToString())
         for path, message in ((CHECK, asked), (LIVE, framed(b"")), (CHECK, asked)):
             assert second.status(second.call(path, message)) is GrpcStatus.OK
         assert second.peer.goaway is None
@@ -411,23 +410,6 @@ def test_a_connection_past_the_limit_may_ask_for_health() -> None:
         assert second.peer.goaway is ErrorCode.NO_ERROR
         assert second.peer.transport.is_closed
         assert first.status(first.call(METADATA, framed(b""))) is GrpcStatus.OK
-
-    scene(play)
-
-
-def test_a_watcher_is_told_of_each_change() -> None:
-    async def play() -> None:
-        client = Client()
-        asked = framed(messages.HealthCheckRequest(service="two").SerializeToString())
-        stream = client.call("/grpc.health.v1.Health/Watch", asked)
-        client.plane.lifecycle.on(LifecycleEvent.STOPPED)
-        async with asyncio.timeout(30):
-            while len(client.messages(stream)) < 2:
-                await asyncio.sleep(0.01)
-        told = [messages.HealthCheckResponse.FromString(message).status for message in client.messages(stream)]
-        assert told == [1, 2]
-        assert not client.peer.is_answered(stream)
-        client.peer.transport.close()
 
     scene(play)
 
