@@ -179,41 +179,6 @@ def test_incomplete_messages_share_a_memory_limit() -> None:
     scene(play)
 
 
-def test_messages_of_a_stream_hold_memory_until_they_are_answered() -> None:
-    async def play() -> None:
-        client, message = Client(), infer_message(2.0)
-        stream = client.call(STREAM, ended=False)
-        for count in range(1, 6):
-            client.peer.feed(*(data(stream, piece) for piece in (message[:3], message[3:20], message[20:])))
-            assert client.peer.connections.body_bytes == count * (len(message) - 5 + 1024)
-        await turns()
-        assert client.peer.connections.body_bytes == 0
-        client.peer.feed(data(stream, message + message[:20]), data(stream, message[20:], ended=True))
-        await turns()
-        assert client.peer.connections.body_bytes == 0
-        assert client.status(stream) is GrpcStatus.OK
-        assert len(client.messages(stream)) == 7
-
-    scene(play)
-
-
-@pytest.mark.parametrize("per_frame", [1, 3])
-def test_a_stream_of_small_messages_may_be_endless(per_frame: int) -> None:
-    """Each comes in a small frame of DATA; nothing is charged for one that completes a message."""
-
-    async def play() -> None:
-        client, small = Client(Http2Limits(flood_budget=20)), service_pb2.ModelInferRequest(model_name="nobody")
-        stream = client.call(STREAM, ended=False)
-        for _ in range(1000):
-            client.peer.feed(data(stream, framed(small.SerializeToString()) * per_frame))
-        client.peer.feed(data(stream, b"", ended=True))
-        assert client.peer.goaway is None
-        client.peer.feed(frames.window_update(0, 2**20), frames.window_update(stream, 2**20))
-        assert len(client.messages(stream)) == 1000 * per_frame
-
-    scene(play)
-
-
 def test_a_call_that_fails_early_ends_though_its_client_still_sends() -> None:
     async def play() -> None:
         client = Client()
@@ -272,30 +237,6 @@ def test_every_error_of_a_request_has_a_status() -> None:
     assert set(GRPC_STATUS) == set(HTTP_STATUS) == {kind for kind in all_of_them if not kind.__subclasses__()}
 
 
-def test_a_model_that_fails_and_a_server_that_is_not_ready_have_their_status() -> None:
-    async def play() -> None:
-        client = Client()
-        failing, refused = client.call(INFER, infer_message(np.nan)), client.call(INFER, infer_message(rows=9))
-        await turns()
-        assert client.status(failing) is GrpcStatus.INTERNAL
-        assert client.status(refused) is GrpcStatus.UNAVAILABLE
-        assert client.fields(refused)["grpc-retry-pushback-ms"] == "1000"
-
-    scene(play)
-
-
-def test_a_bug_is_an_internal_error_that_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    async def play() -> None:
-        client = Client()
-        client.plane.submit = None
-        stream = client.call(INFER, infer_message())
-        assert client.status(stream) is GrpcStatus.INTERNAL
-        assert client.fields(stream)["grpc-message"] == "internal error"
-
-    scene(play)
-    assert "a bug while InferCall was taken in" in caplog.text
-
-
 def test_a_stream_answers_in_order_and_survives_what_is_wrong() -> None:
     async def play() -> None:
         client = Client()
@@ -339,21 +280,6 @@ def test_a_stream_that_is_far_ahead_of_its_answers_gets_no_more_room() -> None:
     scene(play)
 
 
-def test_a_stream_that_is_cancelled_cancels_what_it_has_inside() -> None:
-    async def play() -> None:
-        client = Client()
-        stream = client.call(STREAM, infer_message() * 3, ended=False)
-        single = client.call(INFER, infer_message())
-        client.peer.feed(frames.rst_stream(stream, frames.ErrorCode.CANCEL))
-        assert len(client.plane.cancelled) == 3
-        client.peer.transport.close()
-        assert len(client.plane.cancelled) == 4
-        await turns()
-        assert not client.peer.is_answered(single)
-
-    scene(play)
-
-
 def test_a_stream_that_fails_gives_up_what_it_has_inside() -> None:
     async def play() -> None:
         client = Client()
@@ -363,35 +289,6 @@ def test_a_stream_that_fails_gives_up_what_it_has_inside() -> None:
         sent = client.peer.got
         await turns()
         assert client.peer.got == sent
-
-    scene(play)
-
-
-def test_an_open_connection_keeps_to_the_limit_on_messages_of_now() -> None:
-    """Also where its header blocks are known from before."""
-
-    async def play() -> None:
-        client = Client()
-        for max_bytes, status in (
-            (MAX_BYTES, GrpcStatus.NOT_FOUND),
-            (100, GrpcStatus.RESOURCE_EXHAUSTED),
-            (MAX_BYTES, GrpcStatus.NOT_FOUND),
-        ):
-            client.handler.families_changed(max_bytes)
-            for _ in range(3):
-                assert client.status(client.call(INFER, framed(b"x" * 200))) is status
-
-    scene(play)
-
-
-@pytest.mark.parametrize("name", ["Load", "Unload"])
-def test_models_are_controlled_only_where_clients_need_a_token(name: str) -> None:
-    async def play() -> None:
-        client = Client()
-        asked = framed(service_pb2.RepositoryModelUnloadRequest(model_name="two").SerializeToString())
-        stream = client.call(f"/inference.GRPCInferenceService/RepositoryModel{name}", asked)
-        assert client.status(stream) is GrpcStatus.PERMISSION_DENIED
-        assert "--auth-tokens" in client.fields(stream)["grpc-message"]
 
     scene(play)
 
