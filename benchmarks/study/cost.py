@@ -77,7 +77,7 @@ def measure(is_quick: bool) -> Found:  # noqa: FBT001 - a part of the benchmark
         root = Path(directory)
         copytree(ROOT / "engines", root / "engines")
         _profile(root, size.profile)
-        shared_by = ("--device", "cpu0", "--variants", STUDIED, "--load", "100%")
+        shared_by = ("--device", "cpu0", "--variants", STUDIED)
         _proteus(root, "study", "share", *shared_by, "--budget", size.share)
         drift = _drift(Workspace(root), size.profile)
         trace = root / "trace.csv"

@@ -22,11 +22,19 @@ from proteus_cli.domain.latency_table import LatencyTable
 from proteus_cli.domain.profile import Profile
 from proteus_cli.settings import DeviceSettings
 from proteus_cli.store import Workspace
-from proteus_cli.studies.results import SetCheck, SharingResult
-from proteus_cli.studies.sharing.bench import Work
-from proteus_cli.studies.sharing.cells import SharingCell, Sizes, batch_sizes
-from proteus_cli.studies.sharing.drafting import checks_of, costs_of, hardware_devices, pairs_only, qps_of
-from proteus_cli.studies.sharing.rounds import SharingMeter
+from proteus_cli.studies.sharing import (
+    SetCheck,
+    SharingCell,
+    SharingResult,
+    Sizes,
+    batch_sizes,
+    checks_of,
+    costs_of,
+    opening_of,
+    pairs_only,
+    qps_of,
+)
+from proteus_cli.studies.sharing_bench import Work, opened_bench
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = ("digits-s", "digits-m", "digits-l", "signals-l", "digits-xl")
@@ -59,7 +67,6 @@ class _Zoo:
         return found
 
     def batch_s(self, work: Work) -> float:
-        assert work.key is not None
         measured = self.profile.of(*work.key)
         assert measured is not None
         return LatencyTable(measured.points, of=lambda point: point.mean_s)(work.batch)
@@ -90,22 +97,22 @@ def measure(is_quick: bool) -> Found:  # noqa: FBT001 - a part of the benchmark
 def _measured(
     zoo: _Zoo, cells: Iterable[SharingCell], sizes: Mapping[VariantKey, Sizes], *, is_quick: bool
 ) -> dict[str, SharingResult]:
-    hardware, results = hardware_devices(zoo.workspace, zoo.catalog, zoo.profile, sizes), {}
+    opening, results = opening_of(zoo.workspace, zoo.catalog, zoo.profile, sizes), {}
     labels = {key: key.variant for key in sizes}
-    with hardware.opened() as bench:
+    with opened_bench(opening) as bench:
         for cell in cells:
             expected_s = [zoo.batch_s(work) for work in cell.works]
-            meter = SharingMeter(bench, cell, hardware.names, expected_s, np.random.default_rng(0))
-            results[cell.key(labels)] = meter.measure(0.1 if is_quick else CELL_S, lambda _now, _done: None)
+            allowed_s = 0.1 if is_quick else CELL_S
+            results[cell.key(labels)] = cell.measured(bench, expected_s, allowed_s, lambda _now, _done: None)
     return results
 
 
 def _cells(sizes: Mapping[VariantKey, Sizes], counts: tuple[int, ...], *, is_quick: bool) -> Iterator[SharingCell]:
     for count in counts:
         for keys in combinations(sizes, count):
-            yield SharingCell("device", 1.0, tuple(Work(key, sizes[key][0]) for key in keys))
+            yield SharingCell(tuple(Work(key, sizes[key][0]) for key in keys))
             if not is_quick:
-                yield SharingCell("device", 1.0, tuple(Work(key, sizes[key][1]) for key in keys))
+                yield SharingCell(tuple(Work(key, sizes[key][1]) for key in keys))
 
 
 def _lines(results: Mapping[str, SharingResult], checks: tuple[SetCheck, ...]) -> Iterator[str]:

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from proteus_cli.studies.concurrency.knee import Knee, ScatterSample, fit_knee, knee_place, rise_and_fall
+from proteus_cli.studies.concurrency import Knee, ScatterSample, fit_knee, knee_place, rise_and_fall
 
 
 def scatter(curve: dict[int, float], noise: float, rng: np.random.Generator, samples: int = 20) -> list[ScatterSample]:
