@@ -19,7 +19,7 @@ from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.frames import FrameParser
 from proteus_cli.serving.devices.remote.channel.messages import Ping
-from proteus_cli.serving.transport.tls import cluster_tls
+from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
 
 SIZES = (16 * 2**10, 602 * 1000)
 """Bytes: a small batch, and an image of 224 × 224 pixels in FP32."""

@@ -13,8 +13,8 @@ import uvloop
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.frames import FrameParser
 from proteus_cli.serving.devices.remote.channel.messages import Ping
+from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
 from proteus_cli.serving.transport.listening import accepting, listen
-from proteus_cli.serving.transport.tls import cluster_tls
 
 ANSWER = b"\0" * 40  # the scores of ten classes
 

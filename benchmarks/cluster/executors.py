@@ -27,12 +27,12 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
-from proteus_cli.serving.devices.process.spec import CpuSpec
+from proteus_cli.serving.devices.process.messages import CpuSpec
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
 from proteus_cli.serving.lifecycle import running
-from proteus_cli.serving.transport.tls import cluster_tls
 from proteus_cli.settings import DeviceSettings
 
 KEY = VariantKey("signals", "signals-xs")

@@ -11,20 +11,20 @@ from pathlib import Path
 import uvloop
 
 from proteus_cli.serving.agent.agent import Agent, AgentSettings
+from proteus_cli.serving.agent.door import accepting
 from proteus_cli.serving.devices.emulated import TimerThread
-from proteus_cli.serving.transport.listening import accepting, listen
-from proteus_cli.serving.transport.tls import cluster_tls
+from proteus_cli.serving.transport.listening import listen
 
 
 async def _run(count: int, key: Path, directory: Path) -> None:
-    tls, ports = cluster_tls(key, listens=True), list[int]()
+    ports = list[int]()
     async with AsyncExitStack() as stack:
         timer = stack.enter_context(TimerThread())
         for number in range(count):
             listener = listen("127.0.0.1", 0)
             ports.append(listener.getsockname()[1])
-            agent = Agent(AgentSettings((), directory / str(number), tls), timer)
-            await stack.enter_async_context(accepting(listener, agent.accept, tls))
+            agent = Agent(AgentSettings((), directory / str(number), key), timer)
+            await stack.enter_async_context(accepting(listener, agent.accept, agent.hand_over, agent.tls))
         print(*ports, flush=True)
         await asyncio.Event().wait()
 
