@@ -224,7 +224,7 @@ def served(loop: Any) -> tuple[Executor, Any]:
     asyncio.run(plane.fleet.deploy(made.make_plan(placement)))
     plane.lifecycle.on(LifecycleEvent.WARMED_UP)
     asyncio._set_running_loop(loop)  # noqa: SLF001 - nothing else stands in for a running loop
-    connections = Connections(max_connections=PER_TURN, max_body_bytes=2**24)
+    connections = Connections(max_connections=2 * PER_TURN, max_body_bytes=2**24)
     options: Any = SimpleNamespace(max_body_bytes=2**20, tokens=None, allowed_hosts=(), host="127.0.0.1")
     models: Any = SimpleNamespace(is_server_ready=True, load=None, unload=None)
     make: Any = make_protocols

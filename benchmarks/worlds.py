@@ -28,8 +28,7 @@ from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfi
 from proteus_cli.domain.rules import PAPER_RULES, Rules
 from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.planning.planner import Planner
-from proteus_cli.profiling.csv_files.profiles import profiles_from
-from proteus_cli.profiling.csv_files.reading import parse_rows
+from proteus_cli.profiling.csv_file import parse_rows, profiles_from
 from proteus_cli.profiling.importing import new_catalog
 from proteus_cli.store import Workspace, to_json, write_in_order
 from proteus_cli.store.catalog_text import new_text

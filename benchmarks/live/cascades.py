@@ -32,8 +32,8 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.analysis.explain import max_multiple
 from proteus_cli.planning.planner import Planner
-from proteus_cli.profiling.cascades.options import AS_ACCURATE_FRAC, Option, frontier, options_of
-from proteus_cli.profiling.cascades.pairs import StageAnswers, cascades_of
+from proteus_cli.profiling.cascade_options import AS_ACCURATE_FRAC, Option, frontier, options_of
+from proteus_cli.profiling.cascades import StageAnswers, cascades_of
 from proteus_cli.replay.synthesis import make_trace
 from proteus_cli.reporting.measures import RequestColumns, family_summary
 from proteus_cli.simulation.run import simulate

@@ -176,7 +176,7 @@ def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -
     """Show what would be measured, about how long that takes, and whether other programs would disturb it now."""
     from proteus_cli.cli.profile_tables import jobs_table
     from proteus_cli.profiling.estimate import estimates, total_s
-    from proteus_cli.profiling.measuring.noise import NOISE_FRAC, waiting_now
+    from proteus_cli.profiling.noise import NOISE_FRAC, waiting_now
     from proteus_cli.units import counted, format_duration, format_percent
 
     planned: list[dict[str, Any]] = []
@@ -201,8 +201,7 @@ def _list(work: "Iterable[DeviceWork]", budget_s: float | None, *, json: bool) -
 
 def _import(workspace: "Workspace", paths: "Sequence[Path]", slo: str | None, *, force: bool, json: bool) -> None:
     from proteus_cli.input_files import PROFILE_TABLE, read_at_most, read_text, text_of
-    from proteus_cli.profiling.csv_files.columns import HINT
-    from proteus_cli.profiling.csv_files.reading import parse_rows
+    from proteus_cli.profiling.csv_file import HINT, parse_rows
     from proteus_cli.profiling.importing import import_rows, parse_slos
     from proteus_cli.profiling.merging import merged
     from proteus_cli.units import counted, format_percent
@@ -226,7 +225,7 @@ def _import(workspace: "Workspace", paths: "Sequence[Path]", slo: str | None, *,
 
 
 def _export(workspace: "Workspace", path: Path) -> None:
-    from proteus_cli.profiling.csv_files.writing import to_csv
+    from proteus_cli.profiling.csv_file import to_csv
 
     text = to_csv(workspace.profiles().values())
     with console.writing(path) as write:

@@ -8,8 +8,8 @@ from rich.table import Table
 from proteus_cli.domain.catalog import Catalog, Family
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.domain.rules import Rules
-from proteus_cli.profiling.cascades.options import Option, frontier, options_of, substitute
-from proteus_cli.profiling.cascades.pairs import FoundCascades
+from proteus_cli.profiling.cascade_options import Option, frontier, options_of, substitute
+from proteus_cli.profiling.cascades import FoundCascades
 from proteus_cli.profiling.estimate import JobEstimate
 from proteus_cli.profiling.slots import points_of_batch
 from proteus_cli.reporting.tables import described, number, table, text

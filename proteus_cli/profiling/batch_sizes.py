@@ -1,17 +1,16 @@
 """Which batch size of a variant to measure next, and which ones no plan can use.
 
-Sizes are powers of two. A plan uses a size only if its p95 is within the SLO, and of those the largest most: it carries
-the most, or as much with less to do for each query. So the order is: 1, without which nothing is known; then the
-largest that is expected to meet the SLO; then the next smaller one, down to 2. A size is left out where even its median
-latency, at the cost per row of what was measured, exceeds the SLO by more than latencies are measured to, or where a
-smaller size has exceeded it.
+Sizes are powers of two. A plan uses a size only if its p95 is within the SLO. The largest such size carries the most,
+or as much with less to do for each query. The order is: 1, which all estimates start from; then the largest that is
+expected to meet the SLO; then the next smaller one, down to 2. A size is left out if a smaller one has exceeded the
+SLO, or if its expected median exceeds it by more than the precision of a measurement.
 """
 
 import math
 from collections.abc import Iterator, Sequence
 
 from proteus_cli.domain.profile import Point
-from proteus_cli.profiling.measuring.measure import STABLE_FRAC
+from proteus_cli.profiling.closed_loop import STABLE_FRAC
 
 
 def powers_of_two(max_batch: int) -> Iterator[int]:
@@ -25,9 +24,9 @@ def powers_of_two(max_batch: int) -> Iterator[int]:
 def expected_s(points: Sequence[Point], batch: int) -> float:
     """The median latency that a batch size is expected to have, from the measured ones, which rise; 0 without any.
 
-    The median, as other programs may have held up some of the few runs that a small budget allows for. Between two
-    measured sizes it is linear. Beyond the largest it grows as between the last two, or as the number of rows where
-    only one size was measured: small models gain more from a batch than that.
+    The median: other programs may have held up some of the few runs of a small budget. Between two measured sizes it
+    is linear. Beyond the largest it grows as between the last two. From a single size it grows with the number of
+    rows, an upper limit for small models.
     """
     below = [point for point in points if point.batch <= batch]
     above = next((point for point in points if point.batch > batch), None)

@@ -1,4 +1,4 @@
-"""What a sweep would measure and how long that takes, before it: by what is known of a variant, or a few runs of it."""
+"""Estimates the cells and the time of a sweep from the profile of a variant, or from a few runs of it."""
 
 import time
 from collections.abc import Sequence
@@ -12,22 +12,23 @@ from proteus_cli.backends.base import Backend
 from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point
+from proteus_cli.profiling.answers import EVAL_BATCH
 from proteus_cli.profiling.batch_sizes import expected_s, useless_sizes
+from proteus_cli.profiling.closed_loop import CELL_S, FEWEST_RUNS, WARM_UP_RUNS, measure_point
 from proteus_cli.profiling.jobs import MeasurementJob, ProfileCell
-from proteus_cli.profiling.measuring.measure import CELL_S, EVAL_BATCH, FEWEST_RUNS, WARM_UP_RUNS, measure_point
 from proteus_cli.store.eval_splits import eval_rows
 
 TYPICAL_RUNS = 70
 """Runs until the p95 is stable on a quiet machine: 60 are the fewest that can show it, and some cells need more."""
-TYPICAL_CELL_S = 0.25  # where nothing is known of a variant
+TYPICAL_CELL_S = 0.25  # of an unknown variant
 TYPICAL_SLOTS = 3  # how many slots are tried until one more adds nothing
 
 
 @dataclass(frozen=True, slots=True)
 class JobEstimate:
-    """What one job takes: ``cells`` to measure in order of use, and ``useless`` sizes, which no plan could use.
+    """One job: its ``cells`` in order of use, and the ``useless`` sizes, which no plan could use.
 
-    ``total_s``: seconds without a budget; ``fewest_s``: seconds that even a budget of nothing takes.
+    ``total_s``: seconds without a budget; ``fewest_s``: seconds with a budget of 0.
     """
 
     job: MeasurementJob
@@ -40,8 +41,8 @@ class JobEstimate:
 def estimates(device: Device, backend: Backend, jobs: Sequence[MeasurementJob]) -> list[JobEstimate]:
     """An estimate for each job of a device.
 
-    A variant of which nothing is known is loaded and run a few times with a batch of one, unless that would take the
-    build of an engine first. Raises `EngineError` where that fails. Nothing is written.
+    An unknown variant is loaded and run a few times with a batch of one, unless an engine would have to be built.
+    Raises `EngineError` if that fails. Writes no file.
     """
     is_cpu = device.kind == "cpu"
     with pinned(device.cores), within_free_memory("the model") if is_cpu else nullcontext():

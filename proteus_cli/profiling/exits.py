@@ -1,7 +1,7 @@
-"""What is measured of a multi-exit model besides: its stages by batch size, its exits on the rows of an eval split.
+"""Measures the parts of a multi-exit model: stages by batch size, and exits on the rows of an eval split.
 
 How long a batch takes depends on its rows, so batches are made of rows of the eval split; of random ones where a family
-has none. The stages are measured with all rows, as that is what the next stage may have to do.
+has none. The stages are measured with all rows: the next stage may have to compute all of them.
 """
 
 import math
@@ -20,18 +20,18 @@ from proteus_cli.domain.conditions import Condition, Metric
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import EngineError
-from proteus_cli.profiling.measuring.measure import EVAL_BATCH, FEWEST_RUNS
+from proteus_cli.profiling.answers import EVAL_BATCH
+from proteus_cli.profiling.closed_loop import FEWEST_RUNS, WARM_UP_RUNS
 from proteus_cli.store.eval_splits import labelled_rows
 
 MAX_BATCHES, MAX_BYTES = 64, 64 * 2**20
 """Batches of one size that are drawn before they are measured, and the memory that they may take."""
 STAGE_RUNS = 2000
 """Runs that the stages of a batch size are measured with, if the time allows: ten of them are above the p99.5."""
-WARM_UP_RUNS = 3
 
 
 def batches_of(signature: Signature, rows: NamedArrays | None, size: int) -> list[NamedArrays]:
-    """Batches of so many rows, drawn of ``rows`` with replacement; None: one of random values. The same each time."""
+    """Batches of ``size`` rows, drawn from ``rows`` with replacement; None: one of random values. Always the same."""
     rng = np.random.default_rng(size)
     if rows is None:
         return [signature.sample(size, rng)]
@@ -42,11 +42,11 @@ def batches_of(signature: Signature, rows: NamedArrays | None, size: int) -> lis
 
 
 def stage_points(runner: ExitRunner, batches: Sequence[NamedArrays], budget_s: float) -> tuple[StagePoint, ...]:
-    """What each stage takes of such a batch, if all of its rows get there; ``budget_s`` is for all stages together.
+    """The times of each stage if all rows of a batch get there; ``budget_s`` is for all stages together.
 
     The chain runs as it serves, with bounds that cut nothing short: one stage after another, with what is done between
-    them. The percentiles are those of a stage and of what comes behind the last one: the way of the answers out of the
-    chain, which each of them may take.
+    them. Percentiles include the way of the answers out of the chain after the last stage: answers may leave after each
+    stage.
     """
     size, stop_s = len(next(iter(batches[0].values()))), monotonic() + budget_s
     inputs = cycle(batches)
@@ -109,7 +109,7 @@ def judged(exits: Sequence[ExitProfile], runner: ExitRunner, eval_path: Path) ->
 
 
 def unjudged(known: ExitProfile) -> ExitProfile:
-    """With times only: its shares and accuracies are those of another eval split."""
+    """The times only, where shares and accuracies are from another eval split."""
     return ExitProfile(points=known.points)
 
 

@@ -9,8 +9,7 @@ from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError, UsageError
-from proteus_cli.profiling.csv_files.columns import ProfileRow
-from proteus_cli.profiling.csv_files.profiles import IMPORTED, profiles_from
+from proteus_cli.profiling.csv_file import IMPORTED, ProfileRow, profiles_from
 from proteus_cli.store import catalog_text
 from proteus_cli.units import parse_assignments, parse_duration
 
@@ -37,7 +36,7 @@ def import_rows(
 ) -> list[Profile]:
     """Write a profile per device type of ``rows``, and a catalog where there is none; returns the profiles.
 
-    Nothing is written unless everything can be. A profile that says the same already keeps its file, so that plans
+    Writes all files or none. A profile that says the same already keeps its file, so that plans
     made from it stay current. Raises `UsageError` where ``slos`` are missing, or given beside a catalog, and
     `ArtefactError` where the rows of ``name`` don't fit the catalog, or a measured profile stands in the way.
     """

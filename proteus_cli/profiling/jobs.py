@@ -1,4 +1,4 @@
-"""Measurement jobs: which cells of which variants a device's profile still lacks."""
+"""Measurement jobs: the cells that a device's profile still lacks."""
 
 import hashlib
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class ProfileCell:
 
 @dataclass(frozen=True, slots=True)
 class MeasurementJob:
-    """What is still to be measured of a variant: batch sizes up to ``max_batch``, each with up to ``max_slots``.
+    """The missing measurements of a variant: batch sizes up to ``max_batch``, each with up to ``max_slots``.
 
     ``known``: what was measured and is current. ``marked`` are the points to measure again, which ``known`` lacks:
     noisy ones, and those with more slots that build on them. With ``accepts_noise`` none is measured again, and
@@ -56,7 +56,7 @@ class MeasurementJob:
 
     @property
     def cells(self) -> tuple[ProfileCell, ...]:
-        """What there is to measure, in order of use. Each cell that is measured may show that others are useless."""
+        """The cells to measure, in order of use. Each cell that is measured may show that others are useless."""
         unsettled = (ProfileCell(self.family.name, self.variant.name, batch) for batch in self.unsettled(self.known))
         return (*unsettled, *self.unmeasured(self.known))
 
@@ -66,7 +66,7 @@ class MeasurementJob:
         return tuple(ProfileCell(self.family.name, self.variant.name, batch) for batch in sizes)
 
     def unsettled(self, known: VariantProfile | None) -> tuple[int, ...]:
-        """The measured batch sizes of which more slots are to be measured."""
+        """The measured batch sizes that are to be measured with more slots."""
         if known is None:
             return ()
         by_batch = ((point.batch, points_of_batch(known, point.batch)) for point in known.points)
@@ -140,7 +140,7 @@ def measurement_jobs(
 def _current(
     found: VariantProfile | None, variant: Variant, engine_digest: str, *, has_eval: bool
 ) -> VariantProfile | None:
-    """What was ``found`` of a variant, if that is its engine; without an eval split, the declared accuracy holds."""
+    """The ``found`` profile of a variant if it is of its engine; without an eval split, the declared accuracy holds."""
     if found is None or found.engine_digest != engine_digest:
         return None
     if has_eval:
@@ -159,7 +159,7 @@ def known_answers(workspace: store.Workspace, profile: Profile) -> dict[tuple[st
 
 
 def without_noise(known: VariantProfile) -> tuple[VariantProfile, tuple[Point, ...]]:
-    """What is known but for noisy points, and these; a noisy number of slots takes larger ones of its batch along."""
+    """The profile without its noisy points, and these. With a noisy number of slots go the larger ones of its batch."""
     noisy_from: dict[int, int] = {}
     for point in known.concurrent:
         if point.noise_frac:

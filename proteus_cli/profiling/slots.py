@@ -36,7 +36,7 @@ def useful_slots(points: Sequence[Point]) -> int:
 
 
 def missing_points(measured: VariantProfile, slo_s: float, slots: int) -> Iterator[tuple[int, int]]:
-    """Each (batch, slots) up to so many slots that was not measured, though it might meet the SLO."""
+    """Each unmeasured (batch, slots) that might meet the SLO, up to a number of slots."""
     for point in measured.points:
         points = points_of_batch(measured, point.batch)
         known = {each.slots for each in points}
@@ -47,7 +47,7 @@ def missing_points(measured: VariantProfile, slo_s: float, slots: int) -> Iterat
 def best_slots(variants: Sequence[MeasuredWithSlo], max_slots: int = MAX_SLOTS) -> int:
     """The number of slots to serve a device with, whatever it hosts; ``max_slots`` at most.
 
-    A device has one number of slots, while each plan may change which variants it hosts. So the number goes by the
+    A device has one number of slots, while each plan may change which variants it hosts. It goes by the
     throughput within the SLO, in the mean over the variants, each relative to its own with one slot. Each step up must
     gain `GROWTH_FRAC`. Numbers that were not measured of all variants don't count.
     """

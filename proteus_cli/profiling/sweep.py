@@ -16,17 +16,18 @@ from proteus_cli.domain.catalog import Catalog
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import Point, Profile
 from proteus_cli.errors import EngineError, OutOfDeviceMemory
+from proteus_cli.profiling.answers import confidence_output
 from proteus_cli.profiling.batch_sizes import next_size
+from proteus_cli.profiling.cells import CellMeter
+from proteus_cli.profiling.closed_loop import FEWEST_RUNS, WARM_UP_RUNS
 from proteus_cli.profiling.jobs import MeasurementJob, ProfileCell
-from proteus_cli.profiling.measuring.cells import PointMeter
-from proteus_cli.profiling.measuring.measure import FEWEST_RUNS, WARM_UP_RUNS, confidence_output
 from proteus_cli.profiling.results import SweepResults
 from proteus_cli.profiling.slots import is_settled, missing_points, points_of_batch, useful_slots
 from proteus_cli.store.eval_splits import eval_rows
 from proteus_cli.units import counted
 
 SweepProgress = tuple[str, float]
-"""What was done last, and the part of the work that is done (0 to 1)."""
+"""The last step, and the part of the work that is done (0 to 1)."""
 
 CHEAP_FRAC = 0.5
 """An accuracy that takes no more of a variant's time is measured before further cells, and repeats of noisy ones."""
@@ -35,12 +36,12 @@ CHEAP_FRAC = 0.5
 class Sweep:
     """Does the measurement jobs of one device, and writes the profile after each cell.
 
-    With a budget, each variant has an equal share of the time that is left when its turn comes, and the time that is
-    left after all of them is for what did not fit a share. A batch size of 2 or more is measured only if its fewest
-    runs fit, or take less than to load the model again for them later. The accuracy comes as soon as it takes at most
-    half of the time left, else last. If it never fits, that of the catalog stands. After the budget, batch sizes that
-    are known are not measured with more slots. Builds of engines, which are kept, come on top: ``built_s`` seconds.
-    ``measured`` counts the cells that were measured, and not taken from the profile as it was.
+    With a budget, each variant has an equal share of the time that is left at its turn. The rest of the time is for
+    cells that did not fit a share. A batch size of 2 or more is measured only if its fewest runs fit, or take less than
+    to load the model again for them later. The accuracy comes as soon as it takes at most half of the time left, else
+    last. If it never fits, the accuracy of the catalog stands. After the budget, batch sizes that are known are not
+    measured with more slots. Builds of engines, which are kept, come on top: ``built_s`` seconds. ``measured`` counts
+    the cells that were measured, and not taken from the profile as it was.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Sweep:
     ) -> None:
         self.device, self._backend, self._jobs = device, backend, jobs
         self._stop_s = time.perf_counter() + budget_s if budget_s is not None else math.inf
-        self.results, self._meter = SweepResults(workspace, device, backend, jobs), PointMeter(device, backend)
+        self.results, self._meter = SweepResults(workspace, device, backend, jobs), CellMeter(device, backend)
         self._signatures: dict[str, dict[str, Signature]] = {}  # by family and variant
         self._cells, self._done_frac = sum(len(job.cells) for job in jobs), 0.0
         self._late: dict[ProfileCell, None] = {}
@@ -67,12 +68,12 @@ class Sweep:
     @property
     def slowed_by(self) -> tuple[str, ...]:
         """Why the device's clocks were held down after a measurement, in words: it may be faster than measured."""
-        return self._meter.slowed_by
+        return tuple(self._meter.slowed_by)
 
     def run(self) -> Iterator[SweepProgress]:
         """Do the jobs; yields after each cell. Raises `EngineError` and `ArtefactError`; what was measured is kept.
 
-        Where nothing is to be measured, the profile file stays as it is, so plans that were made from it stay current.
+        Without missing cells the profile file stays as it is, and so do the plans that were made from it.
         """
         is_cpu = self.device.kind == "cpu"
         with pinned(self.device.cores), within_free_memory("the model") if is_cpu else nullcontext():
@@ -195,7 +196,7 @@ class Sweep:
     def _measure_slots(
         self, job: MeasurementJob, runner: SlottedRunner, left: list[tuple[int, int]]
     ) -> Iterator[SweepProgress]:
-        """Measure each (batch, slots) while there is time, and leave in ``left`` those that it was too late for."""
+        """Measure each (batch, slots) while there is time, and leave the late ones in ``left``."""
         while left and time.perf_counter() < self._stop_s:
             batch, count = left.pop(0)
             if not self._measure_with(job, runner, batch, count, self._stop_s):

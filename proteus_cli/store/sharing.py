@@ -45,7 +45,7 @@ def renewal(device: str, variants: Iterable[VariantKey], sets: Iterable[Collecti
     listed = ",".join(names[key] for key in keys)
     together = ",".join("+".join(names[key] for key in sorted(each)) for each in sets)
     chosen = f" --sets {together}" if together else ""
-    return f"proteus study share --device {device} --variants {listed}{chosen} --where device --load 100%"
+    return f"proteus study share --device {device} --variants {listed}{chosen}"
 
 
 def sharing_digest(measured: VariantProfile) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from proteus_cli.backends.base import Backend, Runner, Signature
 from proteus_cli.domain.catalog import Variant, VariantKey
 from proteus_cli.errors import UsageError
-from proteus_cli.profiling.measuring.measure import measure_accuracy, predicted_classes
+from proteus_cli.profiling.answers import measure_accuracy, predicted_classes
 from proteus_cli.store.eval_splits import unlabelled_rows
 from proteus_cli.units import format_percent, parse_assignments
 

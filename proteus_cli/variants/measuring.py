@@ -13,7 +13,7 @@ from proteus_cli.backends.free_memory import within_free_memory
 from proteus_cli.domain.capacity import capacity, points_in_time
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
-from proteus_cli.profiling.measuring.measure import measure_point
+from proteus_cli.profiling.closed_loop import measure_point
 from proteus_cli.progress import StepCounter
 from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder
 

@@ -16,7 +16,7 @@ from tiny import DEVICES, Tiny, add_plan, change_json, mlp
 from proteus_cli import store
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Point, Profile
-from proteus_cli.profiling.csv_files.reading import parse_rows
+from proteus_cli.profiling.csv_file import parse_rows
 from proteus_cli.store import Workspace
 
 HEADER = "device_type,family,variant,accuracy,batch,latency_ms,load_s"

@@ -1,25 +1,19 @@
 """The budget of a measurement, with a backend and a clock that the tests wind themselves."""
 
 import pytest
-from fake_backend import Clock, FakeBackend
+from fake_backend import FakeBackend, fake_time
 from tiny import DEVICES, Tiny, device
 
 from proteus_cli.cli import profile_runs
 from proteus_cli.cli.profile_runs import DeviceWork, measured
-from proteus_cli.profiling import sweep
 from proteus_cli.profiling.jobs import measurement_jobs
-from proteus_cli.profiling.measuring import cells, measure
 
 BUDGET_S, BUILD_S = 2.0, 30.0
 
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
-    clock = Clock()
-    for module in (profile_runs, sweep, cells, measure):
-        monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(cells, "observing", clock.observing)
-    return FakeBackend(clock)
+    return FakeBackend(fake_time(monkeypatch, profile_runs))
 
 
 def work_of(made: Tiny, backend: FakeBackend) -> list[DeviceWork]:

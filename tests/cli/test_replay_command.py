@@ -18,7 +18,7 @@ from tiny import DEVICES, SHAPES, Tiny, add_plan, add_profiles, change_json, dev
 from proteus_cli.arrays import Bools
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.control.policies import POLICIES
-from proteus_cli.profiling.measuring.measure import measure_answers
+from proteus_cli.profiling.answers import measure_answers
 from proteus_cli.store.answers import Answers, write_answers
 
 OUTCOMES = ("served", "late", "dropped", "rejected", "failed")

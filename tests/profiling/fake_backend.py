@@ -3,17 +3,20 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 from tiny import CLASSES, INPUTS
 
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError
-from proteus_cli.profiling.measuring.noise import Waiting
+from proteus_cli.profiling import cells, closed_loop, estimate, sweep
+from proteus_cli.profiling.noise import Waiting
 
 Scores = Callable[[npt.NDArray[Any]], npt.NDArray[Any]]
 """Of rows of inputs."""
@@ -76,3 +79,12 @@ class FakeBackend:
     def runner(self, model: Path, owner: VariantKey | None = None) -> Iterator[Runner]:
         self.clock.now_s += self.load_s
         yield FakeRunner(self, model)
+
+
+def fake_time(monkeypatch: pytest.MonkeyPatch, *modules: ModuleType) -> Clock:
+    """A clock for all modules that measure, and for ``modules``."""
+    clock = Clock()
+    for module in (cells, closed_loop, estimate, sweep, *modules):
+        monkeypatch.setattr(module, "time", clock)
+    monkeypatch.setattr(cells, "observing", clock.observing)
+    return clock

@@ -8,14 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from fake_backend import Clock, FakeBackend
+from fake_backend import FakeBackend, fake_time
 from tiny import CLASSES, INPUTS, Tiny, device, mlp
 
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import EngineError
-from proteus_cli.profiling import estimate, sweep
+from proteus_cli.profiling.answers import EVAL_BATCH
 from proteus_cli.profiling.jobs import measurement_jobs
-from proteus_cli.profiling.measuring import cells, measure
 from proteus_cli.profiling.sweep import Sweep, share
 from proteus_cli.store.answers import read_answers, write_answers
 
@@ -27,11 +26,7 @@ SEED = 3
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
     """Three variants of one family: each is sure where rows are easy, and wrong from some hardness on, mostly."""
-    clock = Clock()
-    for module in (cells, measure, sweep, estimate):
-        monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(cells, "observing", clock.observing)
-    made = FakeBackend(clock)
+    made = FakeBackend(fake_time(monkeypatch))
     made.row_s = {"shapes-s": 0.0001, "shapes-m": 0.001, "shapes-l": 0.01}
     made.scores = {name: scores_until(limit) for name, limit in zip(SHAPES, (0.6, 0.8, 1.0), strict=True)}
     return made
@@ -81,7 +76,7 @@ def swept(
 
 def evaluated(backend: FakeBackend) -> dict[str, int]:
     """By variant the batches of the eval split that it ran; all other batches are smaller."""
-    return dict(Counter(name for name, rows in backend.runs if rows == measure.EVAL_BATCH))
+    return dict(Counter(name for name, rows in backend.runs if rows == EVAL_BATCH))
 
 
 def pairs(profile: Profile) -> list[tuple[str, str]]:
@@ -94,7 +89,7 @@ def answered(made: Tiny, name: str = "cpu0") -> Sequence[str]:
 
 def test_cascades_come_with_the_accuracy_in_one_pass_over_the_split(bare: Tiny, backend: FakeBackend) -> None:
     swept(bare, backend)
-    assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // measure.EVAL_BATCH)
+    assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // EVAL_BATCH)
     profile = bare.place.profile("cpu0")
     assert pairs(profile) == [("shapes-s", "shapes-m"), ("shapes-s", "shapes-l"), ("shapes-m", "shapes-l")]
     small = profile.of("shapes", "shapes-s")
@@ -121,7 +116,7 @@ def test_answers_that_a_profile_does_without_are_measured_once(bare: Tiny, backe
     before = bare.place.profile("cpu0")
     bare.place.answers_path("cpu0").unlink()
     assert swept(bare, backend).measured == 0
-    assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // measure.EVAL_BATCH)
+    assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // EVAL_BATCH)
     assert bare.place.profile("cpu0").cascades == before.cascades
     swept(bare, backend)
     assert backend.runs == []
@@ -137,7 +132,7 @@ def test_answers_to_fewer_rows_than_are_kept_are_measured_once(bare: Tiny, backe
     }
     write_answers(path, few)
     swept(bare, backend)
-    assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // measure.EVAL_BATCH)
+    assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // EVAL_BATCH)
     assert [len(each.correct) for each in read_answers(path).values()] == [ROWS] * len(SHAPES)
     swept(bare, backend)
     assert backend.runs == []
@@ -158,7 +153,7 @@ def test_another_eval_split_is_answered_by_all(bare: Tiny, backend: FakeBackend)
     before = bare.place.profile("cpu0")
     save_split(bare, seed=SEED + 1)
     swept(bare, backend)
-    assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // measure.EVAL_BATCH)
+    assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // EVAL_BATCH)
     after = bare.place.profile("cpu0")
     assert {each.eval_digest for each in after.cascades}.isdisjoint(each.eval_digest for each in before.cascades)
 
@@ -167,7 +162,7 @@ def test_by_force_all_is_answered_anew_also_beside_a_damaged_file(bare: Tiny, ba
     swept(bare, backend)
     bare.place.answers_path("cpu0").write_bytes(b"damaged")
     swept(bare, backend, force=True)
-    assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // measure.EVAL_BATCH)
+    assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // EVAL_BATCH)
     assert answered(bare) == list(SHAPES)
 
 

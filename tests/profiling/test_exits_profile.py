@@ -18,10 +18,10 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
+from proteus_cli.profiling import cells
 from proteus_cli.profiling.exits import batches_of, judged, stage_points, stages_s, unjudged, with_points
 from proteus_cli.profiling.jobs import measurement_jobs
-from proteus_cli.profiling.measuring import cells
-from proteus_cli.profiling.measuring.noise import Waiting, noise_frac
+from proteus_cli.profiling.noise import Waiting, noise_frac
 from proteus_cli.profiling.sweep import Sweep
 from proteus_cli.store.eval_splits import labelled_rows
 
@@ -113,7 +113,7 @@ def test_the_least_disturbed_measurement_of_the_stages_counts(
     monkeypatch.setattr(cells, "stage_points", lambda *_: (StagePoint(1, s := next(measured_s), s),) * 3)
     with backend.runner(made.place.loaded_paths()[EXITS]) as runner:
         assert isinstance(runner, ExitRunner)
-        found = cells.PointMeter(on, backend).exits(job, runner, (), 1)
+        found = cells.CellMeter(on, backend).exits(job, runner, (), 1)
     assert [each.points[0].mean_s for each in found] == [counts + 1.0] * 3
     assert len(list(measured_s)) == (2 if waited[0] == 0.0 else 1 if waited[1] == 0.0 else 0)
 
@@ -221,7 +221,7 @@ def test_several_batches_at_once_are_of_different_rows(tmp_path: Path, monkeypat
             return run(inputs)
 
         monkeypatch.setattr(runner, "infer", noting)
-        meter = cells.PointMeter(on, backend)
+        meter = cells.CellMeter(on, backend)
         point = meter.point(job, runner, 2, slots=2, stop_s=perf_counter() + 0.1, cells_left=1)
     assert point.slots == 2
     assert len(seen) > 1

@@ -1,21 +1,21 @@
 """With how many slots a device is served: the rule, and sweeps that measure what it needs."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from builders import make_measured, make_point
-from fake_backend import Clock, FakeBackend, FakeRunner
+from fake_backend import Clock, FakeBackend, FakeRunner, fake_time
 from tiny import Tiny, device
 
 from proteus_cli.backends.base import NamedArrays, Runner
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Point, Profile, VariantProfile
 from proteus_cli.errors import OutOfDeviceMemory
-from proteus_cli.profiling import sweep
+from proteus_cli.profiling import cells
+from proteus_cli.profiling.closed_loop import measure_point
 from proteus_cli.profiling.jobs import measurement_jobs
-from proteus_cli.profiling.measuring import cells, measure
 from proteus_cli.profiling.slots import best_slots, is_settled, missing_points, points_of_batch, useful_slots
 from proteus_cli.profiling.sweep import Sweep
 
@@ -122,21 +122,20 @@ class SlottedBackend(FakeBackend):
         self.now = model.stem
         yield SlottedRunner(self, model)
 
-    def measure_concurrently(self, _run: object, batch: int, slots: int, _budget_s: float, *, min_s: float) -> Point:
+    def measure_point(
+        self, run: Callable[[], object], batch: int, budget_s: float, *, slots: int, min_s: float
+    ) -> Point:
         assert min_s == 0.0  # there is no meter
+        if slots == 1:
+            return measure_point(run, batch, budget_s)
         gain = self.gains.get(self.now, {}).get(slots, 1.0)
         return make_point(batch, slots * batch * ROW_S / gain, slots)
 
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> SlottedBackend:
-    clock = Clock()
-    monkeypatch.setattr(measure, "time", clock)
-    for module in (cells, sweep):
-        monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(cells, "observing", clock.observing)
-    made = SlottedBackend(clock)
-    monkeypatch.setattr(cells, "measure_concurrently", made.measure_concurrently)
+    made = SlottedBackend(fake_time(monkeypatch))
+    monkeypatch.setattr(cells, "measure_point", made.measure_point)
     return made
 
 

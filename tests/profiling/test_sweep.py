@@ -4,18 +4,16 @@ import signal
 
 import numpy as np
 import pytest
-from fake_backend import Clock, FakeBackend
+from fake_backend import FakeBackend, fake_time
 from msgspec import UNSET
 from msgspec.structs import replace
 from tiny import Tiny, device
 
 from proteus_cli.domain.profile import BackendInfo, LiveAccuracyRecord, Profile
 from proteus_cli.errors import EngineError
-from proteus_cli.profiling import estimate, sweep
+from proteus_cli.profiling.closed_loop import CELL_S, FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS, measure_point
 from proteus_cli.profiling.estimate import estimates, total_s
 from proteus_cli.profiling.jobs import measurement_jobs
-from proteus_cli.profiling.measuring import cells, measure
-from proteus_cli.profiling.measuring.measure import CELL_S, FEWEST_RUNS, ROUND_RUNS, WARM_UP_RUNS
 from proteus_cli.profiling.results import SweepResults
 from proteus_cli.profiling.sweep import Sweep, share
 from proteus_cli.store import write_json
@@ -27,13 +25,7 @@ STABLE_RUNS = 60  # three rounds: two moves of the p95, both none at all
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> FakeBackend:
-    clock = Clock()
-    monkeypatch.setattr(measure, "time", clock)
-    for module in (cells, sweep):
-        monkeypatch.setattr(module, "time", clock)
-    monkeypatch.setattr(cells, "observing", clock.observing)
-    monkeypatch.setattr(estimate, "time", clock)
-    return FakeBackend(clock)
+    return FakeBackend(fake_time(monkeypatch))
 
 
 def swept(
@@ -125,7 +117,7 @@ def test_a_noisy_cell_ends_after_its_time(bare: Tiny, backend: FakeBackend, monk
     def run() -> None:
         clock.now_s += float(next(costs_s))
 
-    point = measure.measure_point(run, 1, CELL_S)
+    point = measure_point(run, 1, CELL_S)
     assert point.runs > STABLE_RUNS
     assert clock.now_s < CELL_S + 0.05
 
@@ -136,7 +128,7 @@ def test_a_stable_cell_is_measured_for_the_least_time_and_one_round_more_at_most
     def run() -> None:
         clock.now_s += 0.001
 
-    point = measure.measure_point(run, 1, CELL_S, min_s=0.3)
+    point = measure_point(run, 1, CELL_S, min_s=0.3)
     assert 0.3 <= clock.now_s <= 0.3 + 0.001 * ROUND_RUNS
     assert point.runs + WARM_UP_RUNS == pytest.approx(clock.now_s / 0.001)
 

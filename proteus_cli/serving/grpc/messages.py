@@ -48,7 +48,6 @@ def services() -> list[str]:
 
 
 ModelInferRequest = message("inference.ModelInferRequest")
-InferTensorContents = message("inference.InferTensorContents")
 ModelInferResponse = message("inference.ModelInferResponse")
 ModelStreamInferResponse = message("inference.ModelStreamInferResponse")
 HealthCheckRequest = message("grpc.health.v1.HealthCheckRequest")

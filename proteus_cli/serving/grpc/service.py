@@ -10,27 +10,24 @@ from google.protobuf.json_format import ParseDict
 from msgspec import to_builtins
 
 from proteus_cli.buffers import Buffer
-from proteus_cli.errors import Forbidden, NotReady, RequestError
+from proteus_cli.errors import Forbidden, RequestError
 from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
+from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.grpc.health import WatchCall, Watches, serving_status
-from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.infer_calls import InferCall, StreamInferCall
 from proteus_cli.serving.grpc.messages import message, parsed
 from proteus_cli.serving.grpc.reflection import ReflectionCall
 from proteus_cli.serving.grpc.status import CallError, plain_http
-from proteus_cli.serving.grpc.streaming import StreamInferCall
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
 from proteus_cli.serving.oip.documents import Statistics
-from proteus_cli.serving.oip.inference import NO_MEMORY, Decoded, Inference, InferencePipeline, InFlight
+from proteus_cli.serving.oip.inference import InferencePipeline
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.oip.tensors import OTHER_BYTES
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
-from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import InOneTurn
 from proteus_cli.serving.transport.tokens import NEEDS_TOKENS, Tokens, digest_of
-from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing
@@ -226,54 +223,6 @@ class LaterCall(PlainCall):
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
             if not self._is_over:
                 self._end_by(error)
-
-
-class InferCall(UnaryCall, Inference[bytes]):
-    """`ModelInfer`."""
-
-    __slots__ = ("_codec", "_in_flight", "_pipeline", "_query")
-    takes_tensors = True
-
-    def __init__(
-        self, pipeline: InferencePipeline, codec: GrpcCodec, request: CallHeaders, stream: Http2Stream
-    ) -> None:
-        super().__init__(request, stream)
-        self._pipeline, self._codec = pipeline, codec
-        self._in_flight: InFlight | None = None
-
-    def handle(self, message: Buffer) -> None:
-        self._in_flight = self._pipeline.submit(self, message, self.request.trace)
-
-    def decode(self, content: Buffer) -> Decoded | InOneTurn[Decoded]:
-        if self.is_compressed:
-            return InOneTurn(partial(self._unpacked_and_decoded, content))
-        return self._decoded(content)
-
-    def _unpacked_and_decoded(self, content: Buffer) -> Decoded:
-        message = self.unpacked(content)
-        if not self.reserve(len(message)):
-            raise NotReady(NO_MEMORY)
-        return self._decoded(memoryview(message))
-
-    def _decoded(self, content: Buffer) -> Decoded:
-        self._query, read_inputs = self._codec.decode(content, self.request.timeout_s)
-        return self._query, read_inputs
-
-    def encode(self, answered: Answered) -> bytes:
-        return self._codec.encode(self._query, answered)
-
-    def turns(self) -> Turns:
-        return self.stream.connection.connections.long_turns
-
-    def in_order(self) -> asyncio.Lock:
-        return self.stream.connection.reads_long
-
-    def set_cancel_handle(self, in_flight: InFlight | None) -> None:
-        self._in_flight = in_flight
-
-    def abandoned(self) -> None:
-        self._pipeline.cancel(self._in_flight)
-        self._in_flight = None
 
 
 class _Refused(GrpcCall):

@@ -23,7 +23,7 @@ from proteus_cli.serving.requests.deadlines import TimingWheel
 from proteus_cli.serving.requests.in_flight import (
     Answered,
     AnsweredBatch,
-    AsideInFlight,
+    BackgroundRequest,
     InFlightRequest,
     Result,
     ResultCallback,
@@ -72,7 +72,10 @@ class Results:
         counts.cancelled += 1
         counts.failed_s += self._clock() - request.arrival_s
         self._ended_count += 1
+        observers = request.observers
         request.end()
+        for observer in observers:
+            observer.cancelled()
         self._give_up_second_stage(request)
 
     # --- ResultSink
@@ -87,8 +90,8 @@ class Results:
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch is done; single requests of it may have failed, or ended before."""
         first = launch.requests[0]
-        if isinstance(first, AsideInFlight):
-            first.of.answered(launch, result)
+        if isinstance(first, BackgroundRequest):
+            first.ran(result)
             return
         self._ran(launch, started_s, result, is_second=first.is_deferred)
         self._answer(launch, started_s, result)
@@ -188,9 +191,9 @@ class Results:
     def failed(self, launch: Launch, error: Exception) -> None:
         """A batch failed as a whole."""
         for request in in_flight(launch.requests):
-            if isinstance(request, AsideInFlight):
+            if isinstance(request, BackgroundRequest):
                 self._log_failure(launch.hosted, error)
-                request.of.failed(request)
+                request.ran(error)
             elif isinstance(request, DeferredInFlight):
                 self._log_failure(launch.hosted, error)
                 self._send_first(request)
@@ -207,8 +210,8 @@ class Results:
             self._counts[request.family].retried += 1
             request.wait_again()
         for request in in_flight(effects.failed):
-            if isinstance(request, AsideInFlight):
-                request.of.forget(request)
+            if isinstance(request, BackgroundRequest):
+                request.ran(None)
             elif isinstance(request, DeferredInFlight):
                 self._send_first(request)
             else:

@@ -16,7 +16,7 @@ from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.rest.access import Access, require_json
 from proteus_cli.serving.rest.codec.codec import RestCodec
 from proteus_cli.serving.rest.endpoints import INFER, ROUTES, Endpoints
-from proteus_cli.serving.rest.inference import RestInferences
+from proteus_cli.serving.rest.inference import InferRoute
 from proteus_cli.serving.rest.refusals import refuse
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, path_of, route_of
 
@@ -79,7 +79,7 @@ class RestHandler:
         exchange.in_flight = None
 
     def _infers(self, codec: RestCodec, headers: Mapping[bytes, bytes]) -> Answer:
-        return RestInferences(self._pipeline, codec, headers, min(self.max_body_bytes, codec.max_bytes)).answer
+        return InferRoute(self._pipeline, codec, headers, min(self.max_body_bytes, codec.max_bytes)).answer
 
     def _answer(self, exchange: Exchange) -> None:
         """Answer a request, now or later."""

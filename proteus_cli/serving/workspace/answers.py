@@ -14,7 +14,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.errors import ArtefactError
-from proteus_cli.profiling.cascades.pairs import StageAnswers, cascades_of
+from proteus_cli.profiling.cascades import StageAnswers, cascades_of
 from proteus_cli.store import Workspace
 from proteus_cli.store.answers import Answers, read_answers, write_answers
 

@@ -44,8 +44,7 @@ from proteus_cli.domain.profile import Point  # noqa: E402
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint  # noqa: E402
 from proteus_cli.domain.stages.stage_forecast import ExitBounds  # noqa: E402
 from proteus_cli.errors import DeviceLost, EngineError, OutOfDeviceMemory  # noqa: E402
-from proteus_cli.profiling.measuring.concurrency import measure_concurrently  # noqa: E402
-from proteus_cli.profiling.measuring.measure import measure_point  # noqa: E402
+from proteus_cli.profiling.closed_loop import measure_point  # noqa: E402
 from proteus_cli.serving.devices.executor import BatchResult  # noqa: E402
 from proteus_cli.units import format_size  # noqa: E402
 
@@ -214,11 +213,11 @@ async def _slots() -> str:
         fracs = []
         for count in (2, 3):
             engine.add_slot()
-            several, frac = _busy(partial(measure_concurrently, run, len(rows), count, MEASURE_S))
+            several, frac = _busy(partial(measure_point, run, len(rows), MEASURE_S, slots=count))
             assert several.slots == count
             fracs.append(frac)
         fake.slow_down(compute_s=0.020)
-        _, without_copies_frac = _busy(lambda: measure_concurrently(run, len(rows), 2, MEASURE_S))
+        _, without_copies_frac = _busy(lambda: measure_point(run, len(rows), MEASURE_S, slots=2))
         engine.close()
         second, both = alone_frac / fracs[0], alone_frac / fracs[1]
         assert 0.020 <= computing_s < alone.mean_s - 0.012, f"{computing_s} s of {alone.mean_s} s computing"

@@ -141,13 +141,13 @@ import time
 from builders import make_point
 from proteus_cli.backends.discovery import gpu_devices
 from proteus_cli.backends.nvml import nvml_device
-from proteus_cli.profiling.measuring.power import MIN_S, measuring_power
+from proteus_cli.profiling.cells import MIN_POWER_S, measuring_power
 
 device, = gpu_devices()
 meter = nvml_device(device.gpu.uuid, is_slice=False)
 with measuring_power(meter) as draw:
-    time.sleep(MIN_S * 1.2)
-point = draw.of(make_point(4, 0.01))
+    time.sleep(MIN_POWER_S * 1.2)
+point = draw(make_point(4, 0.01))
 print(point.power_w, point.energy_j)
 """
 

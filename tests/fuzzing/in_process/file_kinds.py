@@ -17,8 +17,8 @@ from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan_record import Base, Observation, PlanRecord
 from proteus_cli.input_files import PROFILE_TABLE, read_text
-from proteus_cli.profiling.csv_files.reading import parse_rows
-from proteus_cli.profiling.measuring.measure import measure_accuracy
+from proteus_cli.profiling.answers import measure_accuracy
+from proteus_cli.profiling.csv_file import parse_rows
 from proteus_cli.replay.trace import read_trace, summary
 from proteus_cli.serving.adaptation.plan_journal import records
 from proteus_cli.serving.transport.tokens import read_tokens

@@ -11,7 +11,7 @@ from http2_peer import data
 from test_grpc_calls import METADATA, infer_message, request, scene, turns
 from tritonclient.grpc import service_pb2
 
-from proteus_cli.serving.grpc import health, messages, streaming
+from proteus_cli.serving.grpc import health, infer_calls, messages
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.protobuf_wire import varint
 from proteus_cli.serving.grpc.service import SERVICE
@@ -327,7 +327,7 @@ def test_a_stream_without_memory_for_its_answers_ends() -> None:
 
 def test_a_stream_goes_on_once_its_client_takes_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def play() -> None:
-        monkeypatch.setattr(streaming, "_MAX_BACKLOG", 100)
+        monkeypatch.setattr(infer_calls, "_MAX_BACKLOG", 100)
         message = infer_message()
         client = Client(Http2Limits(window_bytes=10 * len(message)))
         client.peer.feed(frames.settings({frames.INITIAL_WINDOW_SIZE: 0}))

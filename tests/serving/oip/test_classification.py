@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.oip import classification
 from proteus_cli.serving.oip.classification import highest_classes
 from proteus_cli.serving.oip.tensors import outputs_by_name, require_encodable

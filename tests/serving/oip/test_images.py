@@ -21,7 +21,7 @@ from tritonclient.grpc import service_pb2
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import BadRequest, BodyTooLarge
-from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.oip import images
 from proteus_cli.serving.oip.images import (
     MAX_FILE_BYTES,

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2
 
 from proteus_cli.domain.request import Bounds
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters
 from proteus_cli.serving.requests.query import Classes, Query, RequestOptions
 from proteus_cli.serving.rest.codec.codec import RestCodec

@@ -14,7 +14,7 @@ from two_stages import FIRST, UNSURE, TwoStages, run
 
 from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import BoundsUnmet, UnknownModel
-from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.in_flight import Answered, Result
 from proteus_cli.serving.requests.query import Query

@@ -13,7 +13,7 @@ from tritonclient.grpc import service_pb2
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import BadRequest, BoundsUnmet, DeadlineExceeded, Overloaded, RequestError
-from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.oip.codes import GRPC_STATUS, HTTP_STATUS, GrpcStatus
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Query, RequestOptions

@@ -25,7 +25,7 @@ from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResu
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.requests.in_flight import Answered, Result, nobody
+from proteus_cli.serving.requests.in_flight import Answered, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 from proteus_cli.serving.requests.version_arms import VersionArms
 
@@ -314,8 +314,9 @@ def test_what_another_variant_fails_on_tells_of_neither_version() -> None:
     async def story(world: World) -> None:
         query = Query("f", 1, ((0, False),))
         for variant in ("another", "v", "v@2", ""):
-            _, _, done, _ = world.arms.enter(query, None, nobody, None)
-            done(EngineFailed("it fails", variant=variant))
+            _, arm = world.arms.enter(query, None, is_probe=False)
+            assert arm is not None
+            arm.ended(EngineFailed("it fails", variant=variant))
         assert world.guard.counts.canary == 2
         assert world.seen("errors") == (2, 1.0)
 

@@ -14,7 +14,7 @@ from tiny import save_model, tensor
 from proteus_cli.backends.base import NamedArrays
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
-from proteus_cli.profiling.measuring.measure import predicted_classes
+from proteus_cli.profiling.answers import predicted_classes
 from proteus_cli.variants.conversions.calibration import BATCH, MAX_ROWS
 from proteus_cli.variants.conversions.int8 import needs_rows, reduces_range, to_int8
 

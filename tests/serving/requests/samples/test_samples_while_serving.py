@@ -52,7 +52,7 @@ def test_a_share_of_requests_is_kept_with_inputs_and_answers_and_others_are_left
     async def story(world: World) -> None:
         for number in range(REQUESTS):
             request = world.submit(number, 2.0 * number + 1, client_id=f"r{number}")
-            if request.done != world.results.append:
+            if request.observers:
                 chosen.append((number, 2.0 * number + 1))
             await settled(world)
         assert world.counted == {Outcome.SERVED: REQUESTS}
@@ -77,7 +77,7 @@ def test_requests_that_are_probed_first_are_captured_as_often_as_others(tmp_path
         nonlocal captured_requests
         for number in range(REQUESTS):
             world.plane.admission.probe(Query("f", 1, ((0, False),)), world.plane.clock())
-            captured_requests += world.submit(number, 0.0).done != world.results.append
+            captured_requests += bool(world.submit(number, 0.0).observers)
             await settled(world)
 
     played(tmp_path, share, story)
