@@ -246,10 +246,9 @@ def oracle(lab: Lab) -> Found:
             )
         )
     columns = ("trace", "least accurate", OURS, "oracle", "of the way left", "with 1 s loads")
-    remark = f"Of the way from least accurate to the oracle, on average {percent(float(np.mean(gaps)), 1)} is left."
-    return Found(
-        (Table("The gap to the oracle, in accuracy on time", columns, tuple(rows)),), (), (remark,) if gaps else ()
-    )
+    mean = percent(float(np.mean(gaps)), 1) if gaps else UNKNOWN
+    remark = f"Of the way from least accurate to the oracle, on average {mean} is left."
+    return Found((Table("The gap to the oracle, in accuracy on time", columns, tuple(rows)),), (), (remark,))
 
 
 EXPERIMENTS = {
