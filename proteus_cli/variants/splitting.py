@@ -131,7 +131,7 @@ class _Splitting:
         try:
             return Variant(name, 1.0, exits=tuple(self._names), stop_when=stop_when)
         except ValueError as error:
-            raise UsageError(f"{error}.", hint="docs/bounds.md#conditions says what a condition is") from None
+            raise UsageError(f"{error}.", hint="docs/serving.md#conditions says what a condition is") from None
 
     def compared(self, model: Path, outputs: Sequence[tuple[str, ...]], others: Mapping[str, Signature]) -> Singles:
         """The first exit's confidence in each row of the eval split.

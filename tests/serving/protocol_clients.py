@@ -15,6 +15,7 @@ from grpc_client import Client as GrpcClient
 from one_device import FLOAT, World, run
 from tritonclient.grpc import service_pb2
 
+from proteus_cli.buffers import Buffer
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.grpc.service import GrpcHandler
 from proteus_cli.serving.http1.exchange import Exchange, Head
@@ -67,19 +68,20 @@ class RestClient(Client):
         if form == PACKED:
             body, sent[b"content-encoding"] = gzip.compress(body), b"gzip"
         connection: Any = SimpleNamespace(
-            connections=self.connections, turn=Turn(), response_ready=self._answered, reads_long=asyncio.Lock()
+            connections=self.connections, turn=Turn(), send=self._answered, reads_long=asyncio.Lock()
         )
         asked = b"POST", b"/v2/models/f/infer", sent
         self.exchange = Exchange(connection, Head(*asked, self.handler.route(*asked)), body, keep_alive=True)
         self.exchange.head.answer(self.exchange)
 
-    def _answered(self, exchange: Exchange) -> None:
+    def _answered(self, exchange: Exchange, response: Sequence[Buffer]) -> None:
         self.connections.free(exchange.reserved_bytes)
+        self.response = response
 
     def answer(self) -> str | None:
-        if self.exchange.response is None:
+        if not self.exchange.is_answered:
             return None
-        head, _, body = b"".join(map(bytes, self.exchange.response)).partition(b"\r\n\r\n")
+        head, _, body = b"".join(map(bytes, self.response)).partition(b"\r\n\r\n")
         is_ok = head.startswith(b"HTTP/1.1 200 ")
         document = json.loads(body)
         assert is_ok == ("outputs" in document) == (document.get("id") == "a")

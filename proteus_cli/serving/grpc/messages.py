@@ -50,7 +50,5 @@ def services() -> list[str]:
 ModelInferRequest = message("inference.ModelInferRequest")
 ModelInferResponse = message("inference.ModelInferResponse")
 ModelStreamInferResponse = message("inference.ModelStreamInferResponse")
-HealthCheckRequest = message("grpc.health.v1.HealthCheckRequest")
-HealthCheckResponse = message("grpc.health.v1.HealthCheckResponse")
 ReflectionRequest = message("grpc.reflection.v1.ServerReflectionRequest")
 ReflectionResponse = message("grpc.reflection.v1.ServerReflectionResponse")

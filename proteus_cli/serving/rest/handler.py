@@ -18,7 +18,7 @@ from proteus_cli.serving.rest.codec.codec import RestCodec
 from proteus_cli.serving.rest.endpoints import INFER, ROUTES, Endpoints
 from proteus_cli.serving.rest.inference import InferRoute
 from proteus_cli.serving.rest.refusals import refuse
-from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, path_of, route_of
+from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, json_response, path_of, route_of
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing
@@ -104,14 +104,14 @@ class RestHandler:
             require_json(head.headers, exchange.body)
         query = head.target.partition(b"?")[2]
         response = route.handle(self._endpoints, RestRequest(values, exchange.body, head.headers, query))
-        if isinstance(response, RestResponse):
+        if not isinstance(response, Awaitable):
             _respond(exchange, response)
         else:
             task = asyncio.ensure_future(self._respond_later(exchange, response))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _respond_later(self, exchange: Exchange, response: Awaitable[RestResponse]) -> None:
+    async def _respond_later(self, exchange: Exchange, response: Awaitable[object]) -> None:
         try:
             _respond(exchange, await response)
         except Exception as error:  # noqa: BLE001 - the client must have an answer
@@ -137,5 +137,6 @@ def _codecs(family: ServedFamily) -> Iterator[tuple[bytes, RestCodec]]:
         yield f"{path}/versions/{name}/infer".encode(), RestCodec(*of_family, version)
 
 
-def _respond(exchange: Exchange, response: RestResponse) -> None:
+def _respond(exchange: Exchange, found: object) -> None:
+    response = found if isinstance(found, RestResponse) else json_response(found)
     exchange.respond(response.status, response.content_type, response.body, headers=response.headers)

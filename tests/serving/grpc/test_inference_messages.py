@@ -107,17 +107,6 @@ def test_a_request_that_starts_like_one_of_its_size_is_read_like_it() -> None:
                 assert [bytes(each) for each in all_at_once(read_inputs)] == [np.array(values, FLOAT).tobytes()]
 
 
-@pytest.mark.parametrize("values", [(), (1.0,), (1.0, 2.0, 3.0)])
-def test_a_tensor_of_a_wrong_size_is_refused_each_time(values: tuple[float, ...]) -> None:
-    request = service_pb2.ModelInferRequest(model_name="a")
-    request.inputs.add(name="x", datatype="FP32", shape=[1, 2])
-    request.raw_input_contents.append(np.array(values, FLOAT).tobytes())
-    codec = GrpcCodec(cast("Any", OneInput()))
-    for _ in range(2):
-        with pytest.raises(BadRequest, match=r"input `x` has \d+ bytes of data"):
-            inputs_of(codec, request.SerializeToString())
-
-
 # --- the wire format
 
 
@@ -163,13 +152,6 @@ def test_a_tensor_that_ends_a_message_may_have_any_bytes(fields: Sequence[bytes]
     if ends:
         other = b"\x3a" * (len(message) - tail)  # would be fields, were it not in the tensor
         assert split_request(message[:tail] + other) == (rest, request_id, [other], tail)
-
-
-def test_fields_of_other_versions_are_passed_over() -> None:
-    message = good_request(id="a").SerializeToString() + b"\x98\x06\x05" + b"\xa2\x06\x02hi" + b"\xad\x06abcd"
-    query = decoded(message)
-    assert (query.id, query.rows) == ("a", 1)
-    assert inputs_of(GrpcCodec(plane()), message)[1] == np.arange(1, dtype=LONG).tobytes()
 
 
 @given(st.binary(max_size=80))

@@ -16,10 +16,9 @@ from reading import inputs_of
 
 from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.errors import BadRequest, BodyTooLarge
-from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES
+from proteus_cli.serving.oip.tensors import DATATYPES
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
 from proteus_cli.serving.requests.query import Form, Query, RequestOptions
-from proteus_cli.serving.rest.codec import answers
 from proteus_cli.serving.rest.codec.codec import RestCodec
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
@@ -353,15 +352,6 @@ def test_binary_tensors_come_back_to_the_bit(values: npt.NDArray[Any]) -> None:
     assert found.tobytes() == values.tobytes()
 
 
-@given(tensors())
-def test_json_tensors_come_back_as_they_were_where_they_are_finite(values: npt.NDArray[Any]) -> None:
-    if values.dtype.kind == "f":
-        values = np.where(np.isfinite(values), values, 0).astype(values.dtype)
-    found = there_and_back(values, as_binary=False)["t"]
-    assert found.dtype == values.dtype
-    np.testing.assert_array_equal(found, values)
-
-
 def test_tensors_that_are_not_in_order_in_memory_are_sent_in_order() -> None:
     values = np.arange(12, dtype=np.float32).reshape(3, 4).T
     assert there_and_back(values, as_binary=True)["t"].tolist() == values.tolist()
@@ -435,22 +425,6 @@ def test_binary_requests_of_one_size_are_told_apart() -> None:
             codec.decode(content, length - 1)
 
 
-@pytest.mark.parametrize("indent", [None, 4])
-def test_as_many_rows_as_may_come_fit_however_they_are_written(indent: int | None) -> None:
-    """The longest numbers there are, nested and on lines of their own."""
-    longest = {"INT64": -(2**63), "FP64": -2.2250738585072014e-308}
-    specs = (TensorSpec("x", np.dtype(np.float64), (4,)), TensorSpec("k", LONG, (2,)))
-    tensors = [
-        {
-            "name": spec.name, "datatype": DATATYPE_OF[spec.dtype], "shape": [MAX_ROWS, *spec.shape],
-            "data": [[longest[DATATYPE_OF[spec.dtype]]] * (spec.shape[0] or 0)] * MAX_ROWS,
-        }
-        for spec in specs
-    ]  # fmt: skip
-    content = json.dumps({"inputs": tensors}, indent=indent).encode()
-    assert decode(content, None, Signature(specs, ONE.outputs)).rows == MAX_ROWS
-
-
 @pytest.mark.parametrize("has_length", [False, True])
 def test_a_body_that_is_larger_than_any_request_is_refused_unread(has_length: bool) -> None:  # noqa: FBT001
     codec = RestCodec("m", ONE, MAX_ROWS)
@@ -461,15 +435,3 @@ def test_a_body_that_is_larger_than_any_request_is_refused_unread(has_length: bo
     assert query.rows == MAX_ROWS
     with pytest.raises(BodyTooLarge, match="send binary tensors, which are smaller"):
         codec.decode(b"[" * (codec.max_bytes + 1), 10**9 if has_length else None)
-
-
-@pytest.mark.parametrize("name", [None, "a"])
-@pytest.mark.parametrize("wanted", [((0, False), (1, False)), ((1, True), (0, False)), ((0, True), (1, False))])
-@pytest.mark.parametrize("listed_values", [0, 4, 100])
-def test_an_answer_of_a_large_batch_is_the_same(
-    name: str | None, wanted: tuple[tuple[int, bool], ...], listed_values: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    y, z = np.array([[1, 2.5, np.nan], [4, 5, 1e30]], FLOAT), np.array([2**63 - 1, -5], LONG)
-    expected = encoded(TWO, (y, z), wanted, name)
-    monkeypatch.setattr(answers, "_MAX_LISTED_VALUES", listed_values)
-    assert encoded(TWO, (y, z), wanted, name) == expected
