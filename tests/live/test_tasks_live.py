@@ -17,7 +17,7 @@ from spots import make_spots
 
 from proteus_cli.domain.profile import Profile
 from proteus_cli.store import Workspace, model_digest, read_json, write_json
-from proteus_cli.variants import measuring
+from proteus_cli.variants import judging as measuring
 from proteus_cli.variants.training import processes
 
 pytestmark = pytest.mark.live
