@@ -3,11 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
 
-from benchmarks.study.peak import OneServer
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.peak.carriers import fitted, measured_peak
 from proteus_cli.studies.peak.fit import (
@@ -24,6 +24,44 @@ from proteus_cli.studies.results import Peak, PeakRules, Stretch
 
 Violations = Callable[[float], float]
 P99 = PeakRules(0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class OneServer:
+    """An M/D/1 queue: batches of one row that take ``service_s``, in the order of arrival; none is dropped."""
+
+    service_s: float
+    slo_s: float
+    is_real_time: bool = False
+
+    def carry(self, offer: Offer, rng: np.random.Generator) -> Stretch:
+        length_s = duration_s(offer, self.slo_s)
+        arrival_s = np.sort(rng.uniform(0.0, length_s, rng.poisson(offer.rate_qps * length_s)))
+        steps_s = np.concatenate(([0.0], np.cumsum(self.service_s - np.diff(arrival_s))))[: len(arrival_s)]
+        waited_s = steps_s - np.minimum.accumulate(np.minimum(steps_s, 0.0))
+        is_late = (waited_s + self.service_s > self.slo_s).astype(np.float64)
+        return stretch_of(offer, self.slo_s, arrival_s, is_late)
+
+    def peak_qps(self, allowed_frac: float) -> float:
+        """The rate at which the allowed part of the requests is late."""
+        low, high = 0.01 / self.service_s, (1 - 1e-6) / self.service_s
+        while high / low > 1 + 1e-6:
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if self._late_frac(middle) <= allowed_frac else (low, middle)
+        return low
+
+    def _late_frac(self, rate_qps: float) -> float:
+        """Erlang's formula; its terms alternate and are large, so it takes many digits."""
+        with localcontext() as context:
+            context.prec = 80
+            rate, service = Decimal(repr(rate_qps)), Decimal(repr(self.service_s))
+            wait = Decimal(repr(self.slo_s)) - service
+            total, factorial = Decimal(0), Decimal(1)
+            for n in range(int(wait / service) + 1):
+                factorial *= max(n, 1)
+                x = rate * (wait - n * service)
+                total += (-x) ** n / factorial * x.exp() if n else x.exp()
+            return float(1 - (1 - rate * service) * total)
 
 
 def searched(violations: Violations, rules: PeakRules = P99, first_qps: float = 10.0, seed: int = 1) -> Peak:
@@ -113,7 +151,7 @@ def test_requests_are_bounded_and_what_is_known_then_is_said() -> None:
 
 @pytest.mark.parametrize(("slo_s", "allowed_frac"), [(0.05, 0.05), (0.2, 0.01)])
 def test_the_peak_of_a_queue_that_is_known_exactly_is_found(slo_s: float, allowed_frac: float) -> None:
-    """Violations of a queue come in clumps. The tuning used other seeds; 100 seeds are in benchmarks/study."""
+    """Violations of a queue come in clumps. The tuning used other seeds."""
     server = OneServer(0.01, slo_s)
     truth_qps = server.peak_qps(allowed_frac)
     for seed in range(2):
