@@ -1,4 +1,4 @@
-"""Confidence intervals of fractions and of centres."""
+"""Confidence intervals of measured fractions and means."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ OF_95_PERCENT = 1.959963984540054
 
 
 def wilson(right: float, rows: float, deviations: float = OF_95_PERCENT) -> tuple[float, float]:
-    """The confidence interval of a fraction with ``right`` of ``rows`` seen: Wilson's score interval.
+    """Wilson's score interval of a fraction: ``right`` of ``rows`` were seen.
 
     E. B. Wilson, Probable inference, JASA 22 (1927), 209-212. Unlike mean ± 1.96 standard errors, it holds near 0 and 1
     (Brown, Cai & DasGupta, Interval estimation for a binomial proportion, Statistical Science 16 (2001), 101-133).
@@ -35,7 +35,7 @@ def hodges_lehmann(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _signed_rank_quantile(count: int) -> int:
-    """The number of smallest means to leave out: at most 2.5 % of the sums of signed ranks are below."""
+    """How many of the smallest means may be left out: as many as 2.5 % of the sums of signed ranks are less than."""
     most = count * (count + 1) // 2
     ways = [1] + [0] * most  # of each sum of the ranks 1 to count, each taken or not
     for rank in range(1, count + 1):
