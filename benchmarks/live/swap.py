@@ -32,7 +32,7 @@ from proteus_cli.store.catalog_text import new_text
 
 FAMILY, VARIANT = "digits", "digits-l"
 LOAD, BUDGET = 0.6, "30s"
-BEFORE_S, LASTS_S, QUICK_S = 5.0, 75.0, 45.0
+BEFORE_S, LASTS_S, QUICK_S = 5.0, 75.0, 60.0
 LOST = frozenset({Outcome.FAILED, Outcome.REJECTED, Outcome.DROPPED})
 MAX_VIOLATIONS_PERCENT, MAX_SWAP_S = 0.2, 60.0
 

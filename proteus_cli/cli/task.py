@@ -12,7 +12,7 @@ from proteus_cli.cli.catalog import wrote_catalog
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.errors import GateFailed, ProteusError, ServerError, UsageError
-from proteus_cli.variants.training.recipes import LADDER
+from proteus_cli.variants.training.ladder import LADDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
