@@ -121,7 +121,7 @@ class HostRounds:
         while True:
             try:
                 done = self._round(self.every.with_hosts(hosts, min_hosts), before)
-                before = done.solution
+                before = before if min_hosts.any() else done.solution  # required hosts are no relaxation of fewer
             except Infeasible:
                 if not min_hosts.any():
                     raise
