@@ -25,8 +25,8 @@ from benchmarks.machine import machine
 from benchmarks.tables import Aim, aim_line
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.serving.http1.connection import HttpConnection
-from proteus_cli.serving.http1.known_heads import KnownHeads
-from proteus_cli.serving.http1.limits import HttpLimits
+from proteus_cli.serving.http1.request_parser import KnownHeads
+from proteus_cli.serving.http1.states import HttpLimits
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, ResultCallback
 from proteus_cli.serving.requests.query import Query, ReadInputs

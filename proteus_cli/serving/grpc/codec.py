@@ -15,17 +15,23 @@ from msgspec.structs import replace
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
-from proteus_cli.serving.grpc.messages import ModelInferRequest, ModelInferResponse, parsed
-from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, require_few_fields, split_request, varint
+from proteus_cli.serving.grpc.messages import (
+    ModelInferRequest,
+    ModelInferResponse,
+    integer_parameter,
+    parsed,
+    require_few_fields,
+    split_request,
+    varint,
+)
+from proteus_cli.serving.memory import remember
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
 from proteus_cli.serving.oip.images import image_rows, may_be_encoded, read_images
 from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters, checked
-from proteus_cli.serving.oip.tensors import DATATYPE_OF
+from proteus_cli.serving.oip.tensors import DATATYPE_OF, highest_classes, packed, wants_classes
 from proteus_cli.serving.requests.families import Families
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
 from proteus_cli.serving.requests.query import Classes, Decoded, Form, Inputs, InThreads, Query, RequestOptions
-from proteus_cli.serving.transport.memo import remember
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
 _MAX_KNOWN = 1024  # heads and starts of requests, and heads of answers

@@ -10,14 +10,14 @@ Source: the "gRPC over HTTP2" and "Compression" documents of the gRPC project.
 """
 
 from proteus_cli.buffers import Buffer
-from proteus_cli.errors import BodyTooLarge, CorruptBody
+from proteus_cli.errors import BodyTooLarge
 from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2.limits import KIB
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.oip.tensors import MAX_UNPACKED_BYTES
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S
-from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed
+from proteus_cli.serving.transport.gunzip import decompressed
 
 PREFIX_BYTES = 5
 _LARGE_BYTES = 64 * KIB  # a message from here on is a view of the buffer
@@ -195,10 +195,4 @@ class MessageReader:
 
     def unpacked(self, message: Buffer) -> bytearray:
         """A compressed message without its compression. Raises `CorruptBody`, `BodyTooLarge`."""
-        max_bytes = min(self.max_bytes, MAX_UNPACKED_BYTES)
-        try:
-            return decompressed(message, Compression.GZIP, max_bytes)
-        except CorruptContent as error:
-            raise CorruptBody(f"a message that is not what its grpc-encoding says: {error}") from None
-        except ContentTooLarge:
-            raise BodyTooLarge(f"the message unpacks to more than {max_bytes} bytes: send it as it is") from None
+        return decompressed(message, min(self.max_bytes, MAX_UNPACKED_BYTES), "message", "grpc-encoding")

@@ -24,12 +24,17 @@ import msgspec
 from proteus_cli.buffers import Buffer
 from proteus_cli.serving.http1 import states
 from proteus_cli.serving.http1.exchange import JSON, NO_HEAD, Answer, Exchange, Handler, Refusal
-from proteus_cli.serving.http1.known_heads import KnownHeads
-from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits, HttpTimeouts
-from proteus_cli.serving.http1.request_parser import RequestParser
-from proteus_cli.serving.http1.states import DISCARDS_INPUT, READING, TRANSITIONS, HttpEvent
-from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections, client_of
-from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turn
+from proteus_cli.serving.http1.request_parser import KnownHeads, RequestParser
+from proteus_cli.serving.http1.states import (
+    DISCARDS_INPUT,
+    READ_BYTES,
+    READING,
+    TRANSITIONS,
+    HttpEvent,
+    HttpLimits,
+    HttpTimeouts,
+)
+from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, WORK_PER_TURN, Connections, Turn, client_of
 
 ALPN = "http/1.1"
 _UNAVAILABLE = 503

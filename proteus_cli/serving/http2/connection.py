@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.serving.http2 import frames
-from proteus_cli.serving.http2.flood_budget import FloodBudget
 from proteus_cli.serving.http2.frame_reader import FrameReader
 from proteus_cli.serving.http2.frames import ACK, END_STREAM, PADDED, SETTINGS, ConnectionFault, ErrorCode, StreamFault
 from proteus_cli.serving.http2.header_blocks import Fields, HeaderBlocks, MalformedRequest
-from proteus_cli.serving.http2.limits import KIB, Http2Limits, Http2Timeouts
+from proteus_cli.serving.http2.limits import KIB, FloodBudget, Http2Limits, Http2Timeouts
 from proteus_cli.serving.http2.send_queue import SendQueue
-from proteus_cli.serving.http2.states import (
+from proteus_cli.serving.http2.stream import (
     AFTER_RESET,
     AFTER_RESPONSE,
     CONNECTION_TRANSITIONS,
     OPEN,
+    Call,
     ConnectionEvent,
     ConnectionState,
+    Http2Stream,
 )
-from proteus_cli.serving.http2.stream import Call, Http2Stream
-from proteus_cli.serving.transport.connections import Connections, client_of
-from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turn
+from proteus_cli.serving.transport.connections import WORK_PER_TURN, Connections, Turn, client_of
 
 if TYPE_CHECKING:
     import ssl

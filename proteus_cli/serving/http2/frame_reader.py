@@ -4,10 +4,9 @@ from typing import Protocol
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.serving.http2 import frames
-from proteus_cli.serving.http2.flood_budget import FloodBudget
 from proteus_cli.serving.http2.frames import DATA, END_HEADERS, FRAME_HEADER, HEADERS, ConnectionFault, ErrorCode
-from proteus_cli.serving.http2.limits import Http2Limits
-from proteus_cli.serving.transport.turns import Turn
+from proteus_cli.serving.http2.limits import FloodBudget, Http2Limits
+from proteus_cli.serving.transport.connections import Turn
 
 _FRAME_HEADER_BYTES = 9
 _PRIORITY_BYTES = 5

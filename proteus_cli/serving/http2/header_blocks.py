@@ -10,8 +10,8 @@ from hpack.table import HeaderTable
 
 from proteus_cli.serving.http2.frames import ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
-from proteus_cli.serving.transport.memo import remember
-from proteus_cli.serving.transport.turns import Turn
+from proteus_cli.serving.memory import remember
+from proteus_cli.serving.transport.connections import Turn
 
 Fields = dict[bytes, bytes]
 """A request's header fields by name; values of a name that comes more than once are joined by commas."""

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterable
 
 from proteus_cli.serving.http2 import frames
-from proteus_cli.serving.http2.flood_budget import FloodBudget
 from proteus_cli.serving.http2.frames import (
     DATA,
     END_HEADERS,
@@ -15,7 +14,7 @@ from proteus_cli.serving.http2.frames import (
     ErrorCode,
     StreamFault,
 )
-from proteus_cli.serving.http2.limits import KIB
+from proteus_cli.serving.http2.limits import KIB, FloodBudget
 from proteus_cli.serving.http2.stream import Http2Stream
 
 _TABLE_OF_SIZE_0 = b"\x20"

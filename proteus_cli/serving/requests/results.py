@@ -1,5 +1,6 @@
 """How admitted requests end: each exactly once, whatever becomes of its batch, its device and its client."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -15,11 +16,8 @@ from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.logs import LogRateLimiter, fields
-from proteus_cli.serving.requests.answers.exits import is_cut, of_exits
-from proteus_cli.serving.requests.answers.second_stages import DeferredInFlight, SecondStages
-from proteus_cli.serving.requests.bounds import format_least_ms
+from proteus_cli.serving.requests.answers.second_stages import DeferredInFlight, SecondStages, is_cut, of_exits
 from proteus_cli.serving.requests.counts import RequestCounts
-from proteus_cli.serving.requests.deadlines import TimingWheel
 from proteus_cli.serving.requests.in_flight import (
     Answered,
     AnsweredBatch,
@@ -29,6 +27,63 @@ from proteus_cli.serving.requests.in_flight import (
     ResultCallback,
     in_flight,
 )
+from proteus_cli.serving.requests.refusals import format_least_ms
+
+TICK_S = 0.005
+
+MAX_TICKS = 200
+"""A request that is due later is looked at again then, so that one that has ended is not kept for long."""
+
+
+class TimingWheel:
+    """Calls ``expired`` for each request that has not ended by its deadline, at most `TICK_S` and a timer late.
+
+    Most requests have ended by the tick after their arrival. Only the others are sorted by the tick at which they are
+    due; so the wheel keeps few that have ended, and their memory is soon used again. ``count`` is of all that were ever
+    watched.
+    """
+
+    def __init__(self, clock: Callable[[], float], expired: Callable[[InFlightRequest], None]) -> None:
+        self._clock, self._expired = clock, expired
+        self._arrived: list[InFlightRequest] = []
+        self._due: dict[int, list[InFlightRequest]] = {}
+        self._tick = 0  # the last one that was checked
+        self._timer: asyncio.TimerHandle | None = None
+        self.count = 0
+
+    def watch(self, in_flight: InFlightRequest) -> None:
+        """Watch a request until its deadline; it is told there unless it has ended."""
+        self.count += 1
+        self._arrived.append(in_flight)
+        if self._timer is None:
+            self._check_later()
+
+    def _check_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._check)
+
+    def _check(self) -> None:
+        now_s = self._clock()
+        to_check, self._arrived = self._arrived, []
+        before, self._tick = self._tick, max(self._tick, int(now_s / TICK_S))
+        for tick in range(before + 1, self._tick + 1) if self._due else ():
+            to_check += self._due.pop(tick, ())
+        checking = iter(to_check)
+        try:
+            for in_flight in checking:
+                if in_flight.has_ended:
+                    continue
+                if in_flight.deadline_s <= now_s:
+                    self._expired(in_flight)
+                else:
+                    due = min(int(in_flight.deadline_s / TICK_S) + 1, self._tick + MAX_TICKS)
+                    self._due.setdefault(due, []).append(in_flight)
+        finally:  # also after a bug in `expired`: the others have deadlines, too
+            self._arrived += checking
+            if self._due or self._arrived:
+                self._check_later()
+            else:
+                self._timer = None
+
 
 log = logging.getLogger("proteus.dataplane")
 

@@ -26,9 +26,8 @@ from proteus_cli.errors import EngineFailed
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.fleet.workers import Workers
 from proteus_cli.serving.lifecycle import Lifecycle
-from proteus_cli.serving.requests.answers.answer_log import RolloutMark
-from proteus_cli.serving.requests.answers.classes import class_of
-from proteus_cli.serving.requests.answers.exits import is_cut
+from proteus_cli.serving.requests.answers.answer_log import RolloutMark, class_of
+from proteus_cli.serving.requests.answers.second_stages import is_cut
 from proteus_cli.serving.requests.in_flight import (
     Answered,
     BackgroundRequest,

@@ -18,8 +18,7 @@ from ipaddress import ip_address
 from proteus_cli.errors import Forbidden, UnsupportedMediaType
 from proteus_cli.serving.http1.exchange import JSON, Refusal
 from proteus_cli.serving.logs import LogRateLimiter, fields
-from proteus_cli.serving.rest.endpoints import ROUTES
-from proteus_cli.serving.rest.site import FILES
+from proteus_cli.serving.rest.endpoints import FILES, ROUTES
 from proteus_cli.serving.transport.tokens import NEEDS_TOKENS, Tokens
 
 log = logging.getLogger("proteus.http")

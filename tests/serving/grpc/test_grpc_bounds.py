@@ -11,12 +11,12 @@ from tritonclient.grpc import service_pb2
 
 from proteus_cli.serving.grpc import infer_calls
 from proteus_cli.serving.grpc.framing import framed
-from proteus_cli.serving.grpc.protobuf_wire import varint
+from proteus_cli.serving.grpc.messages import varint
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.oip.codes import GrpcStatus
-from proteus_cli.serving.transport.turns import WORK_PER_TURN
+from proteus_cli.serving.transport.connections import WORK_PER_TURN
 
 REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 

@@ -10,8 +10,7 @@ import numpy as np
 from proteus_cli.arrays import Singles
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
-from proteus_cli.serving.requests.answers.answer_log import LONGEST_ID, MAX_ROWS
-from proteus_cli.serving.requests.answers.classes import classes_of
+from proteus_cli.serving.requests.answers.answer_log import LONGEST_ID, MAX_ROWS, classes_of
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Observer, Result
 from proteus_cli.serving.requests.samples.writer import LARGEST_BYTES, Captured, CapturedLabels, SampleWriter

@@ -13,7 +13,7 @@ from msgspec import UNSET
 from proteus_cli.backends.base import Signature
 from proteus_cli.buffers import Buffer
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
+from proteus_cli.serving.oip.tensors import highest_classes, packed, wants_classes
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Classes, Query
 from proteus_cli.serving.rest.codec.bodies import (

@@ -16,6 +16,7 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.domain.request import AskedVersion
 from proteus_cli.errors import BadRequest, BodyTooLarge
+from proteus_cli.serving.memory import remember
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.images import image_rows, max_bytes, may_be_encoded, read_image, read_images
 from proteus_cli.serving.oip.parameters import OutputParameters, problem, request_options
@@ -23,7 +24,6 @@ from proteus_cli.serving.requests.query import Decoded, Form, Inputs, InThreads,
 from proteus_cli.serving.rest.codec.answers import AnswerEncoder
 from proteus_cli.serving.rest.codec.bodies import InferRequest, RequestTensor
 from proteus_cli.serving.rest.codec.json_values import JsonValues
-from proteus_cli.serving.transport.memo import remember
 
 _MAX_KNOWN = 256  # layouts, by family
 _LONGEST_KNOWN = 2048
