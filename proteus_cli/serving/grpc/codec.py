@@ -26,7 +26,7 @@ from proteus_cli.serving.grpc.messages import (
 )
 from proteus_cli.serving.memory import remember
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.images import image_rows, may_be_encoded, read_images
+from proteus_cli.serving.oip.images import places_and_rows, read_images
 from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters, checked
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, highest_classes, packed, wants_classes
 from proteus_cli.serving.requests.families import Families
@@ -148,18 +148,8 @@ class GrpcCodec:
         signature = family.signature
         version = family.asked_version(request.model_version)
         tensors = request.inputs
-        places = oip.in_order(signature, [tensor.name for tensor in tensors])
-        sizes: tuple[int, ...] = ()
-        if tensors[0].datatype == oip.STRINGS and may_be_encoded(family.image):
-            rows = image_rows(tensors[0].name, tensors[0].shape)
-        else:
-            rows = oip.require_same(
-                [
-                    oip.rows_of(spec.name, tensors[place].datatype, tensors[place].shape, spec)
-                    for place, spec in zip(places, signature.inputs, strict=True)
-                ]
-            )
-            sizes = tuple([rows * spec.row_bytes for spec in signature.inputs])
+        places, rows, has_images = places_and_rows(signature, family.image, tensors)
+        sizes = () if has_images else tuple([rows * spec.row_bytes for spec in signature.inputs])
         for tensor in tensors:
             checked(_parameters(tensor.parameters), InputParameters)
         outputs = _outputs(request, signature)

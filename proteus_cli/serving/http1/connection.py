@@ -100,7 +100,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             exchange = self._parser.known_request(nbytes)
         if exchange is not None:
             self._activity_since_s = self.connections.now_s
-            if self._is_full:
+            if self._current is not None or self._is_writing_paused:
                 self._queued.append(exchange)
                 self._pause_or_resume_reading()
             else:
@@ -113,7 +113,9 @@ class HttpConnection(asyncio.BufferedProtocol):
             if self.connections.loop_turn.is_crowded:
                 self.turn.shorten()
             self._parse(nbytes)
-        if self.turn.left <= 0 or self.has_rest:
+            if self.has_rest:
+                self._go_on()
+        if self.turn.left <= 0:
             self._go_on()
 
     def _parse(self, nbytes: int) -> None:
@@ -273,7 +275,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         if transport is None:
             return
         self._current = None
-        self.connections.free(exchange.reserved_bytes)
+        if exchange.reserved_bytes:
+            self.connections.free(exchange.reserved_bytes)
         if self.state is states.LINGERING or transport.is_closing():
             return
         if len(response) == 1:
@@ -285,7 +288,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         if self.state not in READING:
             self._activity_since_s = self.connections.now_s
-        if self._is_reading_paused or self.has_rest:
+        if self._is_reading_paused or self._queued or self._refusal is not None:
             self._go_on()
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from io import BytesIO
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -90,6 +90,36 @@ def image_rows(name: str, shape: Sequence[int]) -> int:
     if list(shape[1:]) not in ([], [1]) or not shape or shape[0] < 1:
         raise BadRequest(f"input `{name}` of images must have shape [rows] with rows ≥ 1; got {list(shape)}")
     return shape[0]
+
+
+class DescribedTensor(Protocol):
+    """A tensor of a request, in either protocol."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def datatype(self) -> str: ...
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+
+def places_and_rows(
+    signature: Signature, image: ImageInput | None, tensors: Sequence[DescribedTensor]
+) -> tuple[tuple[int, ...], int, bool]:
+    """The place of each input among the tensors of a request, their rows, and whether they are images.
+
+    Raises `BadRequest` where the tensors are not those of the signature.
+    """
+    places, first = oip.in_order(signature, [tensor.name for tensor in tensors]), tensors[0]
+    if first.datatype == oip.STRINGS and may_be_encoded(image):
+        return places, image_rows(first.name, first.shape), True
+    each = [
+        oip.rows_of(spec.name, tensors[place].datatype, tensors[place].shape, spec)
+        for place, spec in zip(places, signature.inputs, strict=True)
+    ]
+    return places, oip.require_same(each), False
 
 
 def read_images(content: Buffer, rows: int, image: ImageInput) -> Steps[Inputs]:

@@ -50,13 +50,9 @@ class InferRoute:
         self._json_bytes = None if length is None else _whole_number(length)
         self._has_json = length is not None or not headers.get(b"content-type", JSON).lower().startswith(_IMAGE)
         self._encoding = headers.get(b"content-encoding")
-
-    def needs_turn(self, body: Buffer) -> bool:
-        """Whether a body is compressed, or has much JSON."""
-        if self._encoding is not None:
-            return True
-        json_bytes = len(body) if self._json_bytes is None else self._json_bytes
-        return json_bytes > LONG_JSON_BYTES and self._has_json
+        self.needs_turn = self._encoding is not None or (self._json_bytes or 0) > LONG_JSON_BYTES
+        """Whatever the body is; one that is JSON alone also by its length."""
+        self.is_json = self._has_json and length is None
 
     def decode(self, body: bytes | bytearray, inference: "RestInference") -> Decoded:
         """Decode a body: an image, where its `Content-Type` says so. Raises `BadRequest`, `BodyTooLarge`."""
@@ -85,7 +81,8 @@ class RestInference(Inference[EncodedAnswer]):
         self._exchange, self._route, self._headers = exchange, route, b""
 
     def needs_turn(self, content: Buffer) -> bool:
-        return self._route.needs_turn(content)
+        route = self._route
+        return route.needs_turn or (route.is_json and len(content) > LONG_JSON_BYTES)
 
     def decode(self, content: Buffer) -> Decoded:
         decoded = self._route.decode(content, self)  # type: ignore[arg-type]  # a body is no view

@@ -7,8 +7,8 @@ answer; or with the first, where the deferred request is dropped or fails, and a
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import msgspec
 import numpy as np
@@ -26,43 +26,29 @@ from proteus_cli.serving.requests.families import ServedFamily, confidence_place
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Staged, nobody
 
 
-class Confidence(Protocol):
-    """Says how sure the first stage of a cascade is of its answers."""
-
-    def levels(self, request: Request, stage: FirstStage, outputs: OutputArrays) -> tuple[Ints, float | None]:
-        """How many thresholds each row of a request reaches, and the lowest confidence, None where it is unknown."""
-        ...
-
-    def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:
-        """Whether each row of an answer is less confident than ``minimum``, and the lowest confidence."""
-        ...
-
-
-class ComputedConfidence:
-    """The confidence that the outputs tell: the margin of the scores, or an output of its own, by family.
+class Confidence:
+    """How sure the first stage of a cascade is of its answers: the margin of the scores, or an output of its own.
 
     A row whose confidence is no number reaches none. Raises `ArtefactError` where a family lacks the output it names.
     """
 
-    def __init__(self, served: Iterable[ServedFamily]) -> None:
-        self.use_families(served)
-
-    def use_families(self, served: Iterable[ServedFamily]) -> None:
-        """From now on these are all families."""
-        self._place = {of.name: confidence_place(of.name, output_of(of.confidence), of.signature) for of in served}
+    def __init__(self, families: Mapping[str, ServedFamily]) -> None:
+        self._families = families
 
     def levels(self, request: Request, stage: FirstStage, outputs: OutputArrays) -> tuple[Ints, float | None]:
+        """How many thresholds each row of a request reaches, and the lowest confidence, None where it is unknown."""
         values, lowest = self._values(request.family, outputs)
         reached = values[:, np.newaxis] >= np.array(stage.thresholds, np.float32)
         return np.count_nonzero(reached, axis=1), lowest
 
     def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:
+        """Whether each row of an answer is less confident than ``minimum``, and the lowest confidence."""
         values, lowest = self._values(family, outputs)
         return ~(values >= minimum), lowest
 
     def of(self, family: str, outputs: OutputArrays) -> Singles:
         """The confidence of each row of an answer."""
-        return _confidence_at(self._place.get(family), outputs)
+        return confidence_of(self._families[family], outputs)
 
     def _values(self, family: str, outputs: OutputArrays) -> tuple[Singles, float | None]:
         """By row, and the lowest."""
@@ -72,20 +58,17 @@ class ComputedConfidence:
 
 
 def confidence_of(served: ServedFamily, outputs: OutputArrays) -> Singles:
-    """The confidence of each row of an answer, like `ComputedConfidence.of`. Raises `ArtefactError`."""
-    return _confidence_at(confidence_place(served.name, output_of(served.confidence), served.signature), outputs)
-
-
-def _confidence_at(place: int | None, outputs: OutputArrays) -> Singles:
-    """The margin of the scores, or the output at its place."""
+    """The confidence of each row of an answer. Raises `ArtefactError`."""
+    place = confidence_place(served.name, output_of(served.confidence), served.signature)
     values: Singles = margin(outputs[0]) if place is None else outputs[place].reshape(-1).astype(np.float32)
     return values
 
 
-class DrawnConfidence:
+class DrawnConfidence(Confidence):
     """Confidences where no output is computed, drawn as in a simulation: the part of all rows that were less sure."""
 
     def __init__(self, rng: np.random.Generator) -> None:
+        super().__init__({})
         self._rng = rng
 
     def levels(self, request: Request, stage: FirstStage, outputs: OutputArrays) -> tuple[Ints, float | None]:  # noqa: ARG002 - made up
