@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from proteus_cli.backends.base import Signature, TensorSpec
@@ -27,10 +28,16 @@ from proteus_cli.serving.grpc.messages import (
 from proteus_cli.serving.memory import remember
 from proteus_cli.serving.oip import tensors as oip
 from proteus_cli.serving.oip.images import places_and_rows, read_images
-from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters, checked
+from proteus_cli.serving.oip.parameters import (
+    InputParameters,
+    OutputParameters,
+    RequestParameters,
+    checked,
+    response_parameters,
+)
 from proteus_cli.serving.oip.tensors import DATATYPE_OF, highest_classes, packed, wants_classes
 from proteus_cli.serving.requests.families import Families
-from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Classes, Decoded, Form, Inputs, InThreads, Query, RequestOptions
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
@@ -44,6 +51,8 @@ _CONTENTS = {
     "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents", "UINT64": "uint64_contents",
 }  # fmt: skip
 
+_OF_EACH = frozenset({"batch_size", "compute_us", "queue_us"})  # written behind what many answers share
+_KINDS = {str: "string_param", float: "double_param", int: "int64_param", bool: "bool_param"}
 _WIDE = {"int_contents": np.int64, "uint_contents": np.uint64}  # hold the values of smaller datatypes, too
 
 
@@ -200,7 +209,7 @@ class GrpcCodec:
             for place, form in query.outputs
         ]
         key = (batch.hosted, batch.version, query.outputs, *shapes)
-        known = self._heads.get(key)
+        known = self._heads.get(key) if batch.staged is None else None
         if known is None:
             of_family = self._families[batch.hosted.family].signature.outputs
             tensors = [
@@ -209,12 +218,12 @@ class GrpcCodec:
                 for spec in [of_family[place]]
             ]
             known = _described(batch, tensors)
-            remember(self._heads, key, known, _MAX_KNOWN)
+            if batch.staged is None:
+                remember(self._heads, key, known, _MAX_KNOWN)
         return (
             known
             + integer_parameter("batch_size", batch.rows)
             + integer_parameter("compute_us", round(batch.compute_s * _US_PER_S))
-            + (b"" if batch.staged is None else _staged(batch.staged))
         )
 
 
@@ -270,37 +279,12 @@ def _require_size(size: int, *, is_typed: bool) -> None:
         raise BadRequest(f"the message has more than {oip.OTHER_BYTES} bytes besides its tensors")
 
 
-def _staged(staged: Staged) -> bytes:
-    """What the answer of a cascade or a multi-exit model says, after the parameters of the variant.
-
-    Of two of one name, the last counts.
-    """
-    head = ModelInferResponse()
-    head.parameters["accuracy"].double_param = staged.accuracy
-    if staged.stages is not None:
-        head.parameters["stages"].int64_param = staged.stages
-    if staged.exit is not None:
-        head.parameters["exit"].int64_param = staged.exit
-    if staged.is_cut:
-        head.parameters["cut"].bool_param = True
-    if staged.confidence is not None:
-        head.parameters["confidence"].double_param = staged.confidence
-    if staged.is_fallback:
-        head.parameters["fallback"].bool_param = True
-    if staged.energy_j is not None:
-        head.parameters["energy_j"].double_param = staged.energy_j
-    return bytes(head.SerializeToString(deterministic=True))
-
-
 def _described(batch: AnsweredBatch, tensors: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
-    """What the answers of one variant with the same outputs (name, datatype, shape) share."""
-    hosted = batch.hosted
-    head = ModelInferResponse(model_name=hosted.family, model_version=batch.version)
-    head.parameters["variant"].string_param = hosted.variant
-    head.parameters["accuracy"].double_param = hosted.accuracy
-    head.parameters["device"].string_param = hosted.device
-    if batch.is_emulated:
-        head.parameters["emulated"].bool_param = True
+    """The part that answers of one variant with the same outputs (name, datatype, shape) share."""
+    head = ModelInferResponse(model_name=batch.hosted.family, model_version=batch.version)
+    for name, value in to_builtins(response_parameters(batch)).items():
+        if name not in _OF_EACH:
+            setattr(head.parameters[name], _KINDS[type(value)], value)
     for name, datatype, shape in tensors:
         head.outputs.add(name=name, datatype=datatype, shape=shape)
     return bytes(head.SerializeToString(deterministic=True))

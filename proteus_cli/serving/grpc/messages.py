@@ -38,24 +38,9 @@ def parsed(kind: Any, content: Buffer, what: str = "what this method takes") -> 
         raise BadRequest(f"the message is not {what}") from None
 
 
-def file_of(symbol: str) -> str:
-    """The name of the file that defines a symbol. Raises `KeyError`."""
-    try:
-        return str(_pool.FindFileContainingSymbol(symbol).name)
-    except KeyError:
-        return str(_pool.FindMethodByName(symbol).containing_service.file.name)
-
-
-def services() -> list[str]:
-    """The full names of all services."""
-    return [f"{file.package}.{service.name}" for file in FILES for service in file.service]
-
-
 ModelInferRequest = message("inference.ModelInferRequest")
 ModelInferResponse = message("inference.ModelInferResponse")
 ModelStreamInferResponse = message("inference.ModelStreamInferResponse")
-ReflectionRequest = message("grpc.reflection.v1.ServerReflectionRequest")
-ReflectionResponse = message("grpc.reflection.v1.ServerReflectionResponse")
 
 
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5

@@ -29,7 +29,6 @@ from proteus_cli.serving.transport.tokens import NEEDS_TOKENS, Tokens, digest_of
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing
-from proteus_cli.serving.grpc.messages import FILES, ReflectionRequest, ReflectionResponse, file_of, services
 
 SERVICE = "inference.GRPCInferenceService"
 OPEN_METHODS = frozenset(
@@ -138,8 +137,6 @@ class GrpcHandler:
             table[f"/{SERVICE}/{name}"] = partial(call, self._pipeline(name, tracing), self.codec)
         health, answer = message("grpc.health.v1.HealthCheckRequest"), message("grpc.health.v1.HealthCheckResponse")
         table["/grpc.health.v1.Health/Check"] = partial(PlainCall, health, answer, self._check)
-        for version in ("v1", "v1alpha"):
-            table[f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"] = ReflectionCall
         return table
 
     def _pipeline(self, method: str, tracing: "Tracing | None") -> InferencePipeline:
@@ -239,52 +236,3 @@ def _refused_http(status: int, request: CallHeaders, stream: Http2Stream) -> Grp
     """A request that is no gRPC call is answered in HTTP."""
     stream.send(b"", b"", plain_http(status))
     return _Refused(request, stream)
-
-
-_FILES = {file.name: file.SerializeToString() for file in FILES}
-
-
-class ReflectionCall(GrpcCall):
-    """`ServerReflectionInfo`: a stream of requests, each answered once its client has taken the answers before."""
-
-    __slots__ = ()
-
-    @property
-    def has_room(self) -> bool:
-        return not self.stream.unsent_bytes
-
-    def message(self, message: Buffer) -> None:
-        self.stream.connection.turn.end()
-        request = parsed(ReflectionRequest, message)
-        answer = ReflectionResponse(valid_host=request.host, original_request=request)
-        _answer(request, answer)
-        self.send(answer.SerializeToString())
-        self.stream.throttle(is_throttled=not self.has_room)
-
-    def sent(self) -> None:
-        if self._is_stopped:
-            self.stream.connection.later(self.go_on)
-        self.stream.throttle(is_throttled=False)
-
-    def ended(self) -> None:
-        self.finish()
-
-
-def _answer(request: Any, answer: Any) -> None:
-    kind = request.WhichOneof("message_request")
-    try:
-        match kind:
-            case "list_services":
-                for name in services():
-                    answer.list_services_response.service.add(name=name)
-            case "file_by_filename":
-                answer.file_descriptor_response.file_descriptor_proto.append(_FILES[request.file_by_filename])
-            case "file_containing_symbol":
-                name = file_of(request.file_containing_symbol)
-                answer.file_descriptor_response.file_descriptor_proto.append(_FILES[name])
-            case _:  # the protocol has no extensions
-                answer.error_response.error_code = GrpcStatus.UNIMPLEMENTED
-                answer.error_response.error_message = "no extensions here"
-    except KeyError:
-        answer.error_response.error_code = GrpcStatus.NOT_FOUND
-        answer.error_response.error_message = "not found"

@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from proteus_cli.domain.base import Count, Fraction
 from proteus_cli.domain.request import MAX_CONFIDENCE, AskedVersion, Bounds
 from proteus_cli.errors import BadRequest
+from proteus_cli.serving.requests.in_flight import AnsweredBatch
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Classes, Form, RequestOptions
 
 LOWEST_PRIORITY = 2**31 - 1
@@ -102,6 +104,65 @@ class OutputParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_f
         """The same, as the data plane takes it."""
         as_binary = binary_by_default if self.binary_data is None else self.binary_data
         return as_binary if self.classification is None else Classes(self.classification, as_binary)
+
+
+class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What answered."""
+
+    variant: Annotated[str, Meta(description="The variant of the family that answered.")]
+    accuracy: Annotated[
+        Fraction, Meta(description="Its accuracy; with `stages` or `exit`, what is to be expected of the answer.")
+    ]
+    device: Annotated[str, Meta(description="Where it ran.")]
+    batch_size: Annotated[int, Meta(ge=1, description="Rows of the batch that the request was part of.")]
+    compute_us: Annotated[Count, Meta(description="Microseconds that the batch took.")]
+    emulated: Annotated[bool, Meta(description="The device is emulated: times and outputs are made up.")] = False
+    stages: (
+        Annotated[int, Meta(ge=1, description="The request went by a cascade; the answer took so many stages.")]
+        | UnsetType
+    ) = UNSET
+    exit: (
+        Annotated[int, Meta(ge=1, description="The exit of a multi-exit model that answered, the last of all rows.")]
+        | UnsetType
+    ) = UNSET
+    cut: Annotated[
+        bool, Meta(description="Rows stopped before their condition held: the next stage would have been too late.")
+    ] = False
+    confidence: (
+        Annotated[
+            float,
+            Meta(description="Of the first stage; with `exit` or `min_confidence` of the answer. Lowest of all rows."),
+        ]
+        | UnsetType
+    ) = UNSET
+    fallback: Annotated[
+        bool, Meta(description="The first stage was not sure, and the second could not answer in time.")
+    ] = False
+    energy_j: (
+        Annotated[float, Meta(ge=0, description="With `max_energy_j`: the joules that the answer took, by its power.")]
+        | UnsetType
+    ) = UNSET
+    queue_us: Annotated[Count, Meta(description="Microseconds from the request's admission until the batch ran.")]
+
+
+def response_parameters(batch: AnsweredBatch) -> ResponseParameters:
+    """What answered, as all answers of a batch say it; the time in the queue is each answer's own."""
+    hosted, staged = batch.hosted, batch.staged
+    return ResponseParameters(
+        variant=hosted.variant,
+        accuracy=batch.accuracy,
+        device=hosted.device,
+        batch_size=batch.rows,
+        compute_us=round(batch.compute_s * _US_PER_S),
+        emulated=batch.is_emulated,
+        stages=UNSET if staged is None or staged.stages is None else staged.stages,
+        exit=UNSET if staged is None or staged.exit is None else staged.exit,
+        confidence=UNSET if staged is None or staged.confidence is None else staged.confidence,
+        cut=staged is not None and staged.is_cut,
+        fallback=staged is not None and staged.is_fallback,
+        energy_j=UNSET if staged is None or staged.energy_j is None else staged.energy_j,
+        queue_us=0,
+    )
 
 
 Parameters = TypeVar("Parameters", RequestParameters, InputParameters, OutputParameters)

@@ -8,17 +8,16 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.buffers import Buffer
 from proteus_cli.serving.oip import tensors as oip
+from proteus_cli.serving.oip.parameters import response_parameters
 from proteus_cli.serving.oip.tensors import highest_classes, packed, wants_classes
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Classes, Query
 from proteus_cli.serving.rest.codec.bodies import (
     InferResponse,
-    ResponseParameters,
     ResponseTensor,
     ResponseTensorParameters,
 )
@@ -98,22 +97,7 @@ class AnswerEncoder:
 
     def _shared(self, query: Query, answer: Answered, classes: Mapping[int, Texts] = {}) -> _SharedAnswer:
         """``classes``: the texts of an output's classes, by its index, where these are wanted in its place."""
-        batch, hosted, staged = answer.batch, answer.batch.hosted, answer.batch.staged
-        parameters = ResponseParameters(
-            variant=hosted.variant,
-            accuracy=batch.accuracy,
-            device=hosted.device,
-            batch_size=batch.rows,
-            compute_us=round(batch.compute_s * _US_PER_S),
-            emulated=batch.is_emulated,
-            stages=UNSET if staged is None or staged.stages is None else staged.stages,
-            exit=UNSET if staged is None or staged.exit is None else staged.exit,
-            confidence=UNSET if staged is None or staged.confidence is None else staged.confidence,
-            cut=staged is not None and staged.is_cut,
-            fallback=staged is not None and staged.is_fallback,
-            energy_j=UNSET if staged is None or staged.energy_j is None else staged.energy_j,
-            queue_us=0,
-        )
+        batch, parameters = answer.batch, response_parameters(answer.batch)
         before = _encode(InferResponse(self.family, batch.version, parameters, [])).removesuffix(_NO_QUEUE_US)
         lists, binary, texts = list[Any](), list[tuple[Buffer, int]](), [_OUTPUTS]
         for place, (index, form) in enumerate(query.outputs):
