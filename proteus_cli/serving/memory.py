@@ -11,7 +11,7 @@ _new.argtypes, _new.restype = (ctypes.c_char_p, ctypes.c_ssize_t), ctypes.py_obj
 
 
 def unset_bytes(size: int) -> bytearray:
-    """So many bytes, to be overwritten; their pages are taken one by one as they are filled. Raises `MemoryError`.
+    """Bytes to be overwritten, whose pages are taken one by one as they are filled. Raises `MemoryError`.
 
     ``bytearray(size)`` would take 3 ms to set 10 MiB.
     """
@@ -22,7 +22,7 @@ def unset_bytes(size: int) -> bytearray:
 def remember(known: dict[Key, Known], key: Key, value: Known, max_known: int) -> None:
     """Remember a value; where ``max_known`` are remembered already, those are all forgotten first.
 
-    What is still of use is soon known again, and to look it up costs no more than in any dictionary.
+    Entries still in use are soon known again, and a look-up costs no more than in any dictionary.
     """
     if len(known) >= max_known:
         known.clear()

@@ -1,7 +1,7 @@
 """Inference requests and answers over gRPC: decodes `ModelInferRequest`, encodes `ModelInferResponse`.
 
-The requests of a client differ in their tensors and little else. So the codec remembers what the rest of a request says
-by its bytes, and protobuf decodes only what was not seen before.
+The requests of a client differ in their tensors and little else. The codec remembers the meaning of the rest by its
+bytes, and protobuf decodes only bytes that are new.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,7 +58,7 @@ _WIDE = {"int_contents": np.int64, "uint_contents": np.uint64}  # hold the value
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestHead:
-    """What a request says besides its tensors and id.
+    """All of a request besides its tensors and id.
 
     ``places`` and ``sizes`` are in the order of the signature: the index of each input among the request's tensors, and
     its bytes; no sizes, where the one input is of images. ``usual`` is the query without an id and a deadline.
@@ -69,7 +69,7 @@ class RequestHead:
     usual: Query
 
     def query(self, request_id: str | None, timeout_s: float | None) -> Query:
-        """What the request asks; ``timeout_s`` is the deadline of its call."""
+        """The query of a request; ``timeout_s`` is the deadline of its call."""
         if request_id is None and timeout_s is None:
             return self.usual
         return replace(self.usual, options=_with_deadline(self.usual.options, timeout_s), id=request_id)
@@ -91,7 +91,7 @@ class GrpcCodec:
 
     @staticmethod
     def has_long_contents(message: Buffer) -> bool:
-        """Whether a message has so many numbers in `contents` that they take long to read. Raises `BadRequest`."""
+        """Whether a message has many numbers in `contents`, which take long to read. Raises `BadRequest`."""
         return len(message) > LONG_TYPED_BYTES and not split_request(message)[2]
 
     def decode(self, message: Buffer, timeout_s: float | None) -> Decoded:
@@ -202,7 +202,7 @@ class GrpcCodec:
         return b"".join(parts)
 
     def _answer_head(self, query: Query, answered: Answered) -> bytes:
-        """What the answers of one batch with as many rows share."""
+        """The part that answers of one batch with as many rows share."""
         batch = answered.batch
         shapes = [
             (answered.rows, *((form.count,) if isinstance(form, Classes) else batch.outputs[place].shape[1:]))

@@ -33,7 +33,7 @@ def framed(message: bytes) -> bytes:
 class MessageReader:
     """Reads the messages of a call, and hands each to `message`, and at their end calls `ended`, as subclasses define.
 
-    What is kept is counted among the bodies in memory. After a message of a call that ``may_idle`` the client may take
+    Kept bytes count among the bodies in memory. After a message of a call that ``may_idle`` the client may take
     any time until the next one. ``_is_stopped``: complete messages may wait until `read_on`. ``_is_over``: nothing more
     is read.
 
@@ -52,7 +52,7 @@ class MessageReader:
         self.stream, self._connections = stream, stream.connection.connections
         self.max_bytes, self._is_gzip = 0, is_gzip  # the first is set by who opens the call
         self._kept: bytearray | None = None
-        self._needed_bytes = 0  # so many are to be kept until another frame is complete
+        self._needed_bytes = 0  # to be kept until another frame is complete
         self._reserved_bytes = 0  # for what is kept, and for the message that is being answered
         self._has_all = self._is_over = self._is_stopped = self.is_compressed = False
 
@@ -74,7 +74,7 @@ class MessageReader:
         raise NotImplementedError
 
     def _is_one_small_message(self, content: Buffer) -> bool:
-        """Whether ``content`` is one whole message, small and not compressed, and nothing of the stream is kept."""
+        """Whether ``content`` is one whole message, small and not compressed, with nothing before it."""
         size = len(content) - PREFIX_BYTES
         return (
             0 <= size <= UNCOUNTED_BYTES

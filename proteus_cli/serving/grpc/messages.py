@@ -51,13 +51,14 @@ _LONGEST_VARINT = 10
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 
 MAX_FIELDS = 1024
-"""Of a request, its inputs and its outputs together. Protobuf takes a microsecond and 250 bytes for an empty one."""
+"""The most fields of a request, its inputs and its outputs together. Protobuf takes a microsecond and 250 bytes for an
+empty one."""
 
 _TURNS = range(MAX_FIELDS + 1)
 
 
 def split_request(message: Buffer) -> tuple[list[Buffer], str | None, list[Buffer], int]:
-    """Split a ModelInferRequest: each other field, as it stands; its id; its raw tensors. Raises `BadRequest`.
+    """Split a ModelInferRequest: its other fields, unchanged; its id; its raw tensors. Raises `BadRequest`.
 
     The last result is where its one raw tensor begins that ends the message; -1 where there are others, or none.
     """
@@ -179,7 +180,7 @@ def varint(value: int) -> bytes:
 
 
 def _entry_prefix(name: str, size: int) -> bytes:
-    """The bytes of such an entry before its number, which takes ``size`` bytes."""
+    """The bytes of such an entry before its number of ``size`` bytes."""
     key = b"\x0a" + bytes((len(name),)) + name.encode()
     entry = key + b"\x12" + bytes((size + 1,)) + b"\x10"
     return b"\x22" + bytes((len(entry) + size,)) + entry

@@ -49,7 +49,7 @@ _GRPC = re.compile(rb"application/grpc(\+proto)?(;.*)?")
 
 
 class GrpcHandler:
-    """The application on top of HTTP/2. With ``tokens``, all calls but those of `OPEN_METHODS` need one.
+    """The application on top of HTTP/2. With ``tokens``, all methods but `OPEN_METHODS` need one.
 
     `families_changed` is to be called whenever they have.
     """

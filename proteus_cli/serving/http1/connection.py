@@ -119,7 +119,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             self._go_on()
 
     def _parse(self, nbytes: int) -> None:
-        """Parse a read of so many bytes, or, if it has none, what was left of the last one."""
+        """Parse a read of ``nbytes``; 0: the rest of the last read."""
         try:
             self._parser.read(nbytes) if nbytes else self._parser.read_on()
         except Refusal as refusal:

@@ -257,7 +257,7 @@ class RequestParser:
         connection.on(HEAD_COMPLETE)
         if b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
             raise Refusal(501, "bodies may be sent in chunks, and in no other transfer encoding")
-        # llhttp has checked it; without zeros in front, as Python takes only so many digits.
+        # llhttp has checked it. Zeros in front are cut off: Python limits the digits of a number.
         self._length = length = int(headers.get(b"content-length", b"").lstrip(b"0") or 0)
         if length > self._uncounted_bytes:
             self._reserve_body(length)

@@ -1,11 +1,11 @@
-"""What a connection does with its input, as a table, and what one client may take of the server."""
+"""The states of a connection as a table, and the limits of one client in bytes, counts and seconds."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class HttpState(StrEnum):
-    """What a connection does with its input."""
+    """How a connection treats its input."""
 
     IDLE = "idle"  # between two requests
     READING_HEAD = "reading a head"
@@ -16,7 +16,7 @@ class HttpState(StrEnum):
 
 
 class HttpEvent(StrEnum):
-    """What moves a connection from one state to another."""
+    """The causes of a change of state."""
 
     REQUEST_BEGAN = "a request began"
     HEAD_COMPLETE = "the head of a request is complete"
@@ -62,7 +62,7 @@ DISCARDS_INPUT = frozenset({DISCARDING, LINGERING, CLOSED})
 
 
 READ_BYTES = 64 * 1024  # of one read; a larger body is read straight into memory of its own
-BODY_READ_BYTES = 256 * 1024  # of one read of such a body
+BODY_READ_BYTES = 256 * 1024  # of one read of a large body
 SLICE_BYTES = 4 * 1024  # that are parsed at once, except of a body: at most 200 requests, 700 chunks
 
 

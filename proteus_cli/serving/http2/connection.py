@@ -44,10 +44,10 @@ _DEFAULT_LIMITS, _DEFAULT_TIMEOUTS = Http2Limits(), Http2Timeouts()
 
 
 class Application(Protocol):
-    """What runs on HTTP/2."""
+    """An application on HTTP/2."""
 
     def request(self, fields: Fields) -> Any:
-        """What header fields ask for. It depends on the fields alone, as it is kept for requests with the same."""
+        """The request of these header fields alone; it is kept for later requests with the same fields."""
 
     def open(self, request: Any, stream: Http2Stream) -> Call:
         """Open a call for a new stream, before any of its data."""
@@ -375,7 +375,7 @@ class Http2Connection(asyncio.Protocol):
     # Windows and endings
 
     def _extend_connection_window(self) -> None:
-        """Extend the connection's window. What is kept of what comes in is bounded elsewhere."""
+        """Extend the connection's window. The kept part of the input is bounded elsewhere."""
         if self._receive_window < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window")
         window = self._limits.connection_window_bytes

@@ -40,7 +40,7 @@ class MalformedRequest(Exception):
 class HeaderBlocks(Generic[T]):
     """Decodes the header blocks of one connection; ``read`` makes a request of the fields.
 
-    What a block means, and how it changes the compression table, depends on its bytes and the table alone (RFC 7541
+    The meaning of a block, and its change of the compression table, depend on its bytes and the table alone (RFC 7541
     §2.2). As long as no block changes the table, the same bytes mean the same, and are not decoded again.
     """
 

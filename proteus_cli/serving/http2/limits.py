@@ -1,4 +1,4 @@
-"""What one HTTP/2 client may take of the server, in bytes, counts and seconds."""
+"""Limits of one HTTP/2 client, in bytes, counts and seconds."""
 
 from dataclasses import dataclass
 
@@ -89,6 +89,6 @@ class FloodBudget:
         self._updates_due += _UPDATES_PER_FRAME
 
     def refill(self, elapsed_s: float) -> None:
-        """Give back what so much time allows."""
+        """Give back the frames of the time that has passed."""
         self.left = min(self.left + elapsed_s * self._refill_per_s, self._size)
         self._updates_due = max(0, min(self._updates_due, _MAX_UPDATES_DUE))

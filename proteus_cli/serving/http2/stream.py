@@ -11,16 +11,16 @@ from enum import StrEnum
 
 
 class ConnectionState(StrEnum):
-    """What a connection does with streams and input."""
+    """How a connection treats streams and input."""
 
     OPEN = "open"
-    GOING_AWAY = "going away"  # GOAWAY is sent or received: no new streams; those that are open end
+    GOING_AWAY = "going away"  # GOAWAY is sent or received: no new streams; open ones go on to their end
     CLOSING = "closing"  # all streams are over; input is discarded until the peer closes, too
     CLOSED = "closed"
 
 
 class ConnectionEvent(StrEnum):
-    """What moves a connection from one state to another."""
+    """The causes of a change of a connection's state."""
 
     DRAINED = "one side opens or takes no more streams"
     EMPTIED = "the last stream is over"
@@ -37,7 +37,7 @@ class StreamState(StrEnum):
 
 
 class StreamEvent(StrEnum):
-    """What moves a stream from one state to another."""
+    """The causes of a change of a stream's state."""
 
     REQUEST_ENDED = "the request is complete"
     RESPONSE_SENT = "the response is sent, with its trailers"
@@ -79,13 +79,13 @@ AFTER_REQUEST, AFTER_RESPONSE, AFTER_RESET = map(_after, StreamEvent)
 
 
 class Call(Protocol):
-    """What handles the request of a stream."""
+    """The handler of a stream's request."""
 
     def received(self, content: Buffer, *, ended: bool) -> None:
         """Take the next bytes of the request's body; ``ended``: there are no more."""
 
     def cancelled(self) -> None:
-        """Give the call up: nobody waits for the response any more, and nothing may be sent."""
+        """Give the call up: its client has gone, and no frame may be sent."""
 
     def sent(self) -> None:
         """Go on sending: all that waited is sent, and the call has not ended."""
@@ -140,7 +140,7 @@ class Http2Stream:
         self.is_throttled = is_throttled
 
     def expect_less(self, size: int) -> None:
-        """Count so many bytes of the body. Raises `StreamFault` if they are more than the request said."""
+        """Count ``size`` bytes of the body. Raises `StreamFault` if they are more than the request said."""
         if self.due_bytes is not None:
             self.due_bytes -= size
             if self.due_bytes < 0:

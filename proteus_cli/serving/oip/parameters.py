@@ -1,7 +1,7 @@
 """The parameters of inference requests, of their inputs and of their outputs, for REST and gRPC alike.
 
-What has no effect here but has one in other servers, as `sequence_id` and `shared_memory_region` do, is refused: a
-client that asks for it would otherwise get another answer than it expects. The three parameters that say where tensors
+Parameters that have an effect in other servers alone, as `sequence_id` and `shared_memory_region`, are refused: the
+answer would not be the one that the client expects. The three parameters that say where tensors
 are in the body of an HTTP request or answer are taken over gRPC as well, where they change nothing. One that is null is
 as one that is absent.
 """
@@ -146,7 +146,7 @@ class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, 
 
 
 def response_parameters(batch: AnsweredBatch) -> ResponseParameters:
-    """What answered, as all answers of a batch say it; the time in the queue is each answer's own."""
+    """The parameters of all answers of a batch; each answer adds its own time in the queue."""
     hosted, staged = batch.hosted, batch.staged
     return ResponseParameters(
         variant=hosted.variant,
@@ -177,7 +177,7 @@ def checked(parameters: Mapping[str, Any], kind: type[Parameters]) -> Parameters
 
 
 def problem(error: Exception) -> str:
-    """What is wrong with a request, as its decoder says it; only parameters have no unknown fields."""
+    """The problem of a request as its decoder says it; only parameters have no unknown fields."""
     unknown = _UNKNOWN.fullmatch(str(error))
     if unknown is not None:
         return f"the parameter {unknown[1]} is not supported"
@@ -185,7 +185,7 @@ def problem(error: Exception) -> str:
 
 
 def request_options(parameters: RequestParameters | None, version: AskedVersion | None = None) -> RequestOptions:
-    """What a request asks for that names these parameters, or none, and asks for a version, or for none."""
+    """The options of a request with these parameters (None: without any) and that version."""
     if parameters is None and version is None:
         return DEFAULT_OPTIONS
     return (parameters or RequestParameters()).options(version)

@@ -34,7 +34,7 @@ from proteus_cli.serving.requests.version_arms import VersionArms
 class DataPlane:
     """The way of a request: `admission`, the queues of the ``controller``, a worker of the ``fleet``, ``results``.
 
-    ``arms`` are those of the versions that are rolled out now, by family: roll-outs write them, admission reads them.
+    ``arms`` of the versions that are rolled out now, by family: roll-outs write them, admission reads them.
     """
 
     controller: Controller
@@ -52,7 +52,7 @@ class DataPlane:
     arms: dict[str, VersionArms]
 
     def use_families(self, served: Sequence[ServedFamily], planned: Iterable[str]) -> None:
-        """From now on these are all families, in one step; plans are made for those that are ``planned``.
+        """From now on these are all families, in one step; plans are made for the ``planned`` ones.
 
         Families that are left out are forgotten. Raises `ValueError` where one of them is hosted, or has requests.
         """
@@ -103,7 +103,7 @@ def make_data_plane(
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`.
 
-    ``confidence`` of first stages; None: that which their outputs tell. Requests are captured where there is a
+    ``confidence`` of first stages; None: as their outputs tell. Requests are captured where there is a
     ``sample_writer``; ``watch`` looks at some.
     """
     controller.placeable.use(profiles, models)

@@ -1,4 +1,4 @@
-"""What the client of a request is told that the controller does not admit: an error, which decides the status."""
+"""Errors for requests that the controller does not admit; the error decides the status."""
 
 import asyncio
 import logging
@@ -31,9 +31,9 @@ _OVERLOADED = "more queries than the plan can carry, some are refused"
 class Refusals:
     """Makes the error of each request that is not admitted. Each is counted as the end of its request.
 
-    Under overload most requests are refused. Those that ask for nothing unusual are refused alike, in half of the
-    time, until this turn of the event loop ends or a request leaves its place: ``in_turn`` has by family how many rows
-    the refused request had, and its error.
+    Under overload most requests are refused. Usual ones are refused alike, in half of the time,
+    until this turn of the event loop ends or a request leaves its place. ``in_turn`` has by family the rows of the
+    refused request, and its error.
     """
 
     def __init__(
@@ -137,7 +137,7 @@ def _unfit(query: Query, offered: Unfit) -> RequestError:
 
 
 def unmet(query: Query, bounds: Bounds, unfit: Unfit) -> str:
-    """What was asked, and what could be had instead."""
+    """The bounds of a query, and the variants there are instead."""
     asked = " and ".join(_asked(query, bounds))
     variants = [_described(name, accuracy, unfit, bounds) for name, accuracy in unfit.available.items()]
     cascades = [f"{name} ({accuracy:.4g})" for name, accuracy in unfit.expected.items()]
@@ -146,7 +146,7 @@ def unmet(query: Query, bounds: Bounds, unfit: Unfit) -> str:
 
 
 def never_in_time(query: Query, timeout_s: float, offered: BeyondHosts, *, keeps_plan: bool) -> str:
-    """What was asked within which time, and in what time an idle device answers that: of some plan, or of this one.
+    """The query and its time, and the time of an idle device in some plan, or in this one.
 
     A server that ``keeps_plan`` makes no other one by itself.
     """

@@ -179,7 +179,7 @@ class Results:
             _log_batch(launch, started_s, compute_s)
 
     def _answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
-        """Requests of a batch, all of it or what has left it, have their answers, but for those that have ended."""
+        """Requests of a batch, or of the part that has left it, have their answers unless they have ended."""
         routes = self._second_stages.routes if self._second_stages.routes.ever_in_use else None
         now_s, hosted, failures = self._clock(), launch.hosted, result.failures
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
@@ -206,7 +206,7 @@ class Results:
         self._send(hosted, ended, took_s, result.compute_s, now_s)
 
     def _send(self, hosted: Host, ended: Sequence[_Ended], took_s: float, compute_s: float, now_s: float) -> None:
-        """Send answers of batches that took so long on one host, each with the wait before it; None: it is late."""
+        """Send answers of one host, each with the wait before its batch, which took ``took_s``; None: it is late."""
         counts, calls = self._counts[hosted.family], list[tuple[ResultCallback, Result]]()
         waits_s, latencies_s = list[float](), list[float]()
         served = rows = 0
@@ -241,7 +241,7 @@ class Results:
         _call(calls)
 
     def dropped(self, requests: Sequence[Request]) -> None:
-        """The controller has dropped requests, as they can't be answered in time."""
+        """The controller has dropped requests: no answer would be in time."""
         for request in in_flight(requests):
             if isinstance(request, DeferredInFlight):
                 self._send_first(request)
@@ -288,7 +288,7 @@ class Results:
     def _after_first_stage(
         self, request: InFlightRequest, route: CascadeRoute | None, answer: Answered, took_s: float, now_s: float
     ) -> Answered | None:
-        """What to send of an answer now, whose batch took ``took_s``; None: nothing, as the second stage is asked."""
+        """The answer to send now, after a batch of ``took_s``; None: the second stage is asked."""
         if route is None:
             return self._second_stages.only_answer(request, answer)
         own = self._second_stages.first_answer(request, route, answer, took_s, now_s, self._at_last_moment)
@@ -297,7 +297,7 @@ class Results:
         return None if own is None else Answered(own, 0, answer.rows, answer.queue_s)
 
     def _second_answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
-        """A batch of deferred requests is done: those whose origin has not ended are answered."""
+        """A batch of deferred requests is done: they are answered unless their origin has ended."""
         now_s, hosted, last, ended = self._clock(), launch.hosted, 0, list[_Ended]()
         non_finite = self._non_finite_rows(result)
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
@@ -337,7 +337,7 @@ class Results:
         self._send(own.hosted, [(origin, answer, waited_s)], took_s, own.compute_s, now_s)
 
     def _give_up_second_stage(self, request: InFlightRequest) -> None:
-        """A request has ended: if rows of it are deferred, nobody waits for them."""
+        """A request has ended: its deferred rows, if any, are given up."""
         if request.deferred is not None:
             deferred = request.deferred
             deferred.settle()

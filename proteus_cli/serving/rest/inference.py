@@ -1,4 +1,4 @@
-"""Inference requests over HTTP: how those of one head are read, decoded and answered."""
+"""Inference requests over HTTP, and how they are read, decoded and answered by their head."""
 
 import math
 from collections.abc import Mapping

@@ -9,8 +9,8 @@ of its turn handles and reads no more until its next turn. In each turn of the e
 wait takes its turn; in between, the loop handles what others send. Where many send at once, the loop is crowded until
 its next turn: connections then do little more than answer short requests.
 
-A read that holds one request of HTTP/1, or one unary call of HTTP/2, and nothing else costs no units: before the loop
-reads from that connection again, it looks at the others.
+A read that holds one request of HTTP/1, or one unary call of HTTP/2, alone costs no units. The loop looks at all others
+before it reads from that connection again.
 """
 
 import asyncio
@@ -139,7 +139,7 @@ class Connections:
         self.is_draining = True
 
     async def close(self, within_s: float) -> None:
-        """Drain all connections, and abort those that are still open after ``within_s``."""
+        """Drain all connections, and abort them after ``within_s``."""
         self.begin_drain()
         loop = asyncio.get_running_loop()
         stop_s = loop.time() + within_s
@@ -200,13 +200,13 @@ class Turns:
 
 
 class LoopTurn:
-    """What all connections do in one turn of the event loop. ``is_crowded``: `WORK_AT_ONCE` is done."""
+    """The work of all connections in one turn of the event loop. ``is_crowded``: `WORK_AT_ONCE` is done."""
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._call_soon, self._spent, self.is_crowded = call_soon, 0, False
 
     def spend(self, units: int) -> None:
-        """Count work, of which short requests need not tell."""
+        """Count work; short requests need not be counted."""
         if not self._spent:
             self._call_soon(self._begin)
         self._spent += units

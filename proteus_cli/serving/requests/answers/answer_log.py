@@ -1,6 +1,7 @@
-"""What was answered to requests with an id, kept for a while, so that labels can be compared with it.
+"""The answers to requests with an id, kept for a while, so that labels can be compared with them.
 
-Nothing is kept of requests without an id, nor where no feedback is wanted. Memory is bounded: the oldest go first.
+Requests without an id leave no trace here; without feedback the log does not exist. Memory is bounded: the oldest go
+first.
 """
 
 from collections import OrderedDict
@@ -35,17 +36,17 @@ def class_of(outputs: OutputArrays) -> int | None:
 
 
 MAX_KEPT_ROWS = 100_000
-"""Of all answers together; each has one at least."""
+"""The most rows of all answers together; each has one at least."""
 LONGEST_ID = 128
 """Characters; the answer to a request with a longer id is not kept."""
 MAX_ROWS = 256
-"""Nor is that to a request of more rows."""
+"""The most rows of a request whose answer is kept."""
 FORGOTTEN_AT_ONCE = 100
-"""Answers that are too old, so that nobody waits for long where many are, as after a pause."""
+"""The most old answers that are dropped at once, so that a request waits little after a pause."""
 
 
 class RolloutMark(msgspec.Struct, gc=False):
-    """A request that is in an arm of a version roll-out, which ``rollout`` stands for and nothing else does.
+    """A request in an arm of a version roll-out, whose identity is ``rollout``.
 
     ``shadow_class`` is what the new version has said of it when nobody saw it; None where it was not asked.
     """
@@ -125,7 +126,10 @@ class AnswerLog:
         self._forget_old(now_s)
 
     def _forget_old(self, now_s: float) -> None:
-        """What is too old, a part at a time, and what is too much. Answers come in the order of their times."""
+        """Forget old answers, a part at a time, and the oldest beyond the limit.
+
+        Answers come in the order of their times.
+        """
         forgotten = 0
         while self._kept:
             oldest = next(iter(self._kept.values()))
@@ -152,7 +156,7 @@ class _Keeping(Observer):
 
 
 class _KeptRequest(msgspec.Struct, gc=False):
-    """What is kept of a request; without its ``answer`` once there was feedback."""
+    """The kept part of a request; without its ``answer`` once there was feedback."""
 
     at_s: float
     rows: int

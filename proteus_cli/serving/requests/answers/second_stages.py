@@ -84,8 +84,8 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
     """The rows of ``origin`` that its first stage was not sure of, while the second is asked.
 
     ``first`` has the first answer to all rows of the origin, which were in the queue for ``queue_s``; its batch took
-    ``took_s``. Of these rows, those that wait here are ``unsure``. All of them are expected to have ``first_accuracy``
-    with these answers, and ``second_accuracy`` with those of the second stage. The first stage took ``first_j``; None
+    ``took_s``. ``unsure`` marks the rows that wait here. All rows are expected to have ``first_accuracy``
+    with these answers, and ``second_accuracy`` with the second stage's. The first stage took ``first_j``; None
     where the origin does not limit its energy.
     """
 
@@ -150,7 +150,7 @@ class SecondStages:
         now_s: float,
         at_last_moment: Callable[[DeferredInFlight], None],
     ) -> AnsweredBatch | None:
-        """What to answer a request now, which a batch has answered after ``took_s``; None: the second stage is asked.
+        """The answer to a request now, after a batch that took ``took_s``; None: the second stage is asked.
 
         ``at_last_moment`` is called when the second answer is not there by then.
         """
@@ -227,13 +227,13 @@ def _with_exit(staged: Staged, batch: AnsweredBatch) -> Staged:
 
 
 def _version(request: InFlightRequest) -> str:
-    """What a request has asked for."""
+    """The version that a request has asked for."""
     bounds = request.bounds
     return ANY_VERSION if bounds is None or bounds.version is None else bounds.version.name
 
 
 def _energy_j(request: Request, batch: AnsweredBatch) -> float | None:
-    """What a request took of a batch; None where it does not limit its energy, or the power is unknown."""
+    """The joules of a request in a batch; None where it does not limit its energy, or the power is unknown."""
     power_w = batch.hosted.power_w
     if request.bounds is None or not request.bounds.is_energy_limited or power_w is None:
         return None
@@ -248,12 +248,12 @@ def _profiled_j(request: Request, batch: AnsweredBatch) -> float:
 
 
 def _noted_j(batch: AnsweredBatch) -> float | None:
-    """What a multi-exit model says that a request took which limits its energy."""
+    """The joules of a request that limits its energy, as a multi-exit model says."""
     return None if batch.staged is None else batch.staged.energy_j
 
 
 def _expected(route: CascadeRoute, levels: Ints, unsure: Bools) -> tuple[float, float]:
-    """The accuracy of all rows with the first answers, and with those of the second stage to the unsure ones."""
+    """The accuracy of all rows with the first answers, and with second answers to the unsure ones."""
     first = np.array(route.first_accuracy)[levels]
     both = np.where(unsure, np.array(route.second_accuracy)[levels], first)
     return float(first.mean()), float(both.mean())
@@ -272,7 +272,7 @@ def _rows_of(request: InFlightRequest, chosen: Bools) -> tuple[Buffer, ...]:
 
 
 def of_exits(answer: Answered, notes: OutputArrays) -> Answered:
-    """The answer to a request with the exits of its rows; ``notes`` are those of all rows of its batch."""
+    """The answer to a request with the exits of its rows; ``notes`` of all rows of its batch."""
     batch, rows = answer.batch, slice(answer.first, answer.first + answer.rows)
     exits, confidences, cut, held, energies = (values[rows] for values in notes)
     lowest, energy_j = float(confidences.min()), float(energies.sum())
@@ -295,7 +295,7 @@ def is_cut(notes: OutputArrays) -> bool:
 def _accuracy(hosted: Host, exits: list[int], held: list[int]) -> float:
     """The mean of what is to be expected of the rows; of the variant where its profile knows no more.
 
-    What was profiled of an exit is of the rows for which the condition holds there. A row that has gone on, as its
+    The profile of an exit covers the rows for which the condition holds there. A row that has gone on, as its
     request asks for more confidence, is like these, not like the hard ones that get to the exit which answered it.
     """
     known = hosted.exits

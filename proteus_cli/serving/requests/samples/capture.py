@@ -16,7 +16,7 @@ from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Ob
 from proteus_cli.serving.requests.samples.writer import LARGEST_BYTES, Captured, CapturedLabels, SampleWriter
 
 MAX_IDS = 100_000
-"""Of captured requests whose labels are waited for."""
+"""The most captured requests whose labels are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class SampleCounts:
 class SampleCapture:
     """Captures a ``share`` of all requests, each by chance alone, whatever it is; ``next_id`` is of the next one.
 
-    ``confidence`` of the rows of an answer, by family. Nothing is kept of a request that was not answered.
+    ``confidence`` of the rows of an answer, by family. Only answered requests are kept.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class SampleCapture:
         return None if self.writer.has_room(size) else "busy"
 
     def captured_answer(self, chosen: "_Chosen", result: Result | Exception) -> Captured | None:
-        """What is kept of a chosen request; None: nothing, as it was not answered, or its family is gone."""
+        """The kept part of a chosen request; None where it was not answered, or its family is gone."""
         family, client_id = chosen.family, chosen.client_id
         served = self._families.get(family)
         if not isinstance(result, Answered) or served is None:

@@ -1,6 +1,6 @@
 """Answers over REST: JSON, and binary tensors behind it.
 
-What all answers of a batch say is encoded once, and only the rest for each.
+The common part of all answers of a batch is encoded once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ EncodedAnswer = tuple[bytes, list[Buffer]]
 
 
 class _SharedAnswer(NamedTuple):
-    """What the answers of one batch with as many rows share: all but the time in the queue, the id, and the rows.
+    """The common part of answers of one batch with as many rows: all but the time in the queue, the id, and the rows.
 
     The JSON is ``before``, the time in the queue, ``after``; then for each of ``lists`` the values of this answer,
     and what follows them. ``binary`` has the bytes of all rows of an output, and how many a row has.
@@ -56,7 +56,7 @@ class AnswerEncoder:
     def __init__(self, family: str, signature: Signature, labels: Sequence[str]) -> None:
         self.family, self._signature, self._labels = family, signature, labels
         self.row_bytes = sum(spec.row_bytes for spec in signature.inputs)
-        """Of all inputs of a row."""
+        """The bytes of all inputs of a row."""
 
     def encode(self, query: Query, answer: Answered) -> EncodedAnswer:
         """The JSON of an answer, and the binary tensors that follow it."""
@@ -124,12 +124,12 @@ class AnswerEncoder:
 
 
 def _in_binary(tensor: ResponseTensor, size: int) -> bytes:
-    """The JSON of an output that has so many bytes behind the JSON."""
+    """The JSON of an output with ``size`` bytes behind the JSON."""
     return _encode(msgspec.structs.replace(tensor, parameters=ResponseTensorParameters(size)))
 
 
 def _rows(batch: AnsweredBatch, index: int) -> Any:
-    """The rows of an output, each as a flat list, made once for a batch; of a large batch, as they are."""
+    """The rows of an output, each as a flat list, made once for a batch; unchanged for a large batch."""
     key, values = ("rows", index), batch.outputs[index]
     if values.size > _MAX_LISTED_VALUES:
         return values

@@ -1,7 +1,7 @@
 """The JSON of inference requests and answers, and of errors, as Structs.
 
-The codec decodes requests into them; the OpenAPI schemas are made from them. What only `extra_json_schema` says is
-checked by the codec, whose messages name the model's inputs.
+The codec decodes requests into them; the OpenAPI schemas are made from them. Rules that only `extra_json_schema` has
+are checked by the codec, whose messages name the model's inputs.
 """
 
 from typing import Annotated, Any

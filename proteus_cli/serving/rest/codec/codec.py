@@ -34,7 +34,7 @@ _ARRAY = ord("[")
 
 
 class _Source(NamedTuple):
-    """The place of an input among those of the request, and which bytes behind the JSON it is; no end: its `data`."""
+    """The place of an input in the request, and its bytes behind the JSON; no end: it is in `data`."""
 
     place: int
     start: int
@@ -76,7 +76,7 @@ _decode = msgspec.json.Decoder(InferRequest).decode
 class RestCodec(AnswerEncoder):
     """Decodes the requests of one ``family``, of ``max_rows`` rows at most, and encodes their answers.
 
-    ``max_bytes`` is the most that so many rows need, ``max_json_bytes`` the most of it that may be JSON. A larger body
+    ``max_bytes`` is the most that these rows need, ``max_json_bytes`` the most of it that may be JSON. A larger body
     is refused before it is decoded. The classes of the first output have ``labels``. In place of the pixels of an
     ``image``, clients may send images, which are binary tensors. All requests ask for the ``version``; None: any.
     """
@@ -102,8 +102,8 @@ class RestCodec(AnswerEncoder):
     def decode(self, body: bytes | bytearray, json_length: int | None) -> Decoded:
         """Decode and check a request but its tensors.
 
-        ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
-        Raises `BadRequest`, `BodyTooLarge`.
+        ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow the JSON of that
+        length. Raises `BadRequest`, `BodyTooLarge`.
         """
         size = len(body)
         if size > self.max_bytes:
@@ -249,7 +249,7 @@ def _parsed(content: Buffer) -> InferRequest:
 
 
 def _around(body: bytes | bytearray, values: bytes, query: Query) -> _Last | None:
-    """What is around the values of a request, if it is short; None where the same text stands elsewhere, too."""
+    """The text around the values of a request, if it is short; None where the values stand elsewhere, too."""
     start, end = body.find(values), body.rfind(values) + len(values)
     if end - start != len(values) or len(body) - len(values) > _LONGEST_KNOWN:
         return None
