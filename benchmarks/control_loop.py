@@ -97,7 +97,7 @@ def _status(url: str) -> Any:
 
 def _run(cluster: Cluster, trace: Path, way: str) -> Run:
     output = cluster.place.root / "report.json"
-    with _server(cluster, *WAYS[way], "--no-resume") as (_, url):
+    with _server(cluster, *WAYS[way], "--set=resume=false") as (_, url):
         if way == SOLVES:
             _wait_for_solver(url)
         before = len(_status(url)["changes"])

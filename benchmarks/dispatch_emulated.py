@@ -146,7 +146,7 @@ def _run(
     trace, path, output = each.trace(loads, seed), place.root / "trace.csv", place.root / "report.json"
     path.write_text(to_csv(trace))
     program = PROTEUS if slower is None else (*_SLOWER_SERVER, f"{slower:g}")
-    options, plan = ("--replan", "off", "--memory", "0B"), place.plans_dir / "plan.json"
+    options, plan = ("--replan", "off", "--set=memory=0B"), place.plans_dir / "plan.json"
     with (
         mock.patch.object(local_server, "PROTEUS", program),
         local_server.local_server(plan, place.root, emulate=True, options=options) as url,

@@ -73,7 +73,7 @@ def main() -> int:
 
 @contextmanager
 def _started(root: Path) -> Iterator[LiveServer]:
-    with serving(root, Path("plan"), *EMULATED, "--no-resume") as live:
+    with serving(root, Path("plan"), *EMULATED, "--set=resume=false") as live:
         yield live
 
 

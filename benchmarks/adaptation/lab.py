@@ -132,7 +132,7 @@ class Lab:
         """The trace against a server with that plan, which only proteus may change; ``more`` are options of it."""
         path = self.place.plans_dir / "adaptation.json"
         write_json(path, plan)
-        options = ("--plan-history=1000", f"--replan={'auto' if name == PROTEUS else 'off'}", *more)
+        options = ("--set=plan-history=1000", f"--replan={'auto' if name == PROTEUS else 'off'}", *more)
         with local_server(path, self.root, options=options) as url, pinned(self.client_cores):
             until_warm(url)
             load, status = replayed(url, trace)

@@ -60,7 +60,7 @@ def reactions(lab: Lab, asked: Stairs, *, standbys: bool) -> tuple[Reaction, ...
     plan, as devices would host fast variants beside the accurate ones.
     """
     plan = lab.first_plan(asked.trace, replace(RULES, residency=len(lab.shares)))
-    _, load = lab.live(PROTEUS, plan, asked.trace, *(() if standbys else ("--memory=0B",)))
+    _, load = lab.live(PROTEUS, plan, asked.trace, *(() if standbys else ("--set=memory=0B",)))
     began = sorted(_began(lab, load.started_unix_s), key=lambda pair: pair[0])
     return tuple(
         Reaction(

@@ -48,7 +48,7 @@ _CATALOG = "format = 1\n" + "".join(
     )
 )
 _READY = re.compile(rb"^ready (?:http://)?127\.0\.0\.1:(\d+)(?: grpc://127\.0\.0\.1:(\d+))?", re.MULTILINE)
-_SERVE = ("--replan=off", "--port", "0", "--grpc-port", "0", "--emulate", "--plan-history", "0", "--no-resume")
+_SERVE = ("--replan=off", "--port", "0", "--grpc-port", "0", "--emulate", "--set=plan-history=0", "--set=resume=false")
 _AGENT = ("agent", "--emulate", "--listen", "127.0.0.1:0")
 _WITHIN_S = 60.0
 
@@ -105,7 +105,7 @@ def make_workspaces(root: Path) -> None:
 
 def server(root: Path) -> AbstractContextManager[Target]:
     """A server of all families but `ROW`. Raises `NotStarted`, like the others."""
-    return _ready(root / "served", "serve", "plans/plan.json", *_SERVE, "--max-body", f"{MAX_BODY_BYTES // MIB}MiB")
+    return _ready(root / "served", "serve", "plans/plan.json", *_SERVE, f"--set=max-body={MAX_BODY_BYTES // MIB}MiB")
 
 
 def crowded(root: Path) -> AbstractContextManager[Target]:

@@ -63,7 +63,7 @@ def _measured(servers: int, load_s: float) -> FrontEnds:
         live = []
         for number in range(servers):
             place = make_emulated_hosts(root / f"ws{number}", names, PLANNED_QPS / servers, DEVICES)
-            options = ("--emulate", "--cluster", str(listed), "--no-resume", "--replan=off")
+            options = ("--emulate", "--cluster", str(listed), "--set=resume=false", "--replan=off")
             live.append(stack.enter_context(serving(place.root, Path("plan"), *options)))
         for each in live:
             until(lambda each=each: _is_one_of(each, servers), f"{servers} servers")

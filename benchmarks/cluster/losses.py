@@ -118,7 +118,7 @@ def _cell(values: Sequence[float | None], factor: float, form: str) -> str:
 @contextmanager
 def _served(root: Path, ports: Mapping[str, int]) -> Iterator[LiveServer]:
     hosts = write_hosts(root, ports)
-    with serving(root, Path("plan"), "--emulate", "--cluster", str(hosts), "--no-resume") as live:
+    with serving(root, Path("plan"), "--emulate", "--cluster", str(hosts), "--set=resume=false") as live:
         yield live
 
 

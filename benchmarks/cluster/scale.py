@@ -86,7 +86,7 @@ def _scale(hosts: int, idle_s: float, load_s: float) -> Scale:
         solve_s = msgspec.json.decode(place.plan_path(Path("plan")).read_bytes(), type=Plan).solver.solve_s
         with agents_of(Path(directory), names) as (listed, pids):
             start_s = time.monotonic()
-            options = ("--emulate", "--cluster", str(listed), "--no-resume", "--replan=off")
+            options = ("--emulate", "--cluster", str(listed), "--set=resume=false", "--replan=off")
             with serving(place.root, Path("plan"), *options) as live:
                 ready_s = time.monotonic() - start_s
                 found = _measured(live, pids, idle_s, load_s, place.root)

@@ -121,7 +121,7 @@ def _case(prepared: Lab, *, is_worse: bool, seed: int) -> Case:
     write_json(path := lab.place.plans_dir / "lifecycle.json", planner({FAMILY: rate_qps}))
     (tokens := lab.root / "tokens").write_text(token := secrets.token_hex(32))
     tokens.chmod(0o600)
-    options = ("--replan=auto", f"--catalog-budget={BUDGET}", "--feedback=10min", f"--auth-tokens={tokens}")
+    options = ("--replan=auto", f"--set=catalog-budget={BUDGET}", "--feedback=10min", f"--auth-tokens={tokens}")
     with local_server(path, lab.root, options=options) as url, pinned(lab.client_cores):
         until_warm(url, token)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

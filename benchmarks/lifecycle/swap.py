@@ -145,7 +145,7 @@ def _under_load(lab: Lab, seed: int) -> Iterator[Callable[[], ReplayResult]]:
         "poisson", Poisson(), rate_qps=rate_qps, duration_s=LASTS_S, shares={FAMILY: 1.0},
         rng=np.random.default_rng(seed),
     )  # fmt: skip
-    options = ("--replan=auto", f"--catalog-budget={BUDGET}", "--watch")
+    options = ("--replan=auto", f"--set=catalog-budget={BUDGET}", "--set=watch=true")
     with local_server(path, lab.root, options=options) as url, pinned(lab.client_cores):
         until_warm(url)
         yield lambda: replayed(url, trace)[0]

@@ -1,4 +1,4 @@
-"""What a process for each device costs: `proteus serve --executor thread` beside `--executor process`, in one run.
+"""What a process for each device costs: `proteus serve --set executor=thread` beside `executor=process`, in one run.
 
 `python -m benchmarks.serving.executors` (2 minutes): CPU per request of all processes of the server, and requests per
 second, at saturation; latency at half of what threads take. The two take turns, so that both run
@@ -73,7 +73,7 @@ def _measured(lab: Lab, workload: Workload, rounds: int, load_s: float) -> dict[
 
 def _peer(executor: str) -> Peer:
     ours = next(peer for peer in PEERS if peer.name == "proteus")
-    return replace(ours, name=f"proteus-{executor}", command=_with(ours.command, "--executor", executor))
+    return replace(ours, name=f"proteus-{executor}", command=_with(ours.command, f"--set=executor={executor}"))
 
 
 def _with(command: Callable[[Site], Command], *options: str) -> Callable[[Site], Command]:
