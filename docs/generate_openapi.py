@@ -159,11 +159,9 @@ _PAGE = Operation(
         200: Content(
             "The same for every server of this version: it holds no data.",
             more={
-                "headers": {"ETag": _header("For `If-None-Match`.", {"type": "string"})},
                 **_text(*sorted({media_type.partition(";")[0] for media_type in FILES.values()})),
             },
         ),
-        304: Content("The client has it: its tag is in `If-None-Match`."),
     },
 )
 _OTHER_STEP = Content("The roll-out is not at a step where that is possible.", (Error,))

@@ -98,7 +98,7 @@ def make_sharing_cost(
 ) -> SharingCost:
     """What a variant's batches cost beside others on one device, without any doubt."""
     points = tuple(CostPoint(batch, 10, 0.01, ratio, ratio, ratio) for batch in batches)
-    return SharingCost(*key, "device", tuple(VariantName(*other) for other in beside), points)
+    return SharingCost(*key, tuple(VariantName(*other) for other in beside), points)
 
 
 def make_profile(

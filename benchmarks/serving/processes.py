@@ -27,6 +27,10 @@ class Tree:
         """User and system time of all of them, and of their children that have ended."""
         return sum(sum(int(ticks) for ticks in stat[_TIMES]) for stat in self.members().values()) * _TICK_S
 
+    def own_cpu_s(self) -> float:
+        """User and system time of the process itself."""
+        return sum(int(ticks) for ticks in _stat(self._root)[11:13]) * _TICK_S
+
     def threads(self) -> int:
         """How many threads they have."""
         return sum(int(stat[_THREADS]) for stat in self.members().values())

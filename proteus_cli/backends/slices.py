@@ -1,6 +1,6 @@
 """Batches in slices of a few rows, where a model is faster so.
 
-What the layers of a model hand on for a few rows may stay in the caches of a core.
+The intermediate tensors of a few rows may fit into the caches of a core.
 """
 
 import math
@@ -21,10 +21,10 @@ TRIED_ROWS = 32  # of the batch that is tried; smaller batches gain less
 SLICES = (2, 4)  # rows
 WHOLE = sys.maxsize
 TRIES = 5
-MAX_ONE_ROW_S = 0.001  # a slower model is not tried, as that would delay its first batch: 16 batches take 0.5 s then
+MAX_ONE_ROW_S = 0.001  # a slower model is not tried: 16 batches would delay its first one by 0.5 s
 MAX_TRIED_BYTES = 64 * 2**20  # of the inputs of a whole batch
-MAX_KNOWN_BYTES = 64 * 2**20  # of a model; to digest a larger one takes longer than its tries, as it is not quick
-MAX_KNOWN = 256  # models of which a device remembers what was found
+MAX_KNOWN_BYTES = 64 * 2**20  # of a model; to digest a larger one takes longer than its tries
+MAX_KNOWN = 256  # models whose sizes a device keeps
 WORTHWHILE = 0.95  # of the time of the whole batch; closer times change places from one load to the next
 
 
@@ -46,7 +46,7 @@ class SlicedInference:
 
 
 class KnownSlices:
-    """What was found of models on one device: to load one again takes no tries, which are most of a quick load.
+    """The slice sizes of models on one device. Another load of a model needs no tries, which are most of a quick load.
 
     Any thread may ask.
     """
@@ -58,7 +58,7 @@ class KnownSlices:
         return len(self._rows)
 
     def find(self, model: Hashable, infer: Infer, signature: Signature) -> int:
-        """As `fastest_slice`, for a model that ``infer`` runs. What was used last is remembered for the longest."""
+        """As `fastest_slice`, for a model that ``infer`` runs. The sizes that were used last are kept the longest."""
         rows = self._rows.pop(model, None) or fastest_slice(infer, signature)
         if len(self._rows) >= MAX_KNOWN:
             self._rows.pop(next(iter(self._rows)), None)
@@ -67,7 +67,7 @@ class KnownSlices:
 
 
 def in_slices(infer: Infer, inputs: NamedArrays, slice_rows: int) -> NamedArrays:
-    """Run one batch in slices of at most so many rows."""
+    """Run one batch in slices of at most ``rows``."""
     rows = len(next(iter(inputs.values())))
     if rows <= slice_rows:
         return infer(inputs)

@@ -147,7 +147,7 @@ def split(
     workspace, cuts = Workspace(workspace_dir), parse_cuts(at)
     condition = None
     if stop_when is not None:
-        what, hint = f"`--stop-when {stop_when}` is no condition", "docs/bounds.md describes conditions"
+        what, hint = f"`--stop-when {stop_when}` is no condition", "docs/serving.md describes conditions"
         condition = decoded(stop_when.encode(), msgspec.json.Decoder(Condition).decode, what, hint=hint)
     with console.progress(f"splitting {model.name}") as advance:
         made = split(

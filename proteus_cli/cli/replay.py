@@ -90,7 +90,7 @@ def replay(
         Option(
             metavar="POLICY,…",
             autocompletion=completion.simulated_policies,
-            help="The policies to compare, separated by commas, or `all`; docs/policies.md lists them.",
+            help="The policies to compare, separated by commas, or `all`; docs/planning.md lists them.",
         ),
     ] = options.POLICY,
     headroom: options.Headroom = HEADROOM,

@@ -12,7 +12,7 @@ from proteus_cli.cli.catalog import wrote_catalog
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.errors import GateFailed, ProteusError, ServerError, UsageError
-from proteus_cli.variants.training.ladder import LADDER
+from proteus_cli.variants.training.recipes import LADDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -122,8 +122,8 @@ def add(
     from proteus_cli.domain.catalog import FamilyPolicy
     from proteus_cli.store import Workspace
     from proteus_cli.variants.training.adding import add_task, new_family, read_place
-    from proteus_cli.variants.training.ladder import chosen
     from proteus_cli.variants.training.processes import Limits
+    from proteus_cli.variants.training.recipes import chosen
 
     workspace, kinds = Workspace(workspace_dir), chosen(models)
     place = read_place(workspace)

@@ -69,17 +69,15 @@ def convert(
             metavar="NAME",
             autocompletion=completion.trace_formats,
             show_default="told by the first line",
-            help="The format of the sources: arrivals, counts, counts-by-line, proteus-artifact, azure-functions-2019, "
-            "azure-functions-2021, azure-llm, burstgpt or mooncake.",
+            help="The format of the sources: arrivals, counts, proteus-artifact, azure-llm or burstgpt.",
         ),
     ] = None,
     map_column: Annotated[
         list[str] | None,
         Option(
             metavar="ROLE=COLUMN",
-            help="What the columns of another CSV or JSON lines format mean: time=COLUMN, slo=COLUMN, duration=COLUMN "
-            "(if the time is that of the end), each in seconds or with a unit (time_ms, time_us, time_ns); "
-            "count=COLUMN (queries per second). Columns without names are 1, 2, … Repeatable.",
+            help="What the columns of another CSV mean: time=COLUMN and slo=COLUMN, in seconds or with a unit ("
+            "time_ms, time_us, time_ns); count=COLUMN (queries per second). Unnamed columns are 1, 2, … Repeatable.",
         ),
     ] = None,
     family_from: Annotated[
@@ -87,8 +85,8 @@ def convert(
         Option(
             metavar="HOW",
             show_default="as the format defines it",
-            help="Where the family of a query comes from. column=COLUMN: the value in a column. hash=COLUMN[+COLUMN…]: "
-            "each value belongs to one of --families. weights: drawn from --families. name=FAMILY: this one. "
+            help="Where the family of a query comes from. column=COLUMN: the value in a column. "
+            "weights: drawn from --families. name=FAMILY: this one. "
             "file: the name of the source.",
         ),
     ] = None,
@@ -111,9 +109,9 @@ def convert(
 ) -> None:
     """Convert traces in public formats, and in other forms, to one that can be replayed.
 
-    Reads traces of the Proteus artifact, Azure Functions 2019 and 2021, Azure LLM inference, BurstGPT and Mooncake,
-    counts per second, our own two forms, and any CSV or JSON lines with --map-column. Several sources become one trace.
-    They need not be sorted. All of them have 50 million arrivals at most.
+    Reads traces of the Proteus artifact, Azure LLM inference and BurstGPT, counts per second, our own two forms, and
+    any CSV with --map-column. Several sources become one trace. They need not be sorted. All of them have 50 million
+    arrivals at most.
     """
     from functools import partial
 

@@ -287,14 +287,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StandbyLoad:
-    """Load a variant beside what ``device`` keeps, for up to ``max_batch`` rows.
+    """Load a variant beside what ``device`` keeps.
 
     The device serves meanwhile. The driver reports the end of the load, which began at ``start_s``.
     """
 
     device: str
     key: VariantKey
-    max_batch: int
     start_s: float
 
 

@@ -1,33 +1,24 @@
-"""Interference: the cost for a variant of others that share its device, or run on a neighbouring device.
+"""Interference: the cost for a variant of others that share its device.
 
-A `SharingCost` is the *ratio* by which the mean time of a variant's batches grows beside others, with its 95 %
-interval. There are two ways to share:
-
-* ``device``: the others run on the same device, one batch at a time, in turn with the variant. The cost comes from the
-  caches, which the others fill.
-* ``neighbour``: the others run at the same time on other devices of the machine. The cost comes from memory bandwidth,
-  shared caches and the clock.
+The others run on the same device, one batch at a time, in turn with the variant. The cost comes from the caches, which
+they fill. A `SharingCost` is the *ratio* by which the mean time of a variant's batches grows beside others, with its
+95 % interval.
 
 The *factor* of a cost is its ratio if the whole interval is above 1 by more than rounding, else 1.
 
-**Sets that were not measured** follow from measured ones, mostly pairs.
-
-* On one device, a variant beside several others takes as long as beside the worst part of them that was measured. The
-  first large model between two of its batches evicts its data, and further ones find nothing left to evict. This is too
-  little if parts of a set fit the caches and all together do not. The set of all variants of a device is therefore
-  worth measuring itself.
-* On neighbours, the excess (factor less 1) is the sum of the excesses beside each, as their bandwidths add up.
-
-A *stream*, a program that only reads memory, stands for the worst neighbour. No set counts it.
+**Sets that were not measured** follow from measured ones, mostly pairs. A variant beside several others takes as long
+as beside the worst part of them that was measured. The first large model between two of its batches evicts its data,
+and further ones find nothing left to evict. This is too little if parts of a set fit the caches and all together do
+not. The set of all variants of a device is therefore worth measuring itself.
 
 **Batch sizes between measured ones** are interpolated, linear in the logarithm of the batch. Beyond them the nearest
-counts. On one device the excess falls with the batch, as caches are filled once for all of its rows.
+counts. The excess falls with the batch: caches are filled once for all of its rows.
 """
 
 import math
 from collections.abc import Collection, Iterable
 from itertools import permutations
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
@@ -44,18 +35,15 @@ from proteus_cli.domain.base import (
 )
 from proteus_cli.domain.catalog import VariantKey
 
-SHARING_FORMAT = 1
+SHARING_FORMAT = 2
 MAX_BESIDE = 8
 LARGEST_RATIO = 1e6
 ROUNDING = 1e-9
 """Ratios that differ by no more are equal: the ratio of equal times may be 1.0000000000000002."""
 
-Where = Literal["device", "neighbour"]
-"""The place of the others: on the same device, or at the same time on other devices of the machine."""
-
 Others = tuple[VariantKey, ...]
-"""Variants beside another one, sorted by name. On neighbouring devices one may occur several times."""
-Place = tuple[VariantKey, Where, Others]
+"""Variants beside another one, sorted by name."""
+Place = tuple[VariantKey, Others]
 Ratio = Annotated[float, Meta(gt=0, le=LARGEST_RATIO)]
 
 
@@ -99,14 +87,13 @@ class MeasuredVariant(VariantName, frozen=True):
 
 
 class SharingCost(VariantName, frozen=True):
-    """The cost for a variant's batches beside others, by batch size. Empty ``beside``: beside a stream of memory."""
+    """The cost for a variant's batches beside others, by batch size."""
 
-    where: Where
-    beside: Annotated[tuple[VariantName, ...], Meta(max_length=MAX_BESIDE)]
+    beside: Annotated[tuple[VariantName, ...], Meta(min_length=1, max_length=MAX_BESIDE)]
     points: Annotated[tuple[CostPoint, ...], Meta(min_length=1)]
 
     def __post_init__(self) -> None:
-        is_once = self.where == "neighbour" or len({self.key, *self.others}) == 1 + len(self.others)
+        is_once = len({self.key, *self.others}) == 1 + len(self.others)
         require(is_once, f"a device has `{self.variant}`, and what is beside it, once")
         require_rising([point.batch for point in self.points], f"batches of `{self.variant}`")
 
@@ -117,8 +104,8 @@ class SharingCost(VariantName, frozen=True):
 
     @property
     def place(self) -> Place:
-        """The variant, the way to share, and the others: unique in a file."""
-        return self.key, self.where, self.others
+        """The variant and the others: unique in a file."""
+        return self.key, self.others
 
 
 class Interference(Value, frozen=True):
@@ -160,32 +147,24 @@ class SharingModel:
     def __init__(self, costs: Iterable[SharingCost]) -> None:
         self._points = {cost.place: cost.points for cost in costs}
         self._on_device: dict[VariantKey, list[tuple[frozenset[VariantKey], tuple[CostPoint, ...]]]] = {}
-        for (variant, where, others), points in self._points.items():
-            if where == "device" and others:
-                self._on_device.setdefault(variant, []).append((frozenset(others), points))
+        for (variant, others), points in self._points.items():
+            self._on_device.setdefault(variant, []).append((frozenset(others), points))
 
-    def factor(
-        self, variant: VariantKey, beside: Iterable[VariantKey], *, batch: int = 1, where: Where = "device"
-    ) -> float:
+    def factor(self, variant: VariantKey, beside: Iterable[VariantKey], *, batch: int = 1) -> float:
         """The factor, at least 1, by which batches of ``batch`` rows take longer beside these others.
 
-        Unknown costs are none. On one device, others count once, and the variant itself does not. On neighbouring
-        devices they count as often as given.
+        Unknown costs are none. Others count once, and the variant itself does not.
         """
-        others = tuple(sorted(set(beside) - {variant} if where == "device" else beside))
-        measured = self._points.get((variant, where, others)) if others else None
-        if measured:
+        others = set(beside) - {variant}
+        if measured := self._points.get((variant, tuple(sorted(others)))):
             return _factor_at(measured, batch)
-        if where == "device":
-            parts = [points for part, points in self._on_device.get(variant, ()) if part.issubset(others)]
-            return max((_factor_at(points, batch) for points in parts), default=1.0)
-        pairs = [self._points.get((variant, where, (other,))) for other in others]
-        return 1 + sum(_factor_at(points, batch) - 1 for points in pairs if points)
+        parts = [points for part, points in self._on_device.get(variant, ()) if part <= others]
+        return max((_factor_at(points, batch) for points in parts), default=1.0)
 
     def is_measured(self, variants: Collection[VariantKey]) -> bool:
         """Whether each of these variants was measured beside all the others on one device."""
         together = set(variants)
-        return all((one, "device", tuple(sorted(together - {one}))) in self._points for one in together)
+        return all((one, tuple(sorted(together - {one}))) in self._points for one in together)
 
     def is_free(self, variants: Collection[VariantKey]) -> bool:
         """Whether no measured part of these variants on one device costs any time."""
@@ -195,7 +174,7 @@ class SharingModel:
 
     def unmeasured(self, variants: Collection[VariantKey]) -> list[tuple[VariantKey, VariantKey]]:
         """The pairs (a variant, the other one on its device) that were not measured."""
-        return [pair for pair in permutations(variants, 2) if (pair[0], "device", pair[1:]) not in self._points]
+        return [pair for pair in permutations(variants, 2) if (pair[0], pair[1:]) not in self._points]
 
 
 def _factor_at(points: tuple[CostPoint, ...], batch: int) -> float:

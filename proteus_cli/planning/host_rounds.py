@@ -124,10 +124,11 @@ class HostRounds:
         If a family gets fewer hosts than its batches need, the next round requires them with ``requires_hosts``.
         Otherwise, or if that is infeasible, the next round counts on the hosts that it got.
         """
-        min_hosts = np.zeros_like(hosts)
+        min_hosts, before = np.zeros_like(hosts), None
         while True:
             try:
-                done = self._round(self._every.with_hosts(hosts, min_hosts))
+                done = self._round(self._every.with_hosts(hosts, min_hosts), before)
+                before = done.solution
             except Infeasible:
                 if not min_hosts.any():
                     raise
@@ -142,13 +143,13 @@ class HostRounds:
             else:
                 hosts, min_hosts = fewer, np.zeros_like(hosts)
 
-    def _round(self, instance: Instance) -> PlacedSolution:
-        """Solve once, and place the solution."""
+    def _round(self, instance: Instance, relaxed: Solution | None = None) -> PlacedSolution:
+        """Solve once, and place the solution. ``relaxed``: of a round that counted on more hosts."""
         rules, asked = self._rules, self._asked
         target = TargetDemand.of(instance, asked.with_headroom_qps, asked.curves)
         if instance.unplaceable or (rules.minimize is not None and target.exceeds_capacity):
             raise Infeasible
-        solution = optimise(instance, rules, target, self._current, self._round_by_s())
+        solution = optimise(instance, rules, target, self._current, self._round_by_s(), relaxed)
         if self._may_use_more_devices:
             solution = with_more_hosts(instance, solution, rules)
         needed = needed_hosts(instance, kept_replicas(instance, solution, rules))

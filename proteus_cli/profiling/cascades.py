@@ -13,7 +13,6 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
 
 from proteus_cli.arrays import Bools, Floats, Ints, Singles
 from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile
@@ -196,6 +195,8 @@ def _hypergeometric(found: Ints, rows: int, marked: int, drawn: int) -> Floats:
 
 def _log_ways(count: int, chosen: Ints | int) -> Any:
     """The logarithm of the number of ways to choose; none for more than there are."""
+    from scipy.special import gammaln  # noqa: PLC0415 - servers import this module, and no SciPy
+
     return gammaln(count + 1) - gammaln(np.add(chosen, 1)) - gammaln(count - np.add(chosen, -1))
 
 

@@ -1,7 +1,7 @@
 """Traces in any known format, converted to one of ours.
 
-A source is a file or stdin, gzipped or not: CSV with or without a header, or JSON lines. `_Source` reads its rows as
-cells, one line at a time. `_read` makes arrays of them, with an element for each arrival. `convert` joins the arrays of
+A source is a file or stdin, gzipped or not: CSV with or without a header. `_Source` reads its rows as cells, one line
+at a time. `_read` makes arrays of them, with an element for each arrival. `convert` joins the arrays of
 all sources, and sorts them by time.
 """
 
@@ -14,23 +14,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cached_property, lru_cache
-from hashlib import blake2b
-from itertools import chain, count
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-import msgspec
 import numpy as np
 
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.csv_cells import column_names, number, require_width, whole_number
-from proteus_cli.domain.base import require
 from proteus_cli.domain.trace import OWN, Trace
 from proteus_cli.errors import UsageError
 from proteus_cli.input_files import LineReader, open_input
 from proteus_cli.progress import Advance
-from proteus_cli.replay.formats import DAY_US, MINUTE_US, SECOND_US, Column, Format, is_number, recognised
+from proteus_cli.replay.formats import SECOND_US, Column, Format, is_number, recognised
 from proteus_cli.replay.scaling import scaled
 from proteus_cli.replay.synthesis import families_at
 from proteus_cli.replay.trace import MAX_ARRIVALS, MAX_DURATION_S, FamilyIndex, own_value
@@ -40,8 +37,7 @@ STDIN = Path("-")
 HINT = "docs/formats.md lists the formats of traces that can be converted"
 MAX_COLUMNS_SHOWN = 8  # of a header, in an error
 COMMENT = "#"
-RULES = "column=NAME, hash=NAME[+NAME…], name=FAMILY, file or weights"
-MAX_CACHED_HASHES = 1 << 16
+RULES = "column=NAME, name=FAMILY, file or weights"
 MAX_TIME_US = 1e17  # so that microseconds stay whole numbers in a float
 END_US = 2**62  # later than any arrival
 ROWS_PER_PROGRESS = 1 << 16
@@ -50,8 +46,8 @@ _DRAWN = -1  # in place of the index of a family that is drawn later, by the sha
 
 Shares = Callable[[], Mapping[str, float]]
 """Reads the shares by family. They are asked for only where rows are spread over families."""
-FamilyOf = Callable[[Sequence[str]], int]
-"""From the cells of a row, those of its rule first, to the index of a family, or `_DRAWN`. Raises `ValueError`."""
+FamilyOf = Callable[[str], int]
+"""From the cell of a rule's column, or "", to the index of a family, or `_DRAWN`. Raises `ValueError`."""
 
 
 def parse_window(text: str) -> tuple[int, int]:
@@ -117,7 +113,7 @@ def convert(
     ``on_source`` is called with the name of each source, its format, and the rule for its families. Raises
     `ArtefactError` with the line that is wrong, `UsageError`.
     """
-    families, parts, days, left = _Families(shares), list[_Arrivals](), 0, MAX_ARRIVALS
+    families, parts, left = _Families(shares), list[_Arrivals](), MAX_ARRIVALS
     # Counts are spread as `read_trace` does; the other draws have generators of their own, so that they don't depend
     # on how many counts there are.
     spreading = np.random.default_rng(options.seed)
@@ -128,16 +124,14 @@ def convert(
             try:
                 fitting = (each for each in form.families if each != "column=family" or "family" in source.columns)
                 rule = options.families or next(fitting)
-                columns, family_of = families.reader(rule, source.name)
+                column, family_of = families.reader(rule, source.name)
                 on_source(source.name, form, rule)
-                times = _times(source, days, options.window_us)
-                parts.append(_read(source, columns, family_of, times, left, progress))
+                parts.append(_read(source, column, family_of, left, progress))
             except (ValueError, csv.Error) as error:
                 raise source.error(error) from None
         arrivals = len(parts[-1].time_us)
-        if form.spread_us:
-            parts[-1].time_us[:] += (spreading.random(arrivals) * form.spread_us).astype(np.int64)
-        days += form.by_minute
+        if "count" in form.roles:
+            parts[-1].time_us[:] += (spreading.random(arrivals) * SECOND_US).astype(np.int64)
         left -= arrivals
     time_us, family = np.concatenate([part.time_us for part in parts]), np.concatenate([part.family for part in parts])
     own = {
@@ -189,8 +183,8 @@ def _origin_us(time_us: Ints, options: ConversionOptions) -> int:
 class _Source(LineReader):
     """Rows of cells under named ``columns``. Raises `ArtefactError` where the first line tells no known format.
 
-    The first line that is neither blank nor a comment tells CSV from JSON, and the format from others, unless one is
-    ``wanted``. ``size_bytes`` is 0 where it is unknown.
+    The first line that is neither blank nor a comment tells the format from others, unless one is ``wanted``.
+    ``size_bytes`` is 0 where it is unknown.
     """
 
     def __init__(self, file: BinaryIO, name: str, size_bytes: int, wanted: Format | None) -> None:
@@ -199,10 +193,9 @@ class _Source(LineReader):
         first = next((line for line in self if line.strip() and not line.startswith(COMMENT)), None)
         if first is None:
             raise self.error("nothing to convert")
-        self._is_json = first.lstrip().startswith("{")
-        cells = list(self._object(first)) if self._is_json else self._first_cells(first)
-        self._has_names = self._is_json or not is_number(cells[0])
-        self._rest = chain([first], self) if self._is_json or not self._has_names else iter(self)
+        cells = self._first_cells(first)
+        self._has_names = not is_number(cells[0])
+        self._rest = iter(self) if self._has_names else chain([first], self)
         known = wanted or recognised(cells, is_header=self._has_names)
         if known is None:
             raise self.error(
@@ -222,19 +215,8 @@ class _Source(LineReader):
     def rows(self, columns: Sequence[str]) -> Iterator[Sequence[str]]:
         """The cells of every row in these columns. Raises `ValueError`, `csv.Error`, `ArtefactError`."""
         places = self._places(columns)
-        if self._is_json:
-            for line in self._rest:
-                if not line.isspace():
-                    row = self._object(line)
-                    for column in columns:
-                        require(column in row, f"no `{column}`")
-                        require(not isinstance(row[column], dict | list), f"`{column}` is neither a number nor a text")
-                    yield ["" if row[column] is None else str(row[column]) for column in columns]
-            return
-        is_second = "time" not in self.format.roles and not self.format.by_minute  # a blank line is an error then
         for cells in csv.reader(self._rest, skipinitialspace=True, strict=True):
-            is_comment = not self._has_names and bool(cells) and cells[0].startswith(COMMENT)
-            if not is_comment and (cells or is_second):
+            if cells and (self._has_names or not cells[0].startswith(COMMENT)):
                 require_width(cells, self.columns)
                 yield [cells[place] for place in places]
 
@@ -251,14 +233,6 @@ class _Source(LineReader):
             return cells if is_number(cells[0]) else column_names(cells)
         except (ValueError, csv.Error) as error:
             raise self.error(error) from None
-
-    def _object(self, line: str) -> dict[str, object]:
-        try:
-            return msgspec.json.decode(line, type=dict[str, object])
-        except msgspec.DecodeError as error:
-            raise self.error(f"not a JSON object: {error}") from None
-        except RecursionError:
-            raise self.error("not a JSON object: it is nested too deeply") from None
 
 
 @contextmanager
@@ -278,85 +252,37 @@ def _shown(columns: Sequence[str], separator: str) -> str:
 # --- rows
 
 
-class Times(NamedTuple):
-    """The columns of times and counts, and a function from their cells to times in microseconds, with arrivals at each.
-
-    The function raises `ValueError`.
-    """
-
-    columns: Sequence[str]
-    of: Callable[[Sequence[str]], Sequence[tuple[int, int]]]
-
-
-def _read(
-    source: _Source, family_columns: Sequence[str], family_of: FamilyOf, times: Times, most: int, progress: Advance
-) -> _Arrivals:
+def _read(source: _Source, family_column: str | None, family_of: FamilyOf, most: int, progress: Advance) -> _Arrivals:
     """The arrivals of a source. Raises `ValueError` where there are more than ``most``."""
-    found = [(name, source.format.roles[name]) for name in OWN if name in source.format.roles]
-    own = [(name, column) for name, column in found if column.name in source.columns]
+    roles = source.format.roles
+    time, counted = roles["time"], roles.get("count")
+    own = [(name, roles[name]) for name in OWN if name in roles and roles[name].name in source.columns]
     time_us, family, counts, total = array("q"), array("i"), array("i"), 0
     values = [array("d") for _ in own]
-    start, rest = len(family_columns), len(family_columns) + len(times.columns)
-    for cells in source.rows([*family_columns, *times.columns, *(column.name for _, column in own)]):
-        index = family_of(cells)
-        for at_us, arrivals in times.of(cells[start:rest]):
-            total += arrivals
-            if total > most:
-                raise ValueError(f"more than {MAX_ARRIVALS:,} arrivals up to here, more than a trace may have")
-            time_us.append(at_us)
-            family.append(index)
-            counts.append(arrivals)
-            for place, (name, column) in enumerate(own, start=rest):
-                values[place - rest].append(own_value(name, cells[place], column.name) / (SECOND_US / column.unit_us))
-            if len(time_us) % ROWS_PER_PROGRESS == 0:
-                progress(source.name, source.done_frac)
-    columns = {name: np.repeat(kept, counts) for (name, _), kept in zip(own, values, strict=True)}
-    return _Arrivals(np.repeat(time_us, counts), np.repeat(family, counts), columns)
-
-
-def _times(source: _Source, days: int, window_us: tuple[int, int]) -> Times:
-    """The times of a source.
-
-    A source with counts by minute of a day begins after a number of ``days``; minutes outside the window are left out.
-    """
-    roles = source.format.roles
-    if source.format.by_minute:
-        starts_us = {name: days * DAY_US + (int(name) - 1) * MINUTE_US for name in source.columns if name.isdigit()}
-        kept = [each for each in starts_us.items() if window_us[0] - MINUTE_US < each[1] < window_us[1]]
-        return Times(
-            [name for name, _ in kept],
-            lambda cells: [
-                (at_us, whole_number(name, cell))
-                for (name, at_us), cell in zip(kept, cells, strict=True)
-                if cell != "0"
-            ],
-        )
-    time, duration, counted = map(roles.get, ("time", "duration", "count"))
-    used, seconds = [column for column in (time, duration, counted) if column is not None], count()
-
-    def times_of(cells: Sequence[str]) -> Sequence[tuple[int, int]]:
-        at_us = next(seconds) * SECOND_US if time is None else _time_us(time, cells[0])
-        if duration is not None:
-            at_us -= _microseconds(duration, cells[1])
-        return ((at_us, 1 if counted is None else whole_number(counted.name, cells[-1])),)
-
-    return Times([column.name for column in used], times_of)
-
-
-def _microseconds(column: Column, cell: str) -> int:
-    time_us = number(column.name, cell) * column.unit_us
-    if time_us > MAX_TIME_US:
-        raise ValueError(f"{column.name} `{cell}` is no time")
-    return round(time_us)
+    count = counted.name if counted is not None else time.name
+    columns = [time.name, count, family_column or time.name, *(column.name for _, column in own)]
+    for at, arrivals, named, *asked in source.rows(columns):
+        counts.append(1 if counted is None else whole_number(count, arrivals))
+        total += counts[-1]
+        if total > most:
+            raise ValueError(f"more than {MAX_ARRIVALS:,} arrivals up to here, more than a trace may have")
+        time_us.append(_time_us(time, at))
+        family.append(family_of(named))
+        for kept, cell, (name, column) in zip(values, asked, own, strict=True):
+            kept.append(own_value(name, cell, column.name) / (SECOND_US / column.unit_us))
+        if len(time_us) % ROWS_PER_PROGRESS == 0:
+            progress(source.name, source.done_frac)
+    by_name = {name: np.repeat(kept, counts) for (name, _), kept in zip(own, values, strict=True)}
+    return _Arrivals(np.repeat(time_us, counts), np.repeat(family, counts), by_name)
 
 
 def _time_us(column: Column, cell: str) -> int:
-    """Microseconds of a number, or of a date since 1970."""
-    try:
-        return _microseconds(column, cell)
-    except ValueError:
-        if is_number(cell):
-            raise
+    """Microseconds of a number, or of a date since 1970. Raises `ValueError`."""
+    if is_number(cell):
+        time_us = number(column.name, cell) * column.unit_us
+        if time_us > MAX_TIME_US:
+            raise ValueError(f"{column.name} `{cell}` is no time")
+        return round(time_us)
     try:
         moment = datetime.fromisoformat(cell)
     except ValueError:
@@ -371,29 +297,18 @@ class _Families:
         self._read_shares = shares
         self.index = FamilyIndex()
 
-    def reader(self, rule: str, source: str) -> tuple[Sequence[str], FamilyOf]:
-        """The columns that a rule reads, and a function from their cells. ``source`` is the name of the file.
+    def reader(self, rule: str, source: str) -> tuple[str | None, FamilyOf]:
+        """The column that a rule reads, if any, and a function from its cell. ``source`` is the name of the file.
 
         Raises `UsageError`, and `ValueError` for a name that no family can have.
         """
         how, _, what = rule.partition("=")
         match how, bool(what):
             case "column", True:
-                return (what,), lambda cells: self.index[cells[0]]
-            case "hash", True:
-                indexes, shares = self._shared
-
-                @lru_cache(MAX_CACHED_HASHES)
-                def hashed(*values: str) -> int:
-                    """The same family for the same values, in any order of rows and on any machine."""
-                    digest = int.from_bytes(blake2b("\0".join(values).encode(), digest_size=8).digest(), "big")
-                    return int(indexes[families_at(shares, np.array([(digest >> 11) / 2**53]))[0]])
-
-                columns = what.split("+")
-                return columns, lambda cells: hashed(*cells[: len(columns)])
+                return what, self.index.__getitem__
             case "weights", False:
                 _ = self._shared  # an error comes before rows are read
-                return (), lambda _: _DRAWN
+                return None, lambda _: _DRAWN
             case "name", True:
                 index = self.index[what]
             case "file", False:
@@ -403,7 +318,7 @@ class _Families:
                 index = self.index[Path(source.removesuffix(".gz")).stem]
             case _:
                 raise UsageError(f"`{rule}` names no source of families.", hint=f"use one of: {RULES}")
-        return (), lambda _: index
+        return None, lambda _: index
 
     def draw(self, family: Ints, rng: np.random.Generator) -> None:
         """Replace each `_DRAWN` index by a draw."""

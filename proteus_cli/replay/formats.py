@@ -1,14 +1,14 @@
 """The formats of traces that can be converted: one table, by the roles of their columns."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from proteus_cli.domain.trace import OWN
 from proteus_cli.errors import UsageError
 
 UNITS_US: Mapping[str, float] = {"s": 1e6, "ms": 1e3, "us": 1.0, "ns": 1e-3}
-SECOND_US, MINUTE_US, DAY_US = 1_000_000, 60_000_000, 86_400_000_000
+SECOND_US = 1_000_000
 
 
 class Column(NamedTuple):
@@ -23,27 +23,19 @@ class Format:
     """The columns of a format, and their roles.
 
     * ``needs``: columns that must be there; ``allows``: others that may. None allows any other, which is not read.
-    * ``roles``: columns by role. ``time`` is a number or a date; without it, the n-th row is the n-th second.
-      ``duration``: the arrival is this long before the time. ``count``: arrivals in the second after the time; without
-      it, a row is one arrival. Other roles are names of `domain.trace.OWN`; their columns are optional.
-    * ``by_minute``: columns 1, 2, … count arrivals by minute of a day.
-    * ``families``: rules for the family of a row. The first rule whose columns are there counts.
+    * ``roles``: columns by role. ``time`` is a number or a date. ``count``: arrivals in the second after the time;
+      without it, a row is one arrival. Other roles are names of `domain.trace.OWN`; their columns are optional.
+    * ``families``: rules for the family of a row. The first rule whose column is there counts.
     * ``unnamed``: the names of the columns in a file without a header.
     """
 
     name: str
     about: str
     needs: tuple[str, ...]
-    roles: Mapping[str, Column] = field(default_factory=dict)
+    roles: Mapping[str, Column]
     allows: tuple[str, ...] | None = None
-    by_minute: bool = False
     families: tuple[str, ...] = ("weights",)
     unnamed: tuple[str, ...] = ()
-
-    @property
-    def spread_us(self) -> int:
-        """The time over which counted arrivals are spread; 0 where rows are single arrivals."""
-        return MINUTE_US if self.by_minute else SECOND_US if "count" in self.roles else 0
 
 
 FORMATS: tuple[Format, ...] = (
@@ -73,20 +65,6 @@ FORMATS: tuple[Format, ...] = (
         unnamed=("arrival_ms", "qos_level", "deadline_ms", "accuracy"),
     ),
     Format(
-        "azure-functions-2019",
-        "Azure Functions 2019, invocations per function and minute; the n-th file is the n-th day",
-        needs=("HashOwner", "HashApp", "HashFunction", "1"),
-        by_minute=True,
-        families=("hash=HashApp+HashFunction",),
-    ),
-    Format(
-        "azure-functions-2021",
-        "Azure Functions 2021, invocations by their end",
-        needs=("app", "func", "end_timestamp", "duration"),
-        roles={"time": Column("end_timestamp"), "duration": Column("duration")},
-        families=("hash=app+func",),
-    ),
-    Format(
         "azure-llm",
         "Azure LLM inference 2023 and 2024",
         needs=("TIMESTAMP", "ContextTokens", "GeneratedTokens"),
@@ -97,20 +75,6 @@ FORMATS: tuple[Format, ...] = (
         "BurstGPT",
         needs=("Timestamp", "Model", "Request tokens", "Response tokens"),
         roles={"time": Column("Timestamp")},
-    ),
-    Format(
-        "mooncake",
-        "Mooncake, JSON lines",
-        needs=("timestamp", "input_length", "output_length"),
-        roles={"time": Column("timestamp", UNITS_US["ms"])},
-    ),
-    Format(
-        "counts-by-line",
-        "arrivals of one second per line",
-        needs=("count",),
-        roles={"count": Column("count")},
-        allows=(),
-        unnamed=("count",),
     ),
 )
 NAMES = tuple(form.name for form in FORMATS)
@@ -131,7 +95,7 @@ def recognised(cells: Sequence[str], *, is_header: bool) -> Format | None:
         fitting = (form for form in FORMATS if form.allows is None or names <= {*form.needs, *form.allows})
         return next((form for form in fitting if names >= {*form.needs}), None)
     third = "proteus-artifact" if is_number(cells[-1]) else "counts"
-    name = {1: "counts-by-line", 2: "counts", 3: third, 4: "proteus-artifact"}.get(len(cells))
+    name = {2: "counts", 3: third, 4: "proteus-artifact"}.get(len(cells))
     return named(name) if name is not None else None
 
 
@@ -147,7 +111,7 @@ def is_number(cell: str) -> bool:
 def mapped(assignments: Sequence[str]) -> Format:
     """The format that the user describes, a role for each column, such as ``time_ms=ts``.
 
-    Roles are time, duration and slo, with a unit (``_ms``, ``_us``, ``_ns``) where they aren't in seconds, and count.
+    Roles are time and slo, with a unit (``_ms``, ``_us``, ``_ns``) where they aren't in seconds, and count.
     Raises `UsageError`.
     """
     roles: dict[str, Column] = {}
@@ -155,8 +119,8 @@ def mapped(assignments: Sequence[str]) -> Format:
         given, equals, column = (text.strip() for text in assignment.partition("="))
         role, underscore, unit = given.partition("_")
         has_unit = bool(underscore) and unit in UNITS_US and role != "count"
-        if not (equals and column and role in {"time", "duration", "slo", "count"} and has_unit == bool(underscore)):
-            hint = "write it like `time=started_at`, `time_ms=ts`, `duration_ms=took`, `slo_ms=deadline` or `count=n`"
+        if not (equals and column and role in {"time", "slo", "count"} and has_unit == bool(underscore)):
+            hint = "write it like `time=started_at`, `time_ms=ts`, `slo_ms=deadline` or `count=n`"
             raise UsageError(f"`{assignment}` maps no column.", hint=hint)
         if role in roles:
             raise UsageError(f"Two columns are mapped to the {role}.", hint="map one")

@@ -85,7 +85,7 @@ class FamilyIndex(dict[str, int]):
 
     def __missing__(self, name: str) -> int:
         if len(self) >= MAX_FAMILIES:
-            raise ValueError(f"more than {MAX_FAMILIES:,} families; `trace convert --family-from hash=…` merges them")
+            raise ValueError(f"more than {MAX_FAMILIES:,} families")
         require(len(name) <= LONGEST_NAME, f"a family's name has at most {LONGEST_NAME} characters")
         require(bool(name), "family is empty")
         require(name == name.strip(), f"family `{name}` has blanks around it")

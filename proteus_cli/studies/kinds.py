@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from proteus_cli.store import Workspace
-from proteus_cli.studies.concurrency import drafting as concurrency_drafts
+from proteus_cli.studies import concurrency as concurrency_study
+from proteus_cli.studies import sharing as sharing_study
 from proteus_cli.studies.cost import drafts as cost_drafts
 from proteus_cli.studies.frame import StudyDraft
 from proteus_cli.studies.pages import concurrency, cost, peak, sharing, startup
 from proteus_cli.studies.pages.section import SectionOf
 from proteus_cli.studies.peak import drafts as peak_drafts
-from proteus_cli.studies.sharing import drafting as sharing_drafts
 from proteus_cli.studies.startup import starts as startup_starts
 
 
@@ -28,8 +28,8 @@ class Kind:
 
 KINDS: tuple[Kind, ...] = (
     Kind("peak", peak_drafts.workspace_draft, peak.section),
-    Kind("concurrency", concurrency_drafts.workspace_draft, concurrency.section),
-    Kind("share", sharing_drafts.workspace_draft, sharing.section),
+    Kind("concurrency", concurrency_study.workspace_draft, concurrency.section),
+    Kind("share", sharing_study.workspace_draft, sharing.section),
     Kind("startup", startup_starts.workspace_draft, startup.section),
     Kind("cost", cost_drafts.workspace_draft, cost.section),
 )

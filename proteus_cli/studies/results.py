@@ -1,10 +1,9 @@
 """The result of a cell and the conclusion of a study, for each of the five kinds of studies."""
 
 import math
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Literal
 
-from msgspec import Meta, field
+from msgspec import field
 
 from proteus_cli.domain.base import (
     Amount,
@@ -12,14 +11,10 @@ from proteus_cli.domain.base import (
     Fraction,
     OpenFraction,
     PositiveCount,
-    PositiveFraction,
     Rate,
     Value,
     require,
 )
-from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.interference import CostPoint, Where
-from proteus_cli.studies.concurrency.knee import Knee, ScatterSample
 
 # Peak: the highest rate that a device, a plan or a server carries within the SLO (`proteus study peak`).
 
@@ -110,163 +105,6 @@ class Peak(Value, frozen=True):
     def spread(self) -> float:
         """The ratio of both ends of the interval; infinite if one is unknown."""
         return self.high_qps / self.low_qps if self.high_qps and self.low_qps else math.inf
-
-
-# Sharing: batch times of some variants alone and together (`proteus study share`).
-
-FULL_LOAD = 1.0
-
-
-def format_load(load: float) -> str:
-    """0.5 → ``"50 %"``."""
-    return f"{100 * load:g} %"
-
-
-class Served(Value, frozen=True):
-    """The batches of a variant over all rounds: their number, rows per second, and the latency of a batch.
-
-    At full load a batch begins at the variant's next turn, and the latency counts from its begin. Below full load
-    batches arrive at random, and the latency counts from the arrival.
-    """
-
-    batches: PositiveCount
-    qps: Amount
-    mean_s: Amount
-    p50_s: Amount
-    p95_s: Amount
-    p99_s: Amount
-
-
-class SharingMember(Value, frozen=True):
-    """One variant of a cell on its ``device``, in batches of ``batch`` rows, alone and together.
-
-    ``ratio`` is the time of its batches together over alone, without any waiting: the centre of the ratios of all
-    rounds, with its 95 % interval. ``batch_s`` is the time of a batch alone.
-    """
-
-    family: str
-    variant: str
-    device: str
-    batch: int
-    batch_s: float
-    alone: Served
-    together: Served
-    ratio: float
-    low: float
-    high: float
-
-    @property
-    def key(self) -> VariantKey:
-        return VariantKey(self.family, self.variant)
-
-    def cost(self, rounds: int) -> CostPoint:
-        """The cost of sharing at this batch size."""
-        return CostPoint(self.batch, rounds, self.batch_s, self.ratio, self.low, self.high)
-
-
-class SharingResult(Value, frozen=True):
-    """A cell: variants together, on one device or on neighbours, at a ``load`` (a fraction of their rate alone).
-
-    ``with_stream``: a stream of memory ran beside the one variant.
-    """
-
-    where: Where
-    load: PositiveFraction
-    rounds: int
-    with_stream: bool
-    members: Annotated[tuple[SharingMember, ...], Meta(min_length=1)]
-
-    def beside(self, place: int) -> tuple[VariantKey, ...]:
-        """The variants beside that member; none beside a stream."""
-        return tuple(each.key for other, each in enumerate(self.members) if other != place)
-
-    def factor(self, place: int) -> float:
-        """The factor by which batches of that member take longer, at least 1."""
-        return self.members[place].cost(self.rounds).factor
-
-
-class SetCheck(Value, frozen=True):
-    """Rows per second of a larger set of variants together: predicted from pairs, and measured."""
-
-    cell: str
-    predicted_qps: float
-    measured_qps: float
-
-    @property
-    def error_frac(self) -> float:
-        """The error of the prediction, as a fraction of the measured rate."""
-        return abs(self.predicted_qps / self.measured_qps - 1) if self.measured_qps else 0.0
-
-
-class SharingConclusion(Value, frozen=True):
-    """The accuracy of predictions from pairs, and the file that the costs were written to.
-
-    ``sharing_file`` is empty if no cell was measured at full load, or devices were emulated. ``mps`` says whether
-    CUDA's Multi-Process Service ran; it is empty without a GPU.
-    """
-
-    checks: tuple[SetCheck, ...]
-    sharing_file: str
-    mps: str = ""
-
-
-# Concurrency: throughput by the amount of work in flight (`proteus study concurrency`).
-
-StudiedWay = Literal["thread", "process", "emulated", "threads", "split"]
-"""The number that varies. ``thread``, ``process`` and ``emulated``: batches in flight on a device that is served in a
-thread of the server, in a process of its own, or emulated. ``threads``: threads of its runtime. ``split``: devices
-that share the cores."""
-
-IN_FLIGHT: frozenset[StudiedWay] = frozenset({"thread", "process", "emulated"})
-
-
-class ConcurrencyResult(Value, frozen=True):
-    """The ``samples`` of a variant with a batch size, by the number that varies (``in_flight``); rows per second.
-
-    The device has ``cores`` cores (0: a GPU) and runs ``slots`` batches at once.
-    """
-
-    family: str
-    variant: str
-    batch: int
-    way: StudiedWay
-    cores: int
-    slots: int
-    knee: Knee
-    samples: tuple[ScatterSample, ...]
-
-    @property
-    def best(self) -> int:
-        """The recommended number."""
-        return self.knee.in_flight
-
-    def gain(self, number: int, over: int) -> float:
-        """The gain in throughput of ``number`` over another number, as a fraction."""
-        by_number = {level.in_flight: level.throughput for level in self.knee.levels}
-        return by_number[number] / by_number[over] - 1 if by_number.get(over) else 0.0
-
-
-class ConcurrencyConclusion(Value, frozen=True):
-    """Recommended slots, threads, and devices to split the cores into, so that no variant loses; 0: not studied."""
-
-    slots: int
-    threads: int
-    devices: int
-
-
-def concluded(results: Iterable[ConcurrencyResult]) -> ConcurrencyConclusion:
-    """The largest number that a variant needs; for devices the smallest, as each needs a copy of the model."""
-    results = list(results)
-
-    def best(way: StudiedWay) -> list[int]:
-        return [each.best for each in results if each.way == way]
-
-    in_slots = [min(each.best, each.slots) for each in results if each.way in IN_FLIGHT]
-    return ConcurrencyConclusion(
-        slots=max(in_slots, default=0),
-        threads=max(best("threads"), default=0),
-        devices=min(best("split"), default=0),
-    )
 
 
 # Cost: the cheapest fleet for a trace (`proteus study cost`).

@@ -51,7 +51,7 @@ class Staging:
         return prepared(model, preparation, self.scratch) if preparation else model
 
     def preparation(self, family: Family) -> Preparation:
-        """What the models of a family are loaded with."""
+        """The additions to the models of a family."""
         return self._place.preparation(family)
 
     def write(self, name: str, content: bytes) -> None:
@@ -123,8 +123,8 @@ def staging(place: store.Workspace) -> Iterator[Staging]:
     """A `Staging` whose directories are removed at the end, with whatever was not committed. Raises `ArtefactError`.
 
     One is beside the catalog: ``engines/`` may be another file system than the rest of the workspace. Files on other
-    file systems have one there, above their places. All are removed after SIGTERM and SIGHUP, too; those of a process
-    that was killed, by the next `staging` there.
+    file systems have one there, above their places. All are removed after SIGTERM and SIGHUP, too. After a SIGKILL, the
+    next `staging` there removes them.
     """
     with ending_by_exception(), ExitStack() as opened:
         directory = opened.enter_context(_locked_directory(place.catalog_path.parent))

@@ -4,7 +4,7 @@ import pytest
 from command_line import proteus
 from tiny import Tiny
 
-from proteus_cli.studies.concurrency import measuring
+from proteus_cli.studies import concurrency as measuring
 
 CALL = ("study", "concurrency", "--device", "cpu0", "--emulate")
 
@@ -22,7 +22,7 @@ def test_a_study_finds_the_knee_and_keeps_what_it_has_measured(tiny: Tiny, monke
     result = cell["result"]
     assert [level["in_flight"] for level in result["knee"]["levels"]] == [1, 2, 3]
     assert len(result["samples"]) == 3 * measuring.USUAL_ROUNDS
-    assert study["conclusion"] == {"slots": 1, "threads": 0, "devices": 0}
+    assert study["conclusion"] == {"slots": 1}
     files = sorted(path.suffix for path in (tiny.root / "studies").glob("concurrency-cpu0-emulated.*"))
     assert files == [".csv", ".html", ".json"]
     page = (tiny.root / "studies" / "concurrency-cpu0-emulated.html").read_text()

@@ -844,10 +844,10 @@ STANDBYS = {
 MEMORY = DeviceMemory(
     3,
     {
-        VariantKey("a", name): Loadable(1, 1.0, 8, host.capacity_qps, replace(host, is_standby=True))
+        VariantKey("a", name): Loadable(1, 1.0, host.capacity_qps, replace(host, is_standby=True))
         for name, host in STANDBYS.items()
     }
-    | {VariantKey(family, "a-s"): Loadable(1, 1.0, 8, 10.0) for family in FAMILIES},
+    | {VariantKey(family, "a-s"): Loadable(1, 1.0, 10.0) for family in FAMILIES},
 )
 STANDBY_CHANGES = st.lists(
     UNEQUAL

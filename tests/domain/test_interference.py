@@ -18,7 +18,6 @@ from proteus_cli.domain.interference import (
     SharingCost,
     SharingModel,
     VariantName,
-    Where,
 )  # fmt: skip
 
 A, B, C, D = (VariantKey("f", name) for name in "abcd")
@@ -29,14 +28,14 @@ def point(ratio: float, *, batch: int = 1, margin: float = 0.01) -> CostPoint:
     return CostPoint(batch, 10, 0.001, ratio, ratio - margin, ratio + margin)
 
 
-def cost(of: VariantKey, beside: tuple[VariantKey, ...], *points: CostPoint, where: Where = "device") -> SharingCost:
-    return SharingCost(*of, where, tuple(VariantName(*each) for each in beside), points)
+def cost(of: VariantKey, beside: tuple[VariantKey, ...], *points: CostPoint) -> SharingCost:
+    return SharingCost(*of, tuple(VariantName(*each) for each in beside), points)
 
 
 def file_of(*costs: SharingCost) -> Interference:
     keys = dict.fromkeys(key for each in costs for key in (each.key, *each.others))
     variants = tuple(MeasuredVariant(*key, "digest") for key in keys)
-    return Interference(1, MADE_BY, "cpu", "cpu0", False, variants, costs)
+    return Interference(2, MADE_BY, "cpu", "cpu0", False, variants, costs)
 
 
 def test_a_ratio_within_its_noise_costs_nothing() -> None:
@@ -73,13 +72,6 @@ def test_a_set_is_free_where_no_part_of_it_costs_anything_at_any_batch() -> None
     assert model.is_free([A, C])
     assert model.is_free([B, C])
     assert not model.is_free([A, B, C])
-    assert SharingModel([cost(A, (B,), point(1.5), where="neighbour")]).is_free([A, B])
-
-
-def test_neighbours_count_as_often_as_there_are() -> None:
-    model = SharingModel([cost(A, (A,), point(1.25), where="neighbour")])
-    assert model.factor(A, [A, A], where="neighbour") == 1.5
-    assert model.factor(A, [A, A]) == 1
 
 
 def test_a_set_that_was_measured_counts_as_it_was_measured() -> None:
@@ -87,23 +79,15 @@ def test_a_set_that_was_measured_counts_as_it_was_measured() -> None:
     assert model.factor(A, [B, C]) == 1.7
 
 
-@given(st.lists(RATIOS, min_size=3, max_size=3), RATIOS, st.permutations([B, C, D]))
-def test_on_one_device_a_set_costs_what_its_worst_measured_part_does(
-    ratios: list[float], stream: float, order: list[VariantKey]
-) -> None:
+@given(st.lists(RATIOS, min_size=3, max_size=3), st.permutations([B, C, D]))
+def test_a_set_costs_what_its_worst_measured_part_does(ratios: list[float], order: list[VariantKey]) -> None:
     pairs = [cost(A, (other,), point(ratio)) for other, ratio in zip((B, C, D), ratios, strict=True)]
-    model = SharingModel([*pairs, cost(A, (), point(stream))])
+    model = SharingModel(pairs)
     part, whole = model.factor(A, order[:2]), model.factor(A, order)
     assert 1 <= part <= whole == max(model.factor(A, [other]) for other in order)
     with_set = SharingModel([*pairs, cost(A, (B, C), point(4.0))])
     assert with_set.factor(A, order) == 4.0
     assert with_set.factor(A, [D]) == model.factor(A, [D])
-
-
-def test_neighbours_may_cost_more_than_one_stream() -> None:
-    pairs = [cost(A, (other,), point(1.4), where="neighbour") for other in (B, C)]
-    model = SharingModel([*pairs, cost(A, (), point(1.5), where="neighbour")])
-    assert model.factor(A, [B, C], where="neighbour") == pytest.approx(1.8)
 
 
 def test_between_two_batches_the_logarithm_of_the_batch_counts_and_beyond_them_the_nearest() -> None:
@@ -113,16 +97,16 @@ def test_between_two_batches_the_logarithm_of_the_batch_counts_and_beyond_them_t
 
 
 def test_without_a_variant_nothing_of_it_is_left() -> None:
-    costs = cost(A, (B,), point(1.5)), cost(A, (B, C), point(1.7)), cost(C, (A,), point(1.1)), cost(A, (), point(2.0))
+    costs = cost(A, (B,), point(1.5)), cost(A, (B, C), point(1.7)), cost(C, (A,), point(1.1))
     left = file_of(*costs).without([C])
-    assert left.costs == (costs[0], costs[3])
+    assert left.costs == (costs[0],)
     assert [each.key for each in left.variants] == [A, B]
 
 
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        ({"format": 2}, "this version reads 1"),
+        ({"format": 1}, "this version reads 2"),
         ({"costs": [cost(A, (B,), point(1.5))] * 2}, "listed twice"),
         ({"costs": [cost(A, (C,), point(1.5))]}, "not listed"),
         ({"variants": [MeasuredVariant(*A, "x")] * 2}, "listed twice"),

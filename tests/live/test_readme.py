@@ -1,4 +1,4 @@
-"""The tours of the README and of the page on emulated devices, run as they stand, each in an empty directory."""
+"""The commands of the README and of pages for users, run as they stand, each section in an empty directory."""
 
 import os
 import re
@@ -61,12 +61,22 @@ def _said(script: str, place: Path, *, last: str) -> str:
 @pytest.mark.extended
 @pytest.mark.live
 @pytest.mark.timeout(PATIENCE_S)
-def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
-    said = _said(_script(_tour(ROOT / "README.md", "A tour")), tmp_path, last="proteus replay")
-    assert '"variant":"signals-' in said
-    assert "proteus_plan_info{" in said
+def test_the_four_commands_of_the_readme_run_as_they_stand(tmp_path: Path) -> None:
+    said = _said(_script(_tour(ROOT / "README.md", "Four commands")), tmp_path, last="proteus replay")
+    assert '"name":"signals"' in said
     assert "SLO violations" in said
     assert (tmp_path / "ws" / "plans" / "plan.json").is_file()
+
+
+@pytest.mark.extended
+@pytest.mark.live
+@pytest.mark.timeout(PATIENCE_S)
+@pytest.mark.skipif(find_spec("onnx") is None, reason="derives a variant, which needs onnx")
+def test_the_quickstart_runs_as_it_stands(tmp_path: Path) -> None:
+    said = _said(_script(_tour(ROOT / "docs" / "quickstart.md", "Your first server")), tmp_path, last="proteus replay")
+    assert '"model_name":"things"' in said
+    assert "burst.csv · live · 6 s" in said
+    assert "could be served" in said
 
 
 @pytest.mark.extended
@@ -75,7 +85,7 @@ def test_the_readmes_tour_runs_as_it_stands(tmp_path: Path) -> None:
 @pytest.mark.skipif(find_spec("skl2onnx") is None, reason="trains, which needs skl2onnx")
 def test_the_life_of_a_model_runs_as_it_stands(tmp_path: Path) -> None:
     """The label is right, so that it is said of the row that was asked about; labels go to the roll-out."""
-    said = _said(_script(_tour(ROOT / "README.md", "The life of a model")), tmp_path, last="proteus rollout status")
+    said = _said(_script(_tour(ROOT / "docs" / "lifecycle.md", "Try it")), tmp_path, last="proteus rollout status")
     assert '"model_name":"scans"' in said
     assert '"accepted":1' in said
     assert "'accepted': 897" in said
@@ -88,7 +98,7 @@ def test_the_life_of_a_model_runs_as_it_stands(tmp_path: Path) -> None:
 @pytest.mark.live
 @pytest.mark.timeout(PATIENCE_S)
 def test_the_tour_of_emulated_devices_runs_as_it_stands(tmp_path: Path) -> None:
-    said = _said(_script(_tour(ROOT / "docs" / "emulation.md", "Try it")), tmp_path, last="proteus replay")
+    said = _said(_script(_tour(ROOT / "docs" / "serving.md", "Emulated devices")), tmp_path, last="proteus replay")
     assert '"emulated":true' in said
     assert "burst.csv · emulated · 6 s" in said
     assert (tmp_path / "rehearsal" / "ready.txt").read_text().endswith("emulated\n")

@@ -65,6 +65,7 @@ class FailingExecutor(EmulatedExecutor):
         self._loop = loop = asyncio.get_running_loop()
         super().__init__(world.profiles[device], world.signatures, loop.time, loop.call_at, on_lost)
         self.loads: list[VariantKey] = []
+        self.warm_up_rows: list[int] = []
         self.gave_way: list[bool] = []
         self._giving_way_takes_s = 0.0
         self.slowed_by = 1.0
@@ -73,6 +74,7 @@ class FailingExecutor(EmulatedExecutor):
 
     async def load(self, key: VariantKey, model: Any, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
         self.loads.append(key)
+        self.warm_up_rows.append(warm_up_rows)
         self.gave_way.append(gives_way)
         if gives_way:
             await asyncio.sleep(self._giving_way_takes_s - LOAD_S)

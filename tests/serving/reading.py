@@ -1,13 +1,8 @@
 """Reads the inputs of a request at once, in the thread of the test."""
 
 from proteus_cli.serving.oip.images import drained
-from proteus_cli.serving.requests.query import InOneTurn, Inputs, InThreads, LongReadInputs, ReadInputs
+from proteus_cli.serving.requests.query import Inputs, InThreads, ReadInputs
 
 
-def inputs_of(read_inputs: ReadInputs | LongReadInputs) -> Inputs:
-    match read_inputs:
-        case InThreads():
-            return drained(read_inputs.steps)
-        case InOneTurn():
-            return read_inputs.work()
-    return read_inputs()
+def inputs_of(read_inputs: ReadInputs | InThreads[Inputs]) -> Inputs:
+    return drained(read_inputs.steps) if isinstance(read_inputs, InThreads) else read_inputs()

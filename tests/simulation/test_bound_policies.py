@@ -1,4 +1,4 @@
-"""docs/bounds.md shows policies by example: each of its traces is simulated, and ends as the page says."""
+"""docs/serving.md shows policies by example: each of its traces is simulated, and ends as the page says."""
 
 import re
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.replay.trace import read_trace
 from proteus_cli.simulation.run import simulate
 
-PAGE = (Path(__file__).parents[2] / "docs" / "bounds.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
 EXAMPLES = dict(re.findall(r"^### (Policy: .*?)\n(.*?)(?=^##)", PAGE, re.DOTALL | re.MULTILINE))
 BLOCK = re.compile(r"```csv\n(.*?)```\n.*?```text\n(.*?)```", re.DOTALL)
 

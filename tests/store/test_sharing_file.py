@@ -8,7 +8,14 @@ from msgspec.structs import replace
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.fleet import as_device
-from proteus_cli.domain.interference import CostPoint, Interference, MeasuredVariant, SharingCost, VariantName
+from proteus_cli.domain.interference import (
+    SHARING_FORMAT,
+    CostPoint,
+    Interference,
+    MeasuredVariant,
+    SharingCost,
+    VariantName,
+)
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store import Workspace, write_json
@@ -16,12 +23,12 @@ from proteus_cli.store.sharing import read_sharing, sharing_digest, sharing_gaps
 
 SMALL, LARGE = (replace(make_measured("f", name, 0.9, {1: 0.01}), engine_digest=name) for name in ("small", "large"))
 PROFILE = make_profile("cpu0", SMALL, LARGE)
-COST = SharingCost("f", "small", "device", (VariantName("f", "large"),), (CostPoint(1, 9, 0.01, 1.2, 1.1, 1.3),))
+COST = SharingCost("f", "small", (VariantName("f", "large"),), (CostPoint(1, 9, 0.01, 1.2, 1.1, 1.3),))
 
 
 def interference(*, emulated: bool = False) -> Interference:
     variants = tuple(MeasuredVariant(*each.key, sharing_digest(each)) for each in (SMALL, LARGE))
-    return Interference(1, MADE_BY, "cpu", "cpu0", emulated, variants, (COST,))
+    return Interference(SHARING_FORMAT, MADE_BY, "cpu", "cpu0", emulated, variants, (COST,))
 
 
 def test_what_was_written_is_read_for_the_device_and_for_those_that_are_like_it(tmp_path: Path) -> None:
@@ -98,9 +105,7 @@ def test_what_a_plan_takes_to_be_free_is_said_with_the_command_that_measures_it(
 
     (unknown,) = gaps(PROFILE)
     assert unknown.startswith("large, small on a cpu: taken to cost each other no time")
-    assert unknown.endswith(
-        "; measure it with `proteus study share --device cpu0 --variants large,small --where device --load 100%`"
-    )
+    assert unknown.endswith("; measure it with `proteus study share --device cpu0 --variants large,small`")
     assert gaps(PROFILE, frozenset({SMALL.key})) == []
     assert gaps(PROFILE, frozenset({VariantKey("f", "small@2"), SMALL.key})) == [], "two versions of one variant"
     write_sharing(workspace, "cpu0", interference())
@@ -132,7 +137,7 @@ def test_a_set_is_free_by_measurement_only_where_it_was_measured_itself(tmp_path
 
     def cost(of: str, *others: str, ratio: float = 1.0) -> SharingCost:
         point = CostPoint(1, 10, 0.01, ratio, ratio, ratio)
-        return SharingCost("f", of, "device", tuple(VariantName("f", each) for each in others), (point,))
+        return SharingCost("f", of, tuple(VariantName("f", each) for each in others), (point,))
 
     def gaps(*costs: SharingCost) -> list[str]:
         variants = tuple(MeasuredVariant(*each.key, sharing_digest(each)) for each in measured)
@@ -143,7 +148,7 @@ def test_a_set_is_free_by_measurement_only_where_it_was_measured_itself(tmp_path
     pairs = [cost(one, other) for one in names for other in names if one != other]
     (free,) = gaps(*pairs)
     assert "as no part of them does, and all together were not measured" in free
-    assert " --variants large,mid,small --sets large+mid+small --where device" in free
+    assert " --variants large,mid,small --sets large+mid+small`" in free
     assert gaps(cost("small", "mid", ratio=1.5), *pairs[1:]) == [], "what all three cost follows from that"
     assert gaps(cost("small", "mid", "large"), cost("mid", "small", "large"), cost("large", "small", "mid")) == []
 

@@ -1,6 +1,5 @@
 """The page of studies in a real browser: on a desk and on a phone, with all that is folded open."""
 
-import time
 from itertools import product
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from browser import Browser, browsing, heads_of_more_than_two_lines
 from studies.cost.test_cost_drafts import LITTLE, question
 from studies.fake_study import Squares
 from studies.peak.test_peak_drafts import SIMULATED
-from studies.sharing.test_sharing_study import OF_ALL, draft
+from studies.test_sharing import OF_ALL, draft
 from studies.test_study_page import section as squares_section
 from studies.test_study_runs import studied
 from tiny import Tiny
@@ -28,11 +27,9 @@ LOAD = {"cpu_cores": 0.98, "machine_cores": 1.52, "memory_bytes": 3.0e8, "mhz": 
 LONG_NAME = "vision-transformer-large-patch14-336-distilled-int8"
 
 
-def studies(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> list[Study]:
+def studies(tiny: Tiny) -> list[Study]:
     """What sharing costs, peaks, costs of traffic, and a study with a failed cell and missing ones."""
-    with monkeypatch.context() as patched:
-        patched.setattr(time, "sleep", lambda _seconds: None)  # emulated devices wait for as long as a slice is
-        share = studied(tiny.root, draft(tiny, *OF_ALL, loads=(0.5, 1.0)))
+    share = studied(tiny.root, draft(tiny, *OF_ALL))
     peak = studied(tiny.root, device_draft(tiny.place, "shapes", ["shapes-s", "shapes-l"], "cpu0", SIMULATED))
     trace = tiny.root / "t.csv"
     trace.write_text(LITTLE)
@@ -69,10 +66,8 @@ def tables_that_hide_their_cells(browser: Browser) -> list[str]:
     return found
 
 
-def test_the_page_of_studies_fits_a_desk_and_a_phone(
-    tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    sections, found = {**SECTIONS, "squares": squares_section}, studies(tiny, monkeypatch)
+def test_the_page_of_studies_fits_a_desk_and_a_phone(tiny: Tiny, tmp_path: Path) -> None:
+    sections, found = {**SECTIONS, "squares": squares_section}, studies(tiny)
     path = tmp_path / "studies.html"
     with browsing() as browser:
         for shown, width, dark in product((found, found[:1]), (DESK, PHONE), (False, True)):

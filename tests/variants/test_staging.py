@@ -50,7 +50,7 @@ def derive_from_tones(tiny: Tiny, meanwhile: Callable[[], object]) -> None:
 def test_an_edit_of_the_catalog_while_models_are_measured_is_kept(
     tiny: Tiny, change: Callable[[Tiny, Callable[[], object]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proteus_cli.variants.measuring.CELL_S", 0.01)
+    monkeypatch.setattr("proteus_cli.variants.judging.CELL_S", 0.01)
     path = tiny.place.catalog_path
     edited = f"# edited\n{path.read_text()}"
     models = {name for name in files(tiny.root) if name.startswith("engines/")}

@@ -124,7 +124,7 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus trace info t.csv", "say what it asks for"),
     ),
     "proteus trace convert": (
-        ("proteus trace convert azure.csv -o t.csv.gz", "a published trace; its first line tells the format"),
+        ("proteus trace convert burstgpt.csv -o t.csv.gz", "a published trace; its first line tells the format"),
         ("proteus trace convert log.csv --map-column time_ms=at -o t.csv", "any other CSV"),
     ),
     "proteus trace make": (

@@ -50,13 +50,13 @@ def concurrency(
     workspace_dir: options.Workspace = options.WORKSPACE,
     json: options.Json = False,
 ) -> None:
-    """Measure throughput and latency by batches in flight, and find the knee: slots, threads and devices to use.
+    """Measure throughput and latency by batches in flight, and find the knee: the slots to use.
 
-    Devices are opened as a server opens them. Of CPU devices, threads and a split of the cores are measured as well.
+    Devices are opened as a server opens them.
     """
 
     def drafted(workspace: "Workspace") -> "StudyDraft":
-        from proteus_cli.studies.concurrency.drafting import ConcurrencyQuestion, best_of_families, concurrency_draft
+        from proteus_cli.studies.concurrency import ConcurrencyQuestion, best_of_families, concurrency_draft
 
         catalog = workspace.catalog()
         if variants is None:

@@ -1,7 +1,5 @@
 """``proteus study share``: the cost for variants of sharing a device."""
 
-import re
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,28 +8,13 @@ from typer import Option
 from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import sections
 from proteus_cli.cli.study import shared
-from proteus_cli.units import format_percent, parse_share
+from proteus_cli.units import format_percent
 
 if TYPE_CHECKING:
     from proteus_cli.store import Workspace
     from proteus_cli.studies.frame import StudyDraft
 
-_ALL = re.compile(r"1(\.0*)?|100(\.0*)?%")
 _measuring = partial(Option, rich_help_panel=sections.MEASURING)
-
-
-class SharingPlace(StrEnum):
-    """Where others run."""
-
-    DEVICE = "device"
-    NEIGHBOUR = "neighbour"
-    BOTH = "both"
-
-
-def parse_loads(text: str) -> frozenset[float]:
-    """``"50%,100%"`` → 0.5 and 1.0. Raises `UsageError`."""
-    parts = [each.strip() for each in text.split(",")]
-    return frozenset(1.0 if _ALL.fullmatch(each) else parse_share(each) for each in parts)
 
 
 Variants = Annotated[
@@ -40,21 +23,6 @@ Variants = Annotated[
         metavar="VARIANT,…",
         show_default="the fastest, the slowest, one between",
         help="The variants that share it, 2 to 24, such as `digits-s,signals-l`.",
-    ),
-]
-Load = Annotated[
-    frozenset[float],
-    _measuring(
-        parser=parse_loads,
-        metavar="SHARE,…",
-        help="Parts of what the variants can do alone. Plans count with the costs at `100%`.",
-    ),
-]
-Where = Annotated[
-    SharingPlace,
-    _measuring(
-        "--where",
-        help="Where others run: on the same `device`, which is what plans count with; on a `neighbour`; or `both`.",
     ),
 ]
 Sets = Annotated[
@@ -71,10 +39,7 @@ def share(
     *,
     device: shared.Device,
     variants: Variants = None,
-    load: Load = options.unparsed("50%,90%,100%"),
-    where: Where = SharingPlace.BOTH,
     sets: Sets = None,
-    emulate: shared.Emulate = False,
     name: shared.Name = None,
     budget: shared.Budget = None,
     force: shared.Force = False,
@@ -82,15 +47,14 @@ def share(
     workspace_dir: options.Workspace = options.WORKSPACE,
     json: options.Json = False,
 ) -> None:
-    """Measure what batches take alone and together: on one device in turn, and at once on neighbouring devices.
+    """Measure what batches take alone, and in turn with other variants on the device.
 
-    All pairs of the variants are measured and, where there are three or four, all together. The costs at full load are
+    All pairs of the variants are measured and, where there are three or four, all together. The costs are
     written beside the profile, where `proteus plan` finds them.
     """
 
     def drafted(workspace: "Workspace") -> "StudyDraft":
-        from proteus_cli.studies.sharing.cells import WAYS, SharingQuestion, usual_variants
-        from proteus_cli.studies.sharing.drafting import share_draft
+        from proteus_cli.studies.sharing import SharingQuestion, share_draft, usual_variants
 
         catalog = workspace.catalog()
         if variants is None:
@@ -98,11 +62,9 @@ def share(
         else:
             keys = shared.variant_keys(catalog, variants)
         chosen = tuple(shared.variant_keys(catalog, each, "+") for each in sets.split(",")) if sets is not None else ()
-        places = tuple(each for each in WAYS if where in {each, SharingPlace.BOTH})
-        question = SharingQuestion(device, keys, tuple(sorted(load)), chosen, places, emulate)
+        question = SharingQuestion(device, keys, chosen)
         draft = share_draft(workspace, question, name or "")
-        if not emulate:
-            _warn_of_company(workspace, device)
+        _warn_of_company(workspace, device)
         return draft
 
     shared.run(drafted, budget, workspace_dir, state, force=force, json=json)

@@ -17,8 +17,8 @@ RESERVED_FRAC = 0.2
 """Of the room in the queue of a second stage, what is kept from the surest queries that are deferred to it.
 
 Of calls that share a line, a small reserve of the line for the more valuable ones is known to be nearly as good as the
-best rule (trunk reservation: R. L. Miller, A queueing reward system with several customer classes, 1969). `python -m
-benchmarks.cascades` compares it with none."""
+best rule (trunk reservation: R. L. Miller, A queueing reward system with several customer classes, 1969).
+`benchmarks.cascades` of 1ab7c97d compares it with none."""
 
 
 class Cascades:

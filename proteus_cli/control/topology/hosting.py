@@ -267,8 +267,8 @@ def _cascades_of(host: Host, profiles: Mapping[str, Profile]) -> tuple[CascadePr
 
 def _loadable(memory_bytes: int, load_s: float, host: Host | None) -> Loadable:
     if host is None:
-        return Loadable(memory_bytes, load_s, 1, 0.0)
-    return Loadable(memory_bytes, load_s, host.max_batch, host.capacity_qps, replace(host, is_standby=True))
+        return Loadable(memory_bytes, load_s, 0.0)
+    return Loadable(memory_bytes, load_s, host.capacity_qps, replace(host, is_standby=True))
 
 
 def _hosted(

@@ -23,13 +23,12 @@ RETRY_S = 60.0  # before a standby that failed is loaded again, and before the n
 class Loadable:
     """A variant: its bytes in a device's memory, and the seconds of its load.
 
-    As ``host``, which is one on some device, it serves up to ``qps``, in batches of up to ``max_batch`` rows. Where no
-    plan may place it, ``qps`` is 0 and ``host`` is None.
+    As ``host``, which is one on some device, it serves up to ``qps``. Where no plan may place it, ``qps`` is 0 and
+    ``host`` is None.
     """
 
     memory_bytes: int
     load_s: float
-    max_batch: int
     qps: float
     host: Host | None = None
 

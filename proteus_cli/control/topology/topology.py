@@ -87,7 +87,7 @@ class Topology:
             return NO_EFFECTS
         device, key = found
         change.trim(device, also_needed=frozenset({key}))
-        load = StandbyLoad(device, key, change.memory[device].loadable[key].max_batch, now_s)
+        load = StandbyLoad(device, key, now_s)
         change.devices[device].standby_load = load
         return Effects(ask=self._standbys_changed(), keep=change.keep_of(device), standby=load)
 

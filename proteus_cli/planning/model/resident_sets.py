@@ -116,7 +116,7 @@ def _costs_anything(profile: Profile, measured: Mapping[VariantKey, VariantProfi
     return any(
         beside(profile, each, cost.others) is not each
         for cost in profile.sharing
-        if cost.where == "device" and len(cost.others) < largest and named.keys() >= {cost.key, *cost.others}
+        if len(cost.others) < largest and named.keys() >= {cost.key, *cost.others}
         for each in named[cost.key]
     )
 

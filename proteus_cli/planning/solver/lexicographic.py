@@ -31,15 +31,20 @@ def optimise(
     target: TargetDemand,
     current_replicas: Ints | None,
     deadline_s: float,
+    relaxed: Solution | None = None,
 ) -> Solution:
     """The best solution for a target demand: most served, then most accurate, then nearest to ``current_replicas`` [C].
 
-    Past ``deadline_s`` (by `time.perf_counter`) the result is the best point found so far, with its proven gap. Raises
+    ``relaxed`` solves a relaxation of the same columns: its replicas are tried first, and its bound holds. Past
+    ``deadline_s`` (by `time.perf_counter`) the result is the best point found so far, with its proven gap. Raises
     `Infeasible` where no plan obeys the rules, and `OutOfTime` where no point was found in time.
     """
     program = formulate(instance, rules, parameter_values(instance, rules, target, current_replicas))
     search = _Search(program, deadline_s, FORECAST_GAP if target.is_forecast else FIRST_GAP)
     is_replan = current_replicas is not None
+    if relaxed is not None and not target.exceeds_capacity:
+        search.least["value" if target.is_forecast and is_replan else "loss"] = relaxed.least_loss
+        search.hint = relaxed.point
     try:
         _minimise_in_order(search, instance, rules, target, is_replan=is_replan)
     except OutOfTime:
@@ -60,6 +65,8 @@ def optimise(
         gap=search.gap,
         unserved_gap=search.unserved_gap,
         is_limited=search.is_limited,
+        least_loss=search.least_loss,
+        point=point,
         is_forecast=target.is_forecast,
         merits=tuple(_merits(search, instance, rules, target)),
         sets=_whole(point, v.sets) if v.sets is not None else None,
@@ -98,6 +105,8 @@ class _Search:
     unserved_gap: float = 0.0
     is_limited: bool = False
     least: dict[Objective, float] = field(default_factory=dict)  # known lower bounds; 0 of the others
+    least_loss: float = 0.0
+    hint: SolverPoint | None = None  # its integers are tried first, if nothing better is known
 
     @property
     def point(self) -> SolverPoint:
@@ -127,7 +136,8 @@ class _Search:
                 first_point_by_s=first_point_by_s,
                 gap_scale=gap_scale,
                 relative_gap=self.relative_gap,
-                start=self.best,
+                start=self.best or self.hint,
+                least=self.least.get(objective, -math.inf),
             )
         except OutOfTime:
             if self.best is not None:
@@ -211,8 +221,9 @@ def _try_to_serve_all(search: _Search, objective: Objective) -> bool:
     search.serve_all()
     try:
         search.minimise_and_fix(objective, first_point_by_s=(time.perf_counter() + search.deadline_s) / 2)
+        search.least_loss = max(search.point.bound, search.least.get(objective, 0.0))
     except (Infeasible, OutOfTime):
-        search.program = program
+        search.program, search.least = program, {}
         return False
     return True
 

@@ -8,6 +8,7 @@ import numpy as np
 from proteus_cli.arrays import Floats, Ints
 from proteus_cli.planning.model.choices import Pool
 from proteus_cli.planning.model.instance import Instance
+from proteus_cli.planning.model.program import SolverPoint
 from proteus_cli.planning.model.ways import Ways
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE
 
@@ -108,7 +109,8 @@ class Solution:
     forecast and shared devices, more than it answers. ``devices_used`` int [G] and ``power_w`` [G] where devices are
     shared: `pack` may use no more. ``sets`` [S] and ``served_in_set`` [N], in parts of the demand, where sharing costs
     time. ``gap``, ``unserved_gap``: as in a plan's `Solver`. ``is_limited``: the deadline passed before all was proven.
-    ``merits``: in the order of the objectives, down to the mean accuracy, what they are about; the more the better.
+    ``least_loss``: a lower bound of the loss of any solution that serves all. ``point``: the solver's columns.
+    ``merits``: in the order of the objectives, down to the mean accuracy; the more the better.
     """
 
     replicas: Ints
@@ -121,6 +123,8 @@ class Solution:
     is_limited: bool
     is_forecast: bool
     merits: tuple[float, ...]
+    point: SolverPoint
+    least_loss: float = 0.0
     by_way: RatesByWay | None = None
     sets: Ints | None = None
     served_in_set: Floats | None = None

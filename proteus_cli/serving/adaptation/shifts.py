@@ -31,7 +31,7 @@ from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.requests.answers.second_stages import confidence_of
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Observer, Result
 from proteus_cli.store import Workspace
 from proteus_cli.store.answers import read_answers
 from proteus_cli.store.eval_splits import summaries_of_rows
@@ -158,10 +158,10 @@ class Shifts:
         self._confidence: dict[VariantKey, ShiftWatch | None] = {}
         self._wanted: asyncio.Queue[Callable[[], Awaitable[None]]] = asyncio.Queue()
 
-    def admitted(self, request: InFlightRequest, served: ServedFamily, now_s: float) -> None:
-        """A request that is to be looked at was admitted, and its tensors are read."""
+    def observer(self, request: InFlightRequest, served: ServedFamily, now_s: float) -> Observer:
+        """Looks at a request that was admitted, and whose tensors are read, once it is answered."""
         served.next_look_s = now_s + EVERY_S
-        request.done = partial(self._ended, served, request.inputs, request.rows, request.done)
+        return _Look(self, served, request)
 
     def is_shifted(self, family: str) -> bool:
         """Whether its inputs are, or the confidence of one of its variants."""
@@ -196,12 +196,8 @@ class Shifts:
 
     # --- one answer
 
-    def _ended(
-        self, served: ServedFamily, inputs: tuple[Buffer, ...], rows: int, done: ResultCallback, result: Result
-    ) -> None:
-        done(result)
-        if not isinstance(result, Answered):
-            return
+    def look(self, served: ServedFamily, inputs: tuple[Buffer, ...], rows: int, result: Answered) -> None:
+        """Compare a row of an answered request."""
         self._follow_catalog()
         row, family, specs = int(self._rng.integers(rows)), served.name, served.signature.inputs
         if family not in self._summaries:
@@ -255,6 +251,17 @@ class Shifts:
 
             self._wanted.put_nowait(begin)
         return watches[key]
+
+
+class _Look(Observer):
+    __slots__ = ("_inputs", "_rows", "_served", "_shifts")
+
+    def __init__(self, shifts: Shifts, served: ServedFamily, request: InFlightRequest) -> None:
+        self._shifts, self._served, self._inputs, self._rows = shifts, served, request.inputs, request.rows
+
+    def ended(self, result: Result | Exception) -> None:
+        if isinstance(result, Answered):
+            self._shifts.look(self._served, self._inputs, self._rows, result)
 
 
 def _log_change(what: str, watch: ShiftWatch, family: str, variant: str = "") -> None:

@@ -116,11 +116,13 @@ class Loader:
         device: str,
         executor: Executor,
         key: VariantKey,
-        rows: int,
         min_limit_s: float = UNHURRIED_S,
         gives_way: GivesWay = lambda: False,
     ) -> None:
-        """Load an engine for batches of ``rows`` beside the others; nothing to do where it is loaded.
+        """Load an engine beside the others; does nothing where it is loaded.
+
+        It is warmed up with the largest batch that was profiled, as a request may have more rows than the plan's
+        batches, and the first batch of a size is slow.
 
         Raises `EngineError` where that fails; `DeviceLost` where the device is lost, or exceeds ``min_limit_s`` and the
         multiple of the profiled time. Where its model takes that long to come, a device that has engines goes on with
@@ -138,7 +140,7 @@ class Loader:
             if not self._loaded[device]:
                 raise DeviceLost(late.message) from None
             raise
-        start_s = self._clock()
+        rows, start_s = self._warm_up_rows(device, key), self._clock()
         signature = await self._giving_way(executor, key, rows, limit_s, gives_way) if executor.can_give_way else None
         try:
             async with asyncio.timeout(limit_s):
@@ -220,7 +222,7 @@ class Loader:
         async def load(host: Host) -> FailedLoad | None:
             key, executor = host.key, executors[host.device]
             try:
-                await self.load(host.device, executor, key, host.max_batch, min_limit_s, gives_way)
+                await self.load(host.device, executor, key, min_limit_s, gives_way)
                 limit_s = proof_s(host)
                 if limit_s is not None:
                     await self.prove(executor, key, host.max_batch, limit_s)
@@ -268,6 +270,10 @@ class Loader:
                 f"`{variant}` takes or gives other tensors than the rest of family `{family}`.",
                 hint="queries of a family must fit each of its variants",
             )
+
+    def _warm_up_rows(self, device: str, key: VariantKey) -> int:
+        measured = self._profiles[device].of(*key)
+        return measured.points[-1].batch if measured is not None else 1
 
     def _usual_limit_s(self, device: str, key: VariantKey) -> float:
         measured = self._profiles[device].of(*key)

@@ -110,7 +110,7 @@ class Recovery:
             if works and key not in hosted:
                 break
             try:
-                await loader.load(device, executor, key, rows)
+                await loader.load(device, executor, key)
                 await loader.prove(executor, key, rows, hang_timeout_s(self._takes_s(device, key, rows), servers))
             except DeviceLost:
                 raise

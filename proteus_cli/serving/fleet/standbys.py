@@ -92,7 +92,7 @@ class StandbyLoader:
         executor = self._workers[load.device].executor
         try:
             gives_way = partial(self._gives_way, load.device)
-            await self._loader.load(load.device, executor, load.key, load.max_batch, gives_way=gives_way)
+            await self._loader.load(load.device, executor, load.key, gives_way=gives_way)
             how = StandbyEnd.LOADED
         except EngineError as error:
             how = StandbyEnd.NO_MEMORY if isinstance(error, OutOfDeviceMemory) else StandbyEnd.FAILED

@@ -79,8 +79,7 @@ class GrpcCall(MessageReader):
 
     def cancelled(self) -> None:
         self._is_over = True
-        self._frame = None
-        self._pieces.clear()
+        self._kept = None
         self.free()
         self.abandoned()
 

@@ -2,9 +2,9 @@
 
 The prefix is a flag, 1 if the message is compressed, and the message's length. A frame may come in any pieces, and a
 piece may hold many frames. `MessageReader` puts messages together and checks each frame: its length, its compression,
-that it is complete where the stream ends, and how long the client takes to send it. A large frame has its place in
-memory, for which it is counted, once its length is known. A frame that is not the first of its piece is a unit of work;
-frames that a turn leaves, and those that come while a call has no room, wait in pieces.
+that it is complete where the stream ends, and how long the client takes to send it. A frame that is not the first of
+its piece is a unit of work. An incomplete frame, frames that a turn leaves, and frames that come while a call has no
+room wait in one buffer, whose bytes are counted.
 
 Source: the "gRPC over HTTP2" and "Compression" documents of the gRPC project.
 """
@@ -18,14 +18,11 @@ from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.oip.tensors import MAX_UNPACKED_BYTES
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S
 from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed
-from proteus_cli.serving.unset_bytes import unset_bytes
 
 PREFIX_BYTES = 5
-_LARGE_BYTES = 64 * KIB  # a frame from here on is read into its place, and its message a view of it
+_LARGE_BYTES = 64 * KIB  # a message from here on is a view of the buffer
 UNCOUNTED_BYTES = 4 * KIB  # of a complete message
 _BYTES_PER_UNIT = 16 * KIB  # of work: they are put together, copied, and read
-_PIECE_BYTES = 64  # what a piece takes in memory besides its content
-_MAX_WASTE = 4  # a piece that keeps more than so many times its size in memory is copied
 
 
 def framed(message: bytes) -> bytes:
@@ -45,8 +42,8 @@ class MessageReader:
     """
 
     __slots__ = (
-        "_connections", "_frame", "_frame_left", "_has_all", "_is_gzip", "_is_over", "_is_stopped", "_kept_bytes",
-        "_needed_bytes", "_pieces", "_reserved_bytes", "is_compressed", "max_bytes", "stream",
+        "_connections", "_has_all", "_is_gzip", "_is_over", "_is_stopped", "_kept", "_needed_bytes", "_reserved_bytes",
+        "is_compressed", "max_bytes", "stream",
     )  # fmt: skip
     may_idle = True
     takes_tensors = False
@@ -54,9 +51,8 @@ class MessageReader:
     def __init__(self, stream: Http2Stream, *, is_gzip: bool) -> None:
         self.stream, self._connections = stream, stream.connection.connections
         self.max_bytes, self._is_gzip = 0, is_gzip  # the first is set by who opens the call
-        self._frame: bytearray | None = None  # a large one, of which ``_frame_left`` bytes are to come
-        self._pieces: list[Buffer] = []  # of a frame that is coming in, or of frames that wait, behind the large one
-        self._frame_left = self._kept_bytes = self._needed_bytes = 0
+        self._kept: bytearray | None = None
+        self._needed_bytes = 0  # so many are to be kept until another frame is complete
         self._reserved_bytes = 0  # for what is kept, and for the message that is being answered
         self._has_all = self._is_over = self._is_stopped = self.is_compressed = False
 
@@ -84,38 +80,22 @@ class MessageReader:
             0 <= size <= UNCOUNTED_BYTES
             and not content[0]
             and int.from_bytes(content[1:PREFIX_BYTES], "big") == size <= self.max_bytes
-            and not self._has_kept
+            and self._kept is None
             and not self._is_over
         )
 
     def read(self, content: Buffer, *, ended: bool) -> None:
         """Take the next piece of the stream. Raises `BodyTooLarge`, `CallError`, and what `message` raises."""
         self._has_all = ended
-        if not self._has_kept:
+        if self._kept is None:
             self._read_frames(content)
         else:
             self._keep(content)
             if self._is_stopped:
                 return
-            if not self._frame_left and self._kept_bytes >= self._needed_bytes and not self._is_postponed():
+            if len(self._kept) >= self._needed_bytes:
                 self._read_kept()
         self._after_read(len(content))
-
-    @property
-    def _has_kept(self) -> bool:
-        return bool(self._pieces) or self._frame is not None
-
-    def _is_postponed(self) -> bool:
-        """Whether a long message waits for the next turn, as the loop is crowded; else it counts as work."""
-        units, connection = (len(self._frame or b"") + self._kept_bytes) // _BYTES_PER_UNIT, self.stream.connection
-        if units and self._connections.loop_turn.is_crowded:
-            self._is_stopped = True
-            connection.later(self.go_on)
-            return True
-        if units:
-            connection.turn.left -= units
-            self._connections.loop_turn.spend(units)
-        return False
 
     def read_on(self) -> None:
         """Read the messages that wait. Raises like `read`."""
@@ -130,24 +110,18 @@ class MessageReader:
             self.stream.waiting_since_s = None
         elif not self._has_all:
             self._note_waiting(received_bytes)
-        elif self._has_kept:
+        elif self._kept is not None:
             raise CallError(GrpcStatus.INTERNAL, "a message that is cut off")
         else:
             self.ended()
 
     def _read_kept(self) -> None:
         """Read what was kept; it counts no more, but a message that is being answered does."""
-        if self._frame is not None:
-            if not self.has_room:
-                self._is_stopped = True
-                return
-            frame, self._frame = self._frame, None
-            self._free(len(frame))
-            self._take(frame[0], memoryview(frame)[PREFIX_BYTES:])
-        if self._pieces and not self._is_over:
-            self._free(self._kept_bytes + _PIECE_BYTES * len(self._pieces))
-            pieces, self._pieces, self._kept_bytes = self._pieces, [], 0
-            self._read_frames(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            self._free(len(kept))
+            self.stream.connection.turn.left -= len(kept) // _BYTES_PER_UNIT
+            self._read_frames(kept)
 
     def _read_frames(self, data: Buffer) -> None:
         at, stop, size, connection = 0, PREFIX_BYTES, len(data), self.stream.connection
@@ -155,7 +129,10 @@ class MessageReader:
             if at:
                 connection.turn.left -= 1
             if (at and connection.turn.left <= 0) or not self.has_room:
-                self._stop(memoryview(data)[at:])
+                self._is_stopped = True
+                self._keep(memoryview(data)[at:])
+                if self.has_room:
+                    connection.later(self.go_on)
                 return
             first = at + PREFIX_BYTES
             stop = first + int.from_bytes(data[at + 1 : first], "big")
@@ -163,16 +140,13 @@ class MessageReader:
                 raise BodyTooLarge(f"the message is larger than {self.max_bytes} bytes")
             if stop > size:
                 break
-            self._take(data[at], bytes(data[first:stop]))
+            is_large = stop - first >= _LARGE_BYTES
+            self._take(data[at], memoryview(data)[first:stop] if is_large else bytes(data[first:stop]))
             if self._is_over:
                 return
             at, stop = stop, stop + PREFIX_BYTES
         if at < size:
-            needed = stop - at
-            if needed >= _LARGE_BYTES:
-                self._reserve(needed)
-                self._frame, self._frame_left, needed = unset_bytes(needed), needed, 0
-            self._needed_bytes = needed  # of the pieces
+            self._needed_bytes = stop - at
             self._keep(memoryview(data)[at:])
 
     def _take(self, flag: int, message: Buffer) -> None:
@@ -182,27 +156,12 @@ class MessageReader:
         self.is_compressed = bool(flag) and self.takes_tensors
         self.message(self.unpacked(message) if flag and not self.takes_tensors else message)
 
-    def _stop(self, rest: Buffer) -> None:
-        """Keep messages for later: for the next turn, or for when the call has room."""
-        self._is_stopped = True
-        self._keep(rest)
-        if self.has_room:
-            self.stream.connection.later(self.go_on)
-
     def _keep(self, piece: Buffer) -> None:
-        """Keep a piece: in its place, or as a view, unless that would hold much more in memory than it is."""
-        if self._frame is not None and self._frame_left:
-            at, size = len(self._frame) - self._frame_left, min(len(piece), self._frame_left)
-            self._frame[at : at + size] = piece[:size]
-            self._frame_left -= size
-            piece = piece[size:]
-            if not piece:
-                return
-        self._reserve(len(piece) + _PIECE_BYTES)
-        self._kept_bytes += len(piece)
-        if isinstance(piece, memoryview) and len(piece) * _MAX_WASTE < len(piece.obj):  # type: ignore[arg-type]
-            piece = bytes(piece)
-        self._pieces.append(piece)
+        self._reserve(len(piece))
+        if self._kept is None:
+            self._kept = bytearray(piece)
+        else:
+            self._kept += piece
 
     def reserve(self, size: int) -> bool:
         """Reserve memory until `free`. False: there is not enough left."""
@@ -218,7 +177,7 @@ class MessageReader:
     def _note_waiting(self, received_bytes: int) -> None:
         """Note since when the client has been at a message; what it sends gives it more time."""
         stream = self.stream
-        if self._has_kept:
+        if self._kept is not None:
             since_s, now_s = stream.waiting_since_s, self._connections.now_s
             gained_s = received_bytes / MIN_BYTES_PER_S
             stream.waiting_since_s = now_s if since_s is None else min(since_s + gained_s, now_s)

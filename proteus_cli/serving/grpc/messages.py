@@ -48,10 +48,7 @@ def services() -> list[str]:
 
 
 ModelInferRequest = message("inference.ModelInferRequest")
-InferTensorContents = message("inference.InferTensorContents")
 ModelInferResponse = message("inference.ModelInferResponse")
 ModelStreamInferResponse = message("inference.ModelStreamInferResponse")
-HealthCheckRequest = message("grpc.health.v1.HealthCheckRequest")
-HealthCheckResponse = message("grpc.health.v1.HealthCheckResponse")
 ReflectionRequest = message("grpc.reflection.v1.ServerReflectionRequest")
 ReflectionResponse = message("grpc.reflection.v1.ServerReflectionResponse")

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,27 +10,23 @@ from google.protobuf.json_format import ParseDict
 from msgspec import to_builtins
 
 from proteus_cli.buffers import Buffer
-from proteus_cli.errors import Forbidden, NotReady, RequestError
+from proteus_cli.errors import Forbidden, RequestError
 from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
-from proteus_cli.serving.grpc.health import WatchCall, Watches, serving_status
-from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.codec import GrpcCodec
+from proteus_cli.serving.grpc.infer_calls import InferCall, StreamInferCall
 from proteus_cli.serving.grpc.messages import message, parsed
 from proteus_cli.serving.grpc.reflection import ReflectionCall
 from proteus_cli.serving.grpc.status import CallError, plain_http
-from proteus_cli.serving.grpc.streaming import StreamInferCall
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GRPC_STATUS, GrpcStatus
 from proteus_cli.serving.oip.documents import Statistics
-from proteus_cli.serving.oip.inference import NO_MEMORY, Decoded, Inference, InferencePipeline, InFlight
+from proteus_cli.serving.oip.inference import InferencePipeline
 from proteus_cli.serving.oip.repository import ModelRepository, server_metadata
 from proteus_cli.serving.oip.tensors import OTHER_BYTES
 from proteus_cli.serving.requests.admission import Admission
 from proteus_cli.serving.requests.families import Families
-from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import InOneTurn
 from proteus_cli.serving.transport.tokens import NEEDS_TOKENS, Tokens, digest_of
-from proteus_cli.serving.transport.turns import Turns
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing
@@ -41,7 +37,6 @@ OPEN_METHODS = frozenset(
         b"/inference.GRPCInferenceService/ServerLive",
         b"/inference.GRPCInferenceService/ServerReady",
         b"/grpc.health.v1.Health/Check",
-        b"/grpc.health.v1.Health/Watch",
     }
 )
 """The health checks: they need no token, and are answered beyond the limit on connections."""
@@ -130,6 +125,7 @@ class GrpcHandler:
             "ModelConfig": lambda request: {"config": models.config(request.name, request.version)},
             "ModelStatistics": self._statistics,
             "RepositoryIndex": lambda request: {"models": models.index(only_ready=request.ready)},
+            "RepositoryModelLoad": self._load,
             "RepositoryModelUnload": self._unload,
         }
         table: dict[str, Callable[[CallHeaders, Http2Stream], GrpcCall]] = {
@@ -138,14 +134,10 @@ class GrpcHandler:
             )
             for name, handler in plain.items()
         }
-        name = "RepositoryModelLoad"
-        asked, loaded = message(f"inference.{name}Request"), message(f"inference.{name}Response")
-        table[f"/{SERVICE}/{name}"] = partial(LaterCall, asked, loaded, self._load)
         for name, call in (("ModelInfer", InferCall), ("ModelStreamInfer", StreamInferCall)):
             table[f"/{SERVICE}/{name}"] = partial(call, self._pipeline(name, tracing), self.codec)
         health, answer = message("grpc.health.v1.HealthCheckRequest"), message("grpc.health.v1.HealthCheckResponse")
         table["/grpc.health.v1.Health/Check"] = partial(PlainCall, health, answer, self._check)
-        table["/grpc.health.v1.Health/Watch"] = partial(WatchCall, Watches(self.is_serving))
         for version in ("v1", "v1alpha"):
             table[f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"] = ReflectionCall
         return table
@@ -169,7 +161,7 @@ class GrpcHandler:
         is_serving = self.is_serving(request.service)
         if is_serving is None:
             raise CallError(GrpcStatus.NOT_FOUND, "no such service")
-        return {"status": serving_status(is_serving=is_serving)}
+        return {"status": "SERVING" if is_serving else "NOT_SERVING"}
 
     def _statistics(self, request: Any) -> Statistics:
         return self._models.statistics(request.name or None, request.version)
@@ -184,9 +176,12 @@ class GrpcHandler:
 
 
 class PlainCall(UnaryCall):
-    """A call whose handler takes the decoded message, and returns the Struct or dict of the response."""
+    """A call whose handler takes the decoded message, and returns the Struct or dict of the response, or awaits it.
 
-    __slots__ = ("_handler", "_request_class", "_response_class")
+    A handler that takes its time goes on where its client does not wait for the response.
+    """
+
+    __slots__ = ("_handler", "_request_class", "_response_class", "_task")
 
     def __init__(
         self,
@@ -201,79 +196,25 @@ class PlainCall(UnaryCall):
 
     def handle(self, message: Buffer) -> None:
         self.stream.connection.turn.end()
-        self.respond(self._handler(parsed(self._request_class, message)))
+        response = self._handler(parsed(self._request_class, message))
+        if isinstance(response, Awaitable):
+            self._task = asyncio.ensure_future(self._respond_later(response))
+        else:
+            self._respond(response)
 
-    def respond(self, response: object) -> None:
-        # The protocol's messages lack some fields of our documents.
-        document = ParseDict(to_builtins(response), self._response_class(), ignore_unknown_fields=True)
-        self.answer(document.SerializeToString())
-
-
-class LaterCall(PlainCall):
-    """A call whose handler takes its time. It goes on, where its client does not wait for the response."""
-
-    __slots__ = ("_task",)
-
-    def handle(self, message: Buffer) -> None:
-        self.stream.connection.turn.end()
-        self._task = asyncio.ensure_future(self._respond_later(self._handler(parsed(self._request_class, message))))
-
-    async def _respond_later(self, response: Any) -> None:
+    async def _respond_later(self, response: Awaitable[object]) -> None:
         try:
             found = await response
             if not self._is_over:
-                self.respond(found)
+                self._respond(found)
         except Exception as error:  # noqa: BLE001 - a bug is logged, and the client answered
             if not self._is_over:
                 self._end_by(error)
 
-
-class InferCall(UnaryCall, Inference[bytes]):
-    """`ModelInfer`."""
-
-    __slots__ = ("_codec", "_in_flight", "_pipeline", "_query")
-    takes_tensors = True
-
-    def __init__(
-        self, pipeline: InferencePipeline, codec: GrpcCodec, request: CallHeaders, stream: Http2Stream
-    ) -> None:
-        super().__init__(request, stream)
-        self._pipeline, self._codec = pipeline, codec
-        self._in_flight: InFlight | None = None
-
-    def handle(self, message: Buffer) -> None:
-        self._in_flight = self._pipeline.submit(self, message, self.request.trace)
-
-    def decode(self, content: Buffer) -> Decoded | InOneTurn[Decoded]:
-        if self.is_compressed:
-            return InOneTurn(partial(self._unpacked_and_decoded, content))
-        return self._decoded(content)
-
-    def _unpacked_and_decoded(self, content: Buffer) -> Decoded:
-        message = self.unpacked(content)
-        if not self.reserve(len(message)):
-            raise NotReady(NO_MEMORY)
-        return self._decoded(memoryview(message))
-
-    def _decoded(self, content: Buffer) -> Decoded:
-        self._query, read_inputs = self._codec.decode(content, self.request.timeout_s)
-        return self._query, read_inputs
-
-    def encode(self, answered: Answered) -> bytes:
-        return self._codec.encode(self._query, answered)
-
-    def turns(self) -> Turns:
-        return self.stream.connection.connections.long_turns
-
-    def in_order(self) -> asyncio.Lock:
-        return self.stream.connection.reads_long
-
-    def set_cancel_handle(self, in_flight: InFlight | None) -> None:
-        self._in_flight = in_flight
-
-    def abandoned(self) -> None:
-        self._pipeline.cancel(self._in_flight)
-        self._in_flight = None
+    def _respond(self, response: object) -> None:
+        # The protocol's messages lack some fields of our documents.
+        document = ParseDict(to_builtins(response), self._response_class(), ignore_unknown_fields=True)
+        self.answer(document.SerializeToString())
 
 
 class _Refused(GrpcCall):

@@ -1,16 +1,13 @@
-"""A connection of HTTP/1.1: requests in, their responses out in the same order.
+"""A connection of HTTP/1.1: one request at a time, and its response.
 
 **Reading.** `RequestParser` reads requests and hands each complete one to `HttpConnection.on_request`. `states.py` is
 the table of what the connection does with its input. After the last request (one that closes the connection, or a
 refusal) input is discarded, and what is owed is answered. After the last response the connection lingers until the
 client closes it: closing a socket whose input was not read would reset it, and could destroy that response.
 
-**Responses.** A request goes to the `Handler` at once and waits in ``_unanswered``; its response is sent once all
-before it are, and the client reads.
-
-**Turns.** Nothing more is handled, parsed or read while `HttpLimits.unanswered` requests wait, their responses fill
-`HttpLimits.unsent_bytes`, the client does not read, or the connection's turn is over (`transport/turns.py`). Requests
-of the same slice wait in ``_queued`` until then, what was read behind them in the parser; `_go_on` takes them up again.
+**Turns.** A request goes to the `Handler` once the one before it is answered, the client reads, and the connection's
+turn is not over (`transport/turns.py`). Until then complete requests of the same slice wait in ``_queued``, a refusal
+behind them, and what was read further behind in the parser; reading pauses. `_go_on` takes them up again.
 
 **Time.** ``_activity_since_s`` is when the client's current activity began: to send a request, to read responses that
 fill the transport, to idle, or to linger. `check_timeouts` compares it with `HttpTimeouts`. There is no timer, task or
@@ -19,11 +16,12 @@ future per request, and one write per response.
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import msgspec
 
+from proteus_cli.buffers import Buffer
 from proteus_cli.serving.http1 import states
 from proteus_cli.serving.http1.exchange import JSON, NO_HEAD, Answer, Exchange, Handler, Refusal
 from proteus_cli.serving.http1.known_heads import KnownHeads
@@ -38,8 +36,6 @@ _UNAVAILABLE = 503
 _REQUEST_UNITS = 2  # of work
 _BYTES_PER_UNIT = 2 * 1024  # of a body that is decoded at once; larger ones are counted as they are read
 _RETRY = b"retry-after: 1\r\n"
-_NO_MEMORY = b'{"error":"too many large responses at once"}'
-_SMALL_RESPONSE_BYTES = 1024
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _DEFAULT_TIMEOUTS = HttpTimeouts()
 
@@ -63,8 +59,9 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.state = states.IDLE
         self._transport: asyncio.Transport | None = None
         self._parser = RequestParser(self, known_heads, limits)
-        self._unanswered: deque[Exchange] = deque()
+        self._current: Exchange | None = None  # is being answered
         self._queued: deque[Exchange] = deque()
+        self._refusal: Refusal | None = None  # of what follows those
         self._activity_since_s = 0.0
         self._max_unsent_bytes = 0  # since the activity began, for a client that reads slowly
         self._may_have_unread_input = False
@@ -72,16 +69,15 @@ class HttpConnection(asyncio.BufferedProtocol):
         self.is_admitted = False  # within the limit on connections
         self.turn = Turn()
         self.reads_long = asyncio.Lock()  # held while a long request is read
-        self._unsent_bytes = 0  # of responses that wait for those before them
 
     def on(self, event: HttpEvent) -> None:
         """Move along `TRANSITIONS`."""
         self.state = TRANSITIONS[self.state][event]
 
     @property
-    def closes_after_response(self) -> bool:
-        """Whether no request is behind the one that is answered now, when the server drains."""
-        return len(self._unanswered) == 1 and not self._has_rest
+    def has_rest(self) -> bool:
+        """Whether anything was read and is not handled yet."""
+        return bool(self._queued) or self._refusal is not None or self._parser.has_rest
 
     # asyncio.BufferedProtocol
 
@@ -94,16 +90,17 @@ class HttpConnection(asyncio.BufferedProtocol):
         return self._parser.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        exchange = self._parser.known_request(nbytes) if self.state is states.IDLE and self.is_admitted else None
+        exchange: Exchange | None = None
+        if self.state is states.IDLE and self.is_admitted and not self._is_reading_paused:
+            exchange = self._parser.known_request(nbytes)
         if exchange is not None:
             self._activity_since_s = self.connections.now_s
-            if self._is_reading_paused:
+            if self._is_full:
                 self._queued.append(exchange)
+                self._pause_or_resume_reading()
             else:
-                self._unanswered.append(exchange)
+                self._current = exchange
                 exchange.head.answer(exchange)
-                if len(self._unanswered) >= self._limits.unanswered:
-                    self._pause_or_resume_reading()
         elif self.state in DISCARDS_INPUT:
             self._may_have_unread_input = True
             self.turn.end()
@@ -111,7 +108,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             if self.connections.loop_turn.is_crowded:
                 self.turn.shorten()
             self._parse(nbytes)
-        if self.turn.left <= 0:
+        if self.turn.left <= 0 or self.has_rest:
             self._go_on()
 
     def _parse(self, nbytes: int) -> None:
@@ -132,12 +129,11 @@ class HttpConnection(asyncio.BufferedProtocol):
         self._transport = None
         self.connections.remove(self)
         self._parser.drop_request()
-        for exchange in (*self._unanswered, *self._queued):
+        current, self._current = self._current, None
+        for exchange in self._queued if current is None else (current, *self._queued):
             self.connections.free(exchange.reserved_bytes)
-        for exchange in self._unanswered:
-            if exchange.response is None:
-                self.handler.abandoned(exchange)
-        self._unanswered.clear()
+        if current is not None and not current.is_answered:
+            self.handler.abandoned(current)
         self._queued.clear()
         self._parser.close()
         del self._parser
@@ -148,7 +144,6 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     def resume_writing(self) -> None:
         self._is_writing_paused, self._activity_since_s = False, self.connections.now_s
-        self._send_ready()
         self._go_on()
 
     # Connection
@@ -168,12 +163,12 @@ class HttpConnection(asyncio.BufferedProtocol):
         elif self.state in READING and not self._is_reading_paused:
             if elapsed_s > timeouts.request_s + self._parser.body_bytes / MIN_BYTES_PER_S:
                 self._refuse(Refusal(408, "the request took too long to come in"))
-        elif not self._unanswered and elapsed_s > timeouts.keep_alive_s:
+        elif self._current is None and elapsed_s > timeouts.keep_alive_s:
             self._linger(states.IDLED)
             transport.close()
 
     def drain(self) -> None:
-        if self.state is states.IDLE and self._transport is not None and not self._unanswered and not self._has_rest:
+        if self.state is states.IDLE and self._transport is not None and self._current is None and not self.has_rest:
             self._finish()
 
     def abort(self) -> None:
@@ -198,26 +193,21 @@ class HttpConnection(asyncio.BufferedProtocol):
     def on_request(self, exchange: Exchange) -> None:
         """Handle a complete request, or queue it."""
         self.on(states.REQUEST_COMPLETE if exchange.keep_alive else states.LAST_REQUEST_COMPLETE)
-        if self._is_reading_paused or self.turn.left <= 0:
+        if self._is_full or self._queued or self._is_reading_paused or self.turn.left <= 0:
             self._queued.append(exchange)
+            self._pause_or_resume_reading()
         else:
             self._handle(exchange)
-            if len(self._unanswered) >= self._limits.unanswered:
-                self._pause_or_resume_reading()
 
     def send_continue(self) -> None:
         """Tell a client that waits with its body to send it, unless responses before it are owed."""
-        if not self._unanswered and self._transport is not None:
+        if self._current is None and self._transport is not None:
             self._transport.write(_CONTINUE)
 
     def _handle(self, exchange: Exchange) -> None:
-        self._unanswered.append(exchange)
-        if exchange.response is None:
-            body_bytes = len(exchange.body)
-            self.turn.left -= _REQUEST_UNITS + (body_bytes // _BYTES_PER_UNIT if body_bytes < READ_BYTES else 0)
-            exchange.head.answer(exchange)
-        else:  # a refusal, which counts as memory by now if it has to wait
-            self._send_ready()
+        self._current, body_bytes = exchange, len(exchange.body)
+        self.turn.left -= _REQUEST_UNITS + (body_bytes // _BYTES_PER_UNIT if body_bytes < READ_BYTES else 0)
+        exchange.head.answer(exchange)
 
     # Turns
 
@@ -228,17 +218,7 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     @property
     def _is_full(self) -> bool:
-        limits = self._limits
-        return (
-            self._is_writing_paused
-            or len(self._unanswered) >= limits.unanswered
-            or self._unsent_bytes >= limits.unsent_bytes
-        )
-
-    @property
-    def _has_rest(self) -> bool:
-        """Whether anything was read and is not handled yet."""
-        return bool(self._queued) or self._parser.has_rest
+        return self._current is not None or self._is_writing_paused
 
     def _go_on(self) -> None:
         """Handle what was read as far as this turn goes, and the client reads its responses; then read on."""
@@ -249,6 +229,8 @@ class HttpConnection(asyncio.BufferedProtocol):
             while self.turn.left > 0 and not self._is_full and self._transport is not None:
                 if self._queued:
                     self._handle(self._queued.popleft())
+                elif self._refusal is not None:
+                    self._answer_refusal(self._refusal)
                 elif self._parser.has_rest:
                     self._parse(0)
                 else:
@@ -266,7 +248,7 @@ class HttpConnection(asyncio.BufferedProtocol):
         if self._transport is None:
             return
         is_over, is_full = self.turn.left <= 0, self._is_full
-        pause = is_over or (self.state not in DISCARDS_INPUT and (is_full or self._has_rest))
+        pause = is_over or (self.state not in DISCARDS_INPUT and self.has_rest)
         if pause and not self._is_reading_paused:
             self._transport.pause_reading()
         elif self._is_reading_paused and not pause:
@@ -280,53 +262,26 @@ class HttpConnection(asyncio.BufferedProtocol):
 
     # Responses
 
-    def response_ready(self, exchange: Exchange) -> None:
-        """An exchange has its response: send all that are next in order, while the client reads."""
-        unanswered, transport = self._unanswered, self._transport
+    def send(self, exchange: Exchange, response: Sequence[Buffer]) -> None:
+        """Send the response to the current request. No effect where the client is gone."""
+        transport = self._transport
         if transport is None:
             return
-        has_to_wait = self._is_writing_paused or (unanswered and unanswered[0] is not exchange)
-        if has_to_wait:
-            self._keep_response(exchange)
-            return
+        self._current = None
+        self.connections.free(exchange.reserved_bytes)
         if self.state is states.LINGERING or transport.is_closing():
             return
-        while unanswered and not self._is_writing_paused and (response := unanswered[0].response) is not None:
-            answered = unanswered.popleft()
-            if answered.reserved_bytes:
-                self.connections.free(answered.reserved_bytes)
-                self._unsent_bytes -= answered.unsent_bytes
-            if len(response) == 1:
-                transport.write(response[0])
-            else:
-                transport.writelines(response)
-            if not answered.keep_alive:
-                self._finish()
-                return
-        if not unanswered and self.state not in READING:
+        if len(response) == 1:
+            transport.write(response[0])
+        else:
+            transport.writelines(response)
+        if not exchange.keep_alive:
+            self._finish()
+            return
+        if self.state not in READING:
             self._activity_since_s = self.connections.now_s
-        if self._is_reading_paused or self._queued:  # input that is discarded is read on
+        if self._is_reading_paused or self.has_rest:
             self._go_on()
-
-    def _keep_response(self, exchange: Exchange) -> None:
-        """Count a response that can't be sent yet as memory. Without memory for it, 503 is sent in its place.
-
-        A small one is kept uncounted then: 503 would take as much, and `HttpLimits.unanswered` bounds their number.
-        """
-        assert exchange.response is not None  # noqa: S101 - it is ready
-        size = sum(map(len, exchange.response))
-        if exchange.reserve(size):
-            exchange.unsent_bytes = size
-            self._unsent_bytes += size
-            if self._unsent_bytes >= self._limits.unsent_bytes:
-                self._pause_or_resume_reading()
-        elif size > _SMALL_RESPONSE_BYTES:
-            exchange.respond(_UNAVAILABLE, JSON, _NO_MEMORY, headers=_RETRY)
-
-    def _send_ready(self) -> None:
-        """Send the responses that had to wait, if the first of them is ready."""
-        if self._unanswered and self._unanswered[0].response is not None:
-            self.response_ready(self._unanswered[0])
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what can't be read, after the responses that are owed, and close."""
@@ -335,11 +290,12 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         self._parser.drop_request()
         self.on(states.REFUSED)
-        exchange = Exchange(self, NO_HEAD, b"", keep_alive=False)
-        if self._queued:  # behind what is queued, so that responses keep their order
-            self._queued.append(exchange)
-        else:
-            self._unanswered.append(exchange)
+        self._refusal = refusal
+        self._go_on()
+
+    def _answer_refusal(self, refusal: Refusal) -> None:
+        self._refusal = None
+        self._current = exchange = Exchange(self, NO_HEAD, b"", keep_alive=False)
         headers = _RETRY if refusal.status == _UNAVAILABLE else refusal.headers
         exchange.respond(refusal.status, JSON, msgspec.json.encode({"error": refusal.text}), headers=headers)
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 JSON = b"application/json"
 OCTETS = b"application/octet-stream"
-NOT_MODIFIED = 304
 _NOT_FOR_PAGES = b"x-content-type-options: nosniff\r\ncache-control: no-store\r\n"  # browsers neither guess nor keep it
 _END = b"\r\n"
 MAX_JOINED_BYTES = 16 * 1024  # a response up to here is joined to one piece, which costs less than a second write
@@ -31,18 +30,14 @@ class Head(msgspec.Struct, frozen=True, eq=False):
 
 
 class Exchange(msgspec.Struct, eq=False):
-    """A request, and its ``response`` once there is one. ``in_flight`` belongs to the handler.
-
-    ``reserved_bytes`` of memory are reserved for it, of which ``unsent_bytes`` for a response that has to wait.
-    """
+    """A request. ``reserved_bytes`` of memory are reserved for it; ``in_flight`` belongs to the handler."""
 
     connection: "HttpConnection"
     head: Head
     body: bytes | bytearray
     keep_alive: bool
     reserved_bytes: int = 0
-    unsent_bytes: int = 0
-    response: tuple[Buffer, ...] | None = None
+    is_answered: bool = False
     in_flight: Any = None
 
     def reserve(self, body_bytes: int) -> bool:
@@ -64,18 +59,18 @@ class Exchange(msgspec.Struct, eq=False):
         for blob in blobs:
             size += len(blob)
         connection = self.connection
-        if not self.keep_alive or (connection.connections.is_draining and connection.closes_after_response):
+        if not self.keep_alive or (connection.connections.is_draining and not connection.has_rest):
             self.keep_alive = False
             headers += b"connection: close\r\n"
         start = _start(status, content_type, size)
-        if self.head.method == b"HEAD" or status == NOT_MODIFIED:  # whose length is that of the body they leave out
-            self.response = (b"".join((start, headers, _END)),)
+        if self.head.method == b"HEAD":  # whose length is that of the body they leave out
+            response: tuple[Buffer, ...] = (b"".join((start, headers, _END)),)
         elif size <= MAX_JOINED_BYTES:
-            self.response = (b"".join((start, headers, _END, body, *blobs)),)
+            response = (b"".join((start, headers, _END, body, *blobs)),)
         else:
-            self.response = (b"".join((start, headers, _END)), body, *blobs)
-        self.in_flight = None
-        connection.response_ready(self)
+            response = (b"".join((start, headers, _END)), body, *blobs)
+        self.in_flight, self.is_answered = None, True
+        connection.send(self, response)
 
 
 @lru_cache(maxsize=1024)

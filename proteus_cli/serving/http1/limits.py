@@ -12,8 +12,7 @@ class HttpLimits:
     """Limits on one connection.
 
     ``header_bytes`` bounds what is around the body, to `SLICE_BYTES`. A body of up to ``uncounted_bytes`` is not
-    counted among those in memory, nor is a head within one slice. Once ``unanswered`` requests wait for their
-    responses, or ``unsent_bytes`` of responses wait for those before them, nothing more is parsed or read.
+    counted among those in memory, nor is a head within one slice.
     A connection beyond the limit on connections may ask for ``open_paths`` only.
     """
 
@@ -21,8 +20,6 @@ class HttpLimits:
     header_bytes: int = 32 * 1024
     headers: int = 128
     uncounted_bytes: int = 4 * 1024
-    unanswered: int = 32
-    unsent_bytes: int = 64 * 1024
     open_paths: frozenset[bytes] = frozenset()
 
 

@@ -110,6 +110,9 @@ class RequestParser:
     def _parse(self, data: memoryview) -> None:
         """Parse slices: a head as a whole where its length is known, a body as far as it is there."""
         connection, size = self._connection, 0
+        if self._rest is not None:  # TLS hands on what it had decrypted before it was paused
+            self._rest = memoryview(bytes(self._rest) + bytes(data))
+            return
         if self._new_head and len(data) > SLICE_BYTES:
             size = len(self._new_head) + len(END_OF_HEAD)
         while data:

@@ -15,7 +15,7 @@ from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
-from proteus_cli.serving.requests.in_flight import InFlightRequest, ResultCallback, nobody
+from proteus_cli.serving.requests.in_flight import InFlightRequest, Observer, ResultCallback, nobody
 from proteus_cli.serving.requests.query import Query, ReadInputs, capped_timeout_s, is_finite
 from proteus_cli.serving.requests.refusals import Refusals
 from proteus_cli.serving.requests.results import Results
@@ -27,8 +27,8 @@ from proteus_cli.units import counted
 class RequestWatch(Protocol):
     """Looks at some requests of each family, once they are answered."""
 
-    def admitted(self, request: InFlightRequest, served: ServedFamily, now_s: float) -> None:
-        """A request was admitted at the ``next_look_s`` of its family or later; it says when the next one is."""
+    def observer(self, request: InFlightRequest, served: ServedFamily, now_s: float) -> Observer:
+        """Observe a request that was admitted at the ``next_look_s`` of its family or later; sets the next one."""
         ...
 
 
@@ -77,11 +77,9 @@ class Admission:
         read_inputs: ReadInputs | None,
         done: ResultCallback,
         arrival_s: float | None = None,
-        on_gone: Callable[[], None] | None = None,
+        observers: tuple[Observer, ...] = (),
     ) -> InFlightRequest:
         """Admit a request and read its tensors; ``done`` is called with its result, never before this returns.
-
-        ``on_gone`` is what else wants to know that its client is gone.
 
         It arrives now, unless ``arrival_s`` says when it did; it was decoded in between. Raises the `RequestError` of a
         request that is not admitted, and what ``read_inputs`` raises: then it is as if the request had never been
@@ -99,7 +97,9 @@ class Admission:
         rows, options = query.rows, query.options
         bounds, mark = options.bounds, None
         if self._arms and (arms := self._arms.get(family)) is not None:
-            bounds, read_inputs, done, mark = arms.enter(query, read_inputs, done, arrival_s)
+            bounds, arm = arms.enter(query, arrival_s, is_probe=read_inputs is None)
+            if arm is not None:
+                observers, mark = (*observers, arm), arm.mark
         if rows > served.max_rows:
             raise BadRequest(f"`{family}` takes at most {counted(served.max_rows, 'row')} a request; got {rows}")
         slo_s, now_s = served.slo_s, self._clock()
@@ -109,7 +109,7 @@ class Admission:
                 self._refusals.raise_alike(query, now_s)
         timeout_s = capped_timeout_s(options.timeout_s, slo_s, self._max_timeout_s)
         if self._answers is not None and query.id is not None:
-            done = self._answers.noting(query, done, mark)
+            observers = (*observers, *self._answers.observers(query, mark))
         request = InFlightRequest(
             next(self._ids),
             family,
@@ -121,7 +121,7 @@ class Admission:
             options.min_accuracy,
             bounds,
             done=done,
-            on_gone=on_gone,
+            observers=observers,
             decoding_s=now_s - arrival_s,
         )
         offered = self._controller.offer(request, now_s)
@@ -138,9 +138,13 @@ class Admission:
             self._withdraw(request, now_s)
             raise
         if self._samples is not None and request.id >= self._samples.next_id:
-            self._samples.admitted(request, query.id)
+            observers = (*observers, *self._samples.observers(request, query.id))
         if self._watch is not None and now_s >= served.next_look_s:
-            self._watch.admitted(request, served, now_s)
+            observers = (*observers, self._watch.observer(request, served, now_s))
+        if observers:
+            request.observers = observers
+            for observer in observers:
+                observer.admitted(request)
         self._results.expect(request)
         if offered.devices is not self._workers.last_devices:
             self._workers.ask_soon(offered.devices)

@@ -3,9 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import BeyondHosts, Host, OtherPlanNeeded, Unfit
-from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.control.decision import BeyondHosts, OtherPlanNeeded, Unfit
 from proteus_cli.domain.request import Bounds
 from proteus_cli.serving.requests.query import Query
 from proteus_cli.units import counted
@@ -61,52 +59,3 @@ def _described(variant: str, accuracy: float, unfit: Unfit, bounds: Bounds) -> s
     energy_j = unfit.energy_j.get(variant, math.nan)
     energy = "of unknown power" if math.isnan(energy_j) else f"{energy_j:.3g} J"
     return f"{variant} ({accuracy:.4g}, {energy})"
-
-
-class LessAccurate:
-    """What could be had in place of an accuracy that only hosts keep which have too much to do.
-
-    Under overload many requests are refused, and a family may have thousands of hosts: for each plan, these are looked
-    through once, and hosts that are alike are one.
-    """
-
-    def __init__(self, controller: Controller) -> None:
-        self._controller = controller
-        self._kinds: dict[str, tuple[tuple[Host, ...], tuple[Host, ...]]] = {}  # by family: its hosts, one of each kind
-
-    def instead(self, query: Query, timeout_s: float) -> str:
-        """How an error of an overload goes on; empty where no accuracy is asked for, or nothing else could answer.
-
-        So it is where a request limits its energy: less accurate variants may take more.
-        """
-        bounds = query.options.bounds or Bounds()
-        asked = " and ".join(_accuracies_asked(query, bounds))
-        if not asked or bounds.is_energy_limited:
-            return ""
-        found: dict[str, float] = {}
-        for host in self._kinds_of(query.family):
-            if bounds.accepts(host.variant) and host.least_latency(query.rows) <= timeout_s:
-                found.setdefault(host.variant, host.accuracy)
-        others = [
-            f"{variant} ({accuracy:.4g})"
-            for variant, accuracy in found.items()
-            if self._is_left_out(query, bounds, VariantKey(query.family, variant), accuracy)
-        ]
-        return f" with {asked}; less accurate variants may have time: {', '.join(others)}" if others else ""
-
-    def _is_left_out(self, query: Query, bounds: Bounds, key: VariantKey, accuracy: float) -> bool:
-        """A variant serves, and the request asks for more than it gives, alone or as a first stage."""
-        if not self._controller.families[key.family].serves(key.variant):
-            return False
-        routes = self._controller.cascades.by_first.get(key, ())
-        expected = max([accuracy, *[route.cascade.point.accuracy for route in routes]])
-        return accuracy < query.options.min_accuracy or expected < bounds.min_expected_accuracy
-
-    def _kinds_of(self, family: str) -> tuple[Host, ...]:
-        """The most accurate first."""
-        hosts, (known, kinds) = self._controller.families[family].hosts, self._kinds.get(family, ((), ()))
-        if hosts is not known:
-            alike = {(host.variant, host.accuracy, id(host.least_latency)): host for host in hosts}
-            kinds = tuple(sorted(alike.values(), key=lambda host: host.accuracy, reverse=True))
-            self._kinds[family] = hosts, kinds
-        return kinds

@@ -1,14 +1,15 @@
 """Requests in flight, from their submission to their end, and their results."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.buffers import Buffer
-from proteus_cli.control.decision import Host, Launch
+from proteus_cli.control.decision import Host
 from proteus_cli.domain.request import ANY_VERSION, Request
 from proteus_cli.errors import RequestError
 
@@ -111,18 +112,32 @@ Result = Answered | RequestError
 ResultCallback = Callable[[Result], None]
 
 
+class Observer:
+    """Watches one request from its admission to its end."""
+
+    __slots__ = ()
+
+    def admitted(self, request: "InFlightRequest") -> None:
+        """The request is admitted, and its inputs are read."""
+
+    def ended(self, result: Result | Exception) -> None:
+        """The client has this result; any other exception is a bug of the front end that was to send it."""
+
+    def cancelled(self) -> None:
+        """The client is gone before its request has ended."""
+
+
 class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # msgspec lets a subclass be mutable
     """A request of a client. ``done`` is called with its result, once, unless the client is gone by then.
 
-    ``on_gone`` is what else wants to know that the client is gone; others may have put themselves before ``done``.
-    ``inputs`` are its tensors, once it is admitted. Those that are decoded in turns or in threads are decoded before,
-    which took ``decoding_s`` from its arrival on; the time in the queue is without it. ``deferred`` has the rows that a
+    ``observers`` are told how it ends, after ``done``. ``inputs`` are its tensors, once it is admitted. Decoding it
+    took ``decoding_s`` from its arrival on; the time in the queue is without it. ``deferred`` has the rows that a
     second stage is asked about. The request has also ended when its deadline passes or its client goes, while it still
     waits or runs.
     """
 
     done: ResultCallback
-    on_gone: Callable[[], None] | None = None
+    observers: tuple[Observer, ...] = ()
     inputs: tuple[Buffer, ...] = ()
     decoding_s: float = 0.0
     deferred: "DeferredInFlight | None" = None
@@ -136,10 +151,13 @@ class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  
 
     def end(self) -> ResultCallback:
         """End the request, and return what to call with its result."""
-        done, self.done, self.on_gone = self.done, nobody, None
+        done, self.done = self.done, nobody
         self.has_ended = True
         if self.is_running:  # else the request may still be launched, and needs its inputs
             self.inputs = ()
+        if self.observers:
+            observers, self.observers = self.observers, ()
+            return partial(_send_and_tell, done, observers)
         return done
 
     def release_inputs(self) -> None:
@@ -151,28 +169,28 @@ class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  
         self.is_running = False
 
 
-class Asides(Protocol):
-    """Asks variants about answers that have gone out."""
+class BackgroundRequest(InFlightRequest, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
+    """A request of no client: it has no outcome, and nothing is lost where it is forgotten.
 
-    def answered(self, launch: Launch, result: "BatchResult") -> None:
-        """A batch of one of its requests, which is alone there, is done."""
-        ...
-
-    def forget(self, request: "AsideInFlight") -> None:
-        """One of its requests has ended without an answer, as its device is lost."""
-        ...
-
-    def failed(self, request: "AsideInFlight") -> None:
-        """The variant has failed on one of its requests."""
-        ...
-
-
-class AsideInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
-    """A request of no client: it has no outcome, and nothing is lost where it is forgotten."""
+    ``ran`` is called with the result of its batch, in which it is alone; with the error on which the variant has
+    failed; or with None where it is forgotten, as its device is lost.
+    """
 
     is_background: ClassVar[bool] = True
 
-    of: Asides
+    ran: "Callable[[BatchResult | Exception | None], None]"
+
+
+def _send_and_tell(done: ResultCallback, observers: Sequence[Observer], result: Result) -> None:
+    told: Result | Exception = result
+    try:
+        done(result)
+    except Exception as error:
+        told = error
+        raise
+    finally:
+        for observer in observers:
+            observer.ended(told)
 
 
 def nobody(_ending: Result) -> None:

@@ -63,18 +63,6 @@ class Query(msgspec.Struct, frozen=True, eq=False):
 ResultT = TypeVar("ResultT")
 
 
-class InOneTurn(Generic[ResultT]):
-    """Work that takes up to 0.1 s on the event loop: it waits for a turn of its own, so that such work never adds up.
-
-    Its result takes ``memory_bytes``, unless the work counts the memory itself.
-    """
-
-    __slots__ = ("memory_bytes", "work")
-
-    def __init__(self, work: Callable[[], ResultT], memory_bytes: int = 0) -> None:
-        self.work, self.memory_bytes = work, memory_bytes
-
-
 class InThreads(Generic[ResultT]):
     """Work in ``steps``, each of which takes long in C, without the GIL: it is done in threads.
 
@@ -99,8 +87,8 @@ ReadInputs = Callable[[], Inputs]
 Called once the request is admitted, so that a refused request costs no decoding.
 """
 
-LongReadInputs = InOneTurn[Inputs] | InThreads[Inputs]
-"""Like `ReadInputs`, where it takes long."""
+Decoded = tuple[Query, ReadInputs | InThreads[Inputs]]
+"""What is asked, and how to read the tensors. Images are read in threads, before the request is admitted."""
 
 
 def is_finite(inputs: Sequence[Buffer], specs: Sequence[TensorSpec]) -> bool:

@@ -17,7 +17,7 @@ from proteus_cli.errors import (
     RequestError,
 )
 from proteus_cli.serving.logs import LogRateLimiter, fields
-from proteus_cli.serving.requests.bounds import LessAccurate, never_in_time, unmet
+from proteus_cli.serving.requests.bounds import never_in_time, unmet
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, capped_timeout_s
@@ -45,7 +45,7 @@ class Refusals:
         max_timeout_s: float,
     ) -> None:
         self._families, self._controller, self._max_timeout_s = families, controller, max_timeout_s
-        self._counts, self._less_accurate, self._log_limiter = counts, LessAccurate(controller), LogRateLimiter(clock)
+        self._counts, self._log_limiter = counts, LogRateLimiter(clock)
         self.in_turn: dict[str, tuple[int, Overloaded]] = {}
 
     def raise_alike(self, query: Query, now_s: float) -> None:
@@ -86,7 +86,7 @@ class Refusals:
                 return self._lost(query, offered)
             case Refused():
                 is_alike = is_usual and query.options == DEFAULT_OPTIONS
-                return self._overloaded(query, offered, timeout_s, is_alike=is_alike)
+                return self._overloaded(query, offered, is_alike=is_alike)
 
     def _is_for_call(self, query: Query, offered: BeyondHosts) -> bool:
         """Whether only the deadline of its call leaves a request too little time, not its rows or what it asks for."""
@@ -109,11 +109,10 @@ class Refusals:
         what = f"{bounds.version} of `{query.family}`" if bounds and bounds.version else f"`{query.family}`"
         return NotReady(f"no device that hosts {what} is available", retry_after_s=offered.retry_after_s)
 
-    def _overloaded(self, query: Query, offered: Refused, timeout_s: float, *, is_alike: bool) -> Overloaded:
+    def _overloaded(self, query: Query, offered: Refused, *, is_alike: bool) -> Overloaded:
         self._warn(query.family, _OVERLOADED)
-        instead = "" if is_alike else self._less_accurate.instead(query, timeout_s)
         refusal = Overloaded(
-            f"more queries for `{query.family}` than the plan can carry{instead}", retry_after_s=offered.retry_after_s
+            f"more queries for `{query.family}` than the plan can carry", retry_after_s=offered.retry_after_s
         )
         if is_alike:
             if not self.in_turn:

@@ -18,12 +18,12 @@ from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.requests.answers.exits import is_cut, of_exits
 from proteus_cli.serving.requests.answers.second_stages import DeferredInFlight, SecondStages
 from proteus_cli.serving.requests.bounds import format_least_ms
-from proteus_cli.serving.requests.counts import FamilyCounts, RequestCounts
+from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.deadlines import TimingWheel
 from proteus_cli.serving.requests.in_flight import (
     Answered,
     AnsweredBatch,
-    AsideInFlight,
+    BackgroundRequest,
     InFlightRequest,
     Result,
     ResultCallback,
@@ -31,6 +31,9 @@ from proteus_cli.serving.requests.in_flight import (
 )
 
 log = logging.getLogger("proteus.dataplane")
+
+_Ended = tuple[InFlightRequest, Answered | None, float]
+"""A request that its batch has answered, the answer, None where it is late, and the seconds that it has waited."""
 
 
 class Results:
@@ -72,7 +75,10 @@ class Results:
         counts.cancelled += 1
         counts.failed_s += self._clock() - request.arrival_s
         self._ended_count += 1
+        observers = request.observers
         request.end()
+        for observer in observers:
+            observer.cancelled()
         self._give_up_second_stage(request)
 
     # --- ResultSink
@@ -87,8 +93,8 @@ class Results:
     def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch is done; single requests of it may have failed, or ended before."""
         first = launch.requests[0]
-        if isinstance(first, AsideInFlight):
-            first.of.answered(launch, result)
+        if isinstance(first, BackgroundRequest):
+            first.ran(result)
             return
         self._ran(launch, started_s, result, is_second=first.is_deferred)
         self._answer(launch, started_s, result)
@@ -121,14 +127,9 @@ class Results:
         """Requests of a batch, all of it or what has left it, have their answers, but for those that have ended."""
         routes = self._second_stages.routes if self._second_stages.routes.ever_in_use else None
         now_s, hosted, failures = self._clock(), launch.hosted, result.failures
-        counts, took_s = self._counts[hosted.family], now_s - started_s
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
         non_finite, is_plain = self._non_finite_rows(result), routes is None and not result.notes
-        ended: list[tuple[ResultCallback, Result]] = []
-        served = rows_served = last = 0
-        waits_s: list[float] = []
-        latencies_s: list[float] = []
-        served_decoding_s = served_waited_s = gain = 0.0
+        took_s, ended, last = now_s - started_s, list[_Ended](), 0
         for place, request in enumerate(in_flight(launch.requests)):
             first, last = last, last + request.rows
             if request.has_ended or request.deferred is not None:  # `needs_batch`, without a call for each row
@@ -136,31 +137,42 @@ class Results:
             if place in failures or (non_finite is not None and non_finite[first:last].any()):
                 self._failed(request, hosted, failures.get(place))
                 continue
-            decoding_s, latency_s = request.decoding_s, now_s - request.arrival_s
-            waited_s = started_s - request.arrival_s - decoding_s
-            if now_s > request.deadline_s:
-                waits_s.append(waited_s)
-                latencies_s.append(latency_s)
-                counts.failed_s += latency_s
-                ended.append((request.end(), _late()))
-                continue
-            answer = Answered(batch, first, request.rows, waited_s)
-            if not is_plain:
-                route = routes.route(request, hosted) if routes is not None else None
-                own = answer if not result.notes else of_exits(answer, result.notes)
-                to_send = self._after_first_stage(request, route, own, took_s, now_s)
-                if to_send is None:
-                    continue
-                answer = to_send
-                gain += answer.batch.accuracy - hosted.accuracy
-                _count_cut(counts, answer.batch)
+            waited_s = started_s - request.arrival_s - request.decoding_s
+            answer: Answered | None = None
+            if now_s <= request.deadline_s:
+                answer = Answered(batch, first, request.rows, waited_s)
+                if not is_plain:
+                    route = routes.route(request, hosted) if routes is not None else None
+                    own = answer if not result.notes else of_exits(answer, result.notes)
+                    answer = self._after_first_stage(request, route, own, took_s, now_s)
+                    if answer is None:
+                        continue
+            ended.append((request, answer, waited_s))
+        self._send(hosted, ended, took_s, result.compute_s, now_s)
+
+    def _send(self, hosted: Host, ended: Sequence[_Ended], took_s: float, compute_s: float, now_s: float) -> None:
+        """Send answers of batches that took so long on one host, each with the wait before it; None: it is late."""
+        counts, calls = self._counts[hosted.family], list[tuple[ResultCallback, Result]]()
+        waits_s, latencies_s = list[float](), list[float]()
+        served = rows = 0
+        decoding_s = served_waited_s = accuracy = 0.0
+        for request, answer, waited_s in ended:
+            latency_s = now_s - request.arrival_s
             waits_s.append(waited_s)
             latencies_s.append(latency_s)
+            if answer is None:
+                counts.failed_s += latency_s
+                calls.append((request.end(), _late()))
+                continue
             served += 1
-            rows_served += request.rows
-            served_decoding_s += decoding_s
+            rows += request.rows
+            decoding_s += request.decoding_s
             served_waited_s += waited_s
-            ended.append((request.end(), answer))
+            accuracy += answer.batch.accuracy
+            staged = answer.batch.staged
+            if staged is not None and staged.is_cut and staged.exit is not None:
+                counts.cut[hosted.variant, staged.exit] += 1
+            calls.append((request.end(), answer))
         self._ended_count += len(ended)
         counts.ended(Outcome.SERVED, hosted.variant, hosted.device, served)
         counts.overflow += served if hosted.is_standby else 0
@@ -168,10 +180,10 @@ class Results:
         counts.waited(waits_s, latencies_s)
         if served:
             counts.served(
-                served, rows=rows_served, decoding_s=served_decoding_s, waited_s=served_waited_s, took_s=took_s,
-                compute_s=result.compute_s, accuracy=hosted.accuracy + gain / served, now_s=now_s,
+                served, rows=rows, decoding_s=decoding_s, waited_s=served_waited_s, took_s=took_s,
+                compute_s=compute_s, accuracy=accuracy / served, now_s=now_s,
             )  # fmt: skip
-        _call(ended)
+        _call(calls)
 
     def dropped(self, requests: Sequence[Request]) -> None:
         """The controller has dropped requests, as they can't be answered in time."""
@@ -188,9 +200,9 @@ class Results:
     def failed(self, launch: Launch, error: Exception) -> None:
         """A batch failed as a whole."""
         for request in in_flight(launch.requests):
-            if isinstance(request, AsideInFlight):
+            if isinstance(request, BackgroundRequest):
                 self._log_failure(launch.hosted, error)
-                request.of.failed(request)
+                request.ran(error)
             elif isinstance(request, DeferredInFlight):
                 self._log_failure(launch.hosted, error)
                 self._send_first(request)
@@ -207,8 +219,8 @@ class Results:
             self._counts[request.family].retried += 1
             request.wait_again()
         for request in in_flight(effects.failed):
-            if isinstance(request, AsideInFlight):
-                request.of.forget(request)
+            if isinstance(request, BackgroundRequest):
+                request.ran(None)
             elif isinstance(request, DeferredInFlight):
                 self._send_first(request)
             else:
@@ -231,11 +243,9 @@ class Results:
 
     def _second_answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
         """A batch of deferred requests is done: those whose origin has not ended are answered."""
-        now_s, hosted, last = self._clock(), launch.hosted, 0
-        counts, took_s = self._counts[hosted.family], now_s - started_s
-        non_finite, waits_s, latencies_s = self._non_finite_rows(result), list[float](), list[float]()
+        now_s, hosted, last, ended = self._clock(), launch.hosted, 0, list[_Ended]()
+        non_finite = self._non_finite_rows(result)
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
-        ended: list[tuple[ResultCallback, Result]] = []
         for place, deferred in enumerate(in_flight(launch.requests)):
             assert isinstance(deferred, DeferredInFlight)  # noqa: S101 - all of a batch come from one queue
             first, last = last, last + deferred.rows
@@ -250,20 +260,10 @@ class Results:
             if own is None or now_s > deferred.deadline_s:
                 self._send_first(deferred)
                 continue
-            origin = deferred.settle()
-            _count_cut(counts, own)
-            waits_s.append(waited_s)
-            latencies_s.append(now_s - origin.arrival_s)
             self._count_deferred(hosted.family, is_fallback=False)
-            counts.ended(Outcome.SERVED, hosted.variant, hosted.device)
-            counts.served(
-                1, rows=origin.rows, decoding_s=origin.decoding_s, waited_s=waited_s, took_s=took_s,
-                compute_s=result.compute_s, accuracy=own.accuracy, now_s=now_s,
-            )  # fmt: skip
-            ended.append((origin.end(), Answered(own, 0, origin.rows, waited_s)))
-        self._ended_count += len(ended)
-        counts.waited(waits_s, latencies_s)
-        _call(ended)
+            origin = deferred.settle()
+            ended.append((origin, Answered(own, 0, origin.rows, waited_s), waited_s))
+        self._send(hosted, ended, now_s - started_s, result.compute_s, now_s)
 
     def _at_last_moment(self, deferred: DeferredInFlight) -> None:
         """The second answer is not there, and no later one would be in time."""
@@ -275,26 +275,11 @@ class Results:
         """The first answer goes out, unless the origin has ended."""
         if deferred.has_ended:
             return
-        origin, own, now_s = deferred.settle(), deferred.first_answer(), self._clock()
-        hosted, counts = own.hosted, self._counts[origin.family]
-        latency_s = now_s - origin.arrival_s
-        counts.queue.add(deferred.queue_s)
-        counts.latency.add(latency_s)
+        origin, own, now_s, took_s = deferred.settle(), deferred.first_answer(), self._clock(), deferred.took_s
         self._count_deferred(origin.family, is_fallback=True)
-        self._ended_count += 1
-        if now_s > origin.deadline_s:
-            counts.ended(Outcome.LATE, hosted.variant, hosted.device)
-            counts.failed_s += latency_s
-            _call([(origin.end(), _late())])
-            return
-        _count_cut(counts, own)
-        counts.ended(Outcome.SERVED, hosted.variant, hosted.device)
-        counts.served(
-            1, rows=origin.rows, decoding_s=origin.decoding_s,
-            waited_s=latency_s - deferred.took_s - origin.decoding_s, took_s=deferred.took_s,
-            compute_s=own.compute_s, accuracy=own.accuracy, now_s=now_s,
-        )  # fmt: skip
-        _call([(origin.end(), Answered(own, 0, origin.rows, deferred.queue_s))])
+        answer = Answered(own, 0, origin.rows, deferred.queue_s) if now_s <= origin.deadline_s else None
+        waited_s = now_s - origin.arrival_s - took_s - origin.decoding_s
+        self._send(own.hosted, [(origin, answer, waited_s)], took_s, own.compute_s, now_s)
 
     def _give_up_second_stage(self, request: InFlightRequest) -> None:
         """A request has ended: if rows of it are deferred, nobody waits for them."""
@@ -365,13 +350,6 @@ class Results:
 
 def _late() -> DeadlineExceeded:
     return DeadlineExceeded("the deadline passed while the batch was running", is_late=True)
-
-
-def _count_cut(counts: FamilyCounts, batch: AnsweredBatch) -> None:
-    """Count an answer that is sent, if it was cut short."""
-    staged = batch.staged
-    if staged is not None and staged.is_cut and staged.exit is not None:
-        counts.cut[batch.hosted.variant, staged.exit] += 1
 
 
 def _call(ended: Sequence[tuple[ResultCallback, Result]]) -> None:

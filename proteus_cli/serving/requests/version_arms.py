@@ -18,7 +18,6 @@ import msgspec
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Launch
 from proteus_cli.control.rollouts.guard import Arm, Guard
 from proteus_cli.control.rollouts.version_rollout import CanaryArm
 from proteus_cli.domain.catalog import VariantKey
@@ -30,25 +29,43 @@ from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.answers.answer_log import RolloutMark
 from proteus_cli.serving.requests.answers.classes import class_of
 from proteus_cli.serving.requests.answers.exits import is_cut
-from proteus_cli.serving.requests.in_flight import Answered, AsideInFlight, Result, ResultCallback, nobody
-from proteus_cli.serving.requests.query import Inputs, Query, ReadInputs
+from proteus_cli.serving.requests.in_flight import (
+    Answered,
+    BackgroundRequest,
+    InFlightRequest,
+    Observer,
+    Result,
+    nobody,
+)
+from proteus_cli.serving.requests.query import Query
 
 MAX_DUE = 100.0
 """Requests that are still to be shadowed, as another one was meanwhile: of more, the rest is left out."""
 
 
-class ShadowInFlight(AsideInFlight, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
-    """The first row of a request to which the old version has given the class ``answer``."""
+class ArmRequest(Observer):
+    """A request in an arm. If it is to be shadowed, it keeps a copy of its first row, as it ends before its shadow."""
 
-    answer: int
-    mark: RolloutMark | None
+    __slots__ = ("_arm", "_arms", "_arrived_s", "_first_row", "_is_shadowed", "mark")
 
+    def __init__(
+        self, arms: "VersionArms", arm: Arm, arrived_s: float, mark: RolloutMark | None, *, is_shadowed: bool
+    ) -> None:
+        self._arms, self._arm, self._arrived_s, self.mark = arms, arm, arrived_s, mark
+        self._is_shadowed, self._first_row = is_shadowed, tuple[Buffer, ...]()
 
-class _Shadowed(msgspec.Struct, gc=False):
-    """A request that is to be shadowed; its first row, once its tensors are read."""
+    def admitted(self, request: InFlightRequest) -> None:
+        if self._is_shadowed:
+            views = [memoryview(content).cast("B") for content in request.inputs]
+            self._first_row = tuple(bytes(view[: len(view) // request.rows]) for view in views)
 
-    mark: RolloutMark | None
-    inputs: tuple[Buffer, ...] = ()
+    def ended(self, result: Result | Exception) -> None:
+        if not isinstance(result, Answered):
+            self._arms.unanswered(self._arm, result)
+            return
+        self._arms.answered(result, self._arrived_s)
+        if self._is_shadowed:
+            self._arms.shadow(result, self._first_row, self.mark)
 
 
 class VersionArms:
@@ -72,7 +89,7 @@ class VersionArms:
         self._canaries = CanaryArm(new.variant, 0.0)
         self._shadow_share = self._shadow_due = 0.0
         self._others_by = Arm.OLD  # who answers those that are no canaries
-        self._shadow: ShadowInFlight | None = None
+        self._shadow: BackgroundRequest | None = None
         self._rollout = object()
         self._numbers = count()
         self.reached_s = clock()
@@ -90,24 +107,22 @@ class VersionArms:
     # --- requests
 
     def enter(
-        self, query: Query, read_inputs: ReadInputs | None, done: ResultCallback, arrival_s: float | None
-    ) -> tuple[Bounds | None, ReadInputs | None, ResultCallback, RolloutMark | None]:
-        """The bounds of a request in its arm, what is to be called for it, and its mark where labels may tell of it."""
+        self, query: Query, arrival_s: float | None, *, is_probe: bool
+    ) -> tuple[Bounds | None, ArmRequest | None]:
+        """The bounds of a request in its arm, and what observes it; None: it is in no arm."""
         bounds = query.options.bounds
         if bounds is not None and bounds.version is not None:
-            return bounds, read_inputs, done, None
+            return bounds, None
         arrived_s = self._clock() if arrival_s is None else arrival_s
         family = self._controller.families[query.family]
         if _has_bounds(query) and not family.keeps_bounds(_asking(query, arrived_s), self._new.variant):
-            return bounds, read_inputs, done, None
+            return bounds, None
         mark = RolloutMark(self._rollout) if query.id is not None else None
         if self._canaries.share and self._canaries.has(self._key(query)):
             bounds = Bounds(is_canary=True) if bounds is None else msgspec.structs.replace(bounds, is_canary=True)
-            return bounds, read_inputs, partial(self._canary_ended, done, arrived_s), mark
-        shadowed = self._to_shadow(mark) if read_inputs is not None else None
-        if shadowed is not None and read_inputs is not None:
-            read_inputs = partial(_read, shadowed, read_inputs, query.rows)
-        return bounds, read_inputs, partial(self._other_ended, done, arrived_s, shadowed), mark
+            return bounds, ArmRequest(self, Arm.NEW, arrived_s, mark, is_shadowed=False)
+        is_shadowed = not is_probe and self._is_shadow_due()
+        return bounds, ArmRequest(self, self._others_by, arrived_s, mark, is_shadowed=is_shadowed)
 
     def labelled(self, key: VariantKey, mark: RolloutMark | None, label: int | None, score: float) -> None:
         """There is feedback of an answer of a variant; ``label`` of its first row, where it is of one.
@@ -131,30 +146,14 @@ class VersionArms:
             return f"client {query.options.client}"
         return f"request {query.id}" if query.id is not None else f"number {next(self._numbers)}"
 
-    def _canary_ended(self, done: ResultCallback, arrived_s: float, result: Result) -> None:
-        done(result)
-        if isinstance(result, Answered):
-            self._answered(result, arrived_s)
-        else:
-            self._unanswered(Arm.NEW, result)
-
-    def _other_ended(self, done: ResultCallback, arrived_s: float, shadowed: _Shadowed | None, result: Result) -> None:
-        done(result)
-        if not isinstance(result, Answered):
-            self._unanswered(self._others_by, result)
-            return
-        self._answered(result, arrived_s)
-        is_whole = result.batch.hosted.key == self._old and result.batch.staged is None
-        if shadowed is not None and is_whole and shadowed.inputs:
-            self._begin_shadow(result, shadowed)
-
-    def _answered(self, result: Answered, arrived_s: float) -> None:
+    def answered(self, result: Answered, arrived_s: float) -> None:
+        """A request that came at ``arrived_s`` has its answer."""
         key = result.batch.hosted.key
         if key in {self._old, self._new}:
             self.reached_s = self._clock()
             self._guard.answered(Arm.NEW if key == self._new else Arm.OLD, self.reached_s - arrived_s)
 
-    def _unanswered(self, arm: Arm, result: Result) -> None:
+    def unanswered(self, arm: Arm, result: Result | Exception) -> None:
         """An arm's request has ended without an answer.
 
         Where its version serves nowhere, others were to answer, and nothing is told; nor is it where another failed.
@@ -168,58 +167,58 @@ class VersionArms:
 
     # --- shadows
 
-    def _to_shadow(self, mark: RolloutMark | None) -> _Shadowed | None:
+    def _is_shadow_due(self) -> bool:
         """Whether a request is to be shadowed. Where another one is, it is due later, so that the share holds."""
         if not self._shadow_share:
-            return None
+            return False
         self._shadow_due = min(self._shadow_due + self._shadow_share, MAX_DUE)
         if self._shadow is not None or self._shadow_due < 1:
-            return None
+            return False
         self._shadow_due -= 1
-        return _Shadowed(mark)
+        return True
 
-    def _begin_shadow(self, result: Answered, shadowed: _Shadowed) -> None:
-        answer = class_of(result.outputs)
-        if answer is None or self._shadow is not None:
+    def shadow(self, result: Answered, first_row: tuple[Buffer, ...], mark: RolloutMark | None) -> None:
+        """Ask the new version about the first row of a request that the old one alone has answered."""
+        answer, batch = class_of(result.outputs), result.batch
+        if answer is None or batch.hosted.key != self._old or batch.staged is not None or self._shadow is not None:
             return
         now_s = self._clock()
-        self._shadow = ShadowInFlight(
-            0, self._new.family, now_s, now_s, done=nobody, inputs=shadowed.inputs,
-            of=self, answer=answer, mark=shadowed.mark,
-        )  # fmt: skip
+        self._shadow = BackgroundRequest(
+            0,
+            self._new.family,
+            now_s,
+            now_s,
+            done=nobody,
+            inputs=first_row,
+            ran=partial(self._shadow_ran, answer, mark),
+        )
         asyncio.get_running_loop().call_soon(self._start, self._shadow)  # the answer goes out first
 
-    def _start(self, shadow: ShadowInFlight) -> None:
+    def _start(self, shadow: BackgroundRequest) -> None:
         is_ready, now_s = self._lifecycle.is_ready, self._clock()
         launch = self._controller.dispatch.launch_if_idle(shadow, self._new, now_s) if is_ready else None
         if launch is None:
-            self.forget(shadow)
+            self._forget_shadow()
         else:
             self._workers.run(launch)
 
-    def answered(self, launch: Launch, result: BatchResult) -> None:
-        """The new version has an answer to a shadow."""
-        (shadow,) = launch.requests
-        assert isinstance(shadow, ShadowInFlight)  # noqa: S101 - a batch of a shadow has nothing else
-        found = None if result.failures or is_cut(result.notes) else class_of(result.outputs)
-        self.forget(shadow)
-        if found is None:
-            self._guard.shadowed(None)
+    def _shadow_ran(self, answer: int, mark: RolloutMark | None, result: BatchResult | Exception | None) -> None:
+        """The new version has answered a shadow, or failed on it; or the shadow is forgotten."""
+        self._forget_shadow()
+        if result is None:
             return
-        self._guard.shadowed(float(found == shadow.answer))
-        if shadow.mark is not None:
-            shadow.mark.shadow_class = found
+        found = None
+        if isinstance(result, BatchResult) and not result.failures and not is_cut(result.notes):
+            found = class_of(result.outputs)
+        self._guard.shadowed(None if found is None else float(found == answer))
+        if found is not None and mark is not None:
+            mark.shadow_class = found
 
-    def failed(self, shadow: AsideInFlight) -> None:
-        """The new version has failed on a shadow."""
-        self._guard.shadowed(None)
-        self.forget(shadow)
-
-    def forget(self, shadow: AsideInFlight) -> None:
-        """A shadow has ended without an answer, as its device is lost or not idle."""
-        shadow.has_ended = True
-        shadow.release_inputs()
-        self._shadow = None
+    def _forget_shadow(self) -> None:
+        if self._shadow is not None:
+            self._shadow.has_ended = True
+            self._shadow.release_inputs()
+            self._shadow = None
 
 
 def _has_bounds(query: Query) -> bool:
@@ -234,11 +233,3 @@ def _asking(query: Query, arrived_s: float) -> Request:
     return Request(
         0, query.family, arrived_s, deadline_s, query.rows, min_accuracy=options.min_accuracy, bounds=options.bounds
     )
-
-
-def _read(shadowed: _Shadowed, read_inputs: ReadInputs, rows: int) -> Inputs:
-    """Read the tensors, and keep a copy of the first row, as the request ends before its shadow begins."""
-    inputs = read_inputs()
-    views = [memoryview(content).cast("B") for content in inputs]
-    shadowed.inputs = tuple(bytes(view[: len(view) // rows]) for view in views)
-    return inputs

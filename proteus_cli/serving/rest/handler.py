@@ -16,9 +16,9 @@ from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.rest.access import Access, require_json
 from proteus_cli.serving.rest.codec.codec import RestCodec
 from proteus_cli.serving.rest.endpoints import INFER, ROUTES, Endpoints
-from proteus_cli.serving.rest.inference import RestInferences
+from proteus_cli.serving.rest.inference import InferRoute
 from proteus_cli.serving.rest.refusals import refuse
-from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, path_of, route_of
+from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, json_response, path_of, route_of
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing
@@ -79,7 +79,7 @@ class RestHandler:
         exchange.in_flight = None
 
     def _infers(self, codec: RestCodec, headers: Mapping[bytes, bytes]) -> Answer:
-        return RestInferences(self._pipeline, codec, headers, min(self.max_body_bytes, codec.max_bytes)).answer
+        return InferRoute(self._pipeline, codec, headers, min(self.max_body_bytes, codec.max_bytes)).answer
 
     def _answer(self, exchange: Exchange) -> None:
         """Answer a request, now or later."""
@@ -104,14 +104,14 @@ class RestHandler:
             require_json(head.headers, exchange.body)
         query = head.target.partition(b"?")[2]
         response = route.handle(self._endpoints, RestRequest(values, exchange.body, head.headers, query))
-        if isinstance(response, RestResponse):
+        if not isinstance(response, Awaitable):
             _respond(exchange, response)
         else:
             task = asyncio.ensure_future(self._respond_later(exchange, response))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _respond_later(self, exchange: Exchange, response: Awaitable[RestResponse]) -> None:
+    async def _respond_later(self, exchange: Exchange, response: Awaitable[object]) -> None:
         try:
             _respond(exchange, await response)
         except Exception as error:  # noqa: BLE001 - the client must have an answer
@@ -137,5 +137,6 @@ def _codecs(family: ServedFamily) -> Iterator[tuple[bytes, RestCodec]]:
         yield f"{path}/versions/{name}/infer".encode(), RestCodec(*of_family, version)
 
 
-def _respond(exchange: Exchange, response: RestResponse) -> None:
+def _respond(exchange: Exchange, found: object) -> None:
+    response = found if isinstance(found, RestResponse) else json_response(found)
     exchange.respond(response.status, response.content_type, response.body, headers=response.headers)

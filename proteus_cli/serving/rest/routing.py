@@ -22,6 +22,16 @@ class RestRequest:
     headers: Mapping[bytes, bytes]
     query: bytes = b""
 
+    @property
+    def version(self) -> str:
+        """The version that the path names; empty: none."""
+        return self.values.get("version", "")
+
+    @property
+    def named(self) -> str:
+        """The family that the path names."""
+        return self.values["family"]
+
     def parameter(self, name: str) -> str | None:
         """A parameter of the query; None where it is missing. Raises `BadRequest`."""
         try:
@@ -49,8 +59,8 @@ def json_response(value: object, status: int = 200) -> RestResponse:
     return RestResponse(status, msgspec.json.encode(value))
 
 
-Handle = Callable[[Any, RestRequest], RestResponse | Awaitable[RestResponse]]
-"""Answers a request; the first argument is the object that the routes belong to."""
+Handle = Callable[[Any, RestRequest], object | Awaitable[object]]
+"""Answers a request, by a `RestResponse` or a value that is sent as JSON. The first argument has all parts."""
 
 
 @dataclass(frozen=True, slots=True)

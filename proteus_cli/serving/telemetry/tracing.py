@@ -41,7 +41,7 @@ from proteus_cli.errors import (
     Overloaded,
     RequestError,
 )
-from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Result, ResultCallback
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Observer, Result
 from proteus_cli.urls import split_url
 
 PATH = "/v1/traces"
@@ -119,11 +119,6 @@ class Traces:
             return None
         return self._begin(_NO_PARENT)
 
-    def abandoned(self, in_flight: InFlightRequest) -> None:
-        """The client of a request is gone: its span ends. Call it before the request is cancelled."""
-        if in_flight.on_gone is not None:
-            in_flight.on_gone()
-
     def outcome(self, result: Result | Exception) -> dict[str, str | int]:
         """The result of a request as attributes of its span."""
         if isinstance(result, Answered):
@@ -137,8 +132,8 @@ class Traces:
         return RequestTrace(self, self._tracing.tracer, self._span, self._attributes, parent)
 
 
-class RequestTrace:
-    """The span of one request. It takes the place of the request's callback, to end with the result.
+class RequestTrace(Observer):
+    """The span of one request.
 
     ``traceparent`` is the header that names the span to others.
     """
@@ -150,7 +145,6 @@ class RequestTrace:
         self._zero_ns = time.time_ns() - time.perf_counter_ns()
         self._span = tracer.start_span(name, parent, SpanKind.SERVER, attributes, start_time=self._now_ns())
         self._admitted_ns = 0
-        self._done: ResultCallback | None = None
 
     @property
     def traceparent(self) -> bytes:
@@ -159,32 +153,24 @@ class RequestTrace:
         return b"00-%032x-%016x-%02x" % (context.trace_id, context.span_id, context.trace_flags)
 
     def asks(self, family: str) -> None:
-        """The request is for this family."""
+        """The request is for this family, and offered now."""
+        self._admitted_ns = self._now_ns()
         self._span.set_attribute("proteus.family", family)
 
-    def then(self, done: ResultCallback, arrived_s_ago: float = 0.0) -> "RequestTrace":
-        """The request is submitted, which came so many seconds ago and is decoded; its result goes on to ``done``."""
-        self._done, self._admitted_ns = done, self._now_ns()
-        if arrived_s_ago:
-            self._child("decode", self._admitted_ns - round(arrived_s_ago * _NS_PER_S), self._admitted_ns)
-        return self
+    def admitted(self, request: InFlightRequest) -> None:
+        if request.decoding_s:
+            self._child("decode", self._admitted_ns - round(request.decoding_s * _NS_PER_S), self._admitted_ns)
 
-    def __call__(self, result: Result) -> None:
-        assert self._done is not None  # noqa: S101 - `then` comes first
+    def ended(self, result: Result | Exception) -> None:
+        """Ends the span, also of a request that is not admitted."""
         if isinstance(result, Answered):
             self._answered(result)
-        elif isinstance(result, DeadlineExceeded) and not result.is_late:
+        elif self._admitted_ns and isinstance(result, DeadlineExceeded) and not result.is_late:
             self._child("queue", self._admitted_ns, self._now_ns())
-        try:
-            self._done(result)
-        except Exception as error:
-            self._end(error)
-            raise
-        self._end(result)
-
-    def refused(self, error: Exception) -> None:
-        """The request is not admitted."""
-        self._end(error)
+        self._span.set_attributes(self._traces.outcome(result))
+        if _is_fault(result):
+            self._span.set_status(Status(StatusCode.ERROR))
+        self._span.end(self._now_ns())
 
     def cancelled(self) -> None:
         """The client of the request is gone."""
@@ -214,12 +200,6 @@ class RequestTrace:
             span.end(end_ns)
             found = batch.memo[RequestTrace] = span.get_span_context()
         return found
-
-    def _end(self, result: Result | Exception) -> None:
-        self._span.set_attributes(self._traces.outcome(result))
-        if _is_fault(result):
-            self._span.set_status(Status(StatusCode.ERROR))
-        self._span.end(self._now_ns())
 
     def _now_ns(self) -> int:
         return self._zero_ns + time.perf_counter_ns()

@@ -47,8 +47,8 @@ class Connections:
     """Counts connections, and the bytes of large bodies in memory. ``now_s`` is the loop's time as of the last check.
 
     That is exact to `CHECK_EVERY_S`, which timeouts of seconds can bear, and costs no call per request. Connections
-    with more to do than fits one turn wait in ``turns``, large requests in ``long_turns``; ``loop_turn`` is what all do
-    at once.
+    with more to do than fits one turn wait in ``turns``. Requests that take long to decode are decoded one at a time,
+    under ``long_turn``. ``loop_turn`` is what all do at once.
 
     Each protocol may have ``max_connections``, and each client of it three quarters of them.
     """
@@ -63,7 +63,7 @@ class Connections:
         self.refused_count = 0
         loop = asyncio.get_running_loop()
         self.now_s, self.loop_turn = loop.time(), LoopTurn(loop.call_soon)
-        self.turns, self.long_turns = Turns(loop.call_soon), Turns(loop.call_soon)
+        self.turns, self.long_turn = Turns(loop.call_soon), asyncio.Lock()
         self.is_draining = False
 
     def __len__(self) -> int:

@@ -16,10 +16,8 @@ log = logging.getLogger("proteus.server")
 
 BACKLOG = 4096  # of connections to be accepted: the most that Linux allows by default
 RESERVED_FILES = 128 + MAX_REFUSED_OPEN  # open files other than admitted connections
-MAX_HANDSHAKES = 256  # at once, of 50 KiB each; one more cancels the oldest
 HANDSHAKE_TIMEOUT_S = 10.0
 SHUTDOWN_TIMEOUT_S = 2.0  # for the client to answer our close_notify
-ACCEPT_RETRY_S = 0.1  # after the process could not open another file
 
 Factory = Callable[[], asyncio.BaseProtocol]
 
@@ -49,61 +47,17 @@ async def accepting(
 ) -> AsyncIterator[None]:
     """Accept connections, each with a protocol from ``factory``, until the context is left.
 
-    With TLS, a connection gets its protocol once its handshake is done. `Connections` cannot count it before, so
-    handshakes have a bound of their own; ``ssl=`` of ``create_server`` has none.
+    With TLS, a connection gets its protocol once its handshake is done.
     """
-    loop = asyncio.get_running_loop()
-    if tls is None:
-        server = await loop.create_server(factory, sock=listener, backlog=BACKLOG)
-        try:
-            yield
-        finally:
-            server.close()
-        return
-    handshakes: dict[asyncio.Task[None], None] = {}  # oldest first
-    task = loop.create_task(_accept_with_tls(listener, factory, tls, handshakes))
+    server = await asyncio.get_running_loop().create_server(
+        factory, sock=listener, backlog=BACKLOG, ssl=tls,
+        ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S if tls is not None else None,
+        ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S if tls is not None else None,
+    )  # fmt: skip
     try:
         yield
     finally:
-        task.cancel()
-        for handshake in handshakes:
-            handshake.cancel()
-        await asyncio.gather(task, *handshakes, return_exceptions=True)
-        listener.close()
-
-
-async def _accept_with_tls(
-    listener: socket.socket, factory: Factory, tls: ssl.SSLContext, handshakes: dict[asyncio.Task[None], None]
-) -> None:
-    loop = asyncio.get_running_loop()
-    listener.setblocking(False)
-    while True:
-        try:
-            client, _ = await loop.sock_accept(listener)
-        except (OSError, MemoryError) as error:
-            log.warning("cannot accept connections: %s", error)
-            await asyncio.sleep(ACCEPT_RETRY_S)
-            continue
-        if len(handshakes) >= MAX_HANDSHAKES:
-            oldest = next(iter(handshakes))
-            del handshakes[oldest]
-            oldest.cancel()
-        task = loop.create_task(_shake_hands(client, factory, tls))
-        handshakes[task] = None
-        task.add_done_callback(lambda task: handshakes.pop(task, None))
-
-
-async def _shake_hands(client: socket.socket, factory: Factory, tls: ssl.SSLContext) -> None:
-    try:
-        await asyncio.get_running_loop().connect_accepted_socket(
-            factory,
-            client,
-            ssl=tls,
-            ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
-            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-        )
-    except OSError as error:  # no common version of TLS, a client that left, or a timeout
-        log.debug("TLS handshake failed: %s", error)
+        server.close()
 
 
 def is_loopback(listener: socket.socket) -> bool:

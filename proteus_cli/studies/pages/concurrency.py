@@ -1,27 +1,21 @@
 """The page of a concurrency study; importing this loads matplotlib."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from proteus_cli.studies.concurrency import ConcurrencyResult, Knee, concluded
 from proteus_cli.studies.pages.section import Picture, Section, StudyTable, colour, legend, picture, results_of
-from proteus_cli.studies.results import IN_FLIGHT, ConcurrencyResult, StudiedWay, concluded
 from proteus_cli.studies.study import Cell, Study
 from proteus_cli.units import counted, format_duration, format_percent, format_qps
 
 _HEIGHT_INCHES = 2.6
-_BATCHES = "batch", "batches", "batches in flight"
-_NOUNS: dict[StudiedWay, tuple[str, str, str]] = {
-    "thread": _BATCHES, "process": _BATCHES, "emulated": _BATCHES,
-    "threads": ("thread", "threads", "threads"), "split": ("device", "devices", "devices of the same cores"),
-}  # fmt: skip
-"""Noun, plural and label of what varies."""
 _SURE = 0.9
 _ABOVE = 1.08  # of the highest sample, so that none is cut
 _IN_TURNS = (
-    "So many batches were kept in flight: as one ended, the next was submitted. The numbers took turns in rounds, in "
-    "random order. Devices were opened as a server opens them."
+    "A number of batches was kept in flight: as one ended, the next was submitted. The numbers took turns in rounds, "
+    "in random order. Devices were opened as a server opens them."
 )
 _FIT = (
     "The knee is the smallest number whose throughput is within 3 % of the plateau, on a curve that rises and then "
@@ -35,8 +29,7 @@ def section(study: Study) -> Section:
     return Section(
         title=f"Concurrency: {study.subject['device']}",
         question="How much at once should this device do? More than the knee only makes each batch take longer.",
-        findings=[*_advice([result for _, result in cells]), *(_finding(cell.key, result) for cell, result in cells)]
-        or ["Nothing was measured yet."],
+        findings=_findings(cells) or ["Nothing was measured yet."],
         how=[_IN_TURNS, _FIT],
         pictures=[_picture(f"{study.name}-{place}", cell.key, result) for place, (cell, result) in enumerate(cells)],
         tables=_tables(cells) if cells else (),
@@ -49,20 +42,12 @@ def section(study: Study) -> Section:
     )
 
 
-def _advice(results: Sequence[ConcurrencyResult]) -> Iterator[str]:
-    conclusion, cores = concluded(results), results[0].cores if results else 0
-    if conclusion.slots:
-        of_profile = max(result.slots for result in results if result.way in IN_FLIGHT)
-        yield f"Slots to use: {conclusion.slots}{' (a CPU device has one)' if of_profile == 1 else ''}."
-    if conclusion.threads:
-        less = "" if conclusion.threads >= cores else f"; a device of {counted(conclusion.threads, 'core')} is enough"
-        yield f"Threads to use: {conclusion.threads} of {cores}{less}."
-    if conclusion.devices > 1:
-        gain = min(result.gain(conclusion.devices, 1) for result in results if result.way == "split")
-        yield (
-            f"{conclusion.devices} devices of {counted(cores // conclusion.devices, 'core')} each carry "
-            f"{format_percent(gain)} more than one of all cores: `devices` in proteus.toml divides cores."
-        )
+def _findings(cells: Sequence[tuple[Cell, ConcurrencyResult]]) -> list[str]:
+    if not cells:
+        return []
+    has_one = " (a CPU device has one)" if max(result.slots for _, result in cells) == 1 else ""
+    slots = f"Slots to use: {concluded(result for _, result in cells).slots}{has_one}."
+    return [slots, *(_finding(cell.key, result) for cell, result in cells)]
 
 
 def _finding(key: str, result: ConcurrencyResult) -> str:
@@ -71,7 +56,14 @@ def _finding(key: str, result: ConcurrencyResult) -> str:
     sure = f"({between} in 90 % of the resamples; confidence {format_percent(knee.confidence)})"
     rises = "" if knee.is_seen else ", the largest number that was measured"
     unsure = "" if knee.confidence >= _SURE else "; a longer --budget, with --force, makes that surer"
-    return f"{key}: the knee is at {counted(knee.in_flight, *_NOUNS[result.way][:2])}{rises} {sure}{unsure}."
+    return f"{key}: the knee is at {counted(knee.in_flight, 'batch', 'batches')}{rises} {sure}{unsure}."
+
+
+def _gain(knee: Knee) -> str:
+    """The gain in throughput of the knee over the smallest number."""
+    by_number = {level.in_flight: level.throughput for level in knee.levels}
+    least = knee.levels[0].throughput
+    return format_percent(by_number[knee.in_flight] / least - 1 if least else 0.0)
 
 
 def _tables(cells: Sequence[tuple[Cell, ConcurrencyResult]]) -> list[StudyTable]:
@@ -79,11 +71,11 @@ def _tables(cells: Sequence[tuple[Cell, ConcurrencyResult]]) -> list[StudyTable]
         (
             cell.key,
             cell.mode,
-            str(result.best),
+            str(result.knee.in_flight),
             f"{result.knee.low} to {result.knee.high}",
             format_percent(result.knee.confidence),
             format_qps(result.knee.throughput),
-            format_percent(result.gain(result.best, result.knee.levels[0].in_flight)),
+            _gain(result.knee),
         )
         for cell, result in cells
     ]
@@ -125,7 +117,7 @@ def _picture(name: str, title: str, result: ConcurrencyResult) -> Picture:
         axes.plot(numbers, rates, "o", color=colour(0), markersize=3.5, alpha=0.45, markeredgewidth=0)
         axes.plot(levels, [level.fitted for level in knee.levels], color=colour(0), linewidth=1.6)
         axes.set_ylim(0, _ABOVE * max(*rates, knee.throughput))
-        axes.set_xlabel(_NOUNS[result.way][2])
+        axes.set_xlabel("batches in flight")
         axes.set_ylabel("rows per second")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         times = axes.twinx()

@@ -1,6 +1,6 @@
 """Converts a model to FP16, with the converter that comes with ONNX Runtime.
 
-Networks of TensorRT 11 are always strongly typed, so the precision of an engine is that of its ONNX file. Inputs and
+Networks of TensorRT 11 are always strongly typed: an engine has the precision of its ONNX file. Inputs and
 outputs keep their types, so that all variants of a family take and give the same tensors.
 """
 

@@ -1,4 +1,4 @@
-"""What can be made of a model: each recipe converts its file, and has a name for the new variant."""
+"""Recipes for new variants of a model: each converts its file, and has a name for the variant."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ LARGEST_SIZE = 8192
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to make of a variant: its model in INT8, in FP16, and with square images of other sizes inside."""
+    """The variants to make: INT8, FP16, and square images of other sizes inside the model."""
 
     int8: bool = False
     fp16: bool = False
@@ -37,7 +37,7 @@ def recipes(model: Path, loaded: Path, wanted: Wanted, rows: NamedArrays | None)
     """The recipes that are wanted of an ONNX file; ``rows`` are what ``loaded`` takes, which runs the model.
 
     Raises `UsageError` where a recipe doesn't suit the model, or needs rows; `ArtefactError` where it can't be read,
-    and `BackendUnavailable` without the package `onnx`. So does converting; it raises `EngineError`, too.
+    and `BackendUnavailable` without the package `onnx`. Converting raises the same errors, and `EngineError`.
     """
     onnx = onnx_package(f"derive variants from `{model}`")
 

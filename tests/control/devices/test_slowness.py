@@ -390,7 +390,7 @@ def test_a_wait_that_the_share_accounts_for_is_no_slowdown() -> None:
 
 def test_standbys_take_this_servers_part_of_the_memory() -> None:
     keys = [VariantKey("f", name) for name in ("v", "w", "x")]
-    memory = DeviceMemory(2500, {key: Loadable(1000, 1.0, 4, 10.0) for key in keys})
+    memory = DeviceMemory(2500, {key: Loadable(1000, 1.0, 10.0) for key in keys})
     controller = Controller({"f": 1.0}, {"a/cpu0": 1, "cpu0": 1}, policy_named("proteus"), memory={"a/cpu0": memory})
     topology = controller.topology
 

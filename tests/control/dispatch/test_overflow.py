@@ -56,7 +56,7 @@ def good(device: str = "cpu0") -> Host:
 def memory(standby: Host | None = STANDBY) -> DeviceMemory:
     host = standby and replace(standby, is_standby=True)
     qps = host.capacity_qps if host is not None else 0.0
-    return DeviceMemory(2, {GOOD: Loadable(1, 1.0, 4, 100.0), FAST: Loadable(1, 1.0, 8, qps, host)})
+    return DeviceMemory(2, {GOOD: Loadable(1, 1.0, 100.0), FAST: Loadable(1, 1.0, qps, host)})
 
 
 def adopted(
@@ -158,8 +158,8 @@ def test_canaries_are_answered_by_standbys_but_for_the_version_that_others_have(
     new = VariantKey("a", "good@2")
     stands_by = VariantKey("a", standby)
     loadable = {
-        new: Loadable(1, 1.0, 4, 100.0),
-        stands_by: Loadable(1, 1.0, 8, 1000.0, replace(STANDBY, variant=standby, is_standby=True)),
+        new: Loadable(1, 1.0, 100.0),
+        stands_by: Loadable(1, 1.0, 1000.0, replace(STANDBY, variant=standby, is_standby=True)),
     }
     of_new = replace(good("cpu1"), variant="good@2")
     controller = Controller({"a": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY, memory={"cpu1": DeviceMemory(2, loadable)})
@@ -261,7 +261,7 @@ def test_what_another_standby_displaces_answers_nothing_and_workers_are_asked_fo
     controller = adopted(good())
     assert controller.change.standbys == {"cpu0": {FAST}}
     faster = replace(STANDBY, variant="faster", capacity_qps=2000.0, is_standby=True)
-    loadable = {**memory().loadable, faster.key: Loadable(1, 1.0, 8, faster.capacity_qps, faster)}
+    loadable = {**memory().loadable, faster.key: Loadable(1, 1.0, faster.capacity_qps, faster)}
     controller.topology.use_memory({"cpu0": DeviceMemory(2, loadable)})
     controller.adopt(plan_hosting(good(), devices=("cpu0",)), [good()], 0.0)
     effects = controller.topology.next_standby(0.0)
@@ -306,12 +306,12 @@ def test_higher_priorities_come_before_the_excess() -> None:
 
 
 BETTER = hosted("cpu9", "a", "better", latency_s={1: 0.003, 8: 0.024}, max_batch=8, capacity_qps=300.0, accuracy=0.8)
-OF_BETTER = Loadable(1, 1.0, 8, 300.0, replace(BETTER, weight=0.0, is_standby=True))
+OF_BETTER = Loadable(1, 1.0, 300.0, replace(BETTER, weight=0.0, is_standby=True))
 
 
 def with_standbys(*hosts: Host, better_on: Collection[str]) -> Controller:
     """Of 20 rows, active variants take 200 ms, one standby 60 ms, and a faster but less accurate one 20 ms."""
-    both = {**memory().loadable, BETTER.key: OF_BETTER, **{host.key: Loadable(1, 1.0, 4, 100.0) for host in hosts}}
+    both = {**memory().loadable, BETTER.key: OF_BETTER, **{host.key: Loadable(1, 1.0, 100.0) for host in hosts}}
     limits = {h.device: DeviceMemory(9, both) if h.device in better_on else memory() for h in hosts}
     controller = adopted(*hosts, limits=limits)
     times_s = {"good": {1: 0.01, 4: BATCH_S}, "better": {1: 0.003, 8: 0.024}, "fast": {1: 0.001}}
@@ -393,7 +393,7 @@ def test_a_bound_that_only_a_standby_keeps_is_answered_by_it() -> None:
     """The active variant is the less accurate one."""
     active = hosted("cpu0", *FAST, latency_s={1: 0.001, 8: 0.008}, max_batch=8, capacity_qps=1000.0, accuracy=0.6)
     standby = replace(good(), weight=0.0, is_standby=True)
-    loadable = {FAST: Loadable(1, 1.0, 8, 1000.0), GOOD: Loadable(1, 1.0, 4, 100.0, standby)}
+    loadable = {FAST: Loadable(1, 1.0, 1000.0), GOOD: Loadable(1, 1.0, 100.0, standby)}
     controller = adopted(active, limits={"cpu0": DeviceMemory(2, loadable)})
     asking = Request(0, "a", 0.0, 0.1, 1, min_accuracy=0.8)
     assert controller.offer(asking, 0.0) == Admitted(("cpu0",))

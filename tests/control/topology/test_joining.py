@@ -32,7 +32,7 @@ from proteus_cli.domain.request import Request
 
 MEMORY = DeviceMemory(
     3,
-    {VariantKey("a", "a-s"): Loadable(1, 1.0, 4, 500.0), VariantKey("a", "a-l"): Loadable(1, 1.0, 4, 130.0)},
+    {VariantKey("a", "a-s"): Loadable(1, 1.0, 500.0), VariantKey("a", "a-l"): Loadable(1, 1.0, 130.0)},
 )
 
 

@@ -273,7 +273,7 @@ def test_a_later_plan_of_which_all_was_loaded_beside_waits_for_what_loads_in_pla
 def with_standby(key: VariantKey) -> Changed:
     """Devices with memory for three variants; this one stands by on d0."""
     loadable = {
-        each: Loadable(1, 1.0, 4, 100.0, replace(host("any", each), is_standby=True)) for each in (A, B, C, LONGER)
+        each: Loadable(1, 1.0, 100.0, replace(host("any", each), is_standby=True)) for each in (A, B, C, LONGER)
     }
     change = Changed(memory=dict.fromkeys(DEVICES, DeviceMemory(3, loadable)))
     change.steps.add_standby("d0", key)
@@ -384,7 +384,7 @@ SMALL, LARGE, OTHER = (VariantKey("a", variant) for variant in ("a-s", "a-l", "a
 SIZES = {SMALL: 30, LARGE: 60, OTHER: 5}
 NOW, NEXT = (tuple(host(device, key) for device in CPUS) for key in (SMALL, LARGE))
 RESIDENT = tuple(Keep(device, frozenset({SMALL})) for device in CPUS)
-ROOM_FOR_ALL = DeviceMemory(100, {key: Loadable(size, 0.1, 1, 100.0) for key, size in SIZES.items()})
+ROOM_FOR_ALL = DeviceMemory(100, {key: Loadable(size, 0.1, 100.0) for key, size in SIZES.items()})
 
 
 def changing(*hosts: Host, memory: Mapping[str, DeviceMemory] | None = None) -> PlanChange:

@@ -20,7 +20,7 @@ from proteus_cli.domain.request import Request
 SLOW, FAST, OTHER, LARGE = (VariantKey("a", f"a-{v}") for v in ("slow", "fast", "other", "large"))
 ON_B = VariantKey("b", "b-fast")
 QPS = {SLOW: 10.0, FAST: 100.0, OTHER: 50.0, LARGE: 5.0, ON_B: 100.0}
-LOADABLE = {key: Loadable(4 if key is LARGE else 1, 1.0, 8, qps) for key, qps in QPS.items()}
+LOADABLE = {key: Loadable(4 if key is LARGE else 1, 1.0, qps) for key, qps in QPS.items()}
 
 
 def memory(limit: int = 3, devices: tuple[str, ...] = ("cpu0", "cpu1")) -> dict[str, DeviceMemory]:
@@ -70,11 +70,11 @@ def wanted(
 
 def test_the_fast_variant_of_the_family_comes_first_and_then_the_longest_loads_of_the_family() -> None:
     loadable = {
-        SLOW: Loadable(1, 1.0, 8, 10.0),
-        FAST: Loadable(1, 1.0, 8, 100.0),
-        OTHER: Loadable(1, 2.0, 8, 50.0),
-        LARGE: Loadable(1, 9.0, 8, 5.0),
-        ON_B: Loadable(1, 99.0, 8, 100.0),
+        SLOW: Loadable(1, 1.0, 10.0),
+        FAST: Loadable(1, 1.0, 100.0),
+        OTHER: Loadable(1, 2.0, 50.0),
+        LARGE: Loadable(1, 9.0, 5.0),
+        ON_B: Loadable(1, 99.0, 100.0),
     }
     assert wanted(DeviceMemory(4, loadable), SLOW) == [FAST, LARGE, OTHER]
     assert wanted(DeviceMemory(3, loadable), SLOW) == [FAST, LARGE], "there is memory for two"
@@ -87,9 +87,9 @@ def test_a_device_that_hosts_nothing_gets_the_fast_variants_of_all_families_firs
 
 
 def test_what_takes_no_time_to_load_or_no_plan_may_place_does_not_stand_by() -> None:
-    at_once = {key: Loadable(1, 0.0, 8, qps) for key, qps in QPS.items()}
+    at_once = {key: Loadable(1, 0.0, qps) for key, qps in QPS.items()}
     assert wanted(DeviceMemory(9, at_once), SLOW) == []
-    limited = {**LOADABLE, FAST: Loadable(1, 1.0, 8, 0.0)}
+    limited = {**LOADABLE, FAST: Loadable(1, 1.0, 0.0)}
     assert wanted(DeviceMemory(2, limited), SLOW) == [OTHER]
 
 
@@ -101,7 +101,7 @@ def test_a_variant_that_plans_may_place_no_more_makes_way() -> None:
 
 def test_what_is_pinned_makes_way_for_a_plan_alone() -> None:
     """As the old version, while somebody may go back to it."""
-    device = DeviceMemory(2, {**LOADABLE, OTHER: Loadable(1, 1.0, 8, 0.0)})
+    device = DeviceMemory(2, {**LOADABLE, OTHER: Loadable(1, 1.0, 0.0)})
     loaded = keys(SLOW, FAST, OTHER)
     assert device.kept(loaded, keys(SLOW)) == keys(FAST)
     assert device.kept(loaded, keys(SLOW), pinned=(OTHER,)) == keys(OTHER)

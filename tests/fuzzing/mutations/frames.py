@@ -24,7 +24,7 @@ _FIELDS = (
     ("content-type", "application/grpc"), ("content-type", "text/html"), ("grpc-timeout", "1n"), ("grpc-timeout", "9H"),
     ("grpc-timeout", "99999999H"), ("grpc-encoding", "gzip"), ("content-length", "5"), ("x", "y" * 4_000), ("", "x"),
     ("authorization", "Bearer x"), ("cookie", "a=b"), ("bad\nname", "x"), ("x", "\r\n"), ("x" * 4_000, "y"),
-    (":path", "/inference.GRPCInferenceService/ModelInfer"), (":path", "/grpc.health.v1.Health/Watch"),
+    (":path", "/inference.GRPCInferenceService/ModelInfer"), (":path", "/grpc.health.v1.Health/Check"),
 )  # fmt: skip
 _BLOCKS = (
     b"\xbe", b"\xbe" * 60, b"\xbe" * 500, b"\x82\x86\x84", b"\x3f\xe1\x1f", b"\x20", b"\x3f\xff\xff\xff\xff\x0f",

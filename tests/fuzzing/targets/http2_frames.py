@@ -58,7 +58,7 @@ class Http2Frames(GrpcTarget):
                     calls.call(INFER, _SMALL),
                     frames.settings({frames.INITIAL_WINDOW_SIZE: 100_000, frames.HEADER_TABLE_SIZE: 0}),
                     frames.window_update(0, 2**20),
-                    calls.call("/grpc.health.v1.Health/Watch", b"", ended=False),
+                    calls.call("/grpc.health.v1.Health/Check", b"", ended=False),
                     frames.window_update(3, 1_000),
                     frames.frame(frames.PRIORITY, 0, 3, bytes(5)),
                     frames.frame(_EXTENSION, 0, 0, b"x"),

@@ -113,7 +113,8 @@ class World:
     def answered(self, number: int, *, staged: Staged | None = None) -> None:
         batch = AnsweredBatch(HOST, 1, (np.array([[1.0, 0.0]]),), 0.0, staged=staged)
         query = Query("a", 1, (), id=f"r{number}")
-        self.answers.noting(query, lambda _: None)(Answered(batch, 0, 1, 0.0))
+        for observer in self.answers.observers(query):
+            observer.ended(Answered(batch, 0, 1, 0.0))
 
     async def tell(self, *items: dict[str, Any]) -> Any:
         body = msgspec.json.encode({"feedback": [{"model": "a", **item} for item in items]})
@@ -230,7 +231,7 @@ def test_answers_as_promised_and_those_by_stages_change_no_plan() -> None:
 def test_what_is_no_class_may_have_a_score() -> None:
     async def story(world: World) -> None:
         batch = AnsweredBatch(HOST, 1, (np.array([0.3]),), 0.0)
-        world.answers.noting(Query("a", 1, (), id="r"), lambda _: None)(Answered(batch, 0, 1, 0.0))
+        world.answers.keep(("a", "r"), Answered(batch, 0, 1, 0.0), None)
         told = await world.tell({"id": "r", "label": 0}, {"id": "r", "score": 1.0})
         assert (told.wrong, told.accepted) == (1, 1)
         assert told.problems[0].error == "answers of `a` are no classes: send a `score`"

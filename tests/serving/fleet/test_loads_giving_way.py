@@ -72,6 +72,17 @@ def test_a_load_gives_way_no_longer_once_the_demand_is_too_much() -> None:
     played_on_busy_cores(change, NEVER_S, variants=(*VARIANTS, better))
 
 
+def test_an_engine_is_warmed_up_for_the_largest_request_also_where_the_batches_of_the_plan_are_smaller() -> None:
+    async def change(world: World) -> None:
+        plan = world.plan_of({"cpu0": "better"})
+        assert plan.placements[0].max_batch == 4
+        await world.fleet.deploy(plan)
+        assert world.executor("cpu0").warm_up_rows[-1] == 8
+
+    better = make_measured("f", "better", 0.95, {1: 0.012, 2: 0.024, 4: 0.048, 8: 0.09}, load_s=LOAD_S)
+    played_on_busy_cores(change, variants=(*VARIANTS, better))
+
+
 def test_loads_that_look_at_the_same_time_ask_once() -> None:
     asked, now_s = list[float](), [0.0]
 
@@ -164,7 +175,7 @@ def test_an_engine_that_comes_just_as_its_load_is_cancelled_is_freed(monkeypatch
 
         monkeypatch.setattr(executor, "load", load_and_cancel)
         monkeypatch.setattr(executor, "unload", freed.append)
-        loading = asyncio.create_task(world.fleet.loader.load("cpu0", executor, FAST, 1, gives_way=lambda: True))
+        loading = asyncio.create_task(world.fleet.loader.load("cpu0", executor, FAST, gives_way=lambda: True))
         await asyncio.wait([loading])
         assert loading.cancelled()
         assert freed == [FAST]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from grpc_client import INFER, MAX_BYTES, STREAM, Client
+from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from http2_peer import data
 from hypothesis import given
@@ -17,12 +18,10 @@ from small_plane import FLOAT, LONG
 from tritonclient.grpc import service_pb2
 
 from proteus_cli.errors import RequestError
-from proteus_cli.serving.grpc import messages
 from proteus_cli.serving.grpc.framing import framed
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
-from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.oip.codes import GRPC_STATUS, HTTP_STATUS, GrpcStatus
 from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.tokens import Tokens
@@ -180,41 +179,6 @@ def test_incomplete_messages_share_a_memory_limit() -> None:
     scene(play)
 
 
-def test_messages_of_a_stream_hold_memory_until_they_are_answered() -> None:
-    async def play() -> None:
-        client, message = Client(), infer_message(2.0)
-        stream = client.call(STREAM, ended=False)
-        for count in range(1, 6):
-            client.peer.feed(*(data(stream, piece) for piece in (message[:3], message[3:20], message[20:])))
-            assert client.peer.connections.body_bytes == count * (len(message) - 5 + 1024)
-        await turns()
-        assert client.peer.connections.body_bytes == 0
-        client.peer.feed(data(stream, message + message[:20]), data(stream, message[20:], ended=True))
-        await turns()
-        assert client.peer.connections.body_bytes == 0
-        assert client.status(stream) is GrpcStatus.OK
-        assert len(client.messages(stream)) == 7
-
-    scene(play)
-
-
-@pytest.mark.parametrize("per_frame", [1, 3])
-def test_a_stream_of_small_messages_may_be_endless(per_frame: int) -> None:
-    """Each comes in a small frame of DATA; nothing is charged for one that completes a message."""
-
-    async def play() -> None:
-        client, small = Client(Http2Limits(flood_budget=20)), service_pb2.ModelInferRequest(model_name="nobody")
-        stream = client.call(STREAM, ended=False)
-        for _ in range(1000):
-            client.peer.feed(data(stream, framed(small.SerializeToString()) * per_frame))
-        client.peer.feed(data(stream, b"", ended=True))
-        assert client.peer.goaway is None
-        client.peer.feed(frames.window_update(0, 2**20), frames.window_update(stream, 2**20))
-        assert len(client.messages(stream)) == 1000 * per_frame
-
-    scene(play)
-
-
 def test_a_call_that_fails_early_ends_though_its_client_still_sends() -> None:
     async def play() -> None:
         client = Client()
@@ -273,30 +237,6 @@ def test_every_error_of_a_request_has_a_status() -> None:
     assert set(GRPC_STATUS) == set(HTTP_STATUS) == {kind for kind in all_of_them if not kind.__subclasses__()}
 
 
-def test_a_model_that_fails_and_a_server_that_is_not_ready_have_their_status() -> None:
-    async def play() -> None:
-        client = Client()
-        failing, refused = client.call(INFER, infer_message(np.nan)), client.call(INFER, infer_message(rows=9))
-        await turns()
-        assert client.status(failing) is GrpcStatus.INTERNAL
-        assert client.status(refused) is GrpcStatus.UNAVAILABLE
-        assert client.fields(refused)["grpc-retry-pushback-ms"] == "1000"
-
-    scene(play)
-
-
-def test_a_bug_is_an_internal_error_that_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    async def play() -> None:
-        client = Client()
-        client.plane.submit = None
-        stream = client.call(INFER, infer_message())
-        assert client.status(stream) is GrpcStatus.INTERNAL
-        assert client.fields(stream)["grpc-message"] == "internal error"
-
-    scene(play)
-    assert "a bug while InferCall was taken in" in caplog.text
-
-
 def test_a_stream_answers_in_order_and_survives_what_is_wrong() -> None:
     async def play() -> None:
         client = Client()
@@ -340,21 +280,6 @@ def test_a_stream_that_is_far_ahead_of_its_answers_gets_no_more_room() -> None:
     scene(play)
 
 
-def test_a_stream_that_is_cancelled_cancels_what_it_has_inside() -> None:
-    async def play() -> None:
-        client = Client()
-        stream = client.call(STREAM, infer_message() * 3, ended=False)
-        single = client.call(INFER, infer_message())
-        client.peer.feed(frames.rst_stream(stream, frames.ErrorCode.CANCEL))
-        assert len(client.plane.cancelled) == 3
-        client.peer.transport.close()
-        assert len(client.plane.cancelled) == 4
-        await turns()
-        assert not client.peer.is_answered(single)
-
-    scene(play)
-
-
 def test_a_stream_that_fails_gives_up_what_it_has_inside() -> None:
     async def play() -> None:
         client = Client()
@@ -368,40 +293,11 @@ def test_a_stream_that_fails_gives_up_what_it_has_inside() -> None:
     scene(play)
 
 
-def test_an_open_connection_keeps_to_the_limit_on_messages_of_now() -> None:
-    """Also where its header blocks are known from before."""
-
-    async def play() -> None:
-        client = Client()
-        for max_bytes, status in (
-            (MAX_BYTES, GrpcStatus.NOT_FOUND),
-            (100, GrpcStatus.RESOURCE_EXHAUSTED),
-            (MAX_BYTES, GrpcStatus.NOT_FOUND),
-        ):
-            client.handler.families_changed(max_bytes)
-            for _ in range(3):
-                assert client.status(client.call(INFER, framed(b"x" * 200))) is status
-
-    scene(play)
-
-
-@pytest.mark.parametrize("name", ["Load", "Unload"])
-def test_models_are_controlled_only_where_clients_need_a_token(name: str) -> None:
-    async def play() -> None:
-        client = Client()
-        asked = framed(service_pb2.RepositoryModelUnloadRequest(model_name="two").SerializeToString())
-        stream = client.call(f"/inference.GRPCInferenceService/RepositoryModel{name}", asked)
-        assert client.status(stream) is GrpcStatus.PERMISSION_DENIED
-        assert "--auth-tokens" in client.fields(stream)["grpc-message"]
-
-    scene(play)
-
-
 def test_a_connection_past_the_limit_may_ask_for_health() -> None:
     async def play() -> None:
         connections = Connections(max_connections=1, max_body_bytes=0)
         first, second = Client(connections=connections), Client(connections=connections)
-        asked = framed(messages.HealthCheckRequest().SerializeToString())
+        asked = framed(health_pb2.HealthCheckRequest().SerializeToString())
         for path, message in ((CHECK, asked), (LIVE, framed(b"")), (CHECK, asked)):
             assert second.status(second.call(path, message)) is GrpcStatus.OK
         assert second.peer.goaway is None
@@ -411,23 +307,6 @@ def test_a_connection_past_the_limit_may_ask_for_health() -> None:
         assert second.peer.goaway is ErrorCode.NO_ERROR
         assert second.peer.transport.is_closed
         assert first.status(first.call(METADATA, framed(b""))) is GrpcStatus.OK
-
-    scene(play)
-
-
-def test_a_watcher_is_told_of_each_change() -> None:
-    async def play() -> None:
-        client = Client()
-        asked = framed(messages.HealthCheckRequest(service="two").SerializeToString())
-        stream = client.call("/grpc.health.v1.Health/Watch", asked)
-        client.plane.lifecycle.on(LifecycleEvent.STOPPED)
-        async with asyncio.timeout(30):
-            while len(client.messages(stream)) < 2:
-                await asyncio.sleep(0.01)
-        told = [messages.HealthCheckResponse.FromString(message).status for message in client.messages(stream)]
-        assert told == [1, 2]
-        assert not client.peer.is_answered(stream)
-        client.peer.transport.close()
 
     scene(play)
 

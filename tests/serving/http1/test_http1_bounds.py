@@ -6,10 +6,9 @@ from collections.abc import Callable
 
 import pytest
 from held import held_bytes
-from http_world import BYE, Parrot, answers, chunked, post, said
+from http_world import Parrot, answers, chunked, post, said
 
 from proteus_cli.serving.http1.connection import HttpConnection
-from proteus_cli.serving.http1.exchange import Exchange
 from proteus_cli.serving.http1.known_heads import KnownHeads
 from proteus_cli.serving.http1.limits import BODY_READ_BYTES, READ_BYTES, SLICE_BYTES, HttpLimits
 from proteus_cli.serving.transport.connections import Connections
@@ -165,43 +164,6 @@ def test_requests_that_come_one_by_one_wait_for_no_turn() -> None:
     in_loop(scene)
 
 
-def test_a_request_that_fills_its_read_costs_units_each_time() -> None:
-    """Another one may be read at once."""
-
-    def scene() -> None:
-        talk = Talk()
-        request = post(b"/a", bytes(READ_BYTES - len(post(b"/a", b"")) - 4))
-        assert len(request) == READ_BYTES
-        left = [talk.connection.turn.left]
-        for _ in range(3):
-            talk.read(request)
-            left.append(talk.connection.turn.left)
-        assert left == sorted(set(left), reverse=True)
-
-    in_loop(scene)
-
-
-class Costly(Parrot):
-    """Whose every answer costs a whole turn."""
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.connection.turn.end()
-        super().answer(exchange)
-
-
-def test_a_turn_has_one_request_that_costs_as_much() -> None:
-    def scene() -> None:
-        talk = Talk(Costly())
-        talk.read(GET * 300)
-        for number in range(1, 300):
-            assert talk.parrot.handled == number
-            talk.take_turn()
-        talk.take_turns()
-        assert len(answers(bytes(talk.wire.sent))) == 300
-
-    in_loop(scene)
-
-
 ENDLESS: dict[str, tuple[bytes, bytes]] = {
     "chunks of a byte": (b"POST /a HTTP/1.1\r\nhost: here\r\ntransfer-encoding: chunked\r\n\r\n", b"1\r\nx\r\n"),
     "small heads": (b"", b"GET /a HTTP/1.1\r\nhost: here\r\n" + b"a:\r\n" * 60 + b"\r\n"),
@@ -261,27 +223,6 @@ def head(size: int, target: bytes = b"/later", headers: int = 100) -> bytes:
     return b"GET %b HTTP/1.1\r\nhost: here\r\n%b\r\n" % (target, lines)
 
 
-def test_heads_beyond_a_slice_count_as_memory_until_they_are_answered() -> None:
-    def scene() -> None:
-        talk = Talk()
-        for _ in range(10):
-            talk.read(head(28_000))
-            talk.take_turns()
-        assert len(talk.parrot.waiting) == 10
-        assert 2 * 10 * 24_000 <= talk.connections.body_bytes <= 2 * 10 * 32_000
-        before = talk.connections.body_bytes
-        talk.read(head(28_000)[:20_000])
-        talk.take_turns()
-        assert talk.connections.body_bytes >= before + 2 * 16_000
-        while talk.parrot.waiting:
-            talk.parrot.release()
-        assert talk.connections.body_bytes <= 2 * 20_000
-        talk.connection.connection_lost(None)
-        assert talk.connections.body_bytes == 0
-
-    in_loop(scene)
-
-
 def test_a_head_for_which_there_is_no_memory_is_refused() -> None:
     def scene() -> None:
         talk = Talk(max_body_bytes=30_000)
@@ -290,94 +231,6 @@ def test_a_head_for_which_there_is_no_memory_is_refused() -> None:
         assert [status for status, _ in answers(bytes(talk.wire.sent))] == [503]
         assert b"retry-after: 1\r\n" in talk.wire.sent
         assert talk.connections.body_bytes == 0
-
-    in_loop(scene)
-
-
-def test_a_head_is_bounded_whatever_the_reads() -> None:
-    for reads in (1, 30):
-
-        def scene(size: int = 40_000 // reads) -> None:
-            talk = Talk()
-            content = head(38_000)
-            for at in range(0, len(content), size):
-                talk.read(content[at : at + size])
-                talk.take_turns()
-            assert [status for status, _ in answers(bytes(talk.wire.sent))] == [431]
-
-        in_loop(scene)
-
-
-class Large(Parrot):
-    """Whose answers have 20 kB."""
-
-    def answer(self, exchange: Exchange) -> None:
-        exchange.respond(200, b"text/plain", exchange.head.target.ljust(20_000))
-
-
-def test_no_more_is_handled_while_the_answers_that_wait_fill_the_limit() -> None:
-    def scene() -> None:
-        talk = Talk(Large())
-        talk.read(LATER + GET * 100)
-        talk.take_turns()
-        assert talk.parrot.handled == 1 + 4  # the fifth would exceed 64 KiB
-        assert 4 * 20_000 <= talk.connections.body_bytes <= 4 * 20_200
-        assert talk.wire.is_reading_paused
-        talk.parrot.release()
-        talk.take_turns()
-        assert talk.connections.body_bytes == 0
-        assert [body.strip() for _, body in answers(bytes(talk.wire.sent))] == [b"/later"] + [b"/a"] * 100
-
-    in_loop(scene)
-
-
-def test_answers_for_a_client_that_does_not_read_count_as_memory_until_it_does() -> None:
-    def scene() -> None:
-        talk = Talk(Large(), max_body_bytes=50_000)
-        talk.read(LATER * 5)
-        talk.connection.pause_writing()
-        for _ in range(4):
-            talk.parrot.release()
-        assert not talk.wire.sent
-        assert 2 * 20_000 <= talk.connections.body_bytes <= 50_000
-        talk.connection.resume_writing()
-        assert [status for status, _ in answers(bytes(talk.wire.sent))] == [200, 200, 503, 503]
-        assert talk.connections.body_bytes == 0
-        talk.parrot.release()
-        assert [status for status, _ in answers(bytes(talk.wire.sent))] == [200, 200, 503, 503, 200]
-
-    in_loop(scene)
-
-
-def test_what_waits_is_dropped_with_its_connection() -> None:
-    def scene() -> None:
-        talk = Talk(Large())
-        talk.read(LATER + GET * 4 + LATER * 100 + chunked(b"/later", [b"x" * 9000] * 3))
-        assert talk.wire.is_reading_paused
-        assert talk.connection._queued
-        assert talk.connection._parser.has_rest
-        assert talk.connections.body_bytes > 0
-        talk.connection.connection_lost(None)
-        talk.take_turns()
-        assert talk.connections.body_bytes == 0
-        assert talk.parrot.waiting == []
-
-    in_loop(scene)
-
-
-@pytest.mark.parametrize(("last", "status"), [(b"no request\r\n\r\n", 400), (BYE, 200)])
-def test_all_that_wait_before_the_last_request_are_answered_and_count_once(last: bytes, status: int) -> None:
-    def scene() -> None:
-        talk = Talk()
-        talk.read(LATER * 40 + last)
-        counted = set[int]()
-        for _ in range(40):
-            counted.add(talk.connections.body_bytes)
-            talk.parrot.release()
-            talk.take_turns()
-        assert len(counted - {0}) == 1  # the last response, while it waits
-        assert talk.connections.body_bytes == 0
-        assert [status for status, _ in answers(bytes(talk.wire.sent))] == [200] * 40 + [status]
 
     in_loop(scene)
 

@@ -136,7 +136,7 @@ class Peer:
         self.application = application
         self.connections = Connections(max_connections=10, max_body_bytes=2**24) if connections is None else connections
         self.turns = deque[Callable[[], None]]()
-        self.connections.turns = self.connections.long_turns = Turns(self.turns.append)
+        self.connections.turns = Turns(self.turns.append)
         self.connection = Http2Connection(application, self.connections, limits or Http2Limits())
         self.transport = Transport()
         self.transport.protocol = self.connection

@@ -43,15 +43,6 @@ def test_settings_are_sent_first_and_acknowledged() -> None:
     assert [f.flags for f in peer.of_kind(frames.SETTINGS)] == [0, frames.ACK]
 
 
-def test_bytes_may_come_one_by_one() -> None:
-    conversation = (
-        START + headers() + data(1, b"hello") + data(1, b"", ended=True) + frame(frames.PING, 0, 0, b"8 bytes!")
-    )
-    whole, pieces = play(conversation), play(*(bytes((byte,)) for byte in conversation))
-    assert whole.body() == pieces.body() == b"hello"
-    assert whole.got == pieces.got
-
-
 def test_padding_and_priority_are_passed_over() -> None:
     padded = frame(frames.DATA, frames.PADDED | frames.END_STREAM, 1, b"\x03hello\0\0\0")
     with_both = headers(
@@ -355,22 +346,6 @@ def test_a_body_of_another_length_than_announced_resets_the_stream(length: int, 
     assert peer.is_answered(3)
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        data(1, b"hello", ended=True),
-        data(1, b"hel") + data(1, b"lo") + data(1, b"", ended=True),
-        data(1, b"hello") + TRAILERS,
-        frame(frames.DATA, frames.PADDED | frames.END_STREAM, 1, b"\x01hello\0"),
-    ],
-)
-def test_a_body_of_the_announced_length_is_taken(body: bytes) -> None:
-    for pieces in ((START + with_length(5) + body,), (START, with_length(5), *(bytes((byte,)) for byte in body))):
-        peer = play(*pieces)
-        assert peer.body() == b"hello"
-        assert not peer.resets
-
-
 STREAM_FAULTS: dict[str, tuple[bytes, ErrorCode]] = {
     "data after the end": (GET + data(1, b"x"), ErrorCode.STREAM_CLOSED),
     "headers after the end": (GET + GET, ErrorCode.STREAM_CLOSED),
@@ -457,43 +432,6 @@ def test_an_attack_ends_the_connection(attack: Callable[[], bytes]) -> None:
     assert all(call.is_gone for call in peer.application.calls)
 
 
-def test_a_client_that_takes_its_answer_byte_by_byte_is_cut_off() -> None:
-    shut = START + settings(frames.INITIAL_WINDOW_SIZE, 0) + headers() + data(1, b"x" * 500, ended=True)
-    peer = play(shut + frames.window_update(1, 1) * 100, limits=SMALL)
-    assert 0 < len(peer.body()) < 100
-    assert peer.goaway is ErrorCode.ENHANCE_YOUR_CALM
-
-
-def test_large_or_padded_or_torn_frames_of_data_cost_nothing() -> None:
-    """However small the pieces in which they come, and however little of a frame is no padding."""
-
-    def scene() -> None:
-        peer = Peer(Echo(), SMALL)
-        peer.feed(START + headers(1) + headers(3) + headers(5))
-        for _ in range(3):
-            peer.feed(data(1, b"x" * 300), frame(frames.DATA, frames.PADDED, 3, b"\xfex" + bytes(254)))
-            peer.feed(*(bytes((byte,)) for byte in data(5, b"x" * 300)))
-        peer.feed(data(1, b"", ended=True) + data(3, b"", ended=True) + data(5, b"", ended=True))
-        assert (len(peer.body(1)), len(peer.body(3)), len(peer.body(5))) == (900, 3, 900)
-        assert peer.connection.flood_budget.left > SMALL.flood_budget - 1
-
-    in_loop(scene)
-
-
-@pytest.mark.parametrize("updates", [1, 2, 3])
-def test_a_client_may_give_its_windows_back_after_each_answer(updates: int) -> None:
-    """As grpcio does, in a few bytes at a time."""
-
-    def scene() -> None:
-        peer = Peer(Echo(), SMALL)
-        peer.feed(START)
-        for stream in range(1, 1001, 2):
-            peer.feed(headers(stream) + data(stream, b"x" * 9, ended=True) + frames.window_update(0, 3) * updates)
-        assert peer.goaway is None
-
-    in_loop(scene)
-
-
 def test_responses_and_time_refill_the_flood_budget() -> None:
     def scene() -> None:
         peer = Peer(Echo(), SMALL)
@@ -555,17 +493,6 @@ def test_a_request_that_does_not_go_on_is_reset() -> None:
         peer.feed(START + headers())
         peer.pass_time(after_s=31)
         assert peer.resets == {1: ErrorCode.CANCEL}
-
-    in_loop(scene)
-
-
-def test_a_request_that_waits_for_its_response_does_not_time_out() -> None:
-    def scene() -> None:
-        peer = Peer(Echo(waits=True))
-        peer.feed(START + headers(1, 5))
-        peer.pass_time(after_s=1000)
-        assert not peer.resets
-        assert peer.goaway is None
 
     in_loop(scene)
 

@@ -72,11 +72,6 @@ def test_any_frames(start: bytes, sent: list[bytes], cuts: list[int]) -> None:
     in_loop(lambda: expect_settled(fed(start + b"".join(sent), cuts)))
 
 
-@given(st.binary(max_size=300), st.lists(st.integers(0, 300), max_size=5))
-def test_any_bytes_after_the_start(garbage: bytes, cuts: list[int]) -> None:
-    in_loop(lambda: expect_settled(fed(START + garbage, cuts)))
-
-
 def client() -> h2.connection.H2Connection:
     return h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
 
@@ -106,30 +101,6 @@ def test_pieces_make_no_difference(bodies: list[bytes], cuts: list[int]) -> None
         assert whole.of_kind(frames.PING) == pieces.of_kind(frames.PING)
 
     in_loop(scene)
-
-
-@given(
-    st.lists(st.sampled_from(BODIES), min_size=1, max_size=5),
-    st.lists(
-        st.tuples(st.integers(0, 10_000), st.integers(0, 255), st.sampled_from(["set", "drop", "double"])), max_size=6
-    ),
-    st.lists(st.integers(0, 20_000), max_size=4),
-)
-def test_a_good_conversation_with_mistakes(
-    bodies: list[bytes], mistakes: list[tuple[int, int, str]], cuts: list[int]
-) -> None:
-    conversation = bytearray(good_conversation(bodies))
-    for place, value, mistake in mistakes:
-        at = place % len(conversation)
-        if mistake == "set":
-            conversation[at] = value
-        elif mistake == "drop":
-            del conversation[at : at + value % 9 + 1]
-        else:
-            conversation[at:at] = conversation[at : at + value]
-        if not conversation:
-            return
-    in_loop(lambda: expect_settled(fed(bytes(conversation), cuts)))
 
 
 class Speaker:

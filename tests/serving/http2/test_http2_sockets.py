@@ -3,7 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import h2.config
 import h2.connection
@@ -15,7 +15,7 @@ from http2_peer import FIELDS, Echo
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.connection import Http2Connection
 from proteus_cli.serving.http2.limits import Http2Limits
-from proteus_cli.serving.transport.connections import MAX_REFUSED_OPEN, Connections
+from proteus_cli.serving.transport.connections import Connections
 
 WITHIN_S = 20
 uvloop = pytest.importorskip("uvloop")
@@ -118,31 +118,6 @@ def test_a_client_that_did_not_choose_http2_in_the_handshake_is_told(
             reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client, server_hostname="here")
             assert b"ALPN did not choose h2" in await reader.read()
             writer.close()
-
-    run(scene)
-
-
-def test_a_flood_of_connections_is_refused_and_leaves_nothing_behind() -> None:
-    """The oldest of them are closed."""
-
-    async def scene() -> None:
-        connections = Connections(max_connections=1, max_body_bytes=0)
-        application = Echo()
-        server = await asyncio.get_running_loop().create_server(
-            lambda: Http2Connection(application, connections), "127.0.0.1", 0
-        )
-        port = server.sockets[0].getsockname()[1]
-        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(400)]
-        for reader, _ in opened[1:-MAX_REFUSED_OPEN]:
-            with suppress(ConnectionResetError):
-                await reader.read()  # until the server closes
-        assert not any(reader.at_eof() for reader, _ in opened[-MAX_REFUSED_OPEN:])
-        assert len(connections) == 1
-        for _, writer in opened:
-            writer.close()
-        server.close()
-        await connections.close(1.0)
-        assert len(connections) == 0
 
     run(scene)
 

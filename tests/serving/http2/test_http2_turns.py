@@ -106,22 +106,6 @@ def test_no_turn_decodes_more_than_a_few_large_header_blocks(make: Callable[[int
     in_loop(scene)
 
 
-@pytest.mark.parametrize("reads", [1, 50])
-def test_the_units_of_a_turn_count_whatever_the_reads(reads: int) -> None:
-    """So that a client gains nothing by filling its reads exactly."""
-
-    def scene() -> None:
-        sent = data(1, b"x" * 300) * (2 * WORK_PER_TURN // reads)
-        counted = Counted(sent)
-        for _ in range(reads - 1):
-            if not counted.peer.transport.is_reading_paused:
-                counted.peer.connection.data_received(sent)
-        assert len(counted.handled) <= WORK_PER_TURN
-        assert counted.peer.transport.is_reading_paused
-
-    in_loop(scene)
-
-
 def call(stream: int, size: int = 1) -> bytes:
     return headers(stream) + data(stream, b"x" * size, ended=True)
 
@@ -137,39 +121,6 @@ def test_calls_that_come_one_by_one_wait_for_no_turn() -> None:
             assert peer.is_answered(stream)
             assert not peer.transport.is_reading_paused
             peer.transport.sent.clear()
-
-    in_loop(scene)
-
-
-@pytest.mark.parametrize("left", [1, 2, 3])
-@pytest.mark.parametrize("count", [1, 2])
-def test_calls_that_a_turn_leaves_need_no_other_read(left: int, count: int) -> None:
-    """Though a call that comes in a read of its own costs nothing."""
-
-    def scene() -> None:
-        peer, streams = Counted(b"").peer, range(3, 3 + 2 * count, 2)
-        peer.connection.turn.left = left
-        peer.connection.data_received(b"".join(call(stream) for stream in streams))
-        while peer.turns:
-            peer.turns.popleft()()
-        assert all(peer.is_answered(stream) for stream in streams)
-        assert not peer.transport.is_reading_paused
-
-    in_loop(scene)
-
-
-@pytest.mark.parametrize("calls", [(2, 1), (1, 65_500)], ids=["two calls", "a long read"])
-def test_reads_of_more_than_a_call_cost_units_each_time(calls: tuple[int, int]) -> None:
-    """As a read that holds one of 64 KiB, behind which another one may come at once."""
-
-    def scene() -> None:
-        counted, (count, size) = Counted(b""), calls
-        left = [counted.peer.connection.turn.left]
-        for read in range(3):
-            streams = range(3 + 2 * count * read, 3 + 2 * count * (read + 1), 2)
-            counted.peer.connection.data_received(b"".join(call(stream, size) for stream in streams))
-            left.append(counted.peer.connection.turn.left)
-        assert left == sorted(set(left), reverse=True)
 
     in_loop(scene)
 
@@ -204,24 +155,6 @@ def test_the_rest_of_a_read_waits_while_the_client_does_not_read() -> None:
             counted.take_turn()
         assert len(peer.of_kind(frames.PING)) == 1000
         assert not peer.transport.is_reading_paused
-
-    in_loop(scene)
-
-
-@pytest.mark.parametrize("end", ["lost", "refused"])
-def test_the_rest_of_a_read_is_dropped_with_its_connection(end: str) -> None:
-    def scene() -> None:
-        counted = Counted(PING * 1000)
-        peer = counted.peer
-        if end == "lost":
-            peer.transport.close()
-        else:
-            peer.pass_time(after_s=31)
-            peer.connection._fail(frames.ConnectionFault(ErrorCode.NO_ERROR, "enough"))
-        counted.take_turn()
-        assert counted.handled == []
-        assert not peer.turns
-        assert not peer.transport.is_reading_paused  # to see that the client leaves
 
     in_loop(scene)
 

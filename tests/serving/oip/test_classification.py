@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.oip import classification
 from proteus_cli.serving.oip.classification import highest_classes
 from proteus_cli.serving.oip.tensors import outputs_by_name, require_encodable
@@ -77,14 +77,6 @@ def test_equal_values_keep_their_order(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "form", "rows"),
-    [((2**18,), False, 2), ((2**19,), True, 3), ((), False, 2**19), ((2**16,), Classes(2**15, True), 2)],
-)  # fmt: skip
-def test_an_answer_that_is_encoded_in_time_may_be_asked_for(shape: tuple[int, ...], form: Form, rows: int) -> None:
-    require_encodable(signature_of(shape), [(0, form)], rows)
-
-
-@pytest.mark.parametrize(
     ("shape", "form", "rows", "problem"),
     [
         ((2**18,), False, 3, "786,432 values as JSON or to find classes"),
@@ -122,17 +114,6 @@ def test_classes_over_rest_are_texts_and_other_outputs_stay_values() -> None:
     assert (answer["id"], answer["parameters"]["batch_size"], tensors) == ("a", 3, [])
 
 
-def test_classes_over_rest_may_be_binary_beside_other_binary_outputs() -> None:
-    codec = RestCodec("two", TWO, 8, ("no", "yes"))
-    head, tensors = codec.encode(*outputs((0, Classes(2, as_binary=True)), (1, True)))
-    found = b"".join(map(bytes, tensors))
-    said = ["0.25:0:no", "-1.0:1:yes", "8.0:1:yes", "7.0:0:no"]
-    described = json.loads(head)["outputs"]
-    assert described[0]["shape"] == [2, 2]
-    assert found == packed(said) + M[1:].tobytes()
-    assert [each["parameters"]["binary_data_size"] for each in described] == [len(packed(said)), 16]
-
-
 def test_classes_over_grpc_are_raw_bytes() -> None:
     plane = SmallPlane()
     plane.by_name["two"].labels = ("no", "yes")
@@ -145,11 +126,6 @@ def test_classes_over_grpc_are_raw_bytes() -> None:
     ]  # fmt: skip
     assert list(answer.raw_output_contents) == [M[1:].tobytes(), packed(["0.25:0:no", "8.0:1:yes"])]
     assert (answer.id, answer.parameters["batch_size"].int64_param) == ("a", 3)
-
-
-def test_only_the_first_output_has_labels() -> None:
-    head, _ = RestCodec("two", TWO, 8, ("no", "yes")).encode(*outputs((1, Classes(1, as_binary=False))))
-    assert json.loads(head)["outputs"][0]["data"] == ["5:0", "6:0"]
 
 
 def test_who_asks_for_values_gets_them_beside_who_asks_for_classes() -> None:

@@ -21,7 +21,7 @@ from tritonclient.grpc import service_pb2
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import BadRequest, BodyTooLarge
-from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.oip import images
 from proteus_cli.serving.oip.images import (
     MAX_FILE_BYTES,
@@ -36,7 +36,7 @@ from proteus_cli.serving.oip.images import (
     read_images,
 )
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.requests.query import InThreads, Query, ReadInputs
+from proteus_cli.serving.requests.query import InThreads, Query
 from proteus_cli.serving.rest.codec.codec import RestCodec
 
 WANTED = ImageInput(size=(4, 6))
@@ -132,18 +132,6 @@ def test_an_image_is_turned_as_its_exif_says(orientation: int, order: str) -> No
     np.testing.assert_array_equal(read(made.getvalue())[0], np.asarray(there))
 
 
-def test_a_large_jpeg_on_its_side_is_decoded_in_no_more_than_the_size_that_is_needed() -> None:
-    """Half of it is red: after the turn the upper one."""
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    made, whole = BytesIO(), Image.new("RGB", (800, 1200), BLUE)
-    whole.paste(RED, (0, 0, 400, 1200))
-    whole.save(made, "JPEG", exif=exif)
-    found = read(made.getvalue())[0].astype(int)
-    assert np.abs(found[0] - RED).max() <= 3
-    assert np.abs(found[3] - BLUE).max() <= 3
-
-
 @pytest.mark.parametrize(
     "exif",
     [
@@ -203,21 +191,6 @@ def test_a_png_of_many_chunks_is_refused(name: bytes, before: bytes) -> None:
     assert len(read(image[:at] + 400 * chunk + image[at:])) == 1
 
 
-def test_a_png_of_16_mib_in_the_chunks_of_an_encoder_is_decoded() -> None:
-    """8 KiB for each, and noise, which does not shrink."""
-    made = BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (2048, 2600, 3), np.uint8)).save(made, "PNG")
-    whole = made.getvalue()
-    start, end = whole.index(b"IDAT") - 4, whole.index(b"IEND") - 4
-    data = b"".join(whole[at + 8 : at + 8 + size] for at, size in _chunks(whole, start, end))
-    parts = [data[at : at + 8192] for at in range(0, len(data), 8192)]
-    chunks = b"".join(
-        struct.pack(">I", len(part)) + b"IDAT" + part + struct.pack(">I", zlib.crc32(b"IDAT" + part)) for part in parts
-    )
-    assert len(parts) > 1900
-    assert len(read(whole[:start] + chunks + whole[end:])) == 1
-
-
 def _chunks(png: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
     while start < end:
         (size,) = struct.unpack_from(">I", png, start)
@@ -254,14 +227,6 @@ def test_what_can_not_be_decoded_is_refused_by_its_row(damaged: bytes, problem: 
     with pytest.raises(BadRequest, match=problem) as refused:
         read(encoded("PNG"), damaged)
     assert refused.value.message.startswith("image 1 of input `image`")
-
-
-def test_a_file_may_have_its_bytes_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    image = encoded("PNG")
-    monkeypatch.setattr(images, "MAX_FILE_BYTES", len(image))
-    assert len(read(image)) == 1
-    with pytest.raises(BadRequest, match=f"image 1 of input `image` has {len(image) + 1} bytes; at most {len(image)}"):
-        read(image, image + b"\0")
 
 
 def test_a_request_may_have_a_file_for_each_row_and_no_more_json_than_without() -> None:
@@ -365,20 +330,6 @@ def test_a_family_without_images_refuses_strings(decode: Decode, image: ImageInp
         decode(packed(encoded("PNG")), [1], image)
 
 
-def test_a_codec_that_has_read_images_reads_pixels_of_the_same_size_as_such() -> None:
-    codec = RestCodec("f", SIGNATURE, 8, image=WANTED)
-    pixels = bytes(range(72))
-    for datatype, shape in (("BYTES", [1]), ("UINT8", [1, 4, 6, 3]), ("BYTES", [1]), ("UINT8", [1, 4, 6, 3])):
-        tensor = {"name": "image", "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": 72}}
-        head = json.dumps({"inputs": [tensor]}).encode().ljust(150)
-        found = codec.decode(head + pixels, len(head))
-        assert isinstance(found, tuple)
-        assert isinstance(found[1], InThreads) == (datatype == "BYTES")
-        if datatype == "UINT8":
-            read_inputs: ReadInputs = found[1]  # type: ignore[assignment]
-            assert bytes(read_inputs()[0]) == pixels
-
-
 def test_images_in_json_are_refused() -> None:
     tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["iVBORw0KGgo="]}
     with pytest.raises(BadRequest, match="images are not taken in JSON"):
@@ -398,25 +349,6 @@ def test_the_body_of_a_request_may_be_an_image(kind: str) -> None:
 def test_a_family_without_images_refuses_a_body_that_is_one(image: ImageInput | None) -> None:
     with pytest.raises(BadRequest, match="`f` takes no images"):
         RestCodec("f", SIGNATURE, 8, image=image).decode_image(encoded("PNG"))
-
-
-def test_a_body_that_is_an_image_is_bounded_like_others() -> None:
-    codec = RestCodec("f", SIGNATURE, 1, image=WANTED)
-    with pytest.raises(BodyTooLarge):
-        codec.decode_image(bytes(codec.max_bytes + 1))
-    _, read_inputs = codec.decode_image(encoded("PNG") + bytes(MAX_FILE_BYTES))
-    assert isinstance(read_inputs, InThreads)
-    with pytest.raises(BadRequest, match=f"at most {MAX_FILE_BYTES} are decoded"):
-        drained(read_inputs.steps)
-
-
-def test_images_in_typed_contents_are_refused() -> None:
-    plane = SmallPlane()
-    plane.by_name["f"] = ServedFamily("f", SIGNATURE, 0.1, 8, 0.75, image=WANTED)
-    request = service_pb2.ModelInferRequest(model_name="f")
-    request.inputs.add(name="image", datatype="BYTES", shape=[1]).contents.bytes_contents.append(encoded("PNG"))
-    with pytest.raises(BadRequest, match="images come in raw_input_contents"):
-        GrpcCodec(plane).decode(request.SerializeToString(), None)  # type: ignore[arg-type]
 
 
 # --- threads

@@ -1,156 +1,29 @@
 """What happens to an inference request is the same over REST, as a gRPC call, and as one of a gRPC stream."""
 
-import asyncio
 import contextlib
-import json
-from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
 import pytest
 from builders import requests_waiting
-from grpc_client import INFER, STREAM
-from grpc_client import Client as GrpcClient
-from one_device import World, run
+from one_device import World
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from tritonclient.grpc import service_pb2
+from protocol_clients import Protocol, RestClient, by_each_protocol, scene, served
 
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import DeadlineExceeded, EngineError, Overloaded
-from proteus_cli.serving.grpc.framing import framed
-from proteus_cli.serving.grpc.inference import GrpcCodec
-from proteus_cli.serving.grpc.service import GrpcHandler
-from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head
-from proteus_cli.serving.http2.frames import ErrorCode, rst_stream
-from proteus_cli.serving.oip.codes import HTTP_STATUS, GrpcStatus
-from proteus_cli.serving.rest.access import Access, KnownHosts
+from proteus_cli.serving.grpc.codec import GrpcCodec
+from proteus_cli.serving.http1.exchange import NO_HEAD
+from proteus_cli.serving.oip.codes import HTTP_STATUS
+from proteus_cli.serving.requests.in_flight import InFlightRequest, nobody
 from proteus_cli.serving.rest.codec.codec import RestCodec
-from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.telemetry.tracing import Tracing
-from proteus_cli.serving.transport.turns import Turn
 
-FLOAT = np.dtype(np.float32)
 TRACE = "0af7651916cd43dd8448eb211c80319c"
-PARENT = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
-
-
-class Client(ABC):
-    """A client that asks one family of two floats, by one of the protocols."""
-
-    span: str
-
-    def __init__(self, world: World, tracing: Tracing | None = None) -> None:
-        self.plane, self.tracing = world.plane, tracing
-
-    @abstractmethod
-    def ask(self, *values: float, **headers: str) -> None:
-        """Send a request, whose rows have two values each."""
-
-    @abstractmethod
-    def answer(self) -> str | None:
-        """``ok``, or the message of an error; None: there is no answer yet."""
-
-    @abstractmethod
-    def leave(self) -> None:
-        """Go without waiting for the answer."""
-
-
-class RestClient(Client):
-    span = "POST /v2/models/{model}/infer"
-
-    def ask(self, *values: float, **headers: str) -> None:
-        self.handler = RestHandler(
-            self.plane.admission, self.plane.families, cast("Any", None), access=Access(None, KnownHosts(frozenset())),
-            max_body_bytes=2**20, tracing=self.tracing,
-        )  # fmt: skip
-        x = {"name": "x", "shape": [len(values) // 2, 2], "datatype": "FP32", "data": values}
-        sent = {name.encode(): value.encode() for name, value in headers.items()}
-        connection = cast(
-            "Any",
-            SimpleNamespace(
-                connections=SimpleNamespace(is_draining=False),
-                turn=Turn(),
-                response_ready=lambda _exchange: None,
-                reads_long=asyncio.Lock(),
-            ),
-        )
-        body = json.dumps({"inputs": [x]}).encode()
-        asked = b"POST", b"/v2/models/f/infer", sent
-        self.exchange = Exchange(connection, Head(*asked, self.handler.route(*asked)), body, keep_alive=True)
-        self.exchange.head.answer(self.exchange)
-
-    def answer(self) -> str | None:
-        if self.exchange.response is None:
-            return None
-        head, _, body = b"".join(map(bytes, self.exchange.response)).partition(b"\r\n\r\n")
-        is_ok = head.startswith(b"HTTP/1.1 200 ")
-        document = json.loads(body)
-        assert is_ok == ("outputs" in document)
-        return "ok" if is_ok else str(document["error"])
-
-    def leave(self) -> None:
-        self.handler.abandoned(self.exchange)
-
-
-class CallClient(Client):
-    span = "inference.GRPCInferenceService/ModelInfer"
-    path = INFER
-
-    def ask(self, *values: float, **headers: str) -> None:
-        handler = GrpcHandler(
-            self.plane.admission, self.plane.families, models=cast("Any", None), max_message_bytes=2**20,
-            tracing=self.tracing,
-        )  # fmt: skip
-        self.client = GrpcClient(handler=handler)
-        request = service_pb2.ModelInferRequest(model_name="f", id="a")
-        request.inputs.add(name="x", datatype="FP32", shape=[len(values) // 2, 2])
-        request.raw_input_contents.append(np.array(values, FLOAT).tobytes())
-        self.stream = self.client.call(self.path, framed(request.SerializeToString()), ended=True, **headers)
-
-    def answer(self) -> str | None:
-        if not self.client.peer.is_answered(self.stream):
-            return None
-        if self.client.status(self.stream) is GrpcStatus.OK:
-            (message,) = self.client.messages(self.stream)
-            return self.read(message)
-        return self.client.fields(self.stream)["grpc-message"].replace("%20", " ")
-
-    def read(self, message: bytes) -> str:
-        assert service_pb2.ModelInferResponse.FromString(message).id == "a"
-        return "ok"
-
-    def leave(self) -> None:
-        self.client.peer.feed(rst_stream(self.stream, ErrorCode.CANCEL))
-
-
-class StreamClient(CallClient):
-    span = "inference.GRPCInferenceService/ModelStreamInfer"
-    path = STREAM
-
-    def read(self, message: bytes) -> str:
-        response = service_pb2.ModelStreamInferResponse.FromString(message)
-        assert response.error_message or response.infer_response.id == "a"
-        return response.error_message or "ok"
-
-
-by_each_protocol = pytest.mark.parametrize("protocol", [RestClient, CallClient, StreamClient])
-Protocol = type[Client]
-
-
-def scene(play: Callable[[World], Awaitable[None]], **options: Any) -> None:
-    run(play, **options)
-
-
-async def served(world: World, result: Any = None) -> None:
-    """Until the batch that was launched is done."""
-    await asyncio.sleep(0.02)
-    world.executor.release(result)
-    await asyncio.sleep(0.01)
+PARENT: dict[str, Any] = {"traceparent": f"00-{TRACE}-b7ad6b7169203331-01"}
 
 
 @by_each_protocol
@@ -235,7 +108,7 @@ def test_a_bug_before_a_request_over_rest_is_decoded_is_answered_too(
         client.ask(1, 2)
         assert client.answer() == "internal error"
 
-    monkeypatch.setattr("proteus_cli.serving.rest.handler.RestInferences", broken)
+    monkeypatch.setattr("proteus_cli.serving.rest.handler.InferRoute", broken)
     scene(play)
     assert "ZeroDivisionError" in caplog.text
 
@@ -387,8 +260,9 @@ def test_the_queue_of_a_request_that_was_read_in_turns_begins_when_it_is_decoded
         )
         assert trace is not None
         before_ns = trace._now_ns()
-        trace.then(lambda _: None, arrived_s_ago=2.0)
-        trace(DeadlineExceeded("late", is_late=False))
+        trace.asks("f")
+        trace.admitted(InFlightRequest(0, "f", 0.0, 1.0, done=nobody, decoding_s=2.0))
+        trace.ended(DeadlineExceeded("late", is_late=False))
         spans = spans_of(exporter)
     decode, queue = spans["decode"], spans["queue"]
     assert decode.end_time - decode.start_time == 2e9

@@ -13,9 +13,8 @@ from reading import inputs_of
 from small_plane import FLOAT, LONG, TWO, SmallPlane
 from tritonclient.grpc import service_pb2
 
-from proteus_cli.domain.request import Bounds
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters
 from proteus_cli.serving.requests.query import Classes, Query, RequestOptions
 from proteus_cli.serving.rest.codec.codec import RestCodec
@@ -114,18 +113,6 @@ def test_a_parameter_that_is_null_is_as_one_that_is_absent(place: int, kind: typ
     given[place] = dict.fromkeys(kind.__struct_fields__)
     query = over_rest(*given)
     assert (query.options, query.outputs) == (RequestOptions(), ((0, False),))
-
-
-@by_each_protocol
-@pytest.mark.parametrize("minimum", [0.9, -2.5, 0.0])
-def test_a_minimum_of_confidence_is_of_any_scale(decode: Decode, minimum: float) -> None:
-    assert decode({"min_confidence": minimum}, {}, {}).options == RequestOptions(bounds=Bounds(minimum))
-
-
-@by_each_protocol
-@pytest.mark.parametrize("asked", [{"min_expected_accuracy": 0.9}, {"max_energy_j": 0.25}], ids=str)
-def test_other_bounds_are_read(decode: Decode, asked: dict[str, float]) -> None:
-    assert decode(asked, {}, {}).options == RequestOptions(bounds=Bounds(**asked))  # type: ignore[arg-type]
 
 
 @by_each_protocol

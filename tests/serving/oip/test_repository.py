@@ -15,9 +15,7 @@ from proteus_cli.domain.device import Device
 from proteus_cli.errors import BadRequest, EngineError, NotReady, Overloaded, UnknownModel
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.oip.repository import ModelRepository
-from proteus_cli.serving.oip.tensors import DATATYPES
-from proteus_cli.serving.requests.in_flight import Answered
-from proteus_cli.serving.requests.query import Query, RequestOptions
+from proteus_cli.serving.requests.query import RequestOptions
 
 NOW_S = 1_800_000_000.0
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
@@ -90,14 +88,6 @@ def test_a_family_is_configured_as_it_is_served() -> None:
     run(configured)
 
 
-def test_instances_on_a_gpu_say_which() -> None:
-    async def says(world: World) -> None:
-        (instance,) = config(models(world, Device("gpu3", "t4", "gpu", "a GPU", 2**30)))["instance_group"]
-        assert instance == {"name": "v on gpu3", "kind": "KIND_GPU", "count": 1, "gpus": [3]}
-
-    run(says, device="gpu3")
-
-
 def test_what_is_emulated_says_so_and_has_no_ordinals() -> None:
     async def says(world: World) -> None:
         v100 = Device("v100-3", "v100", "gpu", "a GPU elsewhere", 2**30)
@@ -115,19 +105,6 @@ def test_what_is_emulated_says_so_and_has_no_ordinals() -> None:
     run(says, device="v100-3", is_emulated=True)
 
 
-def test_every_type_and_sizes_that_vary_have_their_names() -> None:
-    async def named(world: World) -> None:
-        specs = tuple(TensorSpec(name, np.dtype(dtype), (None, 3)) for name, dtype in DATATYPES.items())
-        world.plane.families.by_name["f"].signature = Signature(specs, specs)
-        found = config(models(world))
-        assert found["input"] == found["output"]
-        assert found["input"] == [
-            {"name": name, "data_type": f"TYPE_{name}", "dims": [-1, 3]} for name in DATATYPES
-        ]  # fmt: skip
-
-    run(named)
-
-
 def test_metadata_names_what_varies_with_minus_one() -> None:
     async def named(world: World) -> None:
         inputs = (TensorSpec("x", np.dtype(np.float32), (4,)), TensorSpec("k", np.dtype(np.int64), (2,)))
@@ -139,41 +116,6 @@ def test_metadata_names_what_varies_with_minus_one() -> None:
         assert (found["name"], found["versions"], found["platform"]) == ("f", ["1"], "onnxruntime")
 
     run(named)
-
-
-def test_nothing_is_counted_before_anything_happened() -> None:
-    async def nothing(world: World) -> None:
-        found = statistics(world)
-        assert (found["last_inference"], found["inference_count"], found["execution_count"]) == (0, 0, 0)
-        assert set(found["inference_stats"]) == {
-            "success", "fail", "queue", "compute_input", "compute_infer", "compute_output",
-        }  # fmt: skip
-        assert all(duration == {"count": 0, "ns": 0} for duration in found["inference_stats"].values())
-        assert found["batch_stats"] == []
-
-    run(nothing)
-
-
-def test_what_decoding_took_is_no_time_in_the_queue() -> None:
-    """A request came 30 ms before it was admitted, and runs at once."""
-
-    async def counted(world: World) -> None:
-        query, row = Query("f", 1, ((0, False),)), np.zeros(2, np.float32).tobytes()
-        arrived_s = world.plane.clock() - 0.03
-        world.plane.admission.submit(query, lambda: (row,), world.results.append, arrived_s)
-        await asyncio.sleep(0.02)
-        world.executor.release()
-        (answer,) = world.results
-        assert isinstance(answer, Answered)
-        assert answer.queue_s == pytest.approx(0.0)
-        found = statistics(world)["inference_stats"]
-        times_ns = {name: found[name]["ns"] for name in ("success", "queue", "compute_input")}
-        assert times_ns == pytest.approx({"success": 50e6, "queue": 0.0, "compute_input": 30e6}, abs=1e3)
-        counts = world.plane.counts.by_family["f"]
-        assert counts.queue.total == pytest.approx(0.0)
-        assert counts.latency.total == pytest.approx(0.05)
-
-    run(counted)
 
 
 def test_batches_and_requests_are_counted_apart() -> None:
@@ -284,17 +226,6 @@ def test_only_what_a_loaded_family_is_asked_is_demand() -> None:
         assert [outputs(result) for result in world.results] == [[2, 4]]
 
     run(demanded)
-
-
-def test_loading_and_unloading_twice_is_as_good_as_once() -> None:
-    async def twice(world: World) -> None:
-        kept = models(world)
-        for act, state in ((kept.unload, "UNAVAILABLE"), (kept.load, "READY")):
-            act("f")
-            act("f")
-            assert kept.index()[0].state == state
-
-    run(twice)
 
 
 def test_the_index_says_who_answers_and_why_nobody_does() -> None:

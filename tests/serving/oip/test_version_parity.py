@@ -7,16 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_plan
 from one_device import FLOAT
 from tritonclient.grpc import service_pb2
-from two_stages import FIRST, UNSURE, TwoStages, run
+from two_stages import UNSURE, TwoStages, run
 
 from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import BoundsUnmet, UnknownModel
-from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.oip.repository import ModelRepository
-from proteus_cli.serving.requests.in_flight import Answered, Result
+from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Query
 from proteus_cli.serving.rest.codec.codec import RestCodec
 
@@ -100,26 +99,6 @@ def test_a_version_answers_alone_and_the_answer_names_it(front_end: Any, version
     run(answered)
 
 
-def test_answers_of_one_batch_name_what_each_has_asked_for() -> None:
-    """Only one variant is hosted, so that a request for it waits with all others."""
-
-    async def answered(world: TwoStages) -> None:
-        await world.plane.fleet.deploy(make_plan(FIRST, devices=("cpu0", "cpu1"), demand_qps={"f": 10.0}))
-        world_with_versions(world)
-        asked = [front_end(world, version, {}) for version in ("", "s") for front_end in (over_http, over_grpc)]
-        results: list[Result] = []
-        for query, _ in asked:
-            world.plane.admission.submit(query, lambda: (X.tobytes(),), results.append)
-        while len(results) < len(asked):
-            await asyncio.sleep(0.01)
-            world.first.release()
-        answers = [each for each in results if isinstance(each, Answered)]
-        assert [each.batch.rows for each in answers] == [4] * 4
-        assert [said(each)[0] for (_, said), each in zip(asked, answers, strict=True)] == ["1", "1", "s", "s"]
-
-    run(answered)
-
-
 @FRONT_ENDS
 def test_a_version_that_is_not_planned_is_refused_at_once_and_an_unknown_one_is_not_found(front_end: Any) -> None:
     async def refused(world: TwoStages) -> None:
@@ -133,21 +112,6 @@ def test_a_version_that_is_not_planned_is_refused_at_once_and_an_unknown_one_is_
             front_end(world, "3", {})
 
     run(refused)
-
-
-def test_a_request_that_waits_for_a_version_that_a_plan_takes_away_ends_once() -> None:
-    async def dropped(world: TwoStages) -> None:
-        results: list[Result] = []
-        query, _ = over_http(world_with_versions(world), "2", {})
-        for _ in range(2):  # the second waits
-            world.plane.admission.submit(query, lambda: (X.tobytes(),), results.append)
-            await asyncio.sleep(0.001)
-        await world.plane.fleet.deploy(make_plan(FIRST, devices=("cpu0", "cpu1"), demand_qps={"f": 10.0}))
-        world.second.release()
-        await asyncio.sleep(0.2)
-        assert sorted(type(each).__name__ for each in results) == ["Answered", "DeadlineExceeded"]
-
-    run(dropped)
 
 
 def test_metadata_readiness_and_configuration_are_of_the_version() -> None:

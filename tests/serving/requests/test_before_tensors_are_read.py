@@ -7,7 +7,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 from builders import requests_waiting
-from one_device import AT_ONCE_S, FLOAT, SLO_S, World, outputs, run
+from one_device import FLOAT, SLO_S, World, run
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.domain.request import Outcome
@@ -109,21 +109,6 @@ def test_an_admitted_request_with_wrong_tensors_gives_its_place_back(tensors: ob
     run(wrong, refuses_non_finite=True)
 
 
-def test_requests_beside_one_with_wrong_tensors_are_answered() -> None:
-    async def beside(world: World) -> None:
-        patient = RequestOptions(timeout_s=60.0)
-        world.submit(1, 2, options=patient)
-        with pytest.raises(BadRequest):
-            world.plane.admission.submit(ONE_ROW, invalid, world.results.append)
-        world.submit(3, 4, options=patient)
-        while len(world.results) < 2:
-            await asyncio.sleep(0.001)
-        assert [outputs(result) for result in world.results] == [[2, 4], [6, 8]]
-        assert world.executor.runs == [2]
-
-    run(beside, AT_ONCE_S)
-
-
 # --- refused alike
 
 
@@ -136,19 +121,6 @@ def test_what_is_refused_in_one_turn_of_the_loop_counts_each_time() -> None:
                 world.plane.admission.submit(ONE_ROW, unread, world.results.append)
         assert demand(world) == asked + 10
         assert world.counted[Outcome.REJECTED] == rejected + 10
-        await end(world)
-
-    run(refused)
-
-
-def test_what_is_refused_is_offered_again_in_the_next_turn_of_the_loop() -> None:
-    async def refused(world: World) -> None:
-        fill(world)
-        world.plane.results.dropped(world.plane.controller.dispatch.forget_all())
-        with pytest.raises(Overloaded):
-            world.submit(1, 2)
-        await asyncio.sleep(0)
-        assert world.submit(1, 2) is not None
         await end(world)
 
     run(refused)

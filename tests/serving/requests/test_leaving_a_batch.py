@@ -3,9 +3,9 @@
 import asyncio
 
 import numpy as np
-from builders import make_cascade, make_plan, requests_waiting
+from builders import requests_waiting
 from one_device import FLOAT, World, outputs, run
-from two_stages import SECOND, SURE, UNSURE, TwoStages, plan_of
+from two_stages import UNSURE, TwoStages
 from two_stages import run as run_cascade
 
 from proteus_cli.domain.request import Outcome
@@ -110,44 +110,3 @@ def test_what_leaves_a_batch_of_a_second_stage_has_its_answer_once() -> None:
         world.results = []
 
     run_cascade(leaving)
-
-
-def test_what_is_deferred_when_its_first_device_is_lost_and_nothing_hosts_its_family_ends_once() -> None:
-    """A plan without the family came meanwhile: nothing may run the rest of the batch again."""
-
-    async def losing(world: TwoStages) -> None:
-        world.submit(UNSURE)
-        await asyncio.sleep(0.005)
-        leave(world, (0,), UNSURE)
-        await asyncio.sleep(0.001)
-        world.plane.controller.adopt(make_plan(devices=("cpu0", "cpu1"), demand_qps={"f": 0.0}), (), 0.0)
-        world.first.release(DeviceLost("it is lost"))
-        await asyncio.sleep(0.001)
-        assert world.results == [], "the second stage is asked still"
-        world.second.release()
-        assert world.answer[2].stages == 2
-        assert world.counted == ({("cpu1", "served"): 1}, 1, 0)
-
-    run_cascade(losing)
-
-
-def test_what_has_left_a_batch_takes_no_other_share_of_the_cascades() -> None:
-    """Every other query goes by the cascade: the first, and the third, which has not left."""
-
-    async def leaving(world: TwoStages) -> None:
-        world.submit(SURE)
-        await asyncio.sleep(0.001)
-        world.submit(UNSURE)
-        world.submit(UNSURE)
-        world.first.release()
-        await asyncio.sleep(0.001)
-        leave(world, (0,), UNSURE)
-        assert len(world.results) == 2
-        world.results.clear()
-        world.first.release()
-        await asyncio.sleep(0.001)
-        assert world.results == []
-        world.second.release()
-        assert world.answer[2].stages == 2
-
-    run_cascade(leaving, plan_of(SECOND, cascades=(make_cascade("f", "s", "l", rate_qps=5.0),)))

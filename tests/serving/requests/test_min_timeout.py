@@ -12,8 +12,8 @@ from tritonclient.grpc import service_pb2
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Outcome
-from proteus_cli.errors import BadRequest, BoundsUnmet, DeadlineExceeded, Overloaded, RequestError
-from proteus_cli.serving.grpc.inference import GrpcCodec
+from proteus_cli.errors import BoundsUnmet, DeadlineExceeded, Overloaded, RequestError
+from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.oip.codes import GRPC_STATUS, HTTP_STATUS, GrpcStatus
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Query, RequestOptions
@@ -177,70 +177,11 @@ def test_who_asks_for_nothing_of_its_own_is_told_to_come_again_even_where_no_pla
     run(refused, 2 * SLO_S, replan="off")
 
 
-@pytest.mark.parametrize(
-    ("timeout_us", "left_s", "error"),
-    [
-        (None, 0.05, DeadlineExceeded),  # 8 rows take 82 ms, and the SLO is 100 ms
-        (95_000, 0.05, DeadlineExceeded),
-        (60_000, 0.05, BadRequest),  # as it would be however long the call had
-        (60_000, 60.0, BadRequest),
-        (60_000, None, BadRequest),
-    ],
-)
-def test_rows_that_only_the_deadline_of_their_call_makes_too_many_are_no_bad_input(
-    timeout_us: int | None, left_s: float | None, error: type[RequestError]
-) -> None:
-    async def refused(world: World) -> None:
-        query = over_grpc(world, timeout_us, 8, left_s)
-        with pytest.raises(error) as too_many:
-            world.plane.admission.submit(query, unread, world.results.append)
-        if isinstance(too_many.value, DeadlineExceeded):
-            told = "no variant of `f` has an answer to 8 rows within 50 ms: even an idle device needs 82.66 ms"
-            assert (too_many.value.message, too_many.value.is_late) == (told, False)
-        assert world.counted == ({Outcome.DROPPED: 1} if error is DeadlineExceeded else {})
-
-    run(refused, 0.001, row_s=SLOW_S)
-
-
-@pytest.mark.parametrize(
-    ("replan", "left_s", "error", "told"),
-    [
-        ("auto", 0.06, DeadlineExceeded, "another plan could host a faster one"),
-        ("auto", None, Overloaded, "another plan could host a faster one"),
-        ("off", 0.06, DeadlineExceeded, "this server makes no other plan by itself"),
-    ],
-)
-def test_a_deadline_of_a_call_in_which_only_another_plan_could_answer_is_too_short(
-    replan: str, left_s: float | None, error: type[RequestError], told: str
-) -> None:
-    """What is hosted would answer within the SLO."""
-
-    async def refused(world: World) -> None:
-        world.plane.controller.placeable.use(FAST, {VariantKey("f", "fast")})
-        query = over_grpc(world, None if left_s else 60_000, 8, left_s)
-        with pytest.raises(error, match=told):
-            world.plane.admission.submit(query, unread, world.results.append)
-
-    run(refused, 0.001, row_s=SLOW_S, replan=replan)
-
-
 def test_that_time_will_do() -> None:
     async def enough(world: World) -> None:
         assert isinstance(await ended(world, 0.01021), Answered)
 
     run(enough, SLOW_S)
-
-
-def test_a_request_that_waited_too_long_had_time_enough() -> None:
-    async def waited(world: World) -> None:
-        world.submit(1, 2)
-        await asyncio.sleep(0)
-        result = await asyncio.wait_for(_behind(world), 1.0)
-        assert isinstance(result, DeadlineExceeded)
-        assert result.message == "no variant that is loaded could answer by the deadline"
-        world.executor.release()
-
-    run(waited, SLOW_S)
 
 
 async def _behind(world: World) -> object:

@@ -218,14 +218,3 @@ def test_a_bug_in_a_front_end_leaves_the_results_of_other_requests(caplog: pytes
         world.executor.release()
 
     run(answering)
-
-
-def test_families_with_variants_of_one_name_have_lines_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
-    async def fails(world: World) -> None:
-        (host,) = world.plane.controller.families["f"].hosts
-        for family in ("f", "g", "f"):
-            world.plane.results._log_failure(replace(host, family=family), RuntimeError("broken"))
-
-    run(fails)
-    failed = [record for record in caplog.records if "failed on" in record.getMessage()]
-    assert [record.fields["family"] for record in failed] == ["f", "g"]  # type: ignore[attr-defined]

@@ -25,7 +25,7 @@ from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResu
 from proteus_cli.serving.lifecycle import LifecycleEvent
 from proteus_cli.serving.requests.data_plane import DataPlaneOptions, make_data_plane
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.requests.in_flight import Answered, Result, nobody
+from proteus_cli.serving.requests.in_flight import Answered, Result
 from proteus_cli.serving.requests.query import Query, RequestOptions
 from proteus_cli.serving.requests.version_arms import VersionArms
 
@@ -190,19 +190,6 @@ def test_a_shadow_that_fails_costs_nobody_anything_and_is_told() -> None:
     played(story, shadow_share=1.0)
 
 
-def test_nothing_is_shadowed_where_requests_wait() -> None:
-    async def story(world: World) -> None:
-        world.submit(1.0)
-        await asyncio.sleep(BATCH_S / 2)
-        world.submit(2.0)
-        await world.end()
-        await world.end()
-        assert [variant for variant, _ in world.executor.asked[:2]] == ["v", "v"]
-        assert world.answered_by == ["v", "v"]
-
-    played(story, shadow_share=1.0)
-
-
 def test_a_share_of_the_answers_is_shadowed() -> None:
     async def story(world: World) -> None:
         for _ in range(8):
@@ -212,25 +199,6 @@ def test_a_share_of_the_answers_is_shadowed() -> None:
         assert [variant for variant, _ in world.executor.asked].count("v@2") == 2
 
     played(story, shadow_share=0.25)
-
-
-def test_the_share_holds_where_requests_come_while_another_one_is_shadowed() -> None:
-    async def story(world: World) -> None:
-        for _ in range(2):
-            world.submit(1.0)
-            await world.end()
-        assert world.executor.asked == [("v", 1), ("v", 1), ("v@2", 1)]  # which runs
-        world.submit(1.0, 1.0)
-        world.submit(1.0)
-        while world.executor.held or world.plane.results.in_flight_count:
-            await world.end()
-        world.submit(1.0)
-        while world.executor.held or world.plane.results.in_flight_count:
-            await world.end()
-        assert [variant for variant, _ in world.executor.asked].count("v@2") == 2  # of five
-        assert world.guard.counts.shadowed == 2
-
-    played(story, shadow_share=0.5)
 
 
 def test_canaries_are_answered_by_the_new_version_and_its_guard_is_told() -> None:
@@ -314,8 +282,9 @@ def test_what_another_variant_fails_on_tells_of_neither_version() -> None:
     async def story(world: World) -> None:
         query = Query("f", 1, ((0, False),))
         for variant in ("another", "v", "v@2", ""):
-            _, _, done, _ = world.arms.enter(query, None, nobody, None)
-            done(EngineFailed("it fails", variant=variant))
+            _, arm = world.arms.enter(query, None, is_probe=False)
+            assert arm is not None
+            arm.ended(EngineFailed("it fails", variant=variant))
         assert world.guard.counts.canary == 2
         assert world.seen("errors") == (2, 1.0)
 
@@ -351,22 +320,6 @@ def test_a_label_of_a_shadowed_request_tells_of_both_versions() -> None:
     played(story, opposes=True, shadow_share=1.0)
 
 
-def test_a_label_of_an_answer_from_before_the_rollout_tells_of_no_arm() -> None:
-    async def story(world: World) -> None:
-        world.end_rollout()
-        world.submit(1.0, request_id="r1")
-        await world.end()
-        world.begin_rollout(share=0.0)
-        await world.label("r1", 1)
-        assert world.accuracies() == (None, None)
-        world.submit(1.0, request_id="r2")
-        await world.end()
-        await world.label("r2", 1)
-        assert world.accuracies() == (None, 1.0)
-
-    played(story)
-
-
 def test_labels_of_a_rollout_that_was_aborted_do_not_tell_of_the_next_one_of_the_same_version() -> None:
     async def story(world: World) -> None:
         for share, request_id in ((1.0, "new"), (0.0, "old")):
@@ -394,27 +347,3 @@ def test_a_label_of_what_the_new_version_was_not_to_answer_tells_of_no_arm(share
         assert world.accuracies() == (None, None)
 
     played(story, share=share, shadow_share=1.0, new_accuracy=0.85)
-
-
-def test_where_an_id_comes_again_what_the_shadow_of_the_first_request_said_does_not_count() -> None:
-    async def story(world: World) -> None:
-        world.submit(1.0, request_id="r1")
-        await world.end()
-        await world.end()  # its shadow says 0
-        world.arms.use(0.0, 0.0)
-        world.submit(-1.0, request_id="r1")
-        await world.end()
-        await world.label("r1", 0)
-        assert world.accuracies() == (None, 1.0)  # of the new version, nothing is known
-
-    played(story, opposes=True, shadow_share=1.0)
-
-
-def test_once_it_serves_in_place_of_the_old_one_all_is_told_of_the_new_version() -> None:
-    async def story(world: World) -> None:
-        world.arms.use_fully()
-        world.submit(1.0)
-        await world.end(RuntimeError("it breaks"))
-        assert world.seen("errors") == (1, 1.0)
-
-    played(story, share=0.5, hosted=(NEW,))

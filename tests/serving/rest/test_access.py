@@ -97,15 +97,6 @@ def test_the_error_and_one_line_of_the_log_name_the_option(caplog: pytest.LogCap
     assert "`--set allowed-hosts=gpu1.lan`" in record.message
 
 
-def test_each_host_has_a_line_of_the_log_and_many_hosts_do_not_make_it_grow(caplog: pytest.LogCaptureFixture) -> None:
-    access = Access(None, HERE)
-    for number in range(100):
-        access.refusal(b"GET", b"/metrics", {b"host": b"gpu%d.lan" % number})
-    assert "`gpu0.lan`" in caplog.records[0].message
-    assert "`gpu1.lan`" in caplog.records[1].message
-    assert len(caplog.records) <= 17
-
-
 def test_a_host_that_is_none_is_named_as_such_and_leaves_the_line_of_the_log_to_others(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -48,23 +48,6 @@ def test_pages_refer_only_to_files_that_are_there_and_to_nobody_else() -> None:
         assert not re.search(r"eval\(|innerHTML|https?://(?!www\.w3\.org/2000/svg)", script)
 
 
-def test_each_file_has_its_own_tag_and_browsers_ask_whether_it_changed() -> None:
-    site = read_site()
-    assert len({file.tag for file in site.values()}) == len(FILES)
-    for file in site.values():
-        assert b"etag: %b\r\n" % file.tag in file.headers
-        assert b"cache-control: no-cache\r\n" in file.headers
-
-
-@pytest.mark.parametrize(
-    ("asked", "is_known"),
-    [("{}", True), ("W/{}", True), ('"x", {}', True), ("*", True), ('"x"', False), ("", False), ("{}x", False)],
-)
-def test_who_has_a_file_is_not_sent_it_again(asked: str, is_known: bool) -> None:  # noqa: FBT001
-    file = read_site()[INDEX]
-    assert file.is_known_to({b"if-none-match": asked.format(file.tag.decode()).encode()}) is is_known
-
-
 def test_scripts_come_from_this_server_only() -> None:
     headers = read_site()[INDEX].headers.decode()
     (policy,) = re.findall(r"content-security-policy: (.*)\r\n", headers)

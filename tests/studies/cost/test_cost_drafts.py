@@ -66,7 +66,7 @@ def test_where_sharing_costs_more_time_than_there_is_it_saves_nothing(tiny: Tiny
     keys = [each.key for each in profile.variants]
     costs = tuple(make_sharing_cost(one, other, ratio=50.0) for one in keys for other in keys if one != other)
     variants = tuple(MeasuredVariant(*each.key, sharing_digest(each)) for each in profile.variants)
-    write_sharing(tiny.place, "cpu0", Interference(1, MADE_BY, profile.device.type, "cpu0", False, variants, costs))
+    write_sharing(tiny.place, "cpu0", Interference(2, MADE_BY, profile.device.type, "cpu0", False, variants, costs))
     study = studied(tiny)
     dedicated, shared = (cell.read(FleetCost) for cell in study.cells)
     assert (dedicated.devices, shared.devices) == (2, 2)

@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
 
-from benchmarks.study.drift import DriftingDevice, long_peak_qps
-from benchmarks.study.peak import OneServer
+from proteus_cli.arrays import Floats
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.peak.carriers import fitted, measured_peak
 from proteus_cli.studies.peak.fit import (
@@ -27,6 +27,76 @@ from proteus_cli.studies.results import NARROW, Peak, PeakRules, Stretch
 
 Violations = Callable[[float], float]
 P99 = PeakRules(0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class OneServer:
+    """An M/D/1 queue: batches of one row that take ``service_s``, in the order of arrival; none is dropped."""
+
+    service_s: float
+    slo_s: float
+    is_real_time: bool = False
+
+    def carry(self, offer: Offer, rng: np.random.Generator) -> Stretch:
+        length_s = duration_s(offer, self.slo_s)
+        arrival_s = np.sort(rng.uniform(0.0, length_s, rng.poisson(offer.rate_qps * length_s)))
+        steps_s = np.concatenate(([0.0], np.cumsum(self.service_s - np.diff(arrival_s))))[: len(arrival_s)]
+        waited_s = steps_s - np.minimum.accumulate(np.minimum(steps_s, 0.0))
+        is_late = (waited_s + self.service_s > self.slo_s).astype(np.float64)
+        return stretch_of(offer, self.slo_s, arrival_s, is_late)
+
+    def peak_qps(self, allowed_frac: float) -> float:
+        """The rate at which the allowed part of the requests is late."""
+        low, high = 0.01 / self.service_s, (1 - 1e-6) / self.service_s
+        while high / low > 1 + 1e-6:
+            middle = math.sqrt(low * high)
+            low, high = (middle, high) if self._late_frac(middle) <= allowed_frac else (low, middle)
+        return low
+
+    def _late_frac(self, rate_qps: float) -> float:
+        """Erlang's formula; its terms alternate and are large, so it takes many digits."""
+        with localcontext() as context:
+            context.prec = 80
+            rate, service = Decimal(repr(rate_qps)), Decimal(repr(self.service_s))
+            wait = Decimal(repr(self.slo_s)) - service
+            total, factorial = Decimal(0), Decimal(1)
+            for n in range(int(wait / service) + 1):
+                factorial *= max(n, 1)
+                x = rate * (wait - n * service)
+                total += (-x) ** n / factorial * x.exp() if n else x.exp()
+            return float(1 - (1 - rate * service) * total)
+
+
+@dataclass(slots=True)
+class BatchingDevice:
+    """Takes all waiting rows as a batch, at most 16, and drops a request that would be late; carries some 580 qps."""
+
+    now_s: float = 0.0
+    slo_s: float = 0.1
+    is_real_time: bool = True
+    first_row_s, row_s, largest = 0.002, 0.0016, 16
+
+    def carry(self, offer: Offer, rng: np.random.Generator) -> Stretch:
+        length_s = duration_s(offer, self.slo_s)
+        arrival_s = np.sort(rng.uniform(0.0, length_s, rng.poisson(offer.rate_qps * length_s)))
+        self.now_s += length_s
+        return stretch_of(offer, self.slo_s, arrival_s, self._missed(arrival_s.tolist()))
+
+    def _missed(self, arrival_s: list[float]) -> Floats:
+        """1 for each request that was late or dropped."""
+        missed, at, free_s = np.zeros(len(arrival_s)), 0, 0.0
+        while at < len(arrival_s):
+            start_s = max(free_s, arrival_s[at])
+            if arrival_s[at] + self.slo_s < start_s + self.first_row_s:
+                missed[at], at = 1.0, at + 1
+                continue
+            end = at + 1
+            while end < len(arrival_s) and end - at < self.largest and arrival_s[end] <= start_s:
+                end += 1
+            free_s = start_s + self.first_row_s + self.row_s * (end - at - 1)
+            missed[at:end] = free_s - np.array(arrival_s[at:end]) > self.slo_s
+            at = end
+        return missed
 
 
 def searched(violations: Violations, rules: PeakRules = P99, first_qps: float = 10.0, seed: int = 1) -> Peak:
@@ -127,7 +197,7 @@ def test_nothing_measured_says_nothing() -> None:
 
 @pytest.mark.parametrize(("slo_s", "allowed_frac"), [(0.05, 0.05), (0.2, 0.01)])
 def test_the_peak_of_a_queue_that_is_known_exactly_is_found(slo_s: float, allowed_frac: float) -> None:
-    """Violations of a queue come in clumps. The tuning used other seeds; 100 seeds are in benchmarks/study."""
+    """Violations of a queue come in clumps. The tuning used other seeds."""
     server = OneServer(0.01, slo_s)
     truth_qps = server.peak_qps(allowed_frac)
     for seed in range(2):
@@ -171,14 +241,6 @@ def test_rare_slow_moments_are_part_of_the_peak() -> None:
     peaks = [peak(seed) for seed in range(1, 7)]
     assert np.mean([each.rate_qps for each in peaks]) == pytest.approx(truth_qps, rel=0.01)
     assert sum(each.low_qps < truth_qps < (each.high_qps or 0) for each in peaks) >= 5
-
-
-def test_pairs_of_runs_on_a_steady_device_find_its_peak() -> None:
-    """The device of the benchmark, whose speed does not drift here."""
-    truth_qps = long_peak_qps(0.0, 580.0, 60.0)
-    device = DriftingDevice.walking(0.0, np.random.default_rng(1))
-    peak = measured_peak(device, P99, 300.0, 60.0, 1, lambda _now, _done: None, now_s=lambda: device.now_s)
-    assert peak.rate_qps == pytest.approx(truth_qps, rel=0.03)
 
 
 def test_next_to_the_peak_stretches_are_short_and_a_steady_drift_is_alike_on_both_sides() -> None:
@@ -270,8 +332,7 @@ def test_a_rate_that_seems_to_be_carried_is_left_at_once_but_is_no_bound() -> No
 
 @pytest.mark.parametrize("first_qps", [58.0, 2000.0])
 def test_fifty_seconds_are_enough_for_an_interval_wherever_the_search_begins(first_qps: float) -> None:
-    """The device of the benchmark carries some 580 qps."""
-    device = DriftingDevice.walking(0.0, np.random.default_rng(1))
+    device = BatchingDevice()
     peak = measured_peak(device, P99, first_qps, 50.0, 1, lambda _now, _done: None, now_s=lambda: device.now_s)
     assert (peak.high_qps or math.inf) / peak.low_qps < NARROW
     assert peak.rate_qps == pytest.approx(580.0, rel=0.1)

@@ -5,13 +5,12 @@ Nothing is kept of requests without an id, nor where no feedback is wanted. Memo
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from functools import partial
 
 import msgspec
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.requests.answers.classes import classes_of
-from proteus_cli.serving.requests.in_flight import Answered, Result, ResultCallback
+from proteus_cli.serving.requests.in_flight import Answered, Observer, Result
 from proteus_cli.serving.requests.query import Query
 
 MAX_KEPT_ROWS = 100_000
@@ -70,11 +69,11 @@ class AnswerLog:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def noting(self, query: Query, done: ResultCallback, mark: RolloutMark | None = None) -> ResultCallback:
-        """Have the answer to a request kept, once it has gone out by ``done``."""
+    def observers(self, query: Query, mark: RolloutMark | None = None) -> tuple[Observer, ...]:
+        """Has the answer to a request kept, once it has gone out; none where its id is too long, or its rows many."""
         if query.id is None or len(query.id) > LONGEST_ID or query.rows > MAX_ROWS:
-            return done
-        return partial(self._saw, (query.family, query.id), done, mark)
+            return ()
+        return (_Keeping(self, (query.family, query.id), mark),)
 
     def peek(self, family: str, request_id: str) -> KeptAnswer | None:
         """The answer to a request. Raises `KeyError` where none is kept; None where it was taken before."""
@@ -94,10 +93,8 @@ class AnswerLog:
         for key in [key for key in self._kept if key[0] in families]:
             self._rows -= self._kept.pop(key).rows
 
-    def _saw(self, key: tuple[str, str], done: ResultCallback, mark: RolloutMark | None, result: Result) -> None:
-        done(result)
-        if not isinstance(result, Answered):
-            return
+    def keep(self, key: tuple[str, str], result: Answered, mark: RolloutMark | None) -> None:
+        """Keep the answer to a request of that family and id."""
         if self._superseded is not None:
             self._superseded(key)
         now_s = self._clock()
@@ -120,6 +117,17 @@ class AnswerLog:
 
     def _is_old(self, entry: "_KeptRequest", now_s: float) -> bool:
         return entry.at_s <= now_s - self.keep_s
+
+
+class _Keeping(Observer):
+    __slots__ = ("_key", "_log", "_mark")
+
+    def __init__(self, log: AnswerLog, key: tuple[str, str], mark: RolloutMark | None) -> None:
+        self._log, self._key, self._mark = log, key, mark
+
+    def ended(self, result: Result | Exception) -> None:
+        if isinstance(result, Answered):
+            self._log.keep(self._key, result, self._mark)
 
 
 class _KeptRequest(msgspec.Struct, gc=False):

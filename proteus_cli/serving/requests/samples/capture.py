@@ -13,7 +13,7 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.serving.requests.answers.answer_log import LONGEST_ID, MAX_ROWS
 from proteus_cli.serving.requests.answers.classes import classes_of
 from proteus_cli.serving.requests.families import ServedFamily
-from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Result
+from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Observer, Result
 from proteus_cli.serving.requests.samples.writer import LARGEST_BYTES, Captured, CapturedLabels, SampleWriter
 
 MAX_IDS = 100_000
@@ -57,19 +57,19 @@ class SampleCapture:
         self.next_id = -1
         self._draw(0)
 
-    def admitted(self, request: InFlightRequest, client_id: str | None) -> None:
-        """A request whose id is ``next_id`` or higher was admitted, and its tensors are read."""
+    def observers(self, request: InFlightRequest, client_id: str | None) -> tuple[Observer, ...]:
+        """Observes an admitted request whose id is ``next_id`` or higher, if it is chosen; its tensors are read."""
         if request.id > self.next_id:  # the drawn one was refused, or a probe: each one after it has the same chance
             self._draw(request.id)
         if request.id != self.next_id:
-            return
+            return ()
         self._draw(request.id + 1)
         size = sum(map(_size, request.inputs))
         reason = self._why_not(request, size)
         if reason is not None:
             self.dropped[request.family, reason] += 1
-            return
-        request.done = _Chosen(self, request, size, client_id)
+            return ()
+        return (_Chosen(self, request, size, client_id),)
 
     def told(self, family: str, client_id: str, labels: Sequence[int | None]) -> None:
         """Feedback has told the labels of a request, which may have been captured."""
@@ -105,7 +105,7 @@ class SampleCapture:
             return "large"
         return None if self.writer.has_room(size) else "busy"
 
-    def of_answer(self, chosen: "_Chosen", result: Result) -> Captured | None:
+    def captured_answer(self, chosen: "_Chosen", result: Result | Exception) -> Captured | None:
         """What is kept of a chosen request; None: nothing, as it was not answered, or its family is gone."""
         family, client_id = chosen.family, chosen.client_id
         served = self._families.get(family)
@@ -133,29 +133,25 @@ class SampleCapture:
         self.next_id = first_id + max(gap, 1) - 1
 
 
-class _Chosen:
-    """What is called with the result of a captured request; ``done`` before anything is kept.
+class _Chosen(Observer):
+    """A captured request. Memory is reserved for it until it is written, or has ended without an answer."""
 
-    The memory that is reserved for it is free again once it is gone: a client that leaves is sent no result.
-    """
-
-    __slots__ = ("_done", "_is_put", "_samples", "client_id", "family", "inputs", "size")
+    __slots__ = ("_samples", "client_id", "family", "inputs", "size")
 
     def __init__(self, samples: SampleCapture, request: InFlightRequest, size: int, client_id: str | None) -> None:
-        self._samples, self._done, self._is_put = samples, request.done, False
+        self._samples = samples
         self.family, self.inputs, self.size, self.client_id = request.family, request.inputs, size, client_id
         samples.writer.reserve(size)
 
-    def __call__(self, result: Result) -> None:
-        self._done(result)
-        captured = self._samples.of_answer(self, result)
+    def ended(self, result: Result | Exception) -> None:
+        captured = self._samples.captured_answer(self, result)
         if captured is not None:
-            self._is_put = True
             self._samples.writer.put(captured)
+        else:
+            self.cancelled()
 
-    def __del__(self) -> None:
-        if not self._is_put:
-            self._samples.writer.release(self.size)
+    def cancelled(self) -> None:
+        self._samples.writer.release(self.size)
 
 
 def _size(content: Buffer) -> int:

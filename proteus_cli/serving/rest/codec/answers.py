@@ -55,7 +55,9 @@ class AnswerEncoder:
     """Encodes the answers to requests of one ``family``. The classes of the first output have ``labels``."""
 
     def __init__(self, family: str, signature: Signature, labels: Sequence[str]) -> None:
-        self._family, self._signature, self._labels = family, signature, labels
+        self.family, self._signature, self._labels = family, signature, labels
+        self.row_bytes = sum(spec.row_bytes for spec in signature.inputs)
+        """Of all inputs of a row."""
 
     def encode(self, query: Query, answer: Answered) -> EncodedAnswer:
         """The JSON of an answer, and the binary tensors that follow it."""
@@ -112,7 +114,7 @@ class AnswerEncoder:
             energy_j=UNSET if staged is None or staged.energy_j is None else staged.energy_j,
             queue_us=0,
         )
-        before = _encode(InferResponse(self._family, batch.version, parameters, [])).removesuffix(_NO_QUEUE_US)
+        before = _encode(InferResponse(self.family, batch.version, parameters, [])).removesuffix(_NO_QUEUE_US)
         lists, binary, texts = list[Any](), list[tuple[Buffer, int]](), [_OUTPUTS]
         for place, (index, form) in enumerate(query.outputs):
             values, spec, of_classes = batch.outputs[index], self._signature.outputs[index], classes.get(index)

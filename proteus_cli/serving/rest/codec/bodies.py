@@ -6,7 +6,7 @@ checked by the codec, whose messages name the model's inputs.
 
 from typing import Annotated, Any
 
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from proteus_cli.domain.base import Count, Fraction
 from proteus_cli.serving.oip.documents import SentDatatype
@@ -23,30 +23,32 @@ _VALUES_OR_NULL = {"anyOf": [{"$ref": "#/components/schemas/Values"}, {"type": "
 _RowSize = Annotated[int, Meta(le=LARGEST_INT64, extra_json_schema={"minimum": 1})]
 
 
-class RequestTensor(Struct, omit_defaults=True):
+class RequestTensor(Struct, frozen=True, omit_defaults=True):
     """An input, as the model's metadata says; or BYTES, with an image file for each row. The first size is the rows."""
 
     name: str
-    shape: Annotated[list[_RowSize], Meta(extra_json_schema={"minItems": 1})]
+    shape: Annotated[tuple[_RowSize, ...], Meta(extra_json_schema={"minItems": 1})]
     datatype: SentDatatype
     parameters: InputParameters | None = None
-    data: Annotated[Any, Meta(extra_json_schema=_VALUES_OR_NULL)] = None
+    data: Annotated[Raw, Meta(extra_json_schema=_VALUES_OR_NULL)] = field(default_factory=Raw)
 
 
-class RequestedOutput(Struct, omit_defaults=True):
+class RequestedOutput(Struct, frozen=True, omit_defaults=True):
     """An output that is wanted."""
 
     name: str
     parameters: OutputParameters | None = None
 
 
-class InferRequest(Struct, omit_defaults=True):
+class InferRequest(Struct, frozen=True, omit_defaults=True):
     """An inference request, or the JSON part of it."""
 
-    inputs: Annotated[list[RequestTensor], Meta(extra_json_schema={"minItems": 1})]
+    inputs: Annotated[tuple[RequestTensor, ...], Meta(extra_json_schema={"minItems": 1})]
     id: Annotated[str | None, Meta(description="Comes back with the answer.")] = None
     parameters: RequestParameters | None = None
-    outputs: Annotated[list[RequestedOutput] | None, Meta(description="The outputs that are wanted; none: all.")] = None
+    outputs: Annotated[
+        tuple[RequestedOutput, ...] | None, Meta(description="The outputs that are wanted; none: all.")
+    ] = None
 
 
 class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):

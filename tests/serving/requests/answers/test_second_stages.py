@@ -17,7 +17,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Outcome, Request
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.devices.executor import BatchResult
-from proteus_cli.serving.requests.answers.second_stages import ComputedConfidence, DrawnConfidence
+from proteus_cli.serving.requests.answers.second_stages import ComputedConfidence
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, Result, Staged
 from proteus_cli.serving.requests.query import RequestOptions
@@ -102,23 +102,6 @@ def test_rows_of_a_request_go_different_ways_and_come_back_together() -> None:
     run(mixed)
 
 
-def test_deferred_rows_of_several_requests_share_a_batch_of_the_second_stage() -> None:
-    async def together(world: TwoStages) -> None:
-        ended: list[Result] = []
-        world.results = ended
-        world.submit(UNSURE)
-        world.submit(UNSURE, SURE)
-        await asyncio.sleep(0.01)
-        world.first.release()
-        await asyncio.sleep(0.001)
-        world.second.release()
-        assert world.second.runs == [2]
-        assert [len(result.outputs[0]) for result in ended if isinstance(result, Answered)] == [1, 2]
-        world.results = []
-
-    run(together)
-
-
 def test_where_the_second_answer_is_not_there_in_time_the_first_goes_out() -> None:
     """At 98 ms, 2 % before the deadline; what the second stage answers later counts for nothing."""
 
@@ -199,19 +182,6 @@ def test_a_plan_without_the_second_variant_sends_the_first_answer_of_what_waits(
     run(replaced)
 
 
-def test_a_server_that_stops_sends_first_answers() -> None:
-    async def stopped(world: TwoStages) -> None:
-        await world.after_first_stage(UNSURE)
-        held, world.results = world.results, []
-        await world.after_first_stage(UNSURE)
-        world.plane.results.dropped(world.plane.controller.dispatch.forget_all())
-        assert world.answer[2].is_fallback
-        world.second.release()
-        assert len(held) == 1
-
-    run(stopped)
-
-
 @pytest.mark.parametrize("is_running", [True, False])
 def test_a_client_that_goes_gets_nothing_and_its_rows_are_not_run(*, is_running: bool) -> None:
     async def gone(world: TwoStages) -> None:
@@ -261,15 +231,6 @@ def test_below_the_threshold_a_minimum_changes_nothing() -> None:
     run(modest)
 
 
-def test_a_fallback_says_that_it_is_less_confident_than_asked() -> None:
-    async def failing(world: TwoStages) -> None:
-        await world.after_first_stage(SURE, options=at_least(10.0))
-        world.second.release(EngineError("it broke"))
-        assert world.answer[2] == Staged(1, near(8.0), 0.95, is_fallback=True)
-
-    run(failing)
-
-
 def test_without_a_cascade_the_answer_says_how_confident_it_is_only_to_who_asked() -> None:
     async def alone(world: TwoStages) -> None:
         await world.plane.fleet.deploy(plan_of(cascades=()))
@@ -303,14 +264,6 @@ def test_an_answer_within_an_energy_says_what_both_stages_took() -> None:
     run(both)
 
 
-def test_a_sure_answer_took_the_first_stage_alone() -> None:
-    async def sure(world: TwoStages) -> None:
-        await world.after_first_stage(SURE, options=within(1.0))
-        assert world.answer[2] == Staged(1, 8.0, 0.95, is_fallback=False, energy_j=near(0.01))
-
-    run(sure)
-
-
 def test_where_the_first_stage_leaves_too_little_energy_its_answer_goes_out() -> None:
     """By the profile, one row takes 0.1 J of the first stage, and 0.4 J of the second."""
 
@@ -324,15 +277,6 @@ def test_where_the_first_stage_leaves_too_little_energy_its_answer_goes_out() ->
         assert [result.batch.hosted.variant for result in other if isinstance(result, Answered)] == ["l"]
 
     run(scarce)
-
-
-def test_without_a_cascade_the_answer_says_what_the_variant_took() -> None:
-    async def alone(world: TwoStages) -> None:
-        await world.plane.fleet.deploy(plan_of(cascades=()))
-        await world.after_first_stage(SURE, options=within(0.1))
-        assert world.answer[2] == Staged(None, None, 0.8, is_fallback=False, energy_j=near(0.01))
-
-    run(alone)
 
 
 def test_a_multi_exit_model_says_what_an_answer_took() -> None:
@@ -358,12 +302,6 @@ def test_a_second_stage_has_what_a_multi_exit_model_has_left(took_j: float, *, i
         assert (world.answer[2].stages, world.answer[2].is_fallback) == (1 + is_asked, not is_asked)
 
     run(both)
-
-
-def test_where_outputs_are_made_up_nothing_is_below_a_minimum() -> None:
-    drawn = DrawnConfidence(np.random.default_rng(1))
-    below, confidence = drawn.below("f", 0.9, (np.zeros((3, 2), FLOAT),))
-    assert (below.tolist(), confidence) == ([False] * 3, None)
 
 
 # --- confidence
@@ -403,15 +341,6 @@ def test_an_output_that_no_variant_has_is_an_error_that_names_those_that_there_a
     with pytest.raises(ArtefactError, match="no variant has an output `sure`") as refused:
         computed_of(twice(FLOAT), "output:sure")
     assert "they have: y" in refused.value.hint
-
-
-def test_where_outputs_are_made_up_confidences_are_drawn() -> None:
-    drawn = DrawnConfidence(np.random.default_rng(1))
-    levels, lowest = drawn.levels(request_of(1000), STAGE, ())
-    shares = np.bincount(levels, minlength=3) / 1000
-    assert shares.tolist() == pytest.approx([0.2, 0.3, 0.5], abs=0.05)
-    assert lowest is not None
-    assert 0 <= lowest < 0.05
 
 
 def test_outcomes_are_counted_once() -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +13,6 @@ from one_device import AT_ONCE_S, SLOW_S, World, run
 
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import RequestError
-from proteus_cli.serving.requests.query import Query
 from proteus_cli.serving.requests.samples import writer as writing
 from proteus_cli.serving.requests.samples.writer import SampleSettings, SampleWriter
 from proteus_cli.store.samples.chunk import Chunk, read_chunk
@@ -52,7 +50,7 @@ def test_a_share_of_requests_is_kept_with_inputs_and_answers_and_others_are_left
     async def story(world: World) -> None:
         for number in range(REQUESTS):
             request = world.submit(number, 2.0 * number + 1, client_id=f"r{number}")
-            if request.done != world.results.append:
+            if request.observers:
                 chosen.append((number, 2.0 * number + 1))
             await settled(world)
         assert world.counted == {Outcome.SERVED: REQUESTS}
@@ -66,48 +64,6 @@ def test_a_share_of_requests_is_kept_with_inputs_and_answers_and_others_are_left
     assert all(each.classes.tolist() == [1] * len(each.classes) for each in found)
     margins = [2 * (second - first) for first, second in chosen]
     assert np.allclose(np.concatenate([each.confidences for each in found]), margins)
-
-
-@pytest.mark.parametrize("share", [0.5, 0.99])
-def test_requests_that_are_probed_first_are_captured_as_often_as_others(tmp_path: Path, share: float) -> None:
-    """The ids of probes are never admitted; so are those of refused requests."""
-    captured_requests = 0
-
-    async def story(world: World) -> None:
-        nonlocal captured_requests
-        for number in range(REQUESTS):
-            world.plane.admission.probe(Query("f", 1, ((0, False),)), world.plane.clock())
-            captured_requests += world.submit(number, 0.0).done != world.results.append
-            await settled(world)
-
-    played(tmp_path, share, story)
-    assert abs(captured_requests / REQUESTS - share) < 0.15  # 6 standard deviations at a share of 0.5
-
-
-def calls_of(root: Path, *, captures: bool) -> int:
-    """How many functions are called while 50 requests are admitted, none of which is captured."""
-    calls = 0
-
-    def called(_frame: object, event: str, _of: object) -> None:
-        nonlocal calls
-        calls += event in {"call", "c_call"}
-
-    async def story(world: World) -> None:
-        if (samples := world.plane.samples) is not None:
-            samples.next_id = 10**9
-        for number in range(50):
-            sys.setprofile(called)
-            world.submit(number, 0.0)
-            sys.setprofile(None)
-            await settled(world)
-
-    writer = SampleWriter(SampleSettings(root, 0.5, 2**30, 3600.0), lambda: 0.0) if captures else None
-    run(story, AT_ONCE_S, sample_writer=writer)
-    return calls
-
-
-def test_a_request_that_is_not_captured_costs_no_call(tmp_path: Path) -> None:
-    assert calls_of(tmp_path, captures=True) == calls_of(tmp_path, captures=False) > 500
 
 
 def test_labels_that_are_told_are_joined(tmp_path: Path) -> None:

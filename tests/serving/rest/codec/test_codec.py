@@ -2,7 +2,6 @@
 
 import json
 import math
-import tracemalloc
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,10 +16,9 @@ from reading import inputs_of
 
 from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.errors import BadRequest, BodyTooLarge
-from proteus_cli.serving.oip.tensors import DATATYPE_OF, DATATYPES
+from proteus_cli.serving.oip.tensors import DATATYPES
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
 from proteus_cli.serving.requests.query import Form, Query, RequestOptions
-from proteus_cli.serving.rest.codec import answers
 from proteus_cli.serving.rest.codec.codec import RestCodec
 
 FLOAT, LONG = np.dtype(np.float32), np.dtype(np.int64)
@@ -91,12 +89,6 @@ def test_data_may_be_flat_or_nested(data: Any) -> None:
     check_xk(decoded({**X, "data": data}, K))
 
 
-def test_inputs_may_come_in_any_order() -> None:
-    request = decoded(K, X)
-    check_xk(request)
-    assert list(request.inputs) == ["x", "k"]
-
-
 def test_tensors_may_follow_in_binary_in_the_order_of_the_request() -> None:
     content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()))
     check_xk(decode(content, length, TWO))
@@ -162,52 +154,32 @@ def test_what_is_no_request_is_refused(content: bytes) -> None:
     ("tensor", "problem"),
     [
         ({**X, "datatype": "FP64"}, "datatype FP32; got FP64"),
-        ({**X, "datatype": "float32"}, "datatype FP32"),
         ({**X, "datatype": "BYTES"}, "datatype FP32"),
         ({**X, "shape": [4]}, r"shape \[rows, 4\]"),
         ({**X, "shape": [1, 5]}, r"shape \[rows, 4\]"),
-        ({**X, "shape": [1, 4, 1]}, r"shape \[rows, 4\]"),
-        ({**X, "shape": []}, r"shape \[rows, 4\]"),
         ({**X, "shape": [0, 4], "data": []}, "rows ≥ 1"),
-        ({**X, "shape": [-1, 4]}, "rows ≥ 1"),
-        ({**X, "shape": [1, -4]}, r"shape \[rows, 4\]"),
         ({**X, "shape": [-1, -4]}, r"shape \[rows, 4\]"),
         ({**X, "shape": [2, 4]}, "as many rows"),
-        ({**X, "shape": [2**62, 4]}, "as many rows"),
-        ({**X, "shape": [10**20, 4]}, "shape"),
         ({**X, "shape": [10**4000, 4]}, "shape"),
-        ({**X, "shape": [1e18, 4]}, "shape"),
         ({**X, "shape": [1.5, 4]}, "shape"),
-        ({**X, "shape": ["1", 4]}, "shape"),
-        ({**X, "shape": [None, 4]}, "shape"),
         ({**X, "shape": 4}, "shape"),
         ({**X, "data": [1, 2, 3]}, "3 values"),
         ({**X, "data": [1, 2, 3, 4, 5]}, "5 values"),
-        ({**X, "data": []}, "0 values"),
         ({**X, "data": [[1, 2], [3]]}, "evenly nested"),
-        ({**X, "data": [[1, 2, 3, 4], 5]}, "has 5 values"),
-        ({**X, "data": ["1", "2", "3", "4"]}, "must hold FP32"),
         ({**X, "data": [1, 2, 3, "4"]}, "must hold FP32"),
-        ({**X, "data": [1, 2, 3, None]}, "must hold FP32"),
         ({**X, "data": [True, False, True, True]}, "must hold FP32"),
         ({**X, "data": [{"a": 1}, 2, 3, 4]}, "must hold FP32"),
         ({**X, "data": [10**400, 2, 3, 4]}, "must hold FP32"),
-        ({**X, "data": {"0": 1}}, "needs `data`"),
         ({**X, "data": "AAAA"}, "needs `data`"),
-        ({**X, "data": 3}, "needs `data`"),
         ({**X, "data": None}, "needs `data`"),
         (NO_DATA, "needs `data`"),
         ({**X, "name": "w"}, "inputs must be x, k; got w, k"),
         ({**X, "name": "k"}, "inputs must be x, k; got k, k"),
-        ({**X, "name": 3}, "name"),
         ({"shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}, "name"),
-        ({**X, "parameters": {"binary_data_size": 16}}, "binary_data_size"),
+        ({**X, "parameters": {"binary_data_size": 16}}, "claims 16 bytes"),
         ({**NO_DATA, "parameters": {"binary_data_size": 16}}, "claims 16 bytes of binary data; 0 are left"),
         ({**NO_DATA, "parameters": {"binary_data_size": -16}}, "Expected `int` >= 0 - at .*binary_data_size"),
-        ({**NO_DATA, "parameters": {"binary_data_size": "16"}}, "got `str` - at .*binary_data_size"),
-        ({**NO_DATA, "parameters": {"binary_data_size": True}}, "got `bool` - at .*binary_data_size"),
         ({**NO_DATA, "parameters": {"binary_data_size": 1e40}}, "got `float` - at .*binary_data_size"),
-        ({**NO_DATA, "parameters": {"binary_data_size": 10**30}}, "claims"),
         ({**X, "parameters": []}, "parameters"),
     ],
     ids=str,
@@ -217,28 +189,11 @@ def test_a_tensor_that_makes_no_sense_is_refused(tensor: Json, problem: str) -> 
         decoded(tensor, K)
 
 
-@pytest.mark.parametrize("data", [[2**63, 0], [-(2**63) - 1, 0], [2**64, 0], [10**100, 0], [0.5, 0], [1e3, 0]])
-def test_whole_numbers_that_do_not_fit_are_refused(data: list[Any]) -> None:
-    with pytest.raises(BadRequest, match="`k`"):
-        decoded(X, {**K, "data": data})
-
-
-def test_the_ends_of_the_range_fit() -> None:
-    assert decoded(X, {**K, "data": [2**63 - 1, -(2**63)]}).inputs["k"].tolist() == [[2**63 - 1, -(2**63)]]
-
-
-@pytest.mark.parametrize(
-    ("inputs", "problem"),
-    [
-        ([X], "inputs must be x, k; got x"),
-        ([], "got none"),
-        ([X, K, K], "got x, k, k"),
-        ([X, {**K, "shape": [2, 2], "data": [1, 2, 3, 4]}], "as many rows"),
-    ],
-)
-def test_inputs_that_do_not_belong_together_are_refused(inputs: list[Json], problem: str) -> None:
-    with pytest.raises(BadRequest, match=problem):
-        decoded(*inputs)
+def test_a_tensor_has_its_values_in_one_place() -> None:
+    binary = {**X, "parameters": {"binary_data_size": 16}}
+    head = body(K, binary)
+    with pytest.raises(BadRequest, match="has both `data` and `binary_data_size`"):
+        decode(head + XS.tobytes(), len(head), TWO)
 
 
 @pytest.mark.parametrize(
@@ -262,18 +217,6 @@ def test_a_length_of_the_json_that_is_wrong_is_refused(length: int) -> None:
         decode(content, length, TWO)
 
 
-def test_a_long_json_before_binary_tensors_is_not_looked_up_as_a_whole() -> None:
-    """To copy and hash 60 MiB of it took 0.1 s, in which nobody else was served."""
-    content = bytearray(b" " * 1_500_000)
-    codec = RestCodec("m", TWO, MAX_ROWS)
-    tracemalloc.start()
-    with pytest.raises(BadRequest):
-        codec.decode(content, len(content))
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < len(content) // 10
-
-
 @pytest.mark.parametrize("extra", [b"\x00", b"0" * 16])
 def test_binary_data_that_is_too_long_is_refused(extra: bytes) -> None:
     content, length = with_binary((X, XS.tobytes()), (K, KS.tobytes()))
@@ -286,12 +229,6 @@ def test_binary_data_of_another_size_than_the_shape_is_refused(size: int) -> Non
     content, length = with_binary((X, bytes(size)), (K, KS.tobytes()))
     with pytest.raises(BadRequest, match="`x`"):
         decode(content, length, TWO)
-
-
-def test_binary_data_that_was_cut_off_is_refused() -> None:
-    content, length = with_binary((X, XS.tobytes()), (K, KS.tobytes()))
-    with pytest.raises(BadRequest, match="are left"):
-        decode(content[:-1], length, TWO)
 
 
 # --- whatever comes
@@ -343,35 +280,7 @@ def test_a_request_with_wrong_bytes_is_decoded_or_refused(request: tuple[bytes, 
     }
 
 
-LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5)
-ANYTHING = st.recursive(LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=3), inner))
-
-
-@given(st.sampled_from(["name", "shape", "datatype", "data", "parameters"]), ANYTHING)
-def test_a_field_of_any_type_is_decoded_or_refused(field: str, value: Any) -> None:
-    content = body({**X, field: value}, K)
-    try:
-        found = decode(content, None, TWO)
-    except BadRequest:
-        return
-    assert found.inputs["x"].shape == (1, 4)
-
-
 # --- there and back
-
-
-@pytest.mark.parametrize("data", [[0, 2**63], [2**64 - 1, 0], [[2**63], [1]]])
-def test_large_whole_numbers_may_stand_beside_small_ones(data: list[Any]) -> None:
-    signature = Signature((TensorSpec("u", np.dtype(np.uint64), (2,)),), ())
-    content = body({"name": "u", "shape": [1, 2], "datatype": "UINT64", "data": data})
-    assert decode(content, None, signature).inputs["u"].ravel().tolist() == np.ravel(np.array(data, object)).tolist()
-
-
-@pytest.mark.parametrize("data", [[2**63, -1], [2**63, 0.5], [2**64, 0], [2**63, 1.0], [-1, 0]])
-def test_large_whole_numbers_that_do_not_fit_are_refused(data: list[Any]) -> None:
-    signature = Signature((TensorSpec("u", np.dtype(np.uint64), (2,)),), ())
-    with pytest.raises(BadRequest, match="`u`"):
-        decode(body({"name": "u", "shape": [1, 2], "datatype": "UINT64", "data": data}), None, signature)
 
 
 @st.composite
@@ -443,19 +352,6 @@ def test_binary_tensors_come_back_to_the_bit(values: npt.NDArray[Any]) -> None:
     assert found.tobytes() == values.tobytes()
 
 
-@given(tensors())
-def test_json_tensors_come_back_as_they_were_where_they_are_finite(values: npt.NDArray[Any]) -> None:
-    if values.dtype.kind == "f":
-        values = np.where(np.isfinite(values), values, 0).astype(values.dtype)
-    found = there_and_back(values, as_binary=False)["t"]
-    assert found.dtype == values.dtype
-    np.testing.assert_array_equal(found, values)
-
-
-def test_every_type_has_one_name() -> None:
-    assert {DATATYPE_OF[np.dtype(dtype)]: dtype for dtype in DATATYPES.values()} == DATATYPES
-
-
 def test_tensors_that_are_not_in_order_in_memory_are_sent_in_order() -> None:
     values = np.arange(12, dtype=np.float32).reshape(3, 4).T
     assert there_and_back(values, as_binary=True)["t"].tolist() == values.tolist()
@@ -503,24 +399,6 @@ def test_each_request_of_a_batch_gets_its_own_rows(*, sizes: list[int], as_binar
 ONE = Signature((TensorSpec("x", FLOAT, (4,)),), (TensorSpec("y", FLOAT, (3,)),))
 
 
-@given(
-    st.lists(st.integers() | st.floats() | st.booleans() | st.none() | st.just(1e300), max_size=9), st.integers(0, 3)
-)
-@example([1, 2.5, -3, 1e300], 1)
-@example([1, 2.5, -3, True], 1)
-def test_the_short_way_takes_and_refuses_what_the_general_one_does(data: list[Any], rows: int) -> None:
-    """One flat list of floats has a way of its own; nested, the same values take the general one."""
-    tensor = {"name": "x", "shape": [rows, 4], "datatype": "FP32"}
-    flat, nested = (body({**tensor, "data": values}) for values in (data, [[value] for value in data]))
-    try:
-        expected = decode(nested, None, ONE).inputs["x"]
-    except BadRequest:
-        with pytest.raises(BadRequest):
-            decode(flat, None, ONE)
-    else:
-        np.testing.assert_array_equal(decode(flat, None, ONE).inputs["x"], expected)
-
-
 def test_a_head_that_is_known_is_checked_against_what_follows_it() -> None:
     codec = RestCodec("m", TWO, MAX_ROWS)
     content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id="a")
@@ -547,33 +425,6 @@ def test_binary_requests_of_one_size_are_told_apart() -> None:
             codec.decode(content, length - 1)
 
 
-def test_heads_are_not_remembered_for_ever() -> None:
-    codec = RestCodec("m", TWO, MAX_ROWS)
-    for number in range(1000):
-        content, length = with_binary((K, KS.tobytes()), (X, XS.tobytes()), id=str(number))
-        query, _ = codec.decode(content, length)
-        assert query.id == str(number)
-        codec.decode(content.replace(b'"id": "', b'"no": "' + b"x" * number), length + number)
-    assert len(codec._layouts) <= 256
-    assert len(codec._starts) <= 256
-
-
-@pytest.mark.parametrize("indent", [None, 4])
-def test_as_many_rows_as_may_come_fit_however_they_are_written(indent: int | None) -> None:
-    """The longest numbers there are, nested and on lines of their own."""
-    longest = {"INT64": -(2**63), "FP64": -2.2250738585072014e-308}
-    specs = (TensorSpec("x", np.dtype(np.float64), (4,)), TensorSpec("k", LONG, (2,)))
-    tensors = [
-        {
-            "name": spec.name, "datatype": DATATYPE_OF[spec.dtype], "shape": [MAX_ROWS, *spec.shape],
-            "data": [[longest[DATATYPE_OF[spec.dtype]]] * (spec.shape[0] or 0)] * MAX_ROWS,
-        }
-        for spec in specs
-    ]  # fmt: skip
-    content = json.dumps({"inputs": tensors}, indent=indent).encode()
-    assert decode(content, None, Signature(specs, ONE.outputs)).rows == MAX_ROWS
-
-
 @pytest.mark.parametrize("has_length", [False, True])
 def test_a_body_that_is_larger_than_any_request_is_refused_unread(has_length: bool) -> None:  # noqa: FBT001
     codec = RestCodec("m", ONE, MAX_ROWS)
@@ -584,21 +435,3 @@ def test_a_body_that_is_larger_than_any_request_is_refused_unread(has_length: bo
     assert query.rows == MAX_ROWS
     with pytest.raises(BodyTooLarge, match="send binary tensors, which are smaller"):
         codec.decode(b"[" * (codec.max_bytes + 1), 10**9 if has_length else None)
-
-
-@pytest.mark.parametrize("data", [["a", "b", "c", "d"], [1, 2, 3, 4]])
-def test_tensors_of_strings_are_refused_as_what_they_are(data: list[Any]) -> None:
-    with pytest.raises(BadRequest, match=r"strings \(BYTES\) are not served; input `x` must have datatype FP32"):
-        decode(body({**X, "datatype": "BYTES", "data": data}), None, ONE)
-
-
-@pytest.mark.parametrize("name", [None, "a"])
-@pytest.mark.parametrize("wanted", [((0, False), (1, False)), ((1, True), (0, False)), ((0, True), (1, False))])
-@pytest.mark.parametrize("listed_values", [0, 4, 100])
-def test_an_answer_of_a_large_batch_is_the_same(
-    name: str | None, wanted: tuple[tuple[int, bool], ...], listed_values: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    y, z = np.array([[1, 2.5, np.nan], [4, 5, 1e30]], FLOAT), np.array([2**63 - 1, -5], LONG)
-    expected = encoded(TWO, (y, z), wanted, name)
-    monkeypatch.setattr(answers, "_MAX_LISTED_VALUES", listed_values)
-    assert encoded(TWO, (y, z), wanted, name) == expected

@@ -3,7 +3,6 @@
 import json
 import math
 import tracemalloc
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -74,10 +73,9 @@ def leaf_value(leaf: Any, dtype: "np.dtype[Any]") -> Any:
 def decoded(text: bytes, dtype: "np.dtype[Any]", count: int) -> bytes | None:
     """The same, by the codec."""
     try:
-        (found,) = JsonValues(TensorSpec("x", dtype, (count,))).read(text, 0, len(text), 1)
+        return JsonValues(TensorSpec("x", dtype, (count,))).read(memoryview(text), 1)
     except BadRequest:
         return None
-    return found
 
 
 numbers = st.one_of(
@@ -108,12 +106,6 @@ def arrays(draw: st.DrawFn) -> tuple[bytes, int]:
     return text.encode(), math.prod(shape)
 
 
-def depth(text: bytes) -> int:
-    """How many brackets are open at once, at most."""
-    opened = (1 if byte == b"["[0] else -1 if byte == b"]"[0] else 0 for byte in text)
-    return max(accumulate(opened), default=0)
-
-
 @given(arrays(), dtypes)
 @example((b"[1,]", 1), "FP32")
 @example((b"[1,,2]", 2), "FP32")
@@ -131,9 +123,8 @@ def depth(text: bytes) -> int:
 @example((b"[%b]" % b",".join([b"[1]"] * 70), 70), "FP16")
 def test_values_are_those_of_the_reference(array: tuple[bytes, int], datatype: str) -> None:
     (text, count), dtype = array, np.dtype(DATATYPES[datatype])
-    expected = (
-        None if depth(text) > json_values.MAX_DEPTH or not text.startswith(b"[") else reference(text, dtype, count)
-    )
+    is_too_deep = text.startswith(b"[" * (json_values.MAX_DEPTH + 1))
+    expected = None if is_too_deep or not text.startswith(b"[") else reference(text, dtype, count)
     assert decoded(text, dtype, count) == expected
 
 
@@ -143,18 +134,18 @@ def test_too_many_values_are_refused_before_they_are_decoded(*, nested: bool, mo
     text = b"[%b]" % b",".join([b"[]" if nested else b"1"] * 50_000)
     monkeypatch.setattr(json_values, "_decoder", lambda *_: pytest.fail("the values were decoded"))
     with pytest.raises(BadRequest, match=r"has 50000 values; its shape \[1, 4\] needs 4"):
-        values.read(text, 0, len(text), 1)
+        values.read(memoryview(text), 1)
 
 
 def test_too_many_lists_are_refused() -> None:
     text = b"[%b]" % b",".join([b"[1]"] * json_values.MAX_LISTS)
     with pytest.raises(BadRequest, match="has more than 131072 lists; send it flat, or as a binary tensor"):
-        JsonValues(TensorSpec("x", np.dtype(np.float32), ())).read(text, 0, len(text), json_values.MAX_LISTS)
+        JsonValues(TensorSpec("x", np.dtype(np.float32), ())).read(memoryview(text), json_values.MAX_LISTS)
 
 
 # --- memory
 
-WIDE = [TensorSpec("x", np.dtype(np.float64), (8,)), TensorSpec("x", np.dtype(np.int8), (8,))]
+WIDE = TensorSpec("x", np.dtype(np.float64), (8,))
 _VALUES = 2**17
 MAX_MEMORY_BYTES = 64 * 2**20 * _VALUES // MAX_JSON_VALUES
 """docs/security.md states it for the most values that a request may have."""
@@ -163,38 +154,26 @@ BODIES = {
     "long numbers": b",".join([b"0.12345678901234567"] * _VALUES),
     "uneven lists": b",".join([b"[0]", b"[0,0]"] * _VALUES),
     "an open list": b"[" * _VALUES * 4,
-    "digits": b"9" * _VALUES * 4,
     "a long number": b"0." + b"1" * _VALUES * 4,
-    "spaces": b" " * _VALUES * 4,
-    "booleans": b",".join([b"true"] * _VALUES),
-    "a string among numbers": b",".join([b"0"] * 65_000) + b',"' + b"a" * 20_000 + b'"',
     "a long string": b'"' + b"a" * _VALUES * 4 + b'"',
-    "strings": b",".join([b'"a"'] * _VALUES),
-    "short strings": b",".join([b'"a"'] * 10_000),
     "objects": b",".join([b"{}"] * _VALUES),
-    "few objects": b",".join([b"{}"] * 15_000),
     "data in data": b'{"data":[' * _VALUES,
-    "nulls": b",".join([b"null"] * _VALUES),
-}
-LISTS = {
-    "lists of one": b",".join([b"[0]"] * (_VALUES // 4)),
     "deep lists": b",".join([b"[" * 60 + b"0" + b"]" * 60] * (_VALUES // 4 // 60)),
     "empty lists": b",".join([b"[]"] * (_VALUES // 4)),
 }
 
 
-@pytest.mark.parametrize("spec", WIDE, ids=lambda spec: str(spec.dtype))
-@pytest.mark.parametrize("values", (BODIES | LISTS).values(), ids=(BODIES | LISTS).keys())
-def test_a_decode_takes_bounded_memory(values: bytes, spec: TensorSpec) -> None:
-    assert memory_of_decode(values, spec) < MAX_MEMORY_BYTES
+@pytest.mark.parametrize("values", BODIES.values(), ids=BODIES.keys())
+def test_a_decode_takes_bounded_memory(values: bytes) -> None:
+    assert memory_of_decode(values) < MAX_MEMORY_BYTES
 
 
-def memory_of_decode(values: bytes, spec: TensorSpec) -> int:
+def memory_of_decode(values: bytes) -> int:
     """The most bytes that a decode took at once."""
     rows = (values.count(b",") + 1) // 8
-    head = b'{"inputs":[{"name":"x","shape":[%d,8],"datatype":"%b","data":['
-    body = head % (max(rows, 1), b"FP64" if spec.dtype.kind == "f" else b"INT8") + values + b"]}]}"
-    codec = RestCodec("m", Signature((spec,), (spec,)), MAX_ROWS)
+    head = b'{"inputs":[{"name":"x","shape":[%d,8],"datatype":"FP64","data":['
+    body = head % max(rows, 1) + values + b"]}]}"
+    codec = RestCodec("m", Signature((WIDE,), (WIDE,)), MAX_ROWS)
     tracemalloc.start()
     try:
         inputs_of(codec.decode(body, None)[1])
@@ -206,96 +185,46 @@ def memory_of_decode(values: bytes, spec: TensorSpec) -> int:
     return peak_bytes
 
 
-# --- names that are repeated
+# --- the rest of a request
 
-REQUEST = (
-    '{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":[1,2,3,4]}],"id":"a",'
-    '"outputs":[{"name":"y","parameters":{"binary_data":true}}],"parameters":{"timeout":5,"priority":1}}'
-)
 ONE = Signature((TensorSpec("x", np.dtype(np.float32), (4,)),), (TensorSpec("y", np.dtype(np.float32), (3,)),))
 
 
-def decode(text: str) -> Any:
-    codec = RestCodec("m", ONE, 8)
-    codec.decode(text.encode(), None)  # the second time the outline is known
-    query, read = codec.decode(text.encode(), None)
-    return query, np.frombuffer(inputs_of(read)[0], np.float32).tolist()
+TENSOR = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
 
 
-@pytest.mark.parametrize(
-    ("name", "again"),
-    [
-        ('"inputs":', '"inputs":[],'), ('"id":', '"id":"b",'), ('"id":', '"id":null,'), ('"id":', '"\\u0069d":"b",'),
-        ('"outputs":', '"outputs":null,'), ('"parameters":{"t', '"parameters":null,'), ('"timeout":', '"timeout":6,'),
-        ('"priority":', '"priority":0,'), ('"name":"x"', '"name":"x",'), ('"shape":', '"shape":[2,4],'),
-        ('"datatype":', '"datatype":"FP32",'), ('"data":', '"data":[5,6,7,8],'), ('"data":', '"data":null,'),
-        ('"data":', '"d\\u0061ta":[5,6,7,8],'), ('"binary_data":', '"binary_data":false,'),
-        ('"id":', '"new":1,"new":2,'), ('"id":', '"new":{"a":1,"a":1},'), ('"id":', '"a:b":"c:d","a:b":1,'),
-    ],
-)  # fmt: skip
-def test_a_name_that_is_repeated_is_refused(name: str, again: str) -> None:
-    assert name in REQUEST
-    with pytest.raises(BadRequest):
-        decode(REQUEST.replace(name, again + name))
+def read(text: str, codec: RestCodec | None = None) -> tuple[str | None, list[float]]:
+    """The id and the values of a request."""
+    query, read_inputs = (codec or RestCodec("m", ONE, 8)).decode(text.encode(), None)
+    return query.id, np.frombuffer(inputs_of(read_inputs)[0], np.float32).tolist()
 
 
-@pytest.mark.parametrize(
-    "more",
-    ['"new":1,', '"new":{"a":[1,{"a":2}]},', '"a:b":"c:d",', '"new":":",', '"new":"\\u003a",', '"data":[1,2],', ""],
-)
-def test_other_names_are_no_repetition(more: str) -> None:
-    query, values = decode(REQUEST.replace('"id":', more + '"id":'))
-    assert (query.id, values, query.options.priority) == ("a", [1, 2, 3, 4], 1)
-    assert query.options.timeout_s == pytest.approx(5e-6)
-
-
-# --- outlines
-
-
-@pytest.mark.parametrize("identity", ["a", "", 'a"b', "ä", "\\", "data", '"data":[1]', "}]", "\U0001f600", "a\n\x7f"])
 @pytest.mark.parametrize("ascii_only", [False, True])
-@pytest.mark.parametrize("is_first", [False, True])
-def test_an_id_is_read_as_it_is_written(*, identity: str, ascii_only: bool, is_first: bool) -> None:
-    tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [1, 2, 3, 4]}
-    document: dict[str, Any] = (
-        {"id": identity, "inputs": [tensor]} if is_first else {"inputs": [tensor], "id": identity}
-    )
+def test_an_id_is_read_as_it_is_written(*, ascii_only: bool) -> None:
     codec = RestCodec("m", ONE, 8)
-    for before in ("b", identity, "c", identity):
-        document["id"] = before
-        query, read = codec.decode(json.dumps(document, ensure_ascii=ascii_only).encode(), None)
-        assert (query.id, np.frombuffer(inputs_of(read)[0], np.float32).tolist()) == (before, [1, 2, 3, 4])
+    for identity in ("a", "", 'a"b', "ä", "\\", "data", '"data":[1]', "}]", "\U0001f600", "a\n\x7f", "b"):
+        text = json.dumps({"inputs": [TENSOR], "id": identity}, ensure_ascii=ascii_only)
+        assert read(text, codec) == (identity, [1, 2, 3, 4])
 
 
-def test_what_is_like_the_last_request_and_yet_another_is_read_as_what_it_is() -> None:
-    """Between the same head and tail there may be more than values."""
-    codec = RestCodec("m", ONE, 8)
-    like = '{"inputs":[{"name":"x","shape":[1,4],"datatype":"FP32","data":%s}]}'
-    codec.decode((like % "[1,2,3,4]").encode(), None)
-    other = like % '[5,6,7,8]}],"id":"b","parameters":{"priority":3},"new":[{"a":[]'
-    query, read = codec.decode(other.encode(), None)
-    assert (query.id, query.options.priority) == ("b", 3)
-    assert np.frombuffer(inputs_of(read)[0], np.float32).tolist() == [5, 6, 7, 8]
-    for wrong in (
-        "[1,2,3,4]}],[{[1]",
-        "[1,2,3,4],[5]",
-        "[1,2,3,4",
-        "1,2,3,4]",
-        "",
-        "[[1,2,3,4]",
-        "[1,2,3,4]]",
-        "[1 2]",
-    ):
-        with pytest.raises(BadRequest):
-            inputs_of(codec.decode((like % wrong).encode(), None)[1])
-
-
-@given(st.permutations(["data", "id", "name", "shape"]), st.sampled_from(["", " ", "\n "]), st.booleans())
+@given(st.permutations(["data", "id", "name", "shape", "new"]), st.sampled_from(["", " ", "\n "]), st.booleans())
 def test_a_request_may_be_written_in_any_order(order: list[str], space: str, nested: bool) -> None:  # noqa: FBT001
-    fields = {"data": [[1, 2, 3, 4]] if nested else [1, 2, 3, 4], "name": "x", "shape": [1, 4], "datatype": "FP32"}
+    fields = TENSOR | {"data": [[1, 2, 3, 4]] if nested else [1, 2, 3, 4], "new": {"data": [1], "id": ":"}}
     tensor = {name: fields[name] for name in [*order, "datatype"] if name != "id"}
     tensors, identity = ("inputs", [tensor]), ("id", "a")
     document = dict([tensors, identity] if order.index("id") > 1 else [identity, tensors])
     text = json.dumps(document, separators=(f"{space},{space}", f"{space}:{space}"))
-    query, values = decode(text)
-    assert (query.id, values) == ("a", [1, 2, 3, 4])
+    assert read(text) == ("a", [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (",".join(["{}"] * 40_000), "at most 1024 objects"),
+        (",".join(["1"] * 40_000), "at most 65536 bytes besides the values"),
+    ],
+    ids=["objects", "numbers"],
+)
+def test_what_is_large_besides_the_values_is_refused(more: str, problem: str) -> None:
+    with pytest.raises(BadRequest, match=problem):
+        RestCodec("m", ONE, 4096).decode(f'{{"new":[{more}],"inputs":{json.dumps([TENSOR])}}}'.encode(), None)
