@@ -12,7 +12,6 @@ from proteus_cli.cli.catalog import wrote_catalog
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.errors import GateFailed, ProteusError, ServerError, UsageError
-from proteus_cli.variants.training.recipes import LADDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -91,8 +90,8 @@ def add(
         Option(
             metavar="KIND,…",
             show_default="all",
-            help=f"The kinds of models to train, of {', '.join(f'`{kind}`' for kind in LADDER)}. The numbers are "
-            "trees of a forest or of boosting, and hidden units of a network.",
+            help="The kinds of models to train, such as `linear,forest-32,boost-32,mlp-64`; an unknown one names all. The "
+            "numbers are trees of a forest or of boosting, and hidden units of a network.",
         ),
     ] = None,
     seed: Annotated[
