@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import patch
 
-from benchmarks.arrivals import OURS, ROWS, TUNING, Site, add_options
+from benchmarks.arrivals import OURS, ROWS, TUNING, Site, add_options, named
 from benchmarks.frame import UNKNOWN, Aim, Found, Run, Table, benchmark
 from benchmarks.worlds import PAPER
 from proteus_cli.cli.console import loudness
@@ -84,8 +84,8 @@ def ablation(run: Run) -> Found:
     """The rows with all rules and without each."""
     loudness.quiet = True
     known = [name for name, row in ROWS.items() if PAPER.is_dir() or not row.needs_paper]
-    rows = _named("row", run.options.only, known)
-    rules = _named("rule", run.options.rules, list(RULES))
+    rows = named("row", run.options.only, known)
+    rules = named("rule", run.options.rules, list(RULES))
 
     def on_time(name: str, rule: Rule) -> dict[str, float]:
         """By row, in percent."""
@@ -111,14 +111,6 @@ def ablation(run: Run) -> Found:
     return Found(
         (table,), tuple(Aim(name, max(of.values()), MIN_WORTH, "points", is_most=False) for name, of in lost.items())
     )
-
-
-def _named(what: str, text: str | None, known: Sequence[str]) -> Sequence[str]:
-    names = text.split(",") if text else known
-    for name in names:
-        if name not in known:
-            raise SystemExit(f"error: no {what} {name}; there are {', '.join(known)}")
-    return names
 
 
 def add_rules(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:

@@ -8,7 +8,7 @@ paper's data are left out without it. Prints one table and a line per aim, and e
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,6 @@ from proteus_cli.cli.console import loudness
 from proteus_cli.control.policies import PROTEUS, Policy, policy_named
 from proteus_cli.domain.base import Value
 from proteus_cli.domain.trace import Trace
-from proteus_cli.simulation.conditions import JITTERS
 
 TUNING = (SEED, 2025)
 VALIDATION = (2026, 2027)
@@ -117,15 +116,13 @@ class Outcome(Value, frozen=True):
 class Site:
     """Where rows are measured; clusters are made once. ``seeds``: a trace of each kind for each.
 
-    ``policies``: some of `POLICIES`, ours first. ``jitter`` of batch times as in `Conditions`: only the profiles of
-    alike workers know any.
+    ``policies``: some of `POLICIES`, ours first.
     """
 
     directory: Path
     seeds: tuple[int, ...]
     policies: tuple[str, ...]
     is_quick: bool
-    jitter: float | None = None
     workers: dict[int, Cluster] = field(default_factory=dict)
 
     @cached_property
@@ -180,23 +177,21 @@ class Replayed:
         cluster = site.lab.cluster() if self.workers is None else site.alike(self.workers)
         arrivals = self.traces(site)
         policies = tuple(
-            Runs(policy, tuple(self._run(site, cluster, policy, trace) for trace in arrivals))
-            for policy in site.policies
+            Runs(policy, tuple(self._run(cluster, policy, trace) for trace in arrivals)) for policy in site.policies
         )
         ours, *rest = policies
         aims = self.limits.aims(name, ours) if self.limits else _ahead(name, ours, rest)
         worst = f"{100 * ours.worst_window:.2f} points are in the one window of 10 s with the most."
         return Outcome(self.title, policies, tuple(aims), f"{name}: of {percent(ours.violations)} violations, {worst}")
 
-    def _run(self, site: Site, cluster: Cluster, name: str, trace: Trace) -> Figures:
+    def _run(self, cluster: Cluster, name: str, trace: Trace) -> Figures:
         policy, planned_for = _policy(name), None
         if name == STATIC:
             rule = PROTEUS.replanning
             assert rule is not None, "proteus re-plans"
             demand = rule.initial_demand(trace.peak_demand(), cluster.fleet.catalog.slo_s())
             policy, planned_for = replace(PROTEUS, replanning=None), tuple(demand.items())
-        jitter, resident = site.jitter, self.resident
-        case = Case(policy, trace, self.load_time_s, None, planned_for, self.slowdown, jitter, resident)
+        case = Case(policy, trace, self.load_time_s, None, planned_for, self.slowdown, self.resident)
         return play(case, cluster)
 
 
@@ -274,12 +269,10 @@ def arrivals(run: Run) -> Found:
     loudness.quiet = True
     options = run.options
     rows = ROWS if options.seeds == "tuning" else ROWS | UNSEEN
-    names = options.only.split(",") if options.only else list(rows)
-    if unknown := [name for name in names if name not in rows]:
-        raise SystemExit(f"error: no row {unknown[0]} with {options.seeds} seeds; there are {', '.join(rows)}")
+    names = named(f"row with {options.seeds} seeds", options.only, list(rows))
     seeds = SEEDS[options.seeds][: 1 if run.is_quick else None]
     policies = (OURS,) if options.alone else POLICIES
-    site = Site(run.directory / "arrivals", seeds, policies, run.is_quick, JITTERS.get(options.jitter))
+    site = Site(run.directory / "arrivals", seeds, policies, run.is_quick)
     found = dict[str, Outcome]()
     for name in names:
         if PAPER.is_dir() or not rows[name].needs_paper:
@@ -300,6 +293,15 @@ def arrivals(run: Run) -> Found:
     return Found((Table(f"Arrivals, {options.seeds} seeds", COLUMNS, lines, NOTE),), aims, tuple(remarks))
 
 
+def named(what: str, text: str | None, known: Sequence[str]) -> Sequence[str]:
+    """Those that an option names, or all. Raises `SystemExit`."""
+    names = text.split(",") if text else known
+    for name in names:
+        if name not in known:
+            raise SystemExit(f"error: no {what} {name}; there are {', '.join(known)}")
+    return names
+
+
 def _cells(runs: Runs) -> tuple[str, ...]:
     rates = (percent(runs.violations), percent(runs.relative_accuracy), number(runs.max_drop))
     counts = (number(runs.mean(lambda run: run.swaps), 0), number(runs.mean(lambda run: run.replans), 0))
@@ -313,9 +315,6 @@ def add_options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
         "--only", metavar="ROW,…", help=f"{', '.join(ROWS)}; with validation seeds: {', '.join(UNSEEN)}"
     )
     parser.add_argument("--alone", action="store_true", help=f"{OURS} without the others, but on synthetic traces")
-    parser.add_argument(
-        "--jitter", choices=tuple(JITTERS), help="batch times of alike workers (steps-…, steady) scatter that far"
-    )
     return parser
 
 

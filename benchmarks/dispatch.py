@@ -1,21 +1,15 @@
-"""Whether dispatch keeps a plan's capacity in overload, recovers from it, and costs the same for many workers.
+"""Worlds in which demand is above a plan's capacity; a part of `benchmarks.simulator`, and of tests.
 
-A part of `benchmarks.simulator`; tests use its worlds. Workers of one family host six variants, from fast to accurate;
-the plan is written down here and never changes. It is simulated with Poisson arrivals at 0.9 to 2 times its capacity;
-with batches that take 15 and 30 % longer than profiled; with two seconds of twice the capacity; and with three seconds
-of batches that take 5 to 30 % longer. Two seconds after these, all must be as before. Batches are as large as fits a
-part of the SLO that grows with the workers.
-
-Goodput is compared with a bound that holds even if the arrivals are known (`most_answered`). Where batches are slower,
-it is compared with that of a plan for the same variants that was made with their true times. A worker learns these
-within `LEARNED_S`.
+Workers of one family host six variants, from fast to accurate; the plan is written down here and never changes. Batches
+are as large as fits a part of the SLO that grows with the workers. Goodput is compared with a bound that holds even if
+the arrivals are known (`most_answered`). The benchmark shows goodput and cost at 0.9 to 2 times the capacity, for up to
+6,000 workers. `tests/simulation/test_overload.py` has slow devices, surges and the time after them.
 """
 
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import msgspec
 import numpy as np
@@ -39,10 +33,8 @@ SLO_S = 0.15
 ROW_S = (0.022, 0.030, 0.040, 0.055, 0.075, 0.100)  # a batch of one row, by variant; each further row takes 0.6 of it
 BATCHES = range(1, 17)
 LOADS = (0.9, 1.0, 1.3, 2.0)  # times the capacity
-SLOWER = (1.15, 1.3)  # times as long as profiled, which the controller is not told
-SLOWER_LOADS = (0.8, 1.0, 1.3)  # times the capacity
-WARM_UP_S, SURGE_S, RECOVERED_S = 1.0, (2.0, 4.0), 6.0
-SLOW_S, SLOW_LOADS, SLOW_FACTORS = (1.0, 4.0), (0.9, 1.3, 2.0), (1.05, 1.15, 1.3)  # devices are slow for a while
+WARM_UP_S = 1.0
+SLOW_S, SLOW_FACTORS = (1.0, 4.0), (1.05, 1.15, 1.3)  # devices are slow for a while
 BACK_S = (6.0, 8.0)  # goodput is looked at from 2 s after that on
 LEARNED_S = 3.0  # s after which a slowdown is known: each batch counts for a tenth of what is known
 QUERIES = 30_000  # of each run, about
@@ -188,20 +180,14 @@ def _rate_qps(placement: Placement, slower: float) -> float:
 
 
 def overload(options: Options) -> Found:
-    """Goodput and cost in overload, with slow devices, after a surge, and after devices were slow for a while."""
-    counts, aims = (*FEW, *(MANY[:1] if options.is_quick else MANY)), list[Aim]()
-    few = counts[: len(FEW) + 1]
-    tables = _overload(counts, aims), _slower(few, aims), _recovered(few, aims)
-    return Found(tables, tuple(aims))
-
-
-def _overload(counts: Sequence[int], aims: list[Aim]) -> Table:
-    rows, costs = [], {}
+    """Goodput and cost in overload."""
+    counts, rows, costs, aims = (*FEW, *(MANY[:1] if options.is_quick else MANY)), [], {}, list[Aim]()
     for workers in counts:
         each = world(workers)
         runs = [each.run([(load, each.duration_s)]) for load in LOADS]
         for load, run in zip(LOADS, runs, strict=True):
-            aims.append(_goodput(f"{workers} workers, {load:g} × capacity", run.goodput_frac, "possible"))
+            what = f"{workers} workers, {load:g} × capacity: goodput"
+            aims.append(Aim(what, run.goodput_frac, MIN_GOODPUT_FRAC, "of what is possible", is_most=False))
         costs[workers] = sum(run.query_s for run in runs) / len(runs)
         cells = [f"{percent(run.goodput_frac, 1)} / {run.query_s * 1e6:.1f} µs" for run in runs]
         rows.append((f"{workers}", f"{each.capacity_qps:,.0f}", *cells))
@@ -209,45 +195,8 @@ def _overload(counts: Sequence[int], aims: list[Aim]) -> Table:
     what = f"{last} workers: CPU per query over that of {first}"
     aims.append(Aim(what, costs[last] / costs[first], MAX_GROWTH, "times", is_most=True))
     columns = ("workers", "capacity, qps", *(f"{load:g} ×" for load in LOADS))
-    return Table("Goodput of what is possible / CPU per query of the simulation", columns, tuple(rows))
-
-
-def _slower(counts: Sequence[int], aims: list[Aim]) -> Table:
-    rows, cases = [], list(product(SLOWER, SLOWER_LOADS))
-    names = [f"{slower:g} × longer, {load:g} × capacity" for slower, load in cases]
-    for workers in counts:
-        each, cells = world(workers), list[str]()
-        for (slower, load), name in zip(cases, names, strict=True):
-            loads = [(load, each.duration_s)]
-            run = each.run(loads, slower=slower, warm_up_s=LEARNED_S)
-            part = run.served / each.informed(slower).run(loads, warm_up_s=LEARNED_S).served
-            aims.append(_goodput(f"{workers} workers, {name}", part, "that of a plan with true times"))
-            cells.append(percent(part, 1))
-        rows.append((f"{workers}", *cells))
-    title = "Goodput where batches take longer than profiled, of that of a plan with true times"
-    return Table(title, ("workers", *names), tuple(rows))
-
-
-def _recovered(counts: Sequence[int], aims: list[Aim]) -> Table:
-    rows = []
-    for workers in counts:
-        each = world(workers)
-        run = each.run([(0.7, SURGE_S[0]), (2.0, SURGE_S[1] - SURGE_S[0]), (0.7, 6.0)])
-        before, during, after = (
-            violations_frac(run.result, *span)
-            for span in ((WARM_UP_S, SURGE_S[0]), SURGE_S, (RECOVERED_S, SURGE_S[1] + 6.0))
-        )
-        aims.append(Aim(f"{workers} workers, 2 s after a surge: violations", after, before + 0.005, "of all", True))
-        parts = {load: min(recovered_fracs(each, load).values()) for load in SLOW_LOADS}
-        for load, part in parts.items():
-            what = f"{workers} workers, 2 s after they were slow for 3 s, {load:g} × capacity"
-            aims.append(_goodput(what, part, "what it is without that"))
-        rows.append((f"{workers}", *map(percent, (before, during, after)), *map(percent, parts.values())))
-    columns = ("workers", "violations before", "during", "2 s after", *(f"goodput, {load:g} ×" for load in SLOW_LOADS))
-    note = (
-        "Goodput 2 s after 3 s of slow batches, of what it is without these; the worst of 1.05, 1.15 and 1.3 × longer."
-    )
-    return Table("Around 2 s of twice the capacity, at 0.7 × else; and after slow devices", columns, tuple(rows), note)
+    title = "Goodput of what is possible / CPU per query of the simulation"
+    return Found((Table(title, columns, tuple(rows)),), tuple(aims))
 
 
 def recovered_fracs(each: World, load: float, *, seed: int = 1) -> dict[float, float]:
@@ -261,10 +210,6 @@ def recovered_fracs(each: World, load: float, *, seed: int = 1) -> dict[float, f
 def _served(result: SimulationResult, from_s: float, to_s: float) -> int:
     """How many of the requests that arrived then were answered in time."""
     return sum(ended.outcome is Outcome.SERVED for ended in result.ended if from_s <= ended.arrival_s < to_s)
-
-
-def _goodput(what: str, frac: float, of: str) -> Aim:
-    return Aim(f"{what}: goodput", frac, MIN_GOODPUT_FRAC, f"of {of}", is_most=False)
 
 
 def violations_frac(result: SimulationResult, from_s: float, to_s: float) -> float:

@@ -45,7 +45,6 @@ WARM_UP_S = 0.5
 PLACES = ("/opt/tensorrt/bin", "/usr/src/tensorrt/bin")
 """The directories of NVIDIA's containers and packages."""
 _THROUGHPUT = re.compile(r"Throughput: ([0-9.e+]+) qps")
-_VERSION = re.compile(r"TensorRT [Vv]ersion: ([0-9.]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,10 +75,9 @@ def gpu(run: Run) -> Found:
         raise BackendUnavailable("`trtexec` is not here.", hint="it comes with TensorRT; put it on PATH")
     slots = [int(number) for number in options.slots.split(",")]
     rounds: dict[int, list[tuple[float, float]]] = {number: [] for number in slots}
-    version = "?"
     for _ in range(run.rounds):
         for number in slots:
-            theirs, version = trtexec(
+            theirs = trtexec(
                 [tool, f"--loadEngine={case.plan}", f"--shapes={case.shapes}", f"--infStreams={number}",
                  f"--duration={options.seconds:g}", f"--warmUp={round(WARM_UP_S * 1e3)}"]
             )  # fmt: skip
@@ -94,7 +92,7 @@ def gpu(run: Run) -> Found:
     versions = ", ".join(f"{name} {number}" for name, number in case.backend.versions.versions.items())
     title = f"Batches of {case.batch.rows} of {'/'.join(case.key)}, medians of {run.rounds} rounds"
     table = Table(title, ("slots", "ours, rows/s", "trtexec, rows/s", "ratio"), rows)
-    where = f"{case.backend.gpu.name}, {versions}, trtexec of TensorRT {version}"
+    where = f"{case.backend.gpu.name}, {versions}"
     if case.backend.versions.name not in REAL:
         return Found((table,), (), (where, "EMULATED: these are doubles, and no figure is a measurement of a GPU"))
     best = max(map(statistics.median, ratios.values()))
@@ -174,8 +172,8 @@ async def closed_loop(
     return number / took_s
 
 
-def trtexec(call: Sequence[str]) -> tuple[float, str]:
-    """Batches per second, and the version of TensorRT. Raises `RuntimeError` with the end of its output."""
+def trtexec(call: Sequence[str]) -> float:
+    """Batches per second. Raises `RuntimeError` with the end of its output."""
     done = subprocess.run(call, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     end = " | ".join(done.stdout.strip().splitlines()[-5:])
     if done.returncode != 0:
@@ -183,8 +181,7 @@ def trtexec(call: Sequence[str]) -> tuple[float, str]:
     found = _THROUGHPUT.findall(done.stdout)
     if len(found) != 1 or float(found[0]) <= 0:
         raise RuntimeError(f"trtexec tells {len(found)} throughputs: {end}")
-    version = _VERSION.search(done.stdout)
-    return float(found[0]), version[1] if version else "?"
+    return float(found[0])
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 speed: queries per second of CPU time, without planning. It is left out by running twice: the first run plans and keeps
 its plans, the second, which is timed, is handed them one after another. It must end each request once, and each as in
 the first. A synthetic trace on devices and a plan that are written down here needs no planner, and its outcomes are
-known. Steps of one family on 60 alike workers have the longest queue. At last the whole paper trace with a plan made
-anew every second, solves included. The paper's trace is left out where `../shared/data/proteus-asplos24` is missing.
+known. Steps of one family on 60 alike workers have the longest queue. The paper's trace is left out where
+`../shared/data/proteus-asplos24` is missing.
 
 overload: `benchmarks.dispatch`. Exits with 1 where an aim is missed.
 """
@@ -13,7 +13,7 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,21 +23,17 @@ from benchmarks.frame import Aim, Found, Run, Table, benchmark
 from benchmarks.paper import traces
 from benchmarks.worlds import FAMILY, PAPER, Fleet, alike, measured, never, paper_fleet, plan_by_hand, profile
 from proteus_cli.control.policies import POLICIES, Policy, policies_named, policy_named
-from proteus_cli.control.replanning.replan_rules import ReplanContext, ReplanRequest
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.catalog import Catalog, Family, Variant
 from proteus_cli.domain.plan import Placement, Plan
 from proteus_cli.domain.trace import Trace
 from proteus_cli.planning.planner import Planner
 from proteus_cli.replay.synthesis import Burst, make_trace
-from proteus_cli.reporting.measures import report
 from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.simulation.run import simulate
 
 HEADROOM = 1.2
-MAX_S = 15.0  # the whole paper trace, a plan every second
 MIN_CPU_QPS = 100_000.0  # queries per second of CPU time, without planning
-MAX_REPORT_S = 1.0  # of CPU time, for the synthetic trace of 100,411 queries
 WORKERS, STEPS_QPS, STEP_S = 60, (1600, 2300, 3100, 3900, 3000, 2000), 10.0
 TIMES_S = {"small": (0.9, 0.004, 0.001), "large": (1.0, 0.010, 0.005)}  # accuracy, seconds per batch and per row
 SIMPLY_PLANNED = ",".join(policy.name for policy in POLICIES.values() if policy.plans == "optimal")
@@ -71,27 +67,6 @@ class World:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class EverySecond:
-    """Re-plans each second, whatever happened, for the demand of the last one."""
-
-    every_s: float = 1.0
-    min_demand_qps: float = 1.0
-
-    def decide(self, context: ReplanContext) -> ReplanRequest:
-        return ReplanRequest(self.target_demand(context), "a second has passed")
-
-    def overload(self, context: ReplanContext) -> str | None:  # noqa: ARG002 - a second is all that it waits for
-        return None
-
-    def target_demand(self, context: ReplanContext) -> dict[str, float]:
-        demand = context.demand
-        return {f: max(demand.rate_qps(f, self.every_s, context.now_s), self.min_demand_qps) for f in demand.families}
-
-    def initial_demand(self, demand_qps: Mapping[str, float], slo_s: Mapping[str, float]) -> dict[str, float]:
-        return {f: max(demand_qps.get(f, 0.0), self.min_demand_qps) for f in slo_s}
-
-
 def speed(run: Run) -> Found:
     """Queries per second of CPU time."""
     rows, aims = list[tuple[str, ...]](), list[Aim]()
@@ -102,20 +77,17 @@ def speed(run: Run) -> Found:
         outcomes = Counter(ended.outcome.value for ended in first.ended)
         assert outcomes == expected, f"{name} ended {dict(outcomes)}, not {expected}"
         _time(run, world, policy, first, lambda: (plan, never), rows, aims)
-    aims.append(_reported(world, plan))
     fleet, shape = alike(WORKERS), traces.steps(STEPS_QPS)
     steps = shape({FAMILY: 1.0}, STEP_S * len(STEPS_QPS), np.random.default_rng(2024))
     _planned(run, World(replace(steps, name=f"{WORKERS} alike workers"), fleet), policy_named("proteus"), rows, aims)
-    remarks = (f"Skipped the paper's trace: there is no {PAPER}.",)
     if PAPER.is_dir():
         paper = World(
             replace(traces.shared_trace((0.0, 30.0) if run.is_quick else None), name="the paper's"), paper_fleet()
         )
         for policy in policies_named(run.options.policies):
             _planned(run, paper, policy, rows, aims)
-        remarks = (_every_second(paper, aims),)
     columns = ("trace", "policy", "queries", "CPU s", "per CPU s")
-    return Found((Table("The simulator, without planning", columns, tuple(rows)),), tuple(aims), remarks)
+    return Found((Table("The simulator, without planning", columns, tuple(rows)),), tuple(aims))
 
 
 def _planned(run: Run, world: World, policy: Policy, rows: list[tuple[str, ...]], aims: list[Aim]) -> None:
@@ -155,38 +127,6 @@ def _time(
     rows.append((world.trace.name, policy.name, f"{count:,}", f"{cpu_s:.2f}", f"{count / cpu_s:,.0f}"))
     what = f"{world.trace.name} with {policy.name}"
     aims.append(Aim(what, count / cpu_s, MIN_CPU_QPS, "queries per second of CPU time", is_most=False))
-
-
-def _reported(world: World, plan: Plan) -> Aim:
-    """Time the report of a run."""
-    policy = replace(policy_named("proteus"), replanning=None)
-    ended, slo_s = world.simulated(policy, plan).ended, world.fleet.catalog.slo_s()
-    start_s = time.process_time()
-    made = report(
-        ended, policy=policy.name, mode="simulated", trace=world.trace.name, duration_s=world.trace.duration_s,
-        slo_s=slo_s, best_accuracy=dict.fromkeys(slo_s, 1.0),
-    )  # fmt: skip
-    cpu_s = time.process_time() - start_s
-    assert made.served == SYNTHETIC[policy.name]["served"]
-    return Aim(f"report of {made.requests:,} queries", cpu_s, MAX_REPORT_S, "s of CPU time", is_most=True)
-
-
-def _every_second(world: World, aims: list[Aim]) -> str:
-    policy = replace(policy_named("proteus"), replanning=EverySecond())
-    planner, solving_s, start_s = world.planner(policy), 0.0, time.perf_counter()
-
-    def plan_anew(*asked: object) -> Plan:
-        nonlocal solving_s
-        before_s = time.perf_counter()
-        plan = planner(*asked)  # type: ignore[arg-type] # as a simulation asks
-        solving_s += time.perf_counter() - before_s
-        return plan
-
-    run = world.simulated(policy, planner(world.trace.demand(0.0, 10.0)), plan_anew)
-    wall_s = time.perf_counter() - start_s
-    assert len(run.replans) >= 0.9 * world.trace.duration_s / 1.05, "a plan every second, which takes 0.05 s to make"
-    aims.append(Aim(f"{world.trace.name} with a change of plan every second", wall_s, MAX_S, "s", is_most=True))
-    return f"{world.trace.name} with {len(run.replans)} changes of plan, one every second: {solving_s:.1f} s planning"
 
 
 def made_up() -> tuple[World, Plan]:

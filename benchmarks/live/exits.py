@@ -1,30 +1,23 @@
-"""Random bounds on the multi-exit model of the sample zoo, on one core: 10,000 requests of one row.
+"""Random bounds on the multi-exit model of the sample zoo, in virtual time: 10,000 requests of one row.
 
-The model is split and profiled as users do it, and its most accurate operating point is hosted. Each request has a
-bound on its latency, drawn evenly from the lowest that an answer of the first exit keeps to one and a half times the
-time of the whole chain. A virtual core may be slower for some seconds than when it was profiled, so both are measured
-anew before each round of 500 requests. Requests go through the controller and the chain, in one thread. Behind each
-request its batch goes through the whole chain, for an oracle that takes the last exit in time of that very batch.
-
-Measured, the aims are of a quiet machine: of rounds in which other programs took no more than 5 % of all cores, and no
-more than one in 500 stages took over twice their median. Other rounds are repeated, up to five times as many in all.
-Emulated, the chain runs in virtual time on cores of four kinds, and the aims are judged on the quiet one.
+The model is split as users do it, and its most accurate operating point is hosted, on cores of four kinds with the
+answers of the model itself. Each request has a bound on its latency, drawn evenly from the lowest that an answer of the
+first exit keeps to one and a half times the time of the whole chain; both are measured anew before each round of 500
+requests. Requests go through the controller and the chain. An oracle takes the last exit in time of the very same
+batch. The figures do not depend on the machine, and the aims are judged on the quiet core.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from os import cpu_count
 from pathlib import Path
-from time import monotonic, perf_counter, process_time
-from typing import Protocol
 
 import numpy as np
 from msgspec.structs import replace
 
-from benchmarks.frame import Aim, Found, Run, Table, percent, proteus
+from benchmarks.frame import Aim, Found, Run, Table, proteus
 from benchmarks.worlds import measured, plan_by_hand, profile
 from proteus_cli.arrays import Bools, Floats, Ints
 from proteus_cli.backends.affinity import pinned, usable_cores
@@ -38,7 +31,6 @@ from proteus_cli.control.decision import Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.domain.catalog import Catalog, VariantKey
-from proteus_cli.domain.conditions import Condition, Metric
 from proteus_cli.domain.plan import Placement
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Request
@@ -49,7 +41,6 @@ from proteus_cli.domain.stages.walk import ProfiledChain
 from proteus_cli.settings import read_settings
 from proteus_cli.store import Workspace
 from proteus_cli.store.eval_splits import labelled_rows
-from proteus_cli.studies.telemetry import read_machine
 from proteus_cli.variants.zoo import EXIT_SAMPLE
 
 REQUESTS, QUICK, SEED = 10_000, 500, 2026
@@ -57,7 +48,6 @@ WARM_UP, PER_ROUND = 400, 500
 KEY = VariantKey(EXIT_SAMPLE.family, "digits-exits-accurate")
 LONGEST = 1.5
 """The longest bound, in times of the whole chain."""
-OTHERS_FRAC, INTERRUPTED_FRAC, MAX_TIMES = 0.05, 0.002, 5
 WITHIN_PERCENT, BELOW_ORACLE_POINTS = 99.5, 0.5
 AT_ONCE = Policy("at once", "all", GreedyBatcher(answer_frac=0.0), None)
 """Answers go nowhere here, so no time is kept back for that."""
@@ -128,79 +118,6 @@ def together(parts: Sequence[Requests]) -> Requests:
 # --- a device that serves one request at a time
 
 
-class Chain(Protocol):
-    """What runs batches of one row, by its own clock: an engine, or an emulation.
-
-    ``way_s``: how long the last answer was on its way to the server.
-    """
-
-    way_s: float
-
-    def clock(self) -> float:
-        """Now, in seconds."""
-        ...
-
-    def arrives(self, sample: int) -> None:
-        """The next request is of that sample."""
-        ...
-
-    def run(self, bounds: ExitBounds) -> int:
-        """Run it, and return the exit that answered."""
-        ...
-
-    def ends_s(self) -> Floats:
-        """When each exit would have answered, had the batch gone through all stages, in seconds from its start."""
-        ...
-
-
-class EngineChain:
-    """The engine of a device; behind a request, its batch is run once more, to see what its other stages take.
-
-    What a request passed counts as it was: a run that was interrupted is no other for the oracle.
-    """
-
-    def __init__(self, runner: ExitRunner, rows: NamedArrays, exits: int) -> None:
-        self._runner, self._rows, self._inputs = runner, rows, rows
-        self.way_s = 0.0
-        never = tuple(ExitProfile(points=(StagePoint(1, 1.0, 1.0),)) for _ in range(exits))
-        self._all = ExitBounds((math.inf,), (1,), never, stop_when=Condition(Metric.EXIT, ">=", float(exits)))
-        self._passed_s: list[float] = []
-
-    def clock(self) -> float:
-        return monotonic()
-
-    def arrives(self, sample: int) -> None:
-        self._inputs = {name: values[sample : sample + 1] for name, values in self._rows.items()}
-        self._passed_s = []
-
-    def run(self, bounds: ExitBounds) -> int:
-        exit_, self._passed_s, self.way_s = self._timed(bounds)
-        return exit_
-
-    def ends_s(self) -> Floats:
-        _, all_s, _ = self._timed(self._all)
-        passed = len(self._passed_s)
-        later_s = np.array(all_s[passed:]) + (self._passed_s[-1] - all_s[passed - 1] if passed else 0.0)
-        return np.array([*self._passed_s, *later_s])
-
-    def _timed(self, bounds: ExitBounds) -> tuple[int, list[float], float]:
-        """The exit that answered, and when each exit up to that would have, in seconds from the start.
-
-        Then how long the answer was on its way, as servers tell it: from the last moment that the chain looks at.
-        """
-        moments_s: list[float] = []
-
-        def noting() -> float:
-            moments_s.append(monotonic())
-            return moments_s[-1]
-
-        start_s = monotonic()
-        exit_ = int(self._runner.infer(self._inputs, bounds, noting)[EXIT_NOTE][0])
-        end_s = monotonic()
-        out_s = end_s - moments_s[-2]
-        return exit_, [moment_s - start_s + out_s for moment_s in moments_s[1:-1]], end_s - moments_s[-1]
-
-
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came of one request: seconds from its arrival until the chain began, and until its answer; its exit.
@@ -219,7 +136,7 @@ class OneDevice:
     The device hosts the variant ``key``, as a planner would have it that asks for nothing but accuracy.
     """
 
-    def __init__(self, key: VariantKey, known: Profile, catalog: Catalog, chain: Chain) -> None:
+    def __init__(self, key: VariantKey, known: Profile, catalog: Catalog, chain: "EmulatedChain") -> None:
         attainment = {family.name: family.attainment for family in catalog.families}
         self._controller = Controller(catalog.slo_s(), {known.device.id: 1}, AT_ONCE, attainment=attainment)
         device, placement = known.device, Placement(known.device.id, key.family, key.variant, 1, 1.0, 1.0, 1.0)
@@ -227,7 +144,6 @@ class OneDevice:
         (self.host,) = hosted_by(plan, {known.device.id: known}, attainment)
         self._controller.adopt(plan, (self.host,), chain.clock())
         self.chain, self._numbers = chain, 0
-        self._stages_s: list[Floats] = []
 
     def serve(self, sample: int, bound_s: float) -> Answer:
         """Let it in or refuse it, run it within its bound, and learn from it: as the data plane does."""
@@ -250,17 +166,6 @@ class OneDevice:
         self._controller.finished(launch, end_s - way_s - begun_s, exits)
         return Answer(begun_s - start_s, end_s - start_s, exit_)
 
-    def ends_s(self) -> Floats:
-        """As `Chain.ends_s`, of the last request that was served."""
-        ends_s = self.chain.ends_s()
-        self._stages_s.append(np.diff(ends_s, prepend=0.0))
-        return ends_s
-
-    def interrupted_frac(self) -> float:
-        """The part of all stages since this was asked last that took over twice their median."""
-        stages_s, self._stages_s = np.array(self._stages_s), []
-        return float(np.mean(stages_s > 2 * np.median(stages_s, axis=0)))
-
 
 def served(device: OneDevice, sample: Ints, bound_s: Floats) -> Requests:
     """Serve requests one after another, and note what the whole chain would have taken, for the oracle."""
@@ -269,7 +174,7 @@ def served(device: OneDevice, sample: Ints, bound_s: Floats) -> Requests:
     for place in range(count):
         answer = device.serve(int(sample[place]), float(bound_s[place]))
         took_s[place], exits[place] = answer.took_s, answer.exit
-        reached[place] = np.count_nonzero(answer.begun_s + device.ends_s() <= bound_s[place])
+        reached[place] = np.count_nonzero(answer.begun_s + device.chain.ends_s() <= bound_s[place])
     return Requests(sample, bound_s, took_s, exits, reached)
 
 
@@ -277,7 +182,7 @@ def kept_s(device: OneDevice, count: int, share: float) -> tuple[float, float]:
     """Within what times that share of requests has the answers of the first and the last exit, of so many, now."""
     found = []
     for sample in range(count):
-        begun_s, whole_s = device.serve(sample, 1.0).begun_s, device.ends_s()
+        begun_s, whole_s = device.serve(sample, 1.0).begun_s, device.chain.ends_s()
         found.append((begun_s + whole_s[0], begun_s + whole_s[-1]))
     first_s, last_s = np.percentile(found, 100 * share, axis=0)
     return float(first_s), float(last_s)
@@ -391,100 +296,45 @@ def profile_of(chain: EmulatedChain) -> Profile:
 # --- rounds
 
 
-@dataclass(frozen=True, slots=True)
-class Round:
-    """Requests; the part of all cores that others took meanwhile, and the part of all stages that were interrupted."""
-
-    requests: Requests
-    others_frac: float
-    interrupted_frac: float
-
-    @property
-    def is_quiet(self) -> bool:
-        return self.others_frac <= OTHERS_FRAC and self.interrupted_frac <= INTERRUPTED_FRAC
-
-
 def exits(run: Run) -> Found:
-    """On the first core of this machine."""
-    place, wanted = workspace(run.directory / "exits"), (QUICK if run.is_quick else REQUESTS) // PER_ROUND
-    proteus("profile", "-w", str(place.root), "--max-batch", "1", "--accept-noise")
-    with runner_of(place) as runner:
-        rows, labels = labelled_rows(place.root / EXIT_SAMPLE.eval, runner.signature.inputs)
-        samples = samples_of(runner, rows, labels)
-        device = OneDevice(KEY, place.profile("cpu0"), place.catalog(), EngineChain(runner, rows, len(STAGES_S)))
-        done, quiet = list[Round](), list[Round]()
-        for each in islice(rounds(device, samples, others_core_s, run.options.seed), MAX_TIMES * wanted):
-            done.append(each)
-            quiet += [each] if each.is_quiet else []
-            if len(quiet) == wanted:
-                break
-    enough = Aim("quiet rounds", len(quiet), wanted, "", is_most=False)
-    both = {f"all {len(done)} rounds": done, f"{len(quiet)} quiet rounds": quiet}
-    others, interrupted = np.mean([(each.others_frac, each.interrupted_frac) for each in done], axis=0)
-    remark = f"Others took {percent(others)} of the cores; {percent(interrupted)} of the stages were interrupted."
-    return Found(
-        (table("Bounds on the multi-exit model, measured", {name: of for name, of in both.items() if of}, samples),),
-        (enough, *(aims(quiet, samples) if quiet else ())),
-        (remark,),
-    )
-
-
-def exits_emulated(run: Run) -> Found:
-    """In virtual time, with the answers of the same model; the figures do not depend on the machine."""
-    place = workspace(run.directory / "exits-emulated")
+    """A row for each kind of core."""
+    place = workspace(run.directory / "exits")
     with runner_of(place) as runner:
         samples = samples_of(runner, *labelled_rows(place.root / EXIT_SAMPLE.eval, runner.signature.inputs))
-    found, seed = dict[str, list[Round]](), run.options.seed
+    found, seed = dict[str, Requests](), run.options.seed
     for core in CORES:
         chain = EmulatedChain(core, samples.stops_at, np.random.default_rng(seed))
         device = OneDevice(KEY, profile_of(chain), place.catalog(), chain)
         count = (QUICK if run.is_quick else REQUESTS) // PER_ROUND
-        found[core.name] = list(islice(rounds(device, samples, lambda: 0.0, seed), count))
-    return Found((table("Bounds, emulated", found, samples),), aims(found[CORES[0].name], samples))
+        found[core.name] = together(list(islice(rounds(device, samples, seed), count)))
+    return Found((table(found, samples),), aims(found[CORES[0].name], samples))
 
 
-def rounds(device: OneDevice, samples: Samples, others_s: Callable[[], float], seed: int) -> Iterator[Round]:
-    """Serve rounds without end; ``others_s``: seconds that others have had of all cores, until now."""
+def rounds(device: OneDevice, samples: Samples, seed: int) -> Iterator[Requests]:
+    """Serve rounds without end."""
     rng = np.random.default_rng(seed)
     while True:
-        before_s, begun_s = others_s(), perf_counter()
         lowest_s, whole_s = kept_s(device, WARM_UP, device.host.attainment)
         sample = rng.integers(0, len(samples.stops_at), PER_ROUND)
-        requests = served(device, sample, rng.uniform(lowest_s, LONGEST * whole_s, PER_ROUND))
-        others_frac = (others_s() - before_s) / ((perf_counter() - begun_s) * (cpu_count() or 1))
-        yield Round(requests, others_frac, device.interrupted_frac())
+        yield served(device, sample, rng.uniform(lowest_s, LONGEST * whole_s, PER_ROUND))
 
 
-def others_core_s() -> float:
-    """Seconds of cores that other programs, and the host of a virtual machine, have had since it started."""
-    totals = read_machine().totals
-    return totals["machine_cores"] + totals["steal_cores"] - process_time()
-
-
-def table(title: str, found: dict[str, list[Round]], samples: Samples) -> Table:
+def table(found: Mapping[str, Requests], samples: Samples) -> Table:
     rows = []
     for name, of in found.items():
-        all_ = together([each.requests for each in of])
-        figures = (
-            all_.within_percent,
-            all_.possible_percent,
-            all_.accuracy_percent(samples),
-            all_.oracle_percent(samples),
-        )
-        refused = 100 - 100 * float(np.mean(all_.answered))
-        rows.append((name, f"{len(all_.sample):,}", *(f"{value:.2f}" for value in (*figures, refused))))
-    columns = ("", "requests", "in time, %", "possible", "accuracy, %", "the oracle's", "refused, %")
-    return Table(title, columns, tuple(rows))
+        figures = of.within_percent, of.possible_percent, of.accuracy_percent(samples), of.oracle_percent(samples)
+        refused = 100 - 100 * float(np.mean(of.answered))
+        rows.append((name, f"{len(of.sample):,}", *(f"{value:.2f}" for value in (*figures, refused))))
+    columns = ("core", "requests", "in time, %", "possible", "accuracy, %", "the oracle's", "refused, %")
+    return Table("Bounds on the multi-exit model, emulated", columns, tuple(rows))
 
 
-def aims(of: Sequence[Round], samples: Samples) -> tuple[Aim, ...]:
+def aims(of: Requests, samples: Samples) -> tuple[Aim, ...]:
     """Possible is what an oracle keeps; it has no accuracy below its own."""
-    requests = together([each.requests for each in of])
-    below = requests.oracle_percent(samples) - requests.accuracy_percent(samples)
-    within, possible = requests.within_percent, requests.possible_percent
-    count = f"{len(requests.sample):,} requests"
+    below = of.oracle_percent(samples) - of.accuracy_percent(samples)
+    count = f"{len(of.sample):,} requests"
     return (
-        Aim(f"{count} within their bound", within, WITHIN_PERCENT, "%", is_most=False, possible=possible),
+        Aim(f"{count} within their bound", of.within_percent, WITHIN_PERCENT, "%", False, of.possible_percent),
         Aim(f"{count}, accuracy below the oracle's", below, BELOW_ORACLE_POINTS, "points", is_most=True),
     )
 

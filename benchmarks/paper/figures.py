@@ -23,9 +23,7 @@ from benchmarks.paper.lab import (
 )
 from benchmarks.paper.traces import macro_bursts
 from benchmarks.worlds import SEED
-from proteus_cli.control.policies import POLICIES, PROTEUS, Policy, batcher_named
-from proteus_cli.control.replanning.replan_rules import ForecastRule, PeriodicRule
-from proteus_cli.domain.rules import PAPER_RULES
+from proteus_cli.control.policies import POLICIES, batcher_named
 from proteus_cli.replay.synthesis import Constant, Gamma, Poisson, Shape, make_trace
 
 OURS = "proteus"
@@ -124,34 +122,14 @@ def fig6(lab: Lab) -> Found:
 # --- figure 7: ablations
 
 PARTS = ("proteus-paper", "no-model-selection", "no-model-placement", "no-query-assignment", "no-adaptive-batching")
-IDEAS = {
-    "all of it": PROTEUS,
-    "without the shared queue": replace(PROTEUS, assignment="early"),
-    "without spares": replace(PROTEUS, spares=False),
-    "re-planned as in the paper": replace(PROTEUS, replanning=PeriodicRule()),
-    "re-planned for less every 10 s": replace(PROTEUS, replanning=ForecastRule(refresh_s=10.0)),
-    "without admission": replace(PROTEUS, admits="all"),
-    "batches as in the paper": replace(PROTEUS, batching=batcher_named("proactive")),
-    "a headroom of 1.2 besides": replace(PROTEUS, headroom=1.2),
-}
 
 
 def fig7(lab: Lab) -> Found:
-    """The paper's Proteus without each of its parts, and ours without each of its ideas."""
+    """The paper's Proteus without each of its parts; `benchmarks.ablation` has ours without each rule."""
     parts = tuple(measures(name, lab.named(name, lab.shared)) for name in PARTS)
-    columns = ("proteus", "loads free", "on time", "1 s to load", "on time", "synthetic, on time")
-    tables = (
-        Table("The paper's Proteus without each part (figure 7)", ("policy", *MEASURES), parts, MEASURES_NOTE),
-        Table("Ours without each idea", columns, tuple(_idea(lab, *each) for each in IDEAS.items()), SHORT_NOTE),
+    return Found(
+        (Table("The paper's Proteus without each part (figure 7)", ("policy", *MEASURES), parts, MEASURES_NOTE),)
     )
-    return Found(tables)
-
-
-def _idea(lab: Lab, name: str, policy: Policy) -> tuple[str, ...]:
-    runs = [lab.run(Case(policy, lab.shared, load_time_s)) for load_time_s in (0.0, LOAD_TIME_S)]
-    made_up = [lab.run(Case(policy, trace)).accuracy_on_time for trace in lab.made_up if trace.name.endswith(" 40%")]
-    cells = (cell for run in runs for cell in (short(run), percent(run.accuracy_on_time)))
-    return name, *cells, percent(float(np.mean(made_up)))
 
 
 # --- figure 8: tighter and looser SLOs
@@ -160,18 +138,14 @@ BASE_MS, OWN_MS = 150, 300  # of the paper's configuration: 2 × the base
 
 
 def fig8(lab: Lab) -> Found:
-    """The main policies at each SLO; the queries of families without a variant that is fast enough can't be planned."""
+    """The main policies at each SLO."""
     rows = []
     for multiple in (1.0, 2.0) if lab.is_quick else (1.0, 1.5, 2.0, 2.5, 3.5):
         slo_ms = multiple * BASE_MS
         slo = None if slo_ms == OWN_MS else f"{slo_ms:g}ms"
         runs = [lab.named(name, lab.shared, slo=slo) for name in lab.policies]
-        variants = [each for profile in lab.cluster().fleet.types.values() for each in profile.variants]
-        can = {each.family for each in variants if PAPER_RULES.capacity_within(slo_ms / 1000, each.points).qps > 0}
-        counts = lab.shared.counts(0.0, np.inf)
-        lost = sum(count for family, count in counts.items() if family not in can) / len(lab.shared)
-        rows.append(beside((f"{multiple:g} × ({slo_ms:g} ms)", percent(lost)), runs))
-    columns = ("SLO", "can't be planned", *lab.policies)
+        rows.append(beside((f"{multiple:g} × ({slo_ms:g} ms)",), runs))
+    columns = ("SLO", *lab.policies)
     return Found((Table("SLOs from tight to loose (figure 8)", columns, tuple(rows), SHORT_NOTE),))
 
 
@@ -188,9 +162,8 @@ def generality(lab: Lab) -> Found:
         found, when = compared(lab, load_time_s), f"{load_time_s:g} s to load"
         rows = tuple(beside((name,), tuple(of.values())) for name, of in found.items())
         tables.append(Table(f"Synthetic traces, {when}", ("trace", *lab.policies), rows, SHORT_NOTE))
-        rows = tuple(_against(found, other) for other in others(found))
-        columns = ("against", "proteus ahead", "points ahead, mean", "worst case")
-        tables.append(Table(f"`proteus` against each, {when}", columns, rows, "Points of relative accuracy on time."))
+        counts = ", ".join(f"{other} on {ahead(found, other)}" for other in others(found))
+        remarks.append(f"Of {len(found)} traces, {when}, proteus is ahead of {counts}.")
         most = max(found, key=lambda name: found[name][OURS].slo_violation_ratio)
         remarks.append(f"Most violations, {when}: {percent(found[most][OURS].slo_violation_ratio)} on “{most}”.")
     return Found(tuple(tables), (), tuple(remarks))
@@ -218,13 +191,6 @@ def _margin(of: Mapping[str, Figures], other: str) -> float:
     return of[OURS].accuracy_on_time - of[other].accuracy_on_time
 
 
-def _against(found: Compared, other: str) -> tuple[str, ...]:
-    margins = {trace: 100 * _margin(of, other) for trace, of in found.items()}
-    worst = min(margins, key=margins.__getitem__)
-    mean = number(float(np.mean(list(margins.values()))))
-    return other, f"{ahead(found, other)} of {len(margins)}", mean, f"{margins[worst]:+.2f} ({worst})"
-
-
 # --- the gap to the oracle
 
 
@@ -232,22 +198,12 @@ def oracle(lab: Lab) -> Found:
     """The part of the way from the least accurate plan to the oracle that is left, on all traces."""
     rows, gaps = [], list[float]()
     for trace in [*([lab.shared] if "paper" in lab.cluster().name else []), *lab.made_up]:
-        least, ours, slow, most = (
-            lab.named(name, trace, load_time_s=load_time_s).accuracy_on_time
-            for name, load_time_s in (("least-accurate", 0.0), (OURS, 0.0), (OURS, LOAD_TIME_S), ("oracle", 0.0))
-        )
-        left = [(most - here) / (most - least) for here in (ours, slow)] if most > least else [None, None]
-        gaps += [each for each in left[:1] if each is not None]
-        rows.append(
-            (
-                trace.name,
-                *map(percent, (least, ours, most)),
-                *(UNKNOWN if each is None else percent(each, 1) for each in left),
-            )
-        )
-    columns = ("trace", "least accurate", OURS, "oracle", "of the way left", "with 1 s loads")
+        least, ours, most = (lab.named(name, trace).accuracy_on_time for name in ("least-accurate", OURS, "oracle"))
+        gaps += [(most - ours) / (most - least)] if most > least else []
+        rows.append((trace.name, *map(percent, (least, ours, most))))
     mean = percent(float(np.mean(gaps)), 1) if gaps else UNKNOWN
     remark = f"Of the way from least accurate to the oracle, on average {mean} is left."
+    columns = ("trace", "least accurate", OURS, "oracle")
     return Found((Table("The gap to the oracle, in accuracy on time", columns, tuple(rows)),), (), (remark,))
 
 

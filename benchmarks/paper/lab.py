@@ -72,8 +72,8 @@ class Case:
     """One run. ``slo``: one for all families, None for those of the cluster.
 
     ``planned_for``: the demand that the first plan is made for, None for that of `proteus replay`.
-    ``slowdown``: how many times as long as profiled batches take, which only the oracle knows. ``jitter`` as in
-    `Conditions`. ``resident``: for how many variants each device has memory; 1: none stands by.
+    ``slowdown``: how many times as long as profiled batches take, which only the oracle knows. ``resident``:
+    for how many variants each device has memory; 1: none stands by.
     """
 
     policy: Policy
@@ -82,7 +82,6 @@ class Case:
     slo: str | None = None
     planned_for: tuple[tuple[str, float], ...] | None = None
     slowdown: float = 1.0
-    jitter: float | None = None
     resident: int = 1
 
 
@@ -144,7 +143,7 @@ def play(case: Case, cluster: Cluster) -> Figures:
         memory_bytes = {device: profile.device.memory_bytes for device, profile in cluster.profiles.items()}
     load_time_s = 0.0 if _never_loads(case.policy) else case.load_time_s
     slow = SlowSpan(case.slowdown)
-    conditions = Conditions(load_time_s=load_time_s, jitter=case.jitter, slow=slow, memory_bytes=memory_bytes)
+    conditions = Conditions(load_time_s=load_time_s, slow=slow, memory_bytes=memory_bytes)
     scenario = Scenario(cluster.place, cluster.profiles, case.trace, given, options.HEADROOM, conditions, seed=0)
     start_s = time.process_time()
     [report] = simulated(scenario, [case.policy])

@@ -66,7 +66,7 @@ def rivals(run: Run) -> Found:
                         if peer is PROTEUS or isinstance(error, load.WrongAnswer):
                             raise
                         remarks.append(f"{peer.name}, {'-'.join(route)}: {error}")
-    measures = ("CPU µs/request", "requests/s", "p50 ms", "p99 ms", "memory MiB", "threads")
+    measures = ("CPU µs/request", "requests/s", "p50 ms", "p99 ms")
     rows = tuple(
         (
             f"{'-'.join(route)}, {peer.name}",
@@ -76,9 +76,7 @@ def rivals(run: Run) -> Found:
         for peer in peers
         if route[1] in peer.speaks
     )
-    note = (
-        "Medians over rounds. Latency: of a steady rate of half of the requests/s; memory (PSS) and threads under load."
-    )
+    note = "Medians over rounds. Latency: of a steady rate of half of the requests/s."
     table = Table("Proteus beside other servers", ("", *measures), rows, note)
     return Found((table,), tuple(_rival_aims(found)), tuple(dict.fromkeys(remarks)))
 
@@ -88,13 +86,8 @@ def _measure(server: Server, route: Route, load_s: float, found: Measured) -> No
     target, workload, peer = server.target(route), "-".join(route), server.peer.name
     load.saturate(target, WARM_UP_S)
     full = load.saturate(target, load_s)
-    for measure, value in (
-        ("CPU µs/request", full.cpu_us),
-        ("requests/s", full.rps),
-        ("memory MiB", target.tree.memory_bytes() / 2**20),
-        ("threads", target.tree.threads()),
-    ):
-        found[peer, workload, measure].append(value)
+    found[peer, workload, "CPU µs/request"].append(full.cpu_us)
+    found[peer, workload, "requests/s"].append(full.rps)
     if route[1] == "grpc":
         return  # one request at a time on each connection, as paced loads have it, is no use of HTTP/2
     for of in (peer, *(rival.name for rival in RIVALS if server.peer is PROTEUS)):

@@ -29,7 +29,7 @@ from proteus_cli.arrays import Floats
 LUA = Path(__file__).with_name("saturation.lua")
 CHECK_EVERY_S = 0.05
 CONNECTIONS = {"tiny": 128, "cnn": 64, "image": 32, "wide": 32}
-GRPC_CONNECTIONS, GRPC_STREAMS = 8, 16
+GRPC_CONNECTIONS = 8
 PACED_CONNECTIONS = 128
 WITHIN_S, SLACK_S = 30.0, 30.0
 

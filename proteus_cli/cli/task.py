@@ -12,6 +12,7 @@ from proteus_cli.cli.catalog import wrote_catalog
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.errors import GateFailed, ProteusError, ServerError, UsageError
+from proteus_cli.variants.training.ladder import LADDER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -90,8 +91,8 @@ def add(
         Option(
             metavar="KIND,…",
             show_default="all",
-            help="The kinds of models to train, such as `linear,forest-32,boost-32,mlp-64`; an unknown one names all. The "
-            "numbers are trees of a forest or of boosting, and hidden units of a network.",
+            help=f"The kinds of models to train, of {', '.join(f'`{kind}`' for kind in LADDER)}. The numbers are "
+            "trees of a forest or of boosting, and hidden units of a network.",
         ),
     ] = None,
     seed: Annotated[
@@ -207,10 +208,10 @@ def retrain(
 
     Each new version is written beside the earlier one, in a directory of its number. Both are judged on the same
     rows; the exit code is 5 where a new one is less accurate by more than --max-loss, which stays out of the catalog.
-    A server takes the others over by SIGHUP, or with `--set watch=true`. With --url the catalog stays as it is, and
-    that server rolls one of them out by steps, as by `proteus rollout start`: of the variant that is asked the most.
-    A token is read from PROTEUS_TOKEN. `retrain` in `[family.task]` of the catalog names a command of your own to train
-    with; otherwise it needs the extra `train`.
+    A server takes the others over by SIGHUP, or if it watches. With --url the catalog stays as it is, and that server
+    rolls one of them out by steps, as by `proteus rollout start`: of the variant that is asked the most. A token is
+    read from PROTEUS_TOKEN. `retrain` in `[family.task]` of the catalog names a command of your own to train with;
+    else it needs the extra `train`.
     """
     from proteus_cli.store import Workspace
     from proteus_cli.variants.training.processes import GIVES_WAY, Limits

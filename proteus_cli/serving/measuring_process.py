@@ -21,8 +21,8 @@ _MAX_LINE_BYTES = 64 * 2**10
 async def measured(root: Path, options: Sequence[str], say: Say, *, leaves_time: bool) -> bytes:
     """The profiles of the workspace ``root`` as JSON, measured with these ``options``.
 
-    ``say`` is told each line about progress. A process that ``leaves_time`` runs only where nobody else wants a core;
-    where it waits for that, it is told, too (`measuring_time`). Cancelled, it ends at once, and what it has measured so
+    ``say`` is told each line about progress. A process that ``leaves_time`` runs only on idle cores;
+    ``say`` is told where it waits for one (`measuring_time`). Cancelled, it ends at once, and what it has measured so
     far is in the workspace. Raises `EngineError`.
     """
     without_options = {name: value for name, value in environment().items() if not name.startswith("PROTEUS_")}

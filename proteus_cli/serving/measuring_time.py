@@ -1,4 +1,4 @@
-"""Tells where a process that leaves others their time gets none itself: it measures nothing then, and is not broken."""
+"""Tells that a process of low priority gets no time: it is not broken, but measures nothing meanwhile."""
 
 import asyncio
 import os
@@ -7,7 +7,7 @@ from pathlib import Path
 
 LOOK_S = 5.0
 MIN_SHARE = 0.05
-"""Of a core: the kernel leaves less to what runs last on cores that are busy, and measuring takes all that it gets."""
+"""The share of a core below which a process counts as waiting. One that measures uses all the time that it gets."""
 WAITS, GOES_ON = "waits: the cores are busy", "goes on: the cores have time"
 
 _FIRST_TIME = 11  # of the fields behind the name: user and system time, and both of the children that have ended
@@ -15,7 +15,7 @@ _TIMES = 4
 
 
 def cpu_s(pid: int) -> float | None:
-    """The time that a process has had of all cores; None where that is not known, as it has ended."""
+    """The time that a process has had of all cores; None where it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         ticks = sum(map(int, fields[_FIRST_TIME : _FIRST_TIME + _TIMES]))

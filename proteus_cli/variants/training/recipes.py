@@ -14,10 +14,8 @@ from proteus_cli import store
 from proteus_cli.errors import BackendUnavailable, TrainingFailed, UsageError
 from proteus_cli.progress import StepCounter
 from proteus_cli.variants.training.arrays import LabelledRows
+from proteus_cli.variants.training.ladder import LADDER
 from proteus_cli.variants.training.processes import Limits, require_success, run_command
-
-LADDER = ("linear", "forest-8", "mlp-16", "forest-32", "mlp-64", "boost-32", "forest-128", "mlp-256", "mlp-512-512")
-"""In the order in which they are trained: the cheapest first, as the time for training is limited."""
 
 PACKAGES = {"scikit-learn": "sklearn", "skl2onnx": "skl2onnx"}
 """The packages that training needs, each with its module."""

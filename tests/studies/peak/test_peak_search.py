@@ -8,7 +8,6 @@ from decimal import Decimal, localcontext
 import numpy as np
 import pytest
 
-from proteus_cli.arrays import Floats
 from proteus_cli.errors import EngineError
 from proteus_cli.studies.peak.carriers import fitted, measured_peak
 from proteus_cli.studies.peak.fit import (
@@ -18,12 +17,10 @@ from proteus_cli.studies.peak.fit import (
     crossing,
     duration_s,
     stretch_of,
-    student_t,
     verdict,
-    violation_interval,
 )
 from proteus_cli.studies.peak.search import CONFIRMED, PeakSearch
-from proteus_cli.studies.results import NARROW, Peak, PeakRules, Stretch
+from proteus_cli.studies.results import Peak, PeakRules, Stretch
 
 Violations = Callable[[float], float]
 P99 = PeakRules(0.01)
@@ -65,38 +62,6 @@ class OneServer:
                 x = rate * (wait - n * service)
                 total += (-x) ** n / factorial * x.exp() if n else x.exp()
             return float(1 - (1 - rate * service) * total)
-
-
-@dataclass(slots=True)
-class BatchingDevice:
-    """Takes all waiting rows as a batch, at most 16, and drops a request that would be late; carries some 580 qps."""
-
-    now_s: float = 0.0
-    slo_s: float = 0.1
-    is_real_time: bool = True
-    first_row_s, row_s, largest = 0.002, 0.0016, 16
-
-    def carry(self, offer: Offer, rng: np.random.Generator) -> Stretch:
-        length_s = duration_s(offer, self.slo_s)
-        arrival_s = np.sort(rng.uniform(0.0, length_s, rng.poisson(offer.rate_qps * length_s)))
-        self.now_s += length_s
-        return stretch_of(offer, self.slo_s, arrival_s, self._missed(arrival_s.tolist()))
-
-    def _missed(self, arrival_s: list[float]) -> Floats:
-        """1 for each request that was late or dropped."""
-        missed, at, free_s = np.zeros(len(arrival_s)), 0, 0.0
-        while at < len(arrival_s):
-            start_s = max(free_s, arrival_s[at])
-            if arrival_s[at] + self.slo_s < start_s + self.first_row_s:
-                missed[at], at = 1.0, at + 1
-                continue
-            end = at + 1
-            while end < len(arrival_s) and end - at < self.largest and arrival_s[end] <= start_s:
-                end += 1
-            free_s = start_s + self.first_row_s + self.row_s * (end - at - 1)
-            missed[at:end] = free_s - np.array(arrival_s[at:end]) > self.slo_s
-            at = end
-        return missed
 
 
 def searched(violations: Violations, rules: PeakRules = P99, first_qps: float = 10.0, seed: int = 1) -> Peak:
@@ -143,12 +108,6 @@ def test_a_search_that_ends_before_it_has_seen_a_rate_carried_guesses(
     assert (peak.low_qps, peak.high_qps, peak.is_precise) == (low_qps, high_qps, False)
 
 
-def test_a_sharp_edge_is_found_too() -> None:
-    """As of a device that keeps up with all that comes, up to a rate, and with nothing beyond."""
-    peak = searched(lambda rate: 0.0 if rate <= 100.0 else 1.0)
-    assert peak.rate_qps == pytest.approx(100.0, rel=0.03)
-
-
 def test_where_single_requests_are_late_there_is_no_peak() -> None:
     peak = searched(lambda _rate: 1.0)
     assert (peak.limit, peak.rate_qps, peak.is_precise) == ("none", 0.0, True)
@@ -188,11 +147,6 @@ def test_requests_are_bounded_and_what_is_known_then_is_said() -> None:
     assert not peak.is_precise
     assert peak.requests <= rules.most_requests
     assert peak.low_qps <= 50.0 <= (peak.high_qps or 0)
-
-
-def test_nothing_measured_says_nothing() -> None:
-    peak = PeakSearch(P99, 10.0).found()
-    assert (peak.low_qps, peak.high_qps, peak.probes, peak.is_precise) == (0.0, None, (), False)
 
 
 @pytest.mark.parametrize(("slo_s", "allowed_frac"), [(0.05, 0.05), (0.2, 0.01)])
@@ -330,32 +284,11 @@ def test_a_rate_that_seems_to_be_carried_is_left_at_once_but_is_no_bound() -> No
     assert search.found().low_qps == 800.0
 
 
-@pytest.mark.parametrize("first_qps", [58.0, 2000.0])
-def test_fifty_seconds_are_enough_for_an_interval_wherever_the_search_begins(first_qps: float) -> None:
-    device = BatchingDevice()
-    peak = measured_peak(device, P99, first_qps, 50.0, 1, lambda _now, _done: None, now_s=lambda: device.now_s)
-    assert (peak.high_qps or math.inf) / peak.low_qps < NARROW
-    assert peak.rate_qps == pytest.approx(580.0, rel=0.1)
-
-
 def test_a_verdict_is_open_until_it_is_sure() -> None:
     few, many = Stretch(10.0, 100, 0, 0.0, 16), Stretch(10.0, 1000, 0, 0.0, 16)
     assert (verdict([few], 0.01), verdict([many], 0.01)) == ("open", "carried")
     assert verdict([Stretch(10.0, 100, 20, 15.0, 16)], 0.01) == "violated"
     assert verdict([Stretch(10.0, 100, 20, 15.0 * 50, 16)], 0.01) == "open"
-
-
-def test_the_interval_is_that_of_wilson() -> None:
-    """Of two stretches together, whose violations come one by one; without requests, nothing is known."""
-    halves = [Stretch(10.0, 50, violations, 0.0, 0) for violations in (4, 6)]
-    assert violation_interval(halves) == pytest.approx((0.0552, 0.1744), abs=1e-4)
-    assert violation_interval([Stretch(10.0, 0, 0, 0.0, 0)]) == (0.0, 1.0)
-
-
-@pytest.mark.parametrize(("degrees", "known"), [(4, 2.776), (6, 2.447), (10, 2.228), (30, 2.042), (10**6, 1.960)])
-def test_few_stretches_make_wider_intervals(degrees: int, known: float) -> None:
-    """Student's t, two-sided, 95 %."""
-    assert student_t(degrees) == pytest.approx(known, rel=0.02)
 
 
 def test_below_a_rate_that_is_shed_the_next_one_is_near_what_was_answered() -> None:
@@ -393,9 +326,3 @@ def test_a_stretch_is_cut_to_the_time_that_is_left() -> None:
     assert cut is not None
     assert duration_s(cut, 0.1) <= 5.0
     assert fitted(offer, 0.1, 1.0) is None
-
-
-def test_a_stretch_that_is_cut_has_the_warm_up_of_what_is_left() -> None:
-    """5 % of what is measured, not of what was asked for: that alone may be longer than the time."""
-    cut = fitted(Offer(20.0, 4000), 0.1, 9.0)
-    assert cut == Offer(20.0, 161)
