@@ -110,7 +110,15 @@ class Staging:
             for target in self._staged:
                 if target.exists():
                     raise ArtefactError(f"`{target}` was written meanwhile, so nothing was added.", hint=_AGAIN)
-            store.move_in_order({staged: target for target, staged in self._staged.items()} | {text: path})
+            try:
+                store.rename_in_order({staged: target for target, staged in self._staged.items()} | {text: path})
+            except ArtefactError:
+                for target, staged in (
+                    self._staged.items() if text.exists() else ()
+                ):  # else the catalog names them by now
+                    if not staged.exists():
+                        target.unlink()
+                raise
 
     def _require_unchanged(self, before: str | None) -> None:
         path = self._place.catalog_path

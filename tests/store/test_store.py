@@ -116,7 +116,7 @@ def test_a_file_that_is_replaced_keeps_its_mode(mode: int, tmp_path: Path, monke
         store.write_bytes(path, b"new")
         store.write_in_order({path: b"newer"})
         store.write_bytes(tmp_path / "staged", b"newest")
-        store.move_in_order({tmp_path / "staged": path})
+        store.rename_in_order({tmp_path / "staged": path})
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("newest", mode)
     assert modes == {mode, 0o644}, "of the staged one, too"
 
@@ -202,31 +202,10 @@ def test_each_change_of_names_is_on_the_disk_before_the_next(tmp_path: Path, mon
     monkeypatch.setattr(os, "fsync", fsync)
     store.write_new(tmp_path / "a", b"", 0o600)
     store.write_new(tmp_path / "b", b"", 0o600)
-    store.move_in_order({tmp_path / "a": tmp_path / "c", tmp_path / "b": tmp_path / "d"})
+    store.rename_in_order({tmp_path / "a": tmp_path / "c", tmp_path / "b": tmp_path / "d"})
     store.remove(tmp_path / "c")
     store.remove(tmp_path / "none" / "such")
     assert seen == [["a"], ["a", "b"], ["b", "c"], ["c", "d"], ["d"]]
-
-
-@pytest.mark.parametrize(("failing", "left"), [(1, ["a", "b", "catalog"]), (2, ["c", "catalog"])])
-def test_files_are_moved_all_or_none_where_the_disk_does_not_keep_a_name(
-    failing: int, left: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Once the last one has replaced a file, all stay where they are."""
-    for name in ("a", "b", "catalog"):
-        (tmp_path / name).write_text(name)
-    calls = list[int]()
-
-    def fsync(file: int) -> None:
-        calls.append(file)
-        if len(calls) == failing:
-            disk_full(file)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(ArtefactError, match="No space left"):
-        store.move_in_order({tmp_path / "a": tmp_path / "c", tmp_path / "b": tmp_path / "catalog"})
-    assert names(tmp_path) == left
-    assert (tmp_path / "catalog").read_text() == ("catalog" if failing == 1 else "b")
 
 
 def test_files_that_are_written_together_are_all_there(tmp_path: Path) -> None:

@@ -21,9 +21,9 @@ class WatchedWorker(Worker):
         self._tuner.lost(self._clock())
         return super().take_back()
 
-    def _launch(self, launch: Launch, now_s: float) -> None:
-        self._exposures[id(launch)] = self._tuner.began(now_s)
-        super()._launch(launch, now_s)
+    def run(self, launch: Launch) -> None:
+        self._exposures[id(launch)] = self._tuner.began(self._clock())
+        super().run(launch)
 
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception, ahead_s: float = 0.0) -> None:
         super()._end(launch, started_s, result, ahead_s)
