@@ -137,13 +137,10 @@ def _attacked(target: Target, attack: Attack) -> float:
 LIAR = """
 import sys
 from proteus_cli.cli.main import run
-from proteus_cli.serving.agent import opened_device
-from proteus_cli.serving.devices.remote.channel.messages import BatchRan
+from proteus_cli.serving.devices.process import messages
 
-told_s = float(sys.argv.pop(1))
-opened_device.BatchRan = lambda opening, number, *rest: BatchRan(
-    opening, number, told_s, told_s, told_s, 0.0, *rest[-2:]
-)
+told_s, ran = float(sys.argv.pop(1)), messages.RanEvent
+messages.RanEvent = lambda number, *rest: ran(number, told_s, told_s, told_s, 0.0, *rest[-2:])
 sys.argv[0] = "proteus"
 run()
 """
