@@ -75,7 +75,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     mlp(tiny.model("wide-s"), inputs=WIDTH, hidden=2)
     add_profiles(tiny)
     plan = add_plan(tiny, {"cpu0": "types-s", "cpu1": "wide-s"})
-    with serving(tiny.root, plan, "--replan=off", "--grpc-port", "0", "--max-body", "1MiB") as live:
+    with serving(tiny.root, plan, "--replan=off", "--grpc-port", "0", "--set=max-body=1MiB") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text()
@@ -410,14 +410,14 @@ def test_what_is_no_call_is_answered_in_http(server: LiveServer) -> None:
 @pytest.fixture
 def patient(tmp_path: Path) -> Iterator[tuple[LiveServer, Any]]:
     """A server whose requests wait for others until shortly before their deadline."""
-    with serving_over_grpc(tmp_path, PATIENT, "--batching", "proactive") as served:
+    with serving_over_grpc(tmp_path, PATIENT, "--set=batching=proactive") as served:
         yield served
 
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[tuple[LiveServer, Any]]:
     """A server whose device may stand still for a while."""
-    with serving_over_grpc(tmp_path, SLOW, "--executor", "process") as served:
+    with serving_over_grpc(tmp_path, SLOW, "--set=executor=process") as served:
         yield served
 
 
@@ -428,7 +428,7 @@ def serving_over_grpc(tmp_path: Path, family: TinyFamily, *options: str) -> Iter
     add_profiles(made)
     plan = add_plan(made, {"cpu0": "shapes-s"})
     with (
-        serving(made.root, plan, "--replan=off", "--grpc-port", "0", "--drain-timeout", "30s", *options) as live,
+        serving(made.root, plan, "--replan=off", "--grpc-port", "0", "--set=drain-timeout=30s", *options) as live,
         grpc.insecure_channel(f"127.0.0.1:{live.grpc_port}") as channel,
     ):
         yield live, channel

@@ -9,7 +9,6 @@ Sources: RFC 9110, 7.2 (`Host`); RFC 6454 (`Origin`); W3C, Fetch Metadata Reques
 """
 
 import logging
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from proteus_cli.serving.http1.exchange import JSON, Refusal
 from proteus_cli.serving.logs import LogRateLimiter, fields
 from proteus_cli.serving.rest.endpoints import FILES, ROUTES
 from proteus_cli.serving.transport.tokens import NEEDS_TOKENS, Tokens
+from proteus_cli.urls import authority_host
 
 log = logging.getLogger("proteus.http")
 
@@ -35,12 +35,11 @@ OPEN_TARGETS = frozenset(
 ANY_HOST = "*"
 _READS = frozenset({b"GET", b"HEAD"})
 _MAX_NAMED = 16  # hosts that have lines of the log of their own
-_AUTHORITY = re.compile(r"\[([0-9a-f:.]+)\](?::\d*)?|([^][:@/?#\s]+)(?::\d*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class KnownHosts:
-    """The hosts that a request may be sent to: this machine, ``own`` and ``allowed``, which are hosts of `host_of`.
+    """The hosts that a request may be sent to: this machine, ``own`` and ``allowed``, hosts as of `authority_host`.
 
     Only names can be made to resolve to this server, so a server that other machines reach ``takes_addresses``, all of
     them. Pages of the ``allowed`` hosts may send requests.
@@ -77,10 +76,10 @@ class Access:
             what = "a bearer token is needed" if b"authorization" not in headers else "that bearer token is not known"
             return Refusal(401, what, b"www-authenticate: Bearer\r\n")
         authority = _text(headers[b"host"]) if b"host" in headers else None
-        if authority is not None and path not in HEALTH and not self._hosts.take(host_of(authority)):
-            return self._unknown_host(host_of(authority))
+        if authority is not None and path not in HEALTH and not self._hosts.take(authority_host(authority)):
+            return self._unknown_host(authority_host(authority))
         if method not in _READS and self._is_foreign(authority, headers):
-            return Refusal(403, "a page of another site sent this; `--allowed-hosts` names hosts whose pages may")
+            return Refusal(403, "a page of another site sent this; `--set allowed-hosts=…` names hosts whose pages may")
         return None
 
     def require_tokens(self) -> None:
@@ -91,7 +90,7 @@ class Access:
     def _unknown_host(self, host: str) -> Refusal:
         if not host:
             return Refusal(403, "`Host` is not the name or address of a host")
-        hint = f"for the host `{host}` only with `--allowed-hosts {host}`, or with tokens"
+        hint = f"for the host `{host}` only with `--set allowed-hosts={host}`, or with tokens"
         if len(self._named) < _MAX_NAMED:  # as clients may think of any number
             self._named.add(host)
         if times := self._log_limiter.occurred(host if host in self._named else ANY_HOST):
@@ -106,7 +105,7 @@ class Access:
         if origin is None:
             return site != b"none"  # which is what the user typed
         sender = _text(origin.partition(b"://")[2])
-        return sender != authority and host_of(sender) not in self._hosts.allowed
+        return sender != authority and authority_host(sender) not in self._hosts.allowed
 
 
 def require_json(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> None:
@@ -118,12 +117,6 @@ def require_json(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> Non
     media_type = headers.get(b"content-type", JSON).partition(b";")[0].strip().lower()
     if media_type != JSON and not (body.startswith(b"{") and body.endswith(b"}")):
         raise UnsupportedMediaType("the body must be JSON, and its Content-Type `application/json`")
-
-
-def host_of(authority: str) -> str:
-    """The host in ``host:port`` as `KnownHosts` has it, in lower case, without brackets; empty if it is malformed."""
-    match = _AUTHORITY.fullmatch(authority.lower())
-    return (match[1] or match[2]).removesuffix(".") if match else ""
 
 
 def _text(value: bytes) -> str:
