@@ -18,9 +18,7 @@ import numpy.typing as npt
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
-from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError
 from injecting import pid_of, standing_still, until_holds
@@ -158,22 +156,6 @@ def test_health_is_told_of_the_server_the_service_and_the_families(channel: grpc
     with pytest.raises(grpc.RpcError) as refused:
         stub.Check(health_pb2.HealthCheckRequest(service="nobody"))
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-def test_reflection_describes_every_service(channel: grpc.Channel) -> None:
-    database = ProtoReflectionDescriptorDatabase(channel)
-    assert set(database.get_services()) == {
-        "inference.GRPCInferenceService",
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1.ServerReflection",
-        "grpc.reflection.v1alpha.ServerReflection",
-    }
-    pool = DescriptorPool(database)
-    methods = pool.FindServiceByName("inference.GRPCInferenceService").methods_by_name
-    assert methods["ModelInfer"].input_type.fields_by_name["raw_input_contents"].number == 7
-    assert pool.FindFileByName("health.proto").package == "grpc.health.v1"
-    with pytest.raises(KeyError):
-        pool.FindMessageTypeByName("inference.Nothing")
 
 
 # --- answers

@@ -1,8 +1,8 @@
-"""Which REST requests are read: on a server with tokens those with a token, on others those of no foreign page.
+"""Which REST requests are read: with a token on a server that has tokens, of no foreign page on others.
 
 A server without tokens trusts whoever reaches it, and a browser reaches it for any page that its user opens. Such a
 page can send requests. It cannot read the answers, unless its own name resolves to the address of this server (DNS
-rebinding). So the host that a request names must be known, and what is no plain read must not come from another site.
+rebinding). The host that a request names must be known, and a change must not come from another site.
 A server with tokens checks neither, as browsers add no token by themselves.
 
 Sources: RFC 9110, 7.2 (`Host`); RFC 6454 (`Origin`); W3C, Fetch Metadata Request Headers (`Sec-Fetch-Site`).
@@ -17,8 +17,7 @@ from ipaddress import ip_address
 from proteus_cli.errors import Forbidden, UnsupportedMediaType
 from proteus_cli.serving.http1.exchange import JSON, Refusal
 from proteus_cli.serving.logs import LogRateLimiter, fields
-from proteus_cli.serving.rest.endpoints import ROUTES
-from proteus_cli.serving.rest.site import FILES
+from proteus_cli.serving.rest.endpoints import FILES, ROUTES
 from proteus_cli.serving.transport.tokens import NEEDS_TOKENS, Tokens
 from proteus_cli.urls import authority_host
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from proteus_cli.serving.grpc.service import GrpcHandler
 from proteus_cli.serving.http1.connection import ALPN as HTTP_1
 from proteus_cli.serving.http1.connection import HttpConnection
-from proteus_cli.serving.http1.known_heads import KnownHeads
-from proteus_cli.serving.http1.limits import HttpLimits
+from proteus_cli.serving.http1.request_parser import KnownHeads
+from proteus_cli.serving.http1.states import HttpLimits
 from proteus_cli.serving.http2.connection import ALPN as HTTP_2
 from proteus_cli.serving.http2.connection import Http2Connection
 from proteus_cli.serving.lifecycle import running
