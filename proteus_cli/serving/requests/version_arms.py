@@ -24,7 +24,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.errors import EngineFailed
 from proteus_cli.serving.devices.executor import BatchResult
-from proteus_cli.serving.fleet.workers import Workers
+from proteus_cli.serving.fleet.worker import Workers
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.answers.answer_log import RolloutMark
 from proteus_cli.serving.requests.answers.classes import class_of

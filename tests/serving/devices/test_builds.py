@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from proteus_cli.serving.devices.builds import EVERY_S, log_build
+from proteus_cli.serving.devices.process.child import EVERY_S, log_build
 
 
 def test_the_progress_of_a_build_is_logged_every_ten_seconds(caplog: pytest.LogCaptureFixture) -> None:

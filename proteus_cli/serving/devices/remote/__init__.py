@@ -28,9 +28,9 @@ again by its breaker (`serving/fleet`), as those of this machine are.
 **Epochs.** Each connection of a server has a higher epoch. A newer connection of the same server replaces the older
 one, with all devices that it had open. Answers go to the connection that asked, so late ones reach nobody.
 
-**Several servers** may have a device open. Each has a process of its own there, which then asks the agent for a turn for
-each batch (`serving/agent/sharing.py`). The agent tells each server how many they are, and a server counts on its part
-(`control/devices/slowness.py`).
+**Several servers** may have a device open. Each has a process of its own there, which then asks the agent for a turn
+for each batch (`serving/agent/sharing.py`). The agent tells each server how many they are, and a server counts on its
+part (`control/devices/slowness.py`).
 
 **Times.** No message carries a time of a clock that the other end would have to share. The bounds of a multi-exit
 model's batch count from its sending, and the device counts them from the batch's arrival. Only the sum of the times of
