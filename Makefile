@@ -13,7 +13,7 @@ PROTOCOL := proteus_cli/serving/grpc/protocol
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fmt lint type layers unit ray extended fuzz contract contract-key test-gpu chaos soak golden proto docs docs-check
-.PHONY: bench bench-planner bench-simulator bench-dispatch bench-dispatch-emulated bench-paper bench-arrivals bench-waits bench-serving bench-overload bench-executors bench-large-json bench-first-hour bench-attacks bench-emulation bench-cluster bench-control-loop bench-cascades bench-cascades-live bench-exits bench-lifecycle bench-study bench-adaptation bench-step bench-gpu bench-compare
+.PHONY: bench bench-paper bench-planner bench-simulator bench-serving bench-live bench-compare bench-gpu
 .PHONY: lock all clean test-hosts test-ray
 
 help:  ## show the verbs
@@ -128,78 +128,23 @@ docs-check: setup
 	$(BIN)/python docs/generate_cli.py --check
 	$(BIN)/python docs/generate_openapi.py --check
 
-bench: setup  ## how close the simulator is to the live server, on this machine
+bench: setup  ## how close the simulator is to the live server, on this machine, and the demo's burst; 7 minutes
 	$(BIN)/python -m benchmarks.parity
 
-bench-planner: setup  ## how fast the planner is, and how good; 6 minutes
-	$(BIN)/python benchmarks/planner.py
-
-bench-simulator: setup  ## how many queries per second the simulator plays; 2 minutes
-	$(BIN)/python benchmarks/simulator.py
-
-bench-dispatch: setup  ## goodput and cost of dispatch in overload, for up to 6,000 workers; 4 minutes
-	$(BIN)/python -m benchmarks.dispatch
-
-bench-dispatch-emulated: setup  ## the same goodput over HTTP, from servers with emulated devices; 9 minutes
-	$(BIN)/python -m benchmarks.dispatch_emulated
-
-bench-paper: setup  ## the paper's experiments, and ours beside them; about 10 minutes
+bench-paper: setup  ## the paper's experiments, and many kinds of arrivals beside an oracle; an hour
 	$(BIN)/python -m benchmarks.paper
 
-bench-waits: setup  ## how long queries wait for a host, as planned and as simulated; half a minute
-	$(BIN)/python -m benchmarks.waits
+bench-planner: setup  ## how fast the planner is, and how good; 5 minutes
+	$(BIN)/python -m benchmarks.planner
 
-bench-arrivals: setup  ## proteus on many kinds of arrivals, beside its oracle; about half an hour
-	$(BIN)/python -m benchmarks.arrivals
+bench-simulator: setup  ## how many queries per second the simulator plays, and dispatch in overload; 6 minutes
+	$(BIN)/python -m benchmarks.simulator
 
-bench-serving: setup  ## proteus beside mosec, Triton and others; 25 minutes; needs wrk and nghttp2-client
+bench-serving: setup  ## proteus beside mosec and Triton, above its capacity, behind agents; 15 minutes; needs wrk and nghttp2-client
 	$(BIN)/python -m benchmarks.serving
 
-bench-overload: setup  ## what proteus answers on time at 3× its capacity, and what a refusal costs; 4 minutes; needs wrk and nghttp2-client
-	$(BIN)/python -m benchmarks.serving --peers proteus --workloads "" --extras overload
-
-bench-executors: setup  ## what a process for each device costs, beside threads; 3 minutes; needs wrk
-	$(BIN)/python -m benchmarks.serving.executors
-
-bench-large-json: setup  ## how long 1 million values in JSON hold up others; half a minute
-	$(BIN)/python -m benchmarks.large_json
-
-bench-first-hour: setup  ## from a model to a server that carries a burst, step by step; 2 minutes
-	$(BIN)/python -m benchmarks.first_hour
-
-bench-attacks: setup  ## how long attacks on a server hold up others, and what memory they take; 8 minutes
-	$(BIN)/python -m benchmarks.attacks
-
-bench-emulation: setup  ## how exact emulated devices are, and how near to the simulator; 4 minutes
-	$(BIN)/python -m benchmarks.emulation
-
-bench-cluster: setup  ## a server and its agents: the channel, what a device behind one costs, losses, 100 agents; 7 minutes
-	$(BIN)/python -m benchmarks.cluster
-
-bench-control-loop: setup  ## latency while a plan is solved, and the time to serve again after a crash; 6 minutes
-	$(BIN)/python -m benchmarks.control_loop
-
-bench-cascades: setup  ## what cascades of the sample zoo are worth, on rows that had no part in finding them; 3 minutes
-	$(BIN)/python -m benchmarks.cascades
-
-bench-cascades-live: setup  ## the same, served live on one core and judged by labels; 16 minutes
-	$(BIN)/python -m benchmarks.cascades --live --picture docs/cascades.png
-
-bench-lifecycle: setup  ## new versions under load, losses and shifts that are noticed, guards, retraining, five tasks; 45 minutes
-	$(BIN)/python -m benchmarks.lifecycle
-
-bench-study: setup  ## what studies find where the answer is known, and on this machine: peaks, knees, sharing, costs, telemetry
-	$(BIN)/python -m benchmarks.study
-
-bench-exits: setup  ## random bounds on the multi-exit model of the sample zoo; two minutes
-	$(BIN)/python -m benchmarks.exits --emulated
-	$(BIN)/python -m benchmarks.exits
-
-bench-adaptation: setup  ## live proteus beside static plans, and how fast it reacts; 20 minutes
-	$(BIN)/python -m benchmarks.adaptation
-
-bench-step: setup  ## what one step in demand loses, live, with models of 5 to 25 ms; 9 minutes
-	$(BIN)/python -m benchmarks.adaptation.step
+bench-live: setup  ## live servers while demand, versions and bounds change, and while plans are solved; 45 minutes
+	$(BIN)/python -m benchmarks.live
 
 bench-compare: setup  ## this tree against another checkout, BASE=PATH: each figure within 3 %; 9 minutes; needs wrk and nghttp2-client
 	$(BIN)/python -m benchmarks.compare $(BASE)

@@ -2,26 +2,23 @@
 
 Simulated, on tuning seeds. Prints the points on time that are lost without each rule, and a line per aim: a rule that
 is worth less than 0.1 points on each row is to go. Exits with 1 where there is one. All rules on all rows take some
-three hours on one core; `--rules` and `--only` choose some. Not judged here, as nothing in simulation shows them:
-estimates of slowness, pauses after failures, loads that give way, slot tuning (`benchmarks.study`), cascades
-(`benchmarks.cascades`) and bounds of multi-exit models (`benchmarks.exits`).
+three hours on one core; `--rules` and `--only` choose some. Not judged here, as simulation does not show them:
+estimates of slowness, pauses after failures, loads that give way, and slot tuning. `benchmarks.live` has cascades and
+bounds of multi-exit models.
 """
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from unittest.mock import patch
 
-from rich.console import Console
-
-from benchmarks.arrivals.rows import OURS, ROWS, TUNING, Site
-from benchmarks.planner_instances import PAPER
-from benchmarks.tables import UNKNOWN, Aim, Table, conclude, rich_table
+from benchmarks.arrivals import OURS, ROWS, TUNING, Site, add_options, named
+from benchmarks.frame import UNKNOWN, Aim, Found, Run, Table, benchmark
+from benchmarks.worlds import PAPER
 from proteus_cli.cli.console import loudness
 from proteus_cli.control.batching import GreedyBatcher, ProactiveBatcher
 from proteus_cli.control.dispatch import request_queue
@@ -83,63 +80,45 @@ RULES: Mapping[str, Rule] = {
 }
 
 
-def main() -> None:
-    """Measure the rows with all rules and without each; exit with 1 where a rule is worth too little."""
-    options = _options()
+def ablation(run: Run) -> Found:
+    """The rows with all rules and without each."""
     loudness.quiet = True
-    with TemporaryDirectory() as directory, Console(stderr=True).status("") as status:
+    known = [name for name, row in ROWS.items() if PAPER.is_dir() or not row.needs_paper]
+    rows = named("row", run.options.only, known)
+    rules = named("rule", run.options.rules, list(RULES))
 
-        def on_time(name: str, rule: Rule) -> dict[str, float]:
-            """By row, in percent."""
-            place = Path(directory) / name
-            place.mkdir()
-            seeds = TUNING[:1] if options.quick else TUNING
-            with ExitStack() as stack:
-                stack.enter_context(patch.dict(POLICIES, {OURS: rule.policy(PROTEUS)}))
-                for target, attribute, value in rule.replaced:
-                    stack.enter_context(patch.object(target, attribute, value))
-                site = Site(place, seeds, (OURS,), options.quick, lambda text: status.update(f"{name}: {text}"))
-                return {row: 100 * ROWS[row].measure(site, row).policies[0].accuracy_on_time for row in options.only}
+    def on_time(name: str, rule: Rule) -> dict[str, float]:
+        """By row, in percent."""
+        (place := run.directory / f"without-{name}").mkdir()
+        with ExitStack() as stack:
+            stack.enter_context(patch.dict(POLICIES, {OURS: rule.policy(PROTEUS)}))
+            for target, attribute, value in rule.replaced:
+                stack.enter_context(patch.object(target, attribute, value))
+            site = Site(place, TUNING[:1] if run.is_quick else TUNING, (OURS,), run.is_quick)
+            run.say(f"without {name}")
+            return {row: 100 * ROWS[row].measure(site, row).policies[0].accuracy_on_time for row in rows}
 
-        whole = on_time("all", Rule("all rules"))
-        lost = {
-            name: {row: whole[row] - value for row, value in on_time(name, RULES[name]).items()}
-            for name in options.rules
-        }
-    table = Table(
-        "Points on time that are lost without a rule",
-        ("rule", *whole, "most"),
-        (
-            ("all rules, %", *(f"{value:.2f}" for value in whole.values()), UNKNOWN),
-            *(_cells(RULES[name], of) for name, of in lost.items()),
+    whole = on_time("none", Rule("all rules"))
+    lost = {name: {row: whole[row] - value for row, value in on_time(name, RULES[name]).items()} for name in rules}
+    lines = (
+        ("all rules, %", *(f"{value:.2f}" for value in whole.values()), UNKNOWN),
+        *(
+            (RULES[name].what, *(f"{points:+.2f}" for points in of.values()), f"{max(of.values()):+.2f}")
+            for name, of in lost.items()
         ),
     )
-    Console(width=None if Console().is_terminal else 40 + 20 * len(whole)).print(rich_table(table))
-    raise SystemExit(
-        conclude([Aim(name, max(of.values()), MIN_WORTH, "points", is_most=False) for name, of in lost.items()])
+    table = Table("Points on time that are lost without a rule", ("rule", *whole, "most"), lines)
+    return Found(
+        (table,), tuple(Aim(name, max(of.values()), MIN_WORTH, "points", is_most=False) for name, of in lost.items())
     )
 
 
-def _cells(rule: Rule, lost: Mapping[str, float]) -> tuple[str, ...]:
-    return (rule.what, *(f"{points:+.2f}" for points in lost.values()), f"{max(lost.values()):+.2f}")
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.ablation", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rules", metavar="RULE,…", default=",".join(RULES), help=", ".join(RULES))
-    rows = [name for name, row in ROWS.items() if PAPER.is_dir() or not row.needs_paper]
-    parser.add_argument("--only", metavar="ROW,…", default=",".join(rows), help=", ".join(rows))
-    parser.add_argument("--quick", action="store_true", help="a quarter of each trace, one seed")
-    options = parser.parse_args()
-    options.rules, options.only = options.rules.split(","), options.only.split(",")
-    for what, named, known in (("rule", options.rules, RULES), ("row", options.only, rows)):
-        for name in named:
-            if name not in known:
-                parser.error(f"no {what} {name}; there are {', '.join(known)}")
-    return options
+def add_rules(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The options of rows, and of rules."""
+    parser.add_argument("--rules", metavar="RULE,…", help=", ".join(RULES))
+    return add_options(parser)
 
 
 if __name__ == "__main__":
-    main()
+    options = add_rules(argparse.ArgumentParser(prog="python -m benchmarks.ablation"))
+    sys.exit(benchmark(__doc__, {"ablation": ablation}, rounds=1, parser=options))

@@ -1,42 +1,29 @@
-"""Whether dispatch keeps a plan's capacity in overload, recovers from it, and costs the same for many workers.
+"""Worlds in which demand is above a plan's capacity; a part of `benchmarks.simulator`, and of tests.
 
-`python -m benchmarks.dispatch` (5 minutes). Workers of one family host six variants, from fast to accurate; the plan is
-written down here and never changes. It is simulated with Poisson arrivals at 0.9 to 2 times its capacity; with batches
-that take 15 and 30 % longer than profiled; with two seconds of twice the capacity, after which nothing may be late
-or dropped that arrives two seconds later; and with three seconds of batches that take 5 to 30 % longer, after which
-goodput must be back two seconds later. Batches are as large as fits a part of the SLO that grows with the workers: a
-lone worker must start a batch behind another, of many workers one is free soon.
-
-Goodput is compared with what no dispatch exceeds, not even one that knows the arrivals (`most_answered`). Where batches
-are slower, it is compared with that of a plan for the same variants that was made with their true times: what is lost
-by not knowing these. A worker learns them within `LEARNED_S`.
+Workers of one family host six variants, from fast to accurate; the plan is written down here and never changes. Batches
+are as large as fits a part of the SLO that grows with the workers. Goodput is compared with a bound that holds even if
+the arrivals are known (`most_answered`). The benchmark shows goodput and cost at 0.9 to 2 times the capacity, for up to
+6,000 workers. `tests/simulation/test_overload.py` has slow devices, surges and the time after them.
 """
 
-import argparse
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
 
 import msgspec
 import numpy as np
-from rich.console import Console
 
-from benchmarks.machine import machine
-from benchmarks.paper.cluster import slowed
-from benchmarks.planner_instances import NOBODY
-from benchmarks.tables import Aim, Table, conclude, rich_table
+from benchmarks.frame import Aim, Found, Table, percent
+from benchmarks.frame import Run as Options
+from benchmarks.worlds import FAMILY, measured, never, plan_by_hand, profile, slowed
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.base import FORMAT
 from proteus_cli.domain.capacity import slo_fraction
 from proteus_cli.domain.catalog import Catalog, Family, Variant
-from proteus_cli.domain.device import Device
-from proteus_cli.domain.plan import PLAN_FORMAT, Placement, Plan, Solver
-from proteus_cli.domain.profile import BackendInfo, Point, Profile, VariantProfile
+from proteus_cli.domain.plan import Placement, Plan
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
-from proteus_cli.domain.rules import Rules
 from proteus_cli.domain.trace import Trace
 from proteus_cli.simulation.conditions import Conditions, SlowSpan
 from proteus_cli.simulation.fleet import SimulationResult
@@ -46,10 +33,8 @@ SLO_S = 0.15
 ROW_S = (0.022, 0.030, 0.040, 0.055, 0.075, 0.100)  # a batch of one row, by variant; each further row takes 0.6 of it
 BATCHES = range(1, 17)
 LOADS = (0.9, 1.0, 1.3, 2.0)  # times the capacity
-SLOWER = (1.15, 1.3)  # times as long as profiled, which the controller is not told
-SLOWER_LOADS = (0.8, 1.0, 1.3)  # times the capacity
-WARM_UP_S, SURGE_S, RECOVERED_S = 1.0, (2.0, 4.0), 6.0
-SLOW_S, SLOW_LOADS, SLOW_FACTORS = (1.0, 4.0), (0.9, 1.3, 2.0), (1.05, 1.15, 1.3)  # devices are slow for a while
+WARM_UP_S = 1.0
+SLOW_S, SLOW_FACTORS = (1.0, 4.0), (1.05, 1.15, 1.3)  # devices are slow for a while
 BACK_S = (6.0, 8.0)  # goodput is looked at from 2 s after that on
 LEARNED_S = 3.0  # s after which a slowdown is known: each batch counts for a tenth of what is known
 QUERIES = 30_000  # of each run, about
@@ -103,7 +88,7 @@ class World:
         policy = replace(policy_named("proteus"), replanning=None)
         conditions = Conditions(slow=slow)
         before_s = time.process_time()
-        result = simulate(trace, self.plan, self.catalog, self.profiles, policy, _never, conditions=conditions)
+        result = simulate(trace, self.plan, self.catalog, self.profiles, policy, never, conditions=conditions)
         query_s = (time.process_time() - before_s) / count
         assert len(result.ended) == count, "each request ends once"
         counted = [ended for ended in result.ended if ended.arrival_s >= warm_up_s]
@@ -121,7 +106,7 @@ class World:
         arrival_s = np.concatenate(parts)
         count = len(arrival_s)
         return Trace(
-            "poisson", ("images",), arrival_s, np.zeros(count, np.int64), np.full(count, np.nan), np.zeros(count)
+            "poisson", (FAMILY,), arrival_s, np.zeros(count, np.int64), np.full(count, np.nan), np.zeros(count)
         )
 
     def informed(self, slower: float) -> "World":
@@ -143,15 +128,12 @@ class World:
 def world(workers: int, mix: Sequence[int] = range(len(ROW_S))) -> World:
     """Workers that host the variants of the ``mix`` in turn; instead of one that is too slow for them, the fastest."""
     variants = tuple(Variant(f"v{place}", 0.70 + 0.03 * place, f"v{place}.onnx") for place in range(len(ROW_S)))
-    catalog = Catalog(FORMAT, (Family("images", f"{SLO_S * 1e3:g}ms", variants),))
-    measured = tuple(
-        VariantProfile("images", each.name, each.accuracy, None, "", None, 0.0, 0.0, 0, _points(row_s))
+    catalog = Catalog(FORMAT, (Family(FAMILY, f"{SLO_S * 1e3:g}ms", variants),))
+    known = [
+        measured(FAMILY, each.name, each.accuracy, {rows: _takes_s(row_s, rows) for rows in BATCHES})
         for each, row_s in zip(variants, ROW_S, strict=True)
-    )
-    profiles = {
-        f"d{n}": Profile(FORMAT, NOBODY, Device(f"d{n}", "d", "cpu", "", 0, (0,)), "d0", BackendInfo("", {}), measured)
-        for n in range(workers)
-    }
+    ]
+    profiles = {f"d{n}": profile("d", known, f"d{n}") for n in range(workers)}
     limit_s = slo_fraction(workers) * SLO_S
     places = [mix[n % len(mix)] for n in range(workers)]
     placements = [
@@ -159,23 +141,7 @@ def world(workers: int, mix: Sequence[int] = range(len(ROW_S))) -> World:
         for device, place in zip(profiles, places, strict=True)
     ]
     capacity_qps = sum(placement.capacity_qps for placement in placements)
-    plan = Plan(
-        format=PLAN_FORMAT,
-        made_by=NOBODY,
-        policy="proteus",
-        objective="by hand",
-        rules=Rules(),
-        headroom=1.0,
-        demand_qps={"images": capacity_qps},
-        served_qps={"images": capacity_qps},
-        unserved_qps={"images": 0.0},
-        effective_accuracy=None,
-        relative_accuracy=None,
-        solver=Solver("by hand", "optimal", 0.0, 0.0),
-        fleet={"d": tuple(profiles)},
-        placements=tuple(placements),
-        inputs={},
-    )
+    plan = plan_by_hand(placements, "d", list(profiles))
     return World(workers, catalog, profiles, plan, capacity_qps)
 
 
@@ -200,7 +166,7 @@ def _placement(device: str, place: int, workers: int, slower: float = 1.0) -> Pl
     times_s = {rows: slower * _takes_s(ROW_S[place], rows) for rows in BATCHES}
     rows = max((rows for rows, takes_s in times_s.items() if takes_s <= slo_fraction(workers) * SLO_S), default=1)
     qps = rows / times_s[rows]
-    return Placement(device, "images", f"v{place}", rows, qps, 1 / workers, qps)
+    return Placement(device, FAMILY, f"v{place}", rows, qps, 1 / workers, qps)
 
 
 def _place(placement: Placement) -> int:
@@ -213,94 +179,24 @@ def _rate_qps(placement: Placement, slower: float) -> float:
     return max((rows / takes_s for rows, takes_s in times_s.items() if takes_s <= SLO_S), default=0.0)
 
 
-def main() -> int:
-    """Run the benchmark, and print its tables and aims; 1 where an aim is missed."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--most", type=int, default=max(MANY), help="the most workers")
-    parser.add_argument("--seed", type=int, default=1, help="of the arrivals")
-    options = parser.parse_args()
-    many = tuple(workers for workers in MANY if workers <= options.most)
-    aims: list[Aim] = []
-    console = Console()
-    console.print(machine())
-    console.print(rich_table(_overload([*FEW, *many], options.seed, aims)))
-    console.print(rich_table(_slower([*FEW, many[0]], options.seed, aims)))
-    console.print(rich_table(_surge([*FEW, many[0]], options.seed, aims)))
-    console.print(rich_table(_recovered([*FEW, many[0]], options.seed, aims)))
-    return conclude(aims)
-
-
-def _overload(counts: list[int], seed: int, aims: list[Aim]) -> Table:
-    rows, costs = [], {}
+def overload(options: Options) -> Found:
+    """Goodput and cost in overload."""
+    counts, rows, costs, aims = (*FEW, *(MANY[:1] if options.is_quick else MANY)), [], {}, list[Aim]()
     for workers in counts:
         each = world(workers)
-        runs = [each.run([(load, each.duration_s)], seed=seed) for load in LOADS]
-        aims += [
-            _goodput(f"{workers} workers, {load:g} × capacity", run) for load, run in zip(LOADS, runs, strict=True)
-        ]
+        runs = [each.run([(load, each.duration_s)]) for load in LOADS]
+        for load, run in zip(LOADS, runs, strict=True):
+            what = f"{workers} workers, {load:g} × capacity: goodput"
+            aims.append(Aim(what, run.goodput_frac, MIN_GOODPUT_FRAC, "of what is possible", is_most=False))
         costs[workers] = sum(run.query_s for run in runs) / len(runs)
-        cells = [f"{run.goodput_frac:.1%} / {run.query_s * 1e6:.1f} µs" for run in runs]
+        cells = [f"{percent(run.goodput_frac, 1)} / {run.query_s * 1e6:.1f} µs" for run in runs]
         rows.append((f"{workers}", f"{each.capacity_qps:,.0f}", *cells))
-    many = [workers for workers in counts if workers in MANY]
-    growth = costs[many[-1]] / costs[many[0]]
-    what = f"{many[-1]} workers: CPU per query over that of {many[0]}"
-    aims.append(Aim(what, growth, MAX_GROWTH, "times", is_most=True))
-    return Table(
-        "Goodput of what is possible / CPU per query of the simulation",
-        ("workers", "capacity, qps", *(f"{load:g} ×" for load in LOADS)),
-        tuple(rows),
-    )
-
-
-def _slower(counts: list[int], seed: int, aims: list[Aim]) -> Table:
-    rows = []
-    for workers in counts:
-        each = world(workers)
-        cases = list(product(SLOWER, SLOWER_LOADS))
-        cells = []
-        for slower, load in cases:
-            loads = [(load, each.duration_s)]
-            run = each.run(loads, slower=slower, seed=seed, warm_up_s=LEARNED_S)
-            part = run.served / each.informed(slower).run(loads, seed=seed, warm_up_s=LEARNED_S).served
-            what = f"{workers} workers, {slower:g} × longer, {load:g} × capacity: goodput"
-            aims.append(Aim(what, part, MIN_GOODPUT_FRAC, "of a plan with true times", is_most=False))
-            cells.append(f"{part:.1%} / {run.goodput_frac:.1%}")
-        rows.append((f"{workers}", *cells))
-    return Table(
-        "Goodput where batches take longer than profiled: of a plan with true times / of what is possible",
-        ("workers", *(f"{slower:g} × longer, {load:g} × capacity" for slower, load in product(SLOWER, SLOWER_LOADS))),
-        tuple(rows),
-    )
-
-
-def _surge(counts: list[int], seed: int, aims: list[Aim]) -> Table:
-    rows = []
-    for workers in counts:
-        run = world(workers).run([(0.7, SURGE_S[0]), (2.0, SURGE_S[1] - SURGE_S[0]), (0.7, 6.0)], seed=seed)
-        before = violations_frac(run.result, WARM_UP_S, SURGE_S[0])
-        after = violations_frac(run.result, RECOVERED_S, SURGE_S[1] + 6.0)
-        rows.append((f"{workers}", f"{before:.2%}", f"{violations_frac(run.result, *SURGE_S):.2%}", f"{after:.2%}"))
-        most = before + 0.005
-        aims.append(Aim(f"{workers} workers, 2 s after a surge: violations", after, most, "of all", is_most=True))
-    title = "Violations around 2 s of twice the capacity, at 0.7 × else"
-    return Table(title, ("workers", "before", "during", "2 s after"), tuple(rows))
-
-
-def _recovered(counts: list[int], seed: int, aims: list[Aim]) -> Table:
-    rows = []
-    for workers in counts:
-        parts = [recovered_fracs(world(workers), load, seed=seed) for load in SLOW_LOADS]
-        for load, by_factor in zip(SLOW_LOADS, parts, strict=True):
-            what = f"{workers} workers, 2 s after they were slow for 3 s, {load:g} × capacity: goodput"
-            least = min(by_factor.values())
-            aims.append(Aim(what, least, MIN_GOODPUT_FRAC, "of what it is without that", is_most=False))
-        rows.append((f"{workers}", *(" / ".join(f"{part:.1%}" for part in each.values()) for each in parts)))
-    factors = " / ".join(f"{factor:g}" for factor in SLOW_FACTORS)
-    return Table(
-        f"Goodput 2 to 4 s after 3 s of batches that take {factors} × as long, of what it is then without these",
-        ("workers", *(f"{load:g} × capacity" for load in SLOW_LOADS)),
-        tuple(rows),
-    )
+    first, last = counts[len(FEW)], counts[-1]
+    what = f"{last} workers: CPU per query over that of {first}"
+    aims.append(Aim(what, costs[last] / costs[first], MAX_GROWTH, "times", is_most=True))
+    columns = ("workers", "capacity, qps", *(f"{load:g} ×" for load in LOADS))
+    title = "Goodput of what is possible / CPU per query of the simulation"
+    return Found((Table(title, columns, tuple(rows)),), tuple(aims))
 
 
 def recovered_fracs(each: World, load: float, *, seed: int = 1) -> dict[float, float]:
@@ -316,10 +212,6 @@ def _served(result: SimulationResult, from_s: float, to_s: float) -> int:
     return sum(ended.outcome is Outcome.SERVED for ended in result.ended if from_s <= ended.arrival_s < to_s)
 
 
-def _goodput(what: str, run: Run) -> Aim:
-    return Aim(f"{what}: goodput", run.goodput_frac, MIN_GOODPUT_FRAC, "of what is possible", is_most=False)
-
-
 def violations_frac(result: SimulationResult, from_s: float, to_s: float) -> float:
     """The part of the requests that arrived then which was not answered in time."""
     outcomes = [ended.outcome for ended in result.ended if from_s <= ended.arrival_s < to_s]
@@ -328,16 +220,3 @@ def violations_frac(result: SimulationResult, from_s: float, to_s: float) -> flo
 
 def _takes_s(row_s: float, rows: int) -> float:
     return row_s * (0.4 + 0.6 * rows)
-
-
-def _points(row_s: float) -> tuple[Point, ...]:
-    times_s = {rows: _takes_s(row_s, rows) for rows in BATCHES}
-    return tuple(Point(rows, 1, s, s, s, s, s, rows / s) for rows, s in times_s.items())
-
-
-def _never(*_asked: object) -> Plan:
-    raise AssertionError("a policy without a rule must not re-plan")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

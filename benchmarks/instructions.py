@@ -14,6 +14,7 @@ import gc
 import heapq
 import importlib
 import inspect
+import json
 import os
 import re
 import subprocess
@@ -27,8 +28,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+from tritonclient.grpc import service_pb2
 
-from benchmarks.serving import wire
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.policies import live_policy_named
@@ -161,9 +162,8 @@ def play(kind: str, turns: int) -> None:
     """Answer the requests of so many turns."""
 
     loop: Any = Loop()
-    dialect: Any = {"json": wire.OIP_JSON, "binary": wire.OIP_BINARY, "grpc": wire.OIP_GRPC}[kind]
     rows = np.random.default_rng(0).standard_normal((16, 64), np.float32)
-    requests = cycle([dialect.encode("tiny", PATH, row) for row in rows])
+    requests = cycle([request(kind, row) for row in rows])
     executor, protocols = served(loop)
     answer = (over_grpc if kind == "grpc" else over_http)(protocols, requests)
     for _ in range(WARM_UP_TURNS):
@@ -178,6 +178,32 @@ def play(kind: str, turns: int) -> None:
     for _ in range(PER_TURN):
         loop.turn()  # for connections that wait for their turn
     assert executor.rows == PER_TURN * (WARM_UP_TURNS + turns)
+
+
+def request(kind: str, row: Any) -> bytes:
+    """A whole HTTP request, or a gRPC message with its prefix."""
+    tensor: dict[str, Any] = {"name": "x", "shape": [1, 64], "datatype": "FP32"}
+    if kind == "grpc":
+        inputs = [service_pb2.ModelInferRequest.InferInputTensor(**tensor)]
+        message = service_pb2.ModelInferRequest(model_name="tiny", inputs=inputs, raw_input_contents=[row.tobytes()])
+        content = bytes(message.SerializeToString())
+        return b"\0" + len(content).to_bytes(4, "big") + content
+    body: bytes
+    head, lines = "", ""
+    if kind == "binary":
+        tensor["parameters"] = {"binary_data_size": row.nbytes}
+        outputs = [{"name": "y", "parameters": {"binary_data": True}}]
+        head, body = json.dumps({"inputs": [tensor], "outputs": outputs}, separators=(",", ":")), row.tobytes()
+        lines = f"Inference-Header-Content-Length: {len(head)}\r\n"
+    else:
+        numbers = ",".join(map(str, row))  # the shortest decimals that are these 32-bit floats
+        body = (
+            json.dumps({"inputs": [tensor | {"data": []}]}, separators=(",", ":"))
+            .replace("[]", f"[{numbers}]")
+            .encode()
+        )
+    start = f"POST {PATH} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(head) + len(body)}\r\n{lines}\r\n{head}"
+    return start.encode() + body
 
 
 def served(loop: Any) -> tuple[Executor, Any]:

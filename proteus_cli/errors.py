@@ -1,4 +1,4 @@
-"""All errors of the project. Each class says when it is raised; ``exit_code`` is that of a command that ends with it.
+"""All errors of the project. Each class says when it is raised; a command that ends with it exits with ``exit_code``.
 
 ::
 
@@ -72,9 +72,9 @@ class ArtefactError(UsageError):
 
 
 def unsearchable(error: OSError) -> ArtefactError | None:
-    """What a user is told where a path could not be looked at, by its name or its directories; None: other errors.
+    """The error for the user where a path can't be accessed, by its name or its directories; None for other errors.
 
-    Whoever reads or writes a file says so.
+    Readers and writers of files report other errors themselves.
     """
     if error.errno not in _OF_A_PATH or error.filename is None:
         return None
@@ -85,7 +85,7 @@ def unsearchable(error: OSError) -> ArtefactError | None:
 
 
 def without_room(error: OSError) -> ArtefactError | None:
-    """What a user is told where there was no room for what was written to no file of a name; None: other errors."""
+    """The error for the user where there is no room for output that goes to no named file; None for other errors."""
     if error.errno not in NO_ROOM or error.filename is not None:
         return None
     return ArtefactError(
@@ -119,7 +119,7 @@ class BackendUnavailable(DeviceUnavailable):
 
 
 class GateFailed(ProteusError):
-    """A gate of the user is closed: its condition holds for a measured value, or nothing was measured."""
+    """A gate of the user is closed: its condition holds for a measured value, or there is no measurement."""
 
     exit_code = 5
 

@@ -1,7 +1,7 @@
 """Opens and reads the files that a user names: only regular files, and of each kind only up to a stated size.
 
-A path, or a link at its end, may lead to a pipe that nobody writes to, which blocks for ever, or to a device such as
-`/dev/zero`, which has no end. Neither is opened. Links to regular files are followed.
+A path or link may lead to a pipe without a writer, which blocks for ever, or to a device without an end, such as
+`/dev/zero`. Neither is opened. Links to regular files are followed.
 """
 
 import gzip
@@ -34,7 +34,7 @@ _MIB, _GIB = 1 << 20, 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class FileKind:
-    """What a file is, for errors, and the most bytes that it may have; of text, when it is unpacked."""
+    """A kind of file: its name in errors, and its largest size in bytes; text is counted unpacked."""
 
     name: str
     max_bytes: int
@@ -75,7 +75,7 @@ def looking() -> Iterator[None]:
 
 
 def found_in(directory: Path, *patterns: str) -> list[Path]:
-    """What a directory has by these patterns, in order; nothing where there is none.
+    """The paths in a directory that match the patterns, in order; empty where there is no directory.
 
     Raises `PermissionError` where it may not be read: `Path.glob` passes over it.
     """
@@ -253,8 +253,8 @@ def _unpacked(file: io.BufferedReader) -> io.BufferedReader:
 class LineReader:
     """The lines of UTF-8 text in an open file, gzipped or not, one at a time; each read of the file is bounded.
 
-    ``number`` is that of the last line taken, from 1. Iterating raises `ArtefactError` where the content is no text, a
-    line is longer than `MAX_LINE_BYTES`, or all lines are more than ``kind`` allows.
+    ``number`` is the number of the last line taken, from 1. Iterating raises `ArtefactError` where the content is no
+    text, a line is longer than `MAX_LINE_BYTES`, or all lines are more than ``kind`` allows.
     """
 
     def __init__(self, file: BinaryIO, name: str, kind: FileKind | None = None, *, hint: str) -> None:

@@ -4,7 +4,7 @@ import math
 import time
 
 GRACE_S = 0.25
-"""Where nothing is found yet, a first point may still be: of the planner's rounds, the last one counts alone."""
+"""Time for a first point, where a solve has found none yet. Only the last of the planner's rounds gets it."""
 
 
 class Interruption:

@@ -1,4 +1,4 @@
-"""How sure a number is that was seen in so many cases."""
+"""Confidence intervals of measured fractions and means."""
 
 import math
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ OF_95_PERCENT = 1.959963984540054
 
 
 def wilson(right: float, rows: float, deviations: float = OF_95_PERCENT) -> tuple[float, float]:
-    """The confidence interval of a fraction of which ``right`` of ``rows`` were seen: Wilson's score interval.
+    """Wilson's score interval of a fraction: ``right`` of ``rows`` were seen.
 
     E. B. Wilson, Probable inference, JASA 22 (1927), 209-212. Unlike mean ± 1.96 standard errors, it holds near 0 and 1
     (Brown, Cai & DasGupta, Interval estimation for a binomial proportion, Statistical Science 16 (2001), 101-133).

@@ -10,7 +10,7 @@ Say = Callable[[str], object]
 
 
 class StepCounter:
-    """Counts steps, of which there are ``total``, and tells ``advance`` of each when it begins."""
+    """Counts ``total`` steps, and tells ``advance`` of each when it begins."""
 
     def __init__(self, advance: Advance, total: int) -> None:
         self._advance, self._total, self._begun = advance, total, 0

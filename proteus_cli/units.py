@@ -142,7 +142,7 @@ def format_accuracy(accuracy: float, *, estimated: bool) -> str:
 
 
 def format_bar(part: float, columns: int) -> str:
-    """A bar of ``part`` (0 to 1) of so many columns, to an eighth of a column."""
+    """A bar that fills ``part`` (0 to 1) of ``columns``, to an eighth of a column."""
     full, rest = divmod(round(max(0.0, min(part, 1.0)) * columns * 8), 8)
     return "█" * full + " ▏▎▍▌▋▊▉"[rest].strip()
 

@@ -4,32 +4,24 @@ Every figure is CPU time, user and system, of all processes of the program measu
 wall time does not. Both trees take turns in short rounds, the order alternates, and every block starts new processes.
 Each round gives a ratio, this tree over the other; the median of the ratios counts, and must be at most 1.03.
 
-Both trees run on this Python and its packages. Needs Linux, wrk and h2load (Debian: wrk, nghttp2-client).
+Both trees run on this Python and its packages; 9 minutes. Needs Linux, wrk and h2load (Debian: wrk, nghttp2-client).
 """
 
 import argparse
-import signal
 import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from os import environ
 from pathlib import Path
-from shutil import copytree, which
+from shutil import copytree
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.machine import machine
+from benchmarks.frame import ROOT, Aim, Found, Run, Table, benchmark
 from benchmarks.serving import load
-from benchmarks.serving.lab import laboratory, profile_and_plan
-from benchmarks.serving.peers import PEERS, Route
-from benchmarks.serving.server import Lab, Server, serving
-from benchmarks.serving.venvs import ROOT
+from benchmarks.serving.peers import PROTEUS, Lab, Route, Server, laboratory, profile_and_plan, serving
+from benchmarks.worlds import PAPER
 
 MAX_RATIO = 1.03
 SERVED: tuple[tuple[Route, ...], ...] = (
@@ -38,26 +30,14 @@ SERVED: tuple[tuple[Route, ...], ...] = (
     (("cnn", "binary"),),
 )
 """The routes of each server: gRPC by itself, a server for each family."""
-PROTEUS = next(peer for peer in PEERS if peer.name == "proteus")
-PARTS = ("help", "serve", "simulator", "planner", "requests")
 PROBE = Path(__file__).with_name("probe.py")
-DATA = Path("shared") / "data" / "proteus-asplos24"  # beside a checkout
-WARM_UP_S = 0.3
+LOAD_S, WARM_UP_S = 0.6, 0.3
 SLO_S = 1.0  # so long that a busy machine makes no server refuse requests, which cost less than answers
 HELPS = 3  # starts of `proteus --help` in a measurement: one is as short as a few ticks of the clock
+BLOCKS, STARTS = 6, 16
 
-
-@dataclass(frozen=True, slots=True)
-class Effort:
-    """How much is measured: ``blocks`` of new processes with ``rounds`` each, loads of ``load_s``, ``starts``."""
-
-    blocks: int
-    rounds: int
-    load_s: float
-    starts: int
-
-
-FULL, QUICK = Effort(6, 6, 0.6, 16), Effort(1, 3, 0.6, 4)
+Measure = Callable[[], float]
+"""CPU seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,16 +54,7 @@ class PairedFigure:
         """This tree over the other, by round, sorted."""
         return sorted(ours / base for base, ours in self.pairs)
 
-    @property
-    def ratio(self) -> float:
-        """The median of the ratios."""
-        return statistics.median(self.ratios)
-
-    @property
-    def is_reached(self) -> bool:
-        return self.ratio <= MAX_RATIO
-
-    def take_turns(self, base: Callable[[], float], ours: Callable[[], float], rounds: int) -> None:
+    def take_turns(self, base: Measure, ours: Measure, rounds: int) -> None:
         """Measure both so many times, the other way round in every second round."""
         for _ in range(rounds):
             if len(self.pairs) % 2:
@@ -94,101 +65,30 @@ class PairedFigure:
                 self.pairs.append((base_s, ours()))
 
 
-def main() -> None:
-    """Measure, print a line for each figure, and exit with 1 where one is missed. Ctrl-C prints what is known."""
-    options = _options()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    comparison = Comparison(options.base.resolve(), QUICK if options.quick else FULL)
-    try:
-        comparison.run(options.only)
-    except KeyboardInterrupt:
-        print("interrupted: what is known so far", file=sys.stderr)
-    found = [figure for figure in comparison.figures.values() if len(figure.pairs) > 1]
-    Console(width=None if sys.stdout.isatty() else 120).print(shown(found))
-    print(f"{machine()}; {options.base}: the other tree")
-    raise SystemExit(0 if found and all(each.is_reached for each in found) else 1)
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.compare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def found(*figures: PairedFigure) -> Found:
+    """A row and an aim for each."""
+    rows = []
+    for each in figures:
+        base, ours = (statistics.median(side) / each.unit_s for side in zip(*each.pairs, strict=True))
+        low, middle, high = statistics.quantiles(each.ratios, n=4)
+        cells = (f"{base:,.2f} {each.unit}", f"{ours:,.2f} {each.unit}", str(len(each.pairs)))
+        rows.append((each.name, *cells, f"{middle:.3f}", f"{low:.3f}–{high:.3f}"))
+    columns = ("figure", "other tree", "this tree", "rounds", "ratio: median", "quartiles")
+    return Found(
+        (Table("CPU time, this tree over the other", columns, tuple(rows)),),
+        tuple(Aim(each.name, statistics.median(each.ratios), MAX_RATIO, "of the other", True) for each in figures),
     )
-    parser.add_argument("base", type=Path, metavar="BASE", help="a checkout of the project to compare with")
-    parser.add_argument(
-        "--quick", action="store_true", help="few, short rounds: 2 minutes instead of 9, and no judgement to rest on"
-    )
-    parser.add_argument("--only", choices=PARTS, nargs="+", default=PARTS, help="some of the figures")
-    options = parser.parse_args()
-    if not (options.base / "proteus_cli").is_dir():
-        parser.error(f"{options.base} is no checkout of the project: it has no proteus_cli")
-    for tool, package in (("wrk", "wrk"), ("h2load", "nghttp2-client")):
-        if which(tool) is None:
-            parser.error(f"no {tool} here; apt-get install {package}")
-    return options
 
 
-class Comparison:
-    """The figures of both trees, which are filled part by part."""
-
-    def __init__(self, base: Path, effort: Effort) -> None:
-        self._base, self._effort = base, effort
-        self.figures = {
-            "help": PairedFigure("start-up of proteus --help", "ms", 1e-3),
-            "serve": PairedFigure("start-up of proteus serve", "ms", 1e-3),
-            "simulator": PairedFigure("simulator, per query", "µs", 1e-6),
-            "planner": PairedFigure("planner, median call", "ms", 1e-3),
-            **{
-                "-".join(route): PairedFigure(f"{'-'.join(route)}, per request", "µs", 1e-6)
-                for routes in SERVED
-                for route in routes
-            },
-        }
-
-    def run(self, parts: Sequence[str]) -> None:
-        """Measure these of `PARTS`."""
-        if "help" in parts:
-            _say("start-up of proteus --help")
-            self.figures["help"].take_turns(
-                lambda: _help_cpu_s(self._base), lambda: _help_cpu_s(ROOT), self._effort.starts
-            )
-        for what in ("simulator", "planner"):
-            if what in parts:
-                self._probe(what)
-        if "serve" in parts or "requests" in parts:
-            _say("models, and a profiled workspace for each tree")
-            with laboratory(1, tree=self._base, slo_s=SLO_S) as base:
-                ours = replace(base, tree=ROOT, workspace=base.directory / "ours")
-                copytree(base.workspace, ours.workspace)  # one profile for both, so that both batch and run alike
-                profile_and_plan(ours)
-                self._serve(base, ours, parts)
-
-    def _probe(self, what: str) -> None:
-        for block in range(self._effort.blocks):
-            _say(f"{what}, block {block + 1} of {self._effort.blocks}")
-            with _probe(self._base, what, self._base) as of_base, _probe(ROOT, what, self._base) as of_ours:
-                self.figures[what].take_turns(of_base, of_ours, self._effort.rounds)
-
-    def _serve(self, base: Lab, ours: Lab, parts: Sequence[str]) -> None:
-        if "serve" in parts:
-            _say("start-up of proteus serve")
-            self.figures["serve"].take_turns(
-                lambda: _serve_cpu_s(base), lambda: _serve_cpu_s(ours), self._effort.starts
-            )
-        for block in range(self._effort.blocks if "requests" in parts else 0):
-            for routes in SERVED:
-                _say(f"{', '.join('-'.join(route) for route in routes)}, block {block + 1} of {self._effort.blocks}")
-                with serving(PROTEUS, routes, base) as of_base, serving(PROTEUS, routes, ours) as of_ours:
-                    for route in routes:
-                        measure_base = _request_cpu(of_base, route, self._effort.load_s)
-                        measure_ours = _request_cpu(of_ours, route, self._effort.load_s)
-                        self.figures["-".join(route)].take_turns(measure_base, measure_ours, self._effort.rounds)
+def help_(run: Run) -> Found:
+    """Start-up of `proteus --help`."""
+    figure = PairedFigure("start-up of proteus --help", "ms", 1e-3)
+    figure.take_turns(lambda: _help_cpu_s(run.options.base), lambda: _help_cpu_s(ROOT), _starts(run))
+    return found(figure)
 
 
-def _say(what: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')} {what}", file=sys.stderr, flush=True)
-
-
-# --- one measurement
+def _starts(run: Run) -> int:
+    return 4 if run.is_quick else STARTS
 
 
 def _help_cpu_s(tree: Path) -> float:
@@ -199,20 +99,35 @@ def _help_cpu_s(tree: Path) -> float:
     return (load.children_cpu_s() - before_s) / HELPS
 
 
-def _serve_cpu_s(lab: Lab) -> float:
-    with serving(PROTEUS, [("tiny", "binary")], lab) as server:
-        return server.process.tree.cpu_s()
-
-
 def _environment(tree: Path) -> dict[str, str]:
     return dict(environ) | {"PYTHONPATH": str(tree)}
 
 
+# --- processes that measure a tree
+
+
+def simulator(run: Run) -> Found:
+    """CPU per query of a synthetic trace."""
+    return _probed(run, "simulator", PairedFigure("simulator, per query", "µs", 1e-6))
+
+
+def planner(run: Run) -> Found:
+    """CPU of a call, the median over some demands."""
+    return _probed(run, "planner", PairedFigure("planner, median call", "ms", 1e-3))
+
+
+def _probed(run: Run, what: str, figure: PairedFigure) -> Found:
+    for block in range(1 if run.is_quick else BLOCKS):
+        run.say(f"{what}, block {block + 1}")
+        with _probe(run.options.base, what) as of_base, _probe(ROOT, what) as of_ours:
+            figure.take_turns(of_base, of_ours, max(run.rounds, 3))
+    return found(figure)
+
+
 @contextmanager
-def _probe(tree: Path, what: str, base: Path) -> Iterator[Callable[[], float]]:
+def _probe(tree: Path, what: str) -> Iterator[Measure]:
     """A process of that tree; each call has it measure once."""
-    data = next((each for each in (ROOT.parent / DATA, base.parent / DATA) if each.is_dir()), ROOT.parent / DATA)
-    command = (sys.executable, str(PROBE), what, str(data))
+    command = (sys.executable, str(PROBE), what, str(PAPER))
     with subprocess.Popen(
         command, env=_environment(tree), cwd=tree, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -231,38 +146,54 @@ def _probe(tree: Path, what: str, base: Path) -> Iterator[Callable[[], float]]:
             process.kill()
 
 
-def _request_cpu(server: Server, route: Route, load_s: float) -> Callable[[], float]:
-    """What measures the CPU seconds per request at saturation; the server is warm, and its answers are right."""
-    server.require_right(route)
+# --- servers
+
+
+def requests(run: Run) -> Found:
+    """CPU per request at saturation, and start-up of `proteus serve`."""
+    start = PairedFigure("start-up of proteus serve", "ms", 1e-3)
+    figures = {
+        route: PairedFigure(f"{'-'.join(route)}, per request", "µs", 1e-6) for routes in SERVED for route in routes
+    }
+    with laboratory(run.options.base, SLO_S) as base:
+        ours = replace(base, tree=ROOT, workspace=base.directory / "ours")
+        copytree(base.workspace, ours.workspace)  # one profile for both, so that both batch and run alike
+        profile_and_plan(ours)
+        start.take_turns(lambda: _serve_cpu_s(base), lambda: _serve_cpu_s(ours), _starts(run))
+        for block in range(1 if run.is_quick else BLOCKS):
+            for routes in SERVED:
+                run.say(f"{', '.join('-'.join(route) for route in routes)}, block {block + 1}")
+                with serving(PROTEUS, routes, base) as of_base, serving(PROTEUS, routes, ours) as of_ours:
+                    for route in routes:
+                        base_cpu, our_cpu = (_request_cpu(server, route) for server in (of_base, of_ours))
+                        figures[route].take_turns(base_cpu, our_cpu, max(run.rounds, 3))
+    return found(start, *figures.values())
+
+
+def _serve_cpu_s(lab: Lab) -> float:
+    with serving(PROTEUS, [("tiny", "binary")], lab) as server:
+        return server.process.tree.cpu_s()
+
+
+def _request_cpu(server: Server, route: Route) -> Measure:
+    """CPU seconds per request; the server is warm, and its answers are right."""
     target = server.target(route)
     load.saturate(target, WARM_UP_S)
-    return lambda: 1e-6 * load.saturate(target, load_s).cpu_us
+    return lambda: 1e-6 * load.saturate(target, LOAD_S).cpu_us
 
 
-# --- showing
+def checkout(text: str) -> Path:
+    """A checkout of the project."""
+    base = Path(text).resolve()
+    if not (base / "proteus_cli").is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no checkout of the project: it has no proteus_cli")
+    return base
 
 
-def shown(found: Sequence[PairedFigure]) -> Table:
-    table = Table(
-        title=f"CPU time, this tree over the other: at most {MAX_RATIO:g}", title_justify="left", box=box.SIMPLE_HEAD
-    )
-    for column in ("figure", "other tree", "this tree", "rounds", "ratio: median", "quartiles", ""):
-        table.add_column(column, justify="left" if column in {"figure", ""} else "right", no_wrap=True)
-    for each in found:
-        base, ours = (statistics.median(side) / each.unit_s for side in zip(*each.pairs, strict=True))
-        low, _, high = statistics.quantiles(each.ratios, n=4)
-        mark = "[green]✓[/]" if each.is_reached else "[red]✗[/]"
-        table.add_row(
-            each.name,
-            f"{base:,.2f} {each.unit}",
-            f"{ours:,.2f} {each.unit}",
-            str(len(each.pairs)),
-            f"{each.ratio:.3f}",
-            f"{low:.3f}–{high:.3f}",
-            mark,
-        )
-    return table
-
+PARTS = {"help": help_, "simulator": simulator, "planner": planner, "requests": requests}
 
 if __name__ == "__main__":
-    main()
+    load.require_tools()
+    options = argparse.ArgumentParser(prog="python -m benchmarks.compare")
+    options.add_argument("base", type=checkout, metavar="BASE", help="a checkout of the project to compare with")
+    sys.exit(benchmark(__doc__, PARTS, rounds=6, parser=options))

@@ -1,234 +1,337 @@
-"""`proteus serve` beside other servers, in one run on this machine; about 25 minutes, and 3 before the first time.
+"""`proteus serve` beside mosec and Triton, and its extras, on this machine; 15 minutes, in parts (`--parts`).
 
-Peers are installed into environments of their own under build/peers. All servers and clients are on 127.0.0.1.
-Needs Linux, wrk and h2load (Debian: wrk, nghttp2-client).
+* rivals: CPU per request, requests per second, and latency at half load, in rounds (7 minutes).
+* overload: answers on time at 1 and 3 times the capacity, and the CPU time of a refusal (4 minutes).
+* cluster: a device in a process of its own, or behind an agent, beside one in a thread (3 minutes).
+* large-json: how long half a million values in JSON hold up others (half a minute).
+
+Peers are installed into build/peers. All servers and clients are on 127.0.0.1. Needs Linux, wrk and h2load (Debian:
+wrk, nghttp2-client). Exits with 1 where an aim is missed.
 """
 
 import argparse
-import resource
-import shutil
-import signal
+import json
+import os
+import re
+import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
-from pathlib import Path
-from types import FrameType
-from typing import NoReturn
+import urllib.request
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from statistics import median
 
-from rich.console import Console
+import numpy as np
 
-from benchmarks.machine import machine
-from benchmarks.serving import clients, pages
-from benchmarks.serving.aims import aims
-from benchmarks.serving.extras import EXTRAS, Extras, Size
-from benchmarks.serving.lab import laboratory
-from benchmarks.serving.peers import ONNXRUNTIME, PEERS, Peer
-from benchmarks.serving.processes import NotStarted
-from benchmarks.serving.results import Benchmark, Client, Failure, Workload
-from benchmarks.serving.rounds import OURS, Rounds
-from benchmarks.serving.server import python_of
-from benchmarks.serving.venvs import ROOT
-from benchmarks.tables import put_between
-from proteus_cli.store import made_by, to_json, write_bytes, write_text
+from benchmarks.frame import ROOT, Aim, Found, Run, Table, benchmark, spread
+from benchmarks.serving import load
+from benchmarks.serving.load import Target
+from benchmarks.serving.peers import PROTEUS, RIVALS, SLO_S, Lab, Route, Server, laboratory, proteus, serving
+from benchmarks.serving.processes import NotStarted, running
+from benchmarks.serving.wire import whole_request
 
-PAGE = ROOT / "docs" / "performance.md"
-WORKLOADS = tuple(
-    Workload(f"{family}-{kind}", family, kind)
-    for family, kind in (
-        ("tiny", "json"),
-        ("tiny", "binary"),
-        ("tiny", "grpc"),
-        ("cnn", "json"),
-        ("cnn", "binary"),
-        ("image", "binary"),
+WORKLOADS: tuple[Route, ...] = (
+    ("tiny", "json"), ("tiny", "binary"), ("tiny", "grpc"), ("cnn", "json"), ("cnn", "binary"), ("image", "binary"),
+)  # fmt: skip
+LOAD_S, QUICK_S, WARM_UP_S = 1.3, 0.7, 0.3
+CPU_AT_MOST = {  # of a rival's CPU per request, by workload
+    "tiny-json": {"mosec": 0.7, "triton": 0.6},
+    "tiny-binary": {"mosec": 0.6, "triton": 0.6},
+    "cnn-binary": {"mosec": 0.95, "triton": 1.0},
+    "tiny-grpc": {"triton": 1.0},
+}
+FASTER_ON, SOONER_ON = ("tiny-json", "tiny-binary", "cnn-binary"), ("tiny-json", "tiny-binary")
+GRPC_CPU_US = 60.0
+
+Measured = defaultdict[tuple[str, str, str], list[float]]
+"""By peer, workload and measure: a figure for each round."""
+
+
+def rivals(run: Run) -> Found:
+    """Rounds over peers and workloads in turns."""
+    found, remarks = Measured(list), list[str]()
+    chosen = [route for route in WORKLOADS if f"{'-'.join(route)}" in run.options.workloads]
+    peers = [peer for peer in (*RIVALS, PROTEUS) if peer.name in run.options.peers]
+    with laboratory() as lab:
+        for number in range(run.rounds):
+            for peer in peers if number % 2 == 0 else reversed(peers):
+                for route in (route for route in chosen if route[1] in peer.speaks):
+                    run.say(f"round {number + 1}: {peer.name}, {'-'.join(route)}")
+                    try:
+                        with serving(peer, [route], lab) as server:
+                            _measure(server, route, QUICK_S if run.is_quick else LOAD_S, found)
+                    except (load.LoadFailed, NotStarted) as error:
+                        if peer is PROTEUS or isinstance(error, load.WrongAnswer):
+                            raise
+                        remarks.append(f"{peer.name}, {'-'.join(route)}: {error}")
+    measures = ("CPU µs/request", "requests/s", "p50 ms", "p99 ms")
+    rows = tuple(
+        (
+            f"{'-'.join(route)}, {peer.name}",
+            *(spread(found[peer.name, "-".join(route), each], ",.4g") for each in measures),
+        )
+        for route in chosen
+        for peer in peers
+        if route[1] in peer.speaks
     )
-)
-ROUNDS, LOAD_S, INSTANCES = 5, 1.3, 1
-OVERLOAD_S = 2.0
-CLIENT_S = 0.7
-CLIENT_FRACTION = 0.7  # of the Poisson arrivals that the client can make, it is asked at most this part
+    note = "Medians over rounds. Latency: of a steady rate of half of the requests/s."
+    table = Table("Proteus beside other servers", ("", *measures), rows, note)
+    return Found((table,), tuple(_rival_aims(found)), tuple(dict.fromkeys(remarks)))
 
 
-def main() -> None:
-    """Measure and deliver; exit with 1 where an answer was wrong, proteus failed, or an aim is missed."""
-    options = _options()
-    _require_tools()
-    signal.signal(signal.SIGTERM, _interrupt)
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
-    with Console(stderr=True).status("") as status:
-        say: Callable[[str], None] = status.update if sys.stderr.isatty() else lambda text: print(text, file=sys.stderr)
-        done = _measured(options, say)
-    _deliver(done, options)
-    is_bad = any(each.peer == OURS or each.is_wrong for each in done.failures)
-    missed = not all(aim.is_reached for aim in aims(done))
-    raise SystemExit(1 if is_bad or missed else 0)
+def _measure(server: Server, route: Route, load_s: float, found: Measured) -> None:
+    """Saturation, and latency at half of it; for proteus at half of each rival's, too."""
+    target, workload, peer = server.target(route), "-".join(route), server.peer.name
+    load.saturate(target, WARM_UP_S)
+    full = load.saturate(target, load_s)
+    found[peer, workload, "CPU µs/request"].append(full.cpu_us)
+    found[peer, workload, "requests/s"].append(full.rps)
+    if route[1] == "grpc":
+        return  # one request at a time on each connection, as paced loads have it, is no use of HTTP/2
+    for of in (peer, *(rival.name for rival in RIVALS if server.peer is PROTEUS)):
+        if rates := found.get((of, workload, "requests/s")):
+            latency_ms = load.paced(target, median(rates) / 2, load_s).get(200, np.array([np.nan]))
+            suffix = "" if of == peer else f" at half of {of}"
+            for part in (50, 99):
+                found[peer, workload, f"p{part} ms{suffix}"].append(float(np.percentile(latency_ms, part)))
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.serving", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+def _rival_aims(found: Measured) -> Iterator[Aim]:
+    def compared(workload: str, rival: str, measure: str, limit: float, name: str, *, is_most: bool) -> Iterator[Aim]:
+        """Of ours to theirs, where both are known; latencies at the rival's half load."""
+        own = f"{measure} at half of {rival}" if measure == "p99 ms" else measure
+        ours, theirs = found.get(("proteus", workload, own)), found.get((rival, workload, measure))
+        if ours and theirs:
+            yield Aim(f"{workload}, {name}", median(ours) / median(theirs), limit, f"of {rival}'s", is_most)
+
+    for workload, limits in CPU_AT_MOST.items():
+        for rival, limit in limits.items():
+            yield from compared(workload, rival, "CPU µs/request", limit, "CPU per request", is_most=True)
+    for rival in (each.name for each in RIVALS):
+        for workload in FASTER_ON:
+            yield from compared(workload, rival, "requests/s", 1.0, "requests/s", is_most=False)
+        for workload in SOONER_ON:
+            yield from compared(workload, rival, "p99 ms", 1.0, "p99 at that half load", is_most=True)
+    if grpc_us := found.get(("proteus", "tiny-grpc", "CPU µs/request")):
+        yield Aim("tiny-grpc, CPU per request", median(grpc_us), GRPC_CPU_US, "µs", is_most=True)
+
+
+# --- overload
+
+OVERLOADED: tuple[Route, ...] = (("wide", "binary"), ("cnn", "json"), ("cnn", "binary"), ("cnn", "grpc"))
+TIMES = (1.0, 3.0)
+AT_ONCE = (64, 640)  # requests, for a few refusals and for many
+OVERLOAD_S, WAITING = 2.0, 512  # more connections than may wait within the SLO
+GOODPUT_KEPT = {"wide": 0.95, "cnn": 0.85}
+REFUSED_WITHIN_MS, REFUSAL_COST = 2.0, 0.25
+_COUNTED = re.compile(r'^proteus_requests_total\{.*outcome="(\w+)".*\} (\S+)$', re.MULTILINE)
+
+
+def overload(run: Run) -> Found:
+    """Proteus above its capacity; the client shares its cores."""
+    rows, aims = list[tuple[str, ...]](), list[Aim]()
+    with laboratory() as lab:
+        for route in OVERLOADED[:1] if run.is_quick else OVERLOADED:
+            name, figures = "-".join(route), defaultdict[str, list[float]](list)
+            run.say(f"overload: {name}")
+            with serving(PROTEUS, [route], lab) as server:
+                target = server.target(route)
+                load.saturate(target, WARM_UP_S)
+                for _ in range(run.rounds):
+                    answered_us, refused_us = _costs(server, target)
+                    figures["answered, CPU µs"].append(answered_us)
+                    figures["refused, CPU µs"].append(refused_us)
+                    figures["ratio"].append(refused_us / answered_us)
+                    if route[1] != "grpc":
+                        _goodput(target, load.saturate(target, OVERLOAD_S).rps, figures)
+            rows += [(f"{name}: {what}", spread(values)) for what, values in figures.items()]
+            aims.append(
+                Aim(
+                    f"{name}, CPU of a refused request",
+                    median(figures["ratio"]),
+                    REFUSAL_COST,
+                    "of an answered one's",
+                    True,
+                )
+            )
+            if kept := figures.get("goodput at 3×, of that at 1×"):
+                aims.append(Aim(f"{name}, goodput at 3×", median(kept), GOODPUT_KEPT[route[0]], "of that at 1×", False))
+            if refused_ms := figures.get("429 at 3×, ms"):
+                aims.append(Aim(f"{name}, 429 at 3×, median", median(refused_ms), REFUSED_WITHIN_MS, "ms", True))
+    return Found((Table("Above the capacity", ("measure", "median (range)"), tuple(rows)),), tuple(aims))
+
+
+def _costs(server: Server, target: Target) -> tuple[float, float]:
+    """CPU µs of an answered and of a refused request: two loads with different parts of refusals give both."""
+    counts, cpu_us = [], []
+    for at_once in AT_ONCE:
+        before, cpu_s = _outcomes(server), target.tree.cpu_s()
+        load.flood(target, OVERLOAD_S, at_once)
+        cpu_us.append(1e6 * (target.tree.cpu_s() - cpu_s))
+        ended = _outcomes(server) - before
+        counts.append((ended.total() - ended["rejected"], ended["rejected"]))
+    answered_us, refused_us = np.linalg.solve(counts, cpu_us)
+    return float(answered_us), float(refused_us)
+
+
+def _outcomes(server: Server) -> Counter[str]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.http_port}/metrics", timeout=load.WITHIN_S) as page:
+        text = page.read().decode()
+    counted = Counter[str]()
+    for outcome, count in _COUNTED.findall(text):
+        counted[outcome] += int(float(count))
+    return counted
+
+
+def _goodput(target: Target, capacity_qps: float, figures: dict[str, list[float]]) -> None:
+    """Answers within the SLO at each multiple of the capacity."""
+    kept = []
+    for times in TIMES:
+        by_status = load.paced(target, times * capacity_qps, OVERLOAD_S, WAITING)
+        answered_ms = by_status.get(200, np.array([]))
+        kept.append(float(np.count_nonzero(answered_ms <= 1000 * SLO_S)) / OVERLOAD_S)
+        if times == TIMES[-1] and 429 in by_status:
+            figures["429 at 3×, ms"].append(float(np.median(by_status[429])))
+    figures["on time/s at 1×"].append(kept[0])
+    figures["goodput at 3×, of that at 1×"].append(kept[1] / kept[0])
+
+
+# --- devices in other processes
+
+HOST, REMOTE_MAX_RATIO = "a", 1.5
+SMALL: tuple[Route, ...] = (("cnn", "binary"),)
+
+
+def cluster(run: Run) -> Found:
+    """The same device in a thread of the server, in a process of its own, and behind an agent on loopback."""
+    found: dict[str, dict[str, list[float]]] = {}
+    with laboratory() as lab, _agent(lab) as options:
+        peers = {
+            "thread": replace(PROTEUS, command=proteus("--executor", "thread")),
+            "process": replace(PROTEUS, command=proteus("--executor", "process")),
+            "agent": replace(PROTEUS, command=proteus(*options)),
+        }
+        for _ in range(run.rounds):
+            for name, peer in peers.items():
+                figures = found.setdefault(name, defaultdict(list))
+                with serving(
+                    peer, SMALL, replace(lab, workspace=lab.workspace.with_name("remote")) if name == "agent" else lab
+                ) as server:
+                    target = server.target(SMALL[0])
+                    load.saturate(target, WARM_UP_S)
+                    own_s = target.tree.own_cpu_s()
+                    full = load.saturate(target, LOAD_S)
+                    figures["server's CPU µs/request"].append(1e6 * (target.tree.own_cpu_s() - own_s) / full.requests)
+                    figures["requests/s"].append(full.rps)
+                    latency_ms = load.paced(target, median(found["thread"]["requests/s"]) / 2, LOAD_S)[200]
+                    figures["p99 ms at half of threads"].append(float(np.percentile(latency_ms, 99)))
+    columns = tuple(found["thread"])
+    rows = tuple((name, *(spread(of[column]) for column in columns)) for name, of in found.items())
+    cpu = {name: median(of[columns[0]]) for name, of in found.items()}
+    aim = Aim(
+        "the server's CPU behind an agent",
+        cpu["agent"] / cpu["process"],
+        REMOTE_MAX_RATIO,
+        "of that beside a process",
+        True,
     )
-    peers, workloads = [peer.name for peer in PEERS], [workload.name for workload in WORKLOADS]
-    parser.add_argument("--peers", type=_some(peers), default=tuple(peers), metavar="A,B", help=", ".join(peers))
-    parser.add_argument(
-        "--workloads", type=_some(workloads), default=tuple(workloads), metavar="A,B", help=", ".join(workloads)
+    return Found((Table("A device in another process, cnn-binary", ("device", *columns), rows),), (aim,))
+
+
+@contextmanager
+def _agent(lab: Lab) -> Iterator[Sequence[str]]:
+    """An agent with the same device, and a plan for it in a workspace of its own; options of the server."""
+    remote = replace(lab, workspace=lab.workspace.with_name("remote"))
+    (remote.workspace / "engines").mkdir(parents=True)
+    for name in ("models", "catalog.toml"):
+        (remote.workspace / "engines" / name).symlink_to(lab.workspace / "engines" / name)
+    state = lab.directory / "agent"
+    state.mkdir()
+    (state / "proteus.toml").write_text((lab.workspace / "proteus.toml").read_text())
+    command = (
+        sys.executable,
+        "-m",
+        "proteus_cli",
+        "agent",
+        "--listen",
+        "127.0.0.1:0",
+        "--state",
+        str(state),
+        "-w",
+        str(state),
     )
-    parser.add_argument(
-        "--extras", type=_some(EXTRAS), default=EXTRAS, metavar="A,B", help=f"{', '.join(EXTRAS)}; or an empty list"
-    )
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="5, each in the other order than the one before")
-    parser.add_argument("--seconds", type=float, default=LOAD_S, help="for each load: 1.3")
-    parser.add_argument(
-        "--instances", type=int, default=INSTANCES, help="copies of each model: 1 (for proteus, devices)"
-    )
-    parser.add_argument("--quick", action="store_true", help="one round of 1 s, short extras: 6 minutes")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
-    parser.add_argument("--docs", action="store_true", help="write the tables into docs/performance.md")
-    options = parser.parse_args()
-    if options.quick:
-        options.rounds, options.seconds = 1, 1.0
-    if options.rounds < 1 or options.seconds <= 0 or options.instances < 1:
-        parser.error("--rounds, --seconds and --instances must be above 0")
-    is_whole = all(getattr(options, name) == parser.get_default(name) for name in ("peers", "workloads", "extras"))
-    if options.docs and (options.quick or not is_whole):
-        parser.error("--docs takes a full run: without --quick, --peers, --workloads and --extras")
-    return options
+    with running(command, os.environ | {"PYTHONPATH": str(ROOT)}, log=state / "log", directory=state) as process:
+        stop_s = time.monotonic() + load.WITHIN_S
+        while (ready := re.search(r"^ready (\S+)", (state / "log").read_text(), re.MULTILINE)) is None:
+            process.require_alive()
+            assert time.monotonic() < stop_s, process.log_end()
+            time.sleep(0.05)
+        hosts = remote.workspace / "hosts.toml"
+        hosts.write_text(f'[hosts.{HOST}]\naddress = "{ready[1]}"\n')
+        options = ("--cluster", str(hosts))
+        remote.proteus("profile", *options, "--device", f"{HOST}/cpu0", "--max-batch", "32", "--budget", "20s")
+        remote.proteus("plan", "--demand", "cnn=1000000qps", *options, "-o", "plans/cnn.json")
+        yield options
 
 
-def _some(known: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    def parse(text: str) -> tuple[str, ...]:
-        names = tuple(name for name in text.split(",") if name)
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise argparse.ArgumentTypeError(f"no {unknown[0]}; there are {', '.join(known)}")
-        return names
+# --- large JSON
 
-    return parse
+VALUES, HELD_MS = 500_000, 100.0  # as many values as JSON may have; the bound of docs/security.md
 
 
-def _require_tools() -> None:
-    for tool, package in (("wrk", "wrk"), ("h2load", "nghttp2-client")):
-        if shutil.which(tool) is None:
-            raise SystemExit(f"error: no `{tool}` here\n\nhint: apt-get install {package}")
+def large_json(run: Run) -> Found:
+    """The longest time in which a client beside the large requests has no answer that the server lives."""
+    gaps_ms = list[float]()
+    with laboratory() as lab, serving(PROTEUS, [("image", "json")], lab) as server:
+        pixels = lab.samples["image"].rows[0].size
+        rows = np.repeat(lab.samples["image"].rows[:1], VALUES // pixels, axis=0)
+        tensor = {
+            "name": "x",
+            "shape": list(rows.shape),
+            "datatype": "FP32",
+            "data": rows.ravel().astype(float).round(12).tolist(),
+        }
+        body = json.dumps({"parameters": {"timeout": 10_000_000}, "inputs": [tensor]}).encode()
+        request = whole_request(
+            "/v2/models/image/infer", {"Content-Type": "application/json", "Connection": "close"}, body
+        )
+        for _ in range(3 * run.rounds):
+            gaps_ms.append(1000 * _gap_s(server.http_port, request))
+    aim = Aim(f"{len(rows) * pixels:,} values in JSON hold others", median(gaps_ms), HELD_MS, "ms", is_most=True)
+    row = (f"{len(body) / 2**20:.1f} MiB", spread(gaps_ms, ".1f"))
+    return Found((Table("Large JSON", ("body", "longest gap of others, ms"), (row,)),), (aim,))
 
 
-def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-    """SIGTERM ends it as Ctrl-C does: whatever runs is ended on the way out."""
-    raise KeyboardInterrupt
+def _gap_s(port: int, request: bytes) -> float:
+    """From the moment that the whole request was sent until its answer."""
+    health = b"GET /v2/health/live HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", port)) as large, socket.create_connection(("127.0.0.1", port)) as other:
+        large.sendall(request)
+        large.setblocking(False)
+        gap_s, is_answered, answer = 0.0, False, b""
+        while not is_answered:
+            start_s = time.perf_counter()
+            other.sendall(health)
+            assert other.recv(4096).startswith(b"HTTP/1.1 200 ")
+            gap_s = max(gap_s, time.perf_counter() - start_s)
+            try:
+                answer += large.recv(2**16)
+                is_answered = answer.startswith(b"HTTP/1.1 200 ")
+                assert is_answered or len(answer) < len("HTTP/1.1 200 "), answer[:300]
+            except BlockingIOError:
+                time.sleep(0.001)
+    return gap_s
 
 
-def _measured(options: argparse.Namespace, say: Callable[[str], None]) -> Benchmark:
-    start_s = time.perf_counter()
-    workloads = tuple(workload for workload in WORKLOADS if workload.name in options.workloads)
-    failures: list[Failure] = []
-    peers = _installed([peer for peer in PEERS if peer.name in options.peers], failures, say)
-    say("models, and a workspace for proteus: profile and plans")
-    with laboratory(options.instances) as lab:
-        say("the clients")
-        able = clients.measure(lab, workloads, CLIENT_S)
-        limits = {each.workload: CLIENT_FRACTION * each.poisson_qps for each in able}
-        rounds = Rounds(lab, options.seconds, limits, say, failures=failures)
-        for number in range(options.rounds):
-            rounds.run(number, peers, workloads)
-        extras = Extras(lab, _size(options), say, failures)
-        extras.run(peers, options.extras)
-    return _benchmark(options, peers, workloads, able, rounds, extras, time.perf_counter() - start_s)
-
-
-def _size(options: argparse.Namespace) -> Size:
-    return Size(3.0, 1, OVERLOAD_S) if options.quick else Size(10.0, options.rounds, OVERLOAD_S)
-
-
-def _installed(peers: Sequence[Peer], failures: list[Failure], say: Callable[[str], None]) -> list[Peer]:
-    """Those whose environment could be made; the others are noted."""
-    there = []
-    for peer in peers:
-        say(f"installing {peer.name}")
-        try:
-            python_of(peer)
-            there.append(peer)
-        except NotStarted as error:
-            failures.append(Failure.of(peer.name, "", error))
-    return there
-
-
-def _benchmark(
-    options: argparse.Namespace,
-    peers: Sequence[Peer],
-    workloads: tuple[Workload, ...],
-    able: Sequence[Client],
-    rounds: Rounds,
-    extras: Extras,
-    seconds: float,
-) -> Benchmark:
-    return Benchmark(
-        made_by=made_by(),
-        command=_command(options),
-        machine=machine(),
-        versions=_versions(peers),
-        rounds=options.rounds,
-        load_s=options.seconds,
-        instances=options.instances,
-        seconds=seconds,
-        peers=tuple(peer.name for peer in PEERS if peer.name in options.peers),
-        workloads=workloads,
-        clients=tuple(able),
-        loads=tuple(rounds.loads),
-        latencies=tuple(rounds.latencies),
-        footprints=tuple(extras.footprints),
-        idle=tuple(extras.idle),
-        crowds=tuple(extras.crowds),
-        overloads=tuple(extras.overloads),
-        refusal_costs=tuple(extras.refusal_costs),
-        remarks={peer.name: peer.remark for peer in peers if peer.remark},
-        lacks=tuple(
-            Failure(peer.name, kind, why)
-            for peer in peers
-            for kind, why in peer.lacks.items()
-            if any(workload.kind == kind for workload in workloads)
-        ),
-        failures=tuple(rounds.failures),
-    )
-
-
-def _versions(peers: Sequence[Peer]) -> dict[str, str]:
-    """Ours, and the first package of each peer."""
-    pinned = {name: number for name, _, number in (peer.packages[0].partition("==") for peer in peers if peer.packages)}
-    return {"proteus": version("proteus-serving"), "onnxruntime": ONNXRUNTIME.partition("==")[2]} | pinned
-
-
-def _command(options: argparse.Namespace) -> str:
-    """What measures this again."""
-    parts = ["python -m benchmarks.serving"]
-    if options.quick:
-        parts.append("--quick")
-    for name, whole in (
-        ("peers", [peer.name for peer in PEERS]),
-        ("workloads", [workload.name for workload in WORKLOADS]),
-        ("extras", EXTRAS),
-    ):
-        if tuple(getattr(options, name)) != tuple(whole):
-            parts.append(f"--{name} {','.join(getattr(options, name))}")
-    usual = {"instances": INSTANCES} if options.quick else {"rounds": ROUNDS, "seconds": LOAD_S, "instances": INSTANCES}
-    parts += [
-        f"--{name} {getattr(options, name):g}" for name, value in usual.items() if getattr(options, name) != value
-    ]
-    return " ".join(parts)
-
-
-def _deliver(done: Benchmark, options: argparse.Namespace) -> None:
-    Console(width=None if sys.stdout.isatty() else 150).print(pages.shown(done))
-    if options.json:
-        write_bytes(options.json, to_json(done))
-    if options.docs:
-        page = PAGE.read_text(encoding="utf-8")
-        write_text(PAGE, put_between(page, pages.BEGIN, pages.END, pages.markdown(done)))
-
+PARTS = {"rivals": rivals, "overload": overload, "cluster": cluster, "large-json": large_json}
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        raise SystemExit(130) from None
+    load.require_tools()
+    options = argparse.ArgumentParser(prog="python -m benchmarks.serving")
+    peers = ",".join(peer.name for peer in (*RIVALS, PROTEUS))
+    options.add_argument("--peers", default=peers, help=f"of rivals: {peers}")
+    workloads = ",".join("-".join(route) for route in WORKLOADS)
+    options.add_argument("--workloads", default=workloads, help=f"of rivals: {workloads}")
+    sys.exit(benchmark(__doc__, PARTS, rounds=5, parser=options))

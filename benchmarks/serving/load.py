@@ -1,4 +1,4 @@
-"""Loads on a server: as much as it takes (wrk, h2load), and Poisson arrivals. Answers are compared all along."""
+"""Loads on a server: as much as it takes (wrk, h2load), and paced requests (h2load). Answers are compared meanwhile."""
 
 import math
 import re
@@ -6,33 +6,32 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
-from typing import Any
+from shutil import which
 
+import grpc
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
-from benchmarks.serving.connections import MAX_CALLS, OK, Broken, Connection, Grpc, Http1, Reply
 from benchmarks.serving.models import Samples
-from benchmarks.serving.poisson import Job, Played
 from benchmarks.serving.processes import Tree
-from benchmarks.serving.wire import GRPC_INFER, Dialect, objection
+from benchmarks.serving.programs.models import SCORES
+from benchmarks.serving.wire import GRPC_INFER, GRPC_PREFIX_BYTES, Dialect, Headers, whole_request
+from proteus_cli.arrays import Floats
 
 LUA = Path(__file__).with_name("saturation.lua")
-CHECKS_QPS = 20.0  # requests that are compared while the server is saturated
-KEEP = 16  # of Poisson arrivals, every so many answers are compared
+CHECK_EVERY_S = 0.05
 CONNECTIONS = {"tiny": 128, "cnn": 64, "image": 32, "wide": 32}
-GRPC_CONNECTIONS, GRPC_STREAMS = 8, 16
-OPEN_CONNECTIONS = 128
-FIRST_WITHIN_S = 30.0
-_SLACK_S = 30.0
+GRPC_CONNECTIONS = 8
+PACED_CONNECTIONS = 128
+WITHIN_S, SLACK_S = 30.0, 30.0
 
 
 class LoadFailed(Exception):
@@ -42,13 +41,10 @@ class LoadFailed(Exception):
 class WrongAnswer(LoadFailed):
     """Scores that aren't those of ONNX Runtime: no speed makes up for it."""
 
-    def __init__(self, when: str, objection: str) -> None:
-        super().__init__(f"an answer {when} {objection}")
-
 
 @dataclass(frozen=True)
 class Target:
-    """One family on one server in one dialect, and what is to be sent and expected. ``tree`` is the server."""
+    """One family on one server in one dialect, with rows and their scores. ``tree`` is the server."""
 
     tree: Tree
     port: int
@@ -59,185 +55,71 @@ class Target:
     directory: Path
 
     @cached_property
-    def requests(self) -> tuple[bytes, ...]:
-        return tuple(self.dialect.encode(self.family, self.path, row) for row in self.samples.rows)
+    def requests(self) -> tuple[tuple[Headers, bytes], ...]:
+        return tuple(self.dialect.encode(self.family, row) for row in self.samples.rows)
 
     @property
-    def largest_bytes(self) -> int:
-        """Of the largest request."""
-        return max(map(len, self.requests))
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}{self.path}"
 
 
 @dataclass(frozen=True, slots=True)
 class Saturated:
-    """Requests per second, and CPU in microseconds per request of the server and of the client."""
+    """Requests per second, CPU of the server in microseconds per request, requests, and failures."""
 
     rps: float
     cpu_us: float
-    client_cpu_us: float
     requests: int
     failed: int
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class LoadReplies:
-    """Of each request of a load: its status; seconds from the start until due, from due to answered, and to sent.
-
-    ``client_cpu_s``: what the client took for all of them.
-    """
-
-    duration_s: float
-    status: npt.NDArray[np.int16]
-    due_s: npt.NDArray[np.float64]
-    latency_s: npt.NDArray[np.float64]
-    lag_s: npt.NDArray[np.float64]
-    wrong: tuple[str, ...]
-    client_cpu_s: float
-
-    @property
-    def answered(self) -> npt.NDArray[np.bool_]:
-        """Which were."""
-        return np.equal(self.status, OK)
-
-    def percentile_ms(self, part: float) -> float:
-        """Of the latency of those that were answered; NaN where none was."""
-        answered = self.latency_s[self.answered]
-        return 1000 * float(np.percentile(answered, part)) if len(answered) else float("nan")
+def require_tools() -> None:
+    """Raises `SystemExit` with the packages that have them."""
+    for tool, package in (("wrk", "wrk"), ("h2load", "nghttp2-client")):
+        if which(tool) is None:
+            raise SystemExit(f"error: no `{tool}` here\n\nhint: apt-get install {package}")
 
 
-def play(
-    target: Target,
-    rate_qps: float,
-    duration_s: float,
-    *,
-    seed: int,
-    connections: int = OPEN_CONNECTIONS,
-    tick_s: float = 0.0,
-) -> LoadReplies:
-    """Poisson arrivals at that rate; the client looks up every ``tick_s``, or at once."""
-    with _playing(
-        target, rate_qps, duration_s, seed=seed, connections=connections, keep=KEEP, tick_s=tick_s
-    ) as process:
-        return _load_replies(target, process, duration_s)
-
-
-def saturate(target: Target, duration_s: float, *, connections: int | None = None) -> Saturated:
-    """All that it takes, for about ``duration_s``, while some answers are compared. Raises `LoadFailed`."""
-    with _playing(target, CHECKS_QPS, duration_s, seed=0, connections=4, keep=1) as checks:
-        cpu_s, client_s = target.tree.cpu_s(), children_cpu_s()
-        if target.dialect.over_http2:
-            requests, seconds, failed = _h2load(target, duration_s)
-        else:
-            requests, seconds, failed = _wrk(target, duration_s, connections or CONNECTIONS[target.family])
-        cpu_s, client_s = target.tree.cpu_s() - cpu_s, children_cpu_s() - client_s
-        replies = _load_replies(target, checks, duration_s)
-    if replies.wrong:
-        raise WrongAnswer("at saturation", replies.wrong[0])
-    failed += int(np.sum(~replies.answered))
-    requests += int(np.sum(replies.answered))
+def saturate(target: Target, duration_s: float) -> Saturated:
+    """All that it takes, while some answers are compared. Raises `LoadFailed`."""
+    with _checking(target) as checked:
+        cpu_s, start = target.tree.cpu_s(), len(checked)
+        requests, seconds, failed = flood(target, duration_s, CONNECTIONS[target.family])
+        cpu_s = target.tree.cpu_s() - cpu_s
+        requests += len(checked) - start
     if not requests:
         raise LoadFailed("no request was answered under load")
-    return Saturated(requests / seconds, 1e6 * cpu_s / requests, 1e6 * client_s / requests, requests, failed)
+    return Saturated(requests / seconds, 1e6 * cpu_s / requests, requests, failed)
 
 
-def flood(target: Target, duration_s: float, at_once: int) -> None:
-    """So many requests in flight all the time, answered or refused. Raises `LoadFailed`."""
+def flood(target: Target, duration_s: float, at_once: int) -> tuple[int, float, int]:
+    """So many requests in flight all the time: those answered, seconds, and failures. Raises `LoadFailed`."""
     if target.dialect.over_http2:
-        _h2load(target, duration_s, math.ceil(at_once / GRPC_CONNECTIONS), may_fail=True)
-    else:
-        _wrk(target, duration_s, at_once)
+        return _h2load(target, duration_s, GRPC_CONNECTIONS, "-m", str(math.ceil(at_once / GRPC_CONNECTIONS)))
+    return _wrk(target, duration_s, at_once)
 
 
-def first_objection(target: Target) -> str:
-    """Ask each sample once, in turn, on one connection: nothing where all is right, else why it isn't served (yet).
-
-    Raises `WrongAnswer`.
-    """
-    connection: Connection = Grpc(GRPC_INFER, target.largest_bytes) if target.dialect.over_http2 else Http1()
-    try:
-        with socket.create_connection(("127.0.0.1", target.port), timeout=FIRST_WITHIN_S) as line:
-            line.sendall(connection.greeting)
-            for request, scores in zip(target.requests, target.samples.scores, strict=True):
-                line.sendall(connection.ask(0, request))
-                reply = _reply(line, connection)
-                if reply.status != OK:
-                    return f"status {reply.status}: {reply.body[:300].decode(errors='replace')}"
-                if wrong := objection(target.dialect, reply.head, reply.body, scores):
-                    raise WrongAnswer("without load", wrong)
-    except (OSError, Broken) as error:
-        return f"no answer: {error}"
-    return ""
-
-
-def _reply(line: socket.socket, connection: Connection) -> Reply:
-    while True:
-        data = line.recv(2**16)
-        if not data:
-            raise Broken("the server closed the connection")
-        replies = connection.receive(data)
-        line.sendall(connection.echo)
-        connection.echo = b""
-        if replies:
-            return replies[0]
-
-
-@contextmanager
-def _playing(
-    target: Target,
-    rate_qps: float,
-    duration_s: float,
-    *,
-    seed: int,
-    connections: int,
-    keep: int,
-    tick_s: float = 0.0,
-) -> Iterator["subprocess.Popen[bytes]"]:
-    path = GRPC_INFER if target.dialect.over_http2 else ""
-    lines = math.ceil(connections / MAX_CALLS) if path else connections
-    job = Job(target.port, path, target.requests, rate_qps, duration_s, lines, keep, seed, tick_s)
-    command = (sys.executable, "-m", "benchmarks.serving.poisson")
-    with _ended(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-        assert process.stdin is not None
-        process.stdin.write(msgspec.msgpack.encode(job))
-        process.stdin.close()
-        process.stdin = None
-        yield process
-
-
-def _load_replies(target: Target, process: "subprocess.Popen[bytes]", duration_s: float) -> LoadReplies:
-    output, said = _output(process, duration_s + _SLACK_S)
-    if process.returncode:
-        raise LoadFailed(f"the Poisson client failed: {said.decode(errors='replace')[-500:]}")
-    played = msgspec.msgpack.decode(output, type=Played)
-    status = np.frombuffer(played.status, np.int16)
-    scores = target.samples.scores
-    objections = (
-        objection(target.dialect, head, body, scores[index % len(scores)])
-        for index, head, body in played.replies
-        if status[index] == OK
-    )
-    return LoadReplies(
-        duration_s,
-        status,
-        np.frombuffer(played.due_s, np.float64),
-        np.frombuffer(played.latency_s, np.float64),
-        np.frombuffer(played.lag_s, np.float64),
-        tuple(text for text in objections if text),
-        played.cpu_s,
-    )
+def paced(
+    target: Target, rate_qps: float, duration_s: float, connections: int = PACED_CONNECTIONS
+) -> dict[int, Floats]:
+    """Latencies in milliseconds by status, of requests at a steady rate. Raises `LoadFailed`."""
+    lines = min(connections, max(1, int(rate_qps // 10)))
+    log = target.directory / "paced.tsv"
+    log.unlink(missing_ok=True)
+    rps = f"{rate_qps / lines:.3f}"
+    with _checking(target):
+        _h2load(target, duration_s, lines, "-m", "1", "--rps", rps, f"--log-file={log}")
+    rows = np.loadtxt(log, dtype=np.int64, ndmin=2)
+    return {int(status): rows[rows[:, 1] == status, 2] / 1000 for status in np.unique(rows[:, 1])}
 
 
 def _wrk(target: Target, duration_s: float, connections: int) -> tuple[int, float, int]:
-    """Requests, seconds and failures. wrk counts in whole seconds, so it is told to end."""
+    """wrk counts in whole seconds, so it is told to end."""
     file = target.directory / f"{target.family}.requests"
-    file.write_bytes(b"".join(b"%d\n" % len(request) + request for request in target.requests))
-    longest_s = int(duration_s + _SLACK_S)
-    command = ("wrk", "-t1", f"-c{connections}", f"-d{longest_s}s", "--timeout", "10s", "-s", str(LUA))
-    arguments = (f"http://127.0.0.1:{target.port}", "--", str(file))
-    with _ended((*command, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        time.sleep(duration_s)
-        process.send_signal(signal.SIGINT)
-        said = _output(process, _SLACK_S)[0].decode(errors="replace")
+    requests = [whole_request(target.path, headers, body) for headers, body in target.requests]
+    file.write_bytes(b"".join(b"%d\n" % len(request) + request for request in requests))
+    command = ("wrk", "-t1", f"-c{connections}", f"-d{int(duration_s + SLACK_S)}s", "--timeout", "10s", "-s", str(LUA))
+    said = _said((*command, target.url, "--", str(file)), duration_s, is_told_to_end=True)
     try:
         done = msgspec.json.decode(said.strip().splitlines()[-1])
         failed = sum(done[what] for what in ("status", "connect", "read", "write", "timeout"))
@@ -246,47 +128,106 @@ def _wrk(target: Target, duration_s: float, connections: int) -> tuple[int, floa
         raise LoadFailed(f"wrk said: {said.strip()[-500:]}") from None
 
 
-def _h2load(
-    target: Target, duration_s: float, streams: int = GRPC_STREAMS, *, may_fail: bool = False
-) -> tuple[int, float, int]:
-    """Requests, seconds and failures: it sees no gRPC status, but calls that fail come without a message."""
-    file = target.directory / f"{target.family}.message"
-    file.write_bytes(target.requests[0])
-    command = ("h2load", "-t1", f"-c{GRPC_CONNECTIONS}", f"-m{streams}", "-D", f"{round(1000 * duration_s)}ms")
-    headers = ("-H", "content-type: application/grpc", "-H", "te: trailers")
-    arguments = (*headers, "-d", str(file), f"http://127.0.0.1:{target.port}{GRPC_INFER}")
-    with _ended((*command, *arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-        said = _output(process, duration_s + _SLACK_S)[0].decode(errors="replace")
+def _h2load(target: Target, duration_s: float, clients: int, *more: str) -> tuple[int, float, int]:
+    headers, body = target.requests[0]
+    file = target.directory / f"{target.family}.body"
+    file.write_bytes(body)
+    lines = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+    protocol = () if target.dialect.over_http2 else ("--h1",)
+    timed = ("-t1", f"-c{clients}", "-D", f"{round(1000 * duration_s)}ms", "-d", str(file))
+    said = _said(("h2load", *protocol, *timed, *more, *lines, target.url), duration_s)
     counts = re.search(r"(\d+) succeeded, (\d+) failed, (\d+) errored", said)
-    data = re.search(r"traffic: .*\((\d+)\) data", said)
-    if counts is None or data is None:
+    if counts is None:
         raise LoadFailed(f"h2load said: {said.strip()[-500:]}")
     succeeded, failed, errored = (int(group) for group in counts.groups())
-    min_bytes = 4 * target.samples.scores.shape[1]
-    if not may_fail and int(data[1]) < succeeded * min_bytes:
-        raise LoadFailed(f"calls without a message under load: {data[1]} bytes of {succeeded} calls")
     return succeeded, duration_s, failed + errored
 
 
-@contextmanager
-def _ended(command: Sequence[str], **streams: Any) -> Iterator["subprocess.Popen[bytes]"]:
-    """A client that is gone on the way out."""
-    with subprocess.Popen(command, start_new_session=True, **streams) as process:
+def _said(command: Sequence[str], duration_s: float, *, is_told_to_end: bool = False) -> str:
+    """The output of a client that comes to its end."""
+    with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
         try:
-            yield process
+            if is_told_to_end:
+                time.sleep(duration_s)
+                process.send_signal(signal.SIGINT)
+            return process.communicate(timeout=duration_s + SLACK_S)[0].decode(errors="replace")
+        except subprocess.TimeoutExpired:
+            raise LoadFailed(f"{command[0]} didn't end within {SLACK_S:.0f} s") from None
         finally:
             if process.poll() is None:
                 process.kill()
 
 
-def _output(process: "subprocess.Popen[bytes]", within_s: float) -> tuple[bytes, bytes]:
-    """Standard output and error of a client that comes to its end."""
-    try:
-        return process.communicate(timeout=within_s)
-    except subprocess.TimeoutExpired:
-        raise LoadFailed(f"a client didn't end within {within_s:.0f} s") from None
-
-
 def children_cpu_s() -> float:
+    """CPU of the processes of this one that have ended."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+# --- answers
+
+
+@contextmanager
+def _checking(target: Target) -> Iterator[list[str]]:
+    """Meanwhile samples are asked in turn; the list grows by objections or "". Raises `WrongAnswer` at the end."""
+    checked, ends = list[str](), threading.Event()
+
+    def check() -> None:
+        place = 0
+        while not ends.wait(CHECK_EVERY_S):
+            checked.append(_objection(target, place % len(target.requests)))
+            place += 1
+
+    thread = threading.Thread(target=check)
+    thread.start()
+    try:
+        yield checked
+    finally:
+        ends.set()
+        thread.join()
+    if wrong := [text for text in checked if text.startswith("is wrong")]:
+        raise WrongAnswer(f"an answer under load {wrong[0]}")
+
+
+def first_objection(target: Target) -> str:
+    """Why not each sample is answered rightly, "" where all are. Raises `WrongAnswer`."""
+    for place in range(len(target.requests)):
+        if objection := _objection(target, place):
+            if objection.startswith("is wrong"):
+                raise WrongAnswer(f"an answer {objection}")
+            return objection
+    return ""
+
+
+def _objection(target: Target, place: int) -> str:
+    """The difference to the scores of ONNX Runtime beyond a tolerance, or why there was no answer."""
+    headers, body = target.requests[place]
+    expected = target.samples.scores[place]
+    try:
+        answer, content = _asked_grpc(target.port, body) if target.dialect.over_http2 else _asked(target, headers, body)
+    except (OSError, HTTPException, grpc.RpcError) as error:
+        return f"no answer: {error!r}"
+    if answer.get(":status", "200") != "200":
+        return f"status {answer[':status']}: {content[:300].decode(errors='replace')}"
+    try:
+        scores = target.dialect.decode(answer, content)
+    except (ValueError, KeyError, IndexError, TypeError) as error:
+        return f"is wrong, as it can't be read ({error!r}): {content[:200]!r}"
+    if scores.shape != (SCORES,) or not np.allclose(scores, expected, rtol=1e-3, atol=1e-3):
+        return f"is wrong: {scores.round(3).tolist()} instead of {expected.round(3).tolist()}"
+    return ""
+
+
+def _asked(target: Target, headers: Headers, body: bytes) -> tuple[Headers, bytes]:
+    with socket.create_connection(("127.0.0.1", target.port), timeout=WITHIN_S) as line:
+        line.sendall(whole_request(target.path, headers, body))
+        response = HTTPResponse(line)
+        response.begin()
+        found = {name.lower(): value for name, value in response.getheaders()}
+        return found | {":status": str(response.status)}, response.read()
+
+
+def _asked_grpc(port: int, body: bytes) -> tuple[Headers, bytes]:
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        answer = channel.unary_unary(GRPC_INFER)(body[GRPC_PREFIX_BYTES:], timeout=WITHIN_S)
+    return {}, bytes(GRPC_PREFIX_BYTES) + answer

@@ -13,7 +13,7 @@ from uuid import uuid4
 MARK = "BENCH_MARK"  # in the environment of a server and of all that it starts
 STOPPED_WITHIN_S = 10.0
 KILLED_WITHIN_S = 5.0  # what is killed may go on until the system comes to it
-_PARENT, _TIMES, _THREADS, _STARTED = 1, slice(11, 15), 17, 19  # where what stands, counted from the state
+_PARENT, _TIMES, _STARTED = 1, slice(11, 15), 19  # places of fields, counted from the state
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -27,18 +27,9 @@ class Tree:
         """User and system time of all of them, and of their children that have ended."""
         return sum(sum(int(ticks) for ticks in stat[_TIMES]) for stat in self.members().values()) * _TICK_S
 
-    def threads(self) -> int:
-        """How many threads they have."""
-        return sum(int(stat[_THREADS]) for stat in self.members().values())
-
-    def memory_bytes(self) -> int:
-        """Memory in which each page counts once, however many of them share it (PSS)."""
-        total = 0
-        for pid in self.members():
-            with suppress(OSError):
-                lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()
-                total += sum(1024 * int(line.split()[1]) for line in lines if line.startswith("Pss:"))
-        return total
+    def own_cpu_s(self) -> float:
+        """User and system time of the process itself."""
+        return sum(int(ticks) for ticks in _stat(self._root)[11:13]) * _TICK_S
 
     def members(self) -> dict[int, list[str]]:
         """The processes that run now: their fields in ``/proc/PID/stat`` by id."""

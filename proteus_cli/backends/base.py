@@ -1,4 +1,4 @@
-"""What every backend offers and is given, and the tensors that go into models and come out."""
+"""The interface of all backends, and the tensors that go into models and come out."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,7 +17,7 @@ from proteus_cli.errors import EngineError
 from proteus_cli.units import format_size
 
 LARGEST_ROW_BYTES = 2**30
-"""Of one tensor. Samples and transfer buffers have the size that a model declares."""
+"""One tensor. Samples and transfer buffers have the size that a model declares."""
 
 SMALL_ROW_BYTES = 4 * 1024
 """Small rows are joined before they are copied, which costs less than a copy each."""
@@ -59,7 +59,7 @@ class TensorSpec:
         return f"[{','.join('?' if size is None else str(size) for size in self.shape)}]"
 
     def sample(self, rows: int, rng: np.random.Generator) -> npt.NDArray[Any]:
-        """Random values of so many rows."""
+        """Random values of a number of rows."""
         shape = (rows, *self.sizes)
         values = rng.random(shape) if self.dtype.kind == "f" else rng.integers(0, 2, shape)
         return values.astype(self.dtype)
@@ -98,7 +98,7 @@ class Signature:
         return sum(spec.row_bytes for spec in (*self.inputs, *self.outputs))
 
     def sample(self, rows: int, rng: np.random.Generator) -> NamedArrays:
-        """Random inputs of so many rows, for measuring: floats in [0, 1), else zeros and ones."""
+        """Random inputs for measuring: floats in [0, 1), else zeros and ones."""
         return {spec.name: spec.sample(rows, rng) for spec in self.inputs}
 
     def part(self, inputs: NamedArrays) -> Part:
@@ -196,7 +196,7 @@ class Runner(Protocol):
 class SlottedRunner(Runner, Protocol):
     """The runner of a device that runs several batches at once: ``slots`` threads may call `infer` at a time.
 
-    ``memory_bytes`` is that of the engine with one slot, ``slot_bytes`` what each further slot takes.
+    ``memory_bytes`` is the size of the engine with one slot, ``slot_bytes`` the size of each further slot.
     """
 
     @property

@@ -16,7 +16,7 @@ from proteus_cli.errors import DeviceUnavailable, UsageError
 from proteus_cli.settings import DeviceSettings
 
 MAX_SINGLE_CORES = 4
-"""Up to so many cores, each is a device of its own."""
+"""Up to this number of cores, each is a device of its own."""
 
 CORES_PER_GROUP = 4
 """With more cores, this many make one device."""
@@ -106,7 +106,7 @@ def ordinal_of(device: Device) -> int:
 
 
 def describe_gpu(device: Device) -> Gpu:
-    """What an engine must have been built for to run on a GPU. Raises `DeviceUnavailable` for one that is not here."""
+    """The properties of a GPU that its engines are built for. Raises `DeviceUnavailable` for one that is not here."""
     facts = device.gpu
     if facts is None:
         raise DeviceUnavailable(

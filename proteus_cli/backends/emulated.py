@@ -1,6 +1,6 @@
 """Emulated engines: the times of a profile, and outputs that are made up.
 
-This is no `Backend`, as there is no model to run: `serving.devices.emulated` waits for as long as a batch takes.
+This is no `Backend`: without a model to run, `serving.devices.emulated` waits for as long as a batch takes.
 """
 
 import math
@@ -30,7 +30,7 @@ NAME = "proteus_emulated"
 STUB = Signature(
     inputs=(TensorSpec("x", np.dtype(np.float32), (1,)),), outputs=(TensorSpec("y", np.dtype(np.float32), (10,)),)
 )
-"""The signature of a family of which no ONNX file is known."""
+"""The signature of a family without ONNX files."""
 
 _HASHED_BYTES = 4096  # of each row and input: enough to tell rows apart, and cheap for large images
 _STEP = (math.sqrt(5) - 1) / 2  # spreads the scores of a row evenly
@@ -40,7 +40,7 @@ _SEEDS = 2**32
 class EmulatedEngine:
     """A variant on a device with ``slots``, as its profile describes it. ``load_s`` is the time that loading takes.
 
-    A multi-exit model of these ``exits`` goes through its stages one by one, and notes the exit of each row. Raises
+    A multi-exit model goes through the stages of its ``exits`` one by one, and notes the exit of each row. Raises
     `EngineError` where the profile has no times.
     """
 
@@ -92,7 +92,7 @@ class EmulatedEngine:
 
 
 def notes_of(walk: Walk | None) -> OutputArrays:
-    """What a multi-exit model says of each row; nobody knows how confident it is of outputs that are made up."""
+    """The notes of a multi-exit model for each row. Made-up outputs have no confidence."""
     if walk is None:
         return ()
     unknown = np.full(len(walk.exits), np.nan, np.float32)

@@ -2,8 +2,8 @@
 
 Linux grants more memory than there is, and kills a process that then uses it. Within the bound an allocation fails
 instead: the load ends with an error, and other models serve on. The bound is `RLIMIT_DATA` of the process, which counts
-memory that can be written to, and not what allocators and threads only reserve. What other threads allocate meanwhile
-counts, too. Without `/proc`, there is no bound.
+memory that can be written to, and not what allocators and threads only reserve. Allocations of other threads meanwhile
+count, too. Without `/proc`, there is no bound.
 """
 
 import math
@@ -29,7 +29,7 @@ _CGROUP = Path("/sys/fs/cgroup")  # of a container: its own limits, by cgroup v2
 def within_free_memory(what: str) -> Iterator[None]:
     """Let allocations of this process fail once they take more than is free now. Raises `EngineError` where one does.
 
-    The libraries of models raise errors of their own; of those that they don't catch, this one says ``what`` failed.
+    The libraries of models raise errors of their own. For errors that they don't catch, this one says ``what`` failed.
     """
     _bound.enter()
     try:
@@ -64,7 +64,7 @@ class HostMemory:
 
 
 def host_memory() -> HostMemory:
-    """The memory of this machine, or of this container, as it is now."""
+    """The current memory of this machine, or of this container."""
     total, free = _number(Path("/proc/meminfo"), "MemTotal:"), free_bytes()
     if total is None or free is None:
         return HostMemory(free)

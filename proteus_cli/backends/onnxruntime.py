@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,10 @@ import numpy as np
 import onnxruntime as ort
 
 from proteus_cli.backends.base import NamedArrays, Runner, Signature, TensorSpec, require_batched, require_size
-from proteus_cli.backends.slices import MAX_KNOWN_BYTES, Find, KnownSlices, SlicedInference, fastest_slice
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import BackendInfo
 from proteus_cli.errors import EngineError
-from proteus_cli.input_files import MODEL, sha256_of
 from proteus_cli.store.models.onnx_files import TOLD_BY_CHECK
 from proteus_cli.units import format_size
 
@@ -41,7 +38,6 @@ class OnnxRuntime:
 
     def __init__(self, device: Device) -> None:
         self._cores = device.cores
-        self._slices = KnownSlices()
         self.versions = BackendInfo(name=NAME, versions={"onnxruntime": ort.__version__})
 
     def prepare(self, model: Path, owner: VariantKey | None = None) -> float:  # noqa: ARG002 - the protocol has it
@@ -57,10 +53,7 @@ class OnnxRuntime:
         before_bytes = _resident_bytes()
         session = open_session(model, threads=len(self._cores))
         memory_bytes = max(_resident_bytes() - before_bytes, model.stat().st_size)
-        find_slices: Find = fastest_slice
-        if model.stat().st_size <= MAX_KNOWN_BYTES:  # known by its content: a stage has another file at each load
-            find_slices = partial(self._slices.find, sha256_of(model, MODEL, hint="it was loaded just now"))
-        yield _Session(model, session, _signature(session, model), memory_bytes, find_slices)
+        yield _Session(model, session, _signature(session, model), memory_bytes)
 
 
 def open_session(model: Path, *, threads: int = 1) -> ort.InferenceSession:
@@ -80,16 +73,14 @@ def open_session(model: Path, *, threads: int = 1) -> ort.InferenceSession:
 
 
 class _Session:
-    def __init__(
-        self, model: Path, session: ort.InferenceSession, signature: Signature, memory_bytes: int, find_slices: Find
-    ) -> None:
+    def __init__(self, model: Path, session: ort.InferenceSession, signature: Signature, memory_bytes: int) -> None:
         self._model, self._session = model, session
         self._outputs = [spec.name for spec in signature.outputs]
         self.signature = signature
         self.memory_bytes = memory_bytes
-        self.infer = SlicedInference(self._run, signature, find_slices)
 
-    def _run(self, inputs: NamedArrays) -> NamedArrays:
+    def infer(self, inputs: NamedArrays) -> NamedArrays:
+        """Run one batch. Raises `EngineError` where the model fails on it."""
         try:
             results = self._session.run(self._outputs, inputs)
         except Exception as error:

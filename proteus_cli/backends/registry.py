@@ -10,7 +10,7 @@ _BUILDS = BuildContext(Path("engines/built"))
 
 
 def open_backend(device: Device, builds: BuildContext = _BUILDS) -> Backend:
-    """The backend for a device. ``builds`` is for backends that build engines, as that of a GPU does.
+    """The backend for a device. ``builds`` is for backends that build engines, such as TensorRT.
 
     Raises `BackendUnavailable` where its runtime is not installed, `DeviceUnavailable` where the GPU is missing.
     """

@@ -122,8 +122,8 @@ def add(
     from proteus_cli.domain.catalog import FamilyPolicy
     from proteus_cli.store import Workspace
     from proteus_cli.variants.training.adding import add_task, new_family, read_place
-    from proteus_cli.variants.training.ladder import chosen
     from proteus_cli.variants.training.processes import Limits
+    from proteus_cli.variants.training.recipes import chosen
 
     workspace, kinds = Workspace(workspace_dir), chosen(models)
     place = read_place(workspace)

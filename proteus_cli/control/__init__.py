@@ -11,13 +11,12 @@ Two drivers obey the same `Controller`: the live server (`serving/fleet`, `servi
 * `topology.topology.Topology`: devices, engines and standbys.
 * `replanning.replanning.Replanning`: when to ask for another plan, and for what demand.
 
-Drivers import no module of these parts but their values; an import contract checks it.
+Drivers import only values from these parts, none of their modules; an import contract checks it.
 
 A driver calls in from two directions. *Changes* (a new plan, a load that ended, a lost device, a cancelled request)
-return `Effects`: requests to drop, loads to start, workers to ask. *Decisions* answer one worker. A worker asks when
-an effect or `Admitted` names it, when its batch has ended and when its timer fires, and it goes on asking until the
-answer is `Idle` or `WaitUntil`. To ask once too often is harmless, and so a driver never has to prove that it must
-ask.
+return `Effects`: requests to drop, loads to start, workers to ask. *Decisions* answer one worker. A worker asks when an
+effect or `Admitted` names it, when its batch has ended, and when its timer fires. It goes on asking until the answer is
+`Idle` or `WaitUntil`. To ask once too often is harmless, so a driver never has to prove that it must ask.
 
 **Life of a request.** `offer` refuses it or lets it wait. `Refused`: its rows and those before it exceed what the
 workers carry until its deadline. `Unfit`: no variant is accurate enough. `TooManyRows`, `NeverInTime`: even an idle
@@ -28,11 +27,11 @@ ends with its batch; if the device is lost first, it waits again with its old de
 
 **Who takes what** (`dispatch.request_queue`). Hosts that decisions need not tell apart form a *host class*. The classes
 of a queue have an order: the most accurate first, hosts that the plan reserves for second stages after others, standbys
-last. By one rule, a free worker leaves rows to the classes before its own as long as these can make them, and takes the
-excess at once; a single row it takes at the last moment at which it can still be made. Of the rows that it may take,
-it runs the largest batch in which every request meets its deadline, from the earliest requests possible
-(`dispatch.selection`). Requests that it leaves at the head, faster workers can still make. A request that no host can
-make is dropped. Under the paper's assignment each request is bound to one device at arrival, and a worker takes the
+last. One rule decides. A free worker leaves rows to the classes before its own as long as these can make them. It takes
+the excess at once, and a single row at the last moment at which it can still be made. From the rows that it may take,
+it runs the largest batch in which every request meets its deadline, with the earliest requests possible
+(`dispatch.selection`). Faster workers can still make the requests that it leaves at the head. A request that no host
+can make is dropped. Under the paper's assignment each request is bound to one device at arrival, and a worker takes the
 first requests of its own lane.
 
 **Who is asked.** One worker at a time: the first free one, in order, that can make the first request
@@ -40,11 +39,11 @@ first requests of its own lane.
 is updated when it changes, so the steps of a decision grow with classes, not with workers: O(classes × log(requests)).
 With dispatch ahead, a full batch is submitted shortly before the running one ends.
 
-**Cascades.** When a batch of newcomers has ended, `dispatch.cascades.Cascades` says which of its requests go by which
-cascade of the plan, and the driver whether the first stage was sure of them. Those that it was not sure of come back
-as deferred requests (`defer`): they wait in queues of their own, for hosts that are at least as accurate as the second
-variant, with the deadlines that they had. The driver keeps the first answers. It sends one where `defer` refuses, where
-the deferred request is dropped, and at its last moment.
+**Cascades.** When a batch of newcomers has ended, `dispatch.cascades.Cascades` assigns its requests to cascades of the
+plan, and the driver says whether the first stage was sure of each. If not, the request comes back deferred (`defer`).
+It waits with its old deadline, in a queue for hosts that are at least as accurate as the second variant. The driver
+keeps the first answers. It sends one where `defer` refuses, where the deferred request is dropped, and at its last
+moment.
 
 **Slowdown.** Each worker measures its batches against the profile. Admission, batching and re-planning count with it.
 

@@ -100,7 +100,7 @@ class Controller:
         self.offer, self.decide, self.finished = self.dispatch.offer, self.dispatch.decide, self.dispatch.finished
 
     def use_families(self, slo_s: Mapping[str, float], attainment: Mapping[str, float], planned: Iterable[str]) -> None:
-        """From now on these are all families, in one step; plans are made for those that are ``planned``.
+        """From now on these are all families, in one step; plans are made for the ``planned`` ones.
 
         Families that are left out are forgotten. Raises `ValueError` where one of them is hosted, or has requests.
         """
@@ -148,8 +148,8 @@ class Controller:
     def adopt(self, plan: Plan, hosted: Sequence[Host], now_s: float, in_place: Collection[str] = ()) -> Effects:
         """Put a plan in force, which places ``hosted``.
 
-        All of it is loaded, except on the devices that load ``in_place``: the effects say when each of these starts.
-        While any device loads, the others switch only where they can be missed; else all switch at once.
+        All of it is loaded, except on devices that load ``in_place``: the effects say when each such load starts. While
+        any device loads, the others switch only where they can be missed; else all switch at once.
         """
         self.placeable.plan_by(plan.rules, self.slo_targets)
         self.expected.use(plan, now_s)
@@ -188,7 +188,7 @@ class Controller:
     ) -> Effects:
         """A device is lost with the batches that it ran.
 
-        Their requests wait again, fail, or are dropped; those that have ended, as the driver knows, do nothing.
+        Their requests wait again, fail, or are dropped. Requests that ``has_ended`` tells of are left alone.
         """
         self.replanning.notice(DeviceChanged.LOST, device)
         return self.topology.device_lost(device, running, has_ended)

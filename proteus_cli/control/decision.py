@@ -1,4 +1,4 @@
-"""What a controller tells its driver: answers to offered requests, decisions of single workers, effects of changes."""
+"""The answers of a controller to its driver: to offered requests, decisions for single workers, effects of changes."""
 
 import math
 from bisect import bisect_right
@@ -24,19 +24,18 @@ class Host:
     """A placement as the workers see it: a variant on a device; requests are queued for hosts.
 
     A batch takes ``mean_latency`` in the mean, and ``latency`` at its p95: seconds by rows. Rates and slowdowns go by
-    the mean, deadlines by the p95. ``weight`` is the rate of newcomers that the plan sends it, ``deferred_qps`` that of
-    deferred queries; ``capacity_qps`` is the highest rate it can serve. The second stage of its cascades needs
-    ``second_s`` after it; 0 where it is the first stage of none. ``cascades`` are those of which it is the first stage,
-    as profiled, where the plan uses any. While a batch runs, the device draws ``power_w`` for it; None where that is
-    unknown.
+    the mean, deadlines by the p95. ``weight`` is the rate of newcomers that the plan sends it, ``deferred_qps`` the
+    rate of deferred queries; ``capacity_qps`` is the highest rate it can serve. The second stage of its cascades needs
+    ``second_s`` after it; 0 where it is the first stage of none. ``cascades`` are the profiled cascades that begin
+    here, where the plan uses any. While a batch runs, the device draws ``power_w`` for it; None where that is unknown.
 
-    ``exits`` are those of a multi-exit model. Where its rows may be cut short, ``first_exit`` is what its first stage
-    takes at the percentile of the family's ``attainment``. ``least_latency`` is the time until each row of a batch has
-    an answer: that of the first stage there, else of the whole batch. What is due before the end of the whole may be
+    A multi-exit model has ``exits``. Where its rows may be cut short, ``first_exit`` is what its first stage takes at
+    the percentile of the family's ``attainment``. ``least_latency`` is the time until each row of a batch has an
+    answer: of the first stage there, else of the whole batch. Requests that are due before the end of the whole may be
     admitted and batched by it; waiting, throughput and capacity go by the whole.
 
-    Of a family, the hosts of the highest ``rank`` come first: the most accurate, but by their ``preference_rank`` where
-    it prefers something else (`topology.hosting.ranked`).
+    The hosts of a family are ordered by ``rank``, the highest first: by accuracy, or by ``preference_rank`` where the
+    family prefers something else (`topology.hosting.ranked`).
 
     ``others`` are active on the device, too, where that costs its batches anything: all times here are with that cost,
     but ``alone_latency``, the mean without.
@@ -79,7 +78,7 @@ class Host:
 
     @property
     def mean_row_s(self) -> float:
-        """What a row of a full batch takes, in the mean."""
+        """Mean seconds for a row of a full batch."""
         return self.mean_latency(self.max_batch) / self.max_batch
 
     @property
@@ -88,18 +87,18 @@ class Host:
         return self.first_exit is not None
 
     def whole(self) -> "Host":
-        """The same host for requests of which no row may be cut short."""
+        """The same host for requests whose rows may not be cut short."""
         return replace(self, first_exit=None)
 
     def way_s(self, rows: int) -> float:
-        """What a batch is on its way to the device and back, as profiled; 0 on this machine."""
+        """Seconds of a batch on its way to the device and back, as profiled; 0 on this machine."""
         return 0.0 if self.network is None else self.network.transfer_s(self.family, rows)
 
     def unshared_s(self, rows: int, took_s: float) -> float:
-        """What a batch that took so long would have taken alone.
+        """The seconds that a batch of ``took_s`` would have taken alone.
 
-        Where others are active, it may take anything from its time alone, if none of them ran of late, to its time
-        among them: that is as profiled. What is beyond, counts.
+        Where others are active, any time between its time alone and its time among them is as profiled. Only time
+        beyond that counts.
         """
         if self.alone_latency is None:
             return took_s
@@ -107,12 +106,12 @@ class Host:
         return min(took_s, alone_s) if took_s <= among_s else took_s * alone_s / among_s
 
     def energy_j(self, rows: int, batch_rows: int) -> float:
-        """What ``rows`` of a batch take of its energy on the device, in the mean; infinite where that is unknown."""
+        """The mean energy of ``rows`` of a batch on the device; infinite where it is unknown."""
         power_w = math.inf if self.power_w is None else self.power_w
         return power_w * (self.mean_latency(batch_rows) - self.way_s(batch_rows)) * rows / batch_rows
 
     def least_energy_j(self, rows: int, batch_rows: int) -> float:
-        """The same until each of these rows has an answer: with the first stage alone, where rows may be cut short."""
+        """The energy until each of these rows has an answer: of the first stage alone, where rows may be cut short."""
         if not self.cuts:
             return self.energy_j(rows, batch_rows)
         power_w = math.inf if self.power_w is None else self.power_w
@@ -128,7 +127,7 @@ def keys(hosted: Iterable[Host]) -> frozenset[VariantKey]:
 class FirstStage:
     """The first variant of cascades, with all ``thresholds`` that are known of its confidence, which rise.
 
-    ``ranks``: the part of all queries of which it was less sure than each of them, when it was profiled. The *level* of
+    ``ranks``: for each threshold, the fraction of queries with a lower confidence, when it was profiled. The *level* of
     a confidence is how many of the thresholds it reaches.
     """
 
@@ -137,7 +136,7 @@ class FirstStage:
     ranks: tuple[float, ...]
 
     def level_of_rank(self, rank: float) -> int:
-        """The level of a query, by the part of all queries of which the variant is less sure."""
+        """The level of a query, by the fraction of queries with a lower confidence."""
         return bisect_right(self.ranks, rank)
 
 
@@ -174,7 +173,7 @@ class Refused(msgspec.Struct, frozen=True, gc=False):
 
 @dataclass(frozen=True, slots=True)
 class Unfit:
-    """Nothing that is hosted answers as asked; ``available`` has the accuracy of each variant, highest first.
+    """No hosted variant answers as asked; ``available`` has the accuracy of each variant, highest first.
 
     ``expected`` and ``energy_j`` are empty unless the request has bounds. ``expected`` has the expected accuracy of
     each hosted cascade, as "first → second". ``energy_j`` has the least limit, in joules, with which each variant
@@ -188,9 +187,9 @@ class Unfit:
 
 @dataclass(frozen=True, slots=True)
 class TooManyRows:
-    """No variant that a plan could place answers so many rows in a request's time, even alone.
+    """A request has more rows than any variant that a plan could place answers in its time, even alone.
 
-    Those that are hosted answer ``max_rows``. For all rows, ``least_timeout_s`` would do.
+    Hosted variants answer ``max_rows``. For all rows, ``least_timeout_s`` would do.
     """
 
     max_rows: int
@@ -206,7 +205,7 @@ class NeverInTime:
 
 @dataclass(frozen=True, slots=True)
 class OtherPlanNeeded:
-    """What is hosted cannot answer a request in its time, even alone: ``least_timeout_s`` would do. Another plan could.
+    """No hosted variant can answer a request in its time, even alone; another plan could. ``least_timeout_s`` would do.
 
     Another try after ``retry_after_s`` may succeed, where plans are made.
     """
@@ -319,14 +318,14 @@ class StandbyEnd(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Effects:
-    """What a change of the controller's state asks of its driver.
+    """The tasks that a change of the controller's state gives its driver.
 
-    ``dropped``: requests that are given up, as nothing that is hosted may answer them. ``failed``: requests that
-    were running on `MAX_RUNS` devices as these were lost, and background requests that ran. ``requeued``: requests
-    that were running on a lost device, and wait again. ``keep``: what devices have loaded beyond that is to be
-    freed. ``load``: loads in place to start. ``beside``: hosts to load beside what serves; where one of them is
-    being loaded as a standby, the driver waits for that. ``cancel``: loads of standbys to cancel, before anything else
-    is done. ``standby``: a standby to load. ``ask``: workers to ask for a decision, after the rest is done.
+    ``dropped``: requests that are given up, because no host may answer them. ``failed``: requests that were running on
+    `MAX_RUNS` devices as these were lost, and background requests that ran. ``requeued``: requests that were running on
+    a lost device, and wait again. ``keep``: engines that devices keep; all others are to be freed. ``load``: loads in
+    place to start. ``beside``: hosts to load beside what serves; where one of them is being loaded as a standby, the
+    driver waits for that. ``cancel``: loads of standbys to cancel, before anything else is done. ``standby``: a standby
+    to load. ``ask``: workers to ask for a decision, after the rest is done.
     """
 
     ask: tuple[str, ...] = ()

@@ -41,8 +41,8 @@ import numpy as np
 
 from proteus_cli.arrays import Floats
 
-# `python -m benchmarks.study --parts concurrency` compares the tuner with each fixed number of slots. Its seeds were
-# not used to choose these constants.
+# `benchmarks.study` of 1ab7c97d compares the tuner with each fixed number of slots. Its seeds were not used to choose
+# these constants.
 
 # Windows.
 WINDOWS = (

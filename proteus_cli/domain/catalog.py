@@ -181,7 +181,7 @@ class Variant(Value, frozen=True):
         if self.stop_when is None:
             example = 'stop_when = {metric = "confidence", op = ">=", value = 0.9}'
             raise ValueError(f"`{self.name}` has `exits`, and needs `{example}`")
-        require_stop_condition(self.stop_when, len(self.exits), self.name)
+        require_stop_condition(self.stop_when, self.name)
 
     @property
     def files(self) -> tuple[str, ...]:

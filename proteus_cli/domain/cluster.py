@@ -30,7 +30,7 @@ MAX_SILENT = 5
 """A host is dead after this number of checks, `BEAT_S` apart, without a message.
 
 That is 500 ms, as long as a batch may hang at least: a machine whose cores are all busy pauses for less
-(`python -m benchmarks.cluster`). An agent that ends is noticed at once, as its connection ends.
+(`benchmarks.cluster` of 1ab7c97d). An agent that ends is noticed at once, as its connection ends.
 """
 
 CONNECT_S = 2.0

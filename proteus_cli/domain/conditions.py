@@ -11,7 +11,7 @@ and so is the cost of an evaluation.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from functools import reduce
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 from msgspec import Meta
 
-from proteus_cli.arrays import Bools, Floats
+from proteus_cli.arrays import Bools
 from proteus_cli.domain.base import Value, require
 
 MAX_COMPARISONS = 24
@@ -124,40 +124,12 @@ class Condition(Value, frozen=True, omit_defaults=True):
         join = np.logical_and if self.all else np.logical_or
         return reduce(join, (part.truth(values) for part in self.all or self.any))
 
-    def can_hold(self, exits: int, by_exit: Sequence[Mapping[Metric, Sequence[float]]] = ()) -> bool:
-        """Whether some query can fulfil the condition, in a chain with that many exits.
 
-        ``by_exit`` has for each exit all values of some metrics; with `Metric.EXIT` among them, other metrics are
-        tried together with their exit.
-
-        A comparison changes its truth only at its value. The values to try of a metric are therefore each compared
-        value, the next one above it, and one below the smallest. All combinations are tried: at most half a million.
-        """
-        return any(bool(np.any(self.truth(self._grid(exits, known)))) for known in by_exit or [{}])
-
-    def _grid(self, exits: int, known: Mapping[Metric, Sequence[float]]) -> Values:
-        """Each metric along an axis of its own."""
-        used = sorted(self.metrics)
-        axes = [np.array(known[metric]) if metric in known else self._values_to_try(metric, exits) for metric in used]
-        return dict(zip(used, np.meshgrid(*axes, indexing="ij", sparse=True), strict=True))
-
-    def _values_to_try(self, metric: Metric, exits: int) -> Floats:
-        compared = sorted({each.value for each in self.comparisons if each.metric is metric})
-        minimum, maximum = RANGES[metric]
-        if metric is Metric.EXIT:
-            maximum, below, above = exits, compared[0] - 1, [each + 1 for each in compared]
-        else:
-            below, above = math.nextafter(compared[0], -math.inf), [math.nextafter(each, math.inf) for each in compared]
-        return np.array([each for each in (below, *compared, *above) if minimum <= each <= maximum] or [maximum])
-
-
-def require_stop_condition(condition: Condition, exits: int, variant: str) -> None:
-    """Raise `ValueError` unless a variant with that number of exits can have this ``stop_when``."""
+def require_stop_condition(condition: Condition, variant: str) -> None:
+    """Raise `ValueError` unless a variant can have this ``stop_when``."""
     others = sorted(condition.metrics - STOP_METRICS)
     require(
         not others,
         f"stop_when of `{variant}` compares `{', '.join(others)}`; that of a variant may compare `confidence` and "
         "`exit`, or its accuracy would vary: change the condition of its family live (PATCH /v2/proteus/families/NAME)",
     )
-    can_hold = condition.can_hold(exits)
-    require(can_hold, f"stop_when of `{variant}` never holds: there are {exits} exits, and the last always answers")

@@ -12,6 +12,7 @@ from proteus_cli.domain.catalog import VariantKey, VariantsByDevice
 from proteus_cli.domain.demand import Demand, check_demand
 from proteus_cli.domain.device import NONE_OUT, Outages
 from proteus_cli.domain.plan import Placement, Plan, Solver
+from proteus_cli.domain.profile_changes import best_accuracy
 from proteus_cli.domain.rules import Reserved
 from proteus_cli.planning.model.instance import make_instance
 from proteus_cli.planning.planner import Planner
@@ -67,9 +68,9 @@ class _Heuristic(Planner):
     def _options(self) -> dict[str, list[_Option]]:
         """The options of each device, most accurate first."""
         instance = make_instance(self.catalog, self.profiles, self.policy.variants, self.rules)
-        found: dict[int, list[_Option]] = {}
+        best, found = best_accuracy(self.profiles.values()), dict[int, list[_Option]]()
         for c, choice in enumerate(instance.choices):
-            drop = float(instance.best_accuracy[choice.family] - instance.accuracy[c])
+            drop = best[choice.key.family] - choice.accuracy
             found.setdefault(choice.group, []).append(_Option(choice.key, instance.capacities[c], drop))
         ordered = {g: sorted(options, key=lambda o: (o.drop, -o.capacity.qps)) for g, options in found.items()}
         return {device: ordered.get(g, []) for g, group in enumerate(instance.groups) for device in group.devices}

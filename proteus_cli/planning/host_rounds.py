@@ -2,6 +2,8 @@
 
 With more hosts, a family's batches may be larger and still in time, so a variant on a device carries more. How many
 hosts there are is known once the solution is placed. Each round assumes a number of hosts and counts them afterwards.
+A round that counts on fewer hosts than the one before tries its replicas first, and keeps its bound. Most later rounds
+therefore end at once.
 """
 
 import math
@@ -21,19 +23,17 @@ from proteus_cli.planning.model.instance import Instance, Now
 from proteus_cli.planning.placements.decode import current_replicas, devices_with_more_loads, placements
 from proteus_cli.planning.placements.host_counts import (
     hosts_now,
-    kept_replicas,
     likely_hosts,
-    needed_among,
     needed_hosts,
     sure_count,
     sure_hosts,
     with_more_hosts,
 )
-from proteus_cli.planning.placements.pack import pack, serves_all
+from proteus_cli.planning.placements.pack import pack
 from proteus_cli.planning.solver.lexicographic import Infeasible, optimise, relaxed_replicas
 from proteus_cli.planning.solver.solution import Solution
 from proteus_cli.planning.solver.solve import MANY_COLUMNS, OutOfTime
-from proteus_cli.planning.solver.target_demand import PlanningDemand, TargetDemand
+from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, PlanningDemand, TargetDemand
 
 SAME_MERIT = 1e-5
 
@@ -70,28 +70,21 @@ class PlacedSolution:
         return replace(self, solution=replace(self.solution, is_limited=True))
 
 
+@dataclass(frozen=True, slots=True)
 class HostRounds:
-    """The rounds for one ``grouping`` of the devices and one demand.
+    """The rounds for one grouping of the devices and one demand.
 
     ``every`` is the instance that counts on all devices. With ``counts_loads``, groups are split where more variants
     must be loaded than the solution says. The deadline is a time of `time.perf_counter`.
     """
 
-    def __init__(
-        self,
-        every: Instance,
-        rules: Rules,
-        profiles: Mapping[str, Profile],
-        asked: PlanningDemand,
-        now: Now,
-        deadline_s: float,
-        *,
-        counts_loads: bool,
-    ) -> None:
-        self._every, self._rules, self._profiles = every, rules, profiles
-        self._asked, self._now, self._deadline_s, self._counts_loads = asked, now, deadline_s, counts_loads
-        self._all_hosts: Ints = np.full(len(every.families), sure_count(profiles, rules))
-        self._current = current_replicas(every, now.resident) if now else None
+    every: Instance
+    rules: Rules
+    profiles: Mapping[str, Profile]
+    asked: PlanningDemand
+    now: Now
+    deadline_s: float
+    counts_loads: bool
 
     def best(self, plain: PlacedSolution | None) -> PlacedSolution:
         """The best solution, counting on the hosts that are likely first; ``plain`` is the one without cascades.
@@ -99,20 +92,20 @@ class HostRounds:
         If that leaves demand unserved, a second search begins with all devices and requires the hosts that batches
         need. The better solution wins. Raises `Infeasible` and `OutOfTime`.
         """
-        if not self._every.depends_on_hosts:
-            return self._round(self._every)
+        if not self.every.depends_on_hosts:
+            return self._round(self.every)
         hosts, found = self._first_hosts(plain), None
         try:
             found = self._counting_on(hosts)
-            if found.serves_all or (hosts == self._all_hosts).all():
+            if found.serves_all or (hosts == self.all_hosts).all():
                 return found
-            return found.or_better(self._counting_on(self._all_hosts, requires_hosts=True))
+            return found.or_better(self._counting_on(self.all_hosts, requires_hosts=True))
         except Infeasible:
             if found is not None:
                 return found
-            if (hosts == self._all_hosts).all():
+            if (hosts == self.all_hosts).all():
                 raise
-            return self._counting_on(self._all_hosts, requires_hosts=True)
+            return self._counting_on(self.all_hosts, requires_hosts=True)
         except OutOfTime:
             if found is None:
                 raise
@@ -127,8 +120,8 @@ class HostRounds:
         min_hosts, before = np.zeros_like(hosts), None
         while True:
             try:
-                done = self._round(self._every.with_hosts(hosts, min_hosts), before)
-                before = done.solution
+                done = self._round(self.every.with_hosts(hosts, min_hosts), before)
+                before = before if min_hosts.any() else done.solution  # required hosts are no relaxation of fewer
             except Infeasible:
                 if not min_hosts.any():
                     raise
@@ -145,30 +138,30 @@ class HostRounds:
 
     def _round(self, instance: Instance, relaxed: Solution | None = None) -> PlacedSolution:
         """Solve once, and place the solution. ``relaxed``: of a round that counted on more hosts."""
-        rules, asked = self._rules, self._asked
+        rules, asked = self.rules, self.asked
         target = TargetDemand.of(instance, asked.with_headroom_qps, asked.curves)
-        if instance.unplaceable or (rules.minimize is not None and target.exceeds_capacity):
+        if instance.has_unplaceable_pin or (rules.minimize is not None and target.exceeds_capacity):
             raise Infeasible
-        solution = optimise(instance, rules, target, self._current, self._round_by_s(), relaxed)
+        current = current_replicas(instance, self.now.resident) if self.now else None
+        solution = optimise(instance, rules, target, current, self._round_by_s(), relaxed)
         if self._may_use_more_devices:
             solution = with_more_hosts(instance, solution, rules)
-        needed = needed_hosts(instance, kept_replicas(instance, solution, rules))
         packed = pack(instance, solution, rules, target)
-        if instance.sets is not None:
-            needed = np.maximum(needed, needed_among(instance, chain.from_iterable(packed.bundles)))
-        placed, cascades = placements(instance, solution, packed, asked.demand_qps, self._now, self._profiles)
+        placed, cascades, answered_qps = placements(
+            instance, solution, packed, asked.demand_qps, self.now, self.profiles
+        )
         to_split = {device for g in packed.unplaced | packed.over_power for device in instance.groups[g].devices}
-        if self._current is not None and self._counts_loads:
-            to_split |= devices_with_more_loads(instance, solution, self._current, placed, self._now.hosted)
+        if current is not None and self.counts_loads:
+            to_split |= devices_with_more_loads(instance, solution, current, placed, self.now.hosted)
         return PlacedSolution(
             solution=solution,
             placements=placed,
             cascades=cascades,
-            serves_all=serves_all(instance, solution, packed, target),
+            serves_all=not target.exceeds_capacity and bool(np.all(answered_qps >= target.qps * (1 - NEGLIGIBLE))),
             to_split=frozenset(to_split),
             is_over_budget="power" in rules.budgets and bool(packed.over_power),
             hosts=sure_hosts(instance, placed, rules),
-            needed_hosts=needed,
+            needed_hosts=needed_hosts(instance, chain.from_iterable(packed.bundles)),
         )
 
     def _first_hosts(self, plain: PlacedSolution | None) -> Ints:
@@ -178,29 +171,34 @@ class HostRounds:
         relaxation. All devices where the relaxation cannot serve all, or is large. A family that needs more for larger
         batches gets them within a few plans, or at once where not all is served else.
         """
-        every, all_hosts = self._every, self._all_hosts
-        if self._now:
-            return np.minimum(hosts_now(every, self._now) + 1, all_hosts)
-        if plain is not None and self._rules.cascades:  # else it has one variant on each device, and fewer hosts
+        every, all_hosts = self.every, self.all_hosts
+        if self.now:
+            return np.minimum(hosts_now(every, self.now) + 1, all_hosts)
+        if plain is not None and self.rules.cascades:  # else it has one variant on each device, and fewer hosts
             return np.minimum(plain.hosts + 1, all_hosts)
         if len(every.choices) > MANY_COLUMNS:
             return all_hosts
         instance = every.with_hosts(all_hosts)
-        target = TargetDemand.of(instance, self._asked.with_headroom_qps, self._asked.curves)
-        replicas = relaxed_replicas(instance, self._rules, target, self._deadline_s)
+        target = TargetDemand.of(instance, self.asked.with_headroom_qps, self.asked.curves)
+        replicas = relaxed_replicas(instance, self.rules, target, self.deadline_s)
         if replicas is None:
             return all_hosts
-        idle = len(self._profiles) - math.ceil(replicas.sum()) if self._may_use_more_devices else 0
+        idle = len(self.profiles) - math.ceil(replicas.sum()) if self._may_use_more_devices else 0
         return np.minimum(likely_hosts(instance, replicas, idle), all_hosts)
 
     def _round_by_s(self) -> float:
         """When a round must end: with cascades, or losses to be survived, one for fewer hosts is likely to follow."""
-        is_last = self._rules.survives is None and self._every.ways is None
-        if is_last or not self._every.depends_on_hosts:
-            return self._deadline_s
-        return (time.perf_counter() + self._deadline_s) / 2
+        is_last = self.rules.survives is None and self.every.ways is None
+        if is_last or not self.every.depends_on_hosts:
+            return self.deadline_s
+        return (time.perf_counter() + self.deadline_s) / 2
+
+    @property
+    def all_hosts(self) -> Ints:
+        """The number of devices that are left after any loss that plans survive, for each family [F]."""
+        return np.full(len(self.every.families), sure_count(self.profiles, self.rules))
 
     @property
     def _may_use_more_devices(self) -> bool:
         """Whether using idle devices costs none of the counted resources."""
-        return not (self._rules.pack or self._rules.resources or self._rules.is_resident_set)
+        return not (self.rules.pack or self.rules.resources or self.rules.is_resident_set)

@@ -19,7 +19,7 @@ from proteus_cli.errors import NoFeasiblePlan
 from proteus_cli.interruption import INTERRUPTION
 from proteus_cli.planning.host_rounds import HostRounds, PlacedSolution
 from proteus_cli.planning.model.instance import NOWHERE, Instance, Now, make_instance
-from proteus_cli.planning.placements.spares import with_spares
+from proteus_cli.planning.placements.spares import spares
 from proteus_cli.planning.solver.lexicographic import Infeasible
 from proteus_cli.planning.solver.solve import OutOfTime
 from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, PlanningDemand
@@ -133,7 +133,7 @@ class PlacementSearch:
         """The placements, and spares on devices that are idle."""
         instance, count = self._instance(()), Counter(placement.family for placement in placed)
         instance = instance.with_hosts(np.array([max(count[name], 1) for name in instance.families]))
-        return placed + with_spares(instance, placed, asked.demand_qps, now)
+        return (*placed, *spares(instance, placed, asked.demand_qps, now))
 
     def _solve_and_place(
         self, asked: PlanningDemand, now: Now, deadline_s: float, plain: PlacedSolution | None = None

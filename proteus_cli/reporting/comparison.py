@@ -159,7 +159,7 @@ ATTAINMENT = (
     Measure("target met", attrgetter("attainment.met"), lambda met: "met" if met else "missed"),
     Measure("error budget used", attrgetter("attainment.error_budget_used"), format_budget, "%", "lower"),
 )
-"""Of a `FamilySummary` only."""
+"""Columns of a `FamilySummary` only."""
 
 
 def comparison_rows(reports: Sequence[Report], *, percentiles: Iterable[str] = ("p50", "p99")) -> tuple[ReportRow, ...]:
@@ -254,7 +254,7 @@ def _judged(of: FamilySummary) -> tuple[str, ...] | None:
 
 
 def _deferred(of: FamilySummary) -> tuple[str, ...] | None:
-    """The part of answered queries, and fallbacks of those."""
+    """The fraction of answered queries, and of fallbacks among them."""
     if not of.deferred:
         return None
     return format_hundredths(of.deferred / (of.served + of.late)), format_hundredths(of.fallbacks / of.deferred)
@@ -312,12 +312,12 @@ def run_names(reports: Sequence[Report]) -> tuple[str, ...]:
 
 
 def estimate_note(reports: Sequence[Report]) -> str:
-    """What the mark of estimates means, and for which families; empty where there are none."""
+    """The meaning of the mark of estimates, with its families; empty without any."""
     families = dict.fromkeys(family for report in reports for family in report.estimated)
     return f"{ESTIMATED} accuracies of {', '.join(families)} are estimated, without labels" if families else ""
 
 
 def run_subject(reports: Sequence[Report]) -> str:
-    """What the reports are about: trace, mode and duration, each named once."""
+    """The subject of the reports: trace, mode and duration, each named once."""
     parts = ([r.trace for r in reports], [r.mode for r in reports], [f"{_short(r.duration_s)} s" for r in reports])
     return " · ".join(", ".join(dict.fromkeys(part)) for part in parts)

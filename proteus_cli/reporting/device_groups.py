@@ -1,4 +1,4 @@
-"""Devices in groups, as a fleet may have hundreds: those of a host, or similar ones."""
+"""Devices in groups of a host, or of similar ones: a fleet may have hundreds."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class SimilarDevices:
 
 @dataclass(frozen=True, slots=True)
 class DevicesOfHost(SimilarDevices):
-    """The devices of a host; ``name`` is empty for those of this machine."""
+    """The devices of a host; ``name`` is empty for this machine."""
 
     @property
     def label(self) -> str:

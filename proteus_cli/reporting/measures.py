@@ -150,11 +150,11 @@ def report(
 ) -> Report:
     """The report of one run of ``duration_s`` seconds.
 
-    ``best_accuracy`` is that of the best variant by family; relative accuracy is unknown for families that it lacks.
-    ``estimated`` are the families with estimated accuracies. ``attainment`` is the target by family; that of families
-    which it lacks is `DEFAULT_ATTAINMENT`.
-    ``profiled`` are the accuracies of variants by family, where known; ``expected_attainment`` is what plans expected.
-    Families with an SLO are reported even without requests, ``devices`` even without answers.
+    ``best_accuracy`` has the accuracy of the best variant by family. Relative accuracy is unknown for other families.
+    ``estimated`` are the families with estimated accuracies. ``attainment`` has the target by family; other families
+    have `DEFAULT_ATTAINMENT`. ``profiled`` are the accuracies of variants by family, where known;
+    ``expected_attainment`` is what plans expected. Families with an SLO are reported even without requests, ``devices``
+    even without answers.
     """
     columns = RequestColumns.of(ended, best_accuracy, families=tuple(slo_s), devices=devices)
     families = {
@@ -206,7 +206,7 @@ def summary(columns: RequestColumns, duration_s: float) -> Summary:
     * Maximum accuracy drop: 100 - the lowest relative accuracy in percent over `windows` of 10 s with answers.
     * Throughput: answers over duration; goodput: answers on time over duration; 0 for a run of no duration.
     * Mean batch: over batches, recovered from requests: answers / Σ 1/batch, where each answer brought one row. The
-      batch of an answer is that which made it: of a deferred query, no row counts for the first stage.
+      batch of an answer is the one that made it: a deferred query does not count for the first stage.
     """
     counts = np.bincount(columns.outcome, minlength=len(_CODES)).tolist()
     served, late, dropped, rejected, failed = counts
@@ -261,7 +261,7 @@ def family_summary(
 
 
 def device_summary(columns: RequestColumns) -> DeviceSummary:
-    """The requests that one device answered; the number of batches is that of `summary`, rounded."""
+    """The requests that one device answered; the number of batches is rounded as in `summary`."""
     pairs, counts = np.unique(np.stack((columns.family, columns.variant)), axis=1, return_counts=True)
     by_variant: dict[str, dict[str, int]] = {}
     for family, variant, count in zip(*pairs.tolist(), counts.tolist(), strict=True):
@@ -281,7 +281,7 @@ def windows(columns: RequestColumns, duration_s: float, length_s: float) -> tupl
     """The run in windows of ``length_s``; a request counts in the window of its scheduled arrival.
 
     The last window ends with the run or the last arrival, and has its true length. A rest shorter than half a window
-    joins the window before, so that no rate is that of an instant. A run of no duration has one window if any request.
+    joins the window before, so that no rate is of an instant. A run of no duration has one window if any request.
     """
     span_s = max(float(duration_s), float(np.max(columns.arrival_s, initial=0.0)))
     if not span_s and not len(columns):
@@ -339,7 +339,7 @@ def _answered(outcome: Ints) -> Bools:
 
 
 def _coded(names: Sequence[str | None], first: Sequence[str] = ()) -> tuple[tuple[str, ...], Ints]:
-    """The different names, those of ``first`` before others, and for each of ``names`` its index among them."""
+    """The different names, with ``first`` before others, and for each of ``names`` its index among them."""
     different = tuple(name for name in dict.fromkeys((*first, *names)) if name is not None)
     codes = {name: code for code, name in enumerate(different)}
     return different, np.array([_UNKNOWN if name is None else codes[name] for name in names], dtype=np.int64)

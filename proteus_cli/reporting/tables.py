@@ -37,11 +37,11 @@ def number(*lines: str) -> Column:
 
 
 def bars(columns: int) -> Column:
-    """A column of bars of so many columns, without a header."""
+    """A column of bars with a width in characters, without a header."""
     return Column(no_wrap=True, min_width=columns)
 
 
 def described(rows: Table, *notes: str, title: str = "") -> Group:
-    """A table below its title and above its notes; those of rich's own would wrap at the width of the table."""
+    """A table below its title and above its notes. Rich's own notes would wrap at the width of the table."""
     above = [Text(title, style="bold")] if title else []
     return Group(*above, rows, *map(Text, notes))

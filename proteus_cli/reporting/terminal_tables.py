@@ -71,10 +71,10 @@ def comparison_table(reports: Sequence[Report]) -> RenderableType:
 
 
 def attainment_table(reports: Sequence[Report]) -> RenderableType:
-    """What families with requests attained, beside their targets, and how much of their error budgets was used.
+    """The attainment of families with requests, beside their targets, and the used part of their error budgets.
 
-    Of many families only those are shown that used most of theirs. Of many runs, each has a row about the family that
-    used most.
+    If there are many families, only the highest uses are shown. If there are many runs, each has a row about the family
+    that used most.
     """
     runs = [_attained(report) for report in reports]
     if len(reports) > MAX_BESIDE:
@@ -124,7 +124,7 @@ def timeline_table(reports: Sequence[Report]) -> RenderableType:
 
 
 def losses_table(reports: Sequence[Report]) -> RenderableType:
-    """What simulated runs lost, when, and after how long it served again; the first of many."""
+    """Losses of simulated runs, with their times and the seconds until service was back; the first of many."""
     found = [(run, loss) for run, report in zip(run_names(reports), reports, strict=True) for loss in report.losses]
     policies = (text("", "policy"),) if len(reports) > 1 else ()
     rows = table(*policies, text("", "lost"), number("", "devices"), number("at", "s"), number("back after", "s"))
@@ -194,7 +194,7 @@ def _attained(report: Report) -> dict[str, Attainment]:
 
 
 def _expected(report: Report) -> dict[str, float]:
-    """What the plans of a run expected, by family."""
+    """The expectations of the plans of a run, by family."""
     return {name: of.expected_attainment for name, of in report.families.items() if of.expected_attainment is not None}
 
 
@@ -204,7 +204,7 @@ def _worst(run: Mapping[str, Attainment]) -> str | None:
 
 
 def _attainment_note(shown: Iterable[Attainment]) -> str:
-    """What the columns of attainment are, and the mark where one of those that are shown has it."""
+    """The meaning of the columns of attainment, and of the mark if a shown family has it."""
     missed = "" if all(of.met for of in shown) else f" · {_MISSED} target missed"
     return f"in time: share of requests · budget: error budget used{missed}"
 

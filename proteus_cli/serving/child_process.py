@@ -1,4 +1,4 @@
-"""What all processes that the server starts have in common: they end with the server, and only with it."""
+"""Processes that the server starts: they end with the server, and only with it."""
 
 import contextlib
 import ctypes
@@ -62,7 +62,7 @@ def group_signals_blocked() -> Iterator[None]:
 def depend_on_parent() -> None:
     """Ignore `GROUP_SIGNALS`, and have the kernel kill this process when the thread that started it ends.
 
-    Only Linux can do the latter. Elsewhere the process ends when it reads the end of its connection to the server.
+    The kernel does so on Linux only. Elsewhere the process ends when it reads the end of its connection to the server.
     """
     for number in GROUP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -38,7 +38,7 @@ class ServerState(StrEnum):
 
 
 class LifecycleEvent(StrEnum):
-    """What moves the server from one state to another."""
+    """An event that moves the server from one state to another."""
 
     WARMED_UP = "warmed up"
     STOPPED = "stopped"
@@ -110,7 +110,7 @@ class TaskErrors:
 
 
 task_errors: dict[str, TaskErrors] = {}
-"""Of this process, by the name of the task's function."""
+"""The errors of background tasks of this process, by the name of the task's function."""
 
 
 def count_bug(task: str, error: BaseException) -> str:

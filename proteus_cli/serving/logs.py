@@ -33,7 +33,7 @@ class LogLevel(StrEnum):
 
 
 class LogStream(Protocol):
-    """What log lines are written to."""
+    """A stream for log lines."""
 
     def write(self, text: str, /) -> Any: ...
 

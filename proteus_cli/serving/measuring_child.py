@@ -1,6 +1,6 @@
 """``proteus profile`` in a process that ends with its parent: ``python -m …measuring_child PID PRIORITY profile …``.
 
-The priority is `NORMAL`, or `LAST`: it runs only where nobody else wants a core.
+The priority is `NORMAL`, or `LAST`: it runs only on cores that are idle.
 """
 
 import os

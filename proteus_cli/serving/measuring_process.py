@@ -13,7 +13,7 @@ from proteus_cli.serving.measuring_child import LAST, NORMAL
 
 LOOK_S = 5.0
 MIN_SHARE = 0.05
-"""Of a core: the kernel leaves less to what runs last on cores that are busy, and measuring takes all that it gets."""
+"""The share of a core below which a process counts as waiting. One that measures uses all the time that it gets."""
 WAITS, GOES_ON = "waits: the cores are busy", "goes on: the cores have time"
 
 _FIRST_TIME = 11  # of the fields behind the name: user and system time, and both of the children that have ended
@@ -21,7 +21,7 @@ _TIMES = 4
 
 
 def cpu_s(pid: int) -> float | None:
-    """The time that a process has had of all cores; None where that is not known, as it has ended."""
+    """The time that a process has had of all cores; None where it has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
         ticks = sum(map(int, fields[_FIRST_TIME : _FIRST_TIME + _TIMES]))
@@ -58,8 +58,8 @@ _MAX_LINE_BYTES = 64 * 2**10
 async def measured(root: Path, options: Sequence[str], say: Say, *, leaves_time: bool) -> bytes:
     """The profiles of the workspace ``root`` as JSON, measured with these ``options``.
 
-    ``say`` is told each line about progress. A process that ``leaves_time`` runs only where nobody else wants a core;
-    where it waits for that, it is told, too (`tell_waits`). Cancelled, it ends at once, and what it has measured so
+    ``say`` is told each line about progress. A process that ``leaves_time`` runs only on idle cores;
+    ``say`` is told where it waits for one (`tell_waits`). Cancelled, it ends at once, and what it has measured so
     far is in the workspace. Raises `EngineError`.
     """
     without_options = {name: value for name, value in environment().items() if not name.startswith("PROTEUS_")}

@@ -18,7 +18,7 @@ from proteus_cli.store.files import made_by, remove, write_bytes
 from proteus_cli.store.npz_arrays import NOT_NPZ, array_in
 
 MAX_ROWS = 50_000
-"""Of a variant; of a larger eval split, so many rows at equal distances are kept."""
+"""Maximum number of rows of a variant. From a larger eval split, rows at equal distances are kept."""
 
 _HINT = "remove it; `proteus profile` measures the answers anew"
 
@@ -43,12 +43,12 @@ class Answers:
         return self.engine_digest, self.eval_digest, self.confidence
 
     def are_of(self, rows: int) -> bool:
-        """Whether they are those that are kept of a split of so many rows."""
+        """Whether they are the kept answers of a split of this number of rows."""
         return len(self.correct) == len(range(rows)[kept_rows(rows)])
 
 
 def kept_rows(rows: int) -> slice:
-    """The rows of an eval split of which answers are kept: all, or at most `MAX_ROWS` at equal distances."""
+    """The rows of an eval split whose answers are kept: all, or at most `MAX_ROWS` at equal distances."""
     return slice(None, None, -(-rows // MAX_ROWS))
 
 

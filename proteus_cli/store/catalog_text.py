@@ -74,7 +74,7 @@ def with_models(
 
 
 def with_files(text: str, family: str, changed: Variant) -> str:
-    """With other ONNX files of a variant of a family: those of the one that is ``changed``."""
+    """With the ONNX files of the variant ``changed``."""
     document: Any = tomlkit.parse(text)
     variants = next(each for each in document["family"] if each["name"] == family)["variant"]
     variant = next(each for each in variants if each["name"] == changed.name)
@@ -138,7 +138,7 @@ def _family_lines(family: Family) -> Iterator[str]:
 
 
 def _other_than(default: Value, value: Value) -> "dict[str, TomlValue]":
-    """The fields of a value that differ from those of another."""
+    """The fields of a value that differ from another one."""
     fields = {name: getattr(value, name) for name in value.__struct_fields__}
     return {name: each for name, each in fields.items() if each != getattr(default, name)}
 

@@ -12,7 +12,7 @@ ACCURACY_TOLERANCE = 0.01  # how far a measured accuracy may be from the declare
 def require_current_models(catalog: Catalog, profile: Profile, workspace: Workspace) -> None:
     """Raise `ArtefactError` where a model, its eval split or its declared accuracy changed after it was profiled.
 
-    Of an imported profile, the accuracy is compared, and the model where both the profile and the catalog have it.
+    An imported profile is compared by its accuracy, and by its model if both the profile and the catalog have one.
     """
     for measured in profile.variants:
         family = next((f for f in catalog.families if f.name == measured.family), None)
@@ -65,10 +65,10 @@ def _require_measured(
 
 
 def is_as_declared(accuracy: float, family: Family, variant: Variant) -> bool:
-    """Whether an imported accuracy is that of the catalog.
+    """Whether an imported accuracy agrees with the catalog.
 
-    Where the family has an eval split it was probably measured on one like it, so that the declared one is near, unless
-    that is an estimate, which it replaces.
+    If the family has an eval split, the accuracy was probably measured on a similar one, and has to be near the
+    declared one. An estimate in the catalog is replaced, whatever it is.
     """
     if family.eval is None:
         return accuracy == variant.accuracy

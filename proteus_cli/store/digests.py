@@ -43,7 +43,7 @@ def model_parts(model: Path) -> list[Path]:
 
 
 ModelStamp = tuple[tuple[str, int, int, int], ...]
-"""Of each file of a model: name, size, and times of the last change of content and of metadata (ns)."""
+"""For each file of a model: name, size, and times of the last change of content and of metadata (ns)."""
 
 
 def model_stamp(parts: Sequence[Path]) -> ModelStamp:

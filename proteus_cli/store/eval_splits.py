@@ -22,7 +22,7 @@ from proteus_cli.store.samples.export import NO_LABEL
 from proteus_cli.units import counted, format_size
 
 MAX_RATIO, MIN_UNPACKED_BYTES = 64, 32 * 2**20
-"""An eval split may unpack to so many times its size, and so much more: arrays of few values do."""
+"""Maximum ratio of the unpacked size of an eval split to its file, and the size up to which any ratio is allowed."""
 _PIECE_BYTES = 2**20
 _TEXT_SUFFIXES = {".csv", ".tsv"}
 MAX_LISTED = 8  # of the names of arrays, where one is missing
@@ -33,7 +33,7 @@ Labels = npt.NDArray[np.int64]
 
 
 class InputSpec(Protocol):
-    """An input of a model; ``shape`` is that of a row."""
+    """An input of a model, with the ``shape`` of a row."""
 
     @property
     def name(self) -> str: ...
@@ -53,14 +53,14 @@ def labelled_rows(path: Path, inputs: Sequence[InputSpec]) -> tuple[Rows, Labels
 
 
 def unlabelled_rows(path: Path, inputs: Sequence[InputSpec]) -> Rows:
-    """The rows of an ``.npz`` like that of `labelled_rows`, which needs no labels. Raises `ArtefactError`."""
+    """The rows of an ``.npz`` as for `labelled_rows`, with or without labels. Raises `ArtefactError`."""
     return _load(path, inputs, with_labels=False)[0]
 
 
 def summaries_of_rows(
     path: Path, inputs: Sequence[InputSpec], most: int, summary: Callable[[list[npt.NDArray[Any]]], T]
 ) -> list[T]:
-    """What ``summary`` makes of rows of an eval split, one at a time: all, or at most so many at equal distances.
+    """Apply ``summary`` to rows of an eval split, one at a time: all, or at most ``most`` at equal distances.
 
     It is given the values of each input, with one row. The split may be larger than memory. Raises `ArtefactError`.
     """
@@ -101,7 +101,7 @@ def _no_npz(path: Path) -> str:
 
 
 def _read(file: BinaryIO, max_bytes: int, *, inputs: Sequence[InputSpec], with_labels: bool) -> tuple[Rows, Labels]:
-    """Inputs, and labels or none. Nothing is unpacked before the headers of all arrays fit, and ``max_bytes``."""
+    """Inputs, and labels or none. All headers are checked before any array is unpacked."""
     with NpzFile(file, allow_pickle=False) as arrays:
         names = _names(arrays, inputs)
         if with_labels:
@@ -158,7 +158,7 @@ class _RowReader:
         self._row_bytes = stored.itemsize * math.prod(size or 1 for size in spec.shape)
 
     def next_row(self, of: int) -> npt.NDArray[Any]:
-        """The first of so many rows; the others are left out."""
+        """The first of the next ``of`` rows; the others are skipped."""
         content = _read_whole(self._member, self._row_bytes)
         left = (of - 1) * self._row_bytes
         while left:

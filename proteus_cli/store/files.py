@@ -127,37 +127,20 @@ def write_in_order(contents: Mapping[Path, bytes]) -> None:
                 _rename(temporary, place)
 
 
-def move_in_order(files: Mapping[Path, Path]) -> None:
-    """Move files (their new places by their old ones) on one file system, all of them or none.
+def rename_in_order(files: Mapping[Path, Path]) -> None:
+    """Rename files (their new places by their old ones) on one file system, each name on the disk before the next.
 
-    The last one may replace a file, and gets its permissions. A crash meanwhile may leave the first ones moved, so a
-    file that refers to others comes after them. Raises `ArtefactError`, also where all are moved and the disk fails to
-    keep the last one's name.
+    A file that refers to others comes after them: an error or a crash leaves the earlier ones renamed. A file that is
+    replaced passes on its permissions. Raises `ArtefactError`.
     """
-    moved: list[tuple[Path, Path]] = []
     with interrupts_deferred():
-        try:
-            for old, new in files.items():
-                with _as_artefact_error(new):
-                    for _, before in moved[-1:]:
-                        _sync_directory(before.parent)
-                    new.parent.mkdir(parents=True, exist_ok=True)
-                    place = _followed(new)
-                    if (kept := _permissions(place)) is not None:
-                        old.chmod(kept)
-                    old.replace(place)
-                    moved.append((old, place))
-        except ArtefactError:
-            for old, new in reversed(moved):
-                new.replace(old)
-            for old, new in moved:
-                with _as_artefact_error(old):
-                    _sync_directory(old.parent)
-                    _sync_directory(new.parent)
-            raise
-        for _, last in moved[-1:]:  # it may have replaced a file, so that from here on no move can be undone
-            with _as_artefact_error(last):
-                _sync_directory(last.parent)
+        for old, new in files.items():
+            with _as_artefact_error(new):
+                new.parent.mkdir(parents=True, exist_ok=True)
+                place = _followed(new)
+                if (kept := _permissions(place)) is not None:
+                    old.chmod(kept)
+                _rename(old, place)
 
 
 def remove(path: Path) -> None:

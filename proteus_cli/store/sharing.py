@@ -1,4 +1,4 @@
-"""What sharing costs, in a file beside a profile: `profiles/<device>.sharing.json`."""
+"""The costs of sharing a device, in a file beside its profile: `profiles/<device>.sharing.json`."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ _PAIR = 2  # `proteus study share` measures all pairs; larger sets are named
 
 @dataclass(frozen=True, slots=True)
 class KnownSharing:
-    """What is known of sharing on a device and still current, from the file at ``path``.
+    """The current costs of sharing a device, from the file at ``path``.
 
-    ``stale`` are the variants of the profile that have changed since then; nothing of them is in ``interference``.
+    ``stale`` variants of the profile have changed since then; ``interference`` is without them.
     """
 
     path: Path
@@ -54,7 +54,7 @@ def sharing_digest(measured: VariantProfile) -> str:
 
 
 def read_sharing(workspace: Workspace, profile: Profile) -> KnownSharing | None:
-    """What sharing costs on the device of a profile: its own file, or that of what it is like; None without either.
+    """The costs of sharing the device of a profile, from its own file or of a device that it is like; None without one.
 
     Raises `ArtefactError` where the file is damaged, or of devices of another type.
     """
@@ -89,7 +89,7 @@ def with_sharing(workspace: Workspace, profiles: Mapping[str, Profile]) -> dict[
 
 
 def sharing_paths(workspace: Workspace, profiles: Iterable[Profile]) -> list[Path]:
-    """The files that say what sharing costs on the devices of these profiles."""
+    """The files with the costs of sharing the devices of these profiles."""
     read = (read_sharing(workspace, profile) for profile in profiles)
     return list(dict.fromkeys(known.path for known in read if known is not None))
 
@@ -97,10 +97,10 @@ def sharing_paths(workspace: Workspace, profiles: Iterable[Profile]) -> list[Pat
 def sharing_gaps(
     workspace: Workspace, profiles: Mapping[str, Profile], *hosted: Mapping[str, Collection[VariantKey]]
 ) -> Iterator[str]:
-    """What plans that put ``hosted`` on their devices do not know of the costs, and the command that measures it.
+    """The unknown costs in plans that put ``hosted`` on their devices, with the command that measures them.
 
-    A line for each kind of devices on which several variants are together that were not measured together, where some
-    pair of them was not either, or no part of them costs anything; or all were measured, and not on hardware.
+    A line for each kind of devices with a set of variants that was not measured together, if a pair of it was not
+    measured either, or no part of it costs anything. A line also for sets that were measured on emulated devices only.
     """
     for (kind, measured_on), together in _shared(profiles, hosted).items():
         alike = next(profile for profile in profiles.values() if profile.measured_on == measured_on)
@@ -135,7 +135,7 @@ def _shared(
 
 
 def _gap(known: KnownSharing | None, model: SharingModel, free: Sequence[frozenset[VariantKey]]) -> str:
-    """What is not known. ``free``: sets that cost nothing, all of them or some pairs, as they were not measured."""
+    """The unknown part in words. ``free``: sets without a known cost: they or some of their pairs were not measured."""
     if not free:
         return "what they cost each other is that of an emulated device, and was not measured"
     if not any(model.unmeasured(sorted(among)) for among in free):
@@ -151,7 +151,7 @@ def _in_catalog(key: VariantKey) -> VariantKey:
 def write_sharing(workspace: Workspace, device: str, interference: Interference) -> Path:
     """Write what sharing costs on a device beside its profile. Raises `ArtefactError`.
 
-    What was measured of hardware is not replaced by what an emulated device was told.
+    Costs of an emulated device do not replace measured ones.
     """
     path = workspace.sharing_path(device)
     if interference.emulated and path.is_file() and not read_json(path, Interference, hint="remove it").emulated:
@@ -164,13 +164,13 @@ def write_sharing(workspace: Workspace, device: str, interference: Interference)
 
 
 def _stale(found: Interference, profile: Profile) -> tuple[VariantKey, ...]:
-    """The variants that the profile no longer has, or of which it has measured another engine."""
+    """The variants that the profile no longer has, or has measured with another engine."""
     now = {measured.key: sharing_digest(measured) for measured in profile.variants}
     return tuple(each.key for each in found.variants if now.get(each.key) != each.digest)
 
 
 def extended(before: Interference, now: Interference) -> Interference:
-    """What was measured now, and what was measured before of other sets; nothing of before if that was emulated."""
+    """New costs, with earlier ones of other sets, unless these were emulated."""
     if before.emulated != now.emulated:
         return now
     variants = {each.key: each for each in (*before.variants, *now.variants)}

@@ -36,7 +36,7 @@ _NO_PLAN = "run `proteus plan --demand RATE` to make a plan"
 class Workspace:
     """A directory with ``engines/``, ``profiles/`` and ``plans/``.
 
-    What is written while serving goes to ``state`` instead, where that is given; the workspace may then be read-only.
+    With ``state``, a server writes to that directory instead; the workspace may then be read-only.
     Models that must be prepared go to ``scratch``, where that is given.
     """
 
@@ -74,7 +74,7 @@ class Workspace:
 
     @property
     def studies_dir(self) -> Path:
-        """What studies found, each as JSON, CSV and a page."""
+        """Results of studies, each as JSON, CSV and a page."""
         return (self.state or self.root) / "studies"
 
     @property
@@ -93,16 +93,16 @@ class Workspace:
         return self.profiles_dir / f"{device}.json"
 
     def version_profile_path(self, device: str) -> Path:
-        """What was measured of versions that were rolled out; of each variant, the last."""
+        """Profiles of versions that were rolled out: the last one of each variant."""
         return self.root / "engines" / "versions" / f"{device}.json"
 
     def version_answers_path(self, device: str) -> Path:
-        """What versions of variants have answered that the catalog does not name; of each variant, one."""
+        """Answers of versions that the catalog does not name: one version of each variant."""
         return self.root / "engines" / "versions" / f"{device}.answers.npz"
 
     @property
     def conditions_path(self) -> Path:
-        """Live conditions, which count in place of those of the catalog."""
+        """Live conditions, which replace the conditions of the catalog."""
         return (self.state or self.root) / "engines" / "conditions.json"
 
     @property
@@ -115,11 +115,11 @@ class Workspace:
         return self.namings_dir / f"{family}.json"
 
     def answers_path(self, device: str) -> Path:
-        """What the variants answered on a device, row by row of their eval splits."""
+        """Answers of the variants on a device, row by row of their eval splits."""
         return self.profiles_dir / f"{device}.answers.npz"
 
     def sharing_path(self, device: str) -> Path:
-        """What sharing a device costs, beside its profile."""
+        """The costs of sharing a device, beside its profile."""
         return self.profiles_dir / f"{device}{SHARING}.json"
 
     def catalog(self) -> Catalog:
@@ -170,7 +170,7 @@ class Workspace:
         return prepared(model, preparation, *self.prepared_dirs) if preparation and model.is_file() else model
 
     def preparation(self, family: Family) -> Preparation:
-        """What the models of a family are loaded with. The file of a discriminator need not be there."""
+        """The additions to the models of a family. The file of a discriminator need not be there."""
         discriminator = discriminator_of(family.confidence)
         return Preparation(family.input, None if discriminator is None else self.model_path(discriminator))
 
@@ -203,7 +203,7 @@ class Workspace:
             yield prepared_name(files[0], preparation)
 
     def stage_digests(self, family: Family, variant: Variant) -> list[str]:
-        """The digests of the stages of a multi-exit variant, as they are loaded. Raises as `loaded_digest` does."""
+        """The digests of the loaded stages of a multi-exit variant. Raises as `loaded_digest` does."""
         return stage_digests(self._chain(family, variant), *self.prepared_dirs)
 
     def _chain(self, family: Family, variant: Variant) -> ExitChain:
@@ -302,7 +302,7 @@ class Workspace:
         return self.profiles_for({device: kind for kind, devices in plan.fleet.items() for device in devices})
 
     def profiles_for(self, types: Mapping[str, str]) -> dict[str, Profile]:
-        """The profiles of devices by id, of which ``types`` has the type. Raises as `profiles_of` does."""
+        """The profiles of devices by id; ``types`` has their types. Raises as `profiles_of` does."""
         return {device: as_device(profile, device) for device, profile in self._on_disk(types).items()}
 
     def sources(self, profiles: Mapping[str, Profile]) -> list[Profile]:
@@ -315,14 +315,14 @@ class Workspace:
         return list(found.values())
 
     def profile_paths(self, profiles: Mapping[str, Profile]) -> list[Path]:
-        """The files of the `sources` of these profiles. Raises as `profiles_of` does."""
+        """The files of the `sources` of the profiles. Raises as `profiles_of` does."""
         return [self.profile_path(profile.device.id) for profile in self.sources(profiles)]
 
     def _on_disk(self, types: Mapping[str, str]) -> dict[str, Profile]:
-        """For each device (``types``: device type by id) its profile on the disk, else that of its type.
+        """For each device (``types``: device type by id) its profile on the disk, else the profile of its type.
 
-        Reads no other profiles where those that the ids name are enough, so that a broken one of another device does no
-        harm.
+        Reads the profiles that the ids name, and others only if these are not enough: a broken profile of another
+        device does no harm.
         """
         here = set(self._profiled())
         names = dict.fromkeys(name for device in types for name in origins(device) if name in here)
@@ -337,7 +337,7 @@ class Workspace:
         return found
 
     def _profiled(self) -> list[str]:
-        """The ids of devices with a profile; those of a host of a cluster are in a directory of its name."""
+        """The ids of devices with a profile. A host of a cluster has a directory."""
         paths = found_in(self.profiles_dir, "*.json", "*/*.json")
         profiles = (path for path in paths if not path.stem.endswith(SHARING))
         return [path.relative_to(self.profiles_dir).with_suffix("").as_posix() for path in profiles]

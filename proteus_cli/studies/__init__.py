@@ -6,7 +6,7 @@ in order, gives each its part of the budget (`budget.py`), and writes ``studies/
 an error ends the run and leaves the finished cells. The next run with the same kind, options and inputs keeps them and
 measures the others. Other options or inputs start anew.
 
-Meanwhile a thread samples what the machine does, in bounded memory (`telemetry.py`): the processes of the study, the
+Meanwhile a thread samples the load of the machine (`telemetry.py`): the processes of the study, the
 machine and its GPUs. Samples and cells have one clock. Each cell has the mean of each measure while it ran.
 
 After the jobs, the conclusion of all cells is computed, and a CSV file and a page are written beside the JSON file

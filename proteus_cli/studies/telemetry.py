@@ -1,11 +1,12 @@
 """Telemetry: counters of the system, read by a thread during a study.
 
 `reader` reads this process with all that it started, the machine, and its GPUs. A reading has only what the system
-reports: a container may hide clocks, and only Linux counts page faults of other processes. `Watch` samples at even
-distances and keeps a bounded number of samples: at `MAX_SAMPLES`, neighbours are merged and the distance doubles.
+reports: a container may hide clocks, and only Linux counts page faults of other processes. `Watch` samples twice a
+second. `telemetry_of` merges neighbours, so that a study keeps a bounded number of samples.
 """
 
 import contextlib
+import math
 import resource
 import threading
 import time
@@ -23,7 +24,7 @@ from proteus_cli.studies.study import Telemetry
 
 EVERY_S = 0.5
 MAX_SAMPLES = 480
-"""Maximum number of samples of a measure; even, so that neighbours can be merged."""
+"""Maximum number of samples of a measure in a study."""
 
 CPUS = Path("/sys/devices/system/cpu")
 
@@ -131,39 +132,23 @@ def read_gpus(gpus: Mapping[str, NvmlDevice]) -> dict[str, float]:
     return {measure: float(value) for measure, value in found.items() if value is not None}
 
 
-class TelemetrySamples:
-    """Samples of measures at even distances. At `MAX_SAMPLES`, neighbours are merged and the distance doubles.
+def telemetry_of(samples: Sequence[tuple[float, Mapping[str, float]]], begun_unix_s: float) -> Telemetry:
+    """Samples of measures at even distances, from samples at seconds after the begin; None for an unknown measure.
 
-    One thread may add samples while another one reads all of them.
+    The distance is `EVERY_S`, doubled until there are at most `MAX_SAMPLES`. A sample is the mean of its stretch, or
+    the next one where a reading was late.
     """
-
-    def __init__(self, begun_unix_s: float, every_s: float = EVERY_S) -> None:
-        self._begun_unix_s = begun_unix_s
-        self._taken: tuple[tuple[Mapping[str, float], ...], float] = (), every_s
-        """The samples and their distance, replaced together."""
-
-    def due_s(self) -> float:
-        """Seconds from the beginning until the next sample."""
-        samples, every_s = self._taken
-        return every_s * (len(samples) + 1)
-
-    def add(self, sample: Mapping[str, float], at_s: float) -> None:
-        """Add the next sample, taken ``at_s`` seconds after the beginning. A late one stands for missed ones too."""
-        while True:
-            samples, every_s = (*self._taken[0], sample), self._taken[1]
-            if len(samples) == MAX_SAMPLES:
-                samples = tuple(_mean(pair) for pair in zip(samples[::2], samples[1::2], strict=True))
-                every_s *= 2
-            self._taken = samples, every_s
-            if self.due_s() > at_s:
-                return
-
-    def telemetry(self) -> Telemetry:
-        """All samples; None for a measure that the system did not report."""
-        samples, every_s = self._taken
-        names = dict.fromkeys(name for sample in samples for name in sample)
-        columns = {name: tuple(sample.get(name) for sample in samples) for name in names}
-        return Telemetry(self._begun_unix_s, every_s, columns)
+    length_s, every_s = max((at_s for at_s, _ in samples), default=0.0), EVERY_S
+    while length_s > MAX_SAMPLES * every_s:
+        every_s *= 2
+    stretches: dict[int, list[Mapping[str, float]]] = {}
+    for at_s, sample in samples:
+        stretches.setdefault(max(math.ceil(round(at_s / every_s, 6)) - 1, 0), []).append(sample)
+    means: list[dict[str, float]] = []
+    for place, stretch in stretches.items():
+        means += [_mean(stretch)] * (place + 1 - len(means))
+    names = dict.fromkeys(name for sample in means for name in sample)
+    return Telemetry(begun_unix_s, every_s, {name: tuple(sample.get(name) for sample in means) for name in names})
 
 
 def _mean(samples: Sequence[Mapping[str, float]]) -> dict[str, float]:
@@ -178,7 +163,8 @@ class Watch:
 
     def __init__(self, read: Read, every_s: float = EVERY_S) -> None:
         self._read, self._stopped = read, threading.Event()
-        self._samples = TelemetrySamples(time.time(), every_s)
+        self._every_s, self._begun_unix_s = every_s, time.time()
+        self._samples: list[tuple[float, Mapping[str, float]]] = []
         self._first = self._last = read()
         self._spans: list[list[Mapping[str, float]]] = []
         self._failure: Exception | None = None
@@ -192,7 +178,7 @@ class Watch:
 
     def telemetry(self) -> Telemetry:
         """The samples up to now."""
-        return self._samples.telemetry()
+        return telemetry_of(tuple(self._samples), self._begun_unix_s)
 
     @contextmanager
     def load(self) -> Iterator[dict[str, float]]:
@@ -210,9 +196,11 @@ class Watch:
 
     def _sample(self) -> None:
         try:
-            while not self._stopped.wait(max(0.0, self._first.at_s + self._samples.due_s() - time.monotonic())):
+            due_s = self._first.at_s + self._every_s
+            while not self._stopped.wait(max(0.0, due_s - time.monotonic())):
                 now = self._read()
-                self._samples.add(measures(self._last, now), now.at_s - self._first.at_s)
+                self._samples.append((now.at_s - self._first.at_s, measures(self._last, now)))
+                due_s = max(due_s + self._every_s, now.at_s)
                 for levels in tuple(self._spans):
                     levels.append(now.levels)
                 self._last = now

@@ -1,7 +1,7 @@
 """How accurate a new variant is, and how that is known.
 
 Measured on an eval split where there is one. Else as stated; else estimated: the first variant of a new family counts
-as always right, and another one is as accurate as its reference, times the part of inputs on which both answer alike.
+as always right. Another one has the accuracy of its reference, times the part of inputs on which both answer alike.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class Accuracy(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """What tells how accurate variants are: rows with labels, accuracies by variant, or rows without labels."""
+    """The evidence of accuracies: rows with labels, accuracies by variant, or rows without labels."""
 
     eval: Path | None = None
     stated: Mapping[str, Accuracy] = field(default_factory=dict)

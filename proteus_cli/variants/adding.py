@@ -132,7 +132,7 @@ def _signature(
 ) -> Signature:
     """The signature of the family. Raises `ArtefactError` where a model has another one.
 
-    What fits the reference fits the whole family, unless a size varies in the reference; then all are compared.
+    A model that fits the reference fits the whole family, unless a size varies in the reference; then all are compared.
     """
     signatures: list[tuple[str, Signature]] = []
     if known is not None and reference is not None:

@@ -1,8 +1,8 @@
 """Cuts one ONNX model with several exits into the stages of a multi-exit model, with onnx's own extractor.
 
-The model has the outputs of all exits, those of the first exit first, and each exit as many as the family has. It is
-cut at tensors within: stage k takes what the cut before it names, and gives the outputs of exit k, under the names that
-they have in the last exit, and what the next cut names.
+The model has the outputs of all exits, the first exit first; each exit has as many outputs as the family. It is cut at
+tensors within. Stage k takes the tensors of the cut before it. It gives the outputs of exit k, under their names in the
+last exit, and the tensors of the next cut.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Makes variants out of a variant, measures them beside it, and keeps what is worth it."""
+"""Makes variants out of a variant, measures them beside it, and keeps the useful ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,15 +18,14 @@ from proteus_cli.store.eval_splits import unlabelled_rows
 from proteus_cli.variants.accuracy import Accuracy, AccuracyFinder, Evidence
 from proteus_cli.variants.conversions.calibration import require_others
 from proteus_cli.variants.conversions.recipes import Recipe, Wanted, recipes
-from proteus_cli.variants.judging import Judgement, Standing, judge
-from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement, measure_beside
+from proteus_cli.variants.judging import STEPS_OF_A_MODEL, Judgement, Measurement, Standing, judge, measure_beside
 from proteus_cli.variants.models import unusable
 from proteus_cli.variants.staging import staging
 
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """A variant that was made: ``how``, what it measured by device, and whether and ``why`` it was kept."""
+    """A variant that was made: ``how``, its measurements by device, and whether and ``why`` it was kept."""
 
     variant: str
     onnx: str
@@ -39,7 +38,7 @@ class Derived:
 
 @dataclass(frozen=True, slots=True)
 class Derivation:
-    """What was made of a variant, and what that measured itself, by device."""
+    """The variants that were made of a variant, and its own measurements by device."""
 
     family: str
     variant: str
@@ -98,8 +97,8 @@ class Parent:
 def read_parent(place: store.Workspace, name: str, inputs: Path | None, backend: Backend) -> Parent:
     """The variant ``name``, or ``family/name``, and the rows of the .npz ``inputs``.
 
-    Raises `UsageError` where nothing tells how accurate its children will be, and `ArtefactError` where the catalog,
-    the model or the rows can't be used, or rows are in the eval split, too.
+    Raises `UsageError` without evidence of the accuracy of its children. Raises `ArtefactError` if the catalog, the
+    model or the rows can't be used, or rows are in the eval split, too.
     """
     text = read_text(place.catalog_path, CATALOG, hint="`proteus catalog add` makes a catalog")
     catalog = store.parse_catalog(text.encode(), place.catalog_path)
@@ -128,7 +127,7 @@ def derive(
     keep_all: bool,
     advance: Advance,
 ) -> Derivation:
-    """Follow recipes of `Parent.recipes`, measure what they make, and add to the catalog what is worth it, or all.
+    """Follow recipes of `Parent.recipes`, measure the results, and add the useful ones to the catalog, or all.
 
     After an error all is as before. Raises `UsageError`, `ArtefactError`, and `EngineError`.
     """
@@ -175,7 +174,7 @@ def _require_work(models: Mapping[VariantKey, Path], parent: Parent, backend: Ba
 def _measured(
     models: Mapping[VariantKey, Path], parent: Parent, devices: Sequence[tuple[Device, Backend]], steps: StepCounter
 ) -> dict[str, dict[VariantKey, Measurement]]:
-    """What was measured, by device and variant."""
+    """Measurements by device and variant."""
     own = Accuracy(parent.variant.accuracy, parent.variant.estimated, "as in the catalog")
     evidence = Evidence(parent.eval, {parent.variant.name: own}, parent.inputs)
     found: dict[str, dict[VariantKey, Measurement]] = {}
@@ -211,12 +210,12 @@ def _judgement(own: VariantKey, parent: VariantKey, by_key: Mapping[VariantKey, 
 
 
 def _of(key: VariantKey, found: Mapping[str, Mapping[VariantKey, Measurement]]) -> dict[str, Measurement]:
-    """What one variant measured, by device."""
+    """Measurements of one variant by device."""
     return {device: by_key[key] for device, by_key in found.items()}
 
 
 def _variant(made: Derived) -> Variant:
-    """What the catalog says of it; its accuracy is that of the first device."""
+    """Its entry in the catalog, with the accuracy on the first device."""
     measured = next(iter(made.devices.values()))
     return Variant(made.variant, measured.accuracy, made.onnx, measured.estimated)
 

@@ -18,7 +18,7 @@ from proteus_cli.store.samples.chunk import write_arrays
 from proteus_cli.units import counted, format_size
 
 MAX_PIXEL_BYTES = 2**29
-"""Of all images in the size of the model: 3,566 in colour of 224 × 224."""
+"""Maximum size of all images as the model takes them: 3,566 in colour of 224 × 224."""
 _IMAGE = FileKind("an image", MAX_FILE_BYTES)
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 _IMAGE_AXES = 3
@@ -75,7 +75,7 @@ def _image_of(folder: Path, signature: Signature) -> ImageInput:
 
 
 def _files(folder: Path) -> Sequence[Sequence[Path]]:
-    """The images of each class, in order. Hidden files, and those that are no images, are left out."""
+    """The images of each class, in order. Hidden files and files that are no images are left out."""
     with looking():
         entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
         if beside := [path for path in entries if path.suffix.lower() in _SUFFIXES and not path.is_dir()]:

@@ -1,4 +1,4 @@
-"""Models on their way into a family: their names, their files, and whether their tensors are those of the family."""
+"""Models on their way into a family: their names, their files, and whether their tensors fit the family."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ def unusable(file: Path, name: str) -> Iterator[None]:
 
 
 def variant_names(models: Sequence[Path]) -> dict[str, Path]:
-    """Models by the names of their variants: those of the files, with their directories' where files are named alike.
+    """Models by the names of their variants: the names of the files, with their directories if files are named alike.
 
     Raises `UsageError` where two have the same name, or one has none.
     """

@@ -1,8 +1,8 @@
 """Adds one ONNX model with several exits to the catalog, cut into stages, at a few operating points.
 
 The chain of stages must compute what the whole model does, exit by exit. The thresholds of the operating points are
-quantiles of the first exit's confidence on the rows of the eval split, so that labels have no part in their choice,
-and all rows can judge them.
+quantiles of the first exit's confidence on the eval split. Labels have no part in their choice, so that all rows can
+judge them.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,13 +36,13 @@ STOPPING = {"fast": 0.7, "balanced": 0.4, "accurate": 0.1}
 """The operating points that are proposed: the part of the rows that stops at the first exit."""
 COMPARED_ROWS = 64
 RTOL, ATOL = 1e-3, 1e-4
-"""Of outputs of the chain against those of the whole model: kernels may differ from one graph to the other."""
+"""Tolerances of the outputs of the chain against the whole model: kernels may differ from one graph to the other."""
 DIGITS = 4  # of an accuracy in the catalog
 
 
 @dataclass(frozen=True, slots=True)
 class OperatingPoint:
-    """A variant that was added, what its exits answer, and its accuracy on the eval split."""
+    """A variant that was added, with its exits and its accuracy on the eval split."""
 
     variant: str
     stop_when: Condition
@@ -71,7 +71,7 @@ def split(
     backend: Backend,
     advance: Advance,
 ) -> SplitModel:
-    """Cut a model, and add it to a family at one operating point, ``stop_when``, or at those of `STOPPING`.
+    """Cut a model, and add it to a family at one operating point, ``stop_when``, or at the ones of `STOPPING`.
 
     The catalog is written last; after an error all is as before. Raises `UsageError`, `ArtefactError`, and
     `BackendUnavailable` where the package `onnx` is needed.
@@ -153,7 +153,7 @@ class _Splitting:
             return _first_confidence(runner, rows)
 
     def judged(self, name: str, stop_when: Condition) -> OperatingPoint:
-        """What a variant's exits answer. Raises as `profiling.exits.judged` does."""
+        """The exits of a variant, judged on the eval split. Raises as `profiling.exits.judged` does."""
         with self._runner(self.variant(name, stop_when)) as runner:
             exits = judged((), runner, self._eval)
         accuracy = sum((each.share or 0.0) * (each.accuracy or 0.0) for each in exits)
@@ -200,7 +200,7 @@ def _new_family(staged: Staging, place: store.Workspace, family: str, slo: str, 
 
 
 def _signatures(place: store.Workspace, known: Family | None, backend: Backend) -> dict[str, Signature]:
-    """What the most accurate variant of a family takes and gives; nothing where none has ONNX files."""
+    """The signature of the most accurate variant of a family; empty if none has ONNX files."""
     with_model = [variant for variant in known.variants if variant.files] if known is not None else []
     if known is None or not with_model:
         return {}

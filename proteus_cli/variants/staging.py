@@ -51,7 +51,7 @@ class Staging:
         return prepared(model, preparation, self.scratch) if preparation else model
 
     def preparation(self, family: Family) -> Preparation:
-        """What the models of a family are loaded with."""
+        """The additions to the models of a family."""
         return self._place.preparation(family)
 
     def write(self, name: str, content: bytes) -> None:
@@ -110,7 +110,15 @@ class Staging:
             for target in self._staged:
                 if target.exists():
                     raise ArtefactError(f"`{target}` was written meanwhile, so nothing was added.", hint=_AGAIN)
-            store.move_in_order({staged: target for target, staged in self._staged.items()} | {text: path})
+            try:
+                store.rename_in_order({staged: target for target, staged in self._staged.items()} | {text: path})
+            except ArtefactError:
+                for target, staged in (
+                    self._staged.items() if text.exists() else ()
+                ):  # else the catalog names them by now
+                    if not staged.exists():
+                        target.unlink()
+                raise
 
     def _require_unchanged(self, before: str | None) -> None:
         path = self._place.catalog_path
@@ -123,8 +131,8 @@ def staging(place: store.Workspace) -> Iterator[Staging]:
     """A `Staging` whose directories are removed at the end, with whatever was not committed. Raises `ArtefactError`.
 
     One is beside the catalog: ``engines/`` may be another file system than the rest of the workspace. Files on other
-    file systems have one there, above their places. All are removed after SIGTERM and SIGHUP, too; those of a process
-    that was killed, by the next `staging` there.
+    file systems have one there, above their places. All are removed after SIGTERM and SIGHUP, too. After a SIGKILL, the
+    next `staging` there removes them.
     """
     with ending_by_exception(), ExitStack() as opened:
         directory = opened.enter_context(_locked_directory(place.catalog_path.parent))

@@ -9,7 +9,6 @@ import pytest
 from onnx import TensorProto, helper
 from tiny import mlp, passing_on, save_model, tensor
 
-from proteus_cli.backends import slices
 from proteus_cli.backends.base import TensorSpec
 from proteus_cli.backends.onnxruntime import OnnxRuntime
 from proteus_cli.domain.device import Device
@@ -108,30 +107,6 @@ def test_a_batch_that_the_model_fails_on_is_an_engine_error(tmp_path: Path) -> N
         with pytest.raises(EngineError, match="the model failed"):
             runner.infer({"x": np.zeros((1, 5), np.float32)})
         assert runner.infer({"x": np.zeros((1, 4), np.float32)})["scores"].shape == (1, 4)
-
-
-def test_slices_are_found_once_for_each_model_that_is_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = list[int]()
-
-    def find(_infer: object, _signature: object) -> int:
-        found.append(slices.WHOLE)
-        return slices.WHOLE
-
-    monkeypatch.setattr(slices, "fastest_slice", find)
-    runtime, model = OnnxRuntime(CPU), mlp(tmp_path / "m.onnx")
-    for _ in range(2):
-        with runtime.runner(model) as runner:
-            runner.infer(runner.signature.sample(1, np.random.default_rng(0)))
-    assert len(found) == 1
-    copy = tmp_path / "copy.onnx"
-    copy.write_bytes(model.read_bytes())
-    with runtime.runner(copy) as runner:
-        runner.infer(runner.signature.sample(1, np.random.default_rng(0)))
-    assert len(found) == 1
-    model.unlink()
-    with runtime.runner(mlp(model, hidden=9)) as runner:
-        runner.infer(runner.signature.sample(1, np.random.default_rng(0)))
-    assert len(found) == 2
 
 
 def test_the_runtime_keeps_no_record_of_its_use() -> None:

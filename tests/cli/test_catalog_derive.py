@@ -17,10 +17,9 @@ SIZE, SMALLER, LARGER = 64, 16, 256  # so far from each other that no noise of a
 
 @pytest.fixture(autouse=True)
 def _in_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Models run whole, in few and small batches."""
-    monkeypatch.setattr("proteus_cli.variants.measuring.CELL_S", 0.005)
-    monkeypatch.setattr("proteus_cli.variants.measuring.BATCHES", (1, 4))
-    monkeypatch.setattr("proteus_cli.backends.slices.MAX_ONE_ROW_S", 0.0)
+    """Models run in few and small batches."""
+    monkeypatch.setattr("proteus_cli.variants.judging.CELL_S", 0.005)
+    monkeypatch.setattr("proteus_cli.variants.judging.BATCHES", (1, 4))
 
 
 @pytest.fixture

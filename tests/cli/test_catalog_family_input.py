@@ -33,7 +33,7 @@ accuracy = 0.9
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A variant for images of 8 × 8, and calibration rows as clients send them: 10 × 10 pixels."""
-    monkeypatch.setattr("proteus_cli.variants.measuring.CELL_S", 0.01)
+    monkeypatch.setattr("proteus_cli.variants.judging.CELL_S", 0.01)
     conv_net(tmp_path / "engines" / "thing.onnx", size=8)
     (tmp_path / "engines" / "catalog.toml").write_text(CATALOG)
     np.savez(tmp_path / "rows.npz", image=np.random.default_rng(0).integers(0, 256, (16, 10, 10, 3), np.uint8))

@@ -342,7 +342,7 @@ for call in json.loads(sys.argv[1]):
             run()
         except SystemExit as end:
             said.append([end.code, out.getvalue()])
-names = ("numpy", "cvxpy", "onnxruntime", "matplotlib", "hpack", "google.protobuf")
+names = ("numpy", "highspy", "onnxruntime", "matplotlib", "hpack", "google.protobuf")
 heavy = [name for name in names if name in sys.modules]
 print(json.dumps([said, heavy]))
 """

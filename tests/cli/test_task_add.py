@@ -15,7 +15,7 @@ from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import FamilyPolicy, Task
 from proteus_cli.settings import Settings
 from proteus_cli.store import Workspace
-from proteus_cli.variants import measuring
+from proteus_cli.variants import judging as measuring
 from proteus_cli.variants.training import processes
 
 pytestmark = pytest.mark.skipif(find_spec("skl2onnx") is None, reason="trains, which needs skl2onnx")

@@ -11,7 +11,7 @@ from spots import TRAIN, make_spots, write_catalog
 
 from proteus_cli.domain.catalog import Family
 from proteus_cli.store import Workspace
-from proteus_cli.variants import measuring
+from proteus_cli.variants import judging as measuring
 from proteus_cli.variants.training import processes
 
 MOVED = 9.0

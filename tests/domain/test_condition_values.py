@@ -61,7 +61,6 @@ def test_each_row_is_judged_as_one_judges_it_by_hand(condition: Condition) -> No
     values = {metric: np.array([row[metric] for row in rows]) for metric in ROWS}
     expected = [by_hand(condition, row) for row in rows]
     assert condition.holds(values, len(rows)).tolist() == expected
-    assert condition.can_hold(4) == any(expected)
     assert msgspec.json.decode(msgspec.json.encode(condition), type=Condition) == condition
 
 
@@ -102,45 +101,3 @@ def test_a_condition_for_people_has_parentheses_around_inner_conditions() -> Non
 def test_what_is_no_condition_is_refused(data: Any, problem: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=problem):
         msgspec.convert(data, Condition)
-
-
-@pytest.mark.parametrize(
-    ("text", "exits", "can_hold"),
-    [
-        ("exit >= 4", 4, True),
-        ("exit > 4", 4, False),
-        ("exit < 40", 4, True),
-        ("accuracy > 1", 4, False),
-        ("confidence < 0.5 and confidence >= 0.5", 4, False),
-        ("energy < 2 and energy > 2", 4, False),
-        ("exit > 1 and exit < 2", 4, False),
-        (" or ".join(f"{m} > {v}" for v in (0.1, 0.2, 0.3, 0.4) for m in Metric if m != "exit"), 4, True),
-    ],
-)
-def test_a_condition_that_never_holds_is_known(text: str, exits: int, *, can_hold: bool) -> None:
-    assert parse_condition(text).can_hold(exits) == can_hold
-
-
-THIRDS = [
-    {Metric.EXIT: [1.0], Metric.COMPUTATION: [0.2], Metric.ACCURACY: [0.9, 0.4]},
-    {Metric.EXIT: [2.0], Metric.COMPUTATION: [0.5], Metric.ACCURACY: [0.9, 0.7, math.nan]},
-    {Metric.EXIT: [3.0], Metric.COMPUTATION: [1.0], Metric.ACCURACY: [0.9, 0.7, 0.6]},
-]
-
-
-@pytest.mark.parametrize(
-    ("text", "can_hold"),
-    [
-        ("computation <= 0.2", True),
-        ("computation < 0.2", False),
-        ("computation > 0.5 and exit <= 2", False),
-        ("computation > 0.5 and exit <= 3 and latency > 2", True),
-        ("accuracy > 0.9", False),
-        ("accuracy < 0.5 and exit >= 2", False),
-        ("confidence >= 0.8 or latency >= 0.03 and exit >= 2", True),
-        ("exit > 3", False),
-        ("latency < 0", False),
-    ],
-)
-def test_what_a_profile_knows_of_exits_tells_more(text: str, *, can_hold: bool) -> None:
-    assert parse_condition(text).can_hold(3, THIRDS) == can_hold

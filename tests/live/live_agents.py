@@ -31,6 +31,7 @@ class LiveAgent:
     emulates: bool = False
     port: int = 0
     process: "subprocess.Popen[bytes] | None" = None
+    options: tuple[str, ...] = ()
 
     @property
     def log(self) -> str:
@@ -46,6 +47,7 @@ class LiveAgent:
         options = ["--listen", f"127.0.0.1:{self.port}", "--state", str(self.directory), "-w", str(self.directory)]
         options += ["--key", str(self.key)] if self.key is not None else []
         options += ["--emulate"] if self.emulates else []
+        options += self.options
         with (self.directory / "agent.log").open("ab") as stderr:
             self.process = start_proteus(
                 ["agent", *options],

@@ -152,7 +152,7 @@ def test_what_the_plans_in_force_expected_stands_in_the_report(emulated: Any) ->
 
 
 def test_the_emulated_cluster_does_as_the_simulated_one(cluster: Workspace, trace: Path, emulated: Any) -> None:
-    """Within what a busy machine may cost; `benchmarks/emulation.py` compares closely.
+    """Within the cost of a busy machine.
 
     Where plans took long, for want of a core, it is between the simulation and one in which they take as long.
     """

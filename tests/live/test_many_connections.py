@@ -18,7 +18,7 @@ from proteus_cli.serving.transport.connections import MAX_REFUSED_OPEN
 
 pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended]
 
-MANY, MOST = 3000, 500  # `make bench-serving` has 10 000
+MANY, MOST = 3000, 500
 SPARE_FILES = 500
 
 

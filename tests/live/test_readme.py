@@ -11,7 +11,7 @@ import pytest
 from ports import held_port
 
 ROOT = Path(__file__).parents[2]
-SHORTER = {"--budget 60s": "--budget 6s", "--duration 30s": "--duration 6s"}  # the same commands in a test's time
+SHORTER = {"--budget 60s": "--budget 4s", "--duration 30s": "--duration 6s"}  # the same commands in a test's time
 PATIENCE_S = 240
 
 

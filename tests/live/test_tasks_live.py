@@ -17,7 +17,7 @@ from spots import make_spots
 
 from proteus_cli.domain.profile import Profile
 from proteus_cli.store import Workspace, model_digest, read_json, write_json
-from proteus_cli.variants import measuring
+from proteus_cli.variants import judging
 from proteus_cli.variants.training import processes
 
 pytestmark = pytest.mark.live
@@ -32,7 +32,7 @@ STEPS = ("--auto", "--canary=50%", f"--guard={GUARD}", "--rollback-window=1s")
 @pytest.fixture(autouse=True)
 def _in_short(monkeypatch: pytest.MonkeyPatch) -> None:
     """How fast the models are is not what these tests are about, nor how training gives way to others."""
-    monkeypatch.setattr(measuring, "CELL_S", 0.0)
+    monkeypatch.setattr(judging, "CELL_S", 0.0)
     monkeypatch.setattr(processes, "GIVES_WAY", 0)
     monkeypatch.delenv("PROTEUS_TOKEN", raising=False)
 

@@ -123,9 +123,11 @@ def test_an_answer_is_worth_more_than_half_and_without_preference_its_accuracy(t
     """So to be late, which is worth nothing, never pays; and models of catalogs without policies are as before."""
     all_variants = policy_named("proteus").variants
     instance = make_instance(tiny.catalog, tiny.profiles, all_variants, tiny.rules)
-    is_other = ~instance.prefers_accuracy[instance.choice_family]
+    is_other = np.array([tiny.rules.prefers(choice.key.family) != "accuracy" for choice in instance.choices])
     assert np.all((instance.worth[is_other] >= 0.495) & (instance.worth[is_other] <= 1))
-    assert np.array_equal(instance.worth[~is_other], instance.accuracy[~is_other])
+    assert np.array_equal(
+        instance.worth[~is_other], np.array([choice.accuracy for choice in instance.choices])[~is_other]
+    )
 
 
 def test_the_bound_of_a_latency_counts_in_place_of_the_slo() -> None:

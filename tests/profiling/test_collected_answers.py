@@ -110,18 +110,6 @@ def test_a_second_sweep_measures_nothing_and_changes_no_byte(bare: Tiny, backend
     assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in paths] == before
 
 
-def test_answers_that_a_profile_does_without_are_measured_once(bare: Tiny, backend: FakeBackend) -> None:
-    """As profiles of earlier versions do."""
-    swept(bare, backend)
-    before = bare.place.profile("cpu0")
-    bare.place.answers_path("cpu0").unlink()
-    assert swept(bare, backend).measured == 0
-    assert evaluated(backend) == dict.fromkeys(SHAPES, ROWS // EVAL_BATCH)
-    assert bare.place.profile("cpu0").cascades == before.cascades
-    swept(bare, backend)
-    assert backend.runs == []
-
-
 def test_answers_to_fewer_rows_than_are_kept_are_measured_once(bare: Tiny, backend: FakeBackend) -> None:
     """As a version that keeps fewer has left them."""
     swept(bare, backend)
@@ -213,19 +201,6 @@ def test_what_a_budget_leaves_out_is_said_and_measured_next(bare: Tiny, backend:
     assert not swept(bare, backend).results.lacks_answers
     assert list(evaluated(backend)) == ["shapes-l"]
     assert len(bare.place.profile("cpu0").cascades) == 3
-
-
-def test_a_first_variant_must_be_faster(bare: Tiny, backend: FakeBackend) -> None:
-    backend.row_s["shapes-l"] = 0.00001
-    assert pairs(swept(bare, backend).results.profile) == [("shapes-s", "shapes-m")]
-
-
-def test_too_few_rows_are_no_reason_to_measure_again(bare: Tiny, backend: FakeBackend) -> None:
-    save_split(bare, rows=64)
-    done = swept(bare, backend)
-    assert done.results.cascades["shapes"].why_not == ("the eval split has 64 rows, and it takes 200",)
-    swept(bare, backend)
-    assert backend.runs == []
 
 
 # --- a named output as confidence

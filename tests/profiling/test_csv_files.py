@@ -51,13 +51,6 @@ def test_a_row_is_a_point_whose_percentiles_are_its_latency_unless_given() -> No
     assert (only(profile).family, only(profile).variant, only(profile).accuracy) == ("bert", "bert-s", 0.8)
 
 
-def test_a_type_is_a_device_of_its_own_name_measured_by_nobody_here() -> None:
-    profile = read(f"{HEADER}\n{ROW}\n")["v100"]
-    assert (profile.device.id, profile.device.type, profile.measured_on) == ("v100", "v100", "v100")
-    assert (profile.backend.name, profile.backend.versions) == ("imported", {})
-    assert (only(profile).model_digest, only(profile).engine_digest, only(profile).eval_digest) == (None, "", None)
-
-
 @pytest.mark.parametrize(
     ("device_type", "kind"), [("cpu", "cpu"), ("CPU-8c", "cpu"), ("v100", "gpu"), ("my-cpu", "gpu")]
 )
@@ -73,12 +66,6 @@ def test_a_row_may_say_what_a_type_is() -> None:
     }
 
 
-def test_what_is_unknown_is_zero_or_nothing() -> None:
-    profile = read(f"{HEADER},load_s,memory_bytes,power_w,device_memory_bytes\n{ROW},,,,\n")["v100"]
-    measured = only(profile)
-    assert (measured.load_s, measured.memory_bytes, measured.power_w, profile.device.memory_bytes) == (0, 0, None, 0)
-
-
 def test_of_several_load_times_memories_or_powers_the_largest_counts() -> None:
     extra = "load_s,memory_bytes,power_w,device_memory_bytes"
     rows = ("v100,a,s,0.8,1,2,0.5,100,,4000", "v100,a,s,0.8,2,3,,300,70.5,", "v100,a,s,0.8,4,5,0.4,200,60,4000")
@@ -86,14 +73,6 @@ def test_of_several_load_times_memories_or_powers_the_largest_counts() -> None:
     measured = only(profile)
     assert (measured.load_s, measured.memory_bytes, measured.power_w) == (0.5, 300, 70.5)
     assert profile.device.memory_bytes == 4000
-
-
-def test_types_variants_and_batches_may_come_in_any_order() -> None:
-    rows = ("v100,b,l,0.9,4,9", "cpu,a,s,0.8,1,2", "v100,a,s,0.8,1,1", "v100,b,l,0.9,1,5")
-    profiles = read("\n".join((HEADER, *rows)))
-    assert list(profiles) == ["v100", "cpu"]
-    assert [variant.variant for variant in profiles["v100"].variants] == ["l", "s"]
-    assert [point.batch for point in profiles["v100"].variants[0].points] == [1, 4]
 
 
 def test_columns_may_come_in_any_order_with_quotes_blanks_and_foreign_line_ends() -> None:
@@ -266,10 +245,6 @@ def test_the_network_to_a_host_is_written_and_read_back() -> None:
     assert to_csv(imported.values()) == text
 
 
-def test_without_a_cluster_there_are_no_columns_of_networks() -> None:
-    assert "network" not in to_csv([make_profile("cpu0", make_measured("a", "s", 0.8, {1: 0.01}))])
-
-
 def test_devices_of_hosts_that_measured_otherwise_stand_under_names_that_can_be_imported() -> None:
     measured = make_measured("a", "s", 0.8, {1: 0.01})
     profiles = [
@@ -307,13 +282,6 @@ def test_a_noisy_cell_keeps_its_mark_and_others_have_none() -> None:
     assert [point.noise_frac for point in profile.variants[0].points] == [0.0, 0.25]
 
 
-def test_a_type_whose_name_says_what_it_is_needs_no_column_for_that() -> None:
-    measured = make_measured("a", "s", 0.8, {1: 0.01})
-    named, other = (to_csv([make_profile("cpu0", measured, device_type=name)]) for name in ("cpu-1c", "xeon"))
-    assert "device_kind" not in named
-    assert [line.split(",")[-1] for line in other.splitlines()] == ["device_kind", "cpu"]
-
-
 def types_in(profiles: Iterable[Profile]) -> list[str]:
     return list(dict.fromkeys(line.partition(",")[0] for line in to_csv(profiles).splitlines()[1:]))
 
@@ -321,12 +289,6 @@ def types_in(profiles: Iterable[Profile]) -> list[str]:
 def test_devices_of_a_type_that_measured_the_same_are_one_set_of_rows() -> None:
     measured = make_measured("a", "s", 0.8, {1: 0.01})
     assert types_in(make_profile(name, measured) for name in ("cpu0", "cpu1")) == ["cpu"]
-
-
-def test_devices_of_a_type_that_measured_otherwise_stand_under_their_ids() -> None:
-    slow, fast = (make_measured("a", "s", 0.8, {1: latency_s}) for latency_s in (0.02, 0.01))
-    mixed = [make_profile("cpu0", slow), make_profile("cpu1", fast), make_profile("v100", fast, device_type="gpu")]
-    assert types_in(mixed) == ["cpu0", "cpu1", "gpu"]
 
 
 def test_an_id_that_is_the_name_of_another_type_can_not_be_exported() -> None:

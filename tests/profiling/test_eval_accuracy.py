@@ -139,14 +139,6 @@ def test_what_is_no_npz_is_refused(tmp_path: Path, content: bytes) -> None:
         accuracy(model, split)
 
 
-def test_a_lone_array_is_no_eval_split(tmp_path: Path) -> None:
-    model, split = passing_on(tmp_path / "m.onnx"), tmp_path / "e.npz"
-    with split.open("wb") as file:
-        np.save(file, GOOD_X)
-    with pytest.raises(ArtefactError):
-        accuracy(model, split)
-
-
 def npz(path: Path, **members: bytes) -> Path:
     """A ZIP file of these members, under the names of arrays."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:

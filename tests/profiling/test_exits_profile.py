@@ -4,7 +4,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from time import monotonic, perf_counter
 
-import msgspec
 import numpy as np
 import pytest
 from exit_nets import exit_stages, exits_toml
@@ -15,11 +14,10 @@ from proteus_cli.backends.exits.runner import EXIT_NOTE, ExitRunner
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.cli.profile_tables import exit_lines
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.domain.device import Device
 from proteus_cli.domain.profile import VariantProfile
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.profiling import cells
-from proteus_cli.profiling.exits import batches_of, judged, stage_points, stages_s, unjudged, with_points
+from proteus_cli.profiling.exits import batches_of, stage_points, stages_s, unjudged, with_points
 from proteus_cli.profiling.jobs import measurement_jobs
 from proteus_cli.profiling.noise import Waiting, noise_frac
 from proteus_cli.profiling.sweep import Sweep
@@ -142,24 +140,6 @@ def test_without_an_eval_split_only_times_are_known(tmp_path: Path, monkeypatch:
     assert "exits 1 to 3, measured with random rows, as there is no eval split" in line
 
 
-def test_what_a_budget_left_out_is_told_as_still_to_be_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = workspace(tmp_path)
-    profile = swept(made, monkeypatch).results.profile
-    variants = tuple(msgspec.structs.replace(each, exits=tuple(map(unjudged, each.exits))) for each in profile.variants)
-    (line,) = exit_lines(msgspec.structs.replace(profile, variants=variants), made.place.catalog())
-    assert "exits 1 to 3: which rows of the eval split they answer, and how accurately, is still to be measured" in line
-
-
-def test_a_gpu_has_a_job_for_it(tmp_path: Path) -> None:
-    made = workspace(tmp_path)
-    gpu = Device("gpu0", "gpu", "gpu", "a GPU", memory_bytes=0, cores=())
-    backend = open_backend(device(made, "cpu0"))
-    (job,) = measurement_jobs(made.place, made.place.catalog(), gpu, backend, 2)
-    assert job.key == EXITS
-
-
 def test_batches_are_rows_of_the_split_and_the_same_each_time(tmp_path: Path) -> None:
     made = workspace(tmp_path)
     with open_backend(device(made, "cpu0")).runner(made.place.loaded_paths()[EXITS]) as runner:
@@ -196,14 +176,6 @@ def test_scatter_of_runs_that_differ_is_no_noise(tmp_path: Path, monkeypatch: py
     mean_twice = type(point)(1, 20, 2.0, 1.0, 2.0, 2.0, 2.0, 0.5)
     assert noise_frac(mean_twice, 0.0) == 0.5
     assert noise_frac(mean_twice, 0.0, runs_are_alike=False) == 0.0
-
-
-def test_judging_needs_no_times(tmp_path: Path) -> None:
-    made = workspace(tmp_path)
-    with open_backend(device(made, "cpu0")).runner(made.place.loaded_paths()[EXITS]) as runner:
-        assert isinstance(runner, ExitRunner)
-        found = judged((), runner, tmp_path / "engines" / str(SHAPES.eval))
-    assert sum(each.share or 0.0 for each in found) == pytest.approx(1.0)
 
 
 def test_several_batches_at_once_are_of_different_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,5 @@
 """Cells that were measured while others used the device, or whose runs scatter: repeated, marked, measured again."""
 
-import os
 import subprocess
 import sys
 import time
@@ -17,7 +16,7 @@ from proteus_cli.backends.affinity import pinned, usable_cores
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.profiling.cells import MAX_REPEATS
 from proteus_cli.profiling.jobs import measurement_jobs, without_noise
-from proteus_cli.profiling.noise import NOISE_FRAC, counted_steal_s, noise_frac, observing
+from proteus_cli.profiling.noise import NOISE_FRAC, noise_frac, observing
 from proteus_cli.profiling.sweep import Sweep
 
 # --- the decision
@@ -40,12 +39,6 @@ def test_a_cell_is_noisy_where_a_tenth_of_its_mean_is_not_its_own(
 ) -> None:
     point = msgspec.structs.replace(make_point(1, 0.010), mean_s=mean_s)
     assert noise_frac(point, waiting_frac) == pytest.approx(expected)
-
-
-def test_a_tick_of_each_core_may_be_from_before_the_block() -> None:
-    tick_s = 1 / os.sysconf("SC_CLK_TCK")
-    assert counted_steal_s(2 * tick_s, cores=2) == 0.0
-    assert counted_steal_s(5 * tick_s, cores=2) == pytest.approx(3 * tick_s)
 
 
 def test_points_with_more_slots_go_with_a_noisy_one() -> None:
@@ -101,12 +94,6 @@ def test_a_cell_that_stays_noisy_is_marked_with_its_least_noise(bare: Tiny, back
     assert done.measured == 5
 
 
-def test_no_cell_is_repeated_without_time_for_it(bare: Tiny, backend: FakeBackend) -> None:
-    backend.clock.waiting_fracs = [0.5]
-    swept(bare, backend, budget_s=0.0)
-    assert noise(bare.place.profile("cpu0")) == [0.5, 0.0, 0.0, 0.0, 0.0]
-
-
 def test_marked_cells_are_what_the_next_sweep_measures(bare: Tiny, backend: FakeBackend) -> None:
     backend.clock.waiting_fracs = [0.5]
     swept(bare, backend, budget_s=0.0)
@@ -143,13 +130,6 @@ def test_who_accepts_noise_gets_no_marks_and_no_repeats(bare: Tiny, backend: Fak
     swept(bare, backend, accepts_noise=True)
     assert noise(bare.place.profile("cpu0")) == [0.0] * 5
     assert len({backend.runs.count((name, rows)) for name, rows in backend.runs if rows == 1}) == 1
-
-
-def test_who_accepts_noise_keeps_marked_cells(bare: Tiny, backend: FakeBackend) -> None:
-    backend.clock.waiting_fracs = [0.5]
-    swept(bare, backend, budget_s=0.0)
-    assert swept(bare, backend, accepts_noise=True).measured == 0
-    assert first(bare).points[0].noise_frac == 0.5
 
 
 # --- a real machine

@@ -68,9 +68,3 @@ def test_without_a_counter_of_energy_power_is_sampled(monkeypatch: pytest.Monkey
     assert drawn.power_w is not None
     assert 80.0 < drawn.power_w < 120.0
     assert drawn.energy_j is None
-
-
-def test_without_a_meter_nothing_is_known() -> None:
-    with measuring_power(None) as with_power:
-        pass
-    assert with_power(POINT) == POINT

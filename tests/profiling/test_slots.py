@@ -165,12 +165,6 @@ def test_a_sweep_ends_with_the_slot_that_brings_nothing(bare: Tiny, backend: Slo
     assert (point.slots, point.qps, point.mean_s) == pytest.approx((2, 1500.0, 2 * ROW_S / 1.5))
 
 
-def test_where_a_second_slot_brings_nothing_there_is_one(bare: Tiny, backend: SlottedBackend) -> None:
-    profile = swept(bare, backend)[1]
-    assert numbers(profile, "tones-s") == {1: [1, 2], 2: [1, 2], 4: [1, 2]}
-    assert profile.slots == 1
-
-
 def test_all_variants_are_measured_with_the_number_that_one_makes_use_of(bare: Tiny, backend: SlottedBackend) -> None:
     """So that it can be judged; where they stopped earlier, their engines are loaded once more."""
     backend.gains = {"shapes-s": {2: 2.0, 3: 3.0, 4: 3.0}}
@@ -233,14 +227,6 @@ def test_what_has_no_room_is_not_measured_and_keeps_nobody_from_it(bare: Tiny, b
     profile = swept(bare, backend)[1]
     assert numbers(profile, "shapes-s")[1] == [1, 2]
     assert profile.slots == 2
-
-
-def test_what_is_known_is_not_measured_again(bare: Tiny, backend: SlottedBackend) -> None:
-    backend.gains = {"shapes-s": {2: 2.0, 3: 2.0}}
-    swept(bare, backend)
-    before = bare.place.profile_path("cpu0").read_bytes()
-    assert swept(bare, backend)[0].measured == 0
-    assert bare.place.profile_path("cpu0").read_bytes() == before
 
 
 def test_a_profile_of_one_slot_is_completed(bare: Tiny, backend: SlottedBackend) -> None:

@@ -47,11 +47,6 @@ def runs(profile: Profile) -> list[int]:
     return [point.runs for variant in profile.variants for point in variant.points]
 
 
-def test_building_counts_apart_from_loading(bare: Tiny, backend: FakeBackend) -> None:
-    backend.build_s = 12.5
-    assert {variant.build_s for variant in swept(bare, backend).results.profile.variants} == {12.5}
-
-
 def test_batches_double_up_to_the_last_that_meets_the_slo(bare: Tiny, backend: FakeBackend) -> None:
     backend.row_s = {"shapes-m": 0.030, "shapes-l": 0.201, "tones-l": 0.050}
     swept(bare, backend)
@@ -64,14 +59,6 @@ def test_batches_double_up_to_the_last_that_meets_the_slo(bare: Tiny, backend: F
     }
 
 
-@pytest.mark.parametrize(("most", "batches"), [(1, [1]), (2, [1, 2]), (5, [1, 2, 4]), (64, [1, 2, 4, 8, 16, 32, 64])])
-def test_no_batch_is_larger_than_the_largest_to_try(
-    bare: Tiny, backend: FakeBackend, most: int, batches: list[int]
-) -> None:
-    swept(bare, backend, max_batch=most)
-    assert set(map(tuple, sizes(bare.place.profile("cpu0")).values())) == {tuple(batches)}
-
-
 def test_what_was_measured_is_what_the_clock_says(bare: Tiny, backend: FakeBackend) -> None:
     backend.row_s = {"shapes-s": 0.002}
     swept(bare, backend, max_batch=2)
@@ -82,12 +69,6 @@ def test_what_was_measured_is_what_the_clock_says(bare: Tiny, backend: FakeBacke
     assert (one.qps, two.qps) == pytest.approx((500, 500))
     assert two.p95_s == pytest.approx(0.004)
     assert one.runs == STABLE_RUNS
-
-
-def test_a_sweep_that_found_the_slo_is_not_taken_up_again(bare: Tiny, backend: FakeBackend) -> None:
-    backend.row_s = {"shapes-l": 0.201}
-    swept(bare, backend)
-    assert swept(bare, backend).measured == 0
 
 
 def test_a_cell_counts_as_measured_only_with_its_save(
@@ -182,11 +163,6 @@ def test_a_budget_bounds_what_a_device_takes(bare: Tiny, backend: FakeBackend) -
     assert min(within) >= FEWEST_RUNS
 
 
-def test_a_generous_budget_changes_nothing(bare: Tiny, backend: FakeBackend) -> None:
-    within = runs(swept(bare, backend, budget_s=10_000.0, max_batch=4).results.profile)
-    assert within == [STABLE_RUNS] * VARIANTS * 3
-
-
 def test_an_estimate_is_what_a_sweep_takes(bare: Tiny, backend: FakeBackend) -> None:
     """The fake runs are as stable as runs can be, so they are the fewest that can show it."""
     backend.row_s, backend.load_s = {"shapes-m": 0.030, "shapes-l": 0.0001}, 0.05
@@ -206,15 +182,6 @@ def test_an_estimate_within_a_budget_is_the_budget(bare: Tiny, backend: FakeBack
     assert total_s(found, None) > 2.0
     assert total_s(found, 0.0) == pytest.approx(VARIANTS * (WARM_UP_RUNS + FEWEST_RUNS) * 0.001)
     assert total_s([], None) == 0.0
-
-
-def test_an_estimate_goes_by_what_is_known(bare: Tiny, backend: FakeBackend) -> None:
-    swept(bare, backend, max_batch=2)
-    before = len(backend.runs)
-    work = measurement_jobs(bare.place, bare.place.catalog(), device(bare, "cpu0"), backend, 4)
-    found = estimates(device(bare, "cpu0"), backend, work)
-    assert [cell.batch for each in found for cell in each.cells] == [4] * VARIANTS
-    assert len(backend.runs) == before
 
 
 def test_an_accuracy_that_is_cheap_comes_before_repeats_of_noisy_cells(bare: Tiny, backend: FakeBackend) -> None:
@@ -268,17 +235,6 @@ def test_another_backend_means_measuring_anew(bare: Tiny, backend: FakeBackend, 
         BackendInfo("fake", {"fake": "2"}) if change == "version" else BackendInfo("other", {"fake": "1"})
     )
     assert swept(bare, backend, max_batch=1).measured == VARIANTS
-
-
-def test_another_type_of_device_means_measuring_anew(bare: Tiny, backend: FakeBackend) -> None:
-    swept(bare, backend, max_batch=1)
-    path = bare.place.profile_path("cpu0")
-    here = device(bare, "cpu0")
-    text = path.read_text()
-    elsewhere = bare.place.profile_path("cpu9")
-    elsewhere.write_text(text.replace('"cpu0"', '"cpu9"'))
-    assert here.id == "cpu0"
-    assert swept(bare, backend, max_batch=1, name="cpu9").measured == VARIANTS  # its name and cores are made up
 
 
 def test_progress_never_falls_and_ends_at_one(bare: Tiny, backend: FakeBackend) -> None:

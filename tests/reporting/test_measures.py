@@ -37,13 +37,6 @@ def test_accuracy_is_the_mean_over_answered_queries_late_ones_included() -> None
     assert run.relative_accuracy == pytest.approx(2.3 / 3)
 
 
-def test_rates_are_over_the_duration_of_the_run() -> None:
-    """3 answers, 2 of them on time, in 12 s."""
-    run = reported(ONE_OF_EACH, duration_s=12.0)
-    assert run.throughput_qps == pytest.approx(3 / 12)
-    assert run.goodput_qps == pytest.approx(2 / 12)
-
-
 def test_families_add_up_to_the_whole() -> None:
     """digits: 1 of 4 served; signals: 1 of 2; a family's best accuracy is its own."""
     run = reported(ONE_OF_EACH)
@@ -59,10 +52,6 @@ def test_a_family_has_its_attainment_beside_its_target() -> None:
     run = reported(ONE_OF_EACH, attainment={"digits": 0.9, "signals": 0.5})
     assert run.families["digits"].attainment == Attainment(0.9, 0.25, False, near(7.5))
     assert run.families["signals"].attainment == Attainment(0.5, 0.5, True, near(1.0))
-
-
-def test_a_family_without_a_target_or_requests_has_the_default_target_only() -> None:
-    assert reported([]).families["digits"].attainment == Attainment(0.995, None, None, None)
 
 
 def test_the_accuracy_drop_is_that_of_the_worst_ten_seconds() -> None:
@@ -96,10 +85,6 @@ def test_latency_quantiles_are_every_half_percent_of_the_answers() -> None:
     assert reported(ended).latency_quantiles_s == pytest.approx([k / 1000 for k in range(1, 202)])
 
 
-def test_nothing_answered_has_no_latency_quantiles() -> None:
-    assert reported([RequestRecord("digits", 0.0, Outcome.REJECTED)]).latency_quantiles_s == ()
-
-
 @pytest.mark.parametrize("quantiles", [(0.1,) * (QUANTILES - 1), tuple(range(QUANTILES, 0, -1))])
 def test_a_report_with_other_quantiles_is_refused(quantiles: tuple[float, ...]) -> None:
     document = msgspec.to_builtins(burst("proteus")) | {"latency_quantiles_s": quantiles}
@@ -128,10 +113,6 @@ def test_a_report_has_the_answers_of_each_device_and_zero_for_idle_ones() -> Non
     assert (gpu1.answers, gpu1.batches, gpu1.answers_by_variant) == (1, None, {"signals": {"s": 1}})
 
 
-def test_answers_of_unknown_devices_belong_to_none() -> None:
-    assert reported([answer(0.0)]).devices == {}
-
-
 def test_windows_count_requests_where_they_arrive() -> None:
     """Arrivals at 0, 9.99 and 10 s: two in the first window, one in the second, whenever they were answered."""
     run = reported(
@@ -151,11 +132,6 @@ def test_the_last_window_has_its_true_length(duration_s: float, lengths_s: list[
     """Half a window stands alone; a shorter rest joins the window before it."""
     run = reported([answer(0.0)], duration_s=duration_s)
     assert [w.length_s for w in run.windows] == pytest.approx(lengths_s)
-
-
-def test_an_arrival_at_the_very_end_is_in_the_last_window() -> None:
-    run = reported([answer(0.0), answer(20.0)], duration_s=20.0)
-    assert [w.demand_qps for w in run.windows] == [0.1, 0.1]
 
 
 def test_windows_reach_the_last_arrival_even_beyond_the_given_duration() -> None:
@@ -178,12 +154,6 @@ def test_a_run_of_no_duration_has_no_rates() -> None:
     assert reported([], duration_s=0.0).windows == ()
 
 
-def test_a_run_of_drops_only_has_no_accuracy() -> None:
-    run = reported([RequestRecord("digits", 1.0, Outcome.DROPPED)])
-    assert run.slo_violation_ratio == 1.0
-    assert (run.effective_accuracy, run.relative_accuracy, run.max_accuracy_drop) == (None, None, None)
-
-
 def test_answers_of_unknown_accuracy_are_left_out_of_it() -> None:
     run = reported([answer(0.0, accuracy=None), answer(1.0, accuracy=0.49)])
     assert (run.served, run.effective_accuracy, run.relative_accuracy) == (2, 0.49, 0.5)
@@ -198,14 +168,6 @@ def test_a_family_without_a_best_accuracy_has_no_relative_accuracy() -> None:
 def test_a_report_is_the_same_after_a_round_trip_through_json() -> None:
     run = burst("proteus")
     assert msgspec.json.decode(msgspec.json.encode(run), type=Report) == run
-
-
-def test_a_burst_costs_proteus_accuracy_and_no_violations() -> None:
-    """0.9 of the best during the burst: a drop of 10 points; 1200 of its 2000 requests arrive in it."""
-    run = burst("proteus")
-    assert (run.requests, run.slo_violation_ratio) == (2000, 0.0)
-    assert run.max_accuracy_drop == pytest.approx(10.0)
-    assert run.relative_accuracy == pytest.approx(1 - 0.1 * 1200 / 2000)
 
 
 outcomes = st.sampled_from(Outcome)
@@ -263,16 +225,6 @@ def test_devices_add_up_to_the_answers_that_name_one(ended: list[RequestRecord])
         n for d in run.devices.values() for variants in d.answers_by_variant.values() for n in variants.values()
     )
     assert counted == sum(e.variant is not None for e in named)
-
-
-@given(st.lists(records(), max_size=60))
-def test_quantiles_rise_from_the_fastest_to_the_slowest_answer(ended: list[RequestRecord]) -> None:
-    latencies_s = [e.latency_s for e in ended if e.latency_s is not None]
-    quantiles_s = reported(ended).latency_quantiles_s
-    assert list(quantiles_s) == sorted(quantiles_s)
-    assert len(quantiles_s) == (QUANTILES if latencies_s else 0)
-    if latencies_s:
-        assert (quantiles_s[0], quantiles_s[-1]) == pytest.approx((min(latencies_s), max(latencies_s)))
 
 
 @given(st.lists(records(), min_size=1, max_size=40))

@@ -24,7 +24,7 @@ LOADS, SLOWER = st.sampled_from([0.9, 1.0, 1.1, 1.3, 2.0]), st.sampled_from([1.0
 def test_goodput_of_any_mix_is_nearly_all_that_it_could_answer(workers: int, mix: Sequence[int], load: float) -> None:
     """What it could answer is counted as if rows were as divisible as water: with batches of 100 ms of 150, 5 % less.
 
-    With two workers, who knows what will arrive waits for larger batches: `make bench-dispatch` has that.
+    `python -m benchmarks.simulator --parts overload` has two workers, where knowing arrivals brings larger batches.
     """
     assert world(workers, mix).run([(load, 3.0)]).goodput_frac >= 0.93
 

@@ -1,30 +1,27 @@
 """Samples are aligned in time, bounded, and say no more than the system does."""
 
-import hashlib
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from proteus_cli.backends.nvml import NvmlDevice
-from proteus_cli.domain.device import Device
 from proteus_cli.errors import EngineError
 from proteus_cli.studies import telemetry
 from proteus_cli.studies.telemetry import (
+    EVERY_S,
     MAX_SAMPLES,
     Reading,
-    TelemetrySamples,
     Watch,
     measures,
     read_gpus,
     read_machine,
     read_own_processes,
-    reader,
-    watched_gpus,
+    telemetry_of,
     watching,
 )
 
@@ -36,51 +33,18 @@ def test_totals_become_rates_and_levels_stay() -> None:
 
 
 def test_samples_are_bounded_and_their_means_stay() -> None:
-    samples = TelemetrySamples(100.0, 0.5)
-    while samples.due_s() <= 2000.0:
-        samples.add({"mhz": samples.due_s()}, samples.due_s())  # each sample is the time that it is taken at
-    found = samples.telemetry()
+    samples = [(EVERY_S * number, {"mhz": EVERY_S * number}) for number in range(1, 4001)]
+    found = telemetry_of(samples, 100.0)
     values = [value for value in found.measures["mhz"] if value is not None]
-    assert len(values) < MAX_SAMPLES
+    assert 100 < len(values) <= MAX_SAMPLES
     assert found.times_unix_s[-1] == pytest.approx(2100.0, abs=found.every_s)
     assert [100.0 + value for value in values] == pytest.approx(found.times_unix_s, abs=found.every_s)
 
 
-def test_a_late_sample_stands_for_those_that_were_missed() -> None:
-    samples = TelemetrySamples(0.0, 1.0)
-    samples.add({"mhz": 1.0}, 1.0)
-    samples.add({"mhz": 2.0}, 4.2)
-    assert samples.telemetry().measures["mhz"] == (1.0, 2.0, 2.0, 2.0)
-    assert samples.due_s() == 5.0
-
-
-class InterruptedSample(Mapping[str, float]):
-    """A sample during whose reading the next ones are taken, as the thread of a watch may."""
-
-    def __init__(self, samples: TelemetrySamples, count: int) -> None:
-        self._samples, self._count = samples, count
-
-    def __getitem__(self, name: str) -> float:
-        return {"mhz": 1.0}[name]
-
-    def __iter__(self) -> Iterator[str]:
-        count, self._count = self._count, 0
-        for number in range(count):
-            self._samples.add({"mhz": 2.0}, number + 1.0)
-        return iter(("mhz",))
-
-    def __len__(self) -> int:
-        return 1
-
-
-@pytest.mark.parametrize("taken_meanwhile", [1, MAX_SAMPLES])
-def test_samples_that_are_taken_while_all_are_asked_for_come_the_next_time(taken_meanwhile: int) -> None:
-    samples = TelemetrySamples(0.0, 1.0)
-    samples.add({"mhz": 1.0, "memory_bytes": 1.0}, 0.0)
-    samples.add(InterruptedSample(samples, taken_meanwhile), 0.0)
-    found = samples.telemetry()
-    assert found.every_s == 1.0
-    assert found.measures == {"mhz": (1.0, 1.0), "memory_bytes": (1.0, None)}
+def test_a_late_sample_stands_for_those_that_were_missed_and_an_unknown_measure_is_none() -> None:
+    found = telemetry_of([(0.5, {"mhz": 1.0}), (2.1, {"mhz": 2.0, "memory_bytes": 1.0})], 0.0)
+    assert found.measures == {"mhz": (1.0, 2.0, 2.0, 2.0, 2.0), "memory_bytes": (None, 1.0, 1.0, 1.0, 1.0)}
+    assert telemetry_of([], 0.0).measures == {}
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system has no /proc")
@@ -143,7 +107,7 @@ def test_what_ends_a_study_is_not_hidden_by_what_ended_the_sampling(
         return read
 
     monkeypatch.setattr(telemetry, "reader", breaking)
-    monkeypatch.setattr(TelemetrySamples, "due_s", lambda _samples: 0.0)
+    monkeypatch.setattr(telemetry.Watch.__init__, "__defaults__", (0.0,))
 
     def study() -> None:
         with watching(()) as watch:
@@ -156,15 +120,6 @@ def test_what_ends_a_study_is_not_hidden_by_what_ended_the_sampling(
     assert error.__notes__ == ["telemetry had ended before that: OSError('no file is left')"]
     with pytest.raises(OSError, match="no file is left"), watching(()) as watch:
         watch.thread.join()
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system has no /proc")
-def test_this_system_is_read() -> None:
-    read = reader(())
-    before = read()
-    hashlib.sha256(bytes(2**24)).digest()
-    found = measures(before, read())
-    assert {"cpu_cores", "machine_cores", "minor_faults", "voluntary_switches", "memory_bytes"} <= set(found)
 
 
 class Nvml:
@@ -189,7 +144,3 @@ class Nvml:
 def test_of_a_gpu_only_what_its_driver_says_is_told() -> None:
     found = read_gpus({"gpu0": NvmlDevice(Nvml(), None)})
     assert found == {"gpu_busy_frac@gpu0": 0.4, "gpu_power_w@gpu0": 70.5}
-
-
-def test_devices_without_readings_are_not_watched() -> None:
-    assert watched_gpus([Device("cpu0", "cpu", "cpu", "a processor", 0)]) == {}

@@ -1,5 +1,7 @@
 """New files and the catalog: edits meanwhile are kept, and files stay on the file system of ``engines/``."""
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -50,7 +52,7 @@ def derive_from_tones(tiny: Tiny, meanwhile: Callable[[], object]) -> None:
 def test_an_edit_of_the_catalog_while_models_are_measured_is_kept(
     tiny: Tiny, change: Callable[[Tiny, Callable[[], object]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proteus_cli.variants.measuring.CELL_S", 0.01)
+    monkeypatch.setattr("proteus_cli.variants.judging.CELL_S", 0.01)
     path = tiny.place.catalog_path
     edited = f"# edited\n{path.read_text()}"
     models = {name for name in files(tiny.root) if name.startswith("engines/")}
@@ -146,6 +148,24 @@ def test_a_file_that_another_wrote_meanwhile_is_kept(tiny: Tiny) -> None:
     assert "run it again" in str(caught.value.hint)
     assert tiny.place.model_path(name).read_bytes() == b"first"
     assert not tiny.place.model_path("models/tones/second.onnx").exists()
+
+
+def test_a_commit_that_fails_leaves_all_as_before(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    catalog, replace = tiny.place.catalog_path, Path.replace
+    before = catalog.read_text()
+
+    def full(path: Path, target: Path) -> Path:
+        if target == catalog.resolve():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return replace(path, target)
+
+    with staging(tiny.place) as staged:
+        staged.write("models/new.onnx", b"new")
+        monkeypatch.setattr(Path, "replace", full)
+        with pytest.raises(ArtefactError, match="No space left"):
+            staged.commit(f"# more\n{before}", before=before)
+    assert catalog.read_text() == before
+    assert not tiny.place.model_path("models/new.onnx").exists()
 
 
 def test_of_several_that_commit_at_once_one_adds_to_the_catalog(tmp_path: Path) -> None:

@@ -51,18 +51,3 @@ def routes() -> list[tuple[str, str]]:
     """(family, json or binary) of each route to offer: ``$BENCH_ROUTES`` is like ``tiny:json,cnn:binary``."""
     pairs = (route.partition(":") for route in os.environ["BENCH_ROUTES"].split(","))
     return [(family, kind) for family, _, kind in pairs]
-
-
-def families() -> list[str]:
-    """The families of all routes, each once."""
-    return list(dict.fromkeys(family for family, _ in routes()))
-
-
-def port() -> int:
-    """Where to listen for HTTP."""
-    return int(os.environ["BENCH_PORT"])
-
-
-def instances() -> int:
-    """How many copies of each model may run at a time."""
-    return int(os.environ["BENCH_INSTANCES"])

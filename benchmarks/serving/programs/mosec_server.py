@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from mosec import Runtime, Server, Worker
 
-from benchmarks.serving.programs.models import DELAY_S, MAX_BATCH, Floats, Model, instances, routes
+from benchmarks.serving.programs.models import DELAY_S, MAX_BATCH, Floats, Model, routes
 
 
 class Query(msgspec.Struct):
@@ -48,10 +48,10 @@ class RawClassifier(Classifier):
 def _runtime(family: str, kind: str) -> Any:
     return Runtime(
         JsonClassifier if kind == "json" else RawClassifier,
-        num=instances(),
+        num=1,
         max_batch_size=MAX_BATCH,
         max_wait_time=round(1000 * DELAY_S),
-        env=[{"BENCH_FAMILY": family}] * instances(),
+        env=[{"BENCH_FAMILY": family}],
     )
 
 

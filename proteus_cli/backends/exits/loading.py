@@ -51,7 +51,7 @@ class WithExits:
 
 
 def name_of(model: Path, owner: VariantKey | None) -> str:
-    """What errors call a model: the variant that it belongs to, or else its file."""
+    """The name of a model in errors: its variant, or else its file."""
     return f"`{model}`" if owner is None else f"`{owner.variant}` of family `{owner.family}`"
 
 
@@ -81,7 +81,7 @@ class SharedEngines(Generic[AnyEngine]):
 
     @contextmanager
     def loaded(self, key: str, load: Load[AnyEngine]) -> Iterator[AnyEngine]:
-        """The engine of that content, by ``load`` where nobody has it. Raises what that raises."""
+        """The engine of that content, loaded by ``load`` if no other model has it. Raises what that raises."""
         shared = self._take(key) or self._add(key, _Shared(load))
         try:
             yield shared.engine

@@ -29,7 +29,7 @@ NOTES = (
     TensorSpec(HELD_NOTE, np.dtype(np.uint8), ()),
     TensorSpec(ENERGY_NOTE, np.dtype(np.float64), ()),
 )
-"""What the runner says of each row, behind the outputs of the family.
+"""The notes of each row, behind the outputs of the family.
 
 A row whose request asks for a confidence may go on behind the exit at which its condition *held*; 0: it did not hold.
 Its energy is what it took by the profile; NaN where its request does not limit that.
@@ -57,7 +57,7 @@ class StagedBatch(Protocol):
         ...
 
     def go_on(self, chosen: Bools | None) -> None:
-        """Begin the next stage, with those of the rows in the last one that are ``chosen``; None: with all of them.
+        """Begin the next stage with the ``chosen`` rows of the last one; None: with all of them.
 
         Raises `EngineError`.
         """
@@ -67,8 +67,8 @@ class StagedBatch(Protocol):
 class ExitRunner(ABC):
     """A `Runner` of several stages. Rows stop at the first exit after which ``stop_when`` holds.
 
-    ``signatures`` are those of the stages, ``confidence`` is that of the family. Raises `EngineError` where the stages
-    do not fit together.
+    ``signatures`` has one for each stage; ``confidence`` is the setting of the family. Raises `EngineError` where the
+    stages do not fit together.
     """
 
     def __init__(self, signatures: Sequence[Signature], stop_when: Condition, confidence: str) -> None:
@@ -84,7 +84,7 @@ class ExitRunner(ABC):
     @property
     @abstractmethod
     def memory_bytes(self) -> int:
-        """What the engines of all stages take."""
+        """The memory of the engines of all stages."""
 
     @abstractmethod
     def _begun(self, inputs: NamedArrays) -> AbstractContextManager[StagedBatch]:
@@ -118,7 +118,7 @@ class ExitRunner(ABC):
         clock: Callable[[], float] = monotonic,
         leave: Leave | None = None,
     ) -> NamedArrays:
-        """Those that `infer` gives, of a batch of so many ``rows`` that was begun at ``start_s``."""
+        """The outputs of `infer` for a batch of ``rows`` that was begun at ``start_s``."""
         if bounds is not None and leave is None:
             bounds = replace(bounds, may_leave=False)
         forecast = StageForecast(bounds, self._pace, start_s) if bounds is not None else None
@@ -206,7 +206,7 @@ class _HostBatch:
 
 
 class _Answers:
-    """The outputs of a batch, as its rows stop, and the notes. Where all stop at once, nothing is copied.
+    """The outputs of a batch, as its rows stop, and the notes. If all rows stop at once, no output is copied.
 
     ``energy_j`` is None where no row has a limit.
     """
@@ -231,13 +231,13 @@ class _Answers:
             self._outputs[name][rows] = values
 
     def held_at(self, place: int, rows: Ints) -> None:
-        """The condition of these ``rows`` holds behind an exit, whether or not they stop there."""
+        """Note that the condition of ``rows`` holds behind an exit, whether or not they stop there."""
         if self._held is None:
             self._held = np.zeros(self._rows, np.uint8)
         self._held[rows[self._held[rows] == 0]] = place
 
     def of(self, rows: Ints) -> NamedArrays:
-        """Those of some rows, all of which have stopped."""
+        """The notes of some rows; all of them have stopped."""
         return {name: values[rows] for name, values in self.outputs().items()}
 
     def outputs(self) -> NamedArrays:

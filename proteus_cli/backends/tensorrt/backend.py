@@ -33,7 +33,7 @@ from proteus_cli.store.models.exit_chains import is_chain_file, unpacked
 
 
 class TensorRT:
-    """The backend of a GPU. Its name is that of TensorRT's Python module, so that a double does not pass for it."""
+    """The backend of a GPU. Its name is the name of TensorRT's Python module, so that a double does not pass for it."""
 
     max_slots = 4
 
@@ -63,7 +63,7 @@ class TensorRT:
             return sum(engine.record.build_s for engine in self._stages(chain.stages, owner))
 
     def plan(self, model: Path, owner: VariantKey | None = None) -> bytes | ChainPlans:
-        """The serialized engine of a model, or those of its stages, each built unless it is current.
+        """The serialized engines of a model or of its stages, each built unless it is current.
 
         Raises `EngineError`, `ArtefactError`.
         """
@@ -113,7 +113,7 @@ class TensorRT:
     def _options(self, family: str, variant: str) -> BuildOptions:
         """The options of the engine that was built before, if it takes batches that are large enough; else new ones.
 
-        So the engine that was profiled is the one that is served.
+        The profiled engine is then the one that is served.
         """
         best = self._builds.best_batch
         files = files_of(self._builds.built, self._device.type, family, variant)

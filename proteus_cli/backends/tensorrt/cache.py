@@ -5,8 +5,8 @@
     engines/built/<device type>/<family>__<variant>/1/model.plan      the engine
                                                      /model.json      what it was built from (`BuiltEngine`)
 
-Both files are written together, the plan first. An engine whose record does not describe its plan is stale. In place of
-a variant's name, that of an engine of a stage of a multi-exit model is the `stage_name`.
+Both files are written together, the plan first. An engine whose record does not describe its plan is stale. The engine
+of a stage of a multi-exit model has the `stage_name` in place of a variant's name.
 """
 
 import hashlib
@@ -110,9 +110,9 @@ def _folder(family: str, variant: str) -> str:
 
 
 def stage_name(place: int, model_digest: str) -> str:
-    """What the engine of a stage is called in its family, by its place in the chain, from 1, and its content.
+    """The name of the engine of a stage in its family, by its place in the chain, from 1, and its content.
 
-    So the variants of a family that have the same stages have the same engines.
+    Variants of a family with the same stages share their engines.
     """
     return f"stage{place}-{model_digest[:16]}"
 

@@ -21,7 +21,7 @@ from proteus_cli.backends.tensorrt.slots import (
 from proteus_cli.errors import EngineError
 
 _INPUT_THAT_IS_AN_OUTPUT = "__"
-"""What the ONNX parser of TensorRT puts before the name of such an input, as no two tensors may have one name."""
+"""Prefix that the ONNX parser of TensorRT adds to the name of such an input: tensor names are unique."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +42,7 @@ class ChainTensors:
 
     @property
     def whole(self) -> EngineTensors:
-        """What goes into the first stage, and comes out of the last."""
+        """The inputs of the first stage and the outputs of the last one."""
         first, *_, last = self.signatures
         return EngineTensors(Signature(first.inputs, last.outputs), self.max_rows)
 
@@ -55,10 +55,10 @@ class ChainTensors:
 class ChainSlot:
     """For each stage an execution context and buffers, and one stream for all of them; for one batch at a time.
 
-    Inputs of the first stage come from the host, outputs of exits go there. Features stay on the device: those of the
-    rows that go on are copied from the buffers that a stage has written to those that the next one reads, on the slot's
-    stream. A slot is a `StagedBatch`. Every call needs the device's context to be current. Making a slot raises like
-    `Slot`, and then frees what it allocated.
+    Inputs of the first stage come from the host, outputs of exits go there. Features stay on the device: for rows that
+    go on, they are copied from the buffers of one stage to the buffers of the next one, on the slot's stream. A slot is
+    a `StagedBatch`. Every call needs the device's context to be current. Making a slot raises like `Slot`, and then
+    frees what it allocated.
     """
 
     def __init__(self, engines: "Sequence[trt.ICudaEngine]", layout: ChainTensors) -> None:
@@ -74,8 +74,8 @@ class ChainSlot:
     def submit(self, parts: Sequence[Part]) -> None:
         """Start a batch: copy in, run the first stage, copy the outputs of its exit. Returns before that is done.
 
-        The slot must not be used again before `outputs` has returned those of the last stage that was begun. Raises
-        `EngineError`; then the slot is free at once.
+        The slot must not be used again before `outputs` has returned the outputs of the last stage that was begun.
+        Raises `EngineError`; then the slot is free at once.
         """
         rows = self._whole.rows_of(parts)
         first = self._stages[0]
@@ -92,7 +92,7 @@ class ChainSlot:
         return {tensor.spec.name: tensor.values[: self._rows].copy() for tensor in self._stages[self._place].outputs}
 
     def go_on(self, chosen: Bools | None) -> None:
-        """Start the next stage with those of the rows that are ``chosen``; None: with all. Raises like `submit`."""
+        """Start the next stage with the ``chosen`` rows; None: with all. Raises like `submit`."""
         before, after = self._stages[self._place : self._place + 2]
         runs = [(0, self._rows)] if chosen is None else _runs(chosen)
         with self._idle_after_errors():

@@ -125,7 +125,7 @@ class PrimaryContext:
     def _release(self) -> None:
         """Have pycuda drop the context from this thread, even where it cannot be popped.
 
-        pycuda takes a detached context for dead: `get_current` drops it, and nothing that belongs to it is freed.
+        pycuda takes a detached context for dead: `get_current` drops it without freeing its memory.
         """
         with self._releasing:
             if self._is_held:

@@ -23,7 +23,7 @@ _abandoned: list[object] = []
 
 
 class AnySlot(Protocol):
-    """What one batch needs while it is on the device."""
+    """The resources of one batch while it is on the device."""
 
     def close(self) -> None: ...
 
@@ -125,7 +125,7 @@ class SlottedEngines(ABC, Generic[SlotT]):
         self.memory_bytes = max(before_bytes - after_bytes, plan_bytes + slots * self.slot_bytes)
 
     def _new_slot(self) -> SlotT:
-        """A slot beside those that run; `slot_bytes` becomes what it took, where that is more."""
+        """Add a slot beside the running ones; `slot_bytes` grows to its size if that is more."""
         before_bytes, total_bytes = self._context.memory_bytes()
         require_memory(self.slot_bytes, before_bytes, total_bytes, what="One more slot of an engine would")
         slot = self._make_slot()
@@ -142,7 +142,7 @@ class SlottedEngines(ABC, Generic[SlotT]):
         return engine
 
     def _drop(self) -> None:
-        """Free the slots first, as they belong to the engines, and the engines to the runtime."""
+        """Free the slots first: they belong to the engines, and the engines to the runtime."""
         for slot in self._slots:
             slot.close()
         self._slots = []
@@ -183,7 +183,7 @@ class LoadedEngine(SlottedEngines[Slot]):
 
 @contextmanager
 def _freed_frames() -> Iterator[None]:
-    """What the frames of an error hold is freed while the context is current, not with the error."""
+    """Objects in the frames of an error are freed while the context is current, not with the error."""
     try:
         yield
     except BaseException as error:

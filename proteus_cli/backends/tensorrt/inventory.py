@@ -1,4 +1,4 @@
-"""The engines that are built in a workspace: their states, and removing those that are not current.
+"""The engines that are built in a workspace: their states, and the removal of others than current ones.
 
 It needs neither TensorRT nor a GPU.
 """
@@ -23,7 +23,7 @@ class ListedEngine(Value, frozen=True):
 
     ``directory`` is relative to the workspace, or to the state where there is one.
 
-    An engine is *current* when model and plan are those of its record (more cannot be known without a GPU), an *orphan*
+    An engine is *current* when model and plan match its record (more cannot be known without a GPU). It is an *orphan*
     when the catalog has no variant that needs it, else *stale*. ``why`` says why it is not current.
     """
 

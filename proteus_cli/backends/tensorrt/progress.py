@@ -36,7 +36,7 @@ class BuildProgress:
         self.is_cancelled = True
 
     def begin(self, name: str, parent: str | None, steps: int) -> None:
-        """TensorRT begins a phase of so many steps, within the phase ``parent`` where there is one."""
+        """TensorRT begins a phase with a number of steps, within the phase ``parent`` if there is one."""
         with self._lock:
             self._running[name] = _Phase(parent, steps)
             self.now = name

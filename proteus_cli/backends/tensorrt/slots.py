@@ -16,7 +16,7 @@ from proteus_cli.units import format_size
 
 @dataclass(frozen=True, slots=True)
 class EngineTensors:
-    """The inputs and outputs of an engine, and its largest batch. All sizes but that of the batch are fixed."""
+    """The inputs and outputs of an engine, and its largest batch. All sizes but the batch size are fixed."""
 
     signature: Signature
     max_rows: int
@@ -181,7 +181,7 @@ def execution_context(engine: "trt.ICudaEngine") -> "trt.IExecutionContext":
 
 
 def slot_tensor(spec: TensorSpec, max_rows: int) -> SlotTensor:
-    """The buffers of a tensor for so many rows, on the device and pinned on the host: both, or none."""
+    """The buffers of a tensor for a number of rows, on the device and pinned on the host: both, or none."""
     device = cuda.mem_alloc(max_rows * spec.row_bytes)
     try:
         pinned = cuda.pagelocked_empty(max_rows * spec.row_bytes, np.uint8)

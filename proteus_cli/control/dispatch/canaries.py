@@ -1,10 +1,10 @@
 """Two versions of a variant that serve at the same time, and which requests the new one answers.
 
-While a version is rolled out, requests of its family belong to one of two *arms*. Those of the *canary* arm may be
-answered by all hosts but those of the old version, and others by all but those of the new one. So of what the old
-version would answer, the new one gets the part of requests that are canaries, and nothing else of the plan changes.
-Where the new version serves nowhere, or cannot keep the bounds of a request, canaries are answered as all others. Where
-no plan has the old version any more, the new one is a variant like others.
+While a version is rolled out, requests of its family belong to one of two *arms*. Requests of the *canary* arm may be
+answered by all hosts except the old version's, others by all except the new one's. In this way the new version answers
+canaries in place of the old one, and the rest of the plan stays as it is. Where the new version serves nowhere, or
+cannot keep the bounds of a request, canaries are answered as all others. Where no plan has the old version any more,
+the new one is a variant like others.
 
 Both arms have the same shares and the same room: in its arm, each version stands for both.
 """
@@ -17,9 +17,9 @@ from proteus_cli.domain.rollouts import VersionPair
 
 
 def standing_for_both(hosts: Sequence[Host], pair: VersionPair) -> list[Host]:
-    """The hosts with the rates and capacities that they have in their arm: those of both versions together.
+    """The hosts with the rates and capacities that they have in their arm: each version with the sums of both.
 
-    A version that has no share yet has on each device those of the other, for clients that ask for it by name.
+    A version without a share gets, on each device, the values of the other, for clients that ask for it by name.
     """
     of_old = [host for host in hosts if host.variant == pair.old]
     of_new = [host for host in hosts if host.variant == pair.new]

@@ -14,20 +14,19 @@ MIN_ALONE_FRAC = 1e-9
 """A smaller part of a variant's rate, that no cascade takes, is an error of rounding."""
 
 RESERVED_FRAC = 0.2
-"""Of the room in the queue of a second stage, what is kept from the surest queries that are deferred to it.
+"""The part of the room in a second stage's queue that is kept from the surest of the queries deferred to it.
 
-Of calls that share a line, a small reserve of the line for the more valuable ones is known to be nearly as good as the
-best rule (trunk reservation: R. L. Miller, A queueing reward system with several customer classes, 1969). `python -m
-benchmarks.cascades` compares it with none."""
+For calls that share a line, a small reserve for the more valuable calls is nearly as good as the best rule. This is
+trunk reservation (R. L. Miller, A queueing reward system with several customer classes, 1969). `benchmarks.cascades` of
+1ab7c97d compares it with none."""
 
 
 class Cascades:
     """Shares the newcomers of first stages among their cascades, as the plan says: exactly, and without randomness.
 
-    What a first stage gets beyond the rates of its cascades is answered by it alone. All rows of a request go the same
-    way. While no plan had cascades, and no request `Bounds`, nothing was ``ever_in_use``: no request goes by any or is
-    deferred, and nothing needs to be asked. ``by_first`` has those of the plan by first variant, those that get the
-    most first.
+    A first stage answers alone the queries beyond the rates of its cascades. All rows of a request go the same way.
+    ``ever_in_use`` is False until a plan has cascades or a request has `Bounds`; until then no request needs a decision
+    here. ``by_first`` has the cascades of the plan by first variant, the highest rate first.
     """
 
     def __init__(self) -> None:
@@ -63,7 +62,7 @@ class Cascades:
         return self._bounded(request, request.bounds, hosted)
 
     def _bounded(self, request: Request, bounds: Bounds, hosted: Host) -> CascadeRoute | None:
-        """The way of a request with bounds: that of others, or, where it needs a cascade, the one that gets most.
+        """The route of a request with bounds: as for others; where it needs a cascade, the one with the highest rate.
 
         It is no way to a second stage that the request does not accept: then there may be none.
         """
@@ -80,8 +79,8 @@ class Cascades:
     def room_frac(route: CascadeRoute, level: int) -> float:
         """The part of the second stage's queue that may be taken, at most, for a query of that level to join it.
 
-        The surer the first stage is, the less is it worth to ask the second. So under pressure, from one query to the
-        next, the threshold falls to where the second stage can make the rest.
+        The surer the first stage is, the less is it worth to ask the second. Under pressure the threshold thus falls,
+        from one query to the next, to where the second stage can make the rest.
         """
         return 1.0 - RESERVED_FRAC * min(level / route.cut, 1.0) if route.cut else 1.0
 

@@ -14,8 +14,8 @@ class DeadlineQueue:
 
     The batch of a request must have ended by its entry in ``dues_s``: its deadline less ``answer_frac`` of its time.
 
-    Three lists in step, of deadlines, of these times and of requests: an arrival is mostly the last to be due, a batch
-    is cut off the front, and bisection finds a request that is cancelled. A heap is slower at each of these.
+    It keeps three lists in step: deadlines, due times and requests. An arrival is mostly the last to be due, a batch is
+    cut off the front, and bisection finds a request that is cancelled. A heap is slower in all three cases.
     """
 
     __slots__ = ("_answer_frac", "_deadlines_s", "_requests", "dues_s", "rows")

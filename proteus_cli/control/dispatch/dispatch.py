@@ -1,6 +1,6 @@
 """Requests on their way: admitted, queued, put into batches, finished or given up.
 
-One class, though a long one: each of these steps changes the queues of families and the workers' batches together.
+It is one long class: each step changes the queues of families and the batches of workers together.
 """
 
 import math
@@ -120,9 +120,9 @@ class Dispatch:
     def defer(self, request: Request, now_s: float, room_frac: float = 1.0) -> Admitted | None:
         """Have a deferred request wait for the second stage; None where that cannot answer it in time.
 
-        It has been counted as an arrival. What runs and waits before it on the hosts that may answer it counts as for
-        `offer`, and may take ``room_frac`` of what these make in time. The driver keeps the first answer. It sends that
-        answer if this returns None, if the deferred request is dropped, or at `last_moment_s`; then it also cancels the
+        It has been counted as an arrival. Rows that run or wait before it on its hosts count as for `offer`; they may
+        take ``room_frac`` of the rows that these make in time. The driver keeps the first answer. It sends that answer
+        if this returns None, if the deferred request is dropped, or at `last_moment_s`; then it also cancels the
         request that waits.
         """
         family, rows = self._families[request.family], request.rows
@@ -172,7 +172,7 @@ class Dispatch:
         return self._batcher.due_s(request)
 
     def max_rows(self, hosts: Sequence[Host], within_s: float, at_most: int) -> int:
-        """The most rows of one request that one of the hosts answers ``within_s`` where nothing waits; at least one.
+        """The most rows of one request that one idle host answers ``within_s``; at least one.
 
         ``at_most`` where there is none.
         """
@@ -194,7 +194,7 @@ class Dispatch:
         return least_s / (1 - self._answer_frac)
 
     def cancel(self, request: Request) -> Effects:
-        """Drop a request that waits; no effects where it does not wait, as it runs or has ended."""
+        """Drop a request that waits; no effects where it runs or has ended."""
         family = self._families[request.family]
         if not family.remove(request):
             return NO_EFFECTS
@@ -215,7 +215,7 @@ class Dispatch:
         return self.cancel(request)
 
     def decide(self, device: str, now_s: float) -> Decision:
-        """What the worker of ``device`` does now. To ask once too often is harmless."""
+        """The decision for the worker of ``device`` now. To ask once too often is harmless."""
         worker = self._workers[device]
         if worker.free <= 0:
             return IDLE if worker.in_flight is None else self._decide_ahead(worker, worker.in_flight, now_s)
@@ -272,8 +272,8 @@ class Dispatch:
     def requeue(self, running: Iterable[Launch], has_ended: Callable[[Request], bool]) -> Effects:
         """Queue the requests of batches again, with their deadlines, as the device that ran them is lost.
 
-        Those that have ended do not wait. One that was running on `MAX_RUNS` lost devices may be the cause, and fails.
-        So does a check: nobody waits for it.
+        Requests that have ended do not wait. A request that was running on `MAX_RUNS` lost devices may be the cause,
+        and fails. A background request fails, too.
         """
         requeued, failed, unhosted = list[Request](), list[Request](), list[Request]()
         for launch in running:
@@ -408,7 +408,7 @@ class Dispatch:
             self._workers[device].take_from([each.host_class for each in self._sources[device]])
 
     def _uncount(self, requests: Sequence[Request]) -> Sequence[Request]:
-        """Count these requests no longer, as they neither wait nor will run; returns them."""
+        """Stop counting requests that neither wait nor will run; returns them."""
         for request in requests:
             self._families[request.family].rows -= request.rows
         if self._lost_runs:
@@ -430,8 +430,8 @@ class Dispatch:
     def _given_up(self, worker: WorkerState, hosted: Host, dropped: Sequence[Request]) -> None:
         """A worker with a free slot drops requests.
 
-        Where it does so only because it is slowed, its slowdown is doubted: no batch would ever show that it is over.
-        So is the way of its answers.
+        Where it does so only because it is slowed, its slowdown decays: no batch would ever show that it is over. The
+        time of the way of its answers decays likewise.
         """
         for request in self._uncount(dropped):
             time_s, alone_s = self._batcher.due_s(request) - request.arrival_s, hosted.least_latency(request.rows)
@@ -447,9 +447,9 @@ class Dispatch:
     def _decide_ahead(self, worker: WorkerState, in_flight: InFlightBatches, now_s: float) -> Decision:
         """The batch to submit shortly before a busy worker is free, or nothing.
 
-        A batch with less than all that waits is submitted only if it is full: the worker may be free earlier than it
-        should be, and then a larger one is possible. One that is not full must be long, and the next to start. Excess
-        is left undecided.
+        A batch that leaves rows waiting is submitted only if it is full: the worker may be free early, and then a
+        larger batch is possible. A batch that is not full must be long, and the next to start. Excess is left
+        undecided.
         """
         if not worker.is_serving:
             return IDLE

@@ -1,23 +1,23 @@
 """Which hosts of a family may answer a request that asks for more than any of them gives.
 
-Hosts that no request can tell apart are of one *kind*. A set of kinds is a number, with a bit for each. So a request
-has its queue by its set: two requests that the same hosts may answer share a queue, whatever they ask for.
+Hosts that no request can tell apart are of one *kind*. A set of kinds is a number, with a bit for each. The set of a
+request names its queue: two requests that the same hosts may answer share one, whatever they ask for.
 
-That an answer keeps its bounds follows from where it begins:
+Whether an answer keeps its bounds depends on the host where it begins:
 
 * accuracy: the host's own is at least the minimum;
-* expected accuracy: so is the host's own, or that of a cascade which begins there;
-* energy: what the host takes until its first answer is within the limit, in the batch that is worst for the request;
-  what it takes further is held stage by stage. So is what it takes together with the second stage, where the accuracy
-  needs a cascade; else the second stage gets what is left;
+* expected accuracy: the host's own is at least the minimum, or a cascade that begins there reaches it;
+* energy: the host's energy until its first answer is within the limit, in the batch that is worst for the request.
+  Energy beyond that is checked stage by stage. Where the accuracy needs a cascade, both stages together are within the
+  limit; else the second stage gets the rest;
 * version: the host is of a variant that the request accepts, and so is the second stage where one is needed.
 
 A host that cuts rows short (`Host.cuts`) is of two kinds: one gives whole answers alone, and one any. Cut answers are
-less accurate than the variant, so a request that asks for an accuracy may only go to the former. So may deferred ones,
-which ask for that of the second stage: their first answer is as good as one that is cut short.
+less accurate than the variant, so a request that asks for an accuracy may only go to the kind of whole answers. The
+same holds for deferred requests, which ask for the second stage's accuracy.
 
 With a `VersionPair`, the new version is for canaries alone, and the old one for all others. The set ``everyone`` is
-without the new one then. A request that asks for a version is in neither arm: its hosts are those of the version.
+without the new one then. A request that asks for a version is in neither arm; it goes to hosts of that version.
 """
 
 import math
@@ -34,13 +34,13 @@ from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.domain.rollouts import VersionPair
 
 Routes = Mapping[VariantKey, Sequence[CascadeRoute]]
-"""The cascades of a plan by their first variant, those that get the most first."""
+"""The cascades of a plan by their first variant, the highest rate first."""
 MAX_KEPT = 1000
 """Least times that are kept: clients choose their bounds and rows."""
 
 
 class _AlikeHosts:
-    """Hosts alike, of which ``host`` is one; ``routes`` are the cascades that begin there.
+    """Hosts that no request can tell apart; ``host`` is one of them, and ``routes`` are the cascades that begin there.
 
     It ``cuts`` where it stands for answers that may be cut short; ``cutting`` is that kind of the same hosts, or this
     one where there is none. A request that takes any answer has both, or none.
@@ -54,7 +54,7 @@ class _AlikeHosts:
         self._worst_row_j: tuple[float, ...] = ()
 
     def energy_j(self, rows: int) -> float:
-        """The most that a request of so many rows takes until it has its first answer."""
+        """The most energy that a request of ``rows`` takes until its first answer."""
         if not self._worst_row_j:  # most hosts are never asked
             host = self.host
             from_full = accumulate((host.least_energy_j(1, batch) for batch in range(host.max_batch, 0, -1)), max)
@@ -65,8 +65,8 @@ class _AlikeHosts:
 class Eligibility:
     """Which hosts of a family may answer which requests. ``everyone`` is the set of all kinds of hosts.
 
-    With ``pair``, it is that of all kinds but the new version's, and ``canary`` is that of all but the old one's; the
-    latter is empty unless the new one serves (``has_new``).
+    With ``pair``, it lacks the kinds of the new version, and ``canary`` lacks the kinds of the old one. ``canary`` is
+    empty unless the new version serves (``has_new``).
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Eligibility:
         return bool(kinds & self._new)
 
     def _of(self, request: Request, kinds: int) -> int:
-        """Those of ``kinds`` that may answer a request."""
+        """The members of ``kinds`` that may answer a request."""
         accurate = kinds & self._at_least[bisect_left(self._accuracies, request.min_accuracy)]
         is_whole, bounds = request.asks_for_accuracy, request.bounds
         if self._cut and is_whole:
@@ -130,12 +130,12 @@ class Eligibility:
         return accurate & _set(self._keeps(kind if is_whole else kind.cutting, request, bounds) for kind in self._kinds)
 
     def lasting_within(self, kinds: int) -> int:
-        """The largest set within ``kinds`` of those that clients cannot multiply; empty where ``kinds`` is."""
+        """The largest set within ``kinds`` that clients cannot multiply; empty where ``kinds`` is."""
         return next((each for each in self._lasting if not each & ~kinds), 0)
 
     @cached_property
     def _lasting(self) -> list[int]:
-        """The sets of each least accuracy, of each variant, and of each kind; those of the most hosts first.
+        """The sets of each least accuracy, of each variant, and of each kind; the sets with the most hosts first.
 
         Their number depends on the plan alone, and each request that any host may answer has one within its own set.
         """
@@ -196,7 +196,7 @@ class Eligibility:
         return found
 
     def energy_j(self, request: Request) -> dict[str, float]:
-        """By variant, the least limit of energy that a request could have; without those of unknown power."""
+        """The least limit of energy that a request could have, by variant; variants of unknown power are left out."""
         found: dict[str, float] = {}
         for kind in self._kinds:
             if kind.host.power_w is not None and not (kind.cuts and request.asks_for_accuracy):

@@ -22,10 +22,10 @@ def exit_bounds(
 ) -> ExitBounds | None:
     """The bounds of a batch on a device of that slowdown; None where the host is of no multi-exit model.
 
-    ``due_s`` says when the answer to a request must be sent, to which it comes in ``way_s`` from the end of a stage;
-    where rows may not be cut short, it is never due, and its energy is that of whole answers. ``stop_when`` has
-    live conditions by family. What a request is promised was measured with that of the catalog, so
-    none counts where it asks for an accuracy, or limits its energy.
+    ``due_s`` says when the answer to a request must be sent; it gets there ``way_s`` after the end of a stage. Where
+    rows may not be cut short, no answer is due, and energy counts for whole answers. ``stop_when`` has live conditions
+    by family. A promise of accuracy or energy was measured with the condition of the catalog, so a request with such a
+    bound ignores them.
     """
     hosted, requests = launch.hosted, launch.requests
     if not hosted.exits or not hosted.exits[0].points:
@@ -42,7 +42,7 @@ def exit_bounds(
 
 
 def _with_live(bounds: ExitBounds, live: Condition, requests: Sequence[Request]) -> ExitBounds:
-    """The bounds with a live condition, for those of the requests that it counts for."""
+    """The bounds with a live condition, for the requests that it counts for."""
     by_own = [_relies_on_profile(each) for each in requests]
     if all(by_own):
         return bounds

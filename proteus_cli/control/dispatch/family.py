@@ -97,7 +97,7 @@ class FamilyState:
         return self.base.is_lost or self.was_lost
 
     def unfit(self, request: Request) -> Unfit:
-        """What can be had in place of what a request asks for."""
+        """The accuracies and energies that are on offer to a request that no host fits."""
         known = self._eligibility
         if request.bounds is None:
             return Unfit(known.available)
@@ -197,7 +197,7 @@ class FamilyState:
         return self._has(self.all_hosts, variant)
 
     def keeps_bounds(self, request: Request, variant: str) -> bool:
-        """Whether a variant may answer a request by its bounds, and within its time if nothing else waits."""
+        """Whether a variant may answer a request by its bounds, and an idle host of it within its time."""
         within_s = request.deadline_s - request.arrival_s
         hosts = self._eligibility.hosts(self._eligibility.of_variant(request, variant))
         return any(host.least_latency(request.rows) <= within_s for host in hosts)

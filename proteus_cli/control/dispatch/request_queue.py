@@ -31,7 +31,7 @@ MADE_FRAC = 0.8
 
 
 class Due(msgspec.Struct, frozen=True, gc=False):
-    """What is due for a worker: ``rows`` that it may take now, or none before ``at_s``."""
+    """The work that is due for a worker: ``rows`` that it may take now, or none before ``at_s``."""
 
     rows: int
     at_s: float = math.inf
@@ -221,11 +221,11 @@ class RequestQueue:
         return max([each.host.least_latency.max_rows_within(budget_s, at_most) for each in self.classes], default=0)
 
     def least_s(self, rows: int) -> float:
-        """What the fastest of the hosts takes to answer ``rows``, as profiled; infinite without any."""
+        """Seconds that the fastest host takes for ``rows``, as profiled; infinite without hosts."""
         return min([each.host.least_latency(rows) for each in self.classes], default=math.inf)
 
     def is_timely(self, rows: int, budget_s: float) -> bool:
-        """Whether a host that serves answers ``rows`` in that time, if it has nothing else to do."""
+        """Whether an idle host that serves answers ``rows`` in that time."""
         return any(each.serving and each.least_s(rows) <= budget_s for each in self.classes)
 
     def is_free_within(self, rows: int, budget_s: float) -> bool:
@@ -235,7 +235,7 @@ class RequestQueue:
     def rows_at_once(self, budget_s: float) -> int:
         """The rows that free workers which cut rows short have answers to in that time, in one batch each.
 
-        The capacity is that of whole answers, and says nothing of a time that is too short for these.
+        The capacity counts whole answers; it does not apply where the time is too short for these.
         """
         cutting = [each for each in self.classes if each.host.cuts and each.free]
         return sum([len(each.free) * each.rows_within(budget_s) for each in cutting])

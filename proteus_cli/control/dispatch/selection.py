@@ -1,4 +1,4 @@
-"""What a free worker runs next, and which requests make up the batch."""
+"""Selects the next batch of a free worker, and its requests."""
 
 import math
 from typing import NamedTuple
@@ -64,8 +64,8 @@ class Selector:
     """Applies the batching rule to the sources of workers.
 
     From a lane of its own, a worker takes the first requests (the paper's assignment). From a shared lane it takes the
-    largest batch in which every request meets its deadline; ties go to the earliest requests. What it leaves at the
-    head of the queue, faster workers can still make.
+    largest batch in which every request meets its deadline; ties go to the earliest requests. Faster workers can still
+    make the requests that it leaves at the head of the queue.
     """
 
     def __init__(self, batcher: Batcher) -> None:

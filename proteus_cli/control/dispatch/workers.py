@@ -49,11 +49,11 @@ class InFlightBatches:
 class WorkerState:
     """The state of one worker; its phase moves along `TRANSITIONS`, and a move that is not there raises `KeyError`.
 
-    ``is_serving`` is that phase as a flag, as looking up enum members is slow. The worker uses ``slots`` of those that
-    its device was opened with. ``idle_slots`` of these run no batch; a batch that is submitted ahead makes them
-    negative, and so do fewer slots than batches. ``free`` slots may take a batch: the idle ones while the worker
-    serves, else none. The ``classes`` of its hosts know whether there are any. ``in_flight`` is None if batches are not
-    submitted ahead. ``ask_self`` is the answer that names this worker.
+    ``is_serving`` is that phase as a flag, as looking up enum members is slow. The worker uses ``slots`` of its
+    device's slots, and ``idle_slots`` of them run no batch. These are negative with a batch submitted ahead, or with
+    more batches than slots. ``free`` slots may take a batch: the idle ones while the worker serves, else none. The
+    ``classes`` of its hosts know whether there are any. ``in_flight`` is None if batches are not submitted ahead.
+    ``ask_self`` is the answer that names this worker.
 
     ``slowdown`` compares batches with what any of their size takes; capacity goes by it. For multi-exit models that
     also depends on how hard their rows are, and falls if rows are cut short. Their deadlines go by ``stage_slowdown``,
@@ -88,11 +88,11 @@ class WorkerState:
         return self.slowdown if self.is_serving else None, self.stage_slowdown
 
     def slowdown_at(self, hosted: Host) -> float:
-        """What deadlines go by there: a factor of its least latency."""
+        """The factor of a host's least latency that deadlines are computed with."""
         return (self.slowdown if hosted.first_exit is None else self.stage_slowdown).factor
 
     def least_at(self, hosted: Host) -> float:
-        """What `slowdown_at` may come down to where nothing runs that shows it."""
+        """The least value that `slowdown_at` may decay to without a batch that shows it."""
         return 1.0 if hosted.first_exit is None else self.stage_slowdown.least
 
     def decay_slowdown(self, hosted: Host) -> bool:
@@ -130,7 +130,7 @@ class WorkerState:
         self._recount_free()
 
     def use_slots(self, slots: int) -> None:
-        """Use so many slots from now on. Where more run batches, none starts until enough of them have ended."""
+        """Use ``slots`` slots from now on. Where more run batches, none starts until enough of them have ended."""
         self.idle_slots += slots - self.slots
         self.slots = slots
         self._recount_free()

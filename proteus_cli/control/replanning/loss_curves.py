@@ -23,9 +23,9 @@ def loss_curves(
     """The curve of each family, from how long its queries may wait and its present rate, known but for a deviation.
 
     ``arrivals``: by family, the rows of each of the last buckets, equally many. They are scaled to the rate, each part
-    of `TREND_S` by itself, and replayed through a leaky bucket: it drains at what hosts reach of the capacity, and what
-    doesn't fit in it comes too late. No curve is below that of Poisson arrivals: what looked regular for seconds need
-    not stay so.
+    of `TREND_S` by itself, and replayed through a leaky bucket. It drains at the part of the capacity that hosts reach;
+    rows that do not fit are late. No curve is below the curve of Poisson arrivals: arrivals that look regular for
+    seconds need not stay regular.
     """
     qps = np.array([rate.qps for rate in rates])[:, None]
     deviation = np.array([rate.deviation_qps for rate in rates])[:, None] / qps

@@ -193,8 +193,8 @@ class Replanning:
     def why_not(self, wanted: ReplanRequest, plan: Plan, now_s: float) -> str | None:
         """Why a plan that was made for a request is not put in force after all, just before the switch; None: it is.
 
-        ``plan`` may do without a family of which nobody had asked anything. Where somebody has since, its queries would
-        be dropped: another plan is wanted at once.
+        ``plan`` may leave out a family without requests. If requests came since, they would be dropped: another plan is
+        wanted at once.
         """
         found = "the one in force is kept since it was solved" if self.is_held(wanted, now_s) else None
         hosted = {placement.family for placement in plan.placements}

@@ -32,5 +32,5 @@ g² / (2 v) to the logarithm of the evidence. Let a be the accuracy, and p the s
 Without a shadow, v is a (1 - a) / (1 - p) for each query of the new version. With a shadow, v is the part of queries
 that only one version answers rightly. An equal version is 2 points from notably worse with `accuracy >= old - 0.005`.
 It passes after 2 v ln(1 / (1 - c)) / 0.02² queries in the mean: 1,100 at a = 0.92.
-`python -m benchmarks.lifecycle --parts guard` measures it.
+`benchmarks.lifecycle` of 1ab7c97d measures it.
 """

@@ -46,19 +46,6 @@ class Progress:
         return worth
 
 
-def values_by_exit(exits: Sequence[ExitProfile]) -> list[dict[Metric, list[float]]]:
-    """The values that a query may have at each exit, of the metrics that the profile decides; NaN where unknown."""
-    accuracy, cut_accuracy = _accuracies(exits)
-    return [
-        {
-            Metric.EXIT: [float(place)],
-            Metric.COMPUTATION: [computed_frac],
-            Metric.ACCURACY: [*accuracy[:place].tolist(), float(cut_accuracy[place - 1])],
-        }
-        for place, computed_frac in enumerate(computed_fracs(exits), start=1)
-    ]
-
-
 def _accuracies(exits: Sequence[ExitProfile]) -> tuple[Floats, Floats]:
     """By exit, the accuracy of its answers, and of answers before a row's own exit; NaN if unknown."""
     known = [(each.accuracy, each.cut_accuracy) for each in exits]

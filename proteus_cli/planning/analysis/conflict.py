@@ -73,24 +73,26 @@ def _demands(planner: Planner, demand_qps: Mapping[str, float]) -> Iterator[_Req
             yield _Requirement(f"{family}: serve {format_rate(qps)}{headroom}", {}, family)
 
 
+_BY_FAMILY: dict[str, Callable[[float], str]] = {
+    "min_accuracy": lambda accuracy: f"only variants of accuracy {accuracy:g} or more",
+    "min_expected_accuracy": lambda accuracy: f"only answers of an expected accuracy of {accuracy:g} or more",
+    "max_latency_s": lambda bound: f"answers within {format_duration(bound)}",
+    "max_energy_j": lambda bound: f"at most {bound:g} J for an answer",
+    "max_cost_per_million": lambda bound: f"at most {bound:g} for a million queries",
+    "max_share": lambda share: f"at most {format_percent(share)} of its demand on one device",
+}
+"""Rules by family, in words."""
+
+
 def _rules(rules: Rules) -> Iterator[_Requirement]:
-    for family, accuracy in rules.min_accuracy.items():
-        yield _Requirement(
-            f"{family}: only variants of accuracy {accuracy:g} or more", {"min_accuracy": {family: accuracy}}
-        )
-    for family, accuracy in rules.min_expected_accuracy.items():
-        text = f"{family}: only answers of an expected accuracy of {accuracy:g} or more"
-        yield _Requirement(text, {"min_expected_accuracy": {family: accuracy}})
-    yield from _bounds(rules)
-    for family, share in rules.max_share.items():
-        text = f"{family}: at most {format_percent(share)} of its demand on one device"
-        yield _Requirement(text, {"max_share": {family: share}})
+    for name, words in _BY_FAMILY.items():
+        for family, bound in getattr(rules, name).items():
+            yield _Requirement(f"{family}: {words(bound)}", {name: {family: bound}})
     for reserved in rules.reserved:
         yield _Requirement(f"{reserved.device}: reserved for {reserved.family or 'nobody'}", {"reserved": (reserved,)})
-    for pair in rules.banned:
-        yield _Requirement(f"{pair.device}: {pair.variant} is banned", {"banned": (pair,)})
-    for pair in rules.pinned:
-        yield _Requirement(f"{pair.device}: {pair.variant} is pinned", {"pinned": (pair,)})
+    for name in ("banned", "pinned"):
+        for pair in getattr(rules, name):
+            yield _Requirement(f"{pair.device}: {pair.variant} is {name}", {name: (pair,)})
     if rules.survive:
         lost: dict[str, object] = {"survive": rules.survive, "survive_unit": rules.survive_unit}
         yield _Requirement(f"any one {rules.survives} may be lost", lost)
@@ -98,17 +100,6 @@ def _rules(rules: Rules) -> Iterator[_Requirement]:
         yield _Requirement(f"at most {rules.budget_w:g} W", {"budget_w": rules.budget_w})
     if rules.budget_cost is not None:
         yield _Requirement(f"at most {rules.budget_cost:g} per hour", {"budget_cost": rules.budget_cost})
-
-
-def _bounds(rules: Rules) -> Iterator[_Requirement]:
-    in_words: dict[str, Callable[[float], str]] = {
-        "max_latency_s": lambda bound: f"answers within {format_duration(bound)}",
-        "max_energy_j": lambda bound: f"at most {bound:g} J for an answer",
-        "max_cost_per_million": lambda bound: f"at most {bound:g} for a million queries",
-    }
-    for name, words in in_words.items():
-        for family, bound in getattr(rules, name).items():
-            yield _Requirement(f"{family}: {words(bound)}", {name: {family: bound}})
 
 
 def _rules_asking(rules: Rules, requirements: Sequence[_Requirement]) -> Rules:

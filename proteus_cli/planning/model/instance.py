@@ -15,7 +15,6 @@ from proteus_cli.domain.capacity import NO_CAPACITY, Capacity, CapacityStep, cap
 from proteus_cli.domain.catalog import NO_VARIANTS, Catalog, VariantsByDevice
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.profile import Profile
-from proteus_cli.domain.profile_changes import best_accuracy
 from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.choices import (
     Choice,
@@ -49,8 +48,8 @@ else:
 class Instance:
     """``F`` families, ``G`` device groups, ``C`` choices, ``L`` steps of accuracy.
 
-    By choice: ``capacities``, and the rate of each, ``capacity_qps``; ``accuracy``; ``worth`` (see `worths`; the
-    accuracy without preferences); ``power_w``. ``pinned`` is the number of devices that must host it, ``memory_frac``
+    By choice: ``capacities``, and the rate of each, ``capacity_qps``; ``worth`` (see `worths`; the accuracy without
+    preferences); ``power_w``. ``pinned`` is the number of devices that must host it, ``memory_frac``
     the part of a device's memory that it takes. ``network_frac_s`` is the part of its host's network limit that one
     query per second takes; 0 without a limit. ``family_choices`` [F, C] and ``group_choices`` [G, C] are 1 where the
     choice is of the family, or of the group, else 0; ``device_count`` is [G].
@@ -63,7 +62,7 @@ class Instance:
     A choice meets its SLO, if all devices serve its family, fits its device and is allowed. Capacities hold for a
     number of hosts of each family: all devices, or the number given to `with_hosts`. Then ``whole`` is the instance
     that counts on all devices. Families that are served have ``min_hosts`` at least; empty: as their batches need.
-    ``unplaceable``: pins whose variant has no choice on that group.
+    ``has_unplaceable_pin``: a pinned variant has no choice on its group.
 
     Families with cascades have ``ways``. Their losses are modelled by way, so each such family has one step here, for
     the least accurate way, without choices. Choices of one variant on one group may differ in their part of the SLO.
@@ -78,7 +77,6 @@ class Instance:
     choices: tuple[Choice, ...]
     capacities: tuple[Capacity, ...]
     capacity_qps: Floats
-    accuracy: Floats
     worth: Floats
     power_w: Floats
     pinned: Floats
@@ -91,10 +89,8 @@ class Instance:
     step_family: Ints
     step_loss: Floats
     last_step: Ints
-    best_accuracy: Floats
-    prefers_accuracy: Bools
     max_share: Floats
-    unplaceable: tuple[str, ...]
+    has_unplaceable_pin: bool
     hosts: tuple[int, ...]
     min_hosts: tuple[int, ...] = ()
     may_hold_several: bool = False
@@ -294,7 +290,6 @@ def make_instance(
     worths = worths_of(catalog, groups, choices, rules)
     steps = list(steps_of(catalog, choices, worths.tolist(), ways))
     up_to_step = np.array([(s, c) for s, step in enumerate(steps) for c in step.choices], dtype=np.int64).reshape(-1, 2)
-    best = best_accuracy(profiles.values())
     placeable = {(choice.group, choice.key) for choice in choices}
     return Instance(
         families=catalog.names,
@@ -302,7 +297,6 @@ def make_instance(
         choices=choices,
         capacities=capacities,
         capacity_qps=np.array([capacity.qps for capacity in capacities]),
-        accuracy=np.array([choice.accuracy for choice in choices]),
         worth=worths,
         power_w=np.array([choice.measured.power_w or 0.0 for choice in choices]),
         pinned=np.array(
@@ -317,14 +311,9 @@ def make_instance(
         step_family=np.array([step.family for step in steps]),
         step_loss=np.array([step.loss for step in steps]),
         last_step=np.array([s for s, step in enumerate(steps) if step.is_last]),
-        best_accuracy=np.array([best.get(name, 0.0) for name in catalog.names]),
-        prefers_accuracy=np.array([rules.prefers(name) == "accuracy" for name in catalog.names]),
         max_share=np.array([rules.max_share.get(name, 1.0) for name in catalog.names]),
-        unplaceable=tuple(
-            f"{group.devices[0]}:{'/'.join(key)}"
-            for g, group in enumerate(groups)
-            for key in sorted(group.limits.pinned)
-            if (g, key) not in placeable
+        has_unplaceable_pin=any(
+            (g, key) not in placeable for g, group in enumerate(groups) for key in group.limits.pinned
         ),
         hosts=(devices,) * len(catalog.families),
         may_hold_several=rules.is_resident_set,

@@ -26,8 +26,11 @@ def placements(
     demand_qps: Mapping[str, float],
     now: Now,
     devices: Iterable[str],
-) -> tuple[tuple[Placement, ...], tuple[PlannedCascade, ...]]:
-    """Placements in the order of ``devices``, and the cascades in use. ``demand_qps``: without headroom."""
+) -> tuple[tuple[Placement, ...], tuple[PlannedCascade, ...], Floats]:
+    """Placements in the order of ``devices``, the cascades in use, and what each family is answered [F].
+
+    ``demand_qps`` is without headroom, and the answered rates are with it.
+    """
     placed_frac = np.ones(len(instance.families))
     if instance.ways is not None:
         packed, placed_frac = evenly_placed(instance, solution, packed)
@@ -41,48 +44,37 @@ def placements(
     for bundle in on_device.values():
         for c, room_qps in bundle.items():
             answered_qps[instance.choices[c].family] += room_qps * newcomers_of_room[c]
-    of_room = np.stack((newcomers_of_room, deferred_of_room))
+    asked_qps = np.array([demand_qps[name] for name in instance.families])
+    served_qps = np.minimum(asked_qps, answered_qps)
+
+    def placement(device: str, c: int, bundle: Bundle) -> Placement:
+        choice, within = instance.choices[c], instance.capacity_among(c, bundle)
+        all_qps, served = float(answered_qps[choice.family]), float(served_qps[choice.family])
+        share, deferred = (
+            bundle[c] * float(of_room[c]) / all_qps if all_qps > 0 else 0.0
+            for of_room in (newcomers_of_room, deferred_of_room)
+        )
+        return Placement(
+            device=device,
+            family=choice.key.family,
+            variant=choice.key.variant,
+            max_batch=within.max_batch,
+            rate_qps=share * served,
+            share=share,
+            capacity_qps=_capacity_qps(instance, c, bundle),
+            deferred_qps=deferred * served,
+        )
+
     placed = tuple(
-        _placement(instance, device, c, on_device[device], of_room, answered_qps, demand_qps)
+        placement(device, c, on_device[device])
         for device in devices
         if device in on_device
         for c in sorted(on_device[device])
     )
     if solution.by_way is None:
-        return placed, ()
-    asked_qps = np.array([demand_qps[name] for name in instance.families])
+        return placed, (), answered_qps
     sent_frac = np.divide(asked_qps, answered_qps, out=np.ones(len(asked_qps)), where=answered_qps > asked_qps)
-    return placed, cascades_in_use(instance, solution.by_way.way_qps, placed_frac * sent_frac)
-
-
-def _placement(
-    instance: Instance,
-    device: str,
-    c: int,
-    bundle: Bundle,
-    of_room: Floats,
-    answered_qps: Floats,
-    demand_qps: Mapping[str, float],
-) -> Placement:
-    choice = instance.choices[c]
-    family = instance.families[choice.family]
-    all_qps, served_qps = (
-        float(answered_qps[choice.family]),
-        min(demand_qps[family], float(answered_qps[choice.family])),
-    )
-    newcomers, of_deferred = of_room[:, c].tolist()
-    share = bundle[c] * newcomers / all_qps if all_qps > 0 else 0.0
-    deferred = bundle[c] * of_deferred / all_qps if all_qps > 0 else 0.0
-    return Placement(
-        device=device,
-        family=family,
-        variant=choice.measured.variant,
-        max_batch=instance.capacity_among(c, bundle).max_batch,
-        rate_qps=share * served_qps,
-        share=share,
-        capacity_qps=_capacity_qps(instance, c, bundle),
-        deferred_qps=deferred * served_qps,
-    )
+    return placed, cascades_in_use(instance, solution.by_way.way_qps, placed_frac * sent_frac), answered_qps
 
 
 def _capacity_qps(instance: Instance, c: int, bundle: Bundle) -> float:
@@ -98,47 +90,32 @@ def _matched(
     """A device for each bundle, so that the fewest variants must be loaded, and then the fewest activated.
 
     Devices that host exactly a bundle are taken first: without standbys no better matching breaks such a pair, by the
-    triangle inequality of "loads from one set to another". The rest is an assignment problem; where standbys could save
-    loads of it, all of a small group is.
+    triangle inequality of "loads from one set to another". The rest is an assignment problem. With standbys, all of a
+    small group is.
     """
+    has_standbys = any(now.resident.get(device) != now.hosted.get(device) for device in devices)
     holding: dict[frozenset[VariantKey], list[str]] = {}
     for device in reversed(devices):
         holding.setdefault(now.hosted.get(device, NO_VARIANTS), []).append(device)
-    same: list[tuple[str, Bundle]] = []
-    waiting: list[Bundle] = []
+    waiting = []
     for bundle in bundles:
-        mine = holding.get(_keys(instance, bundle))
+        mine = holding.get(_keys(instance, bundle)) if not has_standbys or len(devices) > MAX_REASSIGNED else None
         if mine:
-            same.append((mine.pop(), bundle))
+            yield mine.pop(), bundle
         else:
             waiting.append(bundle)
-    taken = {device for device, _ in same}
-    free = [device for device in devices if device not in taken]
-    has_standbys = any(now.resident.get(device) != now.hosted.get(device) for device in devices)
+    left = {device for alike in holding.values() for device in alike}
+    free = [device for device in devices if device in left]
     if len(holding) == 1 and not has_standbys:  # all devices host the same
-        yield from same
         yield from zip(free, waiting, strict=False)
     elif waiting:
-        found = _assigned(instance, free, waiting, now)
-        if has_standbys and len(devices) <= MAX_REASSIGNED and _loads(instance, found, now):
-            yield from _assigned(instance, devices, bundles, now)
-        else:
-            yield from same + found
-    else:
-        yield from same
-
-
-def _assigned(
-    instance: Instance, devices: Sequence[str], bundles: Sequence[Bundle], now: Now
-) -> list[tuple[str, Bundle]]:
-    """A device for each bundle, with the fewest loads, then the fewest activations."""
-    wanted = [_keys(instance, bundle) for bundle in bundles]
-    resident = [now.resident.get(device, NO_VARIANTS) for device in devices]
-    hosted = [now.hosted.get(device, NO_VARIANTS) for device in devices]
-    loads = np.array([[len(keys - mine) for keys in wanted] for mine in resident])
-    changes = np.array([[len(keys - mine) for keys in wanted] for mine in hosted])
-    cost = loads * (changes.max(axis=0).sum() + 1) + changes
-    return [(devices[d], bundles[b]) for d, b in _cheapest(cost)]
+        wanted = [_keys(instance, bundle) for bundle in waiting]
+        loads, changes = (
+            np.array([[len(keys - of.get(device, NO_VARIANTS)) for keys in wanted] for device in free])
+            for of in (now.resident, now.hosted)
+        )
+        for d, b in _cheapest(loads * (changes.max(axis=0).sum() + 1) + changes):
+            yield free[d], waiting[b]
 
 
 def _cheapest(cost: Ints) -> Iterator[tuple[int, int]]:
@@ -149,10 +126,6 @@ def _cheapest(cost: Ints) -> Iterator[tuple[int, int]]:
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes 0.1 s, which few processes need
 
     yield from zip(*linear_sum_assignment(cost), strict=True)
-
-
-def _loads(instance: Instance, found: Iterable[tuple[str, Bundle]], now: Now) -> int:
-    return sum(len(_keys(instance, bundle) - now.resident.get(device, NO_VARIANTS)) for device, bundle in found)
 
 
 def _keys(instance: Instance, bundle: Bundle) -> frozenset[VariantKey]:

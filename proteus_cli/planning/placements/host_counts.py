@@ -48,24 +48,17 @@ def likely_hosts(instance: Instance, replicas: Floats, idle: int) -> Ints:
     return hosts
 
 
-def needed_hosts(instance: Instance, replicas: Ints) -> Ints:
-    """The fewest hosts of each family [F] with which the capacities of what it hosts hold; 0 where it hosts nothing."""
-    needed: Ints = np.zeros(len(instance.families), dtype=np.int64)
-    for c in np.flatnonzero(replicas).tolist():
-        choice = instance.choices[c]
-        fewest = min(step.hosts for step in choice.capacity_steps if step.capacity == instance.capacities[c])
-        needed[choice.family] = max(needed[choice.family], fewest)
-    return needed
+def needed_hosts(instance: Instance, bundles: Iterable[Collection[int]]) -> Ints:
+    """The fewest hosts of each family [F] with which the capacities hold; 0 where it hosts nothing.
 
-
-def needed_among(instance: Instance, bundles: Iterable[Iterable[int]]) -> Ints:
-    """The same of what devices hold together, where that costs time: each of ``bundles`` are the choices of one."""
+    Each of ``bundles`` are the choices of one device.
+    """
     needed: Ints = np.zeros(len(instance.families), dtype=np.int64)
-    for held in map(tuple, bundles):
+    for held in bundles:
         for c in held:
-            capacity = instance.capacity_among(c, held)
+            capacity, family = instance.capacity_among(c, held), instance.choices[c].family
             fewest = min((step.hosts for step in instance.steps_among(c, held) if step.capacity == capacity), default=0)
-            needed[instance.choices[c].family] = max(needed[instance.choices[c].family], fewest)
+            needed[family] = max(needed[family], fewest)
     return needed
 
 
@@ -91,7 +84,9 @@ def with_more_hosts(instance: Instance, solution: Solution, rules: Rules) -> Sol
     """
     replicas = kept_replicas(instance, solution, rules)
     idle = np.rint(instance.device_count - instance.group_choices @ replicas).astype(np.int64)
-    missing = needed_hosts(instance, replicas) - instance.family_choices @ replicas
+    missing = (
+        needed_hosts(instance, ([c] for c in np.flatnonzero(replicas).tolist())) - instance.family_choices @ replicas
+    )
     for c in np.flatnonzero(solution.executed_qps > 0).tolist():
         choice = instance.choices[c]
         more = int(max(min(idle[choice.group], missing[choice.family]), 0))

@@ -10,7 +10,7 @@ from proteus_cli.domain.rules import Rules
 from proteus_cli.planning.model.instance import Instance
 from proteus_cli.planning.placements.host_counts import kept_replicas
 from proteus_cli.planning.solver.solution import Solution
-from proteus_cli.planning.solver.target_demand import NEGLIGIBLE, TargetDemand
+from proteus_cli.planning.solver.target_demand import TargetDemand
 
 NEGLIGIBLE_DEVICE_FRAC = 2e-6  # a smaller part of a device, or of its time, is the solver's rounding
 
@@ -52,15 +52,6 @@ def pack(instance: Instance, solution: Solution, rules: Rules, target: TargetDem
         unplaced=frozenset(g for g in several if packings[g].unplaced > NEGLIGIBLE_DEVICE_FRAC),
         over_power=frozenset(g for g in several if packings[g].excess_power_w > 0),
     )
-
-
-def serves_all(instance: Instance, solution: Solution, packed: Packed, target: TargetDemand) -> bool:
-    """Whether the bundles answer all of the target demand."""
-    answered_qps = np.zeros(len(instance.families))
-    newcomers_of_room = solution.newcomers_of_room
-    for c, room_qps in packed.items():
-        answered_qps[instance.choices[c].family] += room_qps * newcomers_of_room[c]
-    return not target.exceeds_capacity and bool(np.all(answered_qps >= target.qps * (1 - NEGLIGIBLE)))
 
 
 def _divided(instance: Instance, solution: Solution, rules: Rules, group: int) -> Iterator[Bundle]:

@@ -37,11 +37,6 @@ class PlanningDemand:
         """The demand of each family times the headroom [F]."""
         return np.array([qps * self.headroom for qps in self.demand_qps.values()])
 
-    @property
-    def lines(self) -> int:
-        """How many lines each loss curve has; 1 where there are no curves."""
-        return len(self.curves[0].lines) if self.curves else 1
-
 
 NEGLIGIBLE = 1e-6  # a smaller part of a demand is the solver's rounding
 HORIZON_S = 10.0  # s that a forecast is taken to hold: what it was made from

@@ -52,7 +52,7 @@ def family_accuracy(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
 
 
 def device_rates(axes: Axes, runs: Sequence[PlottedRun], ink: str) -> None:
-    """Answers per second of each device; of many, the mean of each group: those of a host, or similar ones."""
+    """Answers per second of each device. Many devices are shown as the means of groups, by host or similarity."""
     groups = grouped_devices([run.report for run in runs])
     devices = [(device,) for group in groups for device in group.devices]
     is_each = len(devices) <= _MAX_COLUMNS

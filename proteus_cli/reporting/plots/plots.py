@@ -105,7 +105,7 @@ def inline_svgs(reports: Sequence[Report]) -> dict[str, str]:
 
 
 def variant_svgs(reports: Sequence[Report]) -> dict[str, str]:
-    """Plots of which variants answered over time, by family, as `inline_svgs`; within the bounds of `variant_plots`."""
+    """Plots of the answering variants over time, by family, as `inline_svgs`; within the bounds of `variant_plots`."""
     runs = PlottedRun.all_of(reports)[: variant_plots.MAX_RUNS]
     families = list(variant_plots.answering_variants(reports).items())[: variant_plots.MAX_FAMILIES]
     return {

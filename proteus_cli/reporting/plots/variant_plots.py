@@ -31,8 +31,8 @@ _DARKEST, _LIGHTEST = 0.2, 0.95  # parts of the colour map that stand out from l
 class AnsweringVariant:
     """A variant that answered, its accuracy (None: unknown), colour, and share of the family's answers by run.
 
-    ``accuracy`` is the profiled one where reports know it, as they do with cascades; ``of_answers`` is that of its
-    answers, which stages of cascades give to easy or to hard queries.
+    ``accuracy`` is the profiled one where reports have it, as with cascades. ``of_answers`` is the accuracy of its
+    answers: stages of cascades answer easy or hard queries.
     """
 
     name: str

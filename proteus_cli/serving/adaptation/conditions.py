@@ -9,7 +9,6 @@ condition is dropped: the last change counts.
 
 import asyncio
 import logging
-import math
 from collections.abc import Set as AbstractSet
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -24,8 +23,7 @@ from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 from proteus_cli.domain.catalog import Catalog, Family, Variant, name_in_catalog
 from proteus_cli.domain.conditions import Condition, Metric
 from proteus_cli.domain.plan import Plan
-from proteus_cli.domain.stages.progress import values_by_exit
-from proteus_cli.errors import ArtefactError, BadRequest, Conflict, NotReady
+from proteus_cli.errors import ArtefactError, Conflict, NotReady
 from proteus_cli.serving.adaptation.catalog_reading import ServedCatalog
 from proteus_cli.serving.adaptation.control_loop import ControlLoop
 from proteus_cli.serving.json_bodies import decoded, refusing
@@ -273,7 +271,7 @@ class LiveConditions:
     def _require_use(self, family: str, condition: Condition | None) -> None:
         """Raise `Conflict` if a condition would change nothing, or a profile lacks a metric of it.
 
-        Raise `BadRequest` if it never holds. A live condition may always be taken back.
+        A live condition may always be taken back.
         """
         variants, hosts = self._variants(family), self._with_exits(family)
         if condition is None and family in self._controller.dispatch.stop_when:
@@ -286,14 +284,6 @@ class LiveConditions:
         for host in hosts:
             if why_not := _exception(host, metrics):
                 raise Conflict(why_not)
-        if condition is None:
-            return
-        exits = max(len(variant.exits) for variant in variants)
-        if not condition.can_hold(exits):
-            raise BadRequest(f"`{condition}` never holds: there are {exits} exits, and the last always answers")
-        if hosts and not any(condition.can_hold(len(host.exits), values_by_exit(host.exits)) for host in hosts):
-            said = "; ".join(dict.fromkeys(_said_of_exits(host, metrics) for host in hosts))
-            raise BadRequest(f"`{condition}` never holds: {said}")
 
     def _with_exits(self, family: str) -> list[Host]:
         with_exits = {variant.name for variant in self._variants(family)}
@@ -301,7 +291,7 @@ class LiveConditions:
 
 
 def _exception(host: Host, compared: AbstractSet[Metric]) -> str | None:
-    """The reason why a live condition does not count on a host, or a comparison of it never holds there."""
+    """The reason why a live condition does not count on a host."""
     profile = f"the profile of `{host.variant}` on `{host.device}`"
     if not host.exits or not host.exits[0].points:
         return f"the profile knows no exits of `{host.variant}`: run `proteus profile`"
@@ -310,13 +300,3 @@ def _exception(host: Host, compared: AbstractSet[Metric]) -> str | None:
     if Metric.ACCURACY in compared and all(each.accuracy is None for each in host.exits):
         return f"{profile} knows no accuracy of its exits: run `proteus profile` with an eval split"
     return None
-
-
-def _said_of_exits(host: Host, compared: AbstractSet[Metric]) -> str:
-    """The compared metrics of a chain, by its profile."""
-    by_exit = values_by_exit(host.exits)
-    said = f"`{host.variant}` has {len(by_exit)} exits"
-    for metric in sorted({Metric.COMPUTATION, Metric.ACCURACY} & compared):
-        values = sorted({value for of_exit in by_exit for value in of_exit[metric] if not math.isnan(value)})
-        said += f", {metric} {', '.join(f'{value:.4g}' for value in values)}"
-    return said

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
@@ -96,7 +96,7 @@ class Worker:
         self._controller, self._results, self._clock, self._others = controller, results, clock, others
         self._report = report
         self._timer: asyncio.TimerHandle | None = None
-        self._wake_s = math.inf
+        self.wake_s = math.inf  # what the timer is set to
         self.use(executor)
 
     def use(self, executor: Executor) -> None:
@@ -105,40 +105,29 @@ class Worker:
         self._inline_s = INLINE_S if executor.runs_inline else 0.0
 
     def ask(self) -> None:
-        """Ask for decisions and carry them out, until there is nothing more to do now, here and at those it wakes."""
-        asking = [self.carry_out()]  # no recursion, as each of thousands of workers may wake the next
-        while asking:
-            woken = next(asking[-1], None)
-            if woken is None:
-                asking.pop()
-            else:
-                asking.append(woken.carry_out())
-
-    def carry_out(self) -> Iterator["Worker"]:
-        """Ask and obey until there is nothing more to do; yields the workers that are to be asked before it goes on.
+        """Ask for decisions and obey them, here and at the workers that these wake, until there is nothing more to do.
 
         When a timer fires late, the decision is still made for the time it was set to: told the later time, the
         controller would drop a request that can just be in time. The margin of each deadline covers the delay.
         """
-        wake_s, self._wake_s = self._wake_s, math.inf
-        while True:
+        to_ask: list[tuple[Worker, float | None]] = [(self, None)]  # a stack: each of thousands may wake the next
+        while to_ask:
+            worker, wake_s = to_ask.pop()
+            if wake_s is None:  # not asked yet
+                wake_s, worker.wake_s = worker.wake_s, math.inf
             now_s = min(self._clock(), wake_s)
-            match self._controller.decide(self.device, now_s):
+            match self._controller.decide(worker.device, now_s):
                 case Launch() as launch:
-                    self._launch(launch, self._clock())
-                    yield from [self._others[other] for other in launch.wake]
+                    worker.run(launch)
+                    to_ask.append((worker, wake_s))
+                    to_ask += [(self._others[other], None) for other in reversed(launch.wake)]
                 case Drop(requests=requests):
                     self._results.dropped(requests)
+                    to_ask.append((worker, wake_s))
                 case WaitUntil(at_s=at_s):
-                    self._wake_s = at_s
-                    self._wake_in(at_s - now_s)
-                    return
+                    worker.wait_until(at_s, now_s)
                 case Idle():
-                    return
-
-    def run(self, launch: Launch) -> None:
-        """Run a background request on this device, which is idle (`Dispatch.launch_if_idle`)."""
-        self._launch(launch, self._clock())
+                    pass
 
     def overdue(self, now_s: float) -> Launch | None:
         """The oldest batch, if it should have ended long ago."""
@@ -157,14 +146,16 @@ class Worker:
         self._gone.clear()
         return launches
 
-    def _wake_in(self, delay_s: float) -> None:
+    def wait_until(self, at_s: float, now_s: float) -> None:
+        """Ask again at a time, unless asked before."""
+        self.wake_s = at_s
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(max(delay_s, self._timer_s), self.ask)
+        self._timer = asyncio.get_running_loop().call_later(max(at_s - now_s, self._timer_s), self.ask)
 
-    def _launch(self, launch: Launch, now_s: float) -> None:
+    def run(self, launch: Launch) -> None:
         """Start a batch; one that runs inline has ended when this returns."""
-        hosted = launch.hosted
+        hosted, now_s = launch.hosted, self._clock()
         if not self.running:
             self._counted_s = now_s
         parts = self._results.started(launch)
@@ -267,9 +258,9 @@ class WatchedWorker(Worker):
         self._tuner.lost(self._clock())
         return super().take_back()
 
-    def _launch(self, launch: Launch, now_s: float) -> None:
-        self._exposures[id(launch)] = self._tuner.began(now_s)
-        super()._launch(launch, now_s)
+    def run(self, launch: Launch) -> None:
+        self._exposures[id(launch)] = self._tuner.began(self._clock())
+        super().run(launch)
 
     def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception, ahead_s: float = 0.0) -> None:
         super()._end(launch, started_s, result, ahead_s)

@@ -340,7 +340,7 @@ def cascade_metrics(controller: Controller) -> Iterator[Description]:
 def feedback_metrics(
     plain: Mapping[VariantKey, LiveAccuracy], staged: Mapping[VariantKey, LiveAccuracy]
 ) -> Iterator[Description]:
-    """The accuracy by clients' labels: of ``plain`` answers, and of those ``staged`` by cascades and cuts."""
+    """The accuracy by clients' labels, for ``plain`` answers and for answers ``staged`` by cascades and cuts."""
     answers = {"plain": plain, "staged": staged}
     yield from _each(
         "family variant answers", {(*key, kind): live for kind, of in answers.items() for key, live in of.items()},

@@ -39,9 +39,10 @@ _OUTCOMES = (Outcome.LATE, Outcome.DROPPED, Outcome.REJECTED, Outcome.FAILED, Ou
 class FamilyReading(NamedTuple):
     """The counters of a family, or their growth.
 
-    Rows that arrived, that batches answered, and that were in time; requests by outcome; the sum of the accuracies of
-    served requests; answered requests that first stages deferred, fallbacks among them, and answers that were cut
-    short. The last two are levels: the p99 over `TAIL_SAMPLES` and the waiting requests.
+    Three count rows: ``arrived``, ``answered`` by batches, and ``in_time``. Then come requests by outcome, and the sum
+    of the accuracies of served requests. ``deferred`` counts answered requests that a first stage deferred,
+    ``fallbacks`` is the part of them with the first answer, and ``cut`` counts answers cut short. The last two are
+    levels: the p99 over `TAIL_SAMPLES` and the waiting requests.
     """
 
     arrived: Any
@@ -110,8 +111,8 @@ class Ring(Generic[Name]):
     ) -> dict[Name, dict[str, Column]]:
         """Columns of the samples after ``first`` up to ``last``, by subject.
 
-        ``columns`` makes them of the growth in each sample, and of the readings, whose first axis is that of the
-        counters. NaN: not known.
+        ``columns`` makes them from the growth in each sample and from the readings. Axis 0 of both is the counter.
+        NaN: not known.
         """
         tables = self._tables[np.arange(first, last + 1) % len(self._tables)].transpose(2, 1, 0)
         with np.errstate(invalid="ignore"):
@@ -127,7 +128,7 @@ class Ring(Generic[Name]):
 
 
 class Recorder:
-    """Reads all counters once a second. ``taken`` is the number of samples so far, ``changes`` are those of the plan.
+    """Reads all counters once a second. ``taken`` is the number of samples so far; ``changes`` are plan changes.
 
     A family that has gone and has come back is another one.
     """
@@ -262,7 +263,7 @@ class Recorder:
 
 
 class EventLog:
-    """The last `MAX_EVENTS`, each with the number of the sample that noticed it. ``changes`` are those of the plan."""
+    """The last `MAX_EVENTS`, each with the number of the sample that noticed it. ``changes`` are plan changes."""
 
     def __init__(
         self, fleet: Fleet, changes: Collection[PlanChange], start_s: float, unix_s: Callable[[], float]

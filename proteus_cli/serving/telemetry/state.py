@@ -53,7 +53,7 @@ class ExitsStatus(Struct, frozen=True):
 
 
 class ShiftStatus(Struct, frozen=True):
-    """Rows of requests or answers, compared with those of the eval split.
+    """Rows of requests or answers, compared with the eval split.
 
     ``rows`` were compared so far, with ``reference_rows`` of the eval split. ``ratio`` is the distance of the last rows
     over the distance that raises the alarm, and ``value`` the number of a row that differs most. ``shifted``: they are
@@ -140,7 +140,7 @@ class FamilyState(Struct, frozen=True):
 
 
 class SlotLevel(Struct, frozen=True):
-    """The ``throughput`` with a number of batches ``running``, over that of the profile, and its standard ``error``."""
+    """The ``throughput`` with ``running`` batches, relative to the profile, and its standard ``error``."""
 
     running: Count
     throughput: float
@@ -190,12 +190,12 @@ class SlotsStatus(Struct, frozen=True):
 class DeviceState(Struct, frozen=True):
     """A device that may be planned on. Variants have their `variant_labels`.
 
-    ``host`` is its host in the cluster, empty for this machine. The plan has it host ``variants``. Those that are
-    ``warm`` are loaded as standbys, ``cold`` is the number of others that it could load, and ``broken`` has those that
-    plans do without, each with the reason.
+    ``host`` is its host in the cluster, empty for this machine. The plan has it host ``variants``. Variants
+    that are ``warm`` are loaded as standbys; ``cold`` is the number of others that it could load. Plans do without
+    ``broken`` variants, each listed with its reason.
 
-    ``load`` is the fraction of the last 5 s in which batches ran (a batch counts when it ends), ``mean_batch`` their
-    mean rows, ``busy_s`` the seconds since the start, and ``pace`` the batch times over the profiled ones.
+    ``load`` is the fraction of the last 5 s in which batches ran; a batch counts when it ends. ``mean_batch`` is their
+    mean number of rows, ``busy_s`` the total since the start, and ``pace`` batch times relative to the profile.
 
     The ``breaker`` has its state for ``breaker_s``, for a ``reason`` if it is not closed. A lost device is opened again
     in ``retry_s``, and was lost ``losses`` times. It is shared by ``servers`` servers, this one included. ``pid`` is
@@ -233,10 +233,10 @@ class HostState(StrEnum):
 class HostStatus(Struct, frozen=True):
     """A host of the cluster. An emulated host has no agent, and is lost with its last device.
 
-    It has its ``state`` for ``state_s``, for a ``reason`` if it is lost. ``address`` and ``round_trip_s`` (the shortest
-    of the last seconds) are those of its agent. Of its ``devices``, ``working`` have a closed breaker; ``servers``
-    share them at most, this one included. ``losses`` and bytes count since the start. A host that is not ``listed`` was
-    taken out of the list of hosts.
+    It has its ``state`` for ``state_s``, for a ``reason`` if it is lost. ``address`` is the address of its agent,
+    ``round_trip_s`` the shortest round trip of the last seconds. ``working`` counts the ``devices`` with a closed
+    breaker. At most ``servers`` servers share one, this one included. ``losses`` and bytes count since the start. A
+    host that is not ``listed`` was taken out of the list of hosts.
     """
 
     state: HostState
@@ -372,7 +372,7 @@ class JournalStatus(Struct, frozen=True):
 
 
 class DriftPoint(Struct, frozen=True):
-    """A batch size whose times differ from the profile by ``ratio``, over so many ``batches``."""
+    """A batch size whose times differ from the profile by ``ratio``, over a number of ``batches``."""
 
     device: str
     family: str

@@ -92,8 +92,8 @@ class Sources:
 class Telemetry:
     """Samples the server once a second, and tells its state.
 
-    With hundreds of devices, reading the state takes longer than a sample. So it is read when it is asked for; only
-    where a thread shows it, it is read at each sample.
+    With hundreds of devices, reading the state takes longer than a sample. It is read when it is asked for, and at each
+    sample only where a thread shows it.
     """
 
     def __init__(self, sources: Sources, clock: Clock, unix_s: Callable[[], float] = time.time) -> None:

@@ -45,7 +45,7 @@ from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFl
 from proteus_cli.urls import split_url
 
 PATH = "/v1/traces"
-EXPORT_S = 5.0  # sending may take so long, also at the end
+EXPORT_S = 5.0  # the longest that sending may take, also at the end
 _PARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
 _LENGTH, _NOT_SAMPLED = 55, b"-00"  # of most headers whose request is not sampled
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -77,7 +77,7 @@ def _endpoint(url: str) -> str:
 
 
 class Tracing:
-    """Samples requests: those whose parent is sampled, and the fraction ``share`` of those without a parent."""
+    """Samples requests whose parent is sampled, and the fraction ``share`` of requests without a parent."""
 
     def __init__(self, tracer: Tracer, share: float, chance: Callable[[], float] = random.random) -> None:
         self.tracer, self.share, self.chance = tracer, share, chance

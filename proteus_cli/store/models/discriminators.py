@@ -1,7 +1,7 @@
 """Discriminators: models that tell from what a variant takes and gives how sure it is of its answer.
 
-A discriminator is put behind the model of each variant of its family, as more nodes of the same graph: so it runs
-where the model runs, in the same call, and its time is a part of the model's.
+A discriminator is put behind the model of each variant of its family, as more nodes of the same graph. It runs where
+the model runs, in the same call, and its time is a part of the model's.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ def put_behind(onnx: Any, model: Path, loaded: Any, discriminator: Path) -> None
     """Join ``discriminator`` to ``loaded``, the graph of ``model``, which is changed in its place.
 
     It takes tensors of the model by their names: inputs and outputs. One that takes a single tensor, of no such name,
-    takes the first output. What it gives is `DISCRIMINATOR_OUTPUT` of the joined model. Raises `ArtefactError`.
+    takes the first output. Its output is `DISCRIMINATOR_OUTPUT` of the joined model. Raises `ArtefactError`.
     """
     _Join(onnx, model, loaded, discriminator).join()
 

@@ -1,7 +1,7 @@
 """Finds the files in which an ONNX file keeps its weights (external data).
 
 Only the fields of ONNX's format that lead to them are described here (onnx.proto of IR version 3 and later, which never
-renumbers a field); protobuf skips all others. So the package `onnx` isn't needed where models are only run.
+renumbers a field); protobuf skips all others. The package `onnx` isn't needed to run models.
 """
 
 from collections.abc import Iterator

@@ -41,7 +41,7 @@ _HINT = "docs/formats.md says what models `[family.input]` fits"
 
 @dataclass(frozen=True, slots=True)
 class Preparation:
-    """What a family adds to each of its models: it takes ``image``, and ``discriminator`` tells how sure it is."""
+    """The additions of a family to its models: an ``image`` input, and a ``discriminator`` for the confidence."""
 
     image: ImageInput | None = None
     discriminator: Path | None = None
@@ -52,7 +52,7 @@ class Preparation:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What tells it from others, by content. Raises `ArtefactError` without the file of the discriminator."""
+        """The key of its content. Raises `ArtefactError` without the file of the discriminator."""
         return (self.image,) if self.discriminator is None else (self.image, model_digest(self.discriminator))
 
 
@@ -124,7 +124,7 @@ def own_input(graph: Any) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """What the model itself takes: the number of its type in ONNX, and the size of its images; (height, width)."""
+    """The input of the model itself: the number of its type in ONNX, and the size of its images (height, width)."""
 
     type: int
     layout: Layout
@@ -241,7 +241,7 @@ class _InputNodes:
 
 
 def _factor(size: int, to: int) -> float:
-    """What to multiply a size with to get another one, in single precision and rounded down, as Resize does."""
+    """The factor from one size to another one, in single precision and rounded down, as Resize does."""
     factor = np.float32(to / size)
     while int(np.float32(size) * factor) < to:
         factor = np.nextafter(factor, np.float32(np.inf))

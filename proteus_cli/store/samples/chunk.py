@@ -84,7 +84,7 @@ class Chunk:
 
 
 class ToldLabels(Value, frozen=True):
-    """Labels by the number of the request, each with one for each row; None where nothing was told of a row."""
+    """Labels by the number of the request, with one for each row; None is an unknown label."""
 
     format: int
     made_by: MadeBy
@@ -114,7 +114,7 @@ def encoded_chunk(chunk: Chunk) -> bytes:
 
 
 def write_arrays(file: IO[bytes], arrays: Mapping[str, npt.NDArray[Any]], *, compression: int) -> None:
-    """Write an ``.npz``. `numpy.savez` takes no array whose name is that of one of its parameters."""
+    """Write an ``.npz``. `numpy.savez` refuses arrays that are named like one of its parameters."""
     with ZipFile(file, "w", compression) as packed:
         for name, values in arrays.items():
             with packed.open(f"{name}.npy", "w", force_zip64=True) as member:

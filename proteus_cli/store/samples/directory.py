@@ -55,7 +55,7 @@ def sample_files(root: Path, family: str | None = None) -> list[SampleFile]:
 
 
 def no_samples(family: str, others: Iterable[str] = ()) -> ArtefactError:
-    """What is said where a family has no samples, and ``others`` do."""
+    """The error for a family without samples, where ``others`` have some."""
     known = ", ".join(sorted(others))
     hint = f"there are samples of: {known}" if known else "`proteus serve --samples 1%` captures some of the requests"
     return ArtefactError(f"There are no samples of `{family}`.", hint=hint)
@@ -78,7 +78,7 @@ def write_samples(
 class SampleSpace:
     """The files below a directory and their ``size_bytes``, by the last `look` and by what was written since.
 
-    So room is made without a look at all files. What other servers have written or removed since then is not known.
+    Room is made without a look at all files. Changes by other servers since the last look are unknown.
     """
 
     def __init__(self, root: Path, space_bytes: int) -> None:
@@ -100,7 +100,7 @@ class SampleSpace:
         self.size_bytes += file.size_bytes
 
     def make_room(self, needed_bytes: int, before_unix_s: float) -> None:
-        """Remove what is older, and then the oldest until so many more bytes fit. Raises `OSError`."""
+        """Remove older files, and then the oldest until ``needed_bytes`` more fit. Raises `OSError`."""
         while self._files:
             oldest = self._files[0]
             if oldest.unix_s >= before_unix_s and self.size_bytes + needed_bytes <= self._space_bytes:

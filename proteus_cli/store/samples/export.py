@@ -19,7 +19,7 @@ from proteus_cli.store.samples.directory import no_samples, sample_files
 from proteus_cli.units import format_size
 
 NO_LABEL = -1
-"""In `y` of training data: nobody has told a label."""
+"""An unknown label in `y` of training data."""
 ANSWERED = ("answer", "confidence")
 """The arrays of training data that tell what was answered."""
 
@@ -90,7 +90,7 @@ def _told(paths: Sequence[Path]) -> dict[tuple[str, int], Sequence[int | None]]:
 
 
 def _labels(chunk: Chunk, told: dict[tuple[str, int], Sequence[int | None]]) -> Ints:
-    """By row of a chunk; those that do not fit their request are none."""
+    """Labels by row of a chunk. Labels that do not fit their request count as unknown."""
     found: list[int] = []
     for request in chunk.requests:
         labels = told.get((chunk.run, request.number), ())

@@ -1,4 +1,4 @@
-"""What samples there are, by family."""
+"""Summaries of the samples of each family."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -168,23 +168,34 @@ def _matrix(name: str, title: str, cells: Sequence[Meeting]) -> Picture:
 
 
 def _tables(meetings: Sequence[Meeting], conclusion: SharingConclusion) -> Iterator[StudyTable]:
+    cases = [f"{each.name} beside {' + '.join(each.others)}" for each in meetings]
     yield StudyTable(
         "What batches take together",
-        ("variant", "alone", "ratio", "95 % interval", "factor", "p99", "rows/s"),
+        ("variant", "alone", "ratio", "95 % interval", "factor"),
         [
             (
-                f"{each.name} beside {' + '.join(each.others)}",
+                case,
                 format_duration(each.member.batch_s),
                 f"{each.member.ratio:.3f}",
                 f"{each.member.low:.2f} – {each.member.high:.2f}",
                 f"{each.factor:.2f}",
+            )
+            for case, each in zip(cases, meetings, strict=True)
+        ],
+        note="Plans count with the factor.",
+    )
+    yield StudyTable(
+        "p99 and throughput, alone → together",
+        ("variant", "p99", "rows/s"),
+        [
+            (
+                case,
                 f"{format_duration(each.member.alone.p99_s)} → {format_duration(each.member.together.p99_s)}",
                 f"{each.member.alone.qps:,.0f} → {each.member.together.qps:,.0f}",
             )
-            for each in meetings
+            for case, each in zip(cases, meetings, strict=True)
         ],
-        note="Plans count with the factor. p99 and rows/s, alone → together, include the time of other programs. "
-        "Each variant has its part of the rate.",
+        note="With the time of other programs. Each variant has its part of the rate.",
     )
     rows = [
         (each.cell, format_rate(each.predicted_qps), format_rate(each.measured_qps), format_percent(each.error_frac))

@@ -41,7 +41,7 @@ from proteus_cli.units import counted, format_percent, format_rate
 
 FIRST_OF_CAPACITY = 0.7
 """The first rate of a search, as a fraction of the profiled capacity."""
-SEARCH = 4
+SEARCH = 5
 """Counts the changes of the search that change results: cells of an earlier search are measured anew."""
 MIN_REQUESTS = 50
 """Minimum size of a stretch that is cut to the time that is left."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy.special import stdtrit
 
 from proteus_cli.arrays import Floats
 from proteus_cli.intervals import OF_95_PERCENT, wilson
@@ -167,18 +168,9 @@ def crossing(stretches: Sequence[Stretch], allowed_frac: float) -> Crossing:
     at = (wanted - level) / steepness
     slope = np.array([1.0, at])
     deviation = math.sqrt(float(slope @ (excess * covariance) @ slope)) / steepness
-    factor = math.exp(min(student_t(max(degrees, 1)) * deviation, _LARGEST))
+    factor = math.exp(min(float(stdtrit(max(degrees, 1), 0.975)) * deviation, _LARGEST))
     rate_qps = math.exp(centre + at)
     return Crossing(rate_qps, rate_qps / factor, rate_qps * factor, steepness, excess * together)
-
-
-def student_t(degrees: int) -> float:
-    """Standard deviations that hold 95 %, where they are estimated with ``degrees`` degrees of freedom.
-
-    Fisher's expansion of Student's t around the normal distribution, to the second order: exact to 2 % from 4 on.
-    """
-    z = OF_95_PERCENT
-    return z + (z**3 + z) / (4 * degrees) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * degrees**2)
 
 
 def _fitted(inputs: Floats, requests: Floats, violations: Floats, wanted: float) -> tuple[Floats, Floats]:

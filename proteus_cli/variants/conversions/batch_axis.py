@@ -1,8 +1,8 @@
 """Makes the batch of a model dynamic: axis 0 of all its inputs and outputs.
 
 A model that was exported for a fixed number of rows says so in its inputs and outputs, and its `Reshape` nodes repeat
-the number. Both are changed; all else stays. Whether the model still means the same is found out by running it: each
-row must have the same answer in the batch that the model was exported for, and in one of twice the size.
+the number. Both are changed; all else stays. The result is checked by running it: each row must have the same answer in
+the batch that the model was exported for, and in one of twice the size.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ def fixed_batch(model: Path) -> int | None:
 
 
 def with_dynamic_batch(model: Path, rows: int) -> bytes:
-    """The content of an ONNX file whose axis 0 has so many ``rows``, with that axis dynamic.
+    """The content of an ONNX file whose axis 0 has a size of ``rows``, with that axis dynamic.
 
     Raises `ArtefactError`, and `BackendUnavailable` without the package `onnx`.
     """
@@ -50,7 +50,7 @@ def with_dynamic_batch(model: Path, rows: int) -> bytes:
 
 
 def _free_reshapes(onnx: Any, graph: Any, rows: int) -> None:
-    """Let each `Reshape` to a constant shape of so many rows take any number of them."""
+    """Let each `Reshape` to a constant shape of ``rows`` rows take any number of them."""
     shapes = constants(graph)
     for node in graph.node:
         tensor = shapes.get(node.input[1]) if node.op_type == "Reshape" else None

@@ -1,4 +1,4 @@
-"""Calibration rows: rows without labels that are like those of the eval split, but others."""
+"""Calibration rows: rows without labels, similar to the eval split but not in it."""
 
 from hashlib import blake2b
 from pathlib import Path

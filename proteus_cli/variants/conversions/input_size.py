@@ -17,7 +17,7 @@ _MIN_OPSET = 11  # `Resize` takes sizes since then
 
 
 def image_axes(shape: tuple[int, ...]) -> tuple[int, int] | None:
-    """The axes of height and width of an image, without its batch axis; None where ``shape`` is not that of one."""
+    """The axes of height and width of an image, without its batch axis; None if ``shape`` is no image."""
     if len(shape) != 3:  # noqa: PLR2004
         return None
     if shape[0] in _CHANNELS:

@@ -6,12 +6,12 @@ than FP32 (onnxruntime #6732, #12854). Models with more matrix products than con
 quantised *dynamically*, which takes no rows; their convolutions stay in floating point.
 
 Statically, what lies *between* convolutions is quantised with them, as else most of the time goes into conversions
-there and back. What leads to no convolution stays in floating point: the features, their mean over the image, the
-last layer and its scores. They take little time, and decide: classes of which one is a little more likely than the
-others have scores that 8 bits do not tell apart. `tests/variants/conversions/test_int8.py` has such a model.
+there and back. Nodes that lead to no convolution stay in floating point: the features, their mean over the image, the
+last layer and its scores. They take little time, and decide: scores of classes that are about as likely are the same in
+8 bits. `tests/variants/conversions/test_int8.py` has such a model.
 
 Weights are signed. Activations are unsigned on processors of the x86 family, whose instructions multiply unsigned by
-signed bytes: with signed ones, ONNX Runtime 1.32 leaves most convolutions of the sample models in FP32. Where those
+signed bytes. With signed ones, ONNX Runtime 1.32 leaves most convolutions of the sample models in FP32. Where those
 processors lack VNNI, they add pairs of products in 16 bits, which may saturate; there weights have 7 bits
 (`reduce_range`; onnxruntime #14642). On other processors activations are signed, too.
 """

@@ -1,15 +1,14 @@
-"""What can be made of a model: each recipe converts its file, and has a name for the new variant."""
+"""Recipes for new variants of a model: each converts its file, and has a name for the variant."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from proteus_cli.backends.base import NamedArrays
-from proteus_cli.errors import UsageError
-from proteus_cli.store.models.onnx_files import onnx_package
+from proteus_cli.errors import EngineError, UsageError
+from proteus_cli.store.models.onnx_files import constants, onnx_package, read_graph
 from proteus_cli.variants.conversions.calibration import behind_preparation
-from proteus_cli.variants.conversions.fp16 import to_fp16
 from proteus_cli.variants.conversions.input_size import with_input_size
 from proteus_cli.variants.conversions.int8 import needs_rows, to_int8
 
@@ -18,7 +17,7 @@ LARGEST_SIZE = 8192
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What to make of a variant: its model in INT8, in FP16, and with square images of other sizes inside."""
+    """The variants to make: INT8, FP16, and square images of other sizes inside the model."""
 
     int8: bool = False
     fp16: bool = False
@@ -37,7 +36,7 @@ def recipes(model: Path, loaded: Path, wanted: Wanted, rows: NamedArrays | None)
     """The recipes that are wanted of an ONNX file; ``rows`` are what ``loaded`` takes, which runs the model.
 
     Raises `UsageError` where a recipe doesn't suit the model, or needs rows; `ArtefactError` where it can't be read,
-    and `BackendUnavailable` without the package `onnx`. So does converting; it raises `EngineError`, too.
+    and `BackendUnavailable` without the package `onnx`. Converting raises the same errors, and `EngineError`.
     """
     onnx = onnx_package(f"derive variants from `{model}`")
 
@@ -69,3 +68,26 @@ def parse_sizes(text: str) -> tuple[int, ...]:
             hint=f"write `--sizes 160,192`: each size once, from 1 to {LARGEST_SIZE}",
         )
     return tuple(sizes)
+
+
+def to_fp16(onnx: Any, model: Path) -> bytes:
+    """The content of a file that computes in FP16, by the converter of ONNX Runtime.
+
+    Networks of TensorRT 11 are always strongly typed: an engine has the precision of its ONNX file. Inputs and outputs
+    keep their types, so that all variants of a family take and give the same tensors.
+
+    Raises `ArtefactError` where the model can't be read, `UsageError` where it has no weights in FP32, `EngineError`
+    where the converter fails.
+    """
+    from onnxruntime.transformers.float16 import convert_float_to_float16  # noqa: PLC0415 - needs the package `onnx`
+
+    loaded = read_graph(onnx, model, with_weights=True)
+    if all(tensor.data_type != onnx.TensorProto.FLOAT for tensor in constants(loaded.graph).values()):
+        raise UsageError(f"`{model}` holds no weights in FP32.", hint="name a variant in full precision")
+    try:
+        return bytes(convert_float_to_float16(loaded, keep_io_types=True).SerializeToString())
+    except Exception as error:  # of the converter or of protobuf: they share no base class
+        raise EngineError(
+            f"Can't convert `{model}` to FP16: {error}",
+            hint="leave out `--fp16`, or convert it by hand and add the file",
+        ) from error

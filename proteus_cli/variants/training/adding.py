@@ -13,15 +13,13 @@ from proteus_cli.input_files import CATALOG, read_text
 from proteus_cli.progress import Advance, StepCounter
 from proteus_cli.variants.accuracy import AccuracyFinder, Evidence
 from proteus_cli.variants.adding import changed_text, family_slo
-from proteus_cli.variants.judging import Standing, frontier
-from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement, measure_beside
+from proteus_cli.variants.judging import STEPS_OF_A_MODEL, Measurement, Standing, frontier, measure_beside
 from proteus_cli.variants.models import name_in
 from proteus_cli.variants.staging import Staging, staging
 from proteus_cli.variants.training.arrays import LabelledRows, apart_from, at_most, held_out, read_labelled
 from proteus_cli.variants.training.fitting import OUTPUT
-from proteus_cli.variants.training.ladder import require_packages, variant_name
 from proteus_cli.variants.training.processes import Limits
-from proteus_cli.variants.training.recipes import train_ladder
+from proteus_cli.variants.training.recipes import require_packages, train_ladder, variant_name
 
 FIRST_VERSION = 1
 
@@ -149,7 +147,7 @@ def measured(
     family: Family, staged: Staging, onnx: Mapping[str, str], split: Path, device: Device, backend: Backend,
     steps: StepCounter,
 ) -> dict[str, Measurement]:  # fmt: skip
-    """What models measure beside each other, by the names of their variants. Raises `EngineError`."""
+    """Measurements of models beside each other, by the names of their variants. Raises `EngineError`."""
     finder = AccuracyFinder(backend, family.name, Evidence(eval=split))
     keys = {VariantKey(family.name, name): staged.loaded(family, staged.path(path)) for name, path in onnx.items()}
     found = measure_beside(device, backend, keys, family.slo_s, finder, steps)

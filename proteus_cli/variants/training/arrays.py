@@ -21,10 +21,10 @@ from proteus_cli.store.samples.export import ANSWERED
 LABELS = "y"
 HELD_OUT_FRAC = 0.2
 FEWEST_ROWS = 5
-"""Of each class: one of them is held out."""
+"""Minimum number of rows of each class: one of them is held out."""
 MAX_CLASSES = 10_000
 MAX_VALUES = 2**28
-"""Of all rows, in FP32 1 GiB."""
+"""Maximum number of values of all rows: 1 GiB in FP32."""
 EVAL_ROWS = 20_000
 """The most that are held out: as many tell an accuracy to within 0.7 points."""
 
@@ -75,7 +75,7 @@ def _read(file: BinaryIO, max_bytes: int, fewest: int) -> LabelledRows:
 
 
 def _rows_name(names: Sequence[str]) -> str:
-    """Of the one array beside the labels, or `x`; what was answered, which samples have as well, is no row."""
+    """The name of the one array beside the labels, or `x`. Answers, which samples have as well, do not count."""
     require(LABELS in names, "it has no array `y`, the labels")
     others = [name for name in names if name != LABELS]
     if "x" in others:
@@ -128,7 +128,7 @@ def _drawn(y: Ints, part: float, seed: int) -> Ints:
 
 
 def apart_from(rows: LabelledRows, others: LabelledRows) -> LabelledRows:
-    """Without the rows that are among the others, too, whatever their label: of these no variant may learn."""
+    """The rows that are not among the others, whatever their labels: no variant may learn from the others."""
     known = {row.tobytes() for row in others.x}
     is_new = np.array([row.tobytes() not in known for row in rows.x], bool)
     return rows.take(np.flatnonzero(is_new))

@@ -1,6 +1,6 @@
 """Trains the kinds of models of the ladder: ``python -m … ROWS.npz OUT SEED KIND …`` writes ``OUT/KIND.onnx``.
 
-Each file is whole when it has its name, so that those that are there are of use where the process is ended. A line of
+Each file is whole when it has its name. Finished files are of use even if the process is killed. A line of
 output names the kind that is trained next. Everything is seeded and runs in one thread: the same rows give the same
 models on one machine.
 """
@@ -20,9 +20,9 @@ from proteus_cli.arrays import Singles
 OPSETS = MappingProxyType({"": 17, "ai.onnx.ml": 3})
 OUTPUT = "scores"
 MLP_EPOCHS, MLP_ROWS = 200, 4_000_000
-"""A network sees each row so often at most, and so many rows in all."""
+"""Maximum number of times that a network sees each row, and of rows that it sees in all."""
 MAX_LEAVES = 4_096
-"""Of a tree: a bound of the model's size."""
+"""Maximum number of leaves of a tree: a bound of the model's size."""
 
 
 def main() -> None:
@@ -93,7 +93,7 @@ BUILDERS: Mapping[str, Callable[..., Any]] = MappingProxyType(
 
 
 def as_onnx(model: Any, name: str, shape: tuple[int, ...]) -> bytes:
-    """What a classifier is as ONNX: its probabilities alone, without the label that would be a second output."""
+    """A classifier as ONNX: its probabilities alone, without the label that would be a second output."""
     from onnx import TensorProto, checker, compose, helper  # noqa: PLC0415 - the extra `train`
     from skl2onnx import to_onnx  # noqa: PLC0415
     from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415
@@ -121,7 +121,7 @@ def as_onnx(model: Any, name: str, shape: tuple[int, ...]) -> bytes:
 
 
 def _needed(nodes: list[Any], output: str) -> list[Any]:
-    """Of nodes in topological order, those that an output depends on."""
+    """The nodes that an output depends on, in topological order."""
     wanted, found = {output}, []
     for node in reversed(nodes):
         if wanted.intersection(node.output):

@@ -1,4 +1,4 @@
-"""What a workspace has of its tasks."""
+"""The tasks of a workspace, with the versions of their variants."""
 
 import glob
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ class RegisteredTask:
 
 
 def registered(workspace: Workspace, family: Family) -> RegisteredTask | None:
-    """What the catalog has of a task, and the workspace of its versions; None where the family is no task."""
+    """A task of the catalog with its versions in the workspace; None if the family is no task."""
     task = family.task
     if task is None:
         return None

@@ -16,14 +16,13 @@ from proteus_cli.progress import Advance, Say, StepCounter
 from proteus_cli.store import catalog_text
 from proteus_cli.store.models.external_data import external_files
 from proteus_cli.variants.accuracy import DIGITS
-from proteus_cli.variants.measuring import STEPS_OF_A_MODEL, Measurement
+from proteus_cli.variants.judging import STEPS_OF_A_MODEL, Measurement
 from proteus_cli.variants.models import require_same_tensors, unusable
 from proteus_cli.variants.staging import Staging, staging
 from proteus_cli.variants.training.adding import catalog_name, measured, training_rows
 from proteus_cli.variants.training.arrays import LabelledRows, apart_from, held_out, read_labelled
-from proteus_cli.variants.training.ladder import kinds_of, require_packages, variant_name
 from proteus_cli.variants.training.processes import Limits, require_success, run_command
-from proteus_cli.variants.training.recipes import train_ladder
+from proteus_cli.variants.training.recipes import kinds_of, require_packages, train_ladder, variant_name
 from proteus_cli.variants.training.registered import versions_in
 
 
@@ -48,7 +47,7 @@ class NewVersion:
 
 @dataclass(frozen=True, slots=True)
 class Retraining:
-    """What came of it. ``untrained``: variants that have no new version, as no time was left, or nobody trains them."""
+    """The result. ``untrained`` variants have no new version: no time was left, or the command did not train them."""
 
     family: str
     data: str
@@ -67,7 +66,7 @@ class Retraining:
 
 @dataclass(frozen=True, slots=True)
 class KnownTask:
-    """A task of the catalog, as it is read before; ``data`` is what is trained on now."""
+    """A task of the catalog as it was read; ``data`` are the rows to train on now."""
 
     workspace: store.Workspace
     text: str
@@ -84,7 +83,7 @@ class KnownTask:
 
 @dataclass(frozen=True, slots=True)
 class _RetrainingRows:
-    """What is trained on, and what both versions are judged on; ``is_new``: it is not the family's eval split."""
+    """The rows to train on, and the ``split`` that judges both versions; ``is_new``: not the family's eval split."""
 
     to_train: LabelledRows
     split: LabelledRows
@@ -110,12 +109,12 @@ def retrain(
     known: KnownTask, device: Device, backend: Backend, limits: Limits, *, max_loss: float, keeps_split: bool,
     keeps_catalog: bool, advance: Advance, say: Say,
 ) -> Retraining:  # fmt: skip
-    """Train new versions, write them beside the earlier ones, and have the catalog name those that pass.
+    """Train new versions, write them beside the earlier ones, and name the passing ones in the catalog.
 
     A version passes unless it is less accurate than the earlier one by more than ``max_loss``, or misses the SLO. Both
-    are judged on the same rows, which the new one is not trained on: the eval split, or, of other rows than before, a
-    part of these that is held out, unless ``keeps_split``. With ``keeps_catalog``, new versions are only written. After
-    an error all is as before. Raises `UsageError`, `ArtefactError`, `TrainingFailed`, `EngineError`.
+    are judged on the same rows, which the new one is not trained on. These are the eval split, or a held-out part of
+    ``data`` if that is new, unless ``keeps_split``. With ``keeps_catalog``, new versions are only written. After an
+    error all is as before. Raises `UsageError`, `ArtefactError`, `TrainingFailed`, `EngineError`.
     """
     rows = _rows(known, keeps_split=keeps_split, keeps_catalog=keeps_catalog)
     family = known.family

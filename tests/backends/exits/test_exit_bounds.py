@@ -103,11 +103,6 @@ def test_at_first_a_stage_is_predicted_to_take_what_the_attainment_asks_for() ->
             assert forecast_of(bounds).in_time(2, np.array([0]), now_s=0.0)[0].tolist() == [due_s > takes_s]
 
 
-def test_percentiles_of_a_stage_rise() -> None:
-    with pytest.raises(ValueError, match="percentiles of batch 1 of a stage must rise"):
-        StagePoint(1, 1.0, 2.0, 1.9)
-
-
 def test_the_clock_is_asked_at_the_start_behind_each_stage_and_at_the_end(tmp_path: Path) -> None:
     """So a profile knows when each began and ended."""
     asked = list[float]()
@@ -122,15 +117,6 @@ def test_the_clock_is_asked_at_the_start_behind_each_stage_and_at_the_end(tmp_pa
             bounds = ExitBounds([np.inf], [4], taking(1.0, 1.0, 1.0), stop_when=parse_condition(f"exit >= {last}"))
             runner.infer(inputs_of(4), bounds, clock)
             assert len(asked) == last + 2
-
-
-def test_with_time_enough_nothing_changes(tmp_path: Path) -> None:
-    with loaded(exit_stages(tmp_path), "confidence >= 2") as runner:
-        plain = runner.infer(inputs_of(20))
-        bounded = runner.infer(inputs_of(20), ExitBounds([monotonic() + NEVER], [20], taking(1.0, 1.0, 1.0)))
-    assert not bounded[CUT_NOTE].any()
-    for name, values in plain.items():
-        np.testing.assert_array_equal(bounded[name], values)
 
 
 def test_rows_stop_before_a_stage_that_would_take_too_much_energy(tmp_path: Path) -> None:
@@ -210,12 +196,6 @@ def test_rows_that_are_late_already_go_no_further_and_hold_nobody_back(tmp_path:
         due_s = [monotonic() + (NEVER if row % 2 else 0.0) for row in range(10)]
         exits = runner.infer(inputs_of(10), ExitBounds(due_s, [1] * 10, taking(1.0, 1.0, 1.0)))[EXIT_NOTE]
     assert exits.tolist() == [1, 3] * 5
-
-
-def test_an_answer_that_is_enough_is_not_cut_however_late(tmp_path: Path) -> None:
-    with loaded(exit_stages(tmp_path), "exit >= 1") as runner:
-        outputs = runner.infer(inputs_of(3), ExitBounds([0.0], [3], taking(1.0, 1.0, 1.0)))
-    assert not outputs[CUT_NOTE].any()
 
 
 def test_a_condition_of_the_batch_counts_in_place_of_the_variants_own(tmp_path: Path) -> None:

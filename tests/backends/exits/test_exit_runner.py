@@ -159,25 +159,6 @@ def chain(directory: Path, stop_when: str = "confidence >= 1") -> ExitChain:
     return ExitChain(tuple(exit_stages(directory)), parse_condition(stop_when), "margin")
 
 
-def test_a_chain_file_runs_like_its_stages(tmp_path: Path) -> None:
-    packed = chain_file(chain(tmp_path), tmp_path / "made")
-    with (
-        WithExits(OnnxRuntime(CPU)).runner(packed) as runner,
-        loaded(exit_stages(tmp_path), "confidence >= 1") as alike,
-    ):
-        inputs = inputs_of(16)
-        found, expected = runner.infer(inputs), alike.infer(inputs)
-    assert found.keys() == expected.keys()
-    for name, values in expected.items():
-        np.testing.assert_array_equal(found[name], values)
-
-
-def test_ordinary_models_are_left_to_the_backend(tmp_path: Path) -> None:
-    stage = exit_stages(tmp_path)[0]
-    with WithExits(OnnxRuntime(CPU)).runner(stage) as runner:
-        assert not isinstance(runner, HostExitRunner)
-
-
 def test_chains_share_the_engines_of_their_stages(tmp_path: Path) -> None:
     fast, slow = (chain_file(chain(tmp_path, text), tmp_path / "made") for text in ("exit >= 1", "exit >= 3"))
     backend = Counting(OnnxRuntime(CPU))

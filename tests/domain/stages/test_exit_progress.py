@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 from short_forms import parse_condition
 
-from proteus_cli.domain.conditions import Metric
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
-from proteus_cli.domain.stages.progress import Progress, values_by_exit
+from proteus_cli.domain.stages.progress import Progress
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 
 SIZES = (1, 4)
@@ -53,10 +52,3 @@ def test_answers_are_worth_what_the_condition_of_the_catalog_says_of_their_like(
     assert seen(progress, 1, [0, 1, 2], [2.0, 1.0, math.nan], 3.1)["accuracy"] == [0.9, 0.4, 0.4]
     worth = seen(progress, 2, [0, 1, 2], [1.0, 2.0, 1.0], 3.2)["accuracy"]
     np.testing.assert_array_equal(worth, [0.9, 0.7, np.nan])
-
-
-def test_of_each_exit_all_is_known_that_a_query_may_have_there() -> None:
-    first, second = values_by_exit(EXITS)
-    assert first == {Metric.EXIT: [1.0], Metric.COMPUTATION: [0.25], Metric.ACCURACY: [0.9, 0.4]}
-    assert second[Metric.COMPUTATION] == [1.0]
-    np.testing.assert_array_equal(second[Metric.ACCURACY], [0.9, 0.7, np.nan])

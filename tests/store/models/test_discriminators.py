@@ -10,7 +10,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 from exit_nets import exit_stages
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from short_forms import parse_condition
 from tiny import CLASSES, INPUTS, Tiny, make_workspace, mlp, save_model, tensor
 
@@ -167,21 +167,3 @@ def test_a_model_that_has_such_a_tensor_is_refused(tmp_path: Path) -> None:
     behind = discriminator(tmp_path / "sure.onnx", {"scores": INPUTS})
     with pytest.raises(ArtefactError, match="has a tensor `discriminator` already"):
         prepared(model, Preparation(discriminator=behind), tmp_path)
-
-
-def test_another_opset_of_other_operators_is_refused(tmp_path: Path) -> None:
-    def scaled(path: Path, version: int) -> Path:
-        node = helper.make_node("Scaler", ["x"], ["scores"], domain="ai.onnx.ml", offset=[0.0], scale=[2.0])
-        constants = [numpy_helper.from_array(np.zeros(1, np.float32), "unused")]
-        ends = [tensor("x", ["n", INPUTS])], [tensor("scores", ["n", INPUTS])]
-        graph = helper.make_graph([node], "scaled", ends[0], ends[1], constants)
-        opsets = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", version)]
-        path.write_bytes(helper.make_model(graph, opset_imports=opsets, ir_version=8).SerializeToString())
-        return path
-
-    model, behind = scaled(tmp_path / "m.onnx", 3), scaled(tmp_path / "sure.onnx", 2)
-    with pytest.raises(ArtefactError, match=r"it is of opset 2 of ai\.onnx\.ml; the model of 3"):
-        prepared(model, Preparation(discriminator=behind), tmp_path / "prepared")
-    same = prepared(model, Preparation(discriminator=scaled(behind, 3)), tmp_path / "prepared")
-    (twice,) = computed(same, ROWS, DISCRIMINATOR_OUTPUT)
-    assert np.allclose(twice, ROWS * 2)  # it takes `x`, too

@@ -10,17 +10,13 @@ import numpy.typing as npt
 import onnx
 import onnxruntime as ort
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from tiny import keep_apart, tensor
 
 from proteus_cli.domain.base import checked
 from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.errors import ArtefactError, BackendUnavailable
-from proteus_cli.input_files import FileKind
 from proteus_cli.store import model_digest
-from proteus_cli.store.models import prepared_models
 from proteus_cli.store.models.prepared_models import Preparation, prepared, prepared_digest
 
 MEAN, STD = (0.5, 0.25, 0.125), (0.5, 0.25, 2.0)
@@ -120,13 +116,6 @@ def test_images_are_resized_to_the_models_own_size(tmp_path: Path, size: tuple[i
     np.testing.assert_allclose(last, flat(expected), rtol=1e-4, atol=1e-4)
 
 
-@given(st.integers(1, 16_384), st.integers(1, 16_384))
-def test_the_factor_of_a_size_gives_the_other_one(size: int, to: int) -> None:
-    factor = prepared_models._factor(size, to)
-    assert int(np.float32(size) * factor) == to
-    assert factor == pytest.approx(to / size, rel=1e-6)
-
-
 @pytest.mark.parametrize(("size", "to"), [(224, 240), (240, 224), (224, 160), (299, 224), (512, 513), (8, 16_384)])
 def test_resized_images_have_the_size_that_the_model_takes(tmp_path: Path, size: int, to: int) -> None:
     image = ImageInput(size=(size, 1), channels=1)
@@ -166,14 +155,6 @@ def test_graphs_within_nodes_see_the_prepared_tensor(tmp_path: Path) -> None:
     nodes = [helper.make_node("If", ["is_negative"], ["seen"], then_branch=both[0], else_branch=both[1])]
     model = seeing(tmp_path / "m.onnx", nodes=nodes, weights={"is_negative": np.array(True)})
     np.testing.assert_array_equal(seen(model, PLAIN), -flat(channels_first(PIXELS)).astype(np.float32))
-
-
-def test_weights_that_old_models_list_as_inputs_are_none(tmp_path: Path) -> None:
-    model = seeing(
-        tmp_path / "m.onnx", nodes=[helper.make_node("Mul", ["x", "w"], ["seen"])],
-        weights={"w": np.array(2, np.float32)}, more_inputs=[tensor("w", [])], ir_version=3, opset=11,
-    )  # fmt: skip
-    np.testing.assert_array_equal(seen(model, PLAIN), 2.0 * flat(channels_first(PIXELS)))
 
 
 def test_external_data_is_part_of_the_prepared_file(tmp_path: Path) -> None:
@@ -268,12 +249,6 @@ def test_what_is_no_onnx_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_bytes(b"hello")
     with pytest.raises(ArtefactError, match="Can't read"):
         prepared(tmp_path / "m.onnx", Preparation(PLAIN), tmp_path / "prepared")
-
-
-def test_a_model_that_is_too_large_for_one_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prepared_models, "MODEL", FileKind("an ONNX file", 50))
-    with pytest.raises(ArtefactError, match="less than 50 B can be prepared"):
-        prepared(seeing(tmp_path / "m.onnx"), Preparation(PLAIN), tmp_path)
 
 
 @pytest.mark.parametrize(

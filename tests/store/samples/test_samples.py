@@ -187,18 +187,6 @@ def test_training_data_has_what_was_answered(tmp_path: Path) -> None:
         assert (arrays["answer"].tolist(), arrays["y"].tolist()) == ([NO_CLASS, 0], [NO_LABEL, NO_LABEL])
 
 
-def test_only_what_was_answered_since_then_is_exported(tmp_path: Path) -> None:
-    write(tmp_path, 1, encoded_chunk(chunk(0, 1, 1, 1)), age_s=-10.0)
-    found = sampled_rows(tmp_path, "a", since_unix_s=NOW_S + 1, labelled_only=False)
-    assert found.inputs["x"][:, 0].tolist() == [1, 2]
-
-
-@pytest.mark.parametrize("labelled_only", [True, False])
-def test_nothing_to_export_is_an_error(tmp_path: Path, *, labelled_only: bool) -> None:
-    with pytest.raises(ArtefactError, match="no samples of `a`"):
-        sampled_rows(tmp_path, "a", since_unix_s=0.0, labelled_only=labelled_only)
-
-
 def test_samples_without_a_label_are_no_eval_split(tmp_path: Path) -> None:
     write(tmp_path, 1, encoded_chunk(chunk(0, 2)))
     with pytest.raises(ArtefactError, match="No sample of `a` has a label"):

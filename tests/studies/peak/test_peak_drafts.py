@@ -14,13 +14,12 @@ import pytest
 from builders import make_catalog, make_family, make_measured, make_profile
 from tiny import Tiny, add_plan, mlp
 
-from proteus_cli.domain.catalog import is_name
 from proteus_cli.errors import ArtefactError, DeviceUnavailable, ServerError, UsageError
 from proteus_cli.simulation.fleet import SimulationResult
 from proteus_cli.store import Workspace, write_json
 from proteus_cli.studies.artefacts import StudyFiles
 from proteus_cli.studies.budget import Budget
-from proteus_cli.studies.frame import JobTurn, StudyDraft, default_name, run_study
+from proteus_cli.studies.frame import JobTurn, StudyDraft, run_study
 from proteus_cli.studies.pages.peak import section
 from proteus_cli.studies.peak import carriers, drafts
 from proteus_cli.studies.peak.carriers import PeakQuestion, Server, require_served, server_peak
@@ -76,13 +75,6 @@ def test_a_floor_is_asked_for_by_each_request_and_holds_for_what_is_measured(tin
         require_served(Server(url, slo_s=0.05), "m", 0.9)
 
 
-def test_two_devices_of_a_plan_carry_about_twice_as_much_as_one(tiny: Tiny) -> None:
-    one = plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s"}, name="one"), "shapes", SIMULATED)
-    two = plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "shapes-s"}, name="two"), None, SIMULATED)
-    (of_one,), (of_two,) = peaks(tiny, one).values(), peaks(tiny, two).values()
-    assert 1.7 < of_two.rate_qps / of_one.rate_qps < 2.6
-
-
 def test_the_page_says_that_a_late_generator_found_no_peak(tiny: Tiny) -> None:
     draft = device_draft(tiny.place, "shapes", ["shapes-s"], "cpu0", SIMULATED)
     study = run_study(draft, StudyFiles(tiny.place, draft.name), Budget(), lambda _now, _done: None)
@@ -117,20 +109,6 @@ def test_an_interval_that_is_too_wide_is_no_result_and_the_page_names_a_budget(t
     assert found.tables[0].rows[0][2] == "–"
 
 
-def test_another_plan_of_the_same_name_is_another_question(tiny: Tiny) -> None:
-    inputs = [
-        plan_draft(tiny.place, add_plan(tiny, {"cpu0": variant}), "shapes", SIMULATED).inputs
-        for variant in ("shapes-s", "shapes-l", "shapes-s")
-    ]
-    assert inputs[0] == inputs[2] != inputs[1]
-
-
-def test_a_simulated_peak_is_the_same_for_the_same_seed(tiny: Tiny) -> None:
-    (job,) = device_draft(tiny.place, "shapes", ["shapes-l"], "cpu0", SIMULATED).jobs
-    turn = JobTurn(math.inf, lambda _now, _done: None)
-    assert job.measure(turn) == job.measure(turn)
-
-
 def test_without_a_budget_what_is_served_in_real_time_takes_as_long_as_is_announced(tiny: Tiny) -> None:
     """Else it may take hours, in stretches of any length. In virtual time, the end of the search is near."""
     emulated = PeakQuestion(PeakRules(0.1), "emulated")
@@ -152,16 +130,6 @@ def test_an_interrupt_during_a_simulated_stretch_ends_the_study(tiny: Tiny, monk
     (job,) = device_draft(tiny.place, "shapes", ["shapes-l"], "cpu0", SIMULATED).jobs
     with pytest.raises(KeyboardInterrupt):
         job.measure(JobTurn(math.inf, lambda _now, _done: None))
-
-
-def test_what_makes_no_sense_is_refused(tiny: Tiny) -> None:
-    for variants, problem in ((["shapes-x"], "has no profile"), (["tones-s"], "has no profile")):
-        with pytest.raises(UsageError, match=problem):
-            device_draft(tiny.place, "shapes", variants, "cpu0", SIMULATED)
-    with pytest.raises(UsageError, match="serves no `tones`"):
-        plan_draft(tiny.place, add_plan(tiny, {"cpu0": "shapes-s"}), "tones", SIMULATED)
-    with pytest.raises(UsageError, match="No batching"):
-        device_draft(tiny.place, "shapes", [], "cpu0", PeakQuestion(PeakRules(0.05), "simulated", ("eager",)))
 
 
 def test_what_is_to_be_measured_must_be_here(tiny: Tiny) -> None:
@@ -207,12 +175,6 @@ def test_studies_of_other_devices_modes_variants_and_families_have_other_names(t
     ]
 
 
-def test_a_name_of_much_is_still_a_name() -> None:
-    long = [default_name("peak", "digits", *["digits-xl"] * 12, last) for last in ("a", "b")]
-    assert all(map(is_name, long))
-    assert long[0] != long[1]
-
-
 def test_all_variants_that_a_plan_of_their_own_can_host_are_measured() -> None:
     """A batch of 60 ms within an SLO of 100 ms leaves enough room for half of all queries, and not for 99.5 %."""
     measured = make_measured("a", "s", 0.7, {1: 0.06})
@@ -228,13 +190,6 @@ def test_a_workspace_has_the_ends_of_each_family(tiny: Tiny) -> None:
     draft = workspace_draft(tiny.place)
     assert isinstance(draft, StudyDraft)
     assert [job.key.split(" ")[0] for job in draft.jobs] == ["shapes-l", "shapes-s", "tones-l", "tones-s"]
-
-
-def test_variants_of_the_same_name_are_told_apart_by_their_family(tiny: Tiny) -> None:
-    tiny.share_a_name("tones-s", "shapes-s")
-    draft = workspace_draft(tiny.place)
-    assert isinstance(draft, StudyDraft)
-    assert [job.key.split(" ")[0] for job in draft.jobs] == ["shapes-l", "shapes/shapes-s", "tones-l", "tones/shapes-s"]
 
 
 # --- a server of another make

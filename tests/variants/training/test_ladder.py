@@ -3,8 +3,9 @@
 import pytest
 
 from proteus_cli.errors import BackendUnavailable, UsageError
-from proteus_cli.variants.training import ladder
-from proteus_cli.variants.training.ladder import LADDER, chosen, kinds_of, require_packages
+from proteus_cli.variants.training import recipes as ladder
+from proteus_cli.variants.training.ladder import LADDER
+from proteus_cli.variants.training.recipes import chosen, kinds_of, require_packages
 
 
 def test_chosen_kinds_are_trained_in_the_order_of_the_ladder() -> None:

@@ -1,1 +1,0 @@
-"""What adaptation is worth on this machine, and how fast it is: live servers, static plans, the simulator."""

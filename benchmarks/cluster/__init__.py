@@ -1,1 +1,0 @@
-"""Agents in processes of their own: what the channel to them costs."""

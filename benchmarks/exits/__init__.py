@@ -1,1 +1,0 @@
-"""How well the multi-exit model of the sample zoo keeps random bounds on its latency."""

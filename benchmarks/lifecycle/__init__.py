@@ -1,1 +1,0 @@
-"""The life of models: versions that are put in place under load, and accuracy that is lost."""

@@ -1,0 +1,1 @@
+"""Live servers on this machine while something changes: ``python -m benchmarks.live``."""

@@ -1,1 +1,0 @@
-"""What `proteus study` promises, measured: a module a part."""
