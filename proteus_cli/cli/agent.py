@@ -8,9 +8,9 @@ from typer import Option
 
 from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import sections
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.errors import UsageError
 from proteus_cli.serving.logs import LogFormat
+from proteus_cli.settings import environment
 
 if TYPE_CHECKING:
     import socket

@@ -12,8 +12,8 @@ from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.defaults import require_cluster, require_no_flags
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
+from proteus_cli.settings import environment
 from proteus_cli.units import (
     counted,
     format_accuracy,
@@ -259,7 +259,7 @@ def plan(
     from proteus_cli.cli.command_line.plan_rules import plan_rules
     from proteus_cli.control.policies import live_policy_named
     from proteus_cli.planning.from_workspace import planner_settings
-    from proteus_cli.serving.devices.remote.links.host_list import known_hosts
+    from proteus_cli.serving.devices.remote.channel.address import known_hosts
     from proteus_cli.store import Workspace
 
     require_cluster(context, cluster)

@@ -17,8 +17,8 @@ from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, Usage
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import OfferedModels
 from proteus_cli.serving.cluster.hosts_file import HostsFile
+from proteus_cli.serving.devices.remote.channel.address import agents_of
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
-from proteus_cli.serving.devices.remote.links.host_list import agents_of
 from proteus_cli.serving.devices.remote.measuring import profiles_in
 from proteus_cli.serving.devices.remote.sessions import crossings
 from proteus_cli.serving.workspace.deployment import deployment_of
@@ -247,9 +247,8 @@ def test_free_memory_here_says_nothing_of_other_machines(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "arguments",
     [
-        *((*command, "--cluster-key", "k.pem") for command in (("serve", "p"), ("plan",), ("profile",), ("devices",))),
+        *((*command, "--cluster-key", "k.pem") for command in (("plan",), ("profile",), ("devices",))),
         ("doctor", "--cluster-key", "k.pem"),
-        ("serve", "p", "--no-join"),
     ],
 )
 def test_options_of_a_cluster_are_refused_without_one(tmp_path: Path, arguments: tuple[str, ...]) -> None:

@@ -28,7 +28,7 @@ COUNTED_BYTES = 16 * MAX_BODY_BYTES  # that all connections share
 UNCOUNTED_BYTES = MIB // 2  # of each connection, beside what is counted
 BASE_BYTES = 96 * MIB  # of a server's first requests, whoever sends them, and to decode one at a time
 DEVICES, KEPT = 96, "b" * 64
-SERVE = ("--replan=off", "--grpc-port=0", "--emulate", "--plan-history=0", "--no-resume")
+SERVE = ("--replan=off", "--grpc-port=0", "--emulate", "--set=plan-history=0", "--set=resume=false")
 CATALOG = "format = 1\n" + "".join(
     f'[[family]]\nname = "{family}"\nslo = "{slo}"\n{more}'
     f'[[family.variant]]\nname = "{family}-1"\nonnx = "models/{model}.onnx"\naccuracy = 0.9\n'
@@ -99,7 +99,7 @@ def served(root: Path, attack: Attack, directory: Path) -> Iterator[Target]:
             agent.stop()
         return
     place, plan = ("row", "crowded") if attack.target == "crowded" else ("served", "plan")
-    with serving(root / place, Path(plan), *SERVE, f"--max-body={MAX_BODY_BYTES // MIB}MiB") as live:
+    with serving(root / place, Path(plan), *SERVE, f"--set=max-body={MAX_BODY_BYTES // MIB}MiB") as live:
         yield Target(live.process.pid, live.port, live.grpc_port, live.log)
 
 
@@ -137,8 +137,9 @@ def _attacked(target: Target, attack: Attack) -> float:
 LIAR = """
 import sys
 from proteus_cli.cli.main import run
-from proteus_cli.serving.devices.process import messages
+from proteus_cli.serving.devices.process import device_server, messages
 
+assert device_server  # has its types
 told_s, ran = float(sys.argv.pop(1)), messages.RanEvent
 messages.RanEvent = lambda number, *rest: ran(number, told_s, told_s, told_s, 0.0, *rest[-2:])
 sys.argv[0] = "proteus"

@@ -82,7 +82,7 @@ def serving_hosts(root: Path, running: dict[str, LiveAgent], *more: str) -> Iter
     with ExitStack() as stack:
         relays = {name: stack.enter_context(closing(Relay(agent.port))) for name, agent in running.items()}
         hosts = write_hosts(root, {name: relay.port for name, relay in relays.items()})
-        options = ("--emulate", "--cluster", str(hosts), "--no-resume")
+        options = ("--emulate", "--cluster", str(hosts), "--set=resume=false")
         live = stack.enter_context(serving(root, Path("plan"), *options, *more))
         assert "emulated" in live.said
         yield World(live, running, relays)

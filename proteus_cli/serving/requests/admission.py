@@ -10,7 +10,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, NotReady, RequestError, UnknownModel
-from proteus_cli.serving.fleet.workers import Workers
+from proteus_cli.serving.fleet.worker import Workers
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog
 from proteus_cli.serving.requests.counts import RequestCounts
@@ -38,7 +38,7 @@ class Admission:
     With ``refuses_non_finite``, NaN or infinity in an input is an error; else it passes through. No request waits
     longer than ``max_timeout_s``, or than the SLO of its family where that is longer, whatever timeout it asks for.
     ``answers`` records the answers to requests that have an id; None where no feedback is taken. ``samples`` captures
-    some requests, ``watch`` looks at some. ``arms`` are those of versions that are rolled out now, by family.
+    some requests, ``watch`` looks at some. ``arms`` of the versions that are rolled out now, by family.
     """
 
     def __init__(
