@@ -18,7 +18,6 @@ import msgspec
 
 from proteus_cli.domain.base import Value, is_count, require
 from proteus_cli.errors import UsageError
-from proteus_cli.input_files import SETTINGS, decode_toml, decoded, read_bytes
 from proteus_cli.units import parse_duration, parse_share, parse_size, write_duration, write_size
 
 FILE_NAME = "proteus.toml"
@@ -46,6 +45,8 @@ class Settings(Value, frozen=True):
 
 def read_settings(workspace_dir: Path) -> Settings:
     """The settings of a workspace; the defaults if it has no `proteus.toml`. Raises `ArtefactError`."""
+    from proteus_cli.input_files import SETTINGS, decoded, read_bytes  # noqa: PLC0415 - `--help` reads no file
+
     path = workspace_dir / FILE_NAME
     hint = "docs/formats.md describes proteus.toml"
     if not os.path.lexists(path):
@@ -54,6 +55,8 @@ def read_settings(workspace_dir: Path) -> Settings:
 
 
 def _parse(content: bytes) -> Settings:
+    from proteus_cli.input_files import decode_toml  # noqa: PLC0415
+
     sections = decode_toml(content, dict[str, Any])
     stray = next((name for name, section in sections.items() if not isinstance(section, dict)), None)
     require(stray is None, f"`{stray}` must be in a section, like `[plan]`")
