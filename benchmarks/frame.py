@@ -70,7 +70,7 @@ class Result(Value, frozen=True):
     parts: dict[str, Found]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
     """The input of a part: a directory of its own benchmark, the number of rounds, and whether it is a short trial."""
 

@@ -36,9 +36,8 @@ from proteus_cli.serving.rest.codec.bodies import (
     InferResponse,
     RepositoryRequest,
 )
-from proteus_cli.serving.rest.endpoints import ROUTES
+from proteus_cli.serving.rest.endpoints import FILES, ROUTES
 from proteus_cli.serving.rest.routing import Route
-from proteus_cli.serving.rest.site import FILES
 from proteus_cli.serving.telemetry.state import History, ServerStatus
 from proteus_cli.serving.telemetry.telemetry import CURSOR
 

@@ -96,6 +96,34 @@ def _parse(
     return value
 
 
+def parse_sizes(text: str) -> dict[str, int]:
+    """``"4GiB"`` → ``{"": 4294967296}``, for all devices; ``"cpu0=4GiB,v100=8GiB"`` by id or type.
+
+    Raises `UsageError`.
+    """
+    found = {}
+    for name, size in parse_assignments(text, "The memory").items():
+        found["" if size is None else name] = parse_size(name if size is None else size)
+    return found
+
+
+def write_duration(seconds: float) -> str:
+    """60.0 → ``"1min"``, which `parse_duration` reads."""
+    return _written(seconds, {unit: _DURATIONS[unit] for unit in ("s", "min", "h", "d")})
+
+
+def write_size(size_bytes: float) -> str:
+    """67108864 → ``"64MiB"``, which `parse_size` reads."""
+    return _written(size_bytes, {unit: _SIZES[unit] for unit in ("B", "KiB", "MiB", "GiB")})
+
+
+def _written(value: float, units: Mapping[str, float]) -> str:
+    """The value in the largest of the units, from small to large, of which it is a whole number."""
+    fits = [unit for unit, worth in units.items() if value >= worth and value % worth == 0]
+    unit = fits[-1] if fits else next(iter(units))
+    return f"{value / units[unit]:g}{unit}"
+
+
 def format_rate(qps: float) -> str:
     """1200.0 → ``"1,200 qps"``, with one decimal below 10."""
     return f"{format_qps(qps)} qps"

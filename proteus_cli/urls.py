@@ -1,8 +1,17 @@
 """URLs of servers, as people write them."""
 
+import re
 from urllib.parse import SplitResult, quote, urlsplit
 
 from proteus_cli.errors import UsageError
+
+_AUTHORITY = re.compile(r"\[([0-9a-f:.]+)\](?::\d*)?|([^][:@/?#\s]+)(?::\d*)?", re.ASCII)
+
+
+def authority_host(authority: str) -> str:
+    """The host in ``host:port``, in lower case, without brackets; empty if it is malformed."""
+    match = _AUTHORITY.fullmatch(authority.lower())
+    return (match[1] or match[2]).removesuffix(".") if match else ""
 
 
 def split_url(url: str, *, of: str, hint: str) -> SplitResult:

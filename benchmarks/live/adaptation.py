@@ -104,7 +104,7 @@ def _first_plan(lab: Lab, trace: Trace, residency: int | str = "memory") -> Plan
 
 def live(lab: Lab, name: str, plan: Plan, trace: Trace, *options: str) -> tuple[Report, ReplayResult]:
     """The trace against a server with that plan, which only proteus may change."""
-    with lab.served(plan, "--plan-history=1000", f"--replan={'auto' if name == OURS else 'off'}", *options) as url:
+    with lab.served(plan, "--set=plan-history=1000", f"--replan={'auto' if name == OURS else 'off'}", *options) as url:
         load, status = replayed(url, trace)
     changes = [(change.unix_s - load.started_unix_s, change) for change in status.changes]
     return report(
@@ -218,7 +218,7 @@ def _stairs(lab: Lab, count: int, seed: int, *, has_standbys: bool) -> list[Step
     arrival_s = np.concatenate([part.arrival_s for part in parts])
     trace = Trace("steps", parts[0].families, arrival_s, family, np.full(len(family), np.nan))
     plan = _first_plan(lab, trace, residency=len(lab.shares))
-    _, load = live(lab, OURS, plan, trace, *(() if has_standbys else ("--memory=0B",)))
+    _, load = live(lab, OURS, plan, trace, *(() if has_standbys else ("--set=memory=0B",)))
     journal = [
         (datetime.fromisoformat(each.began).timestamp() - load.started_unix_s, each)
         for each in records(lab.place.history_dir)

@@ -67,7 +67,7 @@ def _solved_s(url: str) -> float:
 def _replayed(cluster: Cluster, trace: Path, way: str, busy: list[float]) -> Report:
     """A trace against a server; ``busy`` gets the percentage of the time in the solver."""
     output = cluster.place.root / "report.json"
-    options = (WAYS[way], "--no-resume")
+    options = (WAYS[way], "--set=resume=false")
     with local_server(_plan(cluster.place.root), cluster.place.root, emulate=True, options=options) as url:
         if way == SOLVES:
             until_warm(url)

@@ -100,7 +100,7 @@ def _under_load(lab: Lab, seed: int, lasts_s: float, *, is_changed: bool) -> tup
     rng, shares = np.random.default_rng(seed), {FAMILY: 1.0}
     trace = make_trace("poisson", Poisson(), rate_qps=rate_qps, duration_s=lasts_s, shares=shares, rng=rng)
     model = lab.place.model_path(lab.place.catalog().family(FAMILY).variants[0].onnx or "")
-    plan, options = planner({FAMILY: rate_qps}), ("--replan=auto", f"--catalog-budget={BUDGET}", "--watch")
+    plan, options = planner({FAMILY: rate_qps}), ("--replan=auto", f"--set=catalog-budget={BUDGET}", "--set=watch=true")
     with lab.served(plan, *options) as url, _replacing(model if is_changed else None, seed) as replaced_unix_s:
         load, _ = replayed(url, trace)
     file_s = replaced_unix_s[0] - load.started_unix_s if is_changed else BEFORE_S

@@ -209,8 +209,8 @@ def cluster(run: Run) -> Found:
     found: dict[str, dict[str, list[float]]] = {}
     with laboratory() as lab, _agent(lab) as options:
         peers = {
-            "thread": replace(PROTEUS, command=proteus("--executor", "thread")),
-            "process": replace(PROTEUS, command=proteus("--executor", "process")),
+            "thread": replace(PROTEUS, command=proteus("--set=executor=thread")),
+            "process": replace(PROTEUS, command=proteus("--set=executor=process")),
             "agent": replace(PROTEUS, command=proteus(*options)),
         }
         for _ in range(run.rounds):

@@ -8,9 +8,9 @@ from typer import Option
 
 from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import sections
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.errors import UsageError
 from proteus_cli.serving.logs import LogFormat
+from proteus_cli.settings import environment
 
 if TYPE_CHECKING:
     import socket
@@ -103,14 +103,12 @@ def agent(
     from proteus_cli.backends.discovery import discover
     from proteus_cli.serving.agent.agent import AgentSettings, run_agent
     from proteus_cli.serving.logs import set_up
-    from proteus_cli.serving.transport.tls import cluster_tls
     from proteus_cli.settings import read_settings
 
     set_up(log_level or console.log_level(), log_format, sys.stderr)
-    tls = cluster_tls(key, listens=True) if key is not None else None
     host_name = _host_name(name)
     devices = discover(read_settings(workspace_dir).devices) if not emulate else []
-    settings = AgentSettings(devices, state, tls, host_name, keeper, emulates=emulate, max_models_bytes=max_models_size)
+    settings = AgentSettings(devices, state, key, host_name, keeper, emulates=emulate, max_models_bytes=max_models_size)
     with _listening(listen, has_key=key is not None) as listener:
         run_agent(settings, listener, lambda: _announce(listener, emulates=emulate))
 
@@ -126,8 +124,8 @@ def _check(state: Path, key: Path | None) -> None:
     from proteus_cli.errors import DeviceUnavailable
     from proteus_cli.serving.agent.claim import agent_in
     from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+    from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
     from proteus_cli.serving.devices.remote.sessions.connecting import probe
-    from proteus_cli.serving.transport.tls import cluster_tls
     from proteus_cli.units import counted, format_duration
 
     record = agent_in(state)

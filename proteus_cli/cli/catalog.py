@@ -178,7 +178,7 @@ def diff(
     workspace_dir: options.Workspace = options.WORKSPACE,
     json: options.Json = False,
 ) -> None:
-    """Show what a running server would change if it read the catalog now: by SIGHUP, --watch, or POST.
+    """Show what a running server would change if it read the catalog now: by SIGHUP, `--set watch=true`, or POST.
 
     Models are compared by what their files hold. A token is read from PROTEUS_TOKEN.
     """

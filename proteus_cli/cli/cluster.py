@@ -67,7 +67,7 @@ def host_list(text: str, key: Path | None = None, workspace_dir: Path = Path()) 
     from proteus_cli.serving.cluster.hosts_file import HostsFile
     from proteus_cli.serving.cluster.kubernetes import KubernetesService
     from proteus_cli.serving.cluster.ray_nodes import RayNodes, require_ray
-    from proteus_cli.serving.transport.tls import cluster_tls
+    from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
 
     if _is_ray(text):
         require_ray()

@@ -8,12 +8,11 @@ from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from rich.console import Console, RenderableType
-
 from proteus_cli.errors import printable
 from proteus_cli.progress import Advance
 
 if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
     from rich.progress import Progress
 
     from proteus_cli.serving.logs import LogLevel
@@ -41,8 +40,10 @@ def log_level() -> "LogLevel":
     return LogLevel.DEBUG if loudness.verbose else LogLevel.WARNING if loudness.quiet else LogLevel.INFO
 
 
-def _stderr() -> Console:
+def _stderr() -> "Console":
     """A console on what is stderr now."""
+    from rich.console import Console
+
     return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False, markup=False)
 
 
@@ -71,8 +72,10 @@ def _labelled(label: str, style: str, message: str) -> None:
     console.print(printable(message))
 
 
-def show(renderable: RenderableType) -> None:
+def show(renderable: "RenderableType") -> None:
     """Print data for people on stdout."""
+    from rich.console import Console
+
     Console(highlight=False, emoji=False, markup=False).print(renderable)
 
 
@@ -84,7 +87,7 @@ def show_json(value: object) -> None:
     sys.stdout.flush()
 
 
-def deliver(value: object, *, json: bool, tables: Iterable[RenderableType] = (), lines: Iterable[str] = ()) -> None:
+def deliver(value: object, *, json: bool, tables: "Iterable[RenderableType]" = (), lines: Iterable[str] = ()) -> None:
     """Print a result: as JSON, or for people, the tables as data and then the lines as what there is to say."""
     if json:
         show_json(value)

@@ -25,7 +25,7 @@ PURPOSES = {
     "cluster": "to make the key of a cluster",
     "derive": "to derive variants",
     "images": "for `[family.input]`",
-    "otlp": "for `proteus serve --otlp`",
+    "otlp": "for `proteus serve --set otlp=…`",
     "ray": "for clusters of Ray",
     "tensorrt": "for GPUs",
     "train": "for `proteus task`",

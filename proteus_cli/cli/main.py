@@ -31,8 +31,8 @@ from proteus_cli.cli import (
     trace,
 )
 from proteus_cli.cli.command_line.command import Command, Group
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.errors import ArtefactError, ProteusError, unsearchable, without_room
+from proteus_cli.settings import environment
 
 app = typer.Typer(
     name="proteus",

@@ -7,9 +7,9 @@ from typer import Argument, Option
 
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.defaults import load_defaults
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.serving import logs
-from proteus_cli.units import parse_assignments, parse_duration, parse_rate, parse_share, parse_size
+from proteus_cli.settings import environment
+from proteus_cli.units import parse_duration, parse_rate, parse_share, parse_size, parse_sizes
 
 DURATION: dict[str, Any] = {"parser": parse_duration, "metavar": "DURATION"}
 RATE: dict[str, Any] = {"parser": parse_rate, "metavar": "RATE"}
@@ -19,17 +19,6 @@ SIZE: dict[str, Any] = {"parser": parse_size, "metavar": "SIZE"}
 def unparsed(text: str) -> Any:
     """The default of an option with a unit, such as ``60s``: the option's parser reads it."""
     return text
-
-
-def parse_memory(text: str) -> dict[str, int]:
-    """``"4GiB"`` → ``{"": 4294967296}``, for all devices; ``"cpu0=4GiB,v100=8GiB"`` by id or type.
-
-    Raises `UsageError`.
-    """
-    found = {}
-    for name, size in parse_assignments(text, "`--memory`").items():
-        found["" if size is None else name] = parse_size(name if size is None else size)
-    return found
 
 
 WORKSPACE = Path()
@@ -54,7 +43,7 @@ State = Annotated[
         metavar="DIR",
         envvar=environment("state"),
         show_default="the workspace",
-        help="The directory that `proteus serve --state` writes to.",
+        help="The directory that `proteus serve --set state=…` writes to.",
     ),
 ]
 Json = Annotated[bool, Option("--json", help="Print one JSON document on stdout.")]
@@ -71,7 +60,7 @@ Headroom = Annotated[
 Memory = Annotated[
     dict[str, int] | None,
     Option(
-        parser=parse_memory,
+        parser=parse_sizes,
         envvar=environment("memory"),
         metavar="SIZE|DEVICE=SIZE,…",
         show_default="half of each device's memory",

@@ -12,8 +12,8 @@ from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.command import Command, Group
 from proteus_cli.cli.command_line.defaults import require_cluster, require_no_flags
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.errors import NoFeasiblePlan, RulesConflict, UsageError
+from proteus_cli.settings import environment
 from proteus_cli.units import (
     counted,
     format_accuracy,

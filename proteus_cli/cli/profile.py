@@ -12,8 +12,8 @@ from typer import Option
 from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import completion, sections
 from proteus_cli.cli.command_line.defaults import flags, require_cluster
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.errors import UsageError
+from proteus_cli.settings import environment
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

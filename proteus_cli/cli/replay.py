@@ -99,7 +99,7 @@ def replay(
         str | None,
         _simulation(
             metavar="RULE",
-            autocompletion=completion.one_of(*completion.BATCHING),
+            autocompletion=completion.one_of("greedy", "proactive", "aimd", "nexus", "static-8"),
             help="The batching rule: proactive, aimd, nexus, greedy or static-N. Only in simulation.",
         ),
     ] = None,

@@ -10,9 +10,9 @@ from typer import Argument, Option
 from proteus_cli.cli import console, options
 from proteus_cli.cli.command_line import sections
 from proteus_cli.cli.command_line.command import Command, group_of_commands
-from proteus_cli.cli.command_line.names import flag
 from proteus_cli.cli.servers import asked
 from proteus_cli.errors import BadRequest, UsageError
+from proteus_cli.settings import flag
 from proteus_cli.urls import path_of
 
 if TYPE_CHECKING:

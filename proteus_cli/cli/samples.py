@@ -1,4 +1,4 @@
-"""``proteus samples``: requests that ``proteus serve --samples`` has captured."""
+"""``proteus samples``: requests that ``proteus serve --set samples=…`` has captured."""
 
 import time
 from datetime import UTC, datetime
@@ -41,7 +41,7 @@ def list_samples(
     elif found:
         _show(found)
     else:
-        console.say("there are no samples; `proteus serve --samples 1%` captures some of the requests")
+        console.say("there are no samples; `proteus serve --set samples=1%` captures some of the requests")
 
 
 def _show(found: "Sequence[SampleSummary]") -> None:

@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.errors import ServerError, UsageError
+from proteus_cli.settings import environment
 
 if TYPE_CHECKING:
     import ssl

@@ -208,7 +208,7 @@ def retrain(
 
     Each new version is written beside the earlier one, in a directory of its number. Both are judged on the same
     rows; the exit code is 5 where a new one is less accurate by more than --max-loss, which stays out of the catalog.
-    A server takes the others over by SIGHUP, or with --watch. With --url the catalog stays as it is, and that server
+    A server takes the others over by SIGHUP, or if it watches. With --url the catalog stays as it is, and that server
     rolls one of them out by steps, as by `proteus rollout start`: of the variant that is asked the most. A token is
     read from PROTEUS_TOKEN. `retrain` in `[family.task]` of the catalog names a command of your own to train with;
     else it needs the extra `train`.
@@ -240,7 +240,7 @@ def retrain(
     if made.passed and in_catalog:
         lines += [
             "wrote engines/catalog.toml",
-            "a server takes it over with `--watch`, or by SIGHUP; without: proteus profile",
+            "a server takes it over with `--set watch=true`, or by SIGHUP; without: proteus profile",
         ]
     elif made.passed and url is None:
         lines.append("the catalog is as it was; to roll a version out by steps:")

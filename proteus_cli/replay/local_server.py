@@ -27,7 +27,7 @@ def local_server(plan: Path, workspace: Path, *, emulate: bool = False, options:
     of the log where the server doesn't become ready.
     """
     arguments = [str(plan), "--port", "0", "--workspace", str(workspace)]
-    arguments += ["--no-resume", "--plan-history", "0"]  # each run is the same, and leaves nothing behind
+    arguments += ["--set=resume=false", "--set=plan-history=0"]  # each run is the same, and leaves nothing behind
     arguments += ["--emulate", *options] if emulate else options
     with ending_by_exception(), tempfile.TemporaryFile() as log, start_server(arguments, log) as process:
         try:

@@ -19,7 +19,7 @@ from proteus_cli.variants.staging import Staging
 IMAGE_AXES = 3  # of a row: height, width and channels
 _IMAGES = (
     ". Models for images of different sizes and layouts make one family where the catalog says what clients send: "
-    "`[family.input]` (docs/formats.md)"
+    "`[family.input]` (docs/models.md)"
 )
 
 

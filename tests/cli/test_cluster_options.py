@@ -247,9 +247,8 @@ def test_free_memory_here_says_nothing_of_other_machines(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "arguments",
     [
-        *((*command, "--cluster-key", "k.pem") for command in (("serve", "p"), ("plan",), ("profile",), ("devices",))),
+        *((*command, "--cluster-key", "k.pem") for command in (("plan",), ("profile",), ("devices",))),
         ("doctor", "--cluster-key", "k.pem"),
-        ("serve", "p", "--no-join"),
     ],
 )
 def test_options_of_a_cluster_are_refused_without_one(tmp_path: Path, arguments: tuple[str, ...]) -> None:

@@ -41,7 +41,7 @@ def test_a_shell_asks_in_a_process_of_its_own() -> None:
         (("plan", "--capacity", "p9"), ["p95", "p99"]),
         (("replay", "t.csv", "--policy", "proteus,most"), ["proteus,most-accurate"]),
         (("serve", "plan", "--replan", "o"), ["off"]),
-        (("serve", "plan", "--log-format", "j"), ["json"]),
+        (("serve", "plan", "--set", "log-format=j"), ["log-format=json"]),
         (("trace", "make", "bu"), ["burst"]),
         (("trace", "convert", "a.csv", "--format", "azure-l"), ["azure-llm"]),
     ],

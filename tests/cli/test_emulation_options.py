@@ -11,8 +11,8 @@ from tiny import Tiny, add_plan
 from proteus_cli import store
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import NONE_OUT
+from proteus_cli.serving.settings import ServeSettings
 from proteus_cli.serving.workspace.deployment import deployment_of
-from proteus_cli.serving.workspace.plans import Emulation
 from proteus_cli.store import Workspace
 
 SERVE = ("serve", "plan", "--port", "0")
@@ -24,8 +24,8 @@ def cluster(tmp_path: Path) -> Workspace:
 
 
 def test_the_devices_of_the_plan_are_emulated_without_any_model(cluster: Workspace) -> None:
-    deployment = deployment_of(Path("plan"), cluster, emulation=Emulation())
-    assert deployment.emulated
+    deployment = deployment_of(Path("plan"), cluster, ServeSettings(emulate=True))
+    assert deployment.settings.emulate
     assert [device.id for device in deployment.devices] == [
         "a-0", "a-1", "a-2", "a-3", "b-0", "b-1", "c-0", "c-1",
     ]  # fmt: skip
@@ -34,8 +34,7 @@ def test_the_devices_of_the_plan_are_emulated_without_any_model(cluster: Workspa
 
 
 def test_a_fleet_adds_devices_that_the_plan_does_not_know(cluster: Workspace) -> None:
-    emulation = Emulation("a:4,b:2,c:5")
-    deployment = deployment_of(Path("plan"), cluster, emulation=emulation)
+    deployment = deployment_of(Path("plan"), cluster, ServeSettings(emulate=True, fleet="a:4,b:2,c:5"))
     assert len(deployment.devices) == len(deployment.profiles) == len(deployment.plan.devices) == 11
     assert deployment.plan.fleet["c"] == ("c-0", "c-1", "c-2", "c-3", "c-4")
     assert deployment.plan.placements == cluster.plan(Path("plan")).placements
@@ -50,8 +49,8 @@ def test_a_fleet_may_be_on_hosts_and_its_plan_is_emulated_there(cluster: Workspa
     assert planned.code == 0, planned
     plan = cluster.plan(Path("hosts"))
     assert plan.fleet == {"a": ("x/a-0", "x/a-1", "y/a-0", "y/a-1"), "b": ("x/b-0",)}
-    for emulation in (Emulation(), Emulation(fleet)):
-        deployment = deployment_of(Path("hosts"), cluster, emulation=emulation)
+    for named in (None, fleet):
+        deployment = deployment_of(Path("hosts"), cluster, ServeSettings(emulate=True, fleet=named))
         assert {device.id: device.host for device in deployment.devices} == {
             "x/a-0": "x", "x/a-1": "x", "y/a-0": "y", "y/a-1": "y", "x/b-0": "x",
         }  # fmt: skip
@@ -60,7 +59,7 @@ def test_a_fleet_may_be_on_hosts_and_its_plan_is_emulated_there(cluster: Workspa
 
 def test_a_server_has_the_attainment_of_its_option_and_so_have_its_later_plans(cluster: Workspace) -> None:
     plain, strict = (
-        deployment_of(Path("plan"), cluster, emulation=Emulation(), attainment=attainment)
+        deployment_of(Path("plan"), cluster, ServeSettings(emulate=True, attainment=attainment))
         for attainment in (None, 0.999)
     )
     assert (plain.plan.rules.attainment, strict.plan.rules.attainment) == (None, 0.999)
@@ -73,7 +72,7 @@ def test_a_measured_plan_can_be_emulated_with_the_signatures_of_its_models(tiny:
     catalog = tiny.place.catalog_path
     catalog.write_text(catalog.read_text().replace('onnx = "models/tones/tones-s.onnx"\n', ""))
     add_plan(tiny, {"cpu0": "shapes-l", "cpu1": "tones-l"})
-    deployment = deployment_of(Path("plan"), tiny.place, replan="off", emulation=Emulation())
+    deployment = deployment_of(Path("plan"), tiny.place, ServeSettings(emulate=True, replan="off"))
     assert deployment.policy.replanning is None
     assert deployment.models[VariantKey("tones", "tones-l")] == tiny.model("tones-l")
     assert ("tones", "tones-s") not in deployment.models

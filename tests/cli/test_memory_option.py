@@ -1,11 +1,11 @@
-"""``--memory``: what variants may take of each device, and what of it is given by default."""
+"""The setting ``memory``: what variants may take of each device, and what of it is given by default."""
 
 import pytest
 from builders import make_profile
 
-from proteus_cli.cli.options import parse_memory
 from proteus_cli.errors import UsageError
 from proteus_cli.serving.workspace.memory import memory_limits
+from proteus_cli.units import parse_sizes
 
 GIB = 2**30
 DEVICES = {name: make_profile(name, device_type=kind, memory_bytes=8 * GIB).device for name, kind in
@@ -14,7 +14,7 @@ DEVICES = {name: make_profile(name, device_type=kind, memory_bytes=8 * GIB).devi
 
 def limits(text: str | None, free_bytes: int | None = None) -> list[int]:
     """In GiB, by device."""
-    given = parse_memory(text) if text is not None else None
+    given = parse_sizes(text) if text is not None else None
     return [limit // GIB for limit in memory_limits(given, DEVICES, free_bytes).values()]
 
 
@@ -43,4 +43,4 @@ def test_a_device_that_is_not_there_and_more_memory_than_there_is_are_refused() 
 def test_where_the_memory_of_a_device_is_unknown_only_a_given_size_counts() -> None:
     unknown = {"v100-0": make_profile("v100-0", memory_bytes=0).device}
     assert memory_limits(None, unknown) == {"v100-0": 0}
-    assert memory_limits(parse_memory("2GiB"), unknown) == {"v100-0": 2 * GIB}
+    assert memory_limits(parse_sizes("2GiB"), unknown) == {"v100-0": 2 * GIB}

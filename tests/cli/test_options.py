@@ -8,7 +8,7 @@ import pytest
 from command_line import Ended, files, proteus
 from tiny import Tiny, add_plan
 
-from proteus_cli.cli.command_line.names import flag
+from proteus_cli.settings import flag
 
 PLAN = ("plan", "--demand", "20qps")
 MAKE = ("trace", "make", "burst", "--families", "a", "--rate=1qps", "--peak=2qps")
@@ -19,15 +19,7 @@ QUANTITIES = [
     (PLAN, "--time-limit", "s"),
     (("profile",), "--budget", "s"),
     (("profile", "--from-csv", "p.csv"), "--slo", "ms"),
-    (("serve", "plan", "--port", "0"), "--max-body", "MiB"),
-    (("serve", "plan", "--port", "0"), "--drain-timeout", "s"),
-    (("serve", "plan", "--port", "0"), "--max-timeout", "s"),
-    (("serve", "plan", "--port", "0"), "--drift-after", "s"),
-    (("serve", "plan", "--port", "0"), "--join-budget", "s"),
-    (("serve", "plan", "--port", "0"), "--catalog-budget", "s"),
     (("serve", "plan", "--port", "0"), "--feedback", "s"),
-    (("serve", "plan", "--port", "0", "--samples=1%"), "--samples-space", "MiB"),
-    (("serve", "plan", "--port", "0", "--samples=1%"), "--samples-for", "s"),
     (("study", "cost", "--traffic=t.csv"), "--budget", "s"),
     (("study", "peak", "--family=shapes"), "--budget", "s"),
     (("study", "peak", "--family=shapes", "--url=http://127.0.0.1:9"), "--slo", "ms"),
@@ -117,10 +109,6 @@ def test_a_headroom_is_a_finite_number_from_one_up(tiny: Tiny, headroom: str) ->
 @pytest.mark.parametrize(
     "call",
     [
-        ("serve", "plan", "--port", "99999"),
-        ("serve", "plan", "--port", "-1"),
-        ("serve", "plan", "--port", "http"),
-        ("serve", "plan", "--non-finite", "maybe"),
         ("serve",),
         ("replay",),
         ("profile", "--max-batch", "0"),

@@ -365,7 +365,7 @@ def test_every_command_has_help_and_loads_nothing_heavy_for_it() -> None:
 
 
 def test_the_list_of_commands_above_is_complete() -> None:
-    listed = proteus("--help").stdout.split("Commands")[1]
+    listed = proteus("--help").stdout.split("Commands")[1].split("Examples")[0]
     assert {line.split()[0] for line in listed.splitlines() if re.match("  [a-z]", line)} == {
         call[0] for call in COMMANDS if call
     }

@@ -82,8 +82,8 @@ def test_what_is_no_preference_is_refused(workspace: Path, given: str, told: str
 
 
 def test_the_catalog_of_the_page_is_one() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "preferences.md").read_text()
-    text = page.partition("```toml\n")[2].partition("```")[0]
-    catalog = parse_catalog(f"format = 1\n{text}".encode(), Path("catalog.toml"))
+    page = (Path(__file__).parents[2] / "docs" / "planning.md").read_text()
+    text = page.partition("```toml\n[price_per_hour]")[2].partition("```")[0]
+    catalog = parse_catalog(f"format = 1\n[price_per_hour]{text}".encode(), Path("catalog.toml"))
     assert catalog.family("alarms").policy == FamilyPolicy("latency", "40ms", 2.0, 1.5)
     assert catalog.price_of("gpu0", "gpu") == 0.35

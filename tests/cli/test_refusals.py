@@ -352,7 +352,7 @@ def test_a_plan_is_stale_once_what_it_was_made_from_is_gone(planned: Tiny) -> No
 
 def test_a_plan_is_not_served_with_models_that_changed_after_profiling(planned: Tiny) -> None:
     mlp(planned.model("tones-l"), hidden=5)
-    assert "`tones/tones-l`" in refused(planned, *SERVE, "--strict")
+    assert "`tones/tones-l`" in refused(planned, *SERVE, "--set=strict=true")
 
 
 def test_a_plan_for_devices_that_are_not_here_is_refused(tiny: Tiny) -> None:

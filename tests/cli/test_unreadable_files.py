@@ -43,7 +43,7 @@ def planned(tiny: Tiny) -> Tiny:
 READ: dict[str, list[tuple[str, ...]]] = {
     "proteus.toml": [PLAN, SERVE, ("devices",)],
     "engines/catalog.toml": [PLAN, ("profile",), SERVE, DERIVE],
-    "engines/models/shapes/shapes-s.onnx": [("profile",), (*SERVE, "--strict"), DERIVE],
+    "engines/models/shapes/shapes-s.onnx": [("profile",), (*SERVE, "--set=strict=true"), DERIVE],
     "engines/models/tones/tones-s.weights": [("profile",)],
     "engines/models/shapes/eval.npz": [("profile",), PLAN],
     "profiles/cpu0.json": [PLAN, SERVE, ("profile", "--to-csv", "-")],

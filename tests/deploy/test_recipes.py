@@ -15,6 +15,7 @@ from typer.main import get_command
 from proteus_cli.cli.main import app
 from proteus_cli.domain.cluster import CONNECT_S
 from proteus_cli.serving.rest.endpoints import ROUTES
+from proteus_cli.settings import environment, fields_of
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -74,7 +75,7 @@ def test_the_unit_waits_until_the_server_is_ready_and_has_drained() -> None:
     settings = settings_of(UNIT)
     assert (settings["Type"], settings["KillMode"], settings["Restart"]) == ("notify", "mixed", "on-failure")
     assert int(settings["TimeoutStopSec"].removesuffix("s")) > DRAIN_S
-    assert f"--state /var/lib/{settings['StateDirectory']}" in settings["ExecStart"]
+    assert f"--set state=/var/lib/{settings['StateDirectory']}" in settings["ExecStart"]
 
 
 def test_the_agent_is_always_started_again_and_its_options_are_known() -> None:
@@ -142,7 +143,10 @@ def test_what_the_image_copies_is_there_and_its_variables_are_known() -> None:
 def variables(command: str = "serve") -> set[str]:
     """The environment variables of a command of `proteus`."""
     group: Any = get_command(app)
-    return {parameter.envvar for parameter in group.commands[command].params if parameter.envvar}
+    made = group.commands[command]
+    kind = getattr(made.callback, "settings", None)
+    in_struct = {environment(name) for name in fields_of(kind)} if kind is not None else set()
+    return in_struct | {parameter.envvar for parameter in made.params if parameter.envvar}
 
 
 # --- Kubernetes

@@ -17,7 +17,7 @@ def test_every_path_on_the_page_exists() -> None:
 
 
 def test_every_link_between_the_docs_leads_to_a_page_and_a_heading() -> None:
-    pages = [*(ROOT / "docs").rglob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), ROOT / "engines" / "train" / "README.md"]
     links = [(page, *link) for page in pages for link in LINKS.findall(page.read_text(encoding="utf-8"))]
     local = [(page, page.parent / path if path else page, anchor) for page, path, anchor in links if ":" not in path]
     assert len(local) > 20

@@ -140,7 +140,7 @@ OF_PROTEUS = (
     "proteus_cli.serving.workspace.deployment",
     "proteus_cli.planning.planner",
     "proteus_cli.serving.agent.agent",
-    "proteus_cli.serving.devices.process.engines",
+    "proteus_cli.serving.devices.process.device_server",
     "proteus_cli.serving.server.server",
     "proteus_cli.serving.transport.tls",
     "encodings.ascii",
@@ -187,7 +187,7 @@ def start_server(arguments: Sequence[str], log: BinaryIO, parent: Forking | None
 
 STARTING_CHILDREN: Mapping[tuple[str, str], Callable[..., "subprocess.Popen[bytes]"]] = {
     ("proteus_cli.serving.adaptation.solver", "start_process"): start_child,
-    ("proteus_cli.serving.devices.process.executor", "start_process"): start_child,
+    ("proteus_cli.serving.devices.process.starting", "start_process"): start_child,
     ("proteus_cli.replay.local_server", "start_server"): start_server,
 }
 """By module and name, what starts processes, and what stands for it."""

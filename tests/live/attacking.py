@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
+from pathlib import Path
 from typing import Literal
 
 import attack_http1 as http1
@@ -163,14 +164,19 @@ ATTACKS = {attack.name: attack for attack in _TABLE}
 
 
 class Bystander:
-    """Asks at a port. ``gap_s`` is the longest time without a right answer to one of the questions so far."""
+    """Asks a process at its port. ``gap_s`` is the longest time without a right answer to one of the questions so far.
 
-    def __init__(self, port: int, questions: Iterable[Question]) -> None:
+    Times in which the process was ready and waited for a core do not count: other programs of the machine had these.
+    """
+
+    def __init__(self, pid: int, port: int, questions: Iterable[Question]) -> None:
         self._port, self.gap_s = port, 0.0
-        self._answered_s = dict.fromkeys(questions, time.monotonic())
+        self._schedule = Path(f"/proc/{pid}/task/{pid}/schedstat")  # of its event loop
+        self._answered_s = dict.fromkeys(questions, self._now_s())
 
-    def ask_until(self, until_s: float) -> None:
-        """Ask all of them until a time of `time.monotonic`. A connection that is refused is no end of a gap."""
+    def ask_for(self, seconds: float) -> None:
+        """Ask all of them. A connection that is refused is no end of a gap."""
+        until_s = time.monotonic() + seconds
         while time.monotonic() < until_s:
             try:
                 with socket.create_connection(("127.0.0.1", self._port), ANSWERED_WITHIN_S, ADDRESS) as line:
@@ -187,13 +193,18 @@ class Bystander:
                 answer = line.recv(2**16)
                 self._note()
                 if answer.startswith(question.answer):
-                    self._answered_s[question] = time.monotonic()
+                    self._answered_s[question] = self._now_s()
                 if not answer or question.ends_connection:
                     return
             time.sleep(PAUSE_S)
 
     def _note(self) -> None:
-        self.gap_s = max(self.gap_s, time.monotonic() - min(self._answered_s.values()))
+        self.gap_s = max(self.gap_s, self._now_s() - min(self._answered_s.values()))
+
+    def _now_s(self) -> float:
+        """A clock that stands while the process waits for a core."""
+        _, waited_ns, _ = self._schedule.read_text(encoding="ascii").split()
+        return time.monotonic() - int(waited_ns) / 1e9
 
 
 # --- the attacker

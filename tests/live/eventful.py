@@ -41,7 +41,7 @@ def eventful(root: Path, *options: str) -> Iterator[LiveServer]:
     choosing(made.model("picky-s"))
     add_profiles(made)
     plan = add_plan(made, {"cpu0": "shapes-s", "cpu1": "picky-s"})
-    with serving(made.root, plan, "--replan=off", "--batching", "proactive", *options) as live:
+    with serving(made.root, plan, "--replan=off", "--set=batching=proactive", *options) as live:
         with ThreadPoolExecutor(8) as pool:
             good = list(pool.map(lambda _: live.infer("shapes", row(1, 2, 3, 4)).status, range(40)))
             refused = list(pool.map(lambda _: live.infer("tones", row(1, 2, 3, 4)).status, range(REFUSED)))

@@ -15,7 +15,7 @@ SLO = "500ms"
 FLEET = "a:2,b:1"
 LOAD_S = 0.2
 RATES_QPS = {"shapes": 120.0, "tones": 20.0}  # of `shapes` 60 % of what both devices carry as accurately as can be
-EMULATED = ("--emulate", "--executor", "process")
+EMULATED = ("--emulate", "--set=executor=process")
 _ROW = row(columns=1)
 _FIRST_MS = {"good": 10.0, "fast": 2.0}
 _ACCURACY = {"good": 0.9, "fast": 0.7}

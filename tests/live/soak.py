@@ -100,7 +100,7 @@ def emulated_site(root: Path) -> Site:
     rude = _family(RUDE_FAMILY, {"s": 0.70})
     made = make_workspace(root, (*busy, rude))
     add_profiles(made, ("cpu0",))
-    options = ("--executor=process", "--emulate")
+    options = ("--set=executor=process", "--emulate")
     kinds = (Kind.KILLED, Kind.HUNG, Kind.SLOWED, Kind.SOLVER_KILLED)
     site = Site(root, ("image", "text"), 70.0, options, kinds, 0.04, RUDE_FAMILY)
     _plan(site, 40.0, "--fleet", f"cpu0:{DEVICES}", also={RUDE_FAMILY: 20.0})
@@ -121,7 +121,7 @@ def real_site(root: Path) -> Site:
     ]
     max_qps = 0.3 * sum(best) * len(profiles) / len(busy)  # client and server need cores, too
     kinds = (*Kind,)
-    site = Site(root, busy, max_qps, ("--executor=process",), kinds, 0.10, None)
+    site = Site(root, busy, max_qps, ("--set=executor=process",), kinds, 0.10, None)
     _plan(site, 0.6 * max_qps, "--residency", "2")
     return site
 

@@ -42,7 +42,7 @@ def test_a_burst_lowers_accuracy_and_loses_no_request(tmp_path: Path) -> None:
     def variants() -> list[str]:
         return [reply.document()["parameters"]["variant"] for reply in replies if reply.status == 200]
 
-    with serving(made.root, plan, "--log-format", "json") as live, ThreadPoolExecutor(5 * RATE_QPS) as pool:
+    with serving(made.root, plan, "--set=log-format=json") as live, ThreadPoolExecutor(5 * RATE_QPS) as pool:
 
         def ask() -> None:
             replies.append(live.infer("shapes", {"inputs": [X]}))

@@ -4,7 +4,6 @@ import gzip
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ COUNTED_BYTES = 16 * MAX_BODY_BYTES  # that all connections share
 UNCOUNTED_BYTES = MIB // 2  # of each connection, beside what is counted
 BASE_BYTES = 96 * MIB  # of a server's first requests, whoever sends them, and to decode one at a time
 DEVICES, KEPT = 96, "b" * 64
-SERVE = ("--replan=off", "--grpc-port=0", "--emulate", "--plan-history=0", "--no-resume")
+SERVE = ("--replan=off", "--grpc-port=0", "--emulate", "--set=plan-history=0", "--set=resume=false")
 CATALOG = "format = 1\n" + "".join(
     f'[[family]]\nname = "{family}"\nslo = "{slo}"\n{more}'
     f'[[family.variant]]\nname = "{family}-1"\nonnx = "models/{model}.onnx"\naccuracy = 0.9\n'
@@ -100,7 +99,7 @@ def served(root: Path, attack: Attack, directory: Path) -> Iterator[Target]:
             agent.stop()
         return
     place, plan = ("row", "crowded") if attack.target == "crowded" else ("served", "plan")
-    with serving(root / place, Path(plan), *SERVE, f"--max-body={MAX_BODY_BYTES // MIB}MiB") as live:
+    with serving(root / place, Path(plan), *SERVE, f"--set=max-body={MAX_BODY_BYTES // MIB}MiB") as live:
         yield Target(live.process.pid, live.port, live.grpc_port, live.log)
 
 
@@ -117,8 +116,8 @@ def test_others_are_answered_during_an_attack_and_memory_is_bounded(root: Path, 
 
 def _attacked(target: Target, attack: Attack) -> float:
     """The longest gap of the client beside it; memory and closed connections are as they must be."""
-    beside = Bystander(target.port, attack.questions)
-    beside.ask_until(time.monotonic() + SETTLES_S)
+    beside = Bystander(target.pid, target.port, attack.questions)
+    beside.ask_for(SETTLES_S)
     Path(f"/proc/{target.pid}/clear_refs").write_text("5", encoding="ascii")
     before_bytes, beside.gap_s = target.memory_bytes(), 0.0
     port = str(target.grpc_port if attack.is_grpc else target.port)
@@ -127,7 +126,7 @@ def _attacked(target: Target, attack: Attack) -> float:
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as attacker:
         assert attacker.stdout is not None
         while attacker.poll() is None:
-            beside.ask_until(time.monotonic() + SETTLES_S)
+            beside.ask_for(SETTLES_S)
         done = msgspec.json.decode(attacker.stdout.read(), type=Done)
     more_bytes = target.memory_bytes("VmHWM") - before_bytes
     assert more_bytes <= BASE_BYTES + COUNTED_BYTES + attack.connections * UNCOUNTED_BYTES + attack.more_bytes
@@ -138,13 +137,10 @@ def _attacked(target: Target, attack: Attack) -> float:
 LIAR = """
 import sys
 from proteus_cli.cli.main import run
-from proteus_cli.serving.agent import opened_device
-from proteus_cli.serving.devices.remote.channel.messages import BatchRan
+from proteus_cli.serving.devices.process import messages
 
-told_s = float(sys.argv.pop(1))
-opened_device.BatchRan = lambda opening, number, *rest: BatchRan(
-    opening, number, told_s, told_s, told_s, 0.0, *rest[-2:]
-)
+told_s, ran = float(sys.argv.pop(1)), messages.RanEvent
+messages.RanEvent = lambda number, *rest: ran(number, told_s, told_s, told_s, 0.0, *rest[-2:])
 sys.argv[0] = "proteus"
 run()
 """
@@ -160,8 +156,9 @@ def test_an_agent_that_lies_about_the_time_of_its_batches_is_found_out(root: Pat
             hosts = tmp_path / "hosts.toml"
             hosts.write_text(f'[hosts.a]\naddress = "{liar.stdout.readline().split()[1]}"\n')
             with serving(root / "row", Path("deceived"), "--cluster", str(hosts), *SERVE) as live:
-                beside = Bystander(live.port, (LIVE, Question(one_row()), Question(get(b"/v2/models/row/stats"))))
-                beside.ask_until(time.monotonic() + LASTS_S)
+                questions = (LIVE, Question(one_row()), Question(get(b"/v2/models/row/stats")))
+                beside = Bystander(live.process.pid, live.port, questions)
+                beside.ask_for(LASTS_S)
                 assert beside.gap_s <= GAP_S
                 assert "Traceback" not in live.log.read_text()
         finally:

@@ -33,7 +33,7 @@ def made(tmp_path: Path) -> Tiny:
 @pytest.mark.timeout(0)
 def test_chaos(made: Tiny, request: pytest.FixtureRequest) -> None:
     lasts_s = parse_duration(request.config.getoption("--chaos"))
-    options = ("--replan=off", "--max-body", f"{MAX_BODY}B", "--max-connections", "100")
+    options = ("--replan=off", f"--set=max-body={MAX_BODY}B", "--set=max-connections=100")
     with serving(made.root, Path("plan"), *options) as live:
         live.infer("shapes", {})
         before = sample(live.process.pid)

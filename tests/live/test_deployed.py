@@ -26,7 +26,7 @@ def test_with_a_state_directory_the_workspace_is_only_read(tmp_path: Path) -> No
     root, state = make_cluster(tmp_path / "ws").root, tmp_path / "var" / "state"
     (root / "server.log").touch()
     before = tree(root)
-    options = ("--emulate", "--state", str(state), "--replan", "period=200ms")
+    options = ("--emulate", f"--set=state={state}", "--replan", "period=200ms")
     with serving(root, Path("plan"), *options) as live:
         live.until(lambda status: status["history"]["written"] >= 1)
         assert live.status()["history"]["directory"] == str(state / "plans" / "history")
@@ -42,8 +42,8 @@ def test_with_a_state_directory_the_workspace_is_only_read(tmp_path: Path) -> No
 
 def test_profiles_are_not_recorded_in_a_workspace_that_is_only_read(tmp_path: Path) -> None:
     root = make_cluster(tmp_path / "ws").root
-    done = proteus("serve", "plan", "--record", "--state", tmp_path / "state", "-w", root)
-    assert done.refused(2) == "`--record` writes to the workspace, which `--state` leaves as it is."
+    done = proteus("serve", "plan", "--set=record=true", f"--set=state={tmp_path / 'state'}", "-w", root)
+    assert done.refused(2) == "`record` writes to the workspace, which `state` leaves as it is."
 
 
 def test_a_service_manager_hears_that_the_server_is_ready_works_and_stops(

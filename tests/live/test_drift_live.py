@@ -51,7 +51,7 @@ def until_recorded(made: Tiny, live: LiveServer) -> None:
 
 
 def test_a_corrected_profile_is_recorded_and_the_next_server_uses_it(made: Tiny) -> None:
-    options = ("--drift-after", "1200ms", "--record")
+    options = ("--set=drift-after=1200ms", "--set=record=true")
     before = store.digest(made.place.profile_path("cpu0"))
     with serving(made.root, Path("plan"), *options) as live:
         ask_until_corrected(live)
@@ -83,12 +83,12 @@ def test_a_corrected_profile_is_recorded_and_the_next_server_uses_it(made: Tiny)
         status = live.status()
         assert status["plan"]["origin"] == "resumed", "the plan that it was started with is stale"
         assert live.stop() == 0
-    assert "has changed since the plan" in proteus("serve", "plan", "--no-resume", "-w", made.root).refused()
+    assert "has changed since the plan" in proteus("serve", "plan", "--set=resume=false", "-w", made.root).refused()
 
 
 @pytest.mark.extended
 def test_a_server_that_is_killed_resumes_though_it_wrote_no_profile(made: Tiny) -> None:
-    options = ("--drift-after", "1200ms")
+    options = ("--set=drift-after=1200ms",)
     before = store.digest(made.place.profile_path("cpu0"))
     with serving(made.root, Path("plan"), *options) as live:
         ask_until_corrected(live)

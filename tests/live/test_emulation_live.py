@@ -46,7 +46,7 @@ def collector() -> Iterator[Collector]:
 def server(cluster: Workspace, collector: Collector) -> Iterator[LiveServer]:
     """The cluster with a device more than the plan knows, which stays as it is planned; all requests are traced."""
     emulated = ("--emulate", "--fleet", "a:4,b:2,c:3", "--replan=off", "--grpc-port", "0")
-    with serving(cluster.root, Path("plan"), *emulated, "--otlp", collector.url, "--otlp-sample", "1") as live:
+    with serving(cluster.root, Path("plan"), *emulated, f"--set=otlp={collector.url}", "--set=otlp-sample=1") as live:
         yield live
         assert live.stop() == 0
         assert "Traceback" not in live.log.read_text()

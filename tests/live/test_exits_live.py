@@ -38,7 +38,7 @@ def serving_exits(
 ) -> Iterator[LiveServer]:
     made = make_workspace(root, (TinyFamily("shapes", SHAPES.variants[:1], slo="60s"),))
     path = add_exits(made, "shapes-exits", "confidence >= 2", exits, whole_s=whole_s, power_w=power_w)
-    options = {"in a process": ["--executor", "process"], "emulated": ["--emulate"]}.get(how, [])
+    options = {"in a process": ["--set=executor=process"], "emulated": ["--emulate"]}.get(how, [])
     with ExitStack() as stack:
         if how == ON_A_HOST:
             share_profile(made, "a")

@@ -248,7 +248,7 @@ def test_with_a_state_directory_models_are_prepared_there(root: Path, tmp_path: 
     shutil.copytree(root, ws, ignore=shutil.ignore_patterns("prepared", "plans"))
     before = sorted(ws.rglob("*"))
     assert proteus("plan", "--demand", "1qps", "-o", plan, "-w", ws).code == 0
-    with serving(ws, plan, "--replan=off", "--state", str(state)) as live:
+    with serving(ws, plan, "--replan=off", f"--set=state={state}") as live:
         assert live.get("/v2/models/colours").document()["inputs"][0]["shape"] == [-1, 8, 6, 3]
     assert len(list((state / "engines" / "prepared").iterdir())) == 2
     assert sorted(ws.rglob("*")) == before
@@ -260,7 +260,7 @@ def test_emulated_devices_take_the_familys_tensor(root: Path, tmp_path: Path) ->
     shutil.copytree(root, ws, ignore=shutil.ignore_patterns("prepared", "plans"))
     before = sorted(ws.rglob("*"))
     assert proteus("plan", "--demand", "1qps", "-o", plan, "-w", ws).code == 0
-    with serving(ws, plan, "--emulate", "--replan=off", "--plan-history", "0") as live:
+    with serving(ws, plan, "--emulate", "--replan=off", "--set=plan-history=0") as live:
         assert live.get("/v2/models/colours").document()["inputs"][0]["shape"] == [-1, 8, 6, 3]
     assert sorted(ws.rglob("*")) == before
 

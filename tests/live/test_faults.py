@@ -43,7 +43,7 @@ from proteus_cli.store import Workspace, write_text
 
 pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.extended, pytest.mark.from_nothing]
 
-PROCESSES = ("--executor", "process")
+PROCESSES = ("--set=executor=process",)
 
 
 def broken(status: dict[str, Any]) -> dict[tuple[str, str], str]:

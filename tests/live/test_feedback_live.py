@@ -61,7 +61,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     (root / "engines" / "labels.txt").write_text("\n".join(LABELS))
     add_profiles(made, ("cpu0",))
     plan = add_plan(made, {"cpu0": "shapes-m"}, demand_qps=1.0)
-    with serving(root, plan, "--replan=period=1s", "--feedback=10min", "--record", token=TOKEN) as live:
+    with serving(root, plan, "--replan=period=1s", "--feedback=10min", "--set=record=true", token=TOKEN) as live:
         yield Asked(live, root)
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text(), live.log.read_text()

@@ -18,9 +18,7 @@ import numpy.typing as npt
 import pytest
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
-from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from grpclib.client import Channel, UnaryUnaryMethod
 from grpclib.exceptions import GRPCError
 from injecting import pid_of, standing_still, until_holds
@@ -77,7 +75,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     mlp(tiny.model("wide-s"), inputs=WIDTH, hidden=2)
     add_profiles(tiny)
     plan = add_plan(tiny, {"cpu0": "types-s", "cpu1": "wide-s"})
-    with serving(tiny.root, plan, "--replan=off", "--grpc-port", "0", "--max-body", "1MiB") as live:
+    with serving(tiny.root, plan, "--replan=off", "--grpc-port", "0", "--set=max-body=1MiB") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text()
@@ -158,22 +156,6 @@ def test_health_is_told_of_the_server_the_service_and_the_families(channel: grpc
     with pytest.raises(grpc.RpcError) as refused:
         stub.Check(health_pb2.HealthCheckRequest(service="nobody"))
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
-
-
-def test_reflection_describes_every_service(channel: grpc.Channel) -> None:
-    database = ProtoReflectionDescriptorDatabase(channel)
-    assert set(database.get_services()) == {
-        "inference.GRPCInferenceService",
-        "grpc.health.v1.Health",
-        "grpc.reflection.v1.ServerReflection",
-        "grpc.reflection.v1alpha.ServerReflection",
-    }
-    pool = DescriptorPool(database)
-    methods = pool.FindServiceByName("inference.GRPCInferenceService").methods_by_name
-    assert methods["ModelInfer"].input_type.fields_by_name["raw_input_contents"].number == 7
-    assert pool.FindFileByName("health.proto").package == "grpc.health.v1"
-    with pytest.raises(KeyError):
-        pool.FindMessageTypeByName("inference.Nothing")
 
 
 # --- answers
@@ -428,14 +410,14 @@ def test_what_is_no_call_is_answered_in_http(server: LiveServer) -> None:
 @pytest.fixture
 def patient(tmp_path: Path) -> Iterator[tuple[LiveServer, Any]]:
     """A server whose requests wait for others until shortly before their deadline."""
-    with serving_over_grpc(tmp_path, PATIENT, "--batching", "proactive") as served:
+    with serving_over_grpc(tmp_path, PATIENT, "--set=batching=proactive") as served:
         yield served
 
 
 @pytest.fixture
 def slow(tmp_path: Path) -> Iterator[tuple[LiveServer, Any]]:
     """A server whose device may stand still for a while."""
-    with serving_over_grpc(tmp_path, SLOW, "--executor", "process") as served:
+    with serving_over_grpc(tmp_path, SLOW, "--set=executor=process") as served:
         yield served
 
 
@@ -446,7 +428,7 @@ def serving_over_grpc(tmp_path: Path, family: TinyFamily, *options: str) -> Iter
     add_profiles(made)
     plan = add_plan(made, {"cpu0": "shapes-s"})
     with (
-        serving(made.root, plan, "--replan=off", "--grpc-port", "0", "--drain-timeout", "30s", *options) as live,
+        serving(made.root, plan, "--replan=off", "--grpc-port", "0", "--set=drain-timeout=30s", *options) as live,
         grpc.insecure_channel(f"127.0.0.1:{live.grpc_port}") as channel,
     ):
         yield live, channel

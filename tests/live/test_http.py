@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 def server(made: Tiny) -> Iterator[LiveServer]:
     """Both devices host `shapes`; nobody hosts `tones`."""
     plan = add_plan(made, {"cpu0": "shapes-s", "cpu1": "shapes-l"})
-    with serving(made.root, plan, "--replan=off", "--max-body", "64KiB") as live:
+    with serving(made.root, plan, "--replan=off", "--set=max-body=64KiB") as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text()
@@ -239,7 +239,7 @@ def test_binary_may_go_in_and_json_come_out_and_the_other_way_round(made: Tiny, 
 
 
 def test_what_is_not_a_number_passes_through(server: LiveServer) -> None:
-    """Unless `--non-finite refuse` says otherwise, which other tests do."""
+    """Unless `--set non-finite=refuse` says otherwise, which other tests do."""
     rows = np.array([[np.nan, 1, 2, np.inf]], np.float32)
     tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "parameters": {"binary_data_size": 16}}
     head = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()

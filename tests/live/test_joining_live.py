@@ -42,7 +42,7 @@ def serves(device: str) -> Callable[[Any], bool]:
 
 
 def serving_cluster(made: Tiny) -> Any:
-    return serving(made.root, Path("plan"), "--cluster", str(made.root / "hosts.toml"), "--join-budget", "2s")
+    return serving(made.root, Path("plan"), "--cluster", str(made.root / "hosts.toml"), "--set=join-budget=2s")
 
 
 def test_a_host_that_appears_is_measured_and_served_with_and_a_server_started_again_knows_it(made: Tiny) -> None:
@@ -104,7 +104,7 @@ def test_two_servers_have_a_host_measured_and_both_serve_with_it(made: Tiny) -> 
     other = made.root.with_name("other")
     shutil.copytree(made.root, other)
     with agents(made.root, "a") as running:
-        options = ("--cluster", str(made.root / "hosts.toml"), "--join-budget", "10s")
+        options = ("--cluster", str(made.root / "hosts.toml"), "--set=join-budget=10s")
         first, second = (serving(root, Path("plan"), *options) for root in (made.root, other))
         with first as one, second as two:
             running["b"] = make_agent(made.root, "b", cores=2)

@@ -37,7 +37,7 @@ def test_a_plan_with_a_model_beyond_memory_is_not_put_in_force(tiny: Tiny, execu
     asking_for_a_tebibyte(tiny.model("shapes-m"))
     add_profiles(tiny)
     plan = add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "tones-l"})
-    with serving(tiny.root, plan, "--replan=off", "--executor", executor) as live:
+    with serving(tiny.root, plan, "--replan=off", f"--set=executor={executor}") as live:
         add_plan(tiny, {"cpu0": "shapes-m", "cpu1": "tones-l"})
         live.process.send_signal(signal.SIGHUP)
         until_said(live, "SIGHUP: kept the plan")

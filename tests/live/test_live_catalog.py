@@ -233,7 +233,7 @@ def test_the_last_plan_is_resumed_by_the_names_of_the_catalog_file(tmp_path: Pat
         assert live.stop() == 0
 
 
-@pytest.mark.parametrize("emulated", [("--watch",)], indirect=True)
+@pytest.mark.parametrize("emulated", [("--set=watch=true",)], indirect=True)
 def test_a_catalog_that_is_watched_is_read_where_it_changes(emulated: Watched) -> None:
     emulated.write_catalog(FAMILY.variants[0])
     emulated.until_hosted(lambda hosted: hosted == {"shapes-s"})

@@ -42,7 +42,7 @@ def made_in(root: Path) -> Path:
 @pytest.fixture(scope="module", params=["in the server", "in a process"])
 def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     root = tmp_path_factory.mktemp("conditions")
-    apart = ["--executor", "process"] if request.param == "in a process" else []
+    apart = ["--set=executor=process"] if request.param == "in a process" else []
     with serving(root, made_in(root), *OPTIONS, str(root / "tokens"), *apart) as live:
         yield live
         assert live.stop() == 0, live.log.read_text()

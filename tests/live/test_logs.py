@@ -19,7 +19,7 @@ SECRETS = ("0.1234567", "Bearer", "hush")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """All that a server said, at its most talkative."""
     root = tmp_path_factory.mktemp("logs") / "ws"
-    with eventful(root, "--log-format", "json", "--log-level", "debug") as live:
+    with eventful(root, "--set=log-format=json", "--set=log-level=debug") as live:
         body = {"inputs": [{"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1234567, 1, 2, 3]}]}
         assert live.infer("shapes", {**body, "id": "hush"}, {"authorization": "Bearer hush"}).status == 200
         assert live.stop() == 0
@@ -76,7 +76,7 @@ def test_overload_and_failures_are_logged_at_a_limited_rate_with_their_number(li
 
 
 def test_text_lines_hold_the_same_at_the_level_that_was_asked_for(tmp_path: Path) -> None:
-    with eventful(tmp_path / "ws", "--log-level", "warning") as live:
+    with eventful(tmp_path / "ws", "--set=log-level=warning") as live:
         assert live.stop() == 0
         said = live.log.read_text().splitlines()
     form = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00 (WARNING|ERROR) proteus\.\w+: .+")

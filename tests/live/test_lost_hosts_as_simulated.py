@@ -66,7 +66,7 @@ def accuracy(endings: Sequence[Ending]) -> float:
 def test_a_lost_host_costs_as_much_as_simulated(tmp_path: Path) -> None:
     place = make_emulated_hosts(tmp_path / "ws", HOSTS, RATE_QPS, DEVICES)
     with agents(place.root, HOSTS, emulate=True) as running:
-        options = ("--emulate", "--cluster", str(place.root / "hosts.toml"), "--no-resume")
+        options = ("--emulate", "--cluster", str(place.root / "hosts.toml"), "--set=resume=false")
         with serving(place.root, Path("plan"), *options) as live, asking(live, {"shapes": RATE_QPS}, one_row) as steady:
             start_s = time.monotonic()
             time.sleep(CALM_S)

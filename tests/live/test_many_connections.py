@@ -61,7 +61,7 @@ def status_of(made: HTTPConnection, path: str = "/v2/health/ready") -> int:
 def test_connections_are_served_up_to_the_limit_and_refused_beyond(tiny: Tiny) -> None:
     plan = add_plan(tiny, {"cpu0": "shapes-s"})
     with (
-        serving(tiny.root, plan, "--replan=off", "--max-connections", str(MOST)) as live,
+        serving(tiny.root, plan, "--replan=off", f"--set=max-connections={MOST}") as live,
         ExitStack() as stack,
         connection(live) as first,
     ):

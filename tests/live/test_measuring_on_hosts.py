@@ -27,7 +27,7 @@ def server(tmp_path: Path) -> Iterator[Watched]:
     tokens = made.root / "tokens"
     tokens.write_text(TOKEN)
     tokens.chmod(0o600)
-    options = ("--replan=period=1s", "--auth-tokens", str(tokens), "--catalog-budget=20s")
+    options = ("--replan=period=1s", "--auth-tokens", str(tokens), "--set=catalog-budget=20s")
     with (
         agents(made.root, "a"),
         serving(made.root, plan, *options, "--cluster", str(made.root / "hosts.toml")) as live,

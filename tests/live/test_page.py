@@ -536,7 +536,7 @@ def test_a_server_that_drains_and_goes_is_told_and_one_that_comes_back_is_shown(
     browser: Browser, server: LiveServer, tmp_path: Path, own_port: int
 ) -> None:
     root = Path(shutil.copytree(server.log.parent, tmp_path / "ws"))
-    plain = ("--emulate", "--replan", "off", "--drain-timeout", "60s", "--port", str(own_port))
+    plain = ("--emulate", "--replan", "off", "--set=drain-timeout=60s", "--port", str(own_port))
     with serving(root, Path("plan"), *plain) as live:
         browser.open(live.port)
         browser.until(lambda: browser.text("#state") == "ready")
@@ -597,7 +597,7 @@ def test_a_lost_device_stands_out_in_words_and_on_the_time_axis(browser: Browser
     """Its process is killed; it can't come back before the models are there again."""
     plan = add_plan(tiny, {"cpu0": "shapes-s", "cpu1": "tones-s"})
     models, elsewhere = tiny.root / "engines" / "models", tiny.root / "engines" / "elsewhere"
-    with serving(tiny.root, plan, "--executor", "process", "--replan", "off") as live:
+    with serving(tiny.root, plan, "--set=executor=process", "--replan", "off") as live:
         browser.open(live.port)
         browser.until(lambda: browser.all("#devices tbody tr"))
         assert browser.table("#devices")["cpu1"][0] == "working"

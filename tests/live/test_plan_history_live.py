@@ -125,7 +125,7 @@ def test_a_server_resumes_the_plan_of_one_that_was_killed(cluster: Workspace, ki
 def test_a_server_does_not_resume_a_stale_plan_or_one_of_a_running_server(
     cluster: Workspace, killed: LiveServer
 ) -> None:
-    with serving(cluster.root, Path("plan"), "--emulate", "--replan=off", "--no-resume") as live:
+    with serving(cluster.root, Path("plan"), "--emulate", "--replan=off", "--set=resume=false") as live:
         assert live.status()["plan"]["origin"] == "start"
         os.kill(live.process.pid, signal.SIGKILL)
         live.process.wait()

@@ -1,4 +1,4 @@
-"""Devices in processes of their own, behind the real front end: `proteus serve --executor process`."""
+"""Devices in processes of their own, behind the real front end: `proteus serve --set executor=process`."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from proteus_cli.domain.device import Device
 
 pytestmark = [pytest.mark.live, pytest.mark.alone, pytest.mark.from_nothing]
 
-OPTIONS = ("--executor", "process", "--replan", "off", "--log-format", "json")
+OPTIONS = ("--set=executor=process", "--replan", "off", "--set=log-format=json")
 REQUESTS = 60
 
 

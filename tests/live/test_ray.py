@@ -47,7 +47,7 @@ def ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[LiveRay]:
 def serving_cluster(made: Tiny) -> Any:
     """A server, once Ray has placed the agents."""
     until_listed(made)
-    return serving(made.root, Path("plan"), "--cluster", "auto", "--no-join")
+    return serving(made.root, Path("plan"), "--cluster", "auto", "--set=join=false")
 
 
 def until_listed(made: Tiny) -> None:

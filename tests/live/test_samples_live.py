@@ -19,7 +19,7 @@ def test_requests_with_labels_become_an_eval_split(tmp_path: Path) -> None:
     passing_on(made.model("shapes-s"))
     add_profiles(made, ("cpu0",))
     plan = add_plan(made, {"cpu0": "shapes-s"}, demand_qps=1.0)
-    options = ("--replan=off", "--samples=99.9999%", "--feedback=1min", f"--state={tmp_path / 'state'}")
+    options = ("--replan=off", "--set=samples=99.9999%", "--feedback=1min", f"--set=state={tmp_path / 'state'}")
     with serving(tmp_path, plan, *options, token="f00d" * 8) as live:
         for number, row in enumerate(ROWS):
             tensor = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": row.tolist()}

@@ -186,11 +186,11 @@ FOREIGN_PAGE = {"Origin": "http://evil.example", "Sec-Fetch-Site": "cross-site",
 def test_a_page_of_another_site_can_neither_change_nor_read_a_server_without_tokens(tiny: Tiny) -> None:
     plan = add_plan(tiny, {"cpu0": "shapes-s"})
     unload, ready = "/v2/repository/models/shapes/unload", "/v2/models/shapes/ready"
-    with serving(tiny.root, plan, "--replan=off", "--allowed-hosts", "gpu1.lan, proteus.example") as live:
+    with serving(tiny.root, plan, "--replan=off", "--set=allowed-hosts=gpu1.lan, proteus.example") as live:
         for headers in (FOREIGN_PAGE, {"Host": "evil.example"}, {"Origin": "http://evil.example"}, {"Origin": "null"}):
             refused = live.ask("POST", unload, b"{}", headers)
             assert (refused.status, refused.headers["connection"]) == (403, "close")
-            assert "--allowed-hosts" in refused.document()["error"]
+            assert "--set allowed-hosts" in refused.document()["error"]
         assert live.ask("POST", "/v2/repository//models/shapes/unload", b"{}", FOREIGN_PAGE).status == 403
         assert live.get(ready).status == 200
         for path in ("/", "/metrics", "/v2/proteus/status", "/v2/proteus/history", ready):
@@ -201,7 +201,7 @@ def test_a_page_of_another_site_can_neither_change_nor_read_a_server_without_tok
         assert live.infer("shapes", GOOD, {"Content-Type": "text/plain"}).status == 200  # it changes nothing
         assert live.infer("shapes", GOOD, {"Origin": "http://gpu1.lan"}).status == 200
         assert live.stop() == 0
-        assert live.log.read_text().count("--allowed-hosts") == 1
+        assert live.log.read_text().count("--set allowed-hosts") == 1
 
 
 @pytest.mark.live
@@ -236,8 +236,8 @@ def test_a_server_in_a_network_without_tokens_says_so_and_answers_to_any_address
 
 
 def test_an_allowed_host_must_be_one(tiny: Tiny) -> None:
-    ended = proteus("serve", "plan", "--allowed-hosts", "gpu1,http://gpu2", "-w", tiny.root)
-    assert ended.refused(2) == "`--allowed-hosts`: `http://gpu2` is not the name of a host."
+    ended = proteus("serve", "plan", "--set=allowed-hosts=gpu1,http://gpu2", "-w", tiny.root)
+    assert ended.refused(2) == "`--set allowed-hosts`: `http://gpu2` is not the name of a host."
 
 
 # --- TLS

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.live
 
 X: dict[str, Any] = {"name": "x", "shape": [1, 4], "datatype": "FP32", "data": [0.1, 0.2, 0.3, 0.4]}
 # Batched so, a request waits for others until shortly before the SLO: for longer than anything here takes.
-WAITING = ("--replan=off", "--batching", "proactive")
+WAITING = ("--replan=off", "--set=batching=proactive")
 PATIENT = TinyFamily("shapes", SHAPES.variants, slo="60s")
 # A batch takes 10 s by its profile, so that a device that stands still is not taken for one that hangs.
 SLOW = TinyFamily("shapes", (TinyVariant("shapes-s", 0.7, hidden=4, first_s=10.0, row_s=0.1),), slo="50s")
@@ -75,7 +75,7 @@ Start = Callable[..., Ended]
 
 def start(run: Start, made: Tiny) -> Ended:
     """A server that doesn't get ready."""
-    return run("serve", "plan", "--port", "0", "--replan=off", "--log-level", "warning", "-w", made.root)
+    return run("serve", "plan", "--port", "0", "--replan=off", "--set=log-level=warning", "-w", made.root)
 
 
 def send(pool: ThreadPoolExecutor, live: LiveServer) -> "Future[Reply]":
@@ -87,7 +87,7 @@ def send(pool: ThreadPoolExecutor, live: LiveServer) -> "Future[Reply]":
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_requests_in_flight_are_answered_before_the_server_stops(slow: Tiny, number: int) -> None:
-    options = ("--replan=off", "--executor", "process")
+    options = ("--replan=off", "--set=executor=process")
     with serving(slow.root, Path("plan"), *options) as live, ThreadPoolExecutor(3) as pool:
         with standing_still(pid_of(live, "cpu0")):
             inside = [send(pool, live) for _ in range(3)]
@@ -112,7 +112,7 @@ def test_requests_in_flight_are_answered_before_the_server_stops(slow: Tiny, num
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_to_the_process_group_stops_the_server_and_ends_no_child_early(slow: Tiny, number: int) -> None:
     """As Ctrl-C in a terminal and service managers send it: devices and the solver have work to do until the end."""
-    with serving(slow.root, Path("plan"), "--executor", "process") as live, ThreadPoolExecutor(3) as pool:
+    with serving(slow.root, Path("plan"), "--set=executor=process") as live, ThreadPoolExecutor(3) as pool:
         live.until(lambda status: bool(status["solver"]["is_warm"]))
         with standing_still(pid_of(live, "cpu0")):
             inside = [send(pool, live) for _ in range(3)]
@@ -126,7 +126,7 @@ def test_a_signal_to_the_process_group_stops_the_server_and_ends_no_child_early(
 
 
 def test_requests_that_outlast_the_drain_timeout_are_dropped_with_an_answer(made: Tiny) -> None:
-    options = (*WAITING, "--drain-timeout", "200ms")
+    options = (*WAITING, "--set=drain-timeout=200ms")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(1) as pool:
         inside = send(pool, live)
         live.until(lambda status: status["inside"] == 1)
@@ -136,7 +136,7 @@ def test_requests_that_outlast_the_drain_timeout_are_dropped_with_an_answer(made
 
 @pytest.mark.parametrize(("first", "second"), [(signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)])
 def test_a_second_signal_ends_at_once(made: Tiny, first: int, second: int) -> None:
-    options = (*WAITING, "--drain-timeout", "60s")
+    options = (*WAITING, "--set=drain-timeout=60s")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(1) as pool:
         inside = send(pool, live)
         live.until(lambda status: status["inside"] == 1)

@@ -105,7 +105,7 @@ def test_what_is_trained_anew_is_rolled_out_by_the_server_and_serves(
     data = save_blobs(tmp_path / "rows.npz", 40)
     ended = proteus("task", "add", "spots", "--data", data, "--models=linear", "--slo=10s", "--budget=1h", "-w", root)
     assert ended.code == 0, ended
-    with served(root, tokens_in(root), "--catalog-budget=2s") as live:
+    with served(root, tokens_in(root), "--set=catalog-budget=2s") as live:
         new = ("--data", save_blobs(tmp_path / "new.npz", 40, seed=3), "--max-loss=0.2")
         assert retrained(root, "--keep-catalog", *new).code == 0
         know(root, "2")
@@ -159,7 +159,7 @@ def test_what_a_server_does_not_roll_out_is_kept_and_the_command_is_said(
     ("has_tokens", "options", "why"),
     [
         (False, (), "start with `--auth-tokens`"),
-        (True, ("--catalog-budget=0s",), "measures no new versions"),
+        (True, ("--set=catalog-budget=0s",), "measures no new versions"),
     ],
 )  # fmt: skip
 def test_nothing_is_trained_where_the_server_rolls_nothing_out(

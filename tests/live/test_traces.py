@@ -52,7 +52,7 @@ def traced(root: Path, collector: Collector, *options: str, sample: str = "0") -
     plan = add_plan(made, {"cpu0": "shapes-s"})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "50")
-        sampled = ("--grpc-port", "0", "--otlp", collector.url, "--otlp-sample", sample)
+        sampled = ("--grpc-port", "0", f"--set=otlp={collector.url}", f"--set=otlp-sample={sample}")
         with serving(made.root, plan, "--replan=off", *sampled, *options) as live:
             yield live
             assert live.stop() == 0
@@ -69,7 +69,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> It
 @pytest.fixture(scope="module")
 def patient(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> Iterator[LiveServer]:
     """The same, but requests wait until their batch is full, of 8 rows."""
-    with traced(tmp_path_factory.mktemp("patient"), collector, "--batching", "proactive") as live:
+    with traced(tmp_path_factory.mktemp("patient"), collector, "--set=batching=proactive") as live:
         yield live
 
 
@@ -236,7 +236,7 @@ def test_a_collector_that_is_not_there_hurts_nobody(tmp_path: Path) -> None:
 WITHOUT = """
 import sys
 sys.modules.update(dict.fromkeys(("opentelemetry", "opentelemetry.context"), None))
-sys.argv = ["proteus", "serve", "plan", "--port", "0", "-w", sys.argv[1], "--otlp", sys.argv[2]]
+sys.argv = ["proteus", "serve", "plan", "--port", "0", "-w", sys.argv[1], f"--set=otlp={sys.argv[2]}"]
 from proteus_cli.cli.main import run
 run()
 """
@@ -259,5 +259,5 @@ def test_without_what_sends_traces_a_server_ends(untraced: Path) -> None:
 
 @pytest.mark.parametrize("url", ["127.0.0.1:4318", "http://[::1", "http://h:80000", "http://a..b", "http://", ""])
 def test_what_is_no_url_of_a_collector_is_refused(untraced: Path, url: str) -> None:
-    ended = proteus("serve", "plan", "--port", "0", "-w", untraced, "--otlp", url)
+    ended = proteus("serve", "plan", "--port", "0", "-w", untraced, f"--set=otlp={url}")
     assert ended.refused() == f"`{url}` is not the URL of a collector."

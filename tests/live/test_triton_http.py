@@ -69,7 +69,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     wide(made.model("wide-s"))
     add_profiles(made)
     plan = add_plan(made, {"cpu0": "types-s", "cpu1": "wide-s"})
-    with serving(made.root, plan, "--replan=off", "--non-finite", "refuse", token=TOKEN) as live:
+    with serving(made.root, plan, "--replan=off", "--set=non-finite=refuse", token=TOKEN) as live:
         yield live
         assert live.stop() == 0, live.log.read_text()
         assert "Traceback" not in live.log.read_text()

@@ -43,7 +43,7 @@ def body(value: float = 1.0, **more: Any) -> bytes:
 
 def test_a_poisoned_request_hurts_nobody_else_of_its_batch(tmp_path: Path) -> None:
     made = workspace(tmp_path / "ws", "60s")
-    options = ("--replan=off", "--batching", "proactive")
+    options = ("--replan=off", "--set=batching=proactive")
     with serving(made.root, Path("plan"), *options) as live, ThreadPoolExecutor(8) as pool:
         replies = list(pool.map(lambda value: live.infer("shapes", body(value)), [1.0, 2.0, POISON, *[3.0] * 5]))
         assert [reply.status for reply in replies] == [200, 200, 500, *[200] * 5]
@@ -62,7 +62,7 @@ def test_a_poisoned_request_hurts_nobody_else_of_its_batch(tmp_path: Path) -> No
 def test_a_body_larger_than_any_request_can_be_is_refused_whatever_may_be_sent(tmp_path: Path) -> None:
     """Reading JSON takes the others' time, and eight rows of four numbers need no megabytes."""
     made = workspace(tmp_path / "ws", "3s")
-    with serving(made.root, Path("plan"), "--replan=off", "--max-body", "64MiB") as live:
+    with serving(made.root, Path("plan"), "--replan=off", "--set=max-body=64MiB") as live:
         assert live.infer("shapes", body().ljust(2**16)).status == 200
         assert live.infer("shapes", body().ljust(2**20)).status == 413
         reply = live.infer("shapes", body().ljust(2**20 + 2**12))
@@ -147,7 +147,7 @@ def test_of_three_times_what_can_be_carried_some_is_refused_and_the_rest_answere
     A tenth of what could be is held back, so four are let in. The device stands still until the others are refused.
     """
     made = workspace(tmp_path / "ws", "50s", first_s=10.0, row_s=10.0)
-    with serving(made.root, Path("plan"), "--replan=off", "--executor", "process") as live:
+    with serving(made.root, Path("plan"), "--replan=off", "--set=executor=process") as live:
         with ThreadPoolExecutor(15) as pool, standing_still(pid_of(live, "cpu0")):
             asked = [pool.submit(live.infer, "shapes", body()) for _ in range(15)]
             live.until(lambda status: status["outcomes"]["shapes"]["rejected"] == 11)

@@ -141,7 +141,7 @@ def test_a_version_that_fails_or_that_is_no_model_leaves_the_old_one_in_service(
     assert {status for status, _, _ in server.answers} == {200}
 
 
-@pytest.mark.parametrize("server", [("--executor=process",)], indirect=True)
+@pytest.mark.parametrize("server", [("--set=executor=process",)], indirect=True)
 def test_the_old_version_serves_on_where_the_catalog_changes_the_family_is_unloaded_or_the_device_dies(
     server: Watched,
 ) -> None:

@@ -33,7 +33,7 @@ def test_requests_that_share_a_batch_are_answered_with_their_own_rows(tmp_path: 
     plan = add_plan(made, {"cpu0": "fast"})
     rng = np.random.default_rng(0)
     asked = [rng.random((rows, 4)).astype(np.float32) for rows in (1, 2, 5)]
-    with serving(made.root, plan, "--replan=off", "--batching", "proactive") as live, ThreadPoolExecutor(3) as pool:
+    with serving(made.root, plan, "--replan=off", "--set=batching=proactive") as live, ThreadPoolExecutor(3) as pool:
         bodies = [{"inputs": [tensor_of(rows)], "parameters": {"timeout": 60_000_000}} for rows in asked]
         replies = list(pool.map(lambda body: live.infer("shapes", body), bodies))
 
@@ -50,7 +50,7 @@ def test_lone_requests_of_a_fast_model_are_answered(tmp_path: Path) -> None:
     add_profiles(made, ("cpu0",))
     plan = add_plan(made, {"cpu0": "fast"})
     x = tensor_of(np.array([[0.1, 0.2, 0.3, 0.4]]))
-    with serving(made.root, plan, "--replan=off", "--batching", "proactive") as live:
+    with serving(made.root, plan, "--replan=off", "--set=batching=proactive") as live:
         replies = [live.infer("shapes", {"inputs": [x]}) for _ in range(3)]
         assert [reply.status for reply in replies] == [200, 200, 200]
         assert {reply.document()["parameters"]["batch_size"] for reply in replies} == {1}

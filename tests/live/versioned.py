@@ -115,7 +115,7 @@ def make_versioned(root: Path) -> tuple[Tiny, Path, tuple[str, ...]]:
     tokens = root / "tokens"
     tokens.write_text(TOKEN)
     tokens.chmod(0o600)
-    return made, plan, ("--auth-tokens", str(tokens), "--feedback=10min", "--catalog-budget=2s")
+    return made, plan, ("--auth-tokens", str(tokens), "--feedback=10min", "--set=catalog-budget=2s")
 
 
 def measure(made: Tiny, model: Path) -> None:

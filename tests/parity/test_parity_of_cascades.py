@@ -21,6 +21,7 @@ from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.domain.stages.cascade import CascadeProfile
 from proteus_cli.domain.trace import Trace
 from proteus_cli.replay.synthesis import Poisson, make_trace
+from proteus_cli.serving.requests.answers.second_stages import Confidence
 from proteus_cli.simulation.conditions import Conditions, Failure
 from proteus_cli.simulation.run import simulate
 
@@ -28,14 +29,15 @@ DEVICES = ("cpu0", "cpu1", "cpu2")
 FIXED = replace(policy_named("proteus"), replanning=None, standbys=False)
 
 
-class KnownConfidence:
+class KnownConfidence(Confidence):
     """The confidences of a trace; the server numbers requests as they come."""
 
     def __init__(self, trace: Trace) -> None:
-        self._values = trace.confidence
+        super().__init__({})
+        self._known = trace.confidence
 
     def levels(self, request: Request, stage: FirstStage, outputs: OutputArrays) -> tuple[Ints, float | None]:
-        value = float(self._values[request.id])
+        value = float(self._known[request.id])
         return np.array([stage.level_of_rank(value)]), value
 
     def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:

@@ -11,17 +11,18 @@ import uvloop
 
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.agent.agent import Agent, AgentSettings
+from proteus_cli.serving.agent.door import accepting
 from proteus_cli.serving.agent.session import ServerSession
 from proteus_cli.serving.cluster.new_key import write_key
 from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import OnLost
-from proteus_cli.serving.devices.process.spec import EmulatedSpec
+from proteus_cli.serving.devices.process.messages import EmulatedSpec
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
 from proteus_cli.serving.lifecycle import running
-from proteus_cli.serving.transport.listening import accepting, listen
-from proteus_cli.serving.transport.tls import cluster_tls
+from proteus_cli.serving.transport.listening import listen
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
 PATIENCE_S = 30.0
@@ -63,12 +64,12 @@ async def running_agent(
 ) -> AsyncIterator[RunningAgent]:
     """With a ``timer`` it emulates devices."""
     listener = listen(host, port)
-    tls = cluster_tls(key_of(directory), listens=True) if has_key else None
-    agent = Agent(AgentSettings(devices, directory / "state", tls, name), timer)
+    key = key_of(directory) if has_key else None
+    agent = Agent(AgentSettings(devices, directory / "state", key, name), timer)
     client = cluster_tls(key_of(directory), listens=False) if has_key else None
     address = AgentAddress("a", host, listener.getsockname()[1], client)
     try:
-        async with accepting(listener, agent.accept, tls):
+        async with accepting(listener, agent.accept, agent.hand_over, agent.tls):
             yield RunningAgent(agent, address, directory / "state")
     finally:
         agent.close()

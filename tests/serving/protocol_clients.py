@@ -24,8 +24,7 @@ from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.rest.access import Access, KnownHosts
 from proteus_cli.serving.rest.handler import RestHandler
 from proteus_cli.serving.telemetry.tracing import Tracing
-from proteus_cli.serving.transport.connections import Connections
-from proteus_cli.serving.transport.turns import Turn
+from proteus_cli.serving.transport.connections import Connections, Turn
 
 PACKED, TYPED = "packed", "typed"
 """Forms of a message: compressed, and with numbers where binary tensors would do."""

@@ -16,8 +16,11 @@ MAX_NAME = 28
 """Longer names of options, with what they take, have a line of their own."""
 
 
+_TEXT_DEFAULT = re.compile(r"default: \((.*)\)\]")
+
+
 class _Help:
-    """Help without markup that begins with examples. Errors name `proteus.toml` for values from that file."""
+    """Help without markup that ends with examples. Errors name `proteus.toml` for values from that file."""
 
     help: str | None
 
@@ -29,13 +32,14 @@ class _Help:
         return [piece.replace("{", "").replace("}", "") for piece in super().collect_usage_pieces(ctx)]  # type: ignore[misc]
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
-        """Write the examples, then the help of typer."""
-        formatter.write("Examples:\n")
+        """Write the help of typer, then the examples."""
+        super().format_help(ctx, formatter)  # type: ignore[misc]
+        formatter.write("\nExamples:\n")
         for line, meaning in EXAMPLES.get(ctx.command_path, ()):
             formatter.write(f"  {line}\n")  # whole, to be copied
             formatter.write(f"      {meaning}\n")
-        formatter.write_paragraph()
-        super().format_help(ctx, formatter)  # type: ignore[misc]
+        if hasattr(ctx.command.callback, "settings"):
+            formatter.write("\nMore: docs/cli.md, `--set`\n")
 
     def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002 - typer's signature
         """Write the description."""
@@ -51,7 +55,8 @@ class _Help:
                 is_argument = parameter.param_type_name == "argument"
                 title = parameter.rich_help_panel or (ARGUMENTS if is_argument else OPTIONS)
                 name = parameter.metavar if is_argument and parameter.metavar else record[0]
-                sections.setdefault(title, []).append((name, record[1]))
+                text = _TEXT_DEFAULT.sub(r"default: \1]", record[1])
+                sections.setdefault(title, []).append((name, text))
         for title, records in sorted(sections.items(), key=lambda section: SECTIONS.index(section[0])):
             _write_section(title, records, formatter)
 

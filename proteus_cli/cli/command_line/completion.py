@@ -3,7 +3,7 @@
 A broken or missing file offers nothing, as the shell has no place for an error; the command itself says what is wrong.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,8 @@ import typer
 from proteus_cli.errors import ProteusError
 
 if TYPE_CHECKING:
+    from proteus_cli.settings import Field
     from proteus_cli.store import Workspace
-
-BATCHING = ("greedy", "proactive", "aimd", "nexus", "static-8")
 
 
 def one_of(*names: str) -> Callable[[str], list[str]]:
@@ -22,6 +21,20 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
 
     def complete(incomplete: str) -> list[str]:
         return _starting(names, incomplete)
+
+    return complete
+
+
+def assignments(fields: "Mapping[str, Field]") -> Callable[[str], list[str]]:
+    """Completes ``name=value`` for settings."""
+
+    def complete(incomplete: str) -> list[str]:
+        name, equals, _ = incomplete.partition("=")
+        field = fields.get(name.replace("-", "_"))
+        if not equals or field is None:
+            return _starting([f"{each.replace('_', '-')}=" for each in fields], incomplete)
+        names = field.choices if callable(field.setting.complete) else field.setting.complete or field.choices
+        return _starting([f"{name}={each}" for each in names], incomplete)
 
     return complete
 

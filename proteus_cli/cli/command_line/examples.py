@@ -172,12 +172,12 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
         ("proteus study report peak startup -o page.html", "about two of them"),
     ),
     "proteus samples": (
-        ("proteus samples list", "list what `proteus serve --samples 1%` has captured"),
+        ("proteus samples list", "list what `proteus serve --set samples=1%` has captured"),
         ("proteus samples export digits -o eval.npz", "make an eval split of requests with labels"),
     ),
     "proteus samples list": (
         ("proteus samples list", "requests, rows and labels by family"),
-        ("proteus samples list --state /var/lib/proteus --json", "of a server with --state, as JSON"),
+        ("proteus samples list --state /var/lib/proteus --json", "of a server with a state directory, as JSON"),
     ),
     "proteus samples export": (
         ("proteus samples export digits -o eval.npz", "make an eval split of requests with labels"),

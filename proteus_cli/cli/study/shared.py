@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, Option
 
 from proteus_cli.cli.command_line import completion, sections
-from proteus_cli.cli.command_line.names import environment
 from proteus_cli.cli.options import DURATION
 from proteus_cli.errors import UsageError
+from proteus_cli.settings import environment
 
 if TYPE_CHECKING:
     from collections.abc import Callable

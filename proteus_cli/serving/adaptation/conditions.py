@@ -232,7 +232,7 @@ class LiveConditions:
     async def _keep(self, family: str) -> None:
         """Keep the present state for the next server; where that fails, the log and the answer say so."""
         if self._kept.path is None:
-            self._not_kept[family] = "this server was started with `--no-resume`"
+            self._not_kept[family] = "this server was started with `--set resume=false`"
             return
         try:
             async with self._keeping:

@@ -3,9 +3,9 @@
 Theory of operation
 ===================
 
-SIGHUP, ``POST /v2/proteus/catalog`` and ``--watch`` have the catalog read. It is compared with the catalog that is
-served (`domain/catalog_changes.py`): a model that has changed is another variant, with its version behind its name. A
-catalog that is wrong, or that cannot be followed, changes nothing, and the answer says why.
+SIGHUP, ``POST /v2/proteus/catalog`` and the setting ``watch`` have the catalog read. It is compared with the catalog
+that is served (`domain/catalog_changes.py`): a model that has changed is another variant, with its version behind its
+name. A catalog that is wrong, or that cannot be followed, changes nothing, and the answer says why.
 
 Variants that no profile knows are measured first, in a process that runs only where the devices leave it time. Then all
 parts of the server get to know the new variants in one step, and the controller asks for a plan. The rest is a change

@@ -215,7 +215,7 @@ class PlanJournal:
         except BlockingIOError:
             log.warning(
                 "another server writes to `%s`, too: they overwrite each other's records, and may resume each other's "
-                "plans. Give each a `--state` of its own",
+                "plans. Give each a `--set state` of its own",
                 self.directory,
             )
         except OSError as error:

@@ -1,6 +1,6 @@
-"""The agent of a host: has its devices open, keeps models by digest, and runs what a server commands.
+"""The agent of a host: keeps models by digest, starts the processes of its devices, and hands connections to them.
 
-`agent` accepts servers; `session` obeys one, and `sharing` says whose batch is next; `models` keeps what they send.
-Devices run in processes of their own (`serving/devices/process`), so that the agent's event loop always answers. The
-theory of the channel stands in `serving/devices/remote`.
+`door` accepts connections, `agent` welcomes servers, and `session` obeys one of them. `hosted_device` is a device that
+a server has open; `sharing` decides whose batch is next on a device with several servers. `models` keeps models. The
+theory of the connections stands in `serving/devices/remote`.
 """

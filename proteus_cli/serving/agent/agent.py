@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-import ssl
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -18,17 +18,19 @@ from proteus_cli.backends.free_memory import free_bytes
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.agent.claim import AgentRecord, claimed
-from proteus_cli.serving.agent.host_devices import EmulatedHostDevices, HostDevices, ProcessDevices
+from proteus_cli.serving.agent.door import accepting
+from proteus_cli.serving.agent.hosted_device import HostedDevice, HostedEmulation, HostedProcess, Tell
 from proteus_cli.serving.agent.keeping import ends_with
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore, half_of_disk
 from proteus_cli.serving.agent.session import ServerSession
-from proteus_cli.serving.agent.sharing import SharedDevices
+from proteus_cli.serving.agent.sharing import SharedDevices, SharedOpening
 from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.hardware import process_specs
-from proteus_cli.serving.devices.process.messages import SentError
+from proteus_cli.serving.devices.process.messages import EmulatedSpec, GpuSpec, RemoteUse, SentError
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.frames import MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES, FrameParser
+from proteus_cli.serving.devices.remote.channel.handing_over import TOKEN_BYTES
 from proteus_cli.serving.devices.remote.channel.messages import (
     FIRST_TO_AGENT,
     MAX_FIRST_BYTES,
@@ -39,13 +41,14 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     Hello,
     Inquiry,
     Inventory,
+    OpenDevice,
     ToAgent,
     Welcome,
 )
+from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
 from proteus_cli.serving.lifecycle import running, stopping_on_signals
 from proteus_cli.serving.logs import fields
 from proteus_cli.serving.service_manager import ServiceManager
-from proteus_cli.serving.transport.listening import accepting
 
 FIRST_MESSAGE_S = 5.0
 """For a server to say `Hello`."""
@@ -58,7 +61,9 @@ log = logging.getLogger("proteus.agent")
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """What an agent has: its devices; and where it keeps models and built engines. ``tls`` None: on loopback only.
+    """What an agent has: its devices; and where it keeps models and built engines.
+
+    ``key``: the file of the cluster's key; None on loopback only.
 
     ``name``: of its host; empty where it has none. ``keeper``: the process that keeps the agent, if one does. An agent
     that ``emulates`` has no devices. Its models may take ``max_models_bytes``, by default half of what the disk has for
@@ -67,7 +72,7 @@ class AgentSettings:
 
     devices: Sequence[Device]
     state: Path
-    tls: ssl.SSLContext | None
+    key: Path | None
     name: str = ""
     keeper: int | None = None
     emulates: bool = False
@@ -81,13 +86,18 @@ class Agent:
     """
 
     def __init__(self, settings: AgentSettings, timer: TimerThread | None = None) -> None:
+        """Raises `ArtefactError` where the key can't be used."""
+        self._key, self._timer = settings.key, timer
+        self.tls = cluster_tls(settings.key, listens=True) if settings.key is not None else None
         self.sessions: dict[str, ServerSession] = {}
         self._shared, self._is_telling = SharedDevices(self._sharing_changed), False
-        self._devices = EmulatedHostDevices(timer) if timer is not None else _devices_of(settings)
+        built, slots = settings.state / "engines" / "built", {device.id: 1 for device in settings.devices}
+        self._specs = process_specs(settings.devices, built, slots, in_processes=True)
+        self._expected: dict[bytes, HostedDevice] = {}  # by the token of the connection that they wait for
         self._found, self._name = tuple(settings.devices), settings.name
         models, limit_bytes = settings.state / "models", settings.max_models_bytes
+        self._remote = RemoteUse(str(models.absolute()), str(settings.key.absolute()) if settings.key else None)
         self._models = ModelStore(models, half_of_disk(models) if limit_bytes is None else limit_bytes)
-        self._emulates = timer is not None
         self._measurer = Measurer(self._found, settings.state / "profiling")
         self._versions = {"proteus": __version__, "onnxruntime": metadata.version("onnxruntime")}
         self._greeting: dict[_Greeting, None] = {}  # oldest first
@@ -138,9 +148,37 @@ class Agent:
         channel.decode_with(TO_AGENT, MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES)
         channel.send(Welcome(self._inventory()))
         self.sessions[hello.server] = ServerSession(
-            hello, channel, self._devices, self._shared, self._models, self._measurer, self._ended
+            hello, channel, self._open, self._expect, self._shared, self._models, self._measurer, self._ended
         )
         log.info("server %s is connected", channel.peer, extra=fields(server=hello.server, epoch=hello.epoch))
+
+    def hand_over(self, token: bytes, connection: socket) -> bool:
+        """Hand a connection to the device that waits for it; False where none does."""
+        device = self._expected.pop(token, None)
+        if device is not None:
+            device.connect(connection)
+        return device is not None
+
+    def _expect(self, device: HostedDevice) -> bytes:
+        """The token of the connection for a device; it is used once."""
+        token = secrets.token_bytes(TOKEN_BYTES)
+        self._expected[token] = device
+        return token
+
+    def _open(
+        self, command: OpenDevice, emulated: EmulatedSpec | None, opening: SharedOpening, tell: Tell
+    ) -> HostedDevice:
+        """Open a device of the host, or an ``emulated`` one. Raises `DeviceUnavailable`."""
+        if self._timer is not None:
+            if emulated is None:
+                raise DeviceUnavailable(f"This agent emulates devices, and `{command.device}` is to be a real one.")
+            return HostedEmulation(command.device, emulated, self._timer, self.tls, opening, tell)
+        spec = self._specs.get(command.device)
+        if spec is None or emulated is not None:
+            raise DeviceUnavailable(f"This host has no device `{command.device}`.")
+        if isinstance(spec, GpuSpec):
+            spec = GpuSpec(spec.device, spec.built, command.slots)
+        return HostedProcess(spec, self._remote, opening, tell)
 
     def _inventory(self) -> Inventory:
         return Inventory(
@@ -148,7 +186,7 @@ class Agent:
             self._versions,
             free_bytes() or 0,
             self._servers(),
-            emulates=self._emulates,
+            emulates=self._timer is not None,
             name=self._name,
             free_disk_bytes=self._models.free_disk_bytes,
             shared=self._shared.shared_by(),
@@ -169,8 +207,7 @@ class Agent:
             session.tell_shared()
 
     def _ended(self, session: ServerSession, reason: str) -> None:
-        batches = {f"batches_{ended}": count for ended, count in vars(session.batches).items()}
-        told = fields(server=session.hello.server, epoch=session.hello.epoch, **batches)
+        told = fields(server=session.hello.server, epoch=session.hello.epoch)
         log.info("server %s is gone: %s", session.peer, reason, extra=told)
         if self.sessions.get(session.hello.server) is session:
             del self.sessions[session.hello.server]
@@ -204,11 +241,6 @@ class _Greeting:
         self._agent.leaves(self)
 
 
-def _devices_of(settings: AgentSettings) -> HostDevices:
-    built, slots = settings.state / "engines" / "built", {device.id: 1 for device in settings.devices}
-    return ProcessDevices(process_specs(settings.devices, built, slots, in_processes=True))
-
-
 def run_agent(settings: AgentSettings, listener: socket, announce: Callable[[], None]) -> None:
     """Serve until SIGTERM or SIGINT, or as `ends_with` says. Raises as `claimed` does."""
     host, port = listener.getsockname()[:2]
@@ -226,7 +258,7 @@ async def _serve(settings: AgentSettings, listener: socket, announce: Callable[[
         timer = stack.enter_context(TimerThread()) if settings.emulates else None
         agent = stack.enter_context(contextlib.closing(Agent(settings, timer)))
         await stack.enter_async_context(running(manager.watch))
-        await stack.enter_async_context(accepting(listener, agent.accept, settings.tls))
+        await stack.enter_async_context(accepting(listener, agent.accept, agent.hand_over, agent.tls))
         if settings.emulates:
             log.warning("devices are emulated: no time of theirs is a measurement")
         names = [device.id for device in settings.devices]

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import math
 import os
-import re
 import shutil
 from collections import Counter, defaultdict
 from pathlib import Path, PurePosixPath
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 from proteus_cli.errors import EngineError, ProteusError
 from proteus_cli.input_files import WEIGHTS
 from proteus_cli.serving.devices.process.messages import SentError
+from proteus_cli.serving.devices.remote.channel.handing_over import DIGEST, MODEL, model_of
 from proteus_cli.serving.devices.remote.channel.messages import PIECE_BYTES, ModelPiece, ModelState, OfferModel
 from proteus_cli.serving.logs import fields
 from proteus_cli.store import model_digest
@@ -26,12 +26,10 @@ from proteus_cli.units import format_size
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-MODEL = "model.onnx"
 MAX_PARTS = 1000
 MAX_NAME_BYTES = 255
 MAX_OFFERS = 10_000
 
-_DIGEST = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = ".partial"
 
 log = logging.getLogger("proteus.agent")
@@ -67,13 +65,7 @@ class ModelStore:
 
     def path_of(self, digest: str) -> Path:
         """Where a whole model is, which counts as used. Raises `EngineError` where there is none of this digest."""
-        path = self._root / digest / MODEL
-        if not _DIGEST.fullmatch(digest) or not path.is_file():
-            raise EngineError(
-                f"The agent has no model `{digest[:64]}`.", hint="the server sends it before it is loaded"
-            )
-        os.utime(path.parent)
-        return path
+        return model_of(self._root, digest)
 
     def is_whole(self, digest: str) -> bool:
         """Whether all bytes of a model are here."""
@@ -226,7 +218,7 @@ def _finish(partial: Path, digest: str) -> None:
 
 
 def _problem(offer: OfferModel) -> str | None:
-    if not _DIGEST.fullmatch(offer.digest):
+    if not DIGEST.fullmatch(offer.digest):
         return "it has no digest"
     if not 0 < len(offer.parts) <= MAX_PARTS:
         return f"it has {len(offer.parts)} files"

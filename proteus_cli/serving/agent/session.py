@@ -3,17 +3,17 @@
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from proteus_cli.errors import DeviceUnavailable
 from proteus_cli.serving.agent.beats import beat
-from proteus_cli.serving.agent.host_devices import HostDevices
+from proteus_cli.serving.agent.hosted_device import HostedDevice
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import ModelStore, OfferedModels
-from proteus_cli.serving.agent.opened_device import BatchCounts, OpenedDevice, cannot_open
-from proteus_cli.serving.agent.sharing import SharedDevices
+from proteus_cli.serving.agent.sharing import SharedDevices, SharedOpening
 from proteus_cli.serving.devices.process import messages as device_messages
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.messages import (
@@ -22,8 +22,9 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     PIECES_ON_THE_WAY,
     AbandonDevice,
     AbandonMeasuring,
+    DeviceEnded,
     DevicesShared,
-    FromDevice,
+    DeviceStarted,
     Hello,
     Inquiry,
     Measured,
@@ -35,33 +36,41 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     OpenDevice,
     Ping,
     Pong,
-    RunBatch,
     ToAgent,
-    ToDevice,
     WithdrawModel,
 )
+
+OpenHosted = Callable[
+    [OpenDevice, device_messages.EmulatedSpec | None, SharedOpening, Callable[[Any], object]], HostedDevice
+]
+"""Opens a device of the host, or an emulated one. Raises `DeviceUnavailable`."""
+
+ExpectConnection = Callable[[HostedDevice], bytes]
+"""Has the next connection with the token that it returns handed to a device."""
 
 
 class ServerSession:
     """Obeys a server that was welcomed, until its connection ends: then nothing of it is left but models.
 
-    ``devices`` are those of this host, and ``shared`` says who else has them open. ``on_end`` is called once.
+    ``shared`` says who else has a device open. ``on_end`` is called once.
     """
 
     def __init__(
         self,
         hello: Hello,
         channel: FrameChannel[ToAgent],
-        devices: HostDevices,
+        open_hosted: OpenHosted,
+        expect: ExpectConnection,
         shared: SharedDevices,
         models: ModelStore,
         measurer: Measurer,
         on_end: Callable[["ServerSession", str], None],
     ) -> None:
-        self.hello, self.peer, self.batches = hello, channel.peer, BatchCounts()
-        self._channel, self._devices, self._models, self._on_end = channel, devices, models, on_end
+        self.hello, self.peer = hello, channel.peer
+        self._channel, self._models, self._on_end = channel, models, on_end
+        self._open_hosted, self._expect = open_hosted, expect
         self._shared, self._measurer, self._offered = shared, measurer, OfferedModels(models)
-        self._opened: dict[int, OpenedDevice] = {}
+        self._opened: dict[int, HostedDevice] = {}
         self._told_shared: Mapping[str, int] = {}
         self._writing: set[asyncio.Task[None]] = set()
         self._pieces = Counter[str]()  # that are written now, by the digest of their model
@@ -75,9 +84,8 @@ class ServerSession:
 
     def received(self, message: ToAgent, behind: memoryview) -> None:
         match message:
-            case RunBatch() | ToDevice() | AbandonDevice():
-                if message.opening in self._opened:
-                    self._opened[message.opening].obey(message, behind)
+            case AbandonDevice(opening=opening):
+                self._abandon(opening)
             case OpenDevice():
                 self._open(message, behind)
             case Ping(sent_s=sent_s):
@@ -102,8 +110,8 @@ class ServerSession:
             return
         self._has_ended = True
         self._channel.close()
-        for device in list(self._opened.values()):
-            device.abandon()
+        for opening in list(self._opened):
+            self._abandon(opening)
         for task in self._tasks:
             task.cancel()
         self._offered.close()
@@ -115,6 +123,8 @@ class ServerSession:
         if shared != self._told_shared:
             self._told_shared = shared
             self._channel.send(DevicesShared(shared))
+        for device in self._opened.values():
+            device.share(is_shared=device.device in shared)
 
     # ---
 
@@ -135,22 +145,30 @@ class ServerSession:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             self.end(f"a profile can't be read: {error}")
             return
-        for earlier in [each for each in self._opened.values() if each.device == command.device]:
-            earlier.abandon()
+        for earlier in [each for each, device in self._opened.items() if device.device == command.device]:
+            self._abandon(earlier)
         turns = self._shared.join(command.device, self.hello.server, command.slots)
         try:
-            device = OpenedDevice(
-                command, emulated, self._devices, turns, self._channel, self._models, self.batches, self._forget
-            )
+            device = self._open_hosted(command, emulated, turns, partial(self._lose, command.opening))
         except DeviceUnavailable as error:
             turns.leave()
-            self._channel.send(FromDevice(command.opening, cannot_open(error)))
+            failed = device_messages.FailedEvent(device_messages.OPENING, device_messages.SentError.of(error))
+            self._channel.send(DeviceEnded(command.opening, failed))
             return
         self._opened[command.opening] = device
-        self._start(device.report_opened())
+        device.share(is_shared=command.device in self._told_shared)
+        self._channel.send(DeviceStarted(command.opening, self._expect(device)))
 
-    def _forget(self, opening: int) -> None:
-        self._opened.pop(opening, None)
+    def _lose(self, opening: int, event: device_messages.FailedEvent | device_messages.LostEvent) -> None:
+        """A device cannot be opened, or is lost; only the first reason counts."""
+        if opening in self._opened:
+            self._channel.send(DeviceEnded(opening, event))
+            self._abandon(opening)
+
+    def _abandon(self, opening: int) -> None:
+        """Give a device up at once, with the batches that run there."""
+        if opening in self._opened:
+            self._opened.pop(opening).abandon()
 
     async def _answer(self, digest: str, state: "Coroutine[Any, Any, ModelState]") -> None:
         try:
@@ -192,8 +210,8 @@ class ServerSession:
     async def _measure(self, command: MeasureDevices) -> None:
         """Measure devices; unless beside servers, what is open here is given up first, as it would be measured, too."""
         if not command.options.beside_servers:
-            for device in list(self._opened.values()):
-                device.abandon()
+            for opening in list(self._opened):
+                self._abandon(opening)
         number = command.number
         try:
             content = await self._measurer.measure(

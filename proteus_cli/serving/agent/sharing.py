@@ -49,7 +49,7 @@ class SharedOpening:
         self.device, self.server, self.slots = device, server, max(slots, 1)
         self.ended_s = 0.0
         self.turns = 0
-        self._waiting: deque[WaitingBatch | Callable[[], None]] = deque()  # the first one is a batch
+        self._waiting: deque[WaitingBatch] = deque()
 
     @property
     def is_waiting(self) -> bool:
@@ -62,23 +62,12 @@ class SharedOpening:
         self._waiting.append(WaitingBatch(now_s, start))
         self.device.wants_turn(self, now_s)
 
-    def after_batches(self, action: Callable[[], None]) -> None:
-        """Call it once all batches that came before have been submitted."""
-        if self._waiting:
-            self._waiting.append(action)
-        else:
-            action()
-
     def begin(self, now_s: float) -> None:
         """Submit the first batch that waits."""
         batch = self._waiting.popleft()
-        assert isinstance(batch, WaitingBatch)  # noqa: S101 - the others are called as soon as they are first
         turn = DeviceTurn(self, now_s, max(0.0, now_s - max(batch.arrived_s, self.ended_s)))
         self.device.began(turn)
         batch.start(turn)
-        while self._waiting and not isinstance(action := self._waiting[0], WaitingBatch):
-            self._waiting.popleft()
-            action()
 
     def leave(self) -> None:
         """The opening is over: what waits is forgotten, and what runs holds no turn any more."""

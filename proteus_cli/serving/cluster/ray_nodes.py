@@ -19,10 +19,10 @@ from proteus_cli.errors import BackendUnavailable, DeviceUnavailable, printable
 from proteus_cli.serving.child_process import environment
 from proteus_cli.serving.cluster.ray_reports import Listed, Problem, RayReport
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
 from proteus_cli.serving.devices.remote.links.host_list import Agents
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.logs import fields
-from proteus_cli.serving.transport.tls import cluster_tls
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0
 """Before the follower is started again; each pause is twice the one before, until it has listed hosts."""

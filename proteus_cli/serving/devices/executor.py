@@ -2,7 +2,7 @@
 
 `Executor` is the protocol, `ExecutorBase` the book-keeping that all executors share. `CpuExecutor`, `GpuExecutor` and
 `EmulatedExecutor` run batches in this process, `ProcessExecutor` has one of these in a child process, `RemoteExecutor`
-one on another host. `AbsentExecutor` stands for a device that cannot be reached.
+in a process of another host. `AbsentExecutor` stands for a device that cannot be reached.
 """
 
 from collections.abc import Callable, Mapping, Sequence

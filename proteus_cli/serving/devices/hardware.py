@@ -20,7 +20,7 @@ from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
-from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
+from proteus_cli.serving.devices.process.messages import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
 from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
 from proteus_cli.serving.devices.remote.links.host_list import HostList
 from proteus_cli.serving.devices.remote.links.link import AgentLink

@@ -21,15 +21,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("proteus.grpc")
 
 _NONE = b""
-REFUSAL_UNITS = 2  # of work, beside that of the message
+REFUSAL_UNITS = 2  # of work, beside the message itself
 
 
 @dataclass(frozen=True, slots=True)
 class CallHeaders:
-    """What the header fields of a call say.
+    """The header fields of a call, as they are kept.
 
     ``open_call`` opens the call of its method. ``token`` is the digest of its token; empty without one.
-    Of the fields themselves only those in ``trace`` are kept, as a client may have many calls open, with many fields.
+    Only the fields in ``trace`` are kept as they are: a client may have many calls open, with many fields.
     """
 
     open_call: "Callable[[CallHeaders, Http2Stream], GrpcCall]"
@@ -54,7 +54,7 @@ class GrpcCall(MessageReader):
         self._has_begun = False
 
     def abandoned(self) -> None:
-        """Give up what is under way for a response: nobody waits for it any more."""
+        """Give up the response: its client has gone."""
 
     def drain(self) -> None:
         """The server stops. A call that ends with its response has nothing to do."""

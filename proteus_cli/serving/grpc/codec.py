@@ -1,7 +1,7 @@
 """Inference requests and answers over gRPC: decodes `ModelInferRequest`, encodes `ModelInferResponse`.
 
-The requests of a client differ in their tensors and little else. So the codec remembers what the rest of a request says
-by its bytes, and protobuf decodes only what was not seen before.
+The requests of a client differ in their tensors and little else. The codec remembers the meaning of the rest by its
+bytes, and protobuf decodes only bytes that are new.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,22 +10,35 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from msgspec import to_builtins
 from msgspec.structs import replace
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.buffers import Buffer
 from proteus_cli.errors import BadRequest, BodyTooLarge
-from proteus_cli.serving.grpc.messages import ModelInferRequest, ModelInferResponse, parsed
-from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, require_few_fields, split_request, varint
+from proteus_cli.serving.grpc.messages import (
+    ModelInferRequest,
+    ModelInferResponse,
+    integer_parameter,
+    parsed,
+    require_few_fields,
+    split_request,
+    varint,
+)
+from proteus_cli.serving.memory import remember
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
-from proteus_cli.serving.oip.images import image_rows, may_be_encoded, read_images
-from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters, checked
-from proteus_cli.serving.oip.tensors import DATATYPE_OF
+from proteus_cli.serving.oip.images import places_and_rows, read_images
+from proteus_cli.serving.oip.parameters import (
+    InputParameters,
+    OutputParameters,
+    RequestParameters,
+    checked,
+    response_parameters,
+)
+from proteus_cli.serving.oip.tensors import DATATYPE_OF, highest_classes, packed, wants_classes
 from proteus_cli.serving.requests.families import Families
-from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Classes, Decoded, Form, Inputs, InThreads, Query, RequestOptions
-from proteus_cli.serving.transport.memo import remember
 
 _ID, _RAW_OUTPUT = b"\x1a", b"\x32"  # tags of fields 3 and 6 of an answer
 _MAX_KNOWN = 1024  # heads and starts of requests, and heads of answers
@@ -38,12 +51,14 @@ _CONTENTS = {
     "UINT8": "uint_contents", "UINT16": "uint_contents", "UINT32": "uint_contents", "UINT64": "uint64_contents",
 }  # fmt: skip
 
+_OF_EACH = frozenset({"batch_size", "compute_us", "queue_us"})  # written behind what many answers share
+_KINDS = {str: "string_param", float: "double_param", int: "int64_param", bool: "bool_param"}
 _WIDE = {"int_contents": np.int64, "uint_contents": np.uint64}  # hold the values of smaller datatypes, too
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RequestHead:
-    """What a request says besides its tensors and id.
+    """All of a request besides its tensors and id.
 
     ``places`` and ``sizes`` are in the order of the signature: the index of each input among the request's tensors, and
     its bytes; no sizes, where the one input is of images. ``usual`` is the query without an id and a deadline.
@@ -54,7 +69,7 @@ class RequestHead:
     usual: Query
 
     def query(self, request_id: str | None, timeout_s: float | None) -> Query:
-        """What the request asks; ``timeout_s`` is the deadline of its call."""
+        """The query of a request; ``timeout_s`` is the deadline of its call."""
         if request_id is None and timeout_s is None:
             return self.usual
         return replace(self.usual, options=_with_deadline(self.usual.options, timeout_s), id=request_id)
@@ -76,7 +91,7 @@ class GrpcCodec:
 
     @staticmethod
     def has_long_contents(message: Buffer) -> bool:
-        """Whether a message has so many numbers in `contents` that they take long to read. Raises `BadRequest`."""
+        """Whether a message has many numbers in `contents`, which take long to read. Raises `BadRequest`."""
         return len(message) > LONG_TYPED_BYTES and not split_request(message)[2]
 
     def decode(self, message: Buffer, timeout_s: float | None) -> Decoded:
@@ -142,18 +157,8 @@ class GrpcCodec:
         signature = family.signature
         version = family.asked_version(request.model_version)
         tensors = request.inputs
-        places = oip.in_order(signature, [tensor.name for tensor in tensors])
-        sizes: tuple[int, ...] = ()
-        if tensors[0].datatype == oip.STRINGS and may_be_encoded(family.image):
-            rows = image_rows(tensors[0].name, tensors[0].shape)
-        else:
-            rows = oip.require_same(
-                [
-                    oip.rows_of(spec.name, tensors[place].datatype, tensors[place].shape, spec)
-                    for place, spec in zip(places, signature.inputs, strict=True)
-                ]
-            )
-            sizes = tuple([rows * spec.row_bytes for spec in signature.inputs])
+        places, rows, has_images = places_and_rows(signature, family.image, tensors)
+        sizes = () if has_images else tuple([rows * spec.row_bytes for spec in signature.inputs])
         for tensor in tensors:
             checked(_parameters(tensor.parameters), InputParameters)
         outputs = _outputs(request, signature)
@@ -197,14 +202,14 @@ class GrpcCodec:
         return b"".join(parts)
 
     def _answer_head(self, query: Query, answered: Answered) -> bytes:
-        """What the answers of one batch with as many rows share."""
+        """The part that answers of one batch with as many rows share."""
         batch = answered.batch
         shapes = [
             (answered.rows, *((form.count,) if isinstance(form, Classes) else batch.outputs[place].shape[1:]))
             for place, form in query.outputs
         ]
         key = (batch.hosted, batch.version, query.outputs, *shapes)
-        known = self._heads.get(key)
+        known = self._heads.get(key) if batch.staged is None else None
         if known is None:
             of_family = self._families[batch.hosted.family].signature.outputs
             tensors = [
@@ -213,12 +218,12 @@ class GrpcCodec:
                 for spec in [of_family[place]]
             ]
             known = _described(batch, tensors)
-            remember(self._heads, key, known, _MAX_KNOWN)
+            if batch.staged is None:
+                remember(self._heads, key, known, _MAX_KNOWN)
         return (
             known
             + integer_parameter("batch_size", batch.rows)
             + integer_parameter("compute_us", round(batch.compute_s * _US_PER_S))
-            + (b"" if batch.staged is None else _staged(batch.staged))
         )
 
 
@@ -274,37 +279,12 @@ def _require_size(size: int, *, is_typed: bool) -> None:
         raise BadRequest(f"the message has more than {oip.OTHER_BYTES} bytes besides its tensors")
 
 
-def _staged(staged: Staged) -> bytes:
-    """What the answer of a cascade or a multi-exit model says, after the parameters of the variant.
-
-    Of two of one name, the last counts.
-    """
-    head = ModelInferResponse()
-    head.parameters["accuracy"].double_param = staged.accuracy
-    if staged.stages is not None:
-        head.parameters["stages"].int64_param = staged.stages
-    if staged.exit is not None:
-        head.parameters["exit"].int64_param = staged.exit
-    if staged.is_cut:
-        head.parameters["cut"].bool_param = True
-    if staged.confidence is not None:
-        head.parameters["confidence"].double_param = staged.confidence
-    if staged.is_fallback:
-        head.parameters["fallback"].bool_param = True
-    if staged.energy_j is not None:
-        head.parameters["energy_j"].double_param = staged.energy_j
-    return bytes(head.SerializeToString(deterministic=True))
-
-
 def _described(batch: AnsweredBatch, tensors: Iterable[tuple[str, str, Sequence[int]]]) -> bytes:
-    """What the answers of one variant with the same outputs (name, datatype, shape) share."""
-    hosted = batch.hosted
-    head = ModelInferResponse(model_name=hosted.family, model_version=batch.version)
-    head.parameters["variant"].string_param = hosted.variant
-    head.parameters["accuracy"].double_param = hosted.accuracy
-    head.parameters["device"].string_param = hosted.device
-    if batch.is_emulated:
-        head.parameters["emulated"].bool_param = True
+    """The part that answers of one variant with the same outputs (name, datatype, shape) share."""
+    head = ModelInferResponse(model_name=batch.hosted.family, model_version=batch.version)
+    for name, value in to_builtins(response_parameters(batch)).items():
+        if name not in _OF_EACH:
+            setattr(head.parameters[name], _KINDS[type(value)], value)
     for name, datatype, shape in tensors:
         head.outputs.add(name=name, datatype=datatype, shape=shape)
     return bytes(head.SerializeToString(deterministic=True))

@@ -10,14 +10,14 @@ Source: the "gRPC over HTTP2" and "Compression" documents of the gRPC project.
 """
 
 from proteus_cli.buffers import Buffer
-from proteus_cli.errors import BodyTooLarge, CorruptBody
+from proteus_cli.errors import BodyTooLarge
 from proteus_cli.serving.grpc.status import CallError
 from proteus_cli.serving.http2.limits import KIB
 from proteus_cli.serving.http2.stream import Http2Stream
 from proteus_cli.serving.oip.codes import GrpcStatus
 from proteus_cli.serving.oip.tensors import MAX_UNPACKED_BYTES
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S
-from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed
+from proteus_cli.serving.transport.gunzip import decompressed
 
 PREFIX_BYTES = 5
 _LARGE_BYTES = 64 * KIB  # a message from here on is a view of the buffer
@@ -33,7 +33,7 @@ def framed(message: bytes) -> bytes:
 class MessageReader:
     """Reads the messages of a call, and hands each to `message`, and at their end calls `ended`, as subclasses define.
 
-    What is kept is counted among the bodies in memory. After a message of a call that ``may_idle`` the client may take
+    Kept bytes count among the bodies in memory. After a message of a call that ``may_idle`` the client may take
     any time until the next one. ``_is_stopped``: complete messages may wait until `read_on`. ``_is_over``: nothing more
     is read.
 
@@ -52,7 +52,7 @@ class MessageReader:
         self.stream, self._connections = stream, stream.connection.connections
         self.max_bytes, self._is_gzip = 0, is_gzip  # the first is set by who opens the call
         self._kept: bytearray | None = None
-        self._needed_bytes = 0  # so many are to be kept until another frame is complete
+        self._needed_bytes = 0  # to be kept until another frame is complete
         self._reserved_bytes = 0  # for what is kept, and for the message that is being answered
         self._has_all = self._is_over = self._is_stopped = self.is_compressed = False
 
@@ -74,7 +74,7 @@ class MessageReader:
         raise NotImplementedError
 
     def _is_one_small_message(self, content: Buffer) -> bool:
-        """Whether ``content`` is one whole message, small and not compressed, and nothing of the stream is kept."""
+        """Whether ``content`` is one whole message, small and not compressed, with nothing before it."""
         size = len(content) - PREFIX_BYTES
         return (
             0 <= size <= UNCOUNTED_BYTES
@@ -195,10 +195,4 @@ class MessageReader:
 
     def unpacked(self, message: Buffer) -> bytearray:
         """A compressed message without its compression. Raises `CorruptBody`, `BodyTooLarge`."""
-        max_bytes = min(self.max_bytes, MAX_UNPACKED_BYTES)
-        try:
-            return decompressed(message, Compression.GZIP, max_bytes)
-        except CorruptContent as error:
-            raise CorruptBody(f"a message that is not what its grpc-encoding says: {error}") from None
-        except ContentTooLarge:
-            raise BodyTooLarge(f"the message unpacks to more than {max_bytes} bytes: send it as it is") from None
+        return decompressed(message, min(self.max_bytes, MAX_UNPACKED_BYTES), "message", "grpc-encoding")

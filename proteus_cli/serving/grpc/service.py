@@ -15,7 +15,6 @@ from proteus_cli.serving.grpc.calls import CallHeaders, GrpcCall, UnaryCall
 from proteus_cli.serving.grpc.codec import GrpcCodec
 from proteus_cli.serving.grpc.infer_calls import InferCall, StreamInferCall
 from proteus_cli.serving.grpc.messages import message, parsed
-from proteus_cli.serving.grpc.reflection import ReflectionCall
 from proteus_cli.serving.grpc.status import CallError, plain_http
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.stream import Http2Stream
@@ -50,7 +49,7 @@ _GRPC = re.compile(rb"application/grpc(\+proto)?(;.*)?")
 
 
 class GrpcHandler:
-    """The application on top of HTTP/2. With ``tokens``, all calls but those of `OPEN_METHODS` need one.
+    """The application on top of HTTP/2. With ``tokens``, all methods but `OPEN_METHODS` need one.
 
     `families_changed` is to be called whenever they have.
     """
@@ -138,8 +137,6 @@ class GrpcHandler:
             table[f"/{SERVICE}/{name}"] = partial(call, self._pipeline(name, tracing), self.codec)
         health, answer = message("grpc.health.v1.HealthCheckRequest"), message("grpc.health.v1.HealthCheckResponse")
         table["/grpc.health.v1.Health/Check"] = partial(PlainCall, health, answer, self._check)
-        for version in ("v1", "v1alpha"):
-            table[f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo"] = ReflectionCall
         return table
 
     def _pipeline(self, method: str, tracing: "Tracing | None") -> InferencePipeline:

@@ -1,1 +1,1 @@
-"""HTTP/1.1 connections and their limits. Knows nothing of inference."""
+"""HTTP/1.1 connections and their limits. Independent of inference."""

@@ -24,12 +24,17 @@ import msgspec
 from proteus_cli.buffers import Buffer
 from proteus_cli.serving.http1 import states
 from proteus_cli.serving.http1.exchange import JSON, NO_HEAD, Answer, Exchange, Handler, Refusal
-from proteus_cli.serving.http1.known_heads import KnownHeads
-from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits, HttpTimeouts
-from proteus_cli.serving.http1.request_parser import RequestParser
-from proteus_cli.serving.http1.states import DISCARDS_INPUT, READING, TRANSITIONS, HttpEvent
-from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections, client_of
-from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turn
+from proteus_cli.serving.http1.request_parser import KnownHeads, RequestParser
+from proteus_cli.serving.http1.states import (
+    DISCARDS_INPUT,
+    READ_BYTES,
+    READING,
+    TRANSITIONS,
+    HttpEvent,
+    HttpLimits,
+    HttpTimeouts,
+)
+from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, WORK_PER_TURN, Connections, Turn, client_of
 
 ALPN = "http/1.1"
 _UNAVAILABLE = 503
@@ -95,7 +100,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             exchange = self._parser.known_request(nbytes)
         if exchange is not None:
             self._activity_since_s = self.connections.now_s
-            if self._is_full:
+            if self._current is not None or self._is_writing_paused:
                 self._queued.append(exchange)
                 self._pause_or_resume_reading()
             else:
@@ -108,11 +113,13 @@ class HttpConnection(asyncio.BufferedProtocol):
             if self.connections.loop_turn.is_crowded:
                 self.turn.shorten()
             self._parse(nbytes)
-        if self.turn.left <= 0 or self.has_rest:
+            if self.has_rest:
+                self._go_on()
+        if self.turn.left <= 0:
             self._go_on()
 
     def _parse(self, nbytes: int) -> None:
-        """Parse a read of so many bytes, or, if it has none, what was left of the last one."""
+        """Parse a read of ``nbytes``; 0: the rest of the last read."""
         try:
             self._parser.read(nbytes) if nbytes else self._parser.read_on()
         except Refusal as refusal:
@@ -268,7 +275,8 @@ class HttpConnection(asyncio.BufferedProtocol):
         if transport is None:
             return
         self._current = None
-        self.connections.free(exchange.reserved_bytes)
+        if exchange.reserved_bytes:
+            self.connections.free(exchange.reserved_bytes)
         if self.state is states.LINGERING or transport.is_closing():
             return
         if len(response) == 1:
@@ -280,7 +288,7 @@ class HttpConnection(asyncio.BufferedProtocol):
             return
         if self.state not in READING:
             self._activity_since_s = self.connections.now_s
-        if self._is_reading_paused or self.has_rest:
+        if self._is_reading_paused or self._queued or self._refusal is not None:
             self._go_on()
 
     def _refuse(self, refusal: Refusal) -> None:

@@ -48,7 +48,7 @@ class Exchange(msgspec.Struct, eq=False):
         return True
 
     def release(self) -> None:
-        """Drop the request's head and body, of which the handler has kept what it needs."""
+        """Drop the request's head and body, once the handler has what it needs."""
         self.head, self.body = NO_HEAD, b""
 
     def respond(
@@ -63,7 +63,7 @@ class Exchange(msgspec.Struct, eq=False):
             self.keep_alive = False
             headers += b"connection: close\r\n"
         start = _start(status, content_type, size)
-        if self.head.method == b"HEAD":  # whose length is that of the body they leave out
+        if self.head.method == b"HEAD":  # its length counts the body that is left out
             response: tuple[Buffer, ...] = (b"".join((start, headers, _END)),)
         elif size <= MAX_JOINED_BYTES:
             response = (b"".join((start, headers, _END, body, *blobs)),)
@@ -108,4 +108,4 @@ class Handler(Protocol):
         """How requests with this head are answered, by the head alone. Raises `Refusal` where they must not be read."""
 
     def abandoned(self, exchange: Exchange) -> None:
-        """The client is gone: nobody waits for the response."""
+        """The client is gone before its response."""

@@ -6,13 +6,47 @@ from typing import TYPE_CHECKING
 import httptools
 
 from proteus_cli.serving.http1.exchange import NO_HEAD, Exchange, Head, Refusal
-from proteus_cli.serving.http1.known_heads import END_OF_HEAD, MAX_HEAD_BYTES, KnownHeads
-from proteus_cli.serving.http1.limits import BODY_READ_BYTES, READ_BYTES, SLICE_BYTES, HttpLimits
-from proteus_cli.serving.http1.states import HEAD_COMPLETE, READING, READING_BODY, READING_HEAD
-from proteus_cli.serving.unset_bytes import unset_bytes
+from proteus_cli.serving.http1.states import (
+    BODY_READ_BYTES,
+    HEAD_COMPLETE,
+    READ_BYTES,
+    READING,
+    READING_BODY,
+    READING_HEAD,
+    SLICE_BYTES,
+    HttpLimits,
+)
+from proteus_cli.serving.memory import unset_bytes
 
 if TYPE_CHECKING:
     from proteus_cli.serving.http1.connection import HttpConnection
+from proteus_cli.serving.memory import remember
+
+_MAX_HEADS = 1024
+MAX_HEAD_BYTES = 2048
+END_OF_HEAD = b"\r\n\r\n"
+
+
+class KnownHeads:
+    """Heads by their bytes before `END_OF_HEAD`, on which alone their meaning depends until `forget`.
+
+    Beside each, how many bytes of body follow it. Emptied when full.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, tuple[Head, int]] = {}
+        self.get = self._known.get
+
+    def forget(self) -> None:
+        """Who answers requests has changed: what heads mean is to be found anew."""
+        self._known.clear()
+
+    def remember(self, text: bytes, head: Head, body_bytes: int) -> None:
+        """Remember a head, unless it is long or has empty lines before it: those may belong to any request."""
+        if not text.startswith(head.method + b" ") or len(text) > MAX_HEAD_BYTES:
+            return
+        remember(self._known, text, (head, body_bytes), _MAX_HEADS)
+
 
 # Each read is parsed before the next one, of whichever connection, so one buffer is enough for all of them.
 _SHARED_READ_BUFFER = memoryview(bytearray(READ_BYTES))
@@ -223,7 +257,7 @@ class RequestParser:
         connection.on(HEAD_COMPLETE)
         if b"transfer-encoding" in headers and headers[b"transfer-encoding"].strip().lower() != b"chunked":
             raise Refusal(501, "bodies may be sent in chunks, and in no other transfer encoding")
-        # llhttp has checked it; without zeros in front, as Python takes only so many digits.
+        # llhttp has checked it. Zeros in front are cut off: Python limits the digits of a number.
         self._length = length = int(headers.get(b"content-length", b"").lstrip(b"0") or 0)
         if length > self._uncounted_bytes:
             self._reserve_body(length)

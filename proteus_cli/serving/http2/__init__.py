@@ -1,4 +1,4 @@
-"""The server's side of HTTP/2 connections (RFC 9113), with prior knowledge or after ALPN. Knows nothing of gRPC.
+"""The server's side of HTTP/2 connections (RFC 9113), with prior knowledge or after ALPN. Independent of gRPC.
 
 Theory of operation. No task, timer or lock per request; whatever a peer sends ends in a response, a ``RST_STREAM`` or
 a ``GOAWAY`` with the code that the RFC names, in bounded memory.
@@ -16,7 +16,7 @@ a ``GOAWAY`` with the code that the RFC names, in bounded memory.
   when half of them is used: the connection's always, as memory is bounded by streams and by all bodies together; a
   stream's unless its call throttles it.
 * **Flow control out.** `SendQueue` (`send_queue.py`) sends what the peer's windows and the socket take. The rest waits
-  in its stream, a frame of each in turn. What is written in one turn of the loop leaves in one system call. A peer
+  in its stream, a frame of each in turn. All writes of one turn of the loop leave in one system call. A peer
   that does not read is not read from either.
 * **Flood budget.** Frames that ask for nothing (resets, pings, settings, DATA that is empty or in crumbs …) cost the
   server more than the client. `FloodBudget` (`flood_budget.py`) allows some; responses and time give them back. Window

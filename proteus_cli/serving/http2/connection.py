@@ -11,23 +11,22 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.serving.http2 import frames
-from proteus_cli.serving.http2.flood_budget import FloodBudget
 from proteus_cli.serving.http2.frame_reader import FrameReader
 from proteus_cli.serving.http2.frames import ACK, END_STREAM, PADDED, SETTINGS, ConnectionFault, ErrorCode, StreamFault
 from proteus_cli.serving.http2.header_blocks import Fields, HeaderBlocks, MalformedRequest
-from proteus_cli.serving.http2.limits import KIB, Http2Limits, Http2Timeouts
+from proteus_cli.serving.http2.limits import KIB, FloodBudget, Http2Limits, Http2Timeouts
 from proteus_cli.serving.http2.send_queue import SendQueue
-from proteus_cli.serving.http2.states import (
+from proteus_cli.serving.http2.stream import (
     AFTER_RESET,
     AFTER_RESPONSE,
     CONNECTION_TRANSITIONS,
     OPEN,
+    Call,
     ConnectionEvent,
     ConnectionState,
+    Http2Stream,
 )
-from proteus_cli.serving.http2.stream import Call, Http2Stream
-from proteus_cli.serving.transport.connections import Connections, client_of
-from proteus_cli.serving.transport.turns import WORK_PER_TURN, Turn
+from proteus_cli.serving.transport.connections import WORK_PER_TURN, Connections, Turn, client_of
 
 if TYPE_CHECKING:
     import ssl
@@ -45,10 +44,10 @@ _DEFAULT_LIMITS, _DEFAULT_TIMEOUTS = Http2Limits(), Http2Timeouts()
 
 
 class Application(Protocol):
-    """What runs on HTTP/2."""
+    """An application on HTTP/2."""
 
     def request(self, fields: Fields) -> Any:
-        """What header fields ask for. It depends on the fields alone, as it is kept for requests with the same."""
+        """The request of these header fields alone; it is kept for later requests with the same fields."""
 
     def open(self, request: Any, stream: Http2Stream) -> Call:
         """Open a call for a new stream, before any of its data."""
@@ -376,7 +375,7 @@ class Http2Connection(asyncio.Protocol):
     # Windows and endings
 
     def _extend_connection_window(self) -> None:
-        """Extend the connection's window. What is kept of what comes in is bounded elsewhere."""
+        """Extend the connection's window. The kept part of the input is bounded elsewhere."""
         if self._receive_window < 0:
             raise ConnectionFault(ErrorCode.FLOW_CONTROL_ERROR, "more data than the connection's window")
         window = self._limits.connection_window_bytes

@@ -1,13 +1,14 @@
 """Bytes to frames: the same frames, whatever the pieces in which their bytes come."""
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from proteus_cli.buffers import Buffer
 from proteus_cli.serving.http2 import frames
-from proteus_cli.serving.http2.flood_budget import FloodBudget
 from proteus_cli.serving.http2.frames import DATA, END_HEADERS, FRAME_HEADER, HEADERS, ConnectionFault, ErrorCode
-from proteus_cli.serving.http2.limits import Http2Limits
-from proteus_cli.serving.transport.turns import Turn
+from proteus_cli.serving.http2.limits import FloodBudget, Http2Limits
+from proteus_cli.serving.transport.connections import Turn
+
+if TYPE_CHECKING:
+    from proteus_cli.serving.http2.connection import Http2Connection
 
 _FRAME_HEADER_BYTES = 9
 _PRIORITY_BYTES = 5
@@ -15,16 +16,6 @@ _BLOCK_FLAGS = END_HEADERS | frames.PADDED | frames.HAS_PRIORITY
 _STREAM_MASK = 0x7FFFFFFF
 _SMALL_BYTES = 256  # of DATA; to handle less takes longer than to send it
 _VIEWED_BYTES = 4096  # from here on, a view of DATA costs less than a copy
-
-
-class FrameSink(Protocol):
-    """What takes frames; no more of them once ``is_closing``."""
-
-    is_closing: bool
-
-    def on_frame(self, kind: int, flags: int, stream_id: int, payload: Buffer) -> None:
-        """Take a complete frame, or a piece of DATA. Raises `ConnectionFault`."""
-        ...
 
 
 class FrameReader:
@@ -40,7 +31,7 @@ class FrameReader:
         "_has_preface", "_limits", "_needed", "_partial", "_rest", "_sink", "_turn", "required_kind",
     )  # fmt: skip
 
-    def __init__(self, sink: FrameSink, limits: Http2Limits, flood_budget: FloodBudget, turn: Turn) -> None:
+    def __init__(self, sink: "Http2Connection", limits: Http2Limits, flood_budget: FloodBudget, turn: Turn) -> None:
         self._sink, self._limits, self._flood_budget, self._turn = sink, limits, flood_budget, turn
         self._rest: tuple[bytes, int] | None = None  # what was read, and where its next frame begins
         self.required_kind: int | None = frames.SETTINGS

@@ -77,7 +77,7 @@ def rst_stream(stream_id: int, code: ErrorCode) -> bytes:
 
 
 def window_update(stream_id: int, increment: int) -> bytes:
-    """WINDOW_UPDATE by so many bytes; of stream 0, the window of the connection."""
+    """WINDOW_UPDATE by ``increment`` bytes; stream 0 is the connection."""
     return frame(WINDOW_UPDATE, 0, stream_id, increment.to_bytes(4, "big"))
 
 

@@ -10,8 +10,8 @@ from hpack.table import HeaderTable
 
 from proteus_cli.serving.http2.frames import ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.limits import Http2Limits
-from proteus_cli.serving.transport.memo import remember
-from proteus_cli.serving.transport.turns import Turn
+from proteus_cli.serving.memory import remember
+from proteus_cli.serving.transport.connections import Turn
 
 Fields = dict[bytes, bytes]
 """A request's header fields by name; values of a name that comes more than once are joined by commas."""
@@ -40,7 +40,7 @@ class MalformedRequest(Exception):
 class HeaderBlocks(Generic[T]):
     """Decodes the header blocks of one connection; ``read`` makes a request of the fields.
 
-    What a block means, and how it changes the compression table, depends on its bytes and the table alone (RFC 7541
+    The meaning of a block, and its change of the compression table, depend on its bytes and the table alone (RFC 7541
     §2.2). As long as no block changes the table, the same bytes mean the same, and are not decoded again.
     """
 

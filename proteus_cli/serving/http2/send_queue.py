@@ -1,10 +1,9 @@
-"""What an HTTP/2 connection sends, as far as the peer's windows allow (RFC 9113 §5.2, §6.9)."""
+"""Sends frames of an HTTP/2 connection as far as the peer's windows allow (RFC 9113 §5.2, §6.9)."""
 
 import asyncio
 from collections.abc import Iterable
 
 from proteus_cli.serving.http2 import frames
-from proteus_cli.serving.http2.flood_budget import FloodBudget
 from proteus_cli.serving.http2.frames import (
     DATA,
     END_HEADERS,
@@ -15,7 +14,7 @@ from proteus_cli.serving.http2.frames import (
     ErrorCode,
     StreamFault,
 )
-from proteus_cli.serving.http2.limits import KIB
+from proteus_cli.serving.http2.limits import KIB, FloodBudget
 from proteus_cli.serving.http2.stream import Http2Stream
 
 _TABLE_OF_SIZE_0 = b"\x20"
@@ -26,8 +25,8 @@ _MIN_CREDITED_BYTES = 256  # a peer may not earn window updates by taking a few 
 class SendQueue:
     """Sends frames as far as the peer's windows and the socket take them; the rest waits, stream by stream in turn.
 
-    A stream whose response is sent is reported to its connection. What waits is counted among the bodies in memory;
-    where there is none left for it, the stream is reset.
+    A stream whose response is sent is reported to its connection. Waiting bytes count among the bodies in memory;
+    without memory for them, the stream is reset.
     """
 
     def __init__(self, transport: asyncio.Transport, flood_budget: FloodBudget) -> None:

@@ -4,20 +4,88 @@ from typing import TYPE_CHECKING, Protocol
 
 from proteus_cli.buffers import Buffer
 from proteus_cli.serving.http2.frames import ErrorCode, StreamFault
-from proteus_cli.serving.http2.states import AFTER_REQUEST, OPEN
 
 if TYPE_CHECKING:
     from proteus_cli.serving.http2.connection import Http2Connection
+from enum import StrEnum
+
+
+class ConnectionState(StrEnum):
+    """How a connection treats streams and input."""
+
+    OPEN = "open"
+    GOING_AWAY = "going away"  # GOAWAY is sent or received: no new streams; open ones go on to their end
+    CLOSING = "closing"  # all streams are over; input is discarded until the peer closes, too
+    CLOSED = "closed"
+
+
+class ConnectionEvent(StrEnum):
+    """The causes of a change of a connection's state."""
+
+    DRAINED = "one side opens or takes no more streams"
+    EMPTIED = "the last stream is over"
+    FAILED = "the peer broke the protocol"
+    LOST = "the connection is lost"
+
+
+class StreamState(StrEnum):
+    """Which side of a stream may still send; the server ends its side last."""
+
+    OPEN = "open"
+    HALF_CLOSED = "half-closed"  # the client has sent all of its request
+    CLOSED = "closed"
+
+
+class StreamEvent(StrEnum):
+    """The causes of a change of a stream's state."""
+
+    REQUEST_ENDED = "the request is complete"
+    RESPONSE_SENT = "the response is sent, with its trailers"
+    RESET = "one side has reset the stream, or the connection is over"
+
+
+# Bound to names of their own, as looking up a member of an enumeration takes 0.15 µs, and frames do it often.
+OPEN, HALF_CLOSED, CLOSED = StreamState
+REQUEST_ENDED, RESPONSE_SENT, RESET = StreamEvent
+
+CONNECTION_TRANSITIONS: dict[ConnectionState, dict[ConnectionEvent, ConnectionState]] = {
+    ConnectionState.OPEN: {
+        ConnectionEvent.DRAINED: ConnectionState.GOING_AWAY,
+        ConnectionEvent.FAILED: ConnectionState.CLOSING,
+        ConnectionEvent.LOST: ConnectionState.CLOSED,
+    },
+    ConnectionState.GOING_AWAY: {
+        ConnectionEvent.EMPTIED: ConnectionState.CLOSING,
+        ConnectionEvent.FAILED: ConnectionState.CLOSING,
+        ConnectionEvent.LOST: ConnectionState.CLOSED,
+    },
+    ConnectionState.CLOSING: {ConnectionEvent.LOST: ConnectionState.CLOSED},
+    ConnectionState.CLOSED: {},
+}
+
+STREAM_TRANSITIONS: dict[StreamState, dict[StreamEvent, StreamState]] = {
+    OPEN: {REQUEST_ENDED: HALF_CLOSED, RESPONSE_SENT: CLOSED, RESET: CLOSED},
+    HALF_CLOSED: {RESPONSE_SENT: CLOSED, RESET: CLOSED},
+    CLOSED: {},
+}
+
+
+def _after(event: StreamEvent) -> dict[StreamState, StreamState]:
+    return {state: moves[event] for state, moves in STREAM_TRANSITIONS.items() if event in moves}
+
+
+# By event, as each request looks two of them up.
+AFTER_REQUEST, AFTER_RESPONSE, AFTER_RESET = map(_after, StreamEvent)
 
 
 class Call(Protocol):
-    """What handles the request of a stream."""
+    """The handler of a stream's request."""
 
     def received(self, content: Buffer, *, ended: bool) -> None:
         """Take the next bytes of the request's body; ``ended``: there are no more."""
 
     def cancelled(self) -> None:
-        """Give the call up: nobody waits for the response any more, and nothing may be sent."""
+        """Give the call up: its client has gone, and no frame may be sent."""
 
     def sent(self) -> None:
         """Go on sending: all that waited is sent, and the call has not ended."""
@@ -72,7 +140,7 @@ class Http2Stream:
         self.is_throttled = is_throttled
 
     def expect_less(self, size: int) -> None:
-        """Count so many bytes of the body. Raises `StreamFault` if they are more than the request said."""
+        """Count ``size`` bytes of the body. Raises `StreamFault` if they are more than the request said."""
         if self.due_bytes is not None:
             self.due_bytes -= size
             if self.due_bytes < 0:

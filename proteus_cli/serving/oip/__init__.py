@@ -1,1 +1,1 @@
-"""What the REST and gRPC forms of the Open Inference Protocol v2 share: tensors, parameters, model metadata."""
+"""The common part of REST and gRPC in the Open Inference Protocol v2: tensors, parameters, model metadata."""

@@ -47,7 +47,7 @@ GRPC_STATUS = {error: grpc for error, (_, grpc) in _CODES.items()}
 
 
 def request_error(error: Exception) -> RequestError:
-    """What the client of a request is told of any error: of one that is none of ours, that there is a bug."""
+    """The error that a client is told: `InternalError` for all that is no error of a request."""
     if isinstance(error, RequestError):
         return error
     if isinstance(error, MemoryError):  # whose request is freed with it

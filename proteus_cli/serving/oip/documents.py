@@ -1,4 +1,4 @@
-"""What the protocol and Triton's extensions say of servers and models, as Structs.
+"""Descriptions of servers and models in the protocol and Triton's extensions, as Structs.
 
 REST sends them as JSON and makes its OpenAPI schemas from them; gRPC copies them into its messages. Fields have the
 names of the protocol's JSON objects and of Triton's protobuf messages. Source: the Open Inference Protocol's

@@ -1,7 +1,7 @@
 """JPEG and PNG images in place of a family's tensor of pixels: one of BYTES, with an image for each row.
 
-Pillow decodes and resizes in C, without the GIL, so each image is a step for a thread (`InThreads`). What an image
-claims to be is bounded before it is decoded, and so is what Pillow reads in Python: the pieces of a file, and EXIF.
+Pillow decodes and resizes in C, without the GIL, so each image is a step for a thread (`InThreads`). The claimed size
+of an image is bounded before it is decoded, and so are the parts that Pillow reads in Python: pieces of a file, EXIF.
 Large images are decoded one at a time, so that others need not wait for them and memory stays bounded.
 Images are turned as their EXIF says, and stretched to the family's size, or cropped to its shape first. Transparency
 is passed over.
@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from io import BytesIO
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -31,27 +31,29 @@ if TYPE_CHECKING:
     from PIL.JpegImagePlugin import JpegImageFile
 
 MAX_FILE_BYTES = 16 * 2**20
-"""Of an encoded image: a JPEG of `MAX_PIXELS` pixels and of good quality has about as many."""
+"""The most bytes of an encoded image: a JPEG of `MAX_PIXELS` pixels and of good quality has about as many."""
 
 MAX_PIXELS = 2**25
-"""Of an encoded image: decoded, it takes up to 8 bytes for each."""
+"""The most pixels of an encoded image, each up to 8 bytes once it is decoded."""
 
 MAX_SIDE = 2**16 - 1
-"""Of an encoded image, in pixels, as in JPEG. Pillow has a pointer for each row, and resizes each on its own."""
+"""The longest side of an encoded image in pixels, as in JPEG. Pillow has a pointer for each row, and resizes each on
+its own."""
 
 LARGE_PIXELS = 2**21
 """Beyond these an image is large: a thread takes some 70 ms for as many in a PNG. Of a JPEG of one scan, which is
 scaled down while it is decoded, the pixels that are left count."""
 
 MAX_SCANS = 100
-"""Of a progressive JPEG, which is gone through once for each. Encoders make 10."""
+"""The most scans of a progressive JPEG, each of them a pass over the image. Encoders make 10."""
 
 MIN_READS, BYTES_OF_A_READ = 2**11, 2**10
-"""A file may be read so often, and once more for so many of its bytes. Pillow reads each segment of a JPEG and each
-chunk of a PNG in Python, with three reads, and byte by byte between them. Encoders of PNG make chunks of 8 KiB."""
+"""A file may be read `MIN_READS` times, and once more for each `BYTES_OF_A_READ`. Pillow reads each segment of a JPEG
+and each chunk of a PNG in Python, with three reads, and byte by byte between them. Encoders of PNG make chunks of 8
+KiB."""
 
 MAX_EXIF_ENTRIES = 512
-"""Of the first directory, which has some 20; among them is how the image is to be turned."""
+"""The most entries of the first directory, which has some 20; one of them is the orientation."""
 
 THREADS = 2
 """For all images that are not large; those have one thread more, as each takes much memory."""
@@ -68,7 +70,7 @@ _TURNS = {
     2: "FLIP_LEFT_RIGHT", 3: "ROTATE_180", 4: "FLIP_TOP_BOTTOM", 5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE",
     8: "ROTATE_90",
 }  # fmt: skip
-"""What Pillow calls that which sets an image upright, by its orientation in EXIF."""
+"""Pillow's name for the turn that sets an image upright, by its orientation in EXIF."""
 _ON_ITS_SIDE = 5  # orientations from here on exchange width and height
 
 
@@ -78,7 +80,7 @@ def may_be_encoded(image: ImageInput | None) -> bool:
 
 
 def max_bytes(signature: Signature, rows: int, image: ImageInput | None) -> int:
-    """The largest size of a request of so many rows, be they numbers or, for a family that takes them, images."""
+    """The largest size of a request of as many rows, numbers or (for a family that takes them) images."""
     of_values = oip.max_bytes(signature, rows)
     if not may_be_encoded(image):
         return of_values
@@ -90,6 +92,36 @@ def image_rows(name: str, shape: Sequence[int]) -> int:
     if list(shape[1:]) not in ([], [1]) or not shape or shape[0] < 1:
         raise BadRequest(f"input `{name}` of images must have shape [rows] with rows ≥ 1; got {list(shape)}")
     return shape[0]
+
+
+class DescribedTensor(Protocol):
+    """A tensor of a request, in either protocol."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def datatype(self) -> str: ...
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+
+def places_and_rows(
+    signature: Signature, image: ImageInput | None, tensors: Sequence[DescribedTensor]
+) -> tuple[tuple[int, ...], int, bool]:
+    """The place of each input among the tensors of a request, their rows, and whether they are images.
+
+    Raises `BadRequest` where the tensors differ from the signature.
+    """
+    places, first = oip.in_order(signature, [tensor.name for tensor in tensors]), tensors[0]
+    if first.datatype == oip.STRINGS and may_be_encoded(image):
+        return places, image_rows(first.name, first.shape), True
+    each = [
+        oip.rows_of(spec.name, tensors[place].datatype, tensors[place].shape, spec)
+        for place, spec in zip(places, signature.inputs, strict=True)
+    ]
+    return places, oip.require_same(each), False
 
 
 def read_images(content: Buffer, rows: int, image: ImageInput) -> Steps[Inputs]:
@@ -179,7 +211,7 @@ def decoded(encoded: Buffer, where: str, image: ImageInput) -> Steps[npt.NDArray
 
 
 def _drafted(encoded: bytes, where: str, image: ImageInput) -> "tuple[ImageFile, int, bool]":
-    """An image of which only the head was read, its orientation, and whether it is large."""
+    """An image whose head alone was read, its orientation, and whether it is large."""
     file = _File(encoded)
     opened = _opened(encoded, file, where)
     orientation = exif_orientation(opened.info.get("exif", b""))
@@ -241,7 +273,7 @@ class _TooManyReadsError(Exception):
 
 
 class _File(BytesIO):
-    """A file in memory that may be read so many times."""
+    """A file in memory with a limited number of reads."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(content)
@@ -255,7 +287,7 @@ class _File(BytesIO):
 
 
 def _opened(encoded: bytes, file: BytesIO, where: str) -> "ImageFile":
-    """An image of which only the head was read. Raises `BadRequest` where it is too much to decode, or no image."""
+    """An image whose head alone was read. Raises `BadRequest` where it is too much to decode, or no image."""
     if len(encoded) > MAX_FILE_BYTES:
         raise BadRequest(f"{where} has {len(encoded)} bytes; at most {MAX_FILE_BYTES} are decoded")
     from PIL.PngImagePlugin import PngImageFile  # noqa: PLC0415 - only where images are sent
@@ -280,13 +312,13 @@ def _opened(encoded: bytes, file: BytesIO, where: str) -> "ImageFile":
 
 @cache
 def _jpeg_type() -> "type[JpegImageFile]":
-    """Files of JPEG of which no more of the EXIF is read than `exif_orientation` does."""
+    """Files of JPEG whose EXIF only `exif_orientation` reads."""
     from PIL.Image import Exif  # noqa: PLC0415 - only where images are sent
     from PIL.JpegImagePlugin import JpegImageFile  # noqa: PLC0415 - like above
 
     class WithoutExif(JpegImageFile):
         def getexif(self) -> Exif:
-            """None: Pillow would read all of its entries for a resolution that nobody asks for."""
+            """Empty: Pillow would read all entries for a resolution that is not used."""
             return Exif()
 
     return WithoutExif

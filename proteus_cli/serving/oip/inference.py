@@ -7,8 +7,8 @@
 tensors are checked.
 
 A request that takes long to decode waits for a turn of the event loop of its own. Images are decoded in threads before
-the request is admitted, as no worker can run it earlier; the controller is asked before, too, so that a refusal stays
-cheap. In both cases the deadline counts from the arrival.
+the request is admitted: no worker can run it earlier. The controller is asked before, too, so a refusal stays cheap. In
+both cases the deadline counts from the arrival.
 
 A front end says by a subclass of `Inference` how its protocol reads a request and answers it; `InferencePipeline` does
 the rest. Every request ends with one call of `answer` or `fail`, unless its client has gone. Refusals are counted,
@@ -41,7 +41,7 @@ log = logging.getLogger("proteus.inference")
 
 Encoded = TypeVar("Encoded")
 CancelHandle = InFlightRequest | asyncio.Task[None]
-"""What is cancelled where the client goes."""
+"""Is cancelled where the client goes."""
 
 
 class ClientConnection(Protocol):
@@ -58,11 +58,11 @@ class Inference(ABC, Generic[Encoded]):
 
     @abstractmethod
     def needs_turn(self, content: Buffer) -> bool:
-        """Whether the request takes so long to decode that it waits for a turn of the event loop of its own."""
+        """Whether the request takes long to decode, and so waits for a turn of the event loop of its own."""
 
     @abstractmethod
     def decode(self, content: Buffer) -> Decoded:
-        """What is asked, and how to read its tensors. Raises `RequestError`."""
+        """The query, and how to read its tensors. Raises `RequestError`."""
 
     @abstractmethod
     def encode(self, answered: Answered) -> Encoded:
@@ -140,10 +140,10 @@ class InferencePipeline:
             return None
 
     def cancel(self, handle: CancelHandle | None) -> None:
-        """The client has gone: nobody waits for the answer. Harmless where the request has ended.
+        """The client has gone before the answer. Harmless where the request has ended.
 
-        A task that is cancelled keeps its frames, which hold the request. So that they are freed at once, and not by
-        the next garbage collection, the caller forgets the task.
+        A task that is cancelled keeps its frames, which hold the request. The caller forgets the task, which frees
+        them at once and not by the next garbage collection.
         """
         if isinstance(handle, asyncio.Task):
             handle.cancel()

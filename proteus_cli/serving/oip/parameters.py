@@ -1,7 +1,7 @@
 """The parameters of inference requests, of their inputs and of their outputs, for REST and gRPC alike.
 
-What has no effect here but has one in other servers, as `sequence_id` and `shared_memory_region` do, is refused: a
-client that asks for it would otherwise get another answer than it expects. The three parameters that say where tensors
+Parameters that have an effect in other servers alone, as `sequence_id` and `shared_memory_region`, are refused: the
+answer would not be the one that the client expects. The three parameters that say where tensors
 are in the body of an HTTP request or answer are taken over gRPC as well, where they change nothing. One that is null is
 as one that is absent.
 """
@@ -12,10 +12,12 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
+from proteus_cli.domain.base import Count, Fraction
 from proteus_cli.domain.request import MAX_CONFIDENCE, AskedVersion, Bounds
 from proteus_cli.errors import BadRequest
+from proteus_cli.serving.requests.in_flight import AnsweredBatch
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Classes, Form, RequestOptions
 
 LOWEST_PRIORITY = 2**31 - 1
@@ -104,6 +106,65 @@ class OutputParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_f
         return as_binary if self.classification is None else Classes(self.classification, as_binary)
 
 
+class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """What answered."""
+
+    variant: Annotated[str, Meta(description="The variant of the family that answered.")]
+    accuracy: Annotated[
+        Fraction, Meta(description="Its accuracy; with `stages` or `exit`, what is to be expected of the answer.")
+    ]
+    device: Annotated[str, Meta(description="Where it ran.")]
+    batch_size: Annotated[int, Meta(ge=1, description="Rows of the batch that the request was part of.")]
+    compute_us: Annotated[Count, Meta(description="Microseconds that the batch took.")]
+    emulated: Annotated[bool, Meta(description="The device is emulated: times and outputs are made up.")] = False
+    stages: (
+        Annotated[int, Meta(ge=1, description="The request went by a cascade; the answer took so many stages.")]
+        | UnsetType
+    ) = UNSET
+    exit: (
+        Annotated[int, Meta(ge=1, description="The exit of a multi-exit model that answered, the last of all rows.")]
+        | UnsetType
+    ) = UNSET
+    cut: Annotated[
+        bool, Meta(description="Rows stopped before their condition held: the next stage would have been too late.")
+    ] = False
+    confidence: (
+        Annotated[
+            float,
+            Meta(description="Of the first stage; with `exit` or `min_confidence` of the answer. Lowest of all rows."),
+        ]
+        | UnsetType
+    ) = UNSET
+    fallback: Annotated[
+        bool, Meta(description="The first stage was not sure, and the second could not answer in time.")
+    ] = False
+    energy_j: (
+        Annotated[float, Meta(ge=0, description="With `max_energy_j`: the joules that the answer took, by its power.")]
+        | UnsetType
+    ) = UNSET
+    queue_us: Annotated[Count, Meta(description="Microseconds from the request's admission until the batch ran.")]
+
+
+def response_parameters(batch: AnsweredBatch) -> ResponseParameters:
+    """The parameters of all answers of a batch; each answer adds its own time in the queue."""
+    hosted, staged = batch.hosted, batch.staged
+    return ResponseParameters(
+        variant=hosted.variant,
+        accuracy=batch.accuracy,
+        device=hosted.device,
+        batch_size=batch.rows,
+        compute_us=round(batch.compute_s * _US_PER_S),
+        emulated=batch.is_emulated,
+        stages=UNSET if staged is None or staged.stages is None else staged.stages,
+        exit=UNSET if staged is None or staged.exit is None else staged.exit,
+        confidence=UNSET if staged is None or staged.confidence is None else staged.confidence,
+        cut=staged is not None and staged.is_cut,
+        fallback=staged is not None and staged.is_fallback,
+        energy_j=UNSET if staged is None or staged.energy_j is None else staged.energy_j,
+        queue_us=0,
+    )
+
+
 Parameters = TypeVar("Parameters", RequestParameters, InputParameters, OutputParameters)
 
 
@@ -116,7 +177,7 @@ def checked(parameters: Mapping[str, Any], kind: type[Parameters]) -> Parameters
 
 
 def problem(error: Exception) -> str:
-    """What is wrong with a request, as its decoder says it; only parameters have no unknown fields."""
+    """The problem of a request as its decoder says it; only parameters have no unknown fields."""
     unknown = _UNKNOWN.fullmatch(str(error))
     if unknown is not None:
         return f"the parameter {unknown[1]} is not supported"
@@ -124,7 +185,7 @@ def problem(error: Exception) -> str:
 
 
 def request_options(parameters: RequestParameters | None, version: AskedVersion | None = None) -> RequestOptions:
-    """What a request asks for that names these parameters, or none, and asks for a version, or for none."""
+    """The options of a request with these parameters (None: without any) and that version."""
     if parameters is None and version is None:
         return DEFAULT_OPTIONS
     return (parameters or RequestParameters()).options(version)

@@ -18,7 +18,7 @@ from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import LEAVING, UNLOADED, Families, ServedFamily
 
 EXTENSIONS = ("classification", "model_configuration", "model_repository", "schedule_policy", "statistics")
-"""What both protocols offer beyond the Open Inference Protocol."""
+"""Extensions of both protocols."""
 
 _MAX_VERSION = 2**63 - 1
 _NS_PER_S = 1e9
@@ -66,7 +66,7 @@ class ModelRepository:
         return self._lifecycle.is_ready
 
     def is_ready(self, family: str, version: str = "") -> bool:
-        """Whether the family takes requests now, and answers those that ask for a version."""
+        """Whether the family takes requests now, for that version where one is named."""
         return self._families.why_unavailable(family, self._families.require(family).asked_version(version)) is None
 
     def metadata(self, family: str) -> documents.ModelMetadata:
@@ -84,7 +84,7 @@ class ModelRepository:
     def config(self, family: str, version: str = "") -> documents.ModelConfig:
         """A family's configuration, with an instance for each device that hosts it now, or that version of it.
 
-        Its largest batch is that of all variants that plans could place: clients read it once, and plans change.
+        Its largest batch counts all variants that plans could place: clients read it once, and plans change.
         """
         served, controller = self._families.require(family), self._controller
         asked, placeable = served.asked_version(version), controller.placeable.of(family)
@@ -207,7 +207,7 @@ def _require_as_in_catalog(name: str, parameters: Mapping[str, Any] | None) -> N
 
 
 def server_metadata(*more_extensions: str) -> documents.ServerMetadata:
-    """This server, with the extensions that one protocol alone offers before those of both."""
+    """This server, with the extensions of one protocol before the common ones."""
     return documents.ServerMetadata(name="proteus", version=__version__, extensions=[*more_extensions, *EXTENSIONS])
 
 

@@ -1,17 +1,22 @@
-"""Open Inference Protocol v2: the data types and the checks that REST and gRPC share.
+"""Open Inference Protocol v2: the data types, the checks and the limits that REST and gRPC share.
 
-Source: the protocol's "HTTP/REST" and "gRPC" documents, and Triton's documents on its extensions.
+In place of all values of an output, a client may want the classes with the highest ones, as texts
+``value:index:label``. Source: the protocol's "HTTP/REST" and "gRPC" documents, and Triton's documents on its
+extensions, among them "Classification Extension".
 """
 
 import math
+import struct
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.request import ANY_VERSION
 from proteus_cli.errors import BadRequest
-from proteus_cli.serving.requests.query import Classes, Form
+from proteus_cli.serving.requests.query import Classes, Form, Query
 
 DATATYPES = {
     "BOOL": np.bool_, "UINT8": np.uint8, "UINT16": np.uint16, "UINT32": np.uint32, "UINT64": np.uint64,
@@ -116,3 +121,46 @@ def require_encodable(signature: Signature, outputs: Sequence[tuple[int, Form]],
         raise BadRequest(
             f"the answer has {texts:,} classes; at most {MAX_CLASSES:,} are taken: ask for fewer of each row"
         )
+
+
+Values = npt.NDArray[Any]
+
+
+def wants_classes(query: Query) -> bool:
+    """Whether the classes of any output are wanted, and not its values."""
+    for _, form in query.outputs:  # noqa: SIM110 - asked for each batch, and `any` takes several calls
+        if isinstance(form, Classes):
+            return True
+    return False
+
+
+def highest_classes(values: Values, count: int, labels: Sequence[str]) -> list[str]:
+    """The ``count`` highest values of each row, one row behind another.
+
+    The highest come first; of equal ones, those with the lower index. NaN counts as -inf. A class beyond the
+    ``labels`` has none. Axis 0 of ``values`` has the rows; all else of a row are its classes, ``count`` or more.
+    """
+    rows = values.reshape(len(values), -1)
+    highest = _descending(rows)[:, :count]
+    found = np.take_along_axis(rows, highest, 1).reshape(-1)
+    return [_text(value, index, labels) for value, index in zip(found, highest.reshape(-1).tolist(), strict=True)]
+
+
+def packed(texts: Sequence[str]) -> bytes:
+    """Texts as a binary tensor of BYTES, each behind its length in four bytes."""
+    encoded = [text.encode() for text in texts]
+    return b"".join([struct.pack("<I", len(each)) + each for each in encoded])
+
+
+def _descending(rows: Values) -> npt.NDArray[np.intp]:
+    """The order of each row from its highest value on; equal ones stay in their order."""
+    if rows.dtype.kind == "f":
+        rows = np.where(np.isnan(rows), -math.inf, rows)
+    backwards: npt.NDArray[np.intp] = np.argsort(rows[:, ::-1], axis=1, kind="stable")[:, ::-1]
+    order: npt.NDArray[np.intp] = rows.shape[1] - 1 - backwards
+    return order
+
+
+def _text(value: object, index: int, labels: Sequence[str]) -> str:
+    """``value`` has as few digits as tell it from others of its datatype."""
+    return f"{value!s}:{index}:{labels[index]}" if index < len(labels) else f"{value!s}:{index}"

@@ -38,7 +38,7 @@ class Admission:
     With ``refuses_non_finite``, NaN or infinity in an input is an error; else it passes through. No request waits
     longer than ``max_timeout_s``, or than the SLO of its family where that is longer, whatever timeout it asks for.
     ``answers`` records the answers to requests that have an id; None where no feedback is taken. ``samples`` captures
-    some requests, ``watch`` looks at some. ``arms`` are those of versions that are rolled out now, by family.
+    some requests, ``watch`` looks at some. ``arms`` of the versions that are rolled out now, by family.
     """
 
     def __init__(

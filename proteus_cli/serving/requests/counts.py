@@ -1,4 +1,4 @@
-"""What the server counts of requests and batches. Little is done per request, most per batch."""
+"""Counts of requests and batches. Little is done per request, most per batch."""
 
 from bisect import bisect_left
 from collections import Counter, deque
@@ -33,7 +33,7 @@ class Histogram:
         self.total += value
 
     def add_all(self, values: Sequence[float]) -> None:
-        """Add at least one value. Most are of one bucket, as they are times of one batch."""
+        """Add at least one value. Times of one batch are mostly of one bucket."""
         first, last = bisect_left(self.bounds, min(values)), bisect_left(self.bounds, max(values))
         if first == last:
             self.counts[first] += len(values)
@@ -45,13 +45,13 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """Requests by outcome, in the order of `Outcome`, and the sum of the accuracies of those served."""
+    """Requests by outcome, in the order of `Outcome`, and the sum of the accuracies of the served."""
 
     outcomes: tuple[int, ...]
     accuracy: float
 
     def since(self, before: "Tally | None") -> "Tally":
-        """What came after ``before``; all, where the family was not there yet, or has gone and come back."""
+        """The part after ``before``; all, where the family was not there yet, or has gone and come back."""
         if before is None or any(map(lt, self.outcomes, before.outcomes)):
             return self
         return Tally(tuple(map(sub, self.outcomes, before.outcomes)), self.accuracy - before.accuracy)
@@ -145,7 +145,7 @@ class FamilyCounts:
         self.last_s = now_s
 
     def waited(self, waited_s: Sequence[float], latency_s: Sequence[float]) -> None:
-        """Requests of a batch waited each for so long in the queue, and have answers so long after their arrival."""
+        """Requests of a batch waited in the queue and have answers, each after these seconds."""
         if waited_s:
             self.queue.add_all(waited_s)
             self.latency.add_all(latency_s)
@@ -162,7 +162,7 @@ class FamilyCounts:
         accuracy: float,
         now_s: float,
     ) -> None:
-        """A batch has answered so many requests in time.
+        """A batch has answered ``requests`` in time.
 
         In total they were decoded for ``decoding_s``, and then waited ``waited_s``.
         """
@@ -231,7 +231,7 @@ class RequestCounts:
         return {family: counts.tally() for family, counts in self.by_family.items()}
 
     def of_outcome(self, outcome: Outcome) -> int:
-        """Requests with that outcome, of all families, those that are gone among them."""
+        """Requests with that outcome of all families, also gone ones."""
         return self._of_gone[outcome] + sum(counts.of_outcome(outcome) for counts in self.by_family.values())
 
 

@@ -21,7 +21,7 @@ from proteus_cli.serving.fleet.workers import Workers
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.admission import Admission, RequestWatch
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog
-from proteus_cli.serving.requests.answers.second_stages import ComputedConfidence, Confidence, SecondStages
+from proteus_cli.serving.requests.answers.second_stages import Confidence, SecondStages
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.requests.results import Results
@@ -34,7 +34,7 @@ from proteus_cli.serving.requests.version_arms import VersionArms
 class DataPlane:
     """The way of a request: `admission`, the queues of the ``controller``, a worker of the ``fleet``, ``results``.
 
-    ``arms`` are those of the versions that are rolled out now, by family: roll-outs write them, admission reads them.
+    ``arms`` of the versions that are rolled out now, by family: roll-outs write them, admission reads them.
     """
 
     controller: Controller
@@ -48,12 +48,11 @@ class DataPlane:
     clock: Clock
     is_emulated: bool
     samples: SampleCapture | None
-    confidence: ComputedConfidence
     answers: AnswerLog | None
     arms: dict[str, VersionArms]
 
     def use_families(self, served: Sequence[ServedFamily], planned: Iterable[str]) -> None:
-        """From now on these are all families, in one step; plans are made for those that are ``planned``.
+        """From now on these are all families, in one step; plans are made for the ``planned`` ones.
 
         Families that are left out are forgotten. Raises `ValueError` where one of them is hosted, or has requests.
         """
@@ -61,7 +60,6 @@ class DataPlane:
         gone = [name for name in self.families.by_name if name not in slo_s]
         self.controller.use_families(slo_s, {family.name: family.attainment for family in served}, planned)
         self.counts.use_families(served)
-        self.confidence.use_families(served)
         self.fleet.loader.use_signatures({family.name: family.signature for family in served})
         if self.answers is not None and gone:
             self.answers.forget(gone)
@@ -105,13 +103,13 @@ def make_data_plane(
 ) -> DataPlane:
     """Open all devices, which host nothing yet. Raises `DeviceUnavailable`.
 
-    ``confidence`` of first stages; None: that which their outputs tell. Requests are captured where there is a
+    ``confidence`` of first stages; None: as their outputs tell. Requests are captured where there is a
     ``sample_writer``; ``watch`` looks at some.
     """
     controller.placeable.use(profiles, models)
     lifecycle = Lifecycle()
     families, counts = Families(served, controller, lifecycle), RequestCounts(served)
-    computed, workers = ComputedConfidence(served), Workers()
+    computed, workers = Confidence(families.by_name), Workers()
     results = Results(
         counts, clock, drift=drift, refuses_non_finite=options.refuses_non_finite, is_emulated=options.is_emulated,
         second_stages=SecondStages(controller, confidence or computed, workers),
@@ -134,10 +132,10 @@ def make_data_plane(
     )  # fmt: skip
     return DataPlane(
         controller, lifecycle, families, counts, results, workers, fleet, admission, clock, options.is_emulated,
-        samples, computed, answers, arms,
+        samples, answers, arms,
     )  # fmt: skip
 
 
-def _samples(writer: SampleWriter, families: Families, confidence: ComputedConfidence) -> SampleCapture:
+def _samples(writer: SampleWriter, families: Families, confidence: Confidence) -> SampleCapture:
     rng = np.random.default_rng()
     return SampleCapture(writer.settings.share, writer, families.by_name, confidence.of, time.time, rng)

@@ -27,10 +27,10 @@ class ServedFamily:
     A request has ``max_rows`` at most. ``best_accuracy`` is None where no variant was profiled. ``attainment`` is the
     target that the catalog sets, ``labels`` are its names for the classes of the first output, and ``image`` is the
     family's input, where it has one of its own. ``estimated``: some of its accuracies are estimates. While there is a
-    reason ``why_out``, the family takes no requests; those that were admitted are answered.
-    ``variants`` are those that were profiled, with their accuracies, the most accurate first. ``confidence`` as in the
-    catalog. Of requests from ``next_look_s`` on, one is looked at (`RequestWatch`).
-    ``versions`` has the version of each variant of the catalog, and ``beside`` that of those which are known beside it:
+    reason ``why_out``, the family takes no requests; admitted ones are answered.
+    ``variants`` that were profiled have their accuracies, the most accurate first. ``confidence`` as in the
+    catalog. One request after ``next_look_s`` is looked at (`RequestWatch`).
+    ``versions`` has the version of each variant of the catalog, and ``beside`` the versions of variants beside it:
     they are retiring, or being rolled out.
     """
 
@@ -57,7 +57,7 @@ class ServedFamily:
 
     @property
     def asked_versions(self) -> dict[str, AskedVersion]:
-        """What clients may ask for, by name, besides `ANY_VERSION`."""
+        """The versions that clients may ask for, by name, besides `ANY_VERSION`."""
         return asked_versions({**self.beside, **self.versions})
 
     def asked_version(self, name: str) -> AskedVersion | None:
@@ -148,7 +148,7 @@ class Families:
             self._changed()
 
     def use(self, profiles: Collection[Profile]) -> None:
-        """Take the variants and accuracies of these profiles, which are those of all devices."""
+        """Take the variants and accuracies of the profiles of all devices."""
         estimated = estimated_families(profiles)
         for name, accuracies in accuracy_by_variant(profiles).items():
             if name in self.by_name:
@@ -190,7 +190,7 @@ class Families:
 
 
 def confidence_place(family: str, output: str | None, signature: Signature) -> int | None:
-    """The place among the outputs of that which tells the confidence; None: it is the margin of the scores.
+    """The place of the output that tells the confidence; None: the margin of the scores does.
 
     Raises `ArtefactError` where the family lacks that output.
     """

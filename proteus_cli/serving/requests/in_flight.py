@@ -24,7 +24,7 @@ class Staged(msgspec.Struct, frozen=True):
     """How an answer of a cascade or a multi-exit model came about, and what ``accuracy`` is to be expected of it.
 
     ``stages``: how many stages of a cascade ran. ``exit``: of a multi-exit model, the highest exit of all rows; in a
-    cascade, of the rows of its last stage. Of a request with bounds both may be None. ``confidence``: that of a
+    cascade, of the rows of its last stage. With bounds both may be None. ``confidence``: that of a
     cascade's first stage; with an exit or with `min_confidence`, that of the answer: the lowest of all rows. It is None
     where it is unknown. ``is_fallback``: the first stage was not sure of the answer, which is sent all the same.
     ``energy_j`` is in joules, and only of a request that limits it: what all stages took, the power of the profile ×
@@ -47,7 +47,7 @@ class AnsweredBatch:
     Outputs and seconds are made up if it ``is_emulated``. In ``memo`` front ends keep what the answers of all its
     requests have in common, to make it once. A request that went by a cascade, or to a multi-exit model, has an object
     of its own. That says how the answer was ``staged``, and has the outputs of the request's rows; ``rows`` still
-    counts those of the batch that ran. A request that asked for a ``version`` has one, too, with that name.
+    counts the batch that ran. A request that asked for a ``version`` has one, too, with that name.
     """
 
     __slots__ = ("compute_s", "hosted", "is_emulated", "memo", "outputs", "rows", "staged", "version")
@@ -78,7 +78,7 @@ class AnsweredBatch:
 
     @property
     def accuracy(self) -> float:
-        """What is to be expected of an answer."""
+        """The accuracy to be expected of an answer."""
         return self.hosted.accuracy if self.staged is None else self.staged.accuracy
 
     def content(self, place: int) -> tuple[Buffer, int]:
@@ -170,10 +170,10 @@ class InFlightRequest(Request, frozen=False, gc=True, eq=False, kw_only=True):  
 
 
 class BackgroundRequest(InFlightRequest, frozen=False, gc=True, eq=False, kw_only=True):  # type: ignore[misc]  # as its base
-    """A request of no client: it has no outcome, and nothing is lost where it is forgotten.
+    """A request of no client: it has no outcome, and may be forgotten.
 
-    ``ran`` is called with the result of its batch, in which it is alone; with the error on which the variant has
-    failed; or with None where it is forgotten, as its device is lost.
+    It is alone in its batch. ``ran`` is called with the result, with the error of the variant, or with None where its
+    device is lost.
     """
 
     is_background: ClassVar[bool] = True

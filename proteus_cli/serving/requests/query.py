@@ -12,7 +12,7 @@ from proteus_cli.domain.request import Bounds
 
 
 class RequestOptions(msgspec.Struct, frozen=True, gc=False):
-    """What a request may ask for beside its tensors; None and 0 stand for the family's own.
+    """Options of a request beside its tensors; None and 0 stand for the family's own.
 
     ``client`` is a key of who asks, which keeps the version of its answers while one is rolled out. Where the timeout
     ``is_left_of_call``, it is what the client's own deadline has left, and no parameter; that was ``asked_timeout_s``.
@@ -48,7 +48,7 @@ Form = bool | Classes
 
 
 class Query(msgspec.Struct, frozen=True, eq=False):
-    """What a request asks of a family, besides its tensors, which have ``rows`` rows each.
+    """A request to a family, besides its tensors of ``rows`` rows each.
 
     ``outputs`` are the wanted ones, in order, each as (index in the signature, its form).
     """
@@ -64,7 +64,7 @@ ResultT = TypeVar("ResultT")
 
 
 class InThreads(Generic[ResultT]):
-    """Work in ``steps``, each of which takes long in C, without the GIL: it is done in threads.
+    """Work that is done in threads, in ``steps`` that take long in C, without the GIL.
 
     A step yields whether the next one is large. Large steps are done one at a time. The result takes ``memory_bytes``.
     """
@@ -88,7 +88,7 @@ Called once the request is admitted, so that a refused request costs no decoding
 """
 
 Decoded = tuple[Query, ReadInputs | InThreads[Inputs]]
-"""What is asked, and how to read the tensors. Images are read in threads, before the request is admitted."""
+"""The query, and how to read its tensors. Images are read in threads, before the request is admitted."""
 
 
 def is_finite(inputs: Sequence[Buffer], specs: Sequence[TensorSpec]) -> bool:

@@ -1,12 +1,13 @@
-"""What the client of a request is told that the controller does not admit: an error, which decides the status."""
+"""Errors for requests that the controller does not admit; the error decides the status."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping
 
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import BeyondHosts, NeverInTime, OtherPlanNeeded, Refused, TooManyRows, Unfit
-from proteus_cli.domain.request import Outcome
+from proteus_cli.domain.request import Bounds, Outcome
 from proteus_cli.errors import (
     BadRequest,
     BoundsUnmet,
@@ -17,7 +18,6 @@ from proteus_cli.errors import (
     RequestError,
 )
 from proteus_cli.serving.logs import LogRateLimiter, fields
-from proteus_cli.serving.requests.bounds import never_in_time, unmet
 from proteus_cli.serving.requests.counts import RequestCounts
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.query import DEFAULT_OPTIONS, Query, capped_timeout_s
@@ -31,9 +31,9 @@ _OVERLOADED = "more queries than the plan can carry, some are refused"
 class Refusals:
     """Makes the error of each request that is not admitted. Each is counted as the end of its request.
 
-    Under overload most requests are refused. Those that ask for nothing unusual are refused alike, in half of the
-    time, until this turn of the event loop ends or a request leaves its place: ``in_turn`` has by family how many rows
-    the refused request had, and its error.
+    Under overload most requests are refused. Usual ones are refused alike, in half of the time,
+    until this turn of the event loop ends or a request leaves its place. ``in_turn`` has by family the rows of the
+    refused request, and its error.
     """
 
     def __init__(
@@ -134,3 +134,55 @@ def _unfit(query: Query, offered: Unfit) -> RequestError:
         f"no variant of `{query.family}` that is planned has an accuracy of {options.min_accuracy:g} or more; "
         f"available: {available or 'none'}"
     )
+
+
+def unmet(query: Query, bounds: Bounds, unfit: Unfit) -> str:
+    """The bounds of a query, and the variants there are instead."""
+    asked = " and ".join(_asked(query, bounds))
+    variants = [_described(name, accuracy, unfit, bounds) for name, accuracy in unfit.available.items()]
+    cascades = [f"{name} ({accuracy:.4g})" for name, accuracy in unfit.expected.items()]
+    available = ", ".join(variants + (cascades if bounds.min_expected_accuracy else []))
+    return f"nothing of `{query.family}` that is planned has {asked}; available: {available or 'none'}"
+
+
+def never_in_time(query: Query, timeout_s: float, offered: BeyondHosts, *, keeps_plan: bool) -> str:
+    """The query and its time, and the time of an idle device in some plan, or in this one.
+
+    A server that ``keeps_plan`` makes no other one by itself.
+    """
+    asked = " and ".join(_asked(query, query.options.bounds or Bounds()))
+    rows = f" to {counted(query.rows, 'row')}" if query.rows > 1 else ""
+    what = f"an answer{rows}{asked and f' with {asked}'} within {1000 * timeout_s:g} ms"
+    needs = f"has {what}: even an idle device needs {format_least_ms(offered.least_timeout_s)}"
+    if isinstance(offered, OtherPlanNeeded):
+        why = "this server makes no other plan by itself" if keeps_plan else "another plan could host a faster one"
+        return f"no variant of `{query.family}` that is hosted now {needs}; {why}"
+    return f"no variant of `{query.family}` {needs}"
+
+
+def format_least_ms(timeout_s: float) -> str:
+    """A time that will do, so it is rounded up."""
+    return f"{math.ceil(timeout_s * 1e5) / 100:g} ms"
+
+
+def _asked(query: Query, bounds: Bounds) -> Iterator[str]:
+    if bounds.version is not None:
+        yield str(bounds.version)
+    yield from _accuracies_asked(query, bounds)
+    if bounds.is_energy_limited:
+        yield f"an energy of {bounds.max_energy_j:g} J or less"
+
+
+def _accuracies_asked(query: Query, bounds: Bounds) -> Iterator[str]:
+    if query.options.min_accuracy:
+        yield f"an accuracy of {query.options.min_accuracy:g} or more"
+    if bounds.min_expected_accuracy:
+        yield f"an expected accuracy of {bounds.min_expected_accuracy:g} or more"
+
+
+def _described(variant: str, accuracy: float, unfit: Unfit, bounds: Bounds) -> str:
+    if not bounds.is_energy_limited:
+        return f"{variant} ({accuracy:.4g})"
+    energy_j = unfit.energy_j.get(variant, math.nan)
+    energy = "of unknown power" if math.isnan(energy_j) else f"{energy_j:.3g} J"
+    return f"{variant} ({accuracy:.4g}, {energy})"

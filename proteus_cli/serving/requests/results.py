@@ -1,5 +1,6 @@
 """How admitted requests end: each exactly once, whatever becomes of its batch, its device and its client."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -15,11 +16,8 @@ from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.logs import LogRateLimiter, fields
-from proteus_cli.serving.requests.answers.exits import is_cut, of_exits
-from proteus_cli.serving.requests.answers.second_stages import DeferredInFlight, SecondStages
-from proteus_cli.serving.requests.bounds import format_least_ms
+from proteus_cli.serving.requests.answers.second_stages import DeferredInFlight, SecondStages, is_cut, of_exits
 from proteus_cli.serving.requests.counts import RequestCounts
-from proteus_cli.serving.requests.deadlines import TimingWheel
 from proteus_cli.serving.requests.in_flight import (
     Answered,
     AnsweredBatch,
@@ -29,6 +27,63 @@ from proteus_cli.serving.requests.in_flight import (
     ResultCallback,
     in_flight,
 )
+from proteus_cli.serving.requests.refusals import format_least_ms
+
+TICK_S = 0.005
+
+MAX_TICKS = 200
+"""A request that is due later is looked at again then, so that one that has ended is not kept for long."""
+
+
+class TimingWheel:
+    """Calls ``expired`` for each request that has not ended by its deadline, at most `TICK_S` and a timer late.
+
+    Most requests have ended by the tick after their arrival. Only the others are sorted by the tick at which they are
+    due; so the wheel keeps few that have ended, and their memory is soon used again. ``count`` is of all that were ever
+    watched.
+    """
+
+    def __init__(self, clock: Callable[[], float], expired: Callable[[InFlightRequest], None]) -> None:
+        self._clock, self._expired = clock, expired
+        self._arrived: list[InFlightRequest] = []
+        self._due: dict[int, list[InFlightRequest]] = {}
+        self._tick = 0  # the last one that was checked
+        self._timer: asyncio.TimerHandle | None = None
+        self.count = 0
+
+    def watch(self, in_flight: InFlightRequest) -> None:
+        """Watch a request until its deadline; it is told there unless it has ended."""
+        self.count += 1
+        self._arrived.append(in_flight)
+        if self._timer is None:
+            self._check_later()
+
+    def _check_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(TICK_S, self._check)
+
+    def _check(self) -> None:
+        now_s = self._clock()
+        to_check, self._arrived = self._arrived, []
+        before, self._tick = self._tick, max(self._tick, int(now_s / TICK_S))
+        for tick in range(before + 1, self._tick + 1) if self._due else ():
+            to_check += self._due.pop(tick, ())
+        checking = iter(to_check)
+        try:
+            for in_flight in checking:
+                if in_flight.has_ended:
+                    continue
+                if in_flight.deadline_s <= now_s:
+                    self._expired(in_flight)
+                else:
+                    due = min(int(in_flight.deadline_s / TICK_S) + 1, self._tick + MAX_TICKS)
+                    self._due.setdefault(due, []).append(in_flight)
+        finally:  # also after a bug in `expired`: the others have deadlines, too
+            self._arrived += checking
+            if self._due or self._arrived:
+                self._check_later()
+            else:
+                self._timer = None
+
 
 log = logging.getLogger("proteus.dataplane")
 
@@ -124,7 +179,7 @@ class Results:
             _log_batch(launch, started_s, compute_s)
 
     def _answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
-        """Requests of a batch, all of it or what has left it, have their answers, but for those that have ended."""
+        """Requests of a batch, or of the part that has left it, have their answers unless they have ended."""
         routes = self._second_stages.routes if self._second_stages.routes.ever_in_use else None
         now_s, hosted, failures = self._clock(), launch.hosted, result.failures
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
@@ -151,7 +206,7 @@ class Results:
         self._send(hosted, ended, took_s, result.compute_s, now_s)
 
     def _send(self, hosted: Host, ended: Sequence[_Ended], took_s: float, compute_s: float, now_s: float) -> None:
-        """Send answers of batches that took so long on one host, each with the wait before it; None: it is late."""
+        """Send answers of one host, each with the wait before its batch, which took ``took_s``; None: it is late."""
         counts, calls = self._counts[hosted.family], list[tuple[ResultCallback, Result]]()
         waits_s, latencies_s = list[float](), list[float]()
         served = rows = 0
@@ -186,7 +241,7 @@ class Results:
         _call(calls)
 
     def dropped(self, requests: Sequence[Request]) -> None:
-        """The controller has dropped requests, as they can't be answered in time."""
+        """The controller has dropped requests: no answer would be in time."""
         for request in in_flight(requests):
             if isinstance(request, DeferredInFlight):
                 self._send_first(request)
@@ -233,7 +288,7 @@ class Results:
     def _after_first_stage(
         self, request: InFlightRequest, route: CascadeRoute | None, answer: Answered, took_s: float, now_s: float
     ) -> Answered | None:
-        """What to send of an answer now, whose batch took ``took_s``; None: nothing, as the second stage is asked."""
+        """The answer to send now, after a batch of ``took_s``; None: the second stage is asked."""
         if route is None:
             return self._second_stages.only_answer(request, answer)
         own = self._second_stages.first_answer(request, route, answer, took_s, now_s, self._at_last_moment)
@@ -242,7 +297,7 @@ class Results:
         return None if own is None else Answered(own, 0, answer.rows, answer.queue_s)
 
     def _second_answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
-        """A batch of deferred requests is done: those whose origin has not ended are answered."""
+        """A batch of deferred requests is done: they are answered unless their origin has ended."""
         now_s, hosted, last, ended = self._clock(), launch.hosted, 0, list[_Ended]()
         non_finite = self._non_finite_rows(result)
         batch = AnsweredBatch(hosted, launch.rows, result.outputs, result.compute_s, is_emulated=self._is_emulated)
@@ -282,7 +337,7 @@ class Results:
         self._send(own.hosted, [(origin, answer, waited_s)], took_s, own.compute_s, now_s)
 
     def _give_up_second_stage(self, request: InFlightRequest) -> None:
-        """A request has ended: if rows of it are deferred, nobody waits for them."""
+        """A request has ended: its deferred rows, if any, are given up."""
         if request.deferred is not None:
             deferred = request.deferred
             deferred.settle()

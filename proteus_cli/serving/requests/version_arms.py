@@ -1,11 +1,10 @@
 """The requests of a family while a version of one of its variants is rolled out: canaries, shadows, and what is seen.
 
-Which arm a request is in, the key of its client decides; without one, its id, else chance. What becomes of a request is
-told to the guard of the roll-out, once it has ended. A request that asks for a version is in no arm, and nothing is
-told of it, as clients choose what they ask of which version. Nor is one whose bounds the new version cannot keep: it
-is answered as ever. A part of what the old version has answered is *shadowed*:
-the new version is asked, too, about the first row, where a device of it is idle, and the classes are compared; nobody
-waits for that, and nobody sees it.
+Which arm a request is in, the key of its client decides; without one, its id, else chance. The guard of the
+roll-out is told how a request has ended. A request that asks for a version is in no arm: clients choose their requests
+to it. A request whose bounds the new version cannot keep is in no arm either. A part of the old version's answers is
+*shadowed*: where a device of the new version is idle, it is asked about the first row, and the classes are compared.
+Clients neither wait for that nor see it.
 """
 
 import asyncio
@@ -26,9 +25,8 @@ from proteus_cli.errors import EngineFailed
 from proteus_cli.serving.devices.executor import BatchResult
 from proteus_cli.serving.fleet.workers import Workers
 from proteus_cli.serving.lifecycle import Lifecycle
-from proteus_cli.serving.requests.answers.answer_log import RolloutMark
-from proteus_cli.serving.requests.answers.classes import class_of
-from proteus_cli.serving.requests.answers.exits import is_cut
+from proteus_cli.serving.requests.answers.answer_log import RolloutMark, class_of
+from proteus_cli.serving.requests.answers.second_stages import is_cut
 from proteus_cli.serving.requests.in_flight import (
     Answered,
     BackgroundRequest,
@@ -44,7 +42,7 @@ MAX_DUE = 100.0
 
 
 class ArmRequest(Observer):
-    """A request in an arm. If it is to be shadowed, it keeps a copy of its first row, as it ends before its shadow."""
+    """A request in an arm. If it is to be shadowed, it keeps a copy of its first row: it ends before its shadow."""
 
     __slots__ = ("_arm", "_arms", "_arrived_s", "_first_row", "_is_shadowed", "mark")
 
@@ -88,7 +86,7 @@ class VersionArms:
         self._controller, self._lifecycle, self._workers, self._clock = controller, lifecycle, workers, clock
         self._canaries = CanaryArm(new.variant, 0.0)
         self._shadow_share = self._shadow_due = 0.0
-        self._others_by = Arm.OLD  # who answers those that are no canaries
+        self._others_by = Arm.OLD  # who answers all but the canaries
         self._shadow: BackgroundRequest | None = None
         self._rollout = object()
         self._numbers = count()
@@ -127,9 +125,7 @@ class VersionArms:
     def labelled(self, key: VariantKey, mark: RolloutMark | None, label: int | None, score: float) -> None:
         """There is feedback of an answer of a variant; ``label`` of its first row, where it is of one.
 
-        Of requests that were in no arm of this roll-out, the guard is told that labels come, and nothing else: of those
-        that came before it began, or in another one of the same versions; that asked for a version, or for what the new
-        one cannot keep.
+        For requests in no arm of this roll-out the guard is told only that labels come.
         """
         self._guard.label_came()
         if mark is None or mark.rollout is not self._rollout:
@@ -156,7 +152,7 @@ class VersionArms:
     def unanswered(self, arm: Arm, result: Result | Exception) -> None:
         """An arm's request has ended without an answer.
 
-        Where its version serves nowhere, others were to answer, and nothing is told; nor is it where another failed.
+        The guard is not told where its version serves nowhere, or another one has failed.
         """
         version = self._new if arm is Arm.NEW else self._old
         is_failed = isinstance(result, EngineFailed)
@@ -227,7 +223,7 @@ def _has_bounds(query: Query) -> bool:
 
 
 def _asking(query: Query, arrived_s: float) -> Request:
-    """What a query asks of its answer; without a timeout, it has all the time that there is."""
+    """The request of a query, with all the time that there is if it has no timeout."""
     options = query.options
     deadline_s = math.inf if options.timeout_s is None else arrived_s + options.timeout_s
     return Request(

@@ -1,15 +1,14 @@
-"""Which REST requests are read: on a server with tokens those with a token, on others those of no foreign page.
+"""Which REST requests are read: with a token on a server that has tokens, of no foreign page on others.
 
 A server without tokens trusts whoever reaches it, and a browser reaches it for any page that its user opens. Such a
 page can send requests. It cannot read the answers, unless its own name resolves to the address of this server (DNS
-rebinding). So the host that a request names must be known, and what is no plain read must not come from another site.
+rebinding). The host that a request names must be known, and a change must not come from another site.
 A server with tokens checks neither, as browsers add no token by themselves.
 
 Sources: RFC 9110, 7.2 (`Host`); RFC 6454 (`Origin`); W3C, Fetch Metadata Request Headers (`Sec-Fetch-Site`).
 """
 
 import logging
-import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from ipaddress import ip_address
 from proteus_cli.errors import Forbidden, UnsupportedMediaType
 from proteus_cli.serving.http1.exchange import JSON, Refusal
 from proteus_cli.serving.logs import LogRateLimiter, fields
-from proteus_cli.serving.rest.endpoints import ROUTES
-from proteus_cli.serving.rest.site import FILES
+from proteus_cli.serving.rest.endpoints import FILES, ROUTES
 from proteus_cli.serving.transport.tokens import NEEDS_TOKENS, Tokens
+from proteus_cli.urls import authority_host
 
 log = logging.getLogger("proteus.http")
 
@@ -36,12 +35,11 @@ OPEN_TARGETS = frozenset(
 ANY_HOST = "*"
 _READS = frozenset({b"GET", b"HEAD"})
 _MAX_NAMED = 16  # hosts that have lines of the log of their own
-_AUTHORITY = re.compile(r"\[([0-9a-f:.]+)\](?::\d*)?|([^][:@/?#\s]+)(?::\d*)?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class KnownHosts:
-    """The hosts that a request may be sent to: this machine, ``own`` and ``allowed``, which are hosts of `host_of`.
+    """The hosts that a request may be sent to: this machine, ``own`` and ``allowed``, hosts as of `authority_host`.
 
     Only names can be made to resolve to this server, so a server that other machines reach ``takes_addresses``, all of
     them. Pages of the ``allowed`` hosts may send requests.
@@ -78,10 +76,10 @@ class Access:
             what = "a bearer token is needed" if b"authorization" not in headers else "that bearer token is not known"
             return Refusal(401, what, b"www-authenticate: Bearer\r\n")
         authority = _text(headers[b"host"]) if b"host" in headers else None
-        if authority is not None and path not in HEALTH and not self._hosts.take(host_of(authority)):
-            return self._unknown_host(host_of(authority))
+        if authority is not None and path not in HEALTH and not self._hosts.take(authority_host(authority)):
+            return self._unknown_host(authority_host(authority))
         if method not in _READS and self._is_foreign(authority, headers):
-            return Refusal(403, "a page of another site sent this; `--allowed-hosts` names hosts whose pages may")
+            return Refusal(403, "a page of another site sent this; `--set allowed-hosts=…` names hosts whose pages may")
         return None
 
     def require_tokens(self) -> None:
@@ -92,7 +90,7 @@ class Access:
     def _unknown_host(self, host: str) -> Refusal:
         if not host:
             return Refusal(403, "`Host` is not the name or address of a host")
-        hint = f"for the host `{host}` only with `--allowed-hosts {host}`, or with tokens"
+        hint = f"for the host `{host}` only with `--set allowed-hosts={host}`, or with tokens"
         if len(self._named) < _MAX_NAMED:  # as clients may think of any number
             self._named.add(host)
         if times := self._log_limiter.occurred(host if host in self._named else ANY_HOST):
@@ -107,7 +105,7 @@ class Access:
         if origin is None:
             return site != b"none"  # which is what the user typed
         sender = _text(origin.partition(b"://")[2])
-        return sender != authority and host_of(sender) not in self._hosts.allowed
+        return sender != authority and authority_host(sender) not in self._hosts.allowed
 
 
 def require_json(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> None:
@@ -119,12 +117,6 @@ def require_json(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> Non
     media_type = headers.get(b"content-type", JSON).partition(b";")[0].strip().lower()
     if media_type != JSON and not (body.startswith(b"{") and body.endswith(b"}")):
         raise UnsupportedMediaType("the body must be JSON, and its Content-Type `application/json`")
-
-
-def host_of(authority: str) -> str:
-    """The host in ``host:port`` as `KnownHosts` has it, in lower case, without brackets; empty if it is malformed."""
-    match = _AUTHORITY.fullmatch(authority.lower())
-    return (match[1] or match[2]).removesuffix(".") if match else ""
 
 
 def _text(value: bytes) -> str:

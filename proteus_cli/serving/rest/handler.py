@@ -16,8 +16,7 @@ from proteus_cli.serving.requests.families import Families, ServedFamily
 from proteus_cli.serving.rest.access import Access, require_json
 from proteus_cli.serving.rest.codec.codec import RestCodec
 from proteus_cli.serving.rest.endpoints import INFER, ROUTES, Endpoints
-from proteus_cli.serving.rest.inference import InferRoute
-from proteus_cli.serving.rest.refusals import refuse
+from proteus_cli.serving.rest.inference import InferRoute, refuse
 from proteus_cli.serving.rest.routing import RestRequest, RestResponse, Router, json_response, path_of, route_of
 
 if TYPE_CHECKING:

@@ -1,20 +1,33 @@
-"""Inference requests over HTTP: how those of one head are read, decoded and answered."""
+"""Inference requests over HTTP, and how they are read, decoded and answered by their head."""
 
+import math
 from collections.abc import Mapping
 from functools import lru_cache
 
+import msgspec
+
 from proteus_cli.buffers import Buffer
-from proteus_cli.errors import BadRequest, BodyTooLarge, CorruptBody, RequestError
+from proteus_cli.errors import (
+    BadRequest,
+    BoundsUnmet,
+    DeadlineExceeded,
+    MethodNotAllowed,
+    NotAccurateEnough,
+    NotReady,
+    Overloaded,
+    RequestError,
+)
 from proteus_cli.serving.http1.connection import HttpConnection
 from proteus_cli.serving.http1.exchange import JSON, OCTETS, Exchange
+from proteus_cli.serving.oip.codes import HTTP_STATUS
 from proteus_cli.serving.oip.inference import CancelHandle, Inference, InferencePipeline
 from proteus_cli.serving.oip.tensors import MAX_UNPACKED_BYTES
 from proteus_cli.serving.requests.in_flight import Answered
 from proteus_cli.serving.requests.query import Decoded
 from proteus_cli.serving.rest.codec.answers import EncodedAnswer
+from proteus_cli.serving.rest.codec.bodies import Error
 from proteus_cli.serving.rest.codec.codec import RestCodec
-from proteus_cli.serving.rest.refusals import refuse
-from proteus_cli.serving.transport.gunzip import Compression, ContentTooLarge, CorruptContent, decompressed
+from proteus_cli.serving.transport.gunzip import decompressed
 
 _IMAGE = b"image/"
 JSON_LENGTH = b"inference-header-content-length"
@@ -37,13 +50,9 @@ class InferRoute:
         self._json_bytes = None if length is None else _whole_number(length)
         self._has_json = length is not None or not headers.get(b"content-type", JSON).lower().startswith(_IMAGE)
         self._encoding = headers.get(b"content-encoding")
-
-    def needs_turn(self, body: Buffer) -> bool:
-        """Whether a body is compressed, or has much JSON."""
-        if self._encoding is not None:
-            return True
-        json_bytes = len(body) if self._json_bytes is None else self._json_bytes
-        return json_bytes > LONG_JSON_BYTES and self._has_json
+        self.needs_turn = self._encoding is not None or (self._json_bytes or 0) > LONG_JSON_BYTES
+        """Whatever the body is; one that is JSON alone also by its length."""
+        self.is_json = self._has_json and length is None
 
     def decode(self, body: bytes | bytearray, inference: "RestInference") -> Decoded:
         """Decode a body: an image, where its `Content-Type` says so. Raises `BadRequest`, `BodyTooLarge`."""
@@ -72,7 +81,8 @@ class RestInference(Inference[EncodedAnswer]):
         self._exchange, self._route, self._headers = exchange, route, b""
 
     def needs_turn(self, content: Buffer) -> bool:
-        return self._route.needs_turn(content)
+        route = self._route
+        return route.needs_turn or (route.is_json and len(content) > LONG_JSON_BYTES)
 
     def decode(self, content: Buffer) -> Decoded:
         decoded = self._route.decode(content, self)  # type: ignore[arg-type]  # a body is no view
@@ -113,12 +123,7 @@ def unpacked(body: bytes | bytearray, encoding: bytes, max_bytes: int) -> bytes 
         return body
     if name not in {b"gzip", b"x-gzip", b"deflate"}:
         raise BadRequest("bodies may be compressed with gzip or deflate")
-    try:
-        return decompressed(body, Compression.GZIP_OR_ZLIB, max_bytes)
-    except CorruptContent as error:
-        raise CorruptBody(f"the body is not what its Content-Encoding says: {error}") from None
-    except ContentTooLarge:
-        raise BodyTooLarge(f"the body unpacks to more than {max_bytes} bytes: send it as it is") from None
+    return decompressed(body, max_bytes, "body", "Content-Encoding", takes_zlib=True)
 
 
 @lru_cache(maxsize=256)
@@ -130,3 +135,19 @@ def _whole_number(text: bytes) -> int:
     if not text.isdigit() or len(text) > _MAX_DIGITS:
         raise BadRequest("Inference-Header-Content-Length must be a whole number")
     return int(text)
+
+
+OUTCOME = b"proteus-outcome"
+
+
+def refuse(exchange: Exchange, error: RequestError, headers: bytes = b"") -> None:
+    """Answer with an error; ``headers`` are lines for its answer."""
+    if isinstance(error, Overloaded | NotReady):
+        headers += b"retry-after: %d\r\n" % math.ceil(error.retry_after_s)
+    elif isinstance(error, MethodNotAllowed):
+        headers += b"allow: %b\r\n" % error.allowed.encode()
+    elif isinstance(error, BoundsUnmet | NotAccurateEnough):
+        headers += b"%b: rejected\r\n" % OUTCOME  # unlike other bad requests, it counts as an outcome
+    elif isinstance(error, DeadlineExceeded):
+        headers += b"%b: %b\r\n" % (OUTCOME, b"late" if error.is_late else b"dropped")
+    exchange.respond(HTTP_STATUS[type(error)], JSON, msgspec.json.encode(Error(error.message)), headers=headers)

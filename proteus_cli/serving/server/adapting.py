@@ -26,7 +26,7 @@ from proteus_cli.serving.adaptation.solver import SolverProcess
 from proteus_cli.serving.devices.hardware import ClusterHardware, Hardware
 from proteus_cli.serving.lifecycle import run_unless, running
 from proteus_cli.serving.requests.data_plane import DataPlane
-from proteus_cli.serving.server.deployment import Deployment, ServerOptions
+from proteus_cli.serving.server.deployment import Deployment
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,6 @@ class Adaptation:
 @asynccontextmanager
 async def open_adaptation(
     deployment: Deployment,
-    options: ServerOptions,
     hardware: Hardware,
     plane: DataPlane,
     profiles: ProfileStore,
@@ -62,7 +61,7 @@ async def open_adaptation(
     All tasks are supervised, and end in reverse order. Raises `StoppedEarly`, and `EngineError` where the plan can't be
     put in force.
     """
-    source, records = deployment.source, deployment.records
+    source, records = deployment.source, deployment.settings.record
     async with AsyncExitStack() as stack:
 
         async def start(work: Callable[..., Coroutine[Any, Any, None]], *given: Any, **how: Any) -> None:
@@ -104,12 +103,12 @@ async def open_adaptation(
                 conditions.catalog_changed,
             )  # fmt: skip
             stack.push_async_callback(live_catalog.stop_following)
-            await start(live_catalog.run, watches=deployment.watches_catalog)
+            await start(live_catalog.run, watches=deployment.settings.watch)
         if shifts is not None:
             await start(shifts.run)
         rollouts = VersionRollouts(
             deployment.version_source, live_catalog, plane, profiles, control_loop, versions,
-            is_guarded=options.tokens is not None,
+            is_guarded=deployment.tokens is not None,
         )  # fmt: skip
         await start(rollouts.run)
         manual_plans = ManualPlans(plane, profiles, control_loop, served, source, live_catalog)

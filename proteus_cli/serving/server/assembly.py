@@ -33,7 +33,7 @@ from proteus_cli.serving.requests.families import FamilyFiles, ServedFamily, ser
 from proteus_cli.serving.requests.samples.writer import SampleWriter
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.server.adapting import Adaptation
-from proteus_cli.serving.server.deployment import Deployment, ServerOptions
+from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.serving.telemetry.metrics import LoopLag, Metrics
 from proteus_cli.serving.telemetry.telemetry import Sources, Telemetry
 from proteus_cli.serving.transport.connections import Connections
@@ -54,7 +54,7 @@ async def open_hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
     devices = {device.id: device for device in deployment.devices}
     built, slots = deployment.built, slots_of(devices, deployment.profiles)
     async with AsyncExitStack() as stack:
-        if deployment.emulated:
+        if deployment.settings.emulate:
             profiles: Mapping[str, Profile] | None = deployment.profiles
             here = emulated_devices(deployment.profiles, catalog, models, in_processes=in_processes)
             hardware = stack.enter_context(here)
@@ -73,7 +73,6 @@ async def open_hardware(deployment: Deployment) -> AsyncIterator[Hardware]:
 @asynccontextmanager
 async def open_data_plane(
     deployment: Deployment,
-    options: ServerOptions,
     hardware: Hardware,
     profiles: ProfileStore,
     drift: Drift | None,
@@ -81,7 +80,7 @@ async def open_data_plane(
     watch: RequestWatch | None,
 ) -> AsyncIterator[DataPlane]:
     """All devices, which host nothing yet; lost ones are looked for and taken back. Raises `DeviceUnavailable`."""
-    devices = [device.id for device in deployment.devices]
+    settings, devices = deployment.settings, [device.id for device in deployment.devices]
     slots = slots_of(devices, deployment.profiles)
     if hardware.is_emulated:
         log.warning("devices are emulated (%s): no time of theirs is a measurement", hardware.platform)
@@ -90,7 +89,7 @@ async def open_data_plane(
         slots,
         deployment.policy,
         dispatch_ahead_s=DISPATCH_AHEAD_S,
-        max_unavailable_frac=deployment.max_unavailable_frac,
+        max_unavailable_frac=settings.max_unavailable,
         memory=_memory(deployment),
         attainment={family.name: family.attainment for family in deployment.catalog.families},
     )
@@ -102,16 +101,16 @@ async def open_data_plane(
         time.monotonic,
         models=hardware.models,
         profiles=profiles,
-        files=None if deployment.emulated else ModelFiles(hardware.models, profiles),
+        files=None if deployment.settings.emulate else ModelFiles(hardware.models, profiles),
         memory_of=hardware.memory_of,
         drift=drift,
         confidence=DrawnConfidence(np.random.default_rng(0)) if hardware.is_emulated else None,
         sample_writer=sample_writer,
         watch=watch,
         options=DataPlaneOptions(
-            options.refuses_non_finite, options.max_timeout_s,
-            is_emulated=hardware.is_emulated, tunes_slots=deployment.tunes_slots,
-            keep_answers_s=options.keep_answers_s,
+            settings.non_finite == "refuse", settings.max_timeout_s,
+            is_emulated=hardware.is_emulated, tunes_slots=not settings.fixed_slots,
+            keep_answers_s=settings.feedback_s,
         ),
     )  # fmt: skip
     if profiles.live_accuracy:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from proteus_cli.serving.grpc.service import GrpcHandler
 from proteus_cli.serving.http1.connection import ALPN as HTTP_1
 from proteus_cli.serving.http1.connection import HttpConnection
-from proteus_cli.serving.http1.known_heads import KnownHeads
-from proteus_cli.serving.http1.limits import HttpLimits
+from proteus_cli.serving.http1.request_parser import KnownHeads
+from proteus_cli.serving.http1.states import HttpLimits
 from proteus_cli.serving.http2.connection import ALPN as HTTP_2
 from proteus_cli.serving.http2.connection import Http2Connection
 from proteus_cli.serving.lifecycle import running
@@ -18,13 +18,15 @@ from proteus_cli.serving.oip.images import max_bytes
 from proteus_cli.serving.oip.repository import ModelRepository
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.families import Families
-from proteus_cli.serving.rest.access import WATCHED, Access, KnownHosts, host_of
+from proteus_cli.serving.rest.access import WATCHED, Access, KnownHosts
 from proteus_cli.serving.rest.endpoints import Endpoints
 from proteus_cli.serving.rest.handler import RestHandler
-from proteus_cli.serving.server.deployment import ServerOptions
+from proteus_cli.serving.server.deployment import Deployment
+from proteus_cli.serving.settings import ServeSettings
 from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.listening import accepting, max_connections
 from proteus_cli.serving.transport.tls import ServerCertificate
+from proteus_cli.urls import authority_host
 
 if TYPE_CHECKING:
     from proteus_cli.serving.telemetry.tracing import Tracing
@@ -42,11 +44,11 @@ _ALPN = {"http": HTTP_1, "grpc": HTTP_2}
 
 
 @asynccontextmanager
-async def open_connections(options: ServerOptions) -> AsyncIterator[Connections]:
+async def open_connections(settings: ServeSettings) -> AsyncIterator[Connections]:
     """The connections of all ports, and their limits. Leaving the context closes them."""
     connections = Connections(
-        max_connections=max_connections(options.max_connections, 1 if options.grpc_port is None else 2),
-        max_body_bytes=BODIES * options.max_body_bytes,
+        max_connections=max_connections(settings.max_connections, 1 if settings.grpc_port is None else 2),
+        max_body_bytes=BODIES * settings.max_body_bytes,
     )
     async with running(connections.watch_timeouts):
         try:
@@ -59,16 +61,17 @@ def make_protocols(
     plane: DataPlane,
     models: ModelRepository,
     endpoints: Endpoints,
-    options: ServerOptions,
+    deployment: Deployment,
     connections: Connections,
     tracing: "Tracing | None",
     *,
     is_local: bool,
 ) -> Protocols:
     """``is_local``: only this machine can reach the HTTP port."""
-    body_bytes, tokens = _largest_body_bytes(plane.families, options), options.tokens
-    allowed = frozenset(map(host_of, options.allowed_hosts))
-    access = Access(tokens, KnownHosts(allowed, host_of(options.host), takes_addresses=not is_local))
+    settings, tokens = deployment.settings, deployment.tokens
+    body_bytes = _largest_body_bytes(plane.families, settings)
+    allowed = frozenset(map(authority_host, settings.allowed_hosts))
+    access = Access(tokens, KnownHosts(allowed, authority_host(settings.host), takes_addresses=not is_local))
     http = RestHandler(
         plane.admission, plane.families, endpoints, access=access, max_body_bytes=body_bytes, tracing=tracing
     )
@@ -81,7 +84,7 @@ def make_protocols(
         return HttpLimits(body_bytes=http.max_body_bytes, open_paths=WATCHED)
 
     def families_changed() -> None:
-        largest_bytes = _largest_body_bytes(plane.families, options)
+        largest_bytes = _largest_body_bytes(plane.families, settings)
         http.use_families(plane.families, largest_bytes)
         grpc.families_changed(largest_bytes)
         known_heads.forget()
@@ -109,7 +112,7 @@ async def accepting_on(
         yield
 
 
-def _largest_body_bytes(families: Families, options: ServerOptions) -> int:
+def _largest_body_bytes(families: Families, settings: ServeSettings) -> int:
     """What the largest request of any family may need; connections that are open already keep to what it was."""
     needed = (max_bytes(family.signature, family.max_rows, family.image) for family in families.by_name.values())
-    return min(options.max_body_bytes, max(MIN_BODY_BYTES, *needed))
+    return min(settings.max_body_bytes, max(MIN_BODY_BYTES, *needed))

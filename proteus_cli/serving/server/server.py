@@ -43,9 +43,10 @@ from proteus_cli.serving.server.assembly import (
     open_hardware,
     open_telemetry,
 )
-from proteus_cli.serving.server.deployment import Deployment, ServerOptions
+from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.serving.server.front_ends import accepting_on, make_protocols, open_connections
 from proteus_cli.serving.service_manager import ServiceManager
+from proteus_cli.serving.settings import ServeSettings
 from proteus_cli.serving.telemetry.state import ServerState
 from proteus_cli.serving.transport.listening import is_loopback, listen, url_of
 
@@ -67,9 +68,7 @@ View = Callable[[Callable[[], ServerState]], AbstractContextManager[None]]
 """Shows the states that it asks for, until its context is left, in a thread of its own."""
 
 
-def serve(
-    deployment: Deployment, options: ServerOptions, announce: Callable[[str], None], view: View | None = None
-) -> None:
+def serve(deployment: Deployment, announce: Callable[[str], None], view: View | None = None) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Once requests are taken, ``announce`` is called with the URLs, HTTP first. It gets the word ``emulated``, too, where
@@ -78,15 +77,16 @@ def serve(
     Raises `ServerError` where a port can't be had, `EngineError` where a model can't be loaded, `BackendUnavailable`
     where traces are wanted without OpenTelemetry.
     """
+    settings = deployment.settings
     sys.setswitchinterval(GIL_SWITCH_S)
     try:
         with contextlib.ExitStack() as stack:
-            tracing = stack.enter_context(_tracing(options))
-            listeners = {"http": stack.enter_context(contextlib.closing(listen(options.host, options.port)))}
-            if options.grpc_port is not None:
-                listeners["grpc"] = stack.enter_context(contextlib.closing(listen(options.host, options.grpc_port)))
+            tracing = stack.enter_context(_tracing(settings))
+            listeners = {"http": stack.enter_context(contextlib.closing(listen(settings.host, settings.port)))}
+            if settings.grpc_port is not None:
+                listeners["grpc"] = stack.enter_context(contextlib.closing(listen(settings.host, settings.grpc_port)))
             runner = stack.enter_context(asyncio.Runner(loop_factory=uvloop.new_event_loop))
-            runner.run(_serve(deployment, options, listeners, announce, view, tracing))
+            runner.run(_serve(deployment, listeners, announce, view, tracing))
     except StoppedEarly:
         log.info("stopped before it was ready")
     else:
@@ -95,7 +95,6 @@ def serve(
 
 async def _serve(
     deployment: Deployment,
-    options: ServerOptions,
     listeners: Mapping[str, socket.socket],
     announce: Callable[[str], None],
     view: View | None,
@@ -103,8 +102,9 @@ async def _serve(
 ) -> None:
     log.info("starting", extra=fields(version=__version__, pid=os.getpid(), devices=list(deployment.plan.devices)))
     stop, profiles, manager = asyncio.Event(), ProfileStore(deployment.profiles), ServiceManager.of(os.environ)
-    drift = Drift(profiles.alone, after_s=deployment.drift_after_s) if deployment.drift_after_s else None
-    writer = SampleWriter(options.samples, time.time) if options.samples is not None else None
+    drift_after_s = deployment.settings.drift_after_s
+    drift = Drift(profiles.alone, after_s=drift_after_s) if drift_after_s else None
+    writer = SampleWriter(deployment.samples, time.time) if deployment.samples is not None else None
     served = ServedCatalog(CatalogContent.served(deployment.catalog, deployment.digests))
     shifts = None
     if deployment.references is not None:
@@ -113,22 +113,22 @@ async def _serve(
         async with (
             running(manager.watch),
             open_hardware(deployment) as hardware,
-            open_data_plane(deployment, options, hardware, profiles, drift, writer, shifts) as plane,
-            open_adaptation(deployment, options, hardware, plane, profiles, served, drift, shifts, stop) as adaptation,
-            open_connections(options) as connections,
+            open_data_plane(deployment, hardware, profiles, drift, writer, shifts) as plane,
+            open_adaptation(deployment, hardware, plane, profiles, served, drift, shifts, stop) as adaptation,
+            open_connections(deployment.settings) as connections,
             open_telemetry(deployment, hardware, plane, adaptation, connections) as observed,
         ):
             models, endpoints = make_endpoints(hardware, plane, profiles, adaptation, observed)
             is_local = is_loopback(listeners["http"])
-            protocols = make_protocols(plane, models, endpoints, options, connections, tracing, is_local=is_local)
-            async with accepting_on(listeners, protocols, options.certificate):
-                with reloading_on_hangup(partial(_reload, options, adaptation.manual_plans)):
+            protocols = make_protocols(plane, models, endpoints, deployment, connections, tracing, is_local=is_local)
+            async with accepting_on(listeners, protocols, deployment.certificate):
+                with reloading_on_hangup(partial(_reload, deployment, adaptation.manual_plans)):
                     _tune_garbage_collection()
                     plane.lifecycle.on(LifecycleEvent.WARMED_UP)
-                    manager.ready(_announce(listeners, options, plane, announce))
+                    manager.ready(_announce(listeners, deployment, plane, announce))
                     with view(observed.telemetry.shown()) if view is not None else nullcontext():
                         await stop.wait()
-                        stop_s = plane.clock() + options.drain_timeout_s
+                        stop_s = plane.clock() + deployment.settings.drain_timeout_s
                         plane.lifecycle.on(LifecycleEvent.STOPPED)
                         manager.stopping("draining")
                         connections.begin_drain()
@@ -138,9 +138,9 @@ async def _serve(
             _log_outcomes(plane)
 
 
-def _reload(options: ServerOptions, plans: ManualPlans) -> None:
+def _reload(deployment: Deployment, plans: ManualPlans) -> None:
     """Read the certificate, the tokens, the catalog and the plan file again. What can't be used stays as it was."""
-    for what, credentials in (("certificate", options.certificate), ("tokens", options.tokens)):
+    for what, credentials in (("certificate", deployment.certificate), ("tokens", deployment.tokens)):
         if credentials is None:
             continue
         try:
@@ -152,8 +152,8 @@ def _reload(options: ServerOptions, plans: ManualPlans) -> None:
     plans.reload()
 
 
-def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]:
-    if options.otlp is None:
+def _tracing(settings: ServeSettings) -> AbstractContextManager["Tracing | None"]:
+    if settings.otlp is None:
         return nullcontext()
     try:
         from proteus_cli.serving.telemetry.tracing import tracing_to  # noqa: PLC0415 - an extra
@@ -164,7 +164,7 @@ def _tracing(options: ServerOptions) -> AbstractContextManager["Tracing | None"]
             "Traces need OpenTelemetry, which is not installed.",
             hint="pip install opentelemetry-sdk opentelemetry-exporter-otlp-proto-http",
         ) from error
-    return tracing_to(options.otlp, options.otlp_sample)
+    return tracing_to(settings.otlp, settings.otlp_sample)
 
 
 def _tune_garbage_collection() -> None:
@@ -175,12 +175,12 @@ def _tune_garbage_collection() -> None:
 
 
 def _announce(
-    listeners: Mapping[str, socket.socket], options: ServerOptions, plane: DataPlane, announce: Callable[[str], None]
+    listeners: Mapping[str, socket.socket], deployment: Deployment, plane: DataPlane, announce: Callable[[str], None]
 ) -> str:
     """Say that requests are taken, and at which URLs; returns what was announced."""
-    if options.tokens is None and not all(map(is_loopback, listeners.values())):
+    if deployment.tokens is None and not all(map(is_loopback, listeners.values())):
         log.warning("every client that reaches this address may send requests; `--auth-tokens` asks for tokens")
-    urls = [url_of(name, listener, uses_tls=options.certificate is not None) for name, listener in listeners.items()]
+    urls = [url_of(name, listener, uses_tls=deployment.certificate is not None) for name, listener in listeners.items()]
     log.info("ready", extra=fields(urls=urls, hosts=hosts(plane.controller.plan)))
     ready = " ".join([*urls, "emulated"] if plane.is_emulated else urls)
     announce(ready)

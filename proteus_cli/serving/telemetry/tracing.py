@@ -72,7 +72,7 @@ def tracing_to(url: str, share: float) -> Iterator["Tracing"]:
 
 
 def _endpoint(url: str) -> str:
-    parts = split_url(url, of="collector", hint="like `--otlp http://127.0.0.1:4318`")
+    parts = split_url(url, of="collector", hint="like `--set otlp=http://127.0.0.1:4318`")
     return url if parts.path.endswith(PATH) else url.rstrip("/") + PATH
 
 

@@ -1,4 +1,4 @@
-"""The memory of devices that variants may take, from ``--memory``."""
+"""The memory of devices that variants may take, from the setting ``memory``."""
 
 from collections.abc import Mapping, Sequence
 
@@ -14,7 +14,7 @@ DEFAULT_FRAC = 0.5
 def memory_limits(
     given: Mapping[str, int] | None, devices: Mapping[str, Device], free_bytes: int | None = None
 ) -> dict[str, int]:
-    """The bytes that variants may take of each device, as ``given`` by `parse_memory`.
+    """The bytes that variants may take of each device, as ``given`` by `parse_sizes`.
 
     Devices that are left out get `DEFAULT_FRAC` of their memory; CPUs of this machine, which share that, no more than
     that part of an equal share of the ``free_bytes`` here. Raises `UsageError`.
@@ -25,7 +25,7 @@ def memory_limits(
         if name and not any(selects(name, device) for device in devices.values()):
             known = dict.fromkeys([*(device.type for device in devices.values()), *devices])
             raise UsageError(
-                f"`--memory` names `{name}`, which is no device of the plan, and no type of one.",
+                f"`memory` names `{name}`, which is no device of the plan, and no type of one.",
                 hint=f"there are: {', '.join(known)}",
             )
     limits = {}
@@ -35,7 +35,7 @@ def memory_limits(
             own = _part(device, free_bytes if not device.host else None, cpus)
         elif 0 < device.memory_bytes < own:
             raise UsageError(
-                f"`--memory` gives variants {format_size(own)} of `{name}`, which has "
+                f"`memory` gives variants {format_size(own)} of `{name}`, which has "
                 f"{format_size(device.memory_bytes)}.",
                 hint="give it less; devices on the cores of one machine have equal shares of its memory",
             )

@@ -103,7 +103,7 @@ def undo_namings(workspace: Workspace) -> None:
     """
     for path in sorted(workspace.namings_dir.glob("*.json")):
         if workspace.state is not None:
-            log.warning("a server ended while it wrote what `%s` says: start one without `--state`", path)
+            log.warning("a server ended while it wrote what `%s` says: start one without `--set state`", path)
             continue
         intent = read_json(path, NamingIntent, hint="remove it, then run `proteus profile` and `proteus plan`")
         log.warning("a server ended while the catalog was to name another version: %s", _undone(workspace, intent))

@@ -224,7 +224,7 @@ class WorkspaceProfiles:
     def _write(self, profile: Profile) -> None:
         """A profile that cannot be written is of use until the server ends."""
         if self.workspace.state is not None:
-            joining.info("the profile of %s is not kept, as `--state` leaves the workspace as it is", profile.device.id)
+            joining.info("the profile of %s is not kept, `state` leaves the workspace as it is", profile.device.id)
             return
         try:
             self.plans.write_measured(profile)

@@ -45,7 +45,7 @@ class WorkspaceVersions:
         if not self.catalog.measures:
             raise ArtefactError(
                 "This server measures no new versions: its workspace is only read, or its devices are emulated.",
-                hint="start it without `--state` and `--emulate`, and with a `--catalog-budget`",
+                hint="start it without `--set state` and `--emulate`, and with a `--set catalog-budget`",
             )
         for path in (self._workspace.catalog_path, self._workspace.catalog_path.parent, self._workspace.profiles_dir):
             if not os.access(path, os.W_OK):

@@ -12,7 +12,7 @@ from proteus_cli.domain.stages.cascade import DISCRIMINATOR_OUTPUT
 from proteus_cli.errors import ArtefactError
 from proteus_cli.store.models.onnx_files import inputs_of, read_graph, tensor_names
 
-_HINT = "docs/formats.md says what a discriminator is"
+_HINT = "docs/models.md says what a discriminator is"
 _PREFIX = "discriminator/"  # of its names in the joined graph; with underscores where a model has such names
 
 

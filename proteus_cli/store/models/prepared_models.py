@@ -36,7 +36,7 @@ _NAME = re.compile(r"[0-9a-f]{32}\.(onnx|exits)")
 _IMAGE_AXES = 4
 _OLDEST_OPSET, _OLDEST_RESIZE, _ROI_IS_OPTIONAL = 7, 11, 13
 _TO = {("NHWC", "NCHW"): (0, 3, 1, 2), ("NCHW", "NHWC"): (0, 2, 3, 1)}
-_HINT = "docs/formats.md says what models `[family.input]` fits"
+_HINT = "docs/models.md says what models `[family.input]` fits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def _made(model: Path, preparation: Preparation) -> bytes:
     if size_bytes >= MODEL.max_bytes:
         raise ArtefactError(
             f"`{model}` has {format_size(size_bytes)}; less than {format_size(MODEL.max_bytes)} can be prepared.",
-            hint="docs/formats.md says for what models are prepared",
+            hint="docs/models.md says for what models are prepared",
         )
     loaded = read_graph(onnx, model, with_weights=True)
     if discriminator is not None:

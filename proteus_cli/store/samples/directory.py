@@ -57,7 +57,7 @@ def sample_files(root: Path, family: str | None = None) -> list[SampleFile]:
 def no_samples(family: str, others: Iterable[str] = ()) -> ArtefactError:
     """The error for a family without samples, where ``others`` have some."""
     known = ", ".join(sorted(others))
-    hint = f"there are samples of: {known}" if known else "`proteus serve --samples 1%` captures some of the requests"
+    hint = f"there are samples of: {known}" if known else "`proteus serve --set samples=1%` captures some requests"
     return ArtefactError(f"There are no samples of `{family}`.", hint=hint)
 
 

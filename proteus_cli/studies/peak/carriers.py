@@ -234,9 +234,9 @@ def served_peak(planned: Planned, rule: str, question: PeakQuestion, turn: JobTu
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "plan.json"
         write_json(path, planned.plan)
-        options = ["--replan", "off", "--batching", rule]
+        options = ["--replan", "off", f"--set=batching={rule}"]
         if planned.workspace.state is not None:
-            options += ["--state", str(planned.workspace.state)]
+            options.append(f"--set=state={planned.workspace.state}")
         turn.advance("a server starts", 0.0)
         with local_server(path, planned.workspace.root, emulate=question.mode == "emulated", options=options) as url:
             return server_peak(Server(url), planned.mix, question, planned.first_qps, ends_s, turn.advance)

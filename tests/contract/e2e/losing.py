@@ -16,7 +16,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
-from proteus_cli.serving.devices.process.spec import GpuSpec
+from proteus_cli.serving.devices.process.messages import GpuSpec
 
 KEY: VariantKey = VariantKey("shapes", "table")
 POISON = 99.0

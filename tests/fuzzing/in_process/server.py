@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -32,8 +32,9 @@ from proteus_cli.serving.requests.data_plane import DataPlane, DataPlaneOptions,
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.server.adapting import open_adaptation
 from proteus_cli.serving.server.assembly import make_endpoints, open_telemetry
-from proteus_cli.serving.server.deployment import Deployment, ServerOptions
+from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.serving.server.front_ends import Protocols, make_protocols, open_connections
+from proteus_cli.serving.settings import ServeSettings
 from proteus_cli.serving.transport.connections import Connections
 from proteus_cli.serving.transport.tokens import Tokens
 
@@ -149,7 +150,7 @@ class Server:
 @asynccontextmanager
 async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
     """A server of the families in `SIGNATURES`, on one device."""
-    deployment, options = _deployment(), ServerOptions(tokens=Tokens(tokens) if tokens else None)
+    deployment = replace(_deployment(), tokens=Tokens(tokens) if tokens else None)
     loop = asyncio.get_running_loop()
     hardware = _JumpingHardware(
         platform="proteus_emulated", models=dict(deployment.models), signatures=SIGNATURES, is_emulated=True,
@@ -166,14 +167,14 @@ async def running_server(tokens: Sequence[str] = ()) -> AsyncIterator[Server]:
     )  # fmt: skip
     async with AsyncExitStack() as stack:
         adaptation = await stack.enter_async_context(
-            open_adaptation(deployment, options, hardware, plane, profiles, served, None, None, asyncio.Event())
+            open_adaptation(deployment, hardware, plane, profiles, served, None, None, asyncio.Event())
         )
-        connections = await stack.enter_async_context(open_connections(options))
+        connections = await stack.enter_async_context(open_connections(deployment.settings))
         observed = await stack.enter_async_context(open_telemetry(deployment, hardware, plane, adaptation, connections))
         models, endpoints = make_endpoints(hardware, plane, profiles, adaptation, observed)
         plane.lifecycle.on(LifecycleEvent.WARMED_UP)
         yield Server(
-            plane, connections, make_protocols(plane, models, endpoints, options, connections, None, is_local=True)
+            plane, connections, make_protocols(plane, models, endpoints, deployment, connections, None, is_local=True)
         )
 
 
@@ -196,7 +197,7 @@ def _deployment() -> Deployment:
         plan=first_plan(), catalog=catalog, profiles={DEVICE: profile}, devices=[profile.device],
         models={VariantKey(name, f"{name}-v"): NO_MODEL for name in SIGNATURES},
         policy=with_replanning(live_policy_named("proteus"), "off"),
-        source=cast("Any", _AnyPlan()), built=Path(), emulated=True, replanning="off",
+        source=cast("Any", _AnyPlan()), built=Path(), settings=ServeSettings(emulate=True, replan="off"),
     )  # fmt: skip
 
 

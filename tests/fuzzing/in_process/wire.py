@@ -71,4 +71,7 @@ def connected(one: Any, other: Any, loop: WatchedLoop) -> tuple[Wire, Wire]:
     far = Wire(other, loop)
     near = Wire(one, loop)
     near.to, far.to = far, near
+    for wire in (near, far):  # what was sent as soon as it was connected
+        for content in wire.sent:
+            wire.write(content)
     return near, far

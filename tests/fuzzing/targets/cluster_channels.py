@@ -1,16 +1,18 @@
-"""Target `cluster`: what a server sends to an agent, or an agent to a server, in any pieces.
+"""Target `cluster`: messages between a server and an agent, or a device of its host, in any pieces.
 
-The first byte says who receives: `A` or `S`; the rest are frames. The agent emulates devices, and afterwards it must
-serve another server. The server has a device open there, loads a multi-exit model, runs batches that a request leaves,
-sends a model and measures; when the connection ends, each of these must have ended, once.
+The first byte says who receives: `A`, the agent; `D`, the device; `S` or `E`, the server, over its connection to the
+agent or to the device. The rest are frames. The agent emulates devices, and afterwards it must serve another server.
+The server loads a multi-exit model, runs batches that a request leaves, sends a model and measures; when the connection
+ends, each of these must have ended, once.
 """
 
 import asyncio
+import dataclasses
 import math
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, cast
@@ -29,19 +31,23 @@ from tiny import mlp
 
 from proteus_cli import __version__
 from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost, EngineError, ProteusError
 from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent.agent import Agent, AgentSettings
+from proteus_cli.serving.agent.hosted_device import HostedEmulation
 from proteus_cli.serving.agent.measuring import Measurer
+from proteus_cli.serving.devices.emulated import EmulatedExecutor
 from proteus_cli.serving.devices.executor import Batch, BatchResult
-from proteus_cli.serving.devices.process.messages import ENCODER
-from proteus_cli.serving.devices.process.spec import EmulatedSpec
+from proteus_cli.serving.devices.process.device_server import Turns
+from proteus_cli.serving.devices.process.messages import ENCODER, EmulatedSpec, LoadedEvent, OpenedEvent
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.frames import MAX_MESSAGE_BYTES, FrameParser, pieces_of
+from proteus_cli.serving.devices.remote.channel.handing_over import ServedConnection
 from proteus_cli.serving.devices.remote.channel.messages import (
     FROM_AGENT,
     PROTOCOL,
@@ -64,7 +70,7 @@ MAX_TENSOR_BYTES = 2**22
 
 SETTLES_S = 5.0
 """Of the loop's time, which costs nothing: loads and batches of emulated devices end."""
-_TO_AGENT, _TO_SERVER = b"A", b"S"
+_TO_AGENT, _TO_SERVER, _TO_DEVICE, _FROM_DEVICE = b"A", b"S", b"D", b"E"
 _SIGNATURE = Signature(
     inputs=(TensorSpec("x", np.dtype(np.float32), (4,)),), outputs=(TensorSpec("y", np.dtype(np.float32), (3,)),)
 )
@@ -84,7 +90,9 @@ class Cluster(Target):
         self._loop = cast("WatchedLoop", self._runner.get_loop())
         self._root = Path(tempfile.mkdtemp(prefix="fuzzed-"))
         self._model = mlp(self._root / "m.onnx", hidden=64)
-        self._seeds = dict(zip(("to-agent", "to-server"), self._runner.run(self._recorded()), strict=True))
+        self._seeds = dict(
+            zip(("to-agent", "to-server", "to-device", "from-device"), self._runner.run(self._recorded()), strict=True)
+        )
         self._mutate = ClusterMutations([*self._seeds.values()])
 
     def play(self, content: bytes, watch: Watch) -> None:
@@ -109,8 +117,8 @@ class Cluster(Target):
         self._loop.client = asyncio.current_task()
         await asyncio.sleep(0)  # this step is still timed
         try:
-            play = self._at_server if content.startswith(_TO_SERVER) else self._at_agent
-            return await play(content[1:])
+            plays = {_TO_SERVER: self._at_server, _TO_DEVICE: self._at_device, _FROM_DEVICE: self._from_device}
+            return await plays.get(content[:1], self._at_agent)(content[1:])
         finally:
             shutil.rmtree(self._root / "state", ignore_errors=True)
 
@@ -156,10 +164,44 @@ class Cluster(Target):
         works.check_ended()
         return is_kept
 
+    # --- a device
+
+    async def _at_device(self, content: bytes) -> bool:
+        served = _served()
+        served.channel._parser.allow(MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES)
+        wire = Wire(served.channel, self._loop)
+        await _send(wire, content)
+        is_kept = not wire.is_closing()
+        wire.end()
+        await asyncio.sleep(SETTLES_S)
+        assert served.has_ended.is_set(), "a device outlives its connection"
+        return is_kept
+
+    async def _from_device(self, content: bytes) -> bool:
+        channel: FrameChannel[Any] = FrameChannel(FROM_AGENT, FrameParser())
+        wire = Wire(channel, self._loop)
+        works = Works(channel, self._model)
+        await works.begin()
+        assert works.executor is not None
+        works.executor.channel._parser.allow(MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES)
+        device = Wire(works.executor.channel, self._loop)
+        for event in (OpenedEvent("emulated"), LoadedEvent(0, dataclasses.replace(_SIGNATURE, notes=NOTES))):
+            await asyncio.sleep(0.01)
+            device.send(b"".join(map(bytes, pieces_of(ENCODER.encode(event)))))
+        await asyncio.sleep(0.01)  # batches are on their way
+        await _send(device, content)
+        is_kept = not device.is_closing()
+        device.end()
+        await asyncio.sleep(SETTLES_S)
+        wire.end()
+        await asyncio.sleep(SETTLES_S)
+        works.check_ended()
+        return is_kept
+
     # --- both
 
-    async def _recorded(self) -> tuple[bytes, bytes]:
-        """What both ends send in a conversation that goes well."""
+    async def _recorded(self) -> tuple[bytes, bytes, bytes, bytes]:
+        """What all ends send in a conversation that goes well."""
         agent = self._agent()
         channel: FrameChannel[Any] = FrameChannel(FROM_AGENT, FrameParser(MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES))
         channel.owner = greeting = Greeting(ADDRESS)
@@ -167,7 +209,14 @@ class Cluster(Target):
         channel.send(Hello(PROTOCOL, __version__, "s", 1))
         works = Works(channel, self._model)
         await greeting.answer
-        await works.begin()
+        devices = list[tuple[Wire, Wire]]()
+
+        async def connect(to_device: FrameChannel[Any], token: bytes) -> None:
+            device = agent._expected.pop(token)
+            assert isinstance(device, HostedEmulation)
+            devices.append(connected(to_device, device.served().channel, self._loop))
+
+        await works.begin(connect)
         await asyncio.sleep(SETTLES_S)
         near.end()
         await asyncio.sleep(SETTLES_S)
@@ -176,7 +225,20 @@ class Cluster(Target):
         assert works.left == [0], works.left
         agent.close()
         shutil.rmtree(self._root / "state")
-        return _TO_AGENT + far.received, _TO_SERVER + near.received
+        ((to_server, to_device),) = devices
+        return (
+            _TO_AGENT + far.received, _TO_SERVER + near.received, _TO_DEVICE + to_device.received,
+            _FROM_DEVICE + to_server.received,
+        )  # fmt: skip
+
+
+def _served() -> ServedConnection:
+    executor = EmulatedExecutor(_SPEC.profile, _SPEC.signatures, time.monotonic, LoopTimer().at, print)
+    return ServedConnection(executor, OpenedEvent("emulated"), Path, Turns(lambda: None))
+
+
+async def _unreachable(_channel: FrameChannel[Any], _token: bytes) -> None:
+    raise ConnectionError("nobody is there")
 
 
 class Works:
@@ -185,6 +247,7 @@ class Works:
     def __init__(self, channel: FrameChannel[Any], model: Path) -> None:
         self._channel, self._model = channel, model
         self._session: AgentSession | None = None
+        self.executor: RemoteExecutor | None = None
         self._work: asyncio.Task[None] | None = None
         self._submitted, self._all_ended = 0, asyncio.Event()
         self.lost = 0
@@ -197,9 +260,10 @@ class Works:
         if self._session is None and isinstance(greeting, Greeting) and _succeeded(greeting.answer):
             await self.begin()
 
-    async def begin(self) -> None:
+    async def begin(self, connect: Callable[[FrameChannel[Any], bytes], Awaitable[None]] = _unreachable) -> None:
         session = self._session = AgentSession(ADDRESS, self._channel, Inventory((), {}, 0), KnownModels())
-        executor = session.open_device("cpu0", 1, self._on_lost, _SPEC)
+        vars(session)["connect_to_device"] = connect
+        executor = self.executor = session.open_device("cpu0", 1, self._on_lost, _SPEC)
         self._work = asyncio.create_task(self._run(executor, session))
         session.sent_model(self._model)  # nobody is told once the session has ended
         await asyncio.sleep(0)

@@ -14,7 +14,6 @@ from fuzzing.targets.http2_frames import GrpcTarget, conversation
 from proteus_cli.serving.grpc.messages import message
 
 _FRAMES_FRAC = 0.15  # mutations of the frames around the messages
-_REFLECTION = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
 _METHODS = (
     "ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelConfig", "ModelStatistics",
     "RepositoryIndex", "RepositoryModelLoad", "RepositoryModelUnload",
@@ -30,7 +29,6 @@ class GrpcCalls(GrpcTarget):
         small, options = infer_message("small"), infer_message("small", timeout=10_000_000, priority=1)
         packed = {"grpc-encoding": "gzip"}
         named = message("inference.ModelMetadataRequest")(name="kinds", version="1").SerializeToString()
-        asked = message("grpc.reflection.v1.ServerReflectionRequest")(list_services="x").SerializeToString()
         return {
             "raw": conversation(lambda calls: [calls.call(INFER, infer_message("kinds", 3))]),
             "typed": conversation(lambda calls: [calls.call(INFER, infer_message("small", MAX_ROWS, is_raw=False))]),
@@ -41,13 +39,7 @@ class GrpcCalls(GrpcTarget):
             "packed": conversation(
                 lambda calls: [calls.call(INFER, gzip.compress(small, mtime=0), metadata=packed, is_packed=True)]
             ),
-            "health": conversation(
-                lambda calls: [
-                    calls.call(f"/grpc.health.v1.Health/{name}", b"", ended=name == "Check")
-                    for name in ("Check", "Watch")
-                ]
-            ),
-            "reflection": conversation(lambda calls: [calls.call(_REFLECTION, asked, asked)]),
+            "health": conversation(lambda calls: [calls.call("/grpc.health.v1.Health/Check", b"")]),
             **{name: conversation(partial(_one_call, SERVICE + name, named)) for name in _METHODS},
         }
 

@@ -48,7 +48,6 @@ def everywhere(catalog: Followed) -> dict[str, bool]:
         "attainment": "g" in controller.attainment,
         "slowdowns": "g" in controller.replanning._recent_slowdowns,
         "slack": "g" in controller.replanning._slack_s,
-        "confidence": "g" in world.plane.confidence._place,
         "loader": "g" in world.fleet.loader._signatures,
         "models": any(key[0] == "g" for key in world.fleet.loader.models),
         "hardware": any(key[0] == "g" for key in catalog.hardware_models),

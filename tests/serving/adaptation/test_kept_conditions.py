@@ -187,4 +187,4 @@ def test_what_is_dropped_does_not_count_where_the_file_cannot_be_written(
 
 def test_without_a_file_a_condition_ends_with_the_server() -> None:
     conditions, _ = conditions_of(Loop())
-    assert change(conditions, "exit >= 2").not_kept == "this server was started with `--no-resume`"
+    assert change(conditions, "exit >= 2").not_kept == "this server was started with `--set resume=false`"

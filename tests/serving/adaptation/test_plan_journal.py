@@ -217,7 +217,7 @@ def test_a_second_server_on_a_history_is_warned_of(tmp_path: Path, caplog: pytes
     assert [len(each) for each in warned] == [0, 0, 1, 0]
     [said] = warned[2]
     assert said.startswith(f"another server writes to `{tmp_path / 'a'}`, too")
-    assert "--state" in said
+    assert "--set state" in said
 
 
 def test_where_other_servers_can_not_be_seen_records_are_written(

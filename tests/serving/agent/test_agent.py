@@ -31,26 +31,26 @@ from proteus_cli.domain.cluster import FIRST_PAUSE_S
 from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
 from proteus_cli.serving.agent import agent as agent_module
 from proteus_cli.serving.agent import beats as beats_module
+from proteus_cli.serving.agent import door as door_module
 from proteus_cli.serving.agent.claim import AgentRecord, agent_in, claimed
+from proteus_cli.serving.agent.hosted_device import HostedProcess
 from proteus_cli.serving.devices.emulated import TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
-from proteus_cli.serving.devices.process.messages import ENCODER, LoadCommand
-from proteus_cli.serving.devices.process.spec import EmulatedSpec
+from proteus_cli.serving.devices.process.messages import ENCODER, EmulatedSpec
 from proteus_cli.serving.devices.remote.channel import channel as channel_module
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.frames import MAX_MESSAGE_BYTES, pieces_of
 from proteus_cli.serving.devices.remote.channel.messages import (
     PROTOCOL,
+    AbandonDevice,
     Hello,
     MeasureOptions,
     Ping,
-    RunBatch,
-    ToDevice,
 )
+from proteus_cli.serving.devices.remote.channel.tls import cluster_tls, is_known_to_others
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.sessions import connecting as connecting_module
 from proteus_cli.serving.devices.remote.sessions.connecting import ask, connect
-from proteus_cli.serving.transport.tls import cluster_tls, is_known_to_others
 from proteus_cli.store import model_digest
 
 KEY = VariantKey("f", "v")
@@ -153,12 +153,12 @@ def test_of_probes_that_connect_and_go_nothing_is_left_and_nothing_is_logged_whe
 def test_another_version_of_the_protocol_is_refused_with_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def test() -> None:
         async with running_agent(tmp_path) as agent:
-            monkeypatch.setattr(connecting_module, "PROTOCOL", 7)
+            monkeypatch.setattr(connecting_module, "PROTOCOL", 8)
             for asking in (connect(agent.address, "s", 1), ask(agent.address)):
                 with pytest.raises(DeviceUnavailable) as refusal:
                     await asking
                 assert f"(proteus {__version__}) speaks version {PROTOCOL} " in refusal.value.message
-                assert f"(proteus {__version__}) speaks version 7." in refusal.value.message
+                assert f"(proteus {__version__}) speaks version 8." in refusal.value.message
                 assert "same version" in refusal.value.hint
 
     run(test)
@@ -311,8 +311,7 @@ def test_commands_for_what_is_not_there_disturb_nothing(tmp_path: Path) -> None:
     async def test() -> None:
         async with running_agent(tmp_path) as agent:
             session = await connect(agent.address, "s", 1)
-            session.send(RunBatch(77, 0, KEY, [1]))
-            session.send(ToDevice(77, LoadCommand(0, KEY, "../../etc", 1)))
+            session.send(AbandonDevice(77))
             missing = session.open_device("gpu9", 1, print)
             with pytest.raises(DeviceUnavailable, match="no device `gpu9`"):
                 await missing.load(KEY, mlp(tmp_path / "m.onnx"), 4)
@@ -321,9 +320,10 @@ def test_commands_for_what_is_not_there_disturb_nothing(tmp_path: Path) -> None:
             executor._layouts[VariantKey("f", "w")] = executor._layouts[KEY]
             told = list[Any]()
             executor.submit(Batch(VariantKey("f", "w"), BATCH.parts, 1), told.append)
-            executor.submit(Batch(KEY, [(2, BATCH.parts[0][1])], 2), told.append)  # too few bytes
+            with pytest.raises(ValueError, match="does not take"):
+                executor.submit(Batch(KEY, [(2, BATCH.parts[0][1])], 2), told.append)  # too few bytes
             executor.submit(BATCH, told.append)
-            await until(lambda: len(told) == 3)
+            await until(lambda: len(told) == 2)
             assert [isinstance(each, BatchResult) for each in told].count(True) == 1
             session.close()
 
@@ -331,7 +331,7 @@ def test_commands_for_what_is_not_there_disturb_nothing(tmp_path: Path) -> None:
 
 
 def test_a_connection_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(agent_module, "FIRST_MESSAGE_S", 0.05)
+    monkeypatch.setattr(door_module, "HANDSHAKE_S", 0.05)
 
     async def test() -> None:
         async with plain_agent(tmp_path) as agent:
@@ -344,13 +344,11 @@ def test_a_connection_that_says_nothing_is_closed(tmp_path: Path, monkeypatch: p
 def test_of_many_connections_that_say_nothing_the_oldest_are_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agent_module, "MAX_GREETING", 3)
-    monkeypatch.setattr(agent_module, "FIRST_MESSAGE_S", 600.0)
+    monkeypatch.setattr(door_module, "MAX_AT_DOOR", 3)
 
     async def test() -> None:
         async with plain_agent(tmp_path) as agent:
             silent = [socket.create_connection((agent.address.host, agent.address.port), timeout=10) for _ in range(10)]
-            await until(lambda: len(agent.agent._greeting) == 3)
             for each in silent[:-3]:
                 assert await asyncio.to_thread(each.recv, 1) == b""
             (await connect(agent.address, "s", 1)).close()
@@ -405,9 +403,10 @@ def test_a_server_that_falls_silent_is_given_up_with_its_devices(
             executor = session.open_device("cpu0", 1, print)
             await executor.opened()
             (opened,) = agent.session._opened.values()
+            assert isinstance(opened, HostedProcess)
             monkeypatch.setattr(beats_module, "SERVER_SILENT_S", 0.3)
             await until(lambda: not agent.agent.sessions)
-            assert opened._executor.is_lost
+            assert opened.process._is_released
 
     run(test)
 
@@ -450,7 +449,7 @@ def test_an_agent_that_takes_no_more_is_lost_once_the_call_has_returned(
             executor.submit(BATCH, ended.append)
             assert ended == []
             await until(lambda: len(ended) == 2)
-            assert all(isinstance(each, HostLost) and "takes no more" in each.message for each in ended)
+            assert all(isinstance(each, DeviceLost) for each in ended)
 
     run(test)
 
@@ -491,10 +490,11 @@ def test_an_engine_error_and_a_lost_process_of_a_device_come_as_such(tmp_path: P
             with pytest.raises(EngineError):
                 await executor.load(VariantKey("f", "bad"), tmp_path / "bad.onnx", 4)
             (opened,) = agent.session._opened.values()
-            assert opened._executor.pid is not None
-            os.kill(opened._executor.pid, signal.SIGSTOP)
+            assert isinstance(opened, HostedProcess)
+            assert opened.process.pid is not None
+            os.kill(opened.process.pid, signal.SIGSTOP)
             executor.submit(BATCH, told.append)
-            os.kill(opened._executor.pid, signal.SIGKILL)
+            os.kill(opened.process.pid, signal.SIGKILL)
             await until(lambda: told)
             assert [type(each) for each in (*lost, *told)] == [DeviceLost, DeviceLost]
             assert "has ended" in lost[0].message

@@ -22,7 +22,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.serving.devices.executor import Batch, BatchResult
-from proteus_cli.serving.devices.remote.sessions import executor as servers_module
+from proteus_cli.serving.devices.process import client as servers_module
 from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
 from proteus_cli.store.models.exit_chains import ExitChain, chain_file
 

@@ -22,6 +22,7 @@ from proteus_cli.serving.agent import sharing
 from proteus_cli.serving.agent.measuring import require_measurable
 from proteus_cli.serving.agent.sharing import DeviceTurn, SharedDevices, SharedOpening
 from proteus_cli.serving.devices.executor import Batch, BatchResult
+from proteus_cli.serving.devices.process.device_server import Turns
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.sessions.connecting import ask, connect
@@ -142,24 +143,31 @@ def test_what_waits_of_an_opening_that_is_over_is_forgotten_and_what_runs_holds_
     in_loop(test)
 
 
-def test_commands_wait_for_the_batches_before_them() -> None:
-    def test() -> None:
-        line, done = Line(), list[str]()
-        one, two = line.join("one"), line.join("two")
-        one.after_batches(lambda: done.append("at once"))
-        line.submit(two, "b")
-        line.submit(one, "a1")
-        one.after_batches(lambda: done.append("after a1"))
-        line.submit(one, "a2")
-        one.after_batches(lambda: done.append("after a2"))
-        line.submit(two, "b2")
-        assert done == ["at once"]
-        line.end()
-        assert (line.running, done) == (["a1"], ["at once", "after a1"])
-        two.leave()
-        assert (line.running, done) == (["a1", "a2"], ["at once", "after a1", "after a2"])
+def test_batches_wait_for_their_turns_only_while_others_share_the_device_and_commands_wait_for_the_batches_before() -> (
+    None
+):
+    wanted, done = list[int](), list[str]()
+    turns = Turns(lambda: wanted.append(1))
 
-    in_loop(test)
+    def submit(name: str) -> None:
+        def start(waited_s: float, ended: Callable[[], None]) -> None:
+            done.append(f"{name} {waited_s}")
+            ended()
+
+        turns.submit(start)
+
+    submit("alone")
+    turns.after_batches(lambda: done.append("at once"))
+    turns.is_shared = True
+    submit("a1")
+    turns.after_batches(lambda: done.append("after a1"))
+    submit("a2")
+    turns.is_shared = False
+    submit("a3")  # those before it still wait
+    assert (done, len(wanted)) == (["alone 0.0", "at once"], 3)
+    for _ in range(3):
+        turns.give(0.5, lambda: done.append("ended"))
+    assert done[2:] == ["a1 0.5", "ended", "after a1", "a2 0.5", "ended", "a3 0.5", "ended"]
 
 
 def test_a_turn_that_takes_too_long_ends_while_its_batch_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:

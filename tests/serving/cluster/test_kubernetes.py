@@ -11,10 +11,10 @@ from agents import RunningAgent, key_of, run, running_agent, until
 from cluster.lists import following
 
 from proteus_cli.serving.cluster.kubernetes import KubernetesService, resolved
+from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.links.links import AgentLinks
 from proteus_cli.serving.lifecycle import running
-from proteus_cli.serving.transport.tls import cluster_tls
 
 LOOK_S = 0.01
 SERVICE = "agents.default.svc"

@@ -28,7 +28,7 @@ from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult, Executor, OnLost
 from proteus_cli.serving.devices.gpu import GpuExecutor
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
-from proteus_cli.serving.devices.process.spec import CpuSpec, EmulatedSpec
+from proteus_cli.serving.devices.process.messages import CpuSpec, EmulatedSpec
 
 KEY, OTHER, UNKNOWN = VariantKey("f", "v"), VariantKey("f", "other"), VariantKey("f", "unknown")
 NO_MODEL = b"no model"

@@ -10,7 +10,7 @@ from tiny import mlp
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.devices.hardware import LocalHardware, cluster_devices, process_specs
-from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, GpuSpec
+from proteus_cli.serving.devices.process.messages import CpuSpec, DeviceSpec, GpuSpec
 from proteus_cli.serving.devices.remote.links.host_list import Agents
 from proteus_cli.store import model_digest
 

@@ -12,9 +12,6 @@ from proteus_cli.backends.affinity import NICE
 from proteus_cli.backends.emulated import STUB
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.serving.devices import threaded
-from proteus_cli.serving.devices.process import messages
-from proteus_cli.serving.devices.process.commanding import CommandingExecutor, SentCommand
-from proteus_cli.serving.devices.process.engines import CommandedEngines
 from proteus_cli.serving.devices.threaded import ThreadedExecutor
 
 OLD, NEW = VariantKey("f", "old"), VariantKey("f", "new")
@@ -70,31 +67,6 @@ class NotedExecutor(ThreadedExecutor[NotedEngine]):
         self.niceness[key.variant] = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
         self.engines.append(NotedEngine(key.variant, self.notes))
         return self.engines[-1]
-
-
-class Commanding(CommandingExecutor):
-    """Has another executor do what it is asked for, by the messages that a process would get."""
-
-    def __init__(self, executor: NotedExecutor) -> None:
-        super().__init__("cpu0", print)
-        self._engines = CommandedEngines(executor, self._answered)
-        self._told(messages.OpenedEvent("stub", executor.can_give_way))
-
-    def _send(self, command: SentCommand) -> None:
-        sent = messages.COMMANDS.decode(messages.ENCODER.encode(command))
-        assert isinstance(sent, messages.LoadCommand)
-        self._engines.obey(sent)
-
-    def _answered(self, event: messages.LoadedEvent | messages.FailedEvent) -> None:
-        assert isinstance(event, messages.LoadedEvent)
-        self._told(event)
-
-    def submit(self, *_: object) -> None:
-        raise AssertionError("nobody submits batches here")
-
-    def close(self) -> None: ...
-
-    def abandon(self) -> None: ...
 
 
 def test_an_engine_is_freed_before_the_next_is_loaded() -> None:
@@ -206,21 +178,6 @@ def test_a_load_that_gives_way_ends_though_its_device_is_closed_before_it_begins
             await asyncio.wait_for(loading, WITHIN_S)
 
     asyncio.run(run())
-
-
-@only_on_linux
-def test_a_load_gives_way_where_its_device_is_opened_elsewhere() -> None:
-    async def run() -> NotedExecutor:
-        executor = NotedExecutor(loads_give_way=True)
-        commanding = Commanding(executor)
-        assert commanding.can_give_way
-        await asyncio.wait_for(commanding.load(OLD, Path(), 1, gives_way=True), WITHIN_S)
-        await asyncio.wait_for(commanding.load(NEW, Path(), 1), WITHIN_S)
-        executor.close()
-        return executor
-
-    usual = os.getpriority(os.PRIO_PROCESS, 0)
-    assert asyncio.run(run()).niceness == {"old": min(usual + NICE, 19), "new": usual}
 
 
 def test_without_a_thread_for_it_no_load_gives_way() -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from grpc_client import INFER, MAX_BYTES, STREAM, Client
 from grpc_health.v1 import health_pb2
-from grpc_reflection.v1alpha import reflection_pb2
 from http2_peer import data
 from hypothesis import given
 from hypothesis import strategies as st
@@ -307,32 +306,5 @@ def test_a_connection_past_the_limit_may_ask_for_health() -> None:
         assert second.peer.goaway is ErrorCode.NO_ERROR
         assert second.peer.transport.is_closed
         assert first.status(first.call(METADATA, framed(b""))) is GrpcStatus.OK
-
-    scene(play)
-
-
-def test_reflection_answers_in_both_versions() -> None:
-    async def play() -> None:
-        client = Client()
-        questions = [
-            reflection_pb2.ServerReflectionRequest(list_services="*"),
-            reflection_pb2.ServerReflectionRequest(file_containing_symbol="grpc.health.v1.Health.Watch"),
-            reflection_pb2.ServerReflectionRequest(file_by_filename="nothing.proto"),
-            reflection_pb2.ServerReflectionRequest(all_extension_numbers_of_type="x"),
-        ]
-        for version in ("v1", "v1alpha"):
-            stream = client.call(
-                f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo",
-                *(framed(question.SerializeToString()) for question in questions),
-            )
-            assert client.status(stream) is GrpcStatus.OK
-            answers = [reflection_pb2.ServerReflectionResponse.FromString(m) for m in client.messages(stream)]
-            assert [answer.original_request for answer in answers] == questions
-            assert len(answers[0].list_services_response.service) == 4
-            assert len(answers[1].file_descriptor_response.file_descriptor_proto) == 1
-            assert [answer.error_response.error_code for answer in answers[2:]] == [
-                GrpcStatus.NOT_FOUND,
-                GrpcStatus.UNIMPLEMENTED,
-            ]
 
     scene(play)

@@ -18,7 +18,7 @@ from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest, BodyTooLarge, UnknownModel
 from proteus_cli.serving.grpc import messages
 from proteus_cli.serving.grpc.codec import GrpcCodec
-from proteus_cli.serving.grpc.protobuf_wire import integer_parameter, split_request, varint
+from proteus_cli.serving.grpc.messages import integer_parameter, split_request, varint
 from proteus_cli.serving.oip.tensors import MAX_TYPED_BYTES
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged

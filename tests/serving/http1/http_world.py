@@ -18,8 +18,8 @@ import uvloop
 
 from proteus_cli.serving.http1.connection import HttpConnection
 from proteus_cli.serving.http1.exchange import Answer, Exchange, Refusal
-from proteus_cli.serving.http1.known_heads import KnownHeads
-from proteus_cli.serving.http1.limits import HttpLimits, HttpTimeouts
+from proteus_cli.serving.http1.request_parser import KnownHeads
+from proteus_cli.serving.http1.states import HttpLimits, HttpTimeouts
 from proteus_cli.serving.transport.connections import MIN_BYTES_PER_S, Connections
 from proteus_cli.serving.transport.listening import accepting
 

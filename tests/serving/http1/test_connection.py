@@ -19,7 +19,7 @@ from http_world import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proteus_cli.serving.http1.limits import READ_BYTES
+from proteus_cli.serving.http1.states import READ_BYTES
 
 LARGE = 3 * READ_BYTES + 17
 

@@ -23,8 +23,7 @@ from http_world import (
     until,
 )
 
-from proteus_cli.serving.http1.limits import READ_BYTES, HttpLimits
-from proteus_cli.serving.http1.states import READING
+from proteus_cli.serving.http1.states import READ_BYTES, READING, HttpLimits
 
 # --- what is too large
 

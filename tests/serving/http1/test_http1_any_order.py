@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from test_http1_bounds import GET, LATER, Talk, in_loop
 
 from proteus_cli.serving.http1.exchange import Head
-from proteus_cli.serving.http1.known_heads import KnownHeads
-from proteus_cli.serving.http1.limits import READ_BYTES
+from proteus_cli.serving.http1.request_parser import KnownHeads
+from proteus_cli.serving.http1.states import READ_BYTES
 
 GET_HEAD = Head(b"GET", b"/", {}, lambda _exchange: None)
 LARGE_BODY = b"x" * 6000

@@ -9,10 +9,9 @@ from held import held_bytes
 from http_world import Parrot, answers, chunked, post, said
 
 from proteus_cli.serving.http1.connection import HttpConnection
-from proteus_cli.serving.http1.known_heads import KnownHeads
-from proteus_cli.serving.http1.limits import BODY_READ_BYTES, READ_BYTES, SLICE_BYTES, HttpLimits
-from proteus_cli.serving.transport.connections import Connections
-from proteus_cli.serving.transport.turns import WORK_AT_ONCE, WORK_IN_CROWD, WORK_PER_TURN, Turns
+from proteus_cli.serving.http1.request_parser import KnownHeads
+from proteus_cli.serving.http1.states import BODY_READ_BYTES, READ_BYTES, SLICE_BYTES, HttpLimits
+from proteus_cli.serving.transport.connections import WORK_AT_ONCE, WORK_IN_CROWD, WORK_PER_TURN, Connections, Turns
 
 LIMITS = HttpLimits(body_bytes=2**20)
 MEMORY = 2**22

@@ -16,8 +16,7 @@ from proteus_cli.serving.http2.frames import FRAME_HEADER, PREFACE, ErrorCode
 from proteus_cli.serving.http2.header_blocks import Fields
 from proteus_cli.serving.http2.limits import Http2Limits
 from proteus_cli.serving.http2.stream import Http2Stream
-from proteus_cli.serving.transport.connections import Connections
-from proteus_cli.serving.transport.turns import Turns
+from proteus_cli.serving.transport.connections import Connections, Turns
 
 T = TypeVar("T")
 SETTINGS = frames.settings({})

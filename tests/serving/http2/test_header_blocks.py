@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from proteus_cli.serving.http2.frames import ConnectionFault, ErrorCode
 from proteus_cli.serving.http2.header_blocks import HeaderBlocks
 from proteus_cli.serving.http2.limits import Http2Limits
-from proteus_cli.serving.transport.turns import Turn
+from proteus_cli.serving.transport.connections import Turn
 
 LIMITS = Http2Limits(header_list_bytes=2_000)
 texts = st.sampled_from([b"", b"a", b"content-type", b":path", b"/v2", b"x" * 300, b"trailers"]) | st.binary(

@@ -10,7 +10,7 @@ from http2_peer import FIELDS, START, Echo, Peer, data, in_loop
 from proteus_cli.serving.http2 import frames
 from proteus_cli.serving.http2.frames import ErrorCode, frame
 from proteus_cli.serving.http2.limits import Http2Limits
-from proteus_cli.serving.transport.turns import WORK_PER_TURN
+from proteus_cli.serving.transport.connections import WORK_PER_TURN
 
 PATIENT = Http2Limits(flood_budget=10**9, streams=10**6, connection_window_bytes=2**30, window_bytes=2**30)
 REQUEST = b"".join(frames.literal_field(name.encode(), value.encode()) for name, value in FIELDS)

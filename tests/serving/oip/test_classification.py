@@ -16,9 +16,8 @@ from tritonclient.grpc import service_pb2
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.errors import BadRequest
 from proteus_cli.serving.grpc.codec import GrpcCodec
-from proteus_cli.serving.oip import classification
-from proteus_cli.serving.oip.classification import highest_classes
-from proteus_cli.serving.oip.tensors import outputs_by_name, require_encodable
+from proteus_cli.serving.oip import tensors as classification
+from proteus_cli.serving.oip.tensors import highest_classes, outputs_by_name, require_encodable
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Classes, Form, Query
 from proteus_cli.serving.rest.codec.codec import RestCodec

@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
-from proteus_cli.serving.requests.deadlines import TimingWheel
 from proteus_cli.serving.requests.in_flight import InFlightRequest, nobody
+from proteus_cli.serving.requests.results import TimingWheel
 
 
 def test_a_bug_at_one_deadline_keeps_no_other_request_from_being_told() -> None:

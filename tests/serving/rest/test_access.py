@@ -6,8 +6,9 @@ from collections.abc import Mapping
 import pytest
 
 from proteus_cli.errors import UnsupportedMediaType
-from proteus_cli.serving.rest.access import Access, KnownHosts, host_of, require_json
+from proteus_cli.serving.rest.access import Access, KnownHosts, require_json
 from proteus_cli.serving.transport.tokens import Tokens
+from proteus_cli.urls import authority_host
 
 STATUS, UNLOAD, INFER = b"/v2/proteus/status", b"/v2/repository/models/a/unload", b"/v2/models/a/infer"
 TOKEN = "f00d" * 8
@@ -90,10 +91,10 @@ def test_the_error_and_one_line_of_the_log_name_the_option(caplog: pytest.LogCap
     for _ in range(3):
         refusal = access.refusal(b"GET", b"/metrics", {b"host": b"gpu1.lan:8000"})
         assert refusal is not None
-        assert "for the host `gpu1.lan` only with `--allowed-hosts gpu1.lan`" in refusal.text
+        assert "for the host `gpu1.lan` only with `--set allowed-hosts=gpu1.lan`" in refusal.text
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "`--allowed-hosts gpu1.lan`" in record.message
+    assert "`--set allowed-hosts=gpu1.lan`" in record.message
 
 
 def test_a_host_that_is_none_is_named_as_such_and_leaves_the_line_of_the_log_to_others(
@@ -197,6 +198,6 @@ def test_what_a_form_can_send_is_not_taken_for_json(content_type: bytes, body: b
 
 
 def test_hosts_are_compared_without_case_port_and_the_dot_of_the_root() -> None:
-    assert host_of("GPU1.Lan.:8000") == "gpu1.lan"
-    assert host_of("[FD00::1]:8000") == "fd00::1"
-    assert [host_of(text) for text in ("", "http://a", "a/b", "a b", "[a", "a:b", ":80", "::1")] == [""] * 8
+    assert authority_host("GPU1.Lan.:8000") == "gpu1.lan"
+    assert authority_host("[FD00::1]:8000") == "fd00::1"
+    assert [authority_host(text) for text in ("", "http://a", "a/b", "a b", "[a", "a:b", ":80", "::1")] == [""] * 8

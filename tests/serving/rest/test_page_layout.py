@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from browser import Browser, browsing
 
-from proteus_cli.serving.rest.site import AT, INDEX, TARGETS, read_site
+from proteus_cli.serving.rest.endpoints import AT, INDEX, TARGETS, read_site
 
 pytestmark = pytest.mark.browser
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from proteus_cli.serving.rest.access import Access, KnownHosts
-from proteus_cli.serving.rest.site import AT, FILES, INDEX, TARGETS, read_site
+from proteus_cli.serving.rest.endpoints import AT, FILES, INDEX, TARGETS, read_site
 from proteus_cli.serving.transport.tokens import Tokens
 
 FOLDER = files("proteus_cli.serving.rest") / "site_files"

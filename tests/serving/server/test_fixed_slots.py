@@ -1,4 +1,4 @@
-"""`proteus serve --fixed-slots`: devices use all of their slots, and nobody watches them."""
+"""`proteus serve --set fixed-slots=true`: devices use all of their slots, and nobody watches them."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from tiny import Tiny, add_plan
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.server import server
 from proteus_cli.serving.server.assembly import open_data_plane, open_hardware
-from proteus_cli.serving.server.deployment import Deployment, ServerOptions
+from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.store import write_json
 
 
@@ -20,9 +20,7 @@ def tuned_devices(deployment: Deployment) -> set[str]:
     async def opened() -> set[str]:
         async with (
             open_hardware(deployment) as hardware,
-            open_data_plane(
-                deployment, ServerOptions(), hardware, ProfileStore(deployment.profiles), None, None, None
-            ) as plane,
+            open_data_plane(deployment, hardware, ProfileStore(deployment.profiles), None, None, None) as plane,
         ):
             return set(plane.fleet.tuners)
 
@@ -30,7 +28,7 @@ def tuned_devices(deployment: Deployment) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("options", "tuned"), [((), {"cpu0"}), (("--fixed-slots",), set())], ids=["as they are worth", "fixed"]
+    ("options", "tuned"), [((), {"cpu0"}), (("--set=fixed-slots=true",), set())], ids=["as they are worth", "fixed"]
 )
 def test_slots_are_tuned_unless_they_are_fixed(
     tiny: Tiny, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], tuned: set[str]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from proteus_cli.serving.transport.turns import WORK_AT_ONCE, WORK_IN_CROWD, WORK_PER_TURN, LoopTurn, Turn, Turns
+from proteus_cli.serving.transport.connections import WORK_AT_ONCE, WORK_IN_CROWD, WORK_PER_TURN, LoopTurn, Turn, Turns
 
 
 def test_each_turn_of_the_loop_has_one_that_waits_and_they_alternate() -> None:

@@ -11,6 +11,7 @@ from tiny import Tiny, add_plan, add_profiles, make_workspace, mlp
 from proteus_cli.control.devices.slowness import Correction, Estimate
 from proteus_cli.errors import ArtefactError
 from proteus_cli.serving.adaptation.plan_inputs import PlanSource, ProfileStore
+from proteus_cli.serving.settings import ServeSettings
 from proteus_cli.serving.workspace.deployment import deployment_of
 from proteus_cli.store import write_json
 
@@ -95,4 +96,4 @@ def test_a_server_starts_without_a_variant_whose_model_is_no_regular_file(made: 
 def test_a_strict_server_does_not_start_with_a_model_that_was_overwritten(made: Tiny) -> None:
     mlp(made.model("shapes-m"), hidden=5)
     with pytest.raises(ArtefactError, match=r"`shapes/shapes-m` in the profile of `cpu0` was measured with another"):
-        deployment_of(Path("plan"), made.place, strict=True)
+        deployment_of(Path("plan"), made.place, ServeSettings(strict=True))

@@ -20,6 +20,7 @@ from proteus_cli.serving.adaptation.plan_journal import PlanChange, PlanJournal
 from proteus_cli.serving.cluster.hosts_file import HostsFile
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
 from proteus_cli.serving.requests.counts import RequestCounts
+from proteus_cli.serving.settings import ServeSettings
 from proteus_cli.serving.workspace.catalog import WorkspaceCatalog
 from proteus_cli.serving.workspace.deployment import deployment_of
 from proteus_cli.serving.workspace.plans import WorkspacePlans
@@ -40,7 +41,9 @@ def made(tmp_path: Path) -> Tiny:
 
 
 def opened(made: Tiny, place: Workspace | None = None, **options: Any) -> tuple[WorkspaceProfiles, PlanSource]:
-    deployment = deployment_of(Path("plan"), place or made.place, hosts=HostsFile(made.root / "hosts.toml"), **options)
+    deployment = deployment_of(
+        Path("plan"), place or made.place, ServeSettings(**options), HostsFile(made.root / "hosts.toml")
+    )
     assert isinstance(deployment.newcomers, WorkspaceProfiles)
     return deployment.newcomers, deployment.source
 
@@ -181,11 +184,9 @@ def test_cpus_of_a_host_share_what_is_free_there_and_what_is_given_holds_as_far_
 
 def test_no_device_joins_where_that_is_not_wanted(made: Tiny) -> None:
     hosts = HostsFile(made.root / "hosts.toml")
-    deployment = deployment_of(Path("plan"), made.place, hosts=hosts, join_budget_s=None)
+    deployment = deployment_of(Path("plan"), made.place, ServeSettings(join=False), hosts)
     assert deployment.newcomers is None
     assert not opened(made, join_budget_s=0.0)[0].measures
-    said = proteus("serve", "plan", "--join-budget", "1s", "-w", made.root).refused()
-    assert "`--join-budget` is for devices of a cluster" in said
 
 
 @pytest.mark.parametrize("is_lost", [False, True])

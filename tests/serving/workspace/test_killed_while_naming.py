@@ -167,4 +167,4 @@ def test_a_workspace_that_is_only_read_stays_as_it_is(
     halves = texts(made)
     undo_namings(with_state(made.place, state=tmp_path / "state"))
     assert (texts(made), len(left(made))) == (halves, 1)
-    assert "start one without `--state`" in caplog.text
+    assert "start one without `--set state`" in caplog.text

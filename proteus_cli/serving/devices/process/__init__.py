@@ -1,5 +1,6 @@
 """A device in a process of its own, so that it cannot take the server down, nor hold its GIL.
 
-`executor` is the server's side and `child` the process. They send each other `messages` over a `channel`; tensors lie
-in `shared_memory`, as `layout` says.
+`client` is the server's side of the protocol (`messages`), `device_server` the device's; both are the same over a
+network. On this machine, `executor` is such a client, whose process (`starting`, `child`) is reached over a `channel`;
+tensors lie in `shared_memory`, as `layout` says.
 """

@@ -20,43 +20,50 @@ from proteus_cli.backends.affinity import pin_this_thread
 from proteus_cli.backends.base import BuildContext
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.errors import DeviceLost, EngineBroken, EngineError
+from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.child_process import depend_on_parent
 from proteus_cli.serving.devices.builds import log_build
 from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult, Executor, OnLost
+from proteus_cli.serving.devices.executor import Executor, OnLost
 from proteus_cli.serving.devices.process import messages
 from proteus_cli.serving.devices.process.channel import Channel
-from proteus_cli.serving.devices.process.engines import CommandedEngines
-from proteus_cli.serving.devices.process.layout import BatchLayout
-from proteus_cli.serving.devices.process.shared_memory import TransferBuffer
-from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
+from proteus_cli.serving.devices.process.device_server import DeviceServer, MemoryLink, Turns
+from proteus_cli.serving.devices.remote.channel.handing_over import ServedConnection, model_of, served_over
+from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
 
 log = logging.getLogger("proteus.process")
 
 
-class DeviceProcess:
-    """Carries out the server's commands on the running loop; batches run on it, too, where the executor allows that."""
+class ChildProcess:
+    """Reads what its parent sends, on the running loop: a server's commands, or the agent's, which hands one over."""
 
-    def __init__(self, channel: Channel[messages.DeviceCommand], executor: Executor) -> None:
-        self._channel, self._executor = channel, executor
-        self._engines = CommandedEngines(executor, partial(channel.send, wait=True))
-        self._buffers: dict[int, TransferBuffer] = {}
-        self._running = 0
-        self._is_closing = False
+    def __init__(
+        self,
+        channel: Channel[messages.DeviceCommand],
+        executor: Executor,
+        opened: messages.OpenedEvent,
+        remote: messages.RemoteUse | None,
+    ) -> None:
+        self._channel, self._executor, self._opened, self._remote = channel, executor, opened, remote
+        self._link = MemoryLink(channel)
+        self._turns = Turns(lambda: channel.send(messages.TurnWantedEvent(), wait=True))
         self._has_ended = asyncio.Event()
+        self._server = DeviceServer(executor, self._link, self._has_ended.set)
+        self._connection: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Until the server closes the device and all batches have ended; engines go with the process."""
         asyncio.get_running_loop().add_reader(self._channel.fileno(), self._read)
+        if self._remote is None:
+            self._link.send(self._opened)
         await self._has_ended.wait()
 
     def _read(self) -> None:
         try:
             received = self._channel.receive(wait=False)
             if received is None:
-                os._exit(0)  # the server is gone
+                os._exit(0)  # the parent is gone
             self._obey(*received)
         except BlockingIOError:  # nothing was sent
             return
@@ -67,68 +74,30 @@ class DeviceProcess:
     def _obey(self, command: messages.DeviceCommand, descriptors: Sequence[int]) -> None:
         match command:
             case messages.RunCommand():
-                self._run(command, descriptors)
-            case messages.LoadCommand() | messages.CancelLoadCommand() | messages.UnloadCommand():
-                self._engines.obey(command)
-            case messages.CloseCommand():
-                self._is_closing = True
-                self._end_if_idle()
+                self._server.obey(command, self._link.inputs(command, descriptors))
+            case messages.ConnectCommand():
+                self._connection = asyncio.create_task(self._serve(socket.socket(fileno=descriptors[0])))
+            case messages.ShareCommand(is_shared=is_shared):
+                self._turns.is_shared = is_shared
+            case messages.TurnCommand(number=number, waited_s=waited_s):
+                ended = partial(self._channel.send, messages.TurnEndedEvent(number), wait=True)
+                self._turns.give(waited_s, ended)
             case messages.OpenCommand():
                 raise RuntimeError("it is open")
+            case _:
+                self._server.obey(command, memoryview(b""))
 
-    # --- batches
-
-    def _run(self, command: messages.RunCommand, descriptors: Sequence[int]) -> None:
-        """Run the batch as one part, as its inputs are in one piece; where that fails, as the parts that it has."""
-        key = command.key
-        buffer = self._buffers.setdefault(command.buffer, TransferBuffer())
-        inputs, layout = buffer.incoming(descriptors), self._engines.layouts[key]
-        complete = partial(self._complete, command.number, layout, buffer)
-        leaving = partial(self._left, command.number, layout)
-        self._running += 1
-
-        def done(result: BatchResult | Exception) -> None:
-            may_be_one_part = isinstance(result, EngineError) and not isinstance(result, DeviceLost | EngineBroken)
-            if may_be_one_part and len(command.rows) > 1:
-                self._start(layout.read_inputs(key, command.rows, inputs, command.bounds, leaving), complete)
-            else:
-                complete(result)
-
-        self._start(layout.read_inputs(key, [sum(command.rows)], inputs, command.bounds, leaving), done)
-
-    def _start(self, batch: Batch, done: BatchCallback) -> None:
+    async def _serve(self, connection: socket.socket) -> None:
+        """Serve a server on another machine, until its connection ends."""
+        assert self._remote is not None  # noqa: S101 - else nobody hands a connection over
         try:
-            if self._executor.runs_inline:
-                result: BatchResult | Exception = self._executor.run(batch)
-            else:
-                self._executor.submit(batch, done)
-                return
-        except Exception as error:  # noqa: BLE001 - it is sent to the server
-            result = error
-        done(result)
-
-    def _complete(
-        self, number: int, layout: BatchLayout, buffer: TransferBuffer, result: BatchResult | Exception
-    ) -> None:
-        self._running -= 1
-        event = _event(number, layout, buffer, result)
-        self._channel.send(event, buffer.take_unsent() if isinstance(event, messages.RanEvent) else (), wait=True)
-        self._end_if_idle()
-
-    def _left(self, number: int, layout: BatchLayout, parts: Sequence[int], result: BatchResult) -> None:
-        """Send what leaves a batch. Where that fails, it is in the result of the whole, as all is."""
-        buffer = TransferBuffer()
-        try:
-            shapes = layout.write_outputs(result.given, buffer)
-            event = messages.LeftEvent(number, parts, result.compute_s, result.ended_s, shapes)
-            self._channel.send(event, buffer.take_unsent(), wait=True)
+            tls = cluster_tls(Path(self._remote.key), listens=True) if self._remote.key is not None else None
+            find_model = partial(model_of, Path(self._remote.models))
+            served = ServedConnection(self._executor, self._opened, find_model, self._turns)
+            await served_over(served, connection, tls)
         except OSError as error:
-            log.warning("answers that leave a batch wait for its end: %s", error)
+            log.warning("the server does not connect: %s", error)
         finally:
-            buffer.close()
-
-    def _end_if_idle(self) -> None:
-        if self._is_closing and not self._running:
             self._has_ended.set()
 
 
@@ -162,20 +131,19 @@ def main(descriptor: int) -> None:
     logging.getLogger("proteus").setLevel(opening.log_level)
     sys.setswitchinterval(opening.switch_interval_s)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(channel, opening.spec))
+        runner.run(_serve(channel, opening))
 
 
-async def _serve(channel: Channel[messages.DeviceCommand], spec: DeviceSpec) -> None:
+async def _serve(channel: Channel[messages.DeviceCommand], opening: messages.OpenCommand) -> None:
     with ExitStack() as stack:
         try:
-            pin_this_thread(spec.device.cores)
-            executor, platform = _open_device(spec, stack, partial(_end_lost, channel))
+            pin_this_thread(opening.spec.device.cores)
+            executor, platform = _open_device(opening.spec, stack, partial(_end_lost, channel))
         except Exception as error:  # noqa: BLE001 - it is sent to the server
             channel.send(messages.FailedEvent(messages.OPENING, messages.SentError.logged(error)), wait=True)
             return
-        process = DeviceProcess(channel, executor)
+        process = ChildProcess(channel, executor, messages.OpenedEvent(platform, executor.can_give_way), opening.remote)
         gc.freeze()  # what was imported stays
-        channel.send(messages.OpenedEvent(platform, executor.can_give_way), wait=True)
         await process.run()
 
 
@@ -188,16 +156,16 @@ def _end_lost(channel: Channel[messages.DeviceCommand], loss: DeviceLost) -> Non
     os._exit(1)
 
 
-def _open_device(spec: DeviceSpec, stack: ExitStack, on_lost: OnLost) -> tuple[Executor, str]:
+def _open_device(spec: messages.DeviceSpec, stack: ExitStack, on_lost: OnLost) -> tuple[Executor, str]:
     """The executor of the device and the name of its backend. Only what the device needs is imported.
 
     Raises `BackendUnavailable`, `DeviceUnavailable`.
     """
     match spec:
-        case CpuSpec(device=device):
+        case messages.CpuSpec(device=device):
             backend = open_backend(device)
             return CpuExecutor(device, backend, on_lost), backend.versions.name
-        case GpuSpec(device=device, slots=slots):
+        case messages.GpuSpec(device=device, slots=slots):
             from proteus_cli.backends.tensorrt.backend import TensorRT  # noqa: PLC0415 - an extra
             from proteus_cli.backends.tensorrt.chain import ChainPlans  # noqa: PLC0415 - an extra
             from proteus_cli.serving.devices.gpu import GpuExecutor  # noqa: PLC0415 - an extra
@@ -208,23 +176,9 @@ def _open_device(spec: DeviceSpec, stack: ExitStack, on_lost: OnLost) -> tuple[E
                 return tensorrt.plan(model, key)
 
             return GpuExecutor(tensorrt.context, read_plan, on_lost, slots=slots), tensorrt.versions.name
-        case EmulatedSpec(profile=profile, signatures=signatures):
+        case messages.EmulatedSpec(profile=profile, signatures=signatures):
             timer = stack.enter_context(TimerThread())
             return EmulatedExecutor(profile, signatures, time.monotonic, timer.at, on_lost), emulated.NAME
-
-
-def _event(
-    number: int, layout: BatchLayout, buffer: TransferBuffer, result: BatchResult | Exception
-) -> messages.RanEvent | messages.FailedEvent:
-    """What became of a batch; its outputs are written to the buffer."""
-    if isinstance(result, Exception):
-        return messages.FailedEvent(number, messages.SentError.logged(result))
-    try:
-        shapes = layout.write_outputs(result.given, buffer)
-    except Exception as error:  # noqa: BLE001 - it is sent to the server
-        return messages.FailedEvent(number, messages.SentError.logged(error))
-    failures = {part: messages.SentError.logged(error) for part, error in result.failures.items()}
-    return messages.RanEvent(number, result.compute_s, result.ended_s or time.monotonic(), shapes, failures)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How the tensors of a batch lie in a `TransferBuffer`: each in one piece, one behind another."""
+"""How the tensors of a batch lie in memory: each in one piece, one behind another."""
 
 from collections.abc import Sequence
 from functools import lru_cache
@@ -6,12 +6,12 @@ from math import prod
 
 import numpy as np
 
-from proteus_cli.backends.base import OutputArrays, Part, Signature, gather
+from proteus_cli.backends.base import OutputArrays, Part, Signature
 from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.serving.devices.executor import Batch, LeavingCallback
-from proteus_cli.serving.devices.process.shared_memory import TransferBuffer, offsets
+from proteus_cli.serving.devices.process.shared_memory import offsets
 
 _CACHED = 256  # sizes of batches: as good as all that an engine has
 
@@ -30,23 +30,22 @@ class BatchLayout:
         """The bytes that the inputs of a batch of so many rows take."""
         return self._inputs(rows)[1]
 
-    def write_inputs(self, batch: Batch, buffer: TransferBuffer, reserve_bytes: int) -> None:
-        """Raises `OSError` where there is no memory."""
-        places, size = self._inputs(batch.rows)
-        memory = buffer.outgoing(size, reserve_bytes)
-        for which, (place, row_bytes) in enumerate(zip(places, self._row_bytes, strict=True)):
-            gather(batch.parts, which, memory[place:], row_bytes)
-
     def pieces(self, batch: Batch) -> list[Buffer]:
-        """What `write_inputs` would write, piece by piece, without a copy."""
+        """The inputs of a batch, one behind another, without a copy.
+
+        Raises `ValueError` where a part has other bytes than its rows take.
+        """
         found: list[Buffer] = []
         places, size = self._inputs(batch.rows)
         end = 0
         for which, place in enumerate(places):
             if place > end:
                 found.append(bytes(place - end))
-            found += [buffers[which] for _, buffers in batch.parts]
+            of_parts = [buffers[which] for _, buffers in batch.parts]
             end = place + batch.rows * self._row_bytes[which]
+            if sum(map(len, of_parts)) != end - place:
+                raise ValueError(f"input {which} of {batch.rows} rows does not take {sum(map(len, of_parts))} bytes")
+            found += of_parts
         if size > end:
             found.append(bytes(size - end))
         return found
@@ -71,19 +70,6 @@ class BatchLayout:
             firsts = lasts
         return Batch(key, parts, total, bounds, leaving=leaving)
 
-    def write_outputs(self, outputs: OutputArrays, buffer: TransferBuffer) -> Sequence[tuple[int, ...]]:
-        """Returns the shapes of the outputs. Raises `TypeError` where one is not of the signature's type."""
-        shapes = tuple(values.shape for values in outputs)
-        places, size = self._outputs(shapes)
-        memory = buffer.outgoing(size)
-        for values, dtype, place in zip(outputs, self._output_dtypes, places, strict=True):
-            np.copyto(np.ndarray(values.shape, dtype, memory, place), values, casting="no")
-        return shapes
-
-    def read_outputs(self, shapes: Sequence[tuple[int, ...]], memory: memoryview) -> OutputArrays:
-        """Copies of the outputs, as the next batch overwrites them. Raises as `outputs_in` does."""
-        return tuple(values.copy() for values in self.outputs_in(shapes, memory))
-
     def outputs_in(self, shapes: Sequence[tuple[int, ...]], memory: memoryview) -> OutputArrays:
         """The outputs that lie in memory, without a copy. Raises `TypeError`, `ValueError` where they don't fit."""
         places, _ = self._outputs(tuple(shapes))
@@ -91,7 +77,7 @@ class BatchLayout:
         return tuple([np.ndarray(shape, dtype, memory, place) for shape, dtype, place in tensors])
 
     def output_pieces(self, outputs: OutputArrays) -> list[Buffer]:
-        """What `write_outputs` would write, piece by piece; copied only where memory has gaps.
+        """Outputs one behind another, copied only where their memory has gaps.
 
         Raises `TypeError` where one is not of the signature's type.
         """

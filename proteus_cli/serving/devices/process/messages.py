@@ -1,17 +1,22 @@
-"""What the server and the process of a device send each other: commands to the process, events from it.
+"""The messages between a server and the process of a device: commands to the process, events from it.
 
-One message for each batch either way; its tensors lie beside it, in shared memory (`TransferBuffer`).
+There is one message per batch in either direction. Its tensors travel beside it: on this machine in shared memory
+(`TransferBuffer`), from another machine behind the message in its frame (`remote/channel/frames.py`). Times count from
+the moment at which the batch was sent on this machine, or arrived from another one: no clock is shared over a network.
 """
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.device import Device
+from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import (
     ArtefactError,
@@ -26,10 +31,12 @@ from proteus_cli.errors import (
     ProteusError,
     UsageError,
 )
-from proteus_cli.serving.devices.process.spec import DeviceSpec
 
 OPENING = -1
 """The number of a `FailedEvent` when the device cannot be opened; batches and loads count from 0."""
+
+Elapsed = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
+"""Seconds: a finite number."""
 
 log = logging.getLogger("proteus.process")
 
@@ -69,19 +76,52 @@ class SentError(msgspec.Struct, frozen=True, array_like=True):
         return RuntimeError(self.message) if kind is None else kind(self.message, hint=self.hint)
 
 
-# --- to the process
+# --- the device
 
 
-class OpenCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The first message. The process sends what it logs from ``log_level`` on."""
+class CpuSpec(msgspec.Struct, frozen=True, tag=True):
+    """ONNX Runtime on the cores of a device."""
 
-    spec: DeviceSpec
-    log_level: int
-    switch_interval_s: float
+    device: Device
+
+
+class GpuSpec(msgspec.Struct, frozen=True, tag=True):
+    """TensorRT on a GPU that runs up to ``slots`` batches at once; engines are kept in the directory ``built``."""
+
+    device: Device
+    built: str
+    slots: int
+
+
+class EmulatedSpec(msgspec.Struct, frozen=True, tag=True):
+    """The emulated device of a profile; ``signatures`` by family."""
+
+    profile: Profile
+    signatures: Mapping[str, Signature]
+
+    @property
+    def device(self) -> Device:
+        return self.profile.device
+
+
+DeviceSpec = CpuSpec | GpuSpec | EmulatedSpec
+
+
+class RemoteUse(msgspec.Struct, frozen=True):
+    """How a process serves another machine: the directory of ``models`` by digest, and the cluster's ``key``."""
+
+    models: str
+    key: str | None
+
+
+# --- from the server
 
 
 class LoadCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Load an engine, as `Executor.load` does; the answer is `LoadedEvent` or `FailedEvent`."""
+    """Load an engine, as `Executor.load` does; the answer is `LoadedEvent` or `FailedEvent`.
+
+    ``model`` is a path on this machine, and a digest from another one.
+    """
 
     number: int
     key: VariantKey
@@ -104,23 +144,57 @@ class UnloadCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class RunCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Run a batch; the answer is `RanEvent` or `FailedEvent`. ``buffer`` has its inputs, ``rows`` are of each part.
+    """Run a batch; the answer is `RanEvent` or `FailedEvent`. ``rows`` are those of each part.
 
-    ``bounds`` are by a clock that both processes share.
+    On this machine, shared memory with the number ``buffer`` has the inputs, and ``sent_s`` is `time.monotonic`; it is
+    0 from another machine. Times of ``bounds`` count from the sending.
     """
 
     number: int
-    buffer: int
     key: VariantKey
     rows: Sequence[int]
     bounds: ExitBounds | None = None
+    buffer: int = 0
+    sent_s: float = 0.0
 
 
 class CloseCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The last message: end when all batches have ended."""
 
 
-# --- from the process
+# --- from whoever starts the process
+
+
+class OpenCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The first message. The process sends what it logs from ``log_level`` on.
+
+    With ``remote``, the server connects later (`ConnectCommand`).
+    """
+
+    spec: DeviceSpec
+    log_level: int
+    switch_interval_s: float
+    remote: RemoteUse | None = None
+
+
+class ConnectCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The descriptor of the server's connection comes with this; no byte of TLS was read."""
+
+
+class ShareCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """Other servers use the device, too, or no longer: each batch waits for a `TurnCommand`, or none does."""
+
+    is_shared: bool
+
+
+class TurnCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The batch that has waited longest may run; it waited ``waited_s`` while batches of other servers ran."""
+
+    number: int
+    waited_s: float
+
+
+# --- to the server
 
 
 class OpenedEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -138,25 +212,31 @@ class LoadedEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class RanEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A batch has run, until ``ended_s`` (`time.monotonic`); its outputs, of these ``shapes``, are in its buffer."""
+    """A batch has run. Its outputs have these ``shapes``.
+
+    It ended on the device after ``ended_s``, and its answer was sent after ``elapsed_s``. For ``waited_s`` of that,
+    batches of other servers ran.
+    """
 
     number: int
-    compute_s: float
-    ended_s: float
+    compute_s: Elapsed
+    elapsed_s: Elapsed
+    ended_s: Elapsed
+    waited_s: Elapsed
     shapes: Sequence[tuple[int, ...]]
     failures: Mapping[int, SentError]
 
 
 class LeftEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Parts have left a batch before its end, as `RanEvent` tells of a whole one; its buffer has their rows alone.
+    """Parts have left a batch before its end; the tensors are their rows alone.
 
-    It comes with the descriptor of a buffer of its own, which goes with it: the batch's may not have been read.
+    In shared memory, it comes with a buffer of its own: the batch's may not have been read.
     """
 
     number: int
-    parts: Sequence[int]
-    compute_s: float
-    ended_s: float
+    parts: Sequence[Annotated[int, msgspec.Meta(ge=0)]]
+    compute_s: Elapsed
+    ended_s: Elapsed
     shapes: Sequence[tuple[int, ...]]
 
 
@@ -167,6 +247,9 @@ class FailedEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
     error: SentError
 
 
+# --- to whoever has started the process
+
+
 class LostEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """The device is lost; the process ends."""
 
@@ -174,7 +257,7 @@ class LostEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class LogEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A line for the server's log."""
+    """A line for the log."""
 
     level: int
     logger: str
@@ -182,8 +265,20 @@ class LogEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
     fields: Mapping[str, Any]
 
 
-DeviceCommand = OpenCommand | LoadCommand | CancelLoadCommand | UnloadCommand | RunCommand | CloseCommand
-DeviceEvent = OpenedEvent | LoadedEvent | RanEvent | LeftEvent | FailedEvent | LostEvent | LogEvent
+class TurnWantedEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A batch waits for its turn."""
+
+
+class TurnEndedEvent(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The batch of the turn with this number has ended."""
+
+    number: int
+
+
+ServerCommand = LoadCommand | CancelLoadCommand | UnloadCommand | RunCommand | CloseCommand
+ServerEvent = OpenedEvent | LoadedEvent | RanEvent | LeftEvent | FailedEvent
+DeviceCommand = ServerCommand | OpenCommand | ConnectCommand | ShareCommand | TurnCommand
+DeviceEvent = ServerEvent | LostEvent | LogEvent | TurnWantedEvent | TurnEndedEvent
 
 
 # --- encoded
@@ -206,3 +301,6 @@ def decoded(kind: Any, value: Any) -> Any:
 ENCODER = msgspec.msgpack.Encoder(enc_hook=_encoded)
 COMMANDS: "msgspec.msgpack.Decoder[DeviceCommand]" = msgspec.msgpack.Decoder(DeviceCommand, dec_hook=decoded)
 EVENTS: "msgspec.msgpack.Decoder[DeviceEvent]" = msgspec.msgpack.Decoder(DeviceEvent, dec_hook=decoded)
+SERVER_COMMANDS: "msgspec.msgpack.Decoder[ServerCommand]" = msgspec.msgpack.Decoder(ServerCommand, dec_hook=decoded)
+SERVER_EVENTS: "msgspec.msgpack.Decoder[ServerEvent]" = msgspec.msgpack.Decoder(ServerEvent, dec_hook=decoded)
+"""The messages over a network; the other two decoders take all."""

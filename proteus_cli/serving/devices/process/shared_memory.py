@@ -4,7 +4,10 @@ import mmap
 import os
 from collections.abc import Iterable, Sequence
 
+from proteus_cli.buffers import Buffer
+
 _ALIGN_BYTES = 64  # a cache line, and enough for vector instructions
+_JOINED_BYTES = 2**14  # pieces of less are joined first, as each assignment to memory costs as much as that
 
 CAN_SHARE = hasattr(os, "memfd_create")
 """Linux only."""
@@ -38,6 +41,19 @@ class TransferBuffer:
             os.ftruncate(self._unsent, max(size, reserve_bytes, mmap.PAGESIZE))
             self._mine = _mapped(self._unsent)
         return self._mine
+
+    def write(self, pieces: Sequence[Buffer], reserve_bytes: int = 0) -> None:
+        """Write pieces one behind another, as `outgoing`. Raises `OSError` where there is no memory."""
+        size = sum(map(len, pieces))
+        memory = self.outgoing(size, reserve_bytes)
+        if size <= _JOINED_BYTES:
+            memory[:size] = b"".join(pieces)
+            return
+        first = 0
+        for piece in pieces:
+            last = first + len(piece)
+            memory[first:last] = piece
+            first = last
 
     def take_unsent(self) -> tuple[int, ...]:
         """The file descriptor to send with the next message about this buffer, if any; the caller closes it."""

@@ -1,1 +1,1 @@
-"""What becomes of answers on their way out, and after: classes, exits, second stages of cascades, checks, the log."""
+"""Answers on their way out, and after: second stages of cascades, exits, and the log of answers."""

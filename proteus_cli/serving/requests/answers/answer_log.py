@@ -1,30 +1,52 @@
-"""What was answered to requests with an id, kept for a while, so that labels can be compared with it.
+"""The answers to requests with an id, kept for a while, so that labels can be compared with them.
 
-Nothing is kept of requests without an id, nor where no feedback is wanted. Memory is bounded: the oldest go first.
+Requests without an id leave no trace here; without feedback the log does not exist. Memory is bounded: the oldest go
+first.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
 
 import msgspec
+import numpy as np
 
+from proteus_cli.backends.base import OutputArrays
 from proteus_cli.domain.catalog import VariantKey
-from proteus_cli.serving.requests.answers.classes import classes_of
 from proteus_cli.serving.requests.in_flight import Answered, Observer, Result
 from proteus_cli.serving.requests.query import Query
 
+_SCORES_NDIM, _FEWEST_CLASSES = 2, 2
+
+
+def classes_of(outputs: OutputArrays) -> tuple[int | None, ...]:
+    """The class of each row, None where a score is NaN. Empty where the first output has no scores by class."""
+    scores = outputs[0]
+    if scores.ndim != _SCORES_NDIM or scores.shape[1] < _FEWEST_CLASSES or scores.dtype.kind not in "fiu":
+        return ()
+    found: list[int | None] = scores.argmax(axis=1).tolist()
+    if scores.dtype.kind == "f":
+        for row in np.flatnonzero(np.isnan(scores).any(axis=1)).tolist():
+            found[row] = None
+    return tuple(found)
+
+
+def class_of(outputs: OutputArrays) -> int | None:
+    """The class of the first row; None like in `classes_of`, and where there are no classes."""
+    return next(iter(classes_of((outputs[0][:1],))), None)
+
+
 MAX_KEPT_ROWS = 100_000
-"""Of all answers together; each has one at least."""
+"""The most rows of all answers together; each has one at least."""
 LONGEST_ID = 128
 """Characters; the answer to a request with a longer id is not kept."""
 MAX_ROWS = 256
-"""Nor is that to a request of more rows."""
+"""The most rows of a request whose answer is kept."""
 FORGOTTEN_AT_ONCE = 100
-"""Answers that are too old, so that nobody waits for long where many are, as after a pause."""
+"""The most old answers that are dropped at once, so that a request waits little after a pause."""
 
 
 class RolloutMark(msgspec.Struct, gc=False):
-    """A request that is in an arm of a version roll-out, which ``rollout`` stands for and nothing else does.
+    """A request in an arm of a version roll-out, whose identity is ``rollout``.
 
     ``shadow_class`` is what the new version has said of it when nobody saw it; None where it was not asked.
     """
@@ -104,7 +126,10 @@ class AnswerLog:
         self._forget_old(now_s)
 
     def _forget_old(self, now_s: float) -> None:
-        """What is too old, a part at a time, and what is too much. Answers come in the order of their times."""
+        """Forget old answers, a part at a time, and the oldest beyond the limit.
+
+        Answers come in the order of their times.
+        """
         forgotten = 0
         while self._kept:
             oldest = next(iter(self._kept.values()))
@@ -131,7 +156,7 @@ class _Keeping(Observer):
 
 
 class _KeptRequest(msgspec.Struct, gc=False):
-    """What is kept of a request; without its ``answer`` once there was feedback."""
+    """The kept part of a request; without its ``answer`` once there was feedback."""
 
     at_s: float
     rows: int

@@ -7,8 +7,8 @@ answer; or with the first, where the deferred request is dropped or fails, and a
 
 import asyncio
 import math
-from collections.abc import Callable, Iterable
-from typing import ClassVar, Protocol
+from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 import msgspec
 import numpy as np
@@ -18,7 +18,7 @@ from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import CascadeRoute, FirstStage
+from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
 from proteus_cli.domain.request import ANY_VERSION, Bounds, Request
 from proteus_cli.domain.stages.cascade import margin, output_of
 from proteus_cli.serving.fleet.workers import Workers
@@ -26,43 +26,29 @@ from proteus_cli.serving.requests.families import ServedFamily, confidence_place
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Staged, nobody
 
 
-class Confidence(Protocol):
-    """Says how sure the first stage of a cascade is of its answers."""
-
-    def levels(self, request: Request, stage: FirstStage, outputs: OutputArrays) -> tuple[Ints, float | None]:
-        """How many thresholds each row of a request reaches, and the lowest confidence, None where it is unknown."""
-        ...
-
-    def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:
-        """Whether each row of an answer is less confident than ``minimum``, and the lowest confidence."""
-        ...
-
-
-class ComputedConfidence:
-    """The confidence that the outputs tell: the margin of the scores, or an output of its own, by family.
+class Confidence:
+    """How sure the first stage of a cascade is of its answers: the margin of the scores, or an output of its own.
 
     A row whose confidence is no number reaches none. Raises `ArtefactError` where a family lacks the output it names.
     """
 
-    def __init__(self, served: Iterable[ServedFamily]) -> None:
-        self.use_families(served)
-
-    def use_families(self, served: Iterable[ServedFamily]) -> None:
-        """From now on these are all families."""
-        self._place = {of.name: confidence_place(of.name, output_of(of.confidence), of.signature) for of in served}
+    def __init__(self, families: Mapping[str, ServedFamily]) -> None:
+        self._families = families
 
     def levels(self, request: Request, stage: FirstStage, outputs: OutputArrays) -> tuple[Ints, float | None]:
+        """How many thresholds each row of a request reaches, and the lowest confidence, None where it is unknown."""
         values, lowest = self._values(request.family, outputs)
         reached = values[:, np.newaxis] >= np.array(stage.thresholds, np.float32)
         return np.count_nonzero(reached, axis=1), lowest
 
     def below(self, family: str, minimum: float, outputs: OutputArrays) -> tuple[Bools, float | None]:
+        """Whether each row of an answer is less confident than ``minimum``, and the lowest confidence."""
         values, lowest = self._values(family, outputs)
         return ~(values >= minimum), lowest
 
     def of(self, family: str, outputs: OutputArrays) -> Singles:
         """The confidence of each row of an answer."""
-        return _confidence_at(self._place.get(family), outputs)
+        return confidence_of(self._families[family], outputs)
 
     def _values(self, family: str, outputs: OutputArrays) -> tuple[Singles, float | None]:
         """By row, and the lowest."""
@@ -72,20 +58,17 @@ class ComputedConfidence:
 
 
 def confidence_of(served: ServedFamily, outputs: OutputArrays) -> Singles:
-    """The confidence of each row of an answer, like `ComputedConfidence.of`. Raises `ArtefactError`."""
-    return _confidence_at(confidence_place(served.name, output_of(served.confidence), served.signature), outputs)
-
-
-def _confidence_at(place: int | None, outputs: OutputArrays) -> Singles:
-    """The margin of the scores, or the output at its place."""
+    """The confidence of each row of an answer. Raises `ArtefactError`."""
+    place = confidence_place(served.name, output_of(served.confidence), served.signature)
     values: Singles = margin(outputs[0]) if place is None else outputs[place].reshape(-1).astype(np.float32)
     return values
 
 
-class DrawnConfidence:
+class DrawnConfidence(Confidence):
     """Confidences where no output is computed, drawn as in a simulation: the part of all rows that were less sure."""
 
     def __init__(self, rng: np.random.Generator) -> None:
+        super().__init__({})
         self._rng = rng
 
     def levels(self, request: Request, stage: FirstStage, outputs: OutputArrays) -> tuple[Ints, float | None]:  # noqa: ARG002 - made up
@@ -101,8 +84,8 @@ class DeferredInFlight(InFlightRequest, frozen=False, gc=True, eq=False, kw_only
     """The rows of ``origin`` that its first stage was not sure of, while the second is asked.
 
     ``first`` has the first answer to all rows of the origin, which were in the queue for ``queue_s``; its batch took
-    ``took_s``. Of these rows, those that wait here are ``unsure``. All of them are expected to have ``first_accuracy``
-    with these answers, and ``second_accuracy`` with those of the second stage. The first stage took ``first_j``; None
+    ``took_s``. ``unsure`` marks the rows that wait here. All rows are expected to have ``first_accuracy``
+    with these answers, and ``second_accuracy`` with the second stage's. The first stage took ``first_j``; None
     where the origin does not limit its energy.
     """
 
@@ -167,7 +150,7 @@ class SecondStages:
         now_s: float,
         at_last_moment: Callable[[DeferredInFlight], None],
     ) -> AnsweredBatch | None:
-        """What to answer a request now, which a batch has answered after ``took_s``; None: the second stage is asked.
+        """The answer to a request now, after a batch that took ``took_s``; None: the second stage is asked.
 
         ``at_last_moment`` is called when the second answer is not there by then.
         """
@@ -244,13 +227,13 @@ def _with_exit(staged: Staged, batch: AnsweredBatch) -> Staged:
 
 
 def _version(request: InFlightRequest) -> str:
-    """What a request has asked for."""
+    """The version that a request has asked for."""
     bounds = request.bounds
     return ANY_VERSION if bounds is None or bounds.version is None else bounds.version.name
 
 
 def _energy_j(request: Request, batch: AnsweredBatch) -> float | None:
-    """What a request took of a batch; None where it does not limit its energy, or the power is unknown."""
+    """The joules of a request in a batch; None where it does not limit its energy, or the power is unknown."""
     power_w = batch.hosted.power_w
     if request.bounds is None or not request.bounds.is_energy_limited or power_w is None:
         return None
@@ -265,12 +248,12 @@ def _profiled_j(request: Request, batch: AnsweredBatch) -> float:
 
 
 def _noted_j(batch: AnsweredBatch) -> float | None:
-    """What a multi-exit model says that a request took which limits its energy."""
+    """The joules of a request that limits its energy, as a multi-exit model says."""
     return None if batch.staged is None else batch.staged.energy_j
 
 
 def _expected(route: CascadeRoute, levels: Ints, unsure: Bools) -> tuple[float, float]:
-    """The accuracy of all rows with the first answers, and with those of the second stage to the unsure ones."""
+    """The accuracy of all rows with the first answers, and with second answers to the unsure ones."""
     first = np.array(route.first_accuracy)[levels]
     both = np.where(unsure, np.array(route.second_accuracy)[levels], first)
     return float(first.mean()), float(both.mean())
@@ -286,3 +269,38 @@ def _rows_of(request: InFlightRequest, chosen: Bools) -> tuple[Buffer, ...]:
         size = len(view) // request.rows
         picked.append(b"".join([view[row * size : (row + 1) * size] for row in np.flatnonzero(chosen).tolist()]))
     return tuple(picked)
+
+
+def of_exits(answer: Answered, notes: OutputArrays) -> Answered:
+    """The answer to a request with the exits of its rows; ``notes`` of all rows of its batch."""
+    batch, rows = answer.batch, slice(answer.first, answer.first + answer.rows)
+    exits, confidences, cut, held, energies = (values[rows] for values in notes)
+    lowest, energy_j = float(confidences.min()), float(energies.sum())
+    staged = Staged(
+        None,
+        lowest if math.isfinite(lowest) else None,
+        _accuracy(batch.hosted, exits.tolist(), held.tolist()),
+        energy_j=None if math.isnan(energy_j) else energy_j,
+        exit=int(exits.max()),
+        is_cut=bool(cut.any()),
+    )
+    return Answered(batch.of_one(answer.outputs, staged=staged), 0, answer.rows, answer.queue_s)
+
+
+def is_cut(notes: OutputArrays) -> bool:
+    """Whether a row of a batch was cut short, so that the batch took less than profiled."""
+    return bool(notes) and bool(notes[2].any())
+
+
+def _accuracy(hosted: Host, exits: list[int], held: list[int]) -> float:
+    """The mean of what is to be expected of the rows; of the variant where its profile knows no more.
+
+    The profile of an exit covers the rows for which the condition holds there. A row that has gone on, as its
+    request asks for more confidence, is like these, not like the hard ones that get to the exit which answered it.
+    """
+    known = hosted.exits
+    if not known:
+        return hosted.accuracy
+    rows = zip(exits, held, strict=True)
+    each = (known[(at or exit_) - 1].answers_worth(is_cut=not at, otherwise=hosted.accuracy) for exit_, at in rows)
+    return sum(each) / len(exits)

@@ -10,14 +10,13 @@ import numpy as np
 from proteus_cli.arrays import Singles
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
-from proteus_cli.serving.requests.answers.answer_log import LONGEST_ID, MAX_ROWS
-from proteus_cli.serving.requests.answers.classes import classes_of
+from proteus_cli.serving.requests.answers.answer_log import LONGEST_ID, MAX_ROWS, classes_of
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, InFlightRequest, Observer, Result
 from proteus_cli.serving.requests.samples.writer import LARGEST_BYTES, Captured, CapturedLabels, SampleWriter
 
 MAX_IDS = 100_000
-"""Of captured requests whose labels are waited for."""
+"""The most captured requests whose labels are waited for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class SampleCounts:
 class SampleCapture:
     """Captures a ``share`` of all requests, each by chance alone, whatever it is; ``next_id`` is of the next one.
 
-    ``confidence`` of the rows of an answer, by family. Nothing is kept of a request that was not answered.
+    ``confidence`` of the rows of an answer, by family. Only answered requests are kept.
     """
 
     def __init__(
@@ -106,7 +105,7 @@ class SampleCapture:
         return None if self.writer.has_room(size) else "busy"
 
     def captured_answer(self, chosen: "_Chosen", result: Result | Exception) -> Captured | None:
-        """What is kept of a chosen request; None: nothing, as it was not answered, or its family is gone."""
+        """The kept part of a chosen request; None where it was not answered, or its family is gone."""
         family, client_id = chosen.family, chosen.client_id
         served = self._families.get(family)
         if not isinstance(result, Answered) or served is None:

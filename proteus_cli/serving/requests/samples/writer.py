@@ -31,24 +31,24 @@ from proteus_cli.store.samples.directory import CHUNK, LABELS, SampleSpace, writ
 log = logging.getLogger("proteus.samples")
 
 LARGEST_BYTES = 16 * 2**20
-"""Of the inputs of a request; larger ones are not captured."""
+"""The most bytes of the inputs of a captured request."""
 HELD_BYTES, HELD_ITEMS = 64 * 2**20, 4096
-"""Of inputs that wait for their answer, or to be written, and how many of them; more are dropped."""
+"""The most inputs that wait for their answer, or to be written; more are dropped."""
 CHUNK_BYTES, CHUNK_ITEMS = 4 * 2**20, 256
-"""A file is written once it has so many bytes of inputs, or requests,"""
+"""The bytes of inputs, or the requests, that make a full file."""
 CHUNK_S = 10.0
-"""or its first has waited so long: what a server that is killed loses."""
+"""The longest that a sample waits to be written: the loss of a server that is killed."""
 LOOK_S = 1.0
 """Between two looks whether a file is due."""
 AGE_LOOK_S = 60.0
 """Between two looks for files that are too old."""
 CLOSE_S = 5.0
-"""When the server stops, it waits so long for the last files."""
+"""The longest that a server waits for the last files when it stops."""
 
 
 @dataclass(frozen=True, slots=True)
 class SampleSettings:
-    """Where samples go: at most ``space_bytes`` of them, for ``keep_s``; of which ``share`` of all requests."""
+    """The directory of samples of a ``share`` of all requests: ``space_bytes`` at most, for ``keep_s``."""
 
     directory: Path
     share: float
@@ -85,7 +85,7 @@ class CapturedLabels:
 
 @dataclass(slots=True)
 class _Open:
-    """What is to be a file of a family; ``size`` is that of all ``items``, counted as they come."""
+    """The next file of a family; ``size`` counts the bytes of all ``items``."""
 
     since_s: float
     items: list[Captured] = field(default_factory=list)
@@ -104,7 +104,7 @@ class _Open:
 class SampleWriter:
     """Takes samples from the event loop, in O(1), and writes them in a thread. ``run`` names the files of this server.
 
-    ``space`` knows the files of the directory. What the thread does not expect is logged and counted, and it goes on.
+    ``space`` knows the files of the directory. Unexpected errors in the thread are logged and counted, and it goes on.
     """
 
     def __init__(self, settings: SampleSettings, unix_clock: Callable[[], float]) -> None:
@@ -124,7 +124,7 @@ class SampleWriter:
     # --- for the event loop
 
     def has_room(self, size: int) -> bool:
-        """Whether a sample of so many bytes can be held until it is written."""
+        """Whether a sample of ``size`` bytes can be held until it is written."""
         held = self._in - self._out - self._released
         held_bytes = self._in_bytes - self._out_bytes - self._released_bytes
         return held < HELD_ITEMS and held_bytes + size <= HELD_BYTES
@@ -135,7 +135,7 @@ class SampleWriter:
         self._in_bytes += size
 
     def release(self, size: int) -> None:
-        """A sample of so many bytes is not going to be written."""
+        """A sample of ``size`` bytes is not going to be written."""
         self._released += 1
         self._released_bytes += size
 

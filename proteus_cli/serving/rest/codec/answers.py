@@ -1,6 +1,6 @@
 """Answers over REST: JSON, and binary tensors behind it.
 
-What all answers of a batch say is encoded once, and only the rest for each.
+The common part of all answers of a batch is encoded once.
 """
 
 from collections.abc import Mapping, Sequence
@@ -8,17 +8,16 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import UNSET
 
 from proteus_cli.backends.base import Signature
 from proteus_cli.buffers import Buffer
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.classification import highest_classes, packed, wants_classes
+from proteus_cli.serving.oip.parameters import response_parameters
+from proteus_cli.serving.oip.tensors import highest_classes, packed, wants_classes
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Classes, Query
 from proteus_cli.serving.rest.codec.bodies import (
     InferResponse,
-    ResponseParameters,
     ResponseTensor,
     ResponseTensorParameters,
 )
@@ -34,7 +33,7 @@ EncodedAnswer = tuple[bytes, list[Buffer]]
 
 
 class _SharedAnswer(NamedTuple):
-    """What the answers of one batch with as many rows share: all but the time in the queue, the id, and the rows.
+    """The common part of answers of one batch with as many rows: all but the time in the queue, the id, and the rows.
 
     The JSON is ``before``, the time in the queue, ``after``; then for each of ``lists`` the values of this answer,
     and what follows them. ``binary`` has the bytes of all rows of an output, and how many a row has.
@@ -57,7 +56,7 @@ class AnswerEncoder:
     def __init__(self, family: str, signature: Signature, labels: Sequence[str]) -> None:
         self.family, self._signature, self._labels = family, signature, labels
         self.row_bytes = sum(spec.row_bytes for spec in signature.inputs)
-        """Of all inputs of a row."""
+        """The bytes of all inputs of a row."""
 
     def encode(self, query: Query, answer: Answered) -> EncodedAnswer:
         """The JSON of an answer, and the binary tensors that follow it."""
@@ -98,22 +97,7 @@ class AnswerEncoder:
 
     def _shared(self, query: Query, answer: Answered, classes: Mapping[int, Texts] = {}) -> _SharedAnswer:
         """``classes``: the texts of an output's classes, by its index, where these are wanted in its place."""
-        batch, hosted, staged = answer.batch, answer.batch.hosted, answer.batch.staged
-        parameters = ResponseParameters(
-            variant=hosted.variant,
-            accuracy=batch.accuracy,
-            device=hosted.device,
-            batch_size=batch.rows,
-            compute_us=round(batch.compute_s * _US_PER_S),
-            emulated=batch.is_emulated,
-            stages=UNSET if staged is None or staged.stages is None else staged.stages,
-            exit=UNSET if staged is None or staged.exit is None else staged.exit,
-            confidence=UNSET if staged is None or staged.confidence is None else staged.confidence,
-            cut=staged is not None and staged.is_cut,
-            fallback=staged is not None and staged.is_fallback,
-            energy_j=UNSET if staged is None or staged.energy_j is None else staged.energy_j,
-            queue_us=0,
-        )
+        batch, parameters = answer.batch, response_parameters(answer.batch)
         before = _encode(InferResponse(self.family, batch.version, parameters, [])).removesuffix(_NO_QUEUE_US)
         lists, binary, texts = list[Any](), list[tuple[Buffer, int]](), [_OUTPUTS]
         for place, (index, form) in enumerate(query.outputs):
@@ -140,12 +124,12 @@ class AnswerEncoder:
 
 
 def _in_binary(tensor: ResponseTensor, size: int) -> bytes:
-    """The JSON of an output that has so many bytes behind the JSON."""
+    """The JSON of an output with ``size`` bytes behind the JSON."""
     return _encode(msgspec.structs.replace(tensor, parameters=ResponseTensorParameters(size)))
 
 
 def _rows(batch: AnsweredBatch, index: int) -> Any:
-    """The rows of an output, each as a flat list, made once for a batch; of a large batch, as they are."""
+    """The rows of an output, each as a flat list, made once for a batch; unchanged for a large batch."""
     key, values = ("rows", index), batch.outputs[index]
     if values.size > _MAX_LISTED_VALUES:
         return values

@@ -1,16 +1,16 @@
 """The JSON of inference requests and answers, and of errors, as Structs.
 
-The codec decodes requests into them; the OpenAPI schemas are made from them. What only `extra_json_schema` says is
-checked by the codec, whose messages name the model's inputs.
+The codec decodes requests into them; the OpenAPI schemas are made from them. Rules that only `extra_json_schema` has
+are checked by the codec, whose messages name the model's inputs.
 """
 
 from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from proteus_cli.domain.base import Count, Fraction
+from proteus_cli.domain.base import Count
 from proteus_cli.serving.oip.documents import SentDatatype
-from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters
+from proteus_cli.serving.oip.parameters import InputParameters, OutputParameters, RequestParameters, ResponseParameters
 
 LARGEST_INT64 = 2**63 - 1
 VALUES_SCHEMA = {
@@ -49,45 +49,6 @@ class InferRequest(Struct, frozen=True, omit_defaults=True):
     outputs: Annotated[
         tuple[RequestedOutput, ...] | None, Meta(description="The outputs that are wanted; none: all.")
     ] = None
-
-
-class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What answered."""
-
-    variant: Annotated[str, Meta(description="The variant of the family that answered.")]
-    accuracy: Annotated[
-        Fraction, Meta(description="Its accuracy; with `stages` or `exit`, what is to be expected of the answer.")
-    ]
-    device: Annotated[str, Meta(description="Where it ran.")]
-    batch_size: Annotated[int, Meta(ge=1, description="Rows of the batch that the request was part of.")]
-    compute_us: Annotated[Count, Meta(description="Microseconds that the batch took.")]
-    emulated: Annotated[bool, Meta(description="The device is emulated: times and outputs are made up.")] = False
-    stages: (
-        Annotated[int, Meta(ge=1, description="The request went by a cascade; the answer took so many stages.")]
-        | UnsetType
-    ) = UNSET
-    exit: (
-        Annotated[int, Meta(ge=1, description="The exit of a multi-exit model that answered, the last of all rows.")]
-        | UnsetType
-    ) = UNSET
-    cut: Annotated[
-        bool, Meta(description="Rows stopped before their condition held: the next stage would have been too late.")
-    ] = False
-    confidence: (
-        Annotated[
-            float,
-            Meta(description="Of the first stage; with `exit` or `min_confidence` of the answer. Lowest of all rows."),
-        ]
-        | UnsetType
-    ) = UNSET
-    fallback: Annotated[
-        bool, Meta(description="The first stage was not sure, and the second could not answer in time.")
-    ] = False
-    energy_j: (
-        Annotated[float, Meta(ge=0, description="With `max_energy_j`: the joules that the answer took, by its power.")]
-        | UnsetType
-    ) = UNSET
-    queue_us: Annotated[Count, Meta(description="Microseconds from the request's admission until the batch ran.")]
 
 
 class ResponseTensorParameters(Struct, frozen=True, forbid_unknown_fields=True):

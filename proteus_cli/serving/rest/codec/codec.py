@@ -16,14 +16,14 @@ from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog import ImageInput
 from proteus_cli.domain.request import AskedVersion
 from proteus_cli.errors import BadRequest, BodyTooLarge
+from proteus_cli.serving.memory import remember
 from proteus_cli.serving.oip import tensors as oip
-from proteus_cli.serving.oip.images import image_rows, max_bytes, may_be_encoded, read_image, read_images
+from proteus_cli.serving.oip.images import max_bytes, may_be_encoded, places_and_rows, read_image, read_images
 from proteus_cli.serving.oip.parameters import OutputParameters, problem, request_options
 from proteus_cli.serving.requests.query import Decoded, Form, Inputs, InThreads, Query
 from proteus_cli.serving.rest.codec.answers import AnswerEncoder
 from proteus_cli.serving.rest.codec.bodies import InferRequest, RequestTensor
 from proteus_cli.serving.rest.codec.json_values import JsonValues
-from proteus_cli.serving.transport.memo import remember
 
 _MAX_KNOWN = 256  # layouts, by family
 _LONGEST_KNOWN = 2048
@@ -34,7 +34,7 @@ _ARRAY = ord("[")
 
 
 class _Source(NamedTuple):
-    """The place of an input among those of the request, and which bytes behind the JSON it is; no end: its `data`."""
+    """The place of an input in the request, and its bytes behind the JSON; no end: it is in `data`."""
 
     place: int
     start: int
@@ -62,13 +62,21 @@ class _Layout(msgspec.Struct, frozen=True):
         return tuple(inputs)
 
 
+class _Last(NamedTuple):
+    """The last request without an id and with one array of values: what was before and behind that."""
+
+    head: bytes
+    tail: bytes
+    query: Query
+
+
 _decode = msgspec.json.Decoder(InferRequest).decode
 
 
 class RestCodec(AnswerEncoder):
     """Decodes the requests of one ``family``, of ``max_rows`` rows at most, and encodes their answers.
 
-    ``max_bytes`` is the most that so many rows need, ``max_json_bytes`` the most of it that may be JSON. A larger body
+    ``max_bytes`` is the most that these rows need, ``max_json_bytes`` the most of it that may be JSON. A larger body
     is refused before it is decoded. The classes of the first output have ``labels``. In place of the pixels of an
     ``image``, clients may send images, which are binary tensors. All requests ask for the ``version``; None: any.
     """
@@ -87,28 +95,26 @@ class RestCodec(AnswerEncoder):
         self.max_bytes = max_bytes(signature, max_rows, image)
         self.max_json_bytes = min(oip.max_bytes(signature, max_rows), oip.MAX_JSON_BYTES)
         self._layouts: dict[object, _Layout] = {}
-        self._binary_layouts: dict[bytes, _Layout] = {}  # by the whole JSON before binary tensors
+        self._binary: dict[int, tuple[bytes, _Layout]] = {}  # the JSON before binary tensors, by the size of all
         self._values = tuple(JsonValues(spec) for spec in signature.inputs)
+        self._last: _Last | None = None
 
     def decode(self, body: bytes | bytearray, json_length: int | None) -> Decoded:
         """Decode and check a request but its tensors.
 
-        ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow so many bytes of JSON.
-        Raises `BadRequest`, `BodyTooLarge`.
+        ``json_length`` is the value of `Inference-Header-Content-Length`: binary tensors follow the JSON of that
+        length. Raises `BadRequest`, `BodyTooLarge`.
         """
         size = len(body)
         if size > self.max_bytes:
             raise self._too_large("bytes", self.max_bytes, size)
         if json_length is None:
-            return self._decoded(body, size, 0)
+            return self._like_last(body) or self._decoded(body, size, 0)
         if not 0 <= json_length <= size:
             raise BadRequest(f"Inference-Header-Content-Length is {json_length}, but the body has {size} bytes")
-        if json_length > _LONGEST_KNOWN:
-            return self._decoded(body, json_length, size - json_length)
-        text = bytes(memoryview(body)[:json_length])
-        layout = self._binary_layouts.get(text)
-        if layout is not None and layout.binary_bytes == size - json_length:
-            return layout.query, partial(layout.slices, body, json_length)
+        known = self._binary.get(size)
+        if known is not None and len(known[0]) == json_length and body.startswith(known[0]):
+            return known[1].query, partial(known[1].slices, body, json_length)
         return self._decoded(body, json_length, size - json_length)
 
     def decode_image(self, body: bytes | bytearray) -> Decoded:
@@ -125,6 +131,17 @@ class RestCodec(AnswerEncoder):
             f"a request for `{self.family}` may have at most {most} {what}; got {size}"
             " (send binary tensors, which are smaller than JSON: see Inference-Header-Content-Length)"
         )
+
+    def _like_last(self, body: bytes | bytearray) -> Decoded | None:
+        """A request that differs from the last one in its values alone, which are not gone through to find it out."""
+        last = self._last
+        if last is None or not (body.startswith(last.head) and body.endswith(last.tail)):
+            return None
+        start, end = len(last.head), len(body) - len(last.tail)
+        # Names are quoted, so what begins as an array here, and has no quotes, is one array or malformed.
+        if body[start : start + 1] != b"[" or body.find(b'"', start, end) >= 0:
+            return None
+        return last.query, partial(self._read_text, memoryview(body)[start:end], last.query.rows)
 
     def _decoded(self, body: bytes | bytearray, json_bytes: int, binary_bytes: int) -> Decoded:
         if json_bytes > self.max_json_bytes:
@@ -148,11 +165,13 @@ class RestCodec(AnswerEncoder):
         if request.id is not None:
             query = Query(query.family, query.rows, query.outputs, query.options, request.id)
         if len(tensors) == 1 and not binary_bytes:
-            return query, partial(self._read_one, tensors[0], query.rows)
+            text = _array(tensors[0])
+            self._last = None if request.id is not None else _around(body, bytes(text), query)
+            return query, partial(self._read_text, text, query.rows)
         if layout.has_images:
             return query, self._images(layout, body, json_bytes)
         if request.id is None and json_bytes <= _LONGEST_KNOWN and _are_behind(tensors):
-            remember(self._binary_layouts, bytes(memoryview(body)[:json_bytes]), layout, _MAX_KNOWN)
+            remember(self._binary, len(body), (bytes(memoryview(body)[:json_bytes]), layout), _MAX_KNOWN)
         return query, partial(self._read, layout, tensors, body, json_bytes)
 
     def _images(self, layout: _Layout, body: bytes | bytearray, json_length: int) -> InThreads[Inputs]:
@@ -161,8 +180,8 @@ class RestCodec(AnswerEncoder):
         (images,), rows = layout.slices(body, json_length), layout.query.rows
         return InThreads(read_images(images, rows, self._image), rows * self.row_bytes)
 
-    def _read_one(self, tensor: RequestTensor, rows: int) -> Inputs:
-        return (self._values[0].read(_array(tensor), rows),)
+    def _read_text(self, text: memoryview, rows: int) -> Inputs:
+        return (self._values[0].read(text, rows),)
 
     def _read(
         self, layout: _Layout, tensors: Sequence[RequestTensor], body: bytes | bytearray, json_length: int
@@ -181,15 +200,7 @@ class RestCodec(AnswerEncoder):
     def _layout(self, request: InferRequest, binary_bytes: int) -> _Layout:
         """Check all of a request but its values. Raises `BadRequest`."""
         tensors = request.inputs
-        order = oip.in_order(self._signature, [tensor.name for tensor in tensors])
-        first = tensors[0]
-        has_images = first.datatype == oip.STRINGS and may_be_encoded(self._image)
-        rows = image_rows(first.name, first.shape) if has_images else oip.require_same(
-            [
-                oip.rows_of(spec.name, tensors[place].datatype, tensors[place].shape, spec)
-                for place, spec in zip(order, self._signature.inputs, strict=True)
-            ]
-        )  # fmt: skip
+        order, rows, has_images = places_and_rows(self._signature, self._image, tensors)
         sources: list[_Source] = []
         at = 0
         for place, tensor in enumerate(tensors):
@@ -235,6 +246,14 @@ def _parsed(content: Buffer) -> InferRequest:
         return _decode(content)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(problem(error)) from None
+
+
+def _around(body: bytes | bytearray, values: bytes, query: Query) -> _Last | None:
+    """The text around the values of a request, if it is short; None where the values stand elsewhere, too."""
+    start, end = body.find(values), body.rfind(values) + len(values)
+    if end - start != len(values) or len(body) - len(values) > _LONGEST_KNOWN:
+        return None
+    return _Last(bytes(body[:start]), bytes(body[end:]), query)
 
 
 def _size(data: msgspec.Raw) -> int:

@@ -1,7 +1,7 @@
 """The values of a tensor in JSON, flat or evenly nested, as the bytes of its datatype.
 
 Leaves are decoded by their datatype: a number for floats, a whole number within range for integers, true or false for
-booleans; nothing else. A long or nested array is decoded only if it has no more commas than its values need. So neither
+booleans. A long or nested array is decoded only if it has no more commas than its values need. Neither
 more values nor empty lists take time and memory.
 """
 

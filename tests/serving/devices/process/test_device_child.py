@@ -9,13 +9,15 @@ import pytest
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.domain.catalog import VariantKey
+from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.serving.devices.executor import Batch, BatchResult
-from proteus_cli.serving.devices.process.child import DeviceProcess
+from proteus_cli.serving.devices.process.device_server import DeviceServer, MemoryLink
 from proteus_cli.serving.devices.process.layout import BatchLayout
 from proteus_cli.serving.devices.process.messages import LeftEvent, RanEvent, RunCommand
 
 KEY = VariantKey("f", "v")
 FLOAT = np.dtype(np.float32)
+BOUNDS = ExitBounds([1e12, 1e12], [1, 1], ())
 NO_INPUTS = Signature((), (TensorSpec("y", FLOAT, ()),))
 
 
@@ -48,10 +50,10 @@ class Refusing:
 def test_what_leaves_and_cannot_be_sent_comes_with_its_batch(caplog: pytest.LogCaptureFixture) -> None:
     channel, executor = Refusing(), Leaving()
     as_any: Any = (channel, executor)
-    process = DeviceProcess(*as_any)
-    process._engines.layouts[KEY] = BatchLayout(NO_INPUTS)
-    process._obey(RunCommand(7, 0, KEY, [1, 1]), ())
+    server = DeviceServer(as_any[1], MemoryLink(as_any[0]), print)
+    server._layouts[KEY] = BatchLayout(NO_INPUTS)
+    server.obey(RunCommand(7, KEY, [1, 1], BOUNDS), memoryview(b""))
     (event,) = channel.sent
     assert isinstance(event, RanEvent)
-    assert (event.number, event.shapes, event.failures) == (7, ((2,),), {})
+    assert (event.number, [*event.shapes], event.failures) == (7, [(2,)], {})
     assert "too many references" in caplog.text

@@ -48,14 +48,18 @@ from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult, OnLost
 from proteus_cli.serving.devices.hardware import local_devices
-from proteus_cli.serving.devices.process import executor as executor_module
+from proteus_cli.serving.devices.process import starting as starting_module
 from proteus_cli.serving.devices.process.channel import Channel
 from proteus_cli.serving.devices.process.child import LogForwarder
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.messages import (
     COMMANDS,
     EVENTS,
+    CpuSpec,
+    DeviceSpec,
+    EmulatedSpec,
     FailedEvent,
+    GpuSpec,
     LeftEvent,
     LoadedEvent,
     LogEvent,
@@ -64,7 +68,6 @@ from proteus_cli.serving.devices.process.messages import (
     SentError,
 )
 from proteus_cli.serving.devices.process.shared_memory import TransferBuffer
-from proteus_cli.serving.devices.process.spec import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
 from proteus_cli.store.models.exit_chains import ExitChain, chain_file
 
 CPU = Device("cpu0", "cpu-1c", "cpu", "a CPU", 2**30, cores=(0,))
@@ -403,7 +406,6 @@ def test_an_engine_whose_load_was_cancelled_can_be_loaded_again(tmp_path: Path) 
 
 
 def test_an_engine_whose_load_was_cancelled_is_not_kept(tmp_path: Path) -> None:
-    """A batch for one that the process doesn't have ends it, as its answer would never come."""
 
     async def test() -> None:
         model = mlp(tmp_path / "m.onnx")
@@ -413,13 +415,13 @@ def test_an_engine_whose_load_was_cancelled_is_not_kept(tmp_path: Path) -> None:
             while not process._loads:  # until the process was told, and no longer: a fast one is done in a millisecond
                 await asyncio.sleep(0)
             announced = select.poll()  # `select.select` knows no more than 1024 files
-            announced.register(process._channel, select.POLLIN)
+            announced.register(process._process.channel, select.POLLIN)
             assert announced.poll(1000 * PATIENCE_S)  # the engine is announced, and not heard
             loading.cancel()
             await asyncio.gather(loading, return_exceptions=True)
             await ran(process, batch(key=OTHER))
             process._layouts[KEY] = process._layouts[OTHER]
-            with pytest.raises(DeviceLost):
+            with pytest.raises(EngineError, match="is not loaded"):
                 await ran(process, batch())
 
     run(test)
@@ -544,8 +546,8 @@ def _encoded(message: Any) -> bytes:
 @pytest.mark.parametrize(
     "said",
     [
-        b"\0", b"\xc1", b"\xff" * 1000, b"\x91\xa8LogEvent", _encoded(RanEvent(99, 0.1, 0.1, [], {})),
-        *[_encoded(RanEvent(1, 0.1, 0.1, [shape], {})) for shape in [(2**40,), (2**62, 2**62)]],
+        b"\0", b"\xc1", b"\xff" * 1000, b"\x91\xa8LogEvent", _encoded(RanEvent(99, 0.1, 0.1, 0.1, 0.0, [], {})),
+        *[_encoded(RanEvent(1, 0.1, 0.1, 0.1, 0.0, [shape], {})) for shape in [(2**40,), (2**62, 2**62)]],
         _encoded(LeftEvent(99, [0], 0.1, 0.1, [])), _encoded(LeftEvent(0, [0], 0.1, 0.1, [(2, 10)])),
     ],
 )  # fmt: skip
@@ -556,7 +558,7 @@ def test_a_device_whose_process_says_nonsense_is_lost(monkeypatch: pytest.Monkey
     def start(_: str) -> tuple["subprocess.Popen[bytes]", socket.socket]:
         return subprocess.Popen(["sleep", "600"]), ours
 
-    monkeypatch.setattr(executor_module, "_start_process", start)
+    monkeypatch.setattr(starting_module, "_start_process", start)
 
     async def test() -> None:
         told: list[Any] = []
@@ -658,7 +660,7 @@ def test_closing_does_not_wait_for_loads(tmp_path: Path) -> None:
 def test_a_process_that_does_not_end_is_killed_and_its_batches_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("proteus_cli.serving.devices.process.executor.CLOSE_S", 0.05)
+    monkeypatch.setattr("proteus_cli.serving.devices.process.starting.CLOSE_S", 0.05)
 
     async def test() -> None:
         told: list[Any] = []

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from proteus_cli.backends.base import OutputArrays
-from proteus_cli.serving.requests.answers.classes import class_of, classes_of
+from proteus_cli.serving.requests.answers.answer_log import class_of, classes_of
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Outcome, Request
 from proteus_cli.errors import ArtefactError, EngineError
 from proteus_cli.serving.devices.executor import BatchResult
-from proteus_cli.serving.requests.answers.second_stages import ComputedConfidence
+from proteus_cli.serving.requests.answers.second_stages import Confidence
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, Result, Staged
 from proteus_cli.serving.requests.query import RequestOptions
@@ -311,9 +311,9 @@ def request_of(rows: int) -> Request:
     return Request(0, "f", 0.0, 0.1, rows)
 
 
-def computed_of(signature: Signature, confidence: str) -> ComputedConfidence:
+def computed_of(signature: Signature, confidence: str) -> Confidence:
     served = ServedFamily("f", signature, slo_s=0.1, max_rows=8, best_accuracy=0.9, confidence=confidence)
-    return ComputedConfidence([served])
+    return Confidence({served.name: served})
 
 
 STAGE = FirstStage(VariantKey("f", "s"), thresholds=(0.25, 0.5), ranks=(0.2, 0.5))
@@ -339,7 +339,7 @@ def test_or_an_output_that_the_family_names() -> None:
 
 def test_an_output_that_no_variant_has_is_an_error_that_names_those_that_there_are() -> None:
     with pytest.raises(ArtefactError, match="no variant has an output `sure`") as refused:
-        computed_of(twice(FLOAT), "output:sure")
+        computed_of(twice(FLOAT), "output:sure").of("f", (np.zeros((1, 2), FLOAT),))
     assert "they have: y" in refused.value.hint
 
 

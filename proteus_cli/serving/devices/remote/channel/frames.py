@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from proteus_cli.buffers import Buffer
-from proteus_cli.serving.unset_bytes import unset_bytes
+from proteus_cli.serving.memory import unset_bytes
 
 MAX_MESSAGE_BYTES = 2**20
 MAX_TENSOR_BYTES = 2**30

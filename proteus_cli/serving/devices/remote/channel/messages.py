@@ -1,42 +1,36 @@
-"""What a server and an agent send each other, each in a frame; tensors and pieces of files lie behind the message.
+"""The messages between a server and an agent, each in a frame; pieces of files lie behind the message.
 
-Commands for a device, and its events, are those of a device in a process (`devices/process/messages.py`), in an
-envelope: the agent may have the device opened anew at any time, and ``opening`` says for which opening they are.
-A `LoadCommand` names its model by digest. A message with a value that its type excludes can't be read, which ends the
-connection.
+Batches do not pass the agent: the server sends them to the process of the device (`devices/process/messages.py`) over a
+connection of its own. A device may be opened anew at any time, and ``opening`` says which opening a message is about. A
+message with a value that its type excludes can't be read, which ends the connection.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import msgspec
 
 from proteus_cli.backends.free_memory import HostMemory
-from proteus_cli.domain.catalog import Family, VariantKey
+from proteus_cli.domain.catalog import Family
 from proteus_cli.domain.device import Device
-from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.input_files import ARTEFACT
-from proteus_cli.serving.devices.process.commanding import SentCommand
 from proteus_cli.serving.devices.process.messages import (
+    EmulatedSpec,
     FailedEvent,
-    LoadedEvent,
+    LeftEvent,
     LostEvent,
-    OpenedEvent,
+    RanEvent,
+    RunCommand,
     SentError,
     decoded,
 )
-from proteus_cli.serving.devices.process.spec import EmulatedSpec
 from proteus_cli.serving.devices.remote.channel.frames import MAX_TENSOR_BYTES
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Both ends must have the same version of all messages; `Hello`, `Inquiry` and `ConnectionRefused` never change."""
 
 MAX_SERVERS = 16
 """Of an agent: each has engines of its own, and counts on its part of a device."""
-
-Elapsed = Annotated[float, msgspec.Meta(ge=0, le=sys.float_info.max)]
-"""Seconds: a finite number."""
 
 SharedBy = Annotated[int, msgspec.Meta(ge=2, le=MAX_SERVERS)]
 """How many servers have a device open, where that is more than one."""
@@ -96,7 +90,8 @@ class Inquiry(msgspec.Struct, frozen=True, array_like=True, tag=True):
 class OpenDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Open a device of the inventory, for up to ``slots`` batches at once; also one that was lost or is open.
 
-    An agent that emulates opens an `EmulatedSpec`, which is behind this, under any id.
+    Answered by `DeviceStarted` or `DeviceEnded`. An agent that emulates opens an `EmulatedSpec`, which is behind this,
+    under any id.
     """
 
     opening: int
@@ -104,30 +99,10 @@ class OpenDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
     slots: int
 
 
-class ToDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A command to a device, by the number of its opening."""
-
-    opening: int
-    command: SentCommand
-
-
 class AbandonDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
     """Give an opening up at once, with what runs there."""
 
     opening: int
-
-
-class RunBatch(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Run a batch; its inputs are behind this, ``rows`` are of each part. Answered by `BatchRan` or `FailedEvent`.
-
-    Times of ``bounds`` count from when the agent has the batch. Before the answer, parts may leave it: `BatchLeft`.
-    """
-
-    opening: int
-    number: int
-    key: VariantKey
-    rows: Sequence[int]
-    bounds: ExitBounds | None = None
 
 
 class OfferModel(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -208,39 +183,18 @@ class ConnectionRefused(msgspec.Struct, frozen=True, array_like=True, tag=True):
     error: SentError
 
 
-class FromDevice(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """An event of a device, by the number of its opening."""
+class DeviceStarted(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """The process of a device is there: the server is to connect to it, with this ``token`` (`handing_over`)."""
 
     opening: int
-    event: OpenedEvent | LoadedEvent | FailedEvent | LostEvent
+    token: bytes
 
 
-class BatchRan(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """A batch has run; its outputs, of these ``shapes``, are behind this.
-
-    ``elapsed_s`` is the time from when the agent had the batch to when it had the outputs, by the agent's clock, and
-    ``ended_s`` that to the end of the batch on the device. For ``waited_s`` of it, batches of other servers ran.
-    """
+class DeviceEnded(msgspec.Struct, frozen=True, array_like=True, tag=True):
+    """A device cannot be opened, or it is lost."""
 
     opening: int
-    number: int
-    compute_s: Elapsed
-    elapsed_s: Elapsed
-    ended_s: Elapsed
-    waited_s: Elapsed
-    shapes: Sequence[tuple[int, ...]]
-    failures: Mapping[int, SentError]
-
-
-class BatchLeft(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Parts have left a batch before its end, as `BatchRan` tells of a whole one; their rows alone are behind this."""
-
-    opening: int
-    number: int
-    parts: Sequence[Annotated[int, msgspec.Meta(ge=0)]]
-    compute_s: Elapsed
-    ended_s: Elapsed
-    shapes: Sequence[tuple[int, ...]]
+    event: FailedEvent | LostEvent
 
 
 class ModelState(msgspec.Struct, frozen=True, array_like=True, tag=True):
@@ -291,9 +245,7 @@ ToAgent = (
     Hello
     | Inquiry
     | OpenDevice
-    | ToDevice
     | AbandonDevice
-    | RunBatch
     | OfferModel
     | ModelPiece
     | WithdrawModel
@@ -304,9 +256,8 @@ ToAgent = (
 FromAgent = (
     Welcome
     | ConnectionRefused
-    | FromDevice
-    | BatchRan
-    | BatchLeft
+    | DeviceStarted
+    | DeviceEnded
     | ModelState
     | DevicesShared
     | Measuring
@@ -317,9 +268,9 @@ FromAgent = (
 
 MAX_BEHIND_BYTES: Mapping[type, int] = {
     OpenDevice: ARTEFACT.max_bytes,
-    RunBatch: MAX_TENSOR_BYTES,
-    BatchRan: MAX_TENSOR_BYTES,
-    BatchLeft: MAX_TENSOR_BYTES,
+    RunCommand: MAX_TENSOR_BYTES,
+    RanEvent: MAX_TENSOR_BYTES,
+    LeftEvent: MAX_TENSOR_BYTES,
     ModelPiece: PIECE_BYTES,
     Measured: ARTEFACT.max_bytes,
     Ping: MAX_ECHO_BYTES,

@@ -13,7 +13,7 @@ from proteus_cli.domain.cluster import ConnectionPauses
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable, HostLost
 from proteus_cli.serving.devices.executor import Executor, OnLost
-from proteus_cli.serving.devices.process.spec import EmulatedSpec
+from proteus_cli.serving.devices.process.messages import EmulatedSpec
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
 from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor

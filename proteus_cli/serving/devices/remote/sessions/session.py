@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -10,20 +11,22 @@ from pathlib import Path
 
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.domain.catalog import Family
+from proteus_cli.domain.cluster import BEAT_S, CONNECT_S, MAX_SILENT
 from proteus_cli.errors import HostLost
 from proteus_cli.serving.devices.executor import OnLost, settle
-from proteus_cli.serving.devices.process.spec import EmulatedSpec
+from proteus_cli.serving.devices.process.messages import EmulatedSpec, ServerEvent
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
+from proteus_cli.serving.devices.remote.channel.handing_over import MAGIC
 from proteus_cli.serving.devices.remote.channel.messages import (
+    AbandonDevice,
     AbandonMeasuring,
-    BatchLeft,
-    BatchRan,
     Beat,
     ConnectionRefused,
+    DeviceEnded,
     DevicesShared,
+    DeviceStarted,
     FromAgent,
-    FromDevice,
     Inventory,
     Measured,
     MeasureDevices,
@@ -38,9 +41,11 @@ from proteus_cli.serving.devices.remote.sessions.crossings import Crossings
 from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.sessions.looks import Looks
 from proteus_cli.serving.devices.remote.sessions.round_trips import RoundTrips
-from proteus_cli.serving.devices.remote.sessions.signs_of_life import SignsOfLife
 from proteus_cli.serving.devices.remote.sessions.uploads import KnownModels, Uploads
 from proteus_cli.serving.logs import fields
+
+MAX_SILENT_MEASURING = 100
+"""As `MAX_SILENT`, for a host that is measured."""
 
 log = logging.getLogger("proteus.cluster")
 
@@ -69,6 +74,8 @@ class AgentSession:
         self._address, self.channel = address, channel
         self._openings = count()
         self._executors: dict[int, RemoteExecutor] = {}
+        self._past_sent = self._past_received = 0  # over connections to devices that have ended
+        self._seen, self._silent = -1, 0  # the first look may come at once, and counts for nothing
         self.send = channel.send
         self._uploads = Uploads(self.send, known)
         self.round_trips = RoundTrips()
@@ -87,13 +94,15 @@ class AgentSession:
 
     @property
     def bytes_received(self) -> int:
-        """Grows with whatever comes from the agent."""
-        return self.channel.bytes_received
+        """Grows with whatever comes from the agent and its devices."""
+        on_devices = sum(each.channel.bytes_received for each in self._executors.values())
+        return self.channel.bytes_received + self._past_received + on_devices
 
     @property
     def bytes_sent(self) -> int:
-        """Grows with whatever goes to the agent."""
-        return self.channel.bytes_sent
+        """Grows with whatever goes to the agent and its devices."""
+        on_devices = sum(each.channel.bytes_sent for each in self._executors.values())
+        return self.channel.bytes_sent + self._past_sent + on_devices
 
     @property
     def round_trip_s(self) -> float:
@@ -153,31 +162,57 @@ class AgentSession:
             raise HostLost(self.loss.message, hint=self.loss.hint)
 
     def forget(self, opening: int) -> None:
-        """Nothing is to be told to the executor of this number any more."""
-        self._executors.pop(opening, None)
+        """The executor of this number needs its device no more."""
+        executor = self._executors.pop(opening, None)
+        if executor is not None:
+            self._past_sent += executor.channel.bytes_sent
+            self._past_received += executor.channel.bytes_received
+            self.send(AbandonDevice(opening))
+
+    async def connect_to_device(self, channel: FrameChannel[ServerEvent], token: bytes) -> None:
+        """Have a channel connect to the process of a device, by the token of the agent. Raises `OSError`."""
+        loop, address = asyncio.get_running_loop(), self._address
+        async with asyncio.timeout(CONNECT_S):
+            found = await loop.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, where = found[0]
+            with socket.socket(family, kind, protocol) as said:
+                said.setblocking(False)
+                await loop.sock_connect(said, where)
+                await loop.sock_sendall(said, MAGIC + token)
+                connection = said.dup()  # uvloop has a descriptor either watched or in a transport for a while
+        name = None if address.tls is None else address.host
+        await loop.create_connection(lambda: channel, sock=connection, ssl=address.tls, server_hostname=name)
 
     async def watch(self, looks: Looks) -> None:
         """Look for signs of life, and measure round trips, until the session ends.
 
         A host that is measured is busy, and serves nobody: it may be silent for longer.
         """
-        signs = SignsOfLife(self)
-        signs.ping()  # so that the round trip is known at once
-        with looks.at(signs):
+        self.ping()  # so that the round trip is known at once
+        with looks.at(self):
             await self.has_ended.wait()
+
+    def look(self) -> None:
+        """Look whether anything came from the agent since the last look; end the session after too many without."""
+        if self.channel.bytes_received != self._seen:
+            self._seen, self._silent = self.channel.bytes_received, 0
+            return
+        self._silent += 1
+        allowed = MAX_SILENT_MEASURING if self.is_measuring else MAX_SILENT
+        if self._silent >= allowed:
+            self.ended(f"nothing came from it for {allowed * BEAT_S * 1e3:.0f} ms")
+
+    def ping(self) -> None:
+        """Send a `Ping`, whose answer measures the round trip."""
+        self.send(Ping(time.monotonic()))
 
     # --- the channel's owner
 
     def received(self, message: FromAgent, behind: memoryview) -> None:
-        if not isinstance(message, BatchRan | BatchLeft):
-            self._told(message, behind)
-        elif (executor := self._executors.get(message.opening)) is not None:
-            executor.ran(message, behind) if isinstance(message, BatchRan) else executor.left(message, behind)
-
-    def _told(self, message: FromAgent, behind: memoryview) -> None:
         match message:
-            case FromDevice(opening=opening) if opening in self._executors:
-                self._executors[opening].told(message)
+            case DeviceStarted() | DeviceEnded():
+                if message.opening in self._executors:
+                    self._executors[message.opening].told(message)
             case Beat(memory=memory):
                 self.memory = memory
             case Pong(sent_s=sent_s):
@@ -187,12 +222,19 @@ class AgentSession:
                     self.ended("what it says of a model does not fit what it was sent")
             case DevicesShared(servers=servers):
                 self.shared = servers
-            case Measuring(number=number, line=line) if number in self._measuring:
-                self._measuring[number].say(line)
-            case Measured(number=number, error=error) if number in self._measuring:
-                settle(self._measuring[number].content, bytes(behind) if error is None else error.error())
+            case Measuring() | Measured():
+                self._measured(message, behind)
             case Welcome() | ConnectionRefused():
                 self.ended("it says what it has said before")
+
+    def _measured(self, message: Measuring | Measured, behind: memoryview) -> None:
+        measurement = self._measuring.get(message.number)
+        if measurement is None:
+            return
+        if isinstance(message, Measuring):
+            measurement.say(message.line)
+        else:
+            settle(measurement.content, bytes(behind) if message.error is None else message.error.error())
 
     def _answered(self, sent_s: float) -> None:
         now_s = time.monotonic()
@@ -208,18 +250,20 @@ class AgentSession:
         self.ended_s = time.monotonic()
         self.channel.close()
         self._uploads.close()
-        lost, self._executors = self._executors, {}
+        lost = list(self._executors.values())
         self.loss = HostLost(f"host {self._address} is lost: {reason}", why=reason)
         log.error("%s", self.loss, extra=fields(host=self._address.name, devices=len(lost), reason=reason))
         for measurement in self._measuring.values():
             settle(measurement.content, self.loss)
         settle(self._echoed, self.loss)
-        for executor in lost.values():
-            executor.lost(self.loss)
+        for executor in lost:
+            executor.host_lost(self.loss)
 
     def close(self) -> None:
         """End the session from this side; what was sent before arrives."""
         self._end()
+        for executor in self._executors.values():
+            executor.channel.close()
         self.channel.close(flush=True)
         self._uploads.close()
 

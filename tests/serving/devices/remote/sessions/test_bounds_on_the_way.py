@@ -11,29 +11,27 @@ import numpy as np
 import pytest
 from short_forms import parse_condition
 
-from proteus_cli.backends.base import Signature, TensorSpec
+from proteus_cli.backends.base import OutputArrays, Signature, TensorSpec
 from proteus_cli.backends.exits.runner import NOTES
 from proteus_cli.buffers import Buffer
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
 from proteus_cli.domain.stages.stage_forecast import ExitBounds
 from proteus_cli.errors import DeviceLost
-from proteus_cli.serving.agent import opened_device as agents_module
-from proteus_cli.serving.agent.opened_device import BatchCounts, OpenedDevice
-from proteus_cli.serving.agent.sharing import SharedDevices
 from proteus_cli.serving.devices.executor import Batch, BatchCallback, BatchResult
+from proteus_cli.serving.devices.process import client as servers_module
+from proteus_cli.serving.devices.process import device_server as devices_module
+from proteus_cli.serving.devices.process.device_server import DeviceServer
 from proteus_cli.serving.devices.process.layout import BatchLayout
-from proteus_cli.serving.devices.process.messages import ENCODER
-from proteus_cli.serving.devices.remote.channel.frames import UnreadableFrame
-from proteus_cli.serving.devices.remote.channel.messages import (
-    FROM_AGENT,
-    TO_AGENT,
-    BatchLeft,
-    BatchRan,
-    OpenDevice,
-    RunBatch,
+from proteus_cli.serving.devices.process.messages import (
+    ENCODER,
+    SERVER_COMMANDS,
+    SERVER_EVENTS,
+    LeftEvent,
+    RanEvent,
+    RunCommand,
 )
-from proteus_cli.serving.devices.remote.sessions import executor as servers_module
+from proteus_cli.serving.devices.remote.channel.frames import UnreadableFrame
 from proteus_cli.serving.devices.remote.sessions.crossings import Crossings
 from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
 from proteus_cli.serving.devices.remote.sessions.round_trips import RoundTrips
@@ -65,34 +63,35 @@ SERVER_S, AGENT_S, THERE_S, BACK_S = 5000.0, 70.0, 0.001, 0.003
 class Ends:
     """Both ends of a connection by hand: what one sends waits until the other is to have it, encoded meanwhile.
 
-    ``submitted`` are the batches that the agent has its device run.
+    ``submitted`` are the batches that the device runs.
     """
+
+    runs_inline, sends_at_once = True, False
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.server_s, self.agent_s = SERVER_S, AGENT_S
         monkeypatch.setattr(servers_module, "time", SimpleNamespace(monotonic=lambda: self.server_s))
-        monkeypatch.setattr(agents_module, "time", SimpleNamespace(monotonic=lambda: self.agent_s))
+        monkeypatch.setattr(devices_module, "time", SimpleNamespace(monotonic=lambda: self.agent_s))
         self.to_agent, self.to_server = list[tuple[bytes, bytes]](), list[tuple[bytes, bytes]]()
         self.submitted = list[tuple[Batch, BatchCallback]]()
         self.losses, self.is_full = list[DeviceLost](), False
         self.round_trips, self.crossings, self.round_trip_s = RoundTrips(), Crossings(), 2 * THERE_S
         self.executor = RemoteExecutor("a/cpu0", 0, cast("Any", self), self.losses.append)
-        devices: Any = SimpleNamespace(open=lambda *_: self)
-        channel: Any = SimpleNamespace(send=self.answer)
-        models: Any = SimpleNamespace(path_of=None)
-        turns = SharedDevices(lambda: None).join("cpu0", "s", 1)
-        command = OpenDevice(0, "cpu0", 1)
-        self.device = OpenedDevice(command, None, devices, turns, channel, models, BatchCounts(), print)
-        self.executor._layouts[KEY] = self.device._engines.layouts[KEY] = BatchLayout(SIGNATURE)
+        self.executor.channel = cast("Any", SimpleNamespace(send=self.ask, close=lambda: None))
+        self.device = DeviceServer(cast("Any", self), self, print)
+        self.executor._layouts[KEY] = self.device._layouts[KEY] = BatchLayout(SIGNATURE)
 
-    def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> int:
+    def ask(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> int:
         self.to_agent.append((ENCODER.encode(message), b"".join(behind)))
         return 100
 
-    def answer(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> None:
-        if self.is_full and isinstance(message, BatchLeft):
+    def send(self, message: msgspec.Struct) -> None:
+        self.to_server.append((ENCODER.encode(message), b""))
+
+    def send_outputs(self, event: msgspec.Struct, layout: BatchLayout, given: OutputArrays, _: int) -> None:
+        if self.is_full and isinstance(event, LeftEvent):
             raise UnreadableFrame("it is larger than allowed")
-        self.to_server.append((ENCODER.encode(message), b"".join(behind)))
+        self.to_server.append((ENCODER.encode(event), b"".join(layout.output_pieces(given))))
 
     def submit(self, batch: Batch, done: BatchCallback) -> None:
         self.submitted.append((batch, done))
@@ -100,21 +99,18 @@ class Ends:
     def forget(self, _opening: int) -> None:
         pass
 
-    def arrives(self) -> RunBatch:
+    def arrives(self) -> RunCommand:
         message, behind = self.to_agent.pop(0)
-        command = TO_AGENT.decode(message)
-        assert isinstance(command, RunBatch)
+        command = SERVER_COMMANDS.decode(message)
+        assert isinstance(command, RunCommand)
         self.device.obey(command, memoryview(behind))
         return command
 
-    def comes_back(self) -> BatchRan | BatchLeft:
+    def comes_back(self) -> RanEvent | LeftEvent:
         message, behind = self.to_server.pop(0)
-        event = FROM_AGENT.decode(message)
-        assert isinstance(event, BatchRan | BatchLeft)
-        if isinstance(event, BatchRan):
-            self.executor.ran(event, memoryview(behind))
-        else:
-            self.executor.left(event, memoryview(behind))
+        event = SERVER_EVENTS.decode(message)
+        assert isinstance(event, RanEvent | LeftEvent)
+        self.executor.received(event, memoryview(behind))
         return event
 
 
@@ -138,7 +134,7 @@ def sent(ends: Ends, bounds: ExitBounds | None) -> tuple[list[tuple[Sequence[int
 
 def check_lost(ends: Ends) -> None:
     assert [type(loss) for loss in ends.losses] == [DeviceLost]
-    assert "not whole" in ends.losses[0].message
+    assert "can't be reached" in ends.losses[0].message
 
 
 def on_loop(test: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,20 +207,6 @@ def test_a_batch_without_bounds_is_sent_without(monkeypatch: pytest.MonkeyPatch)
     on_loop(test, monkeypatch)
 
 
-def test_what_leaves_a_batch_that_nobody_waits_for_reaches_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    def test(ends: Ends) -> None:
-        left, _ = sent(ends, BOUNDS)
-        ends.arrives()
-        leaving = ends.submitted[0][0].leaving
-        assert leaving is not None
-        leaving([0], result_of([0], AGENT_S))
-        ends.executor.abandon()
-        ends.comes_back()
-        assert left == []
-
-    on_loop(test, monkeypatch)
-
-
 @pytest.mark.parametrize(("parts", "rows", "size"), [([0], 1, 3), ([0], 2, 999), ([1, 2], 1, 999), ([3], 1, 999)])
 def test_parts_whose_outputs_are_not_whole_lose_the_device(
     monkeypatch: pytest.MonkeyPatch, parts: Sequence[int], rows: int, size: int
@@ -232,7 +214,7 @@ def test_parts_whose_outputs_are_not_whole_lose_the_device(
     def test(ends: Ends) -> None:
         left, ended = sent(ends, BOUNDS)
         shapes: Any = [(rows, 2), *[(rows,)] * 5]
-        ends.executor.left(BatchLeft(0, 0, parts, 0.1, 0.1, shapes), memoryview(bytes(size)))
+        ends.executor.received(LeftEvent(0, parts, 0.1, 0.1, shapes), memoryview(bytes(size)))
         check_lost(ends)
         assert left == []
         assert [type(each) for each in ended] == [DeviceLost]
@@ -269,7 +251,7 @@ def test_a_batch_with_other_rows_than_were_sent_loses_the_device(
     def test(ends: Ends) -> None:
         _, ended = sent(ends, None)
         shapes_of_all = shapes if len(shapes) > 1 else [*shapes, *[(3,)] * 5]
-        ends.executor.ran(BatchRan(0, 0, 0.1, 0.1, 0.1, 0.0, shapes_of_all, {}), memoryview(bytes(999)))
+        ends.executor.received(RanEvent(0, 0.1, 0.1, 0.1, 0.0, shapes_of_all, {}), memoryview(bytes(999)))
         check_lost(ends)
         assert [type(each) for each in ended] == [DeviceLost]
 

@@ -1,110 +1,79 @@
-"""Connections are looked at and pinged in groups: few wake-ups, each short, and none that depends on another's."""
+"""The heartbeat of a server: when connections are looked at and pinged, and when a silent one ends."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from virtual_loop import VirtualLoop
 
-from proteus_cli.domain.cluster import BEAT_S
-from proteus_cli.serving.devices.remote.sessions.looks import GROUP, PING_BEATS, Looks
+from proteus_cli.domain.cluster import BEAT_S, MAX_SILENT
+from proteus_cli.serving.devices.remote.sessions.looks import PING_BEATS, Looks
+from proteus_cli.serving.devices.remote.sessions.session import MAX_SILENT_MEASURING, AgentSession
 
 
 class Noting:
-    """Notes when it is looked at and pinged."""
+    """Notes when it is looked at and pinged, in beats."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self.looks_s: list[float] = []
-        self.pings_s: list[float] = []
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+        self.looks, self.pings = list[float](), list[float]()
 
     def look(self) -> None:
-        self.looks_s.append(self._clock())
+        self.looks.append(self._loop.time() / BEAT_S)
 
     def ping(self) -> None:
-        self.pings_s.append(self._clock())
+        self.pings.append(self._loop.time() / BEAT_S)
 
 
-@contextmanager
-def virtual() -> Iterator[VirtualLoop]:
+def watched(hosts: int, beats: float, held_up: tuple[tuple[float, float], ...] = ()) -> list[Noting]:
+    """Connections that are watched for so long; the loop is held up from a beat on, for so many beats."""
     loop = VirtualLoop()
-    try:
-        yield loop
-    finally:
-        loop.close()
-
-
-def watched(loop: VirtualLoop, looks: Looks, hosts: int, seconds: float) -> list[Noting]:
-    """So many connections, watched for so long from a moment on that is not that of a beat."""
-    noting = [Noting(loop.time) for _ in range(hosts)]
+    looks, noting = Looks(), [Noting(loop) for _ in range(hosts)]
 
     async def watch() -> None:
         with ExitStack() as stack:
             for each in noting:
                 stack.enter_context(looks.at(each))
-            await pause(loop, seconds)
+            for at, length in held_up:
+                loop.call_at(at * BEAT_S, loop.hold_up, length * BEAT_S)
+            over = loop.create_future()
+            loop.call_later(beats * BEAT_S, over.set_result, None)
+            await over
 
-    loop.hold_up(0.537 * BEAT_S)
-    loop.run_until_complete(watch())
+    try:
+        loop.run_until_complete(watch())
+    finally:
+        loop.close()
     return noting
 
 
-async def pause(loop: VirtualLoop, seconds: float) -> None:
-    over = loop.create_future()
-    loop.call_later(seconds, over.set_result, None)
-    await over
+@pytest.mark.parametrize("hosts", [1, 3, 101])
+def test_each_is_looked_at_each_beat_and_pinged_once_a_second_few_at_a_time(hosts: int) -> None:
+    noting = watched(hosts, 50.5)
+    for each in noting:
+        assert each.looks == pytest.approx(range(1, 51))
+        assert len(each.pings) == 50 / PING_BEATS
+    at_once = Counter(round(at) for each in noting for at in each.pings)
+    assert max(at_once.values()) <= hosts / PING_BEATS + 1
 
 
-@pytest.mark.parametrize("hosts", [1, 3, GROUP, 4 * GROUP + 1])
-def test_each_is_looked_at_each_beat_and_pinged_once_a_second_half_a_beat_from_its_looks(hosts: int) -> None:
-    with virtual() as loop:
-        for each in watched(loop, Looks(), hosts, 50.5 * BEAT_S):
-            first_s = each.looks_s[0]
-            assert 0 < first_s - 0.537 * BEAT_S <= BEAT_S
-            assert each.looks_s == pytest.approx([first_s + n * BEAT_S for n in range(len(each.looks_s))])
-            assert len(each.looks_s) in {50, 51}
-            beats = [(at_s - first_s) / BEAT_S for at_s in each.pings_s]
-            assert [beat % 1.0 for beat in beats] == pytest.approx([0.5] * len(beats))
-            assert [int(beat) % PING_BEATS for beat in beats] == [int(beats[0])] * len(beats)
-            assert len(beats) in {4, 5}
+def test_after_a_loop_that_was_held_up_comes_one_look_and_none_follows_at_once() -> None:
+    (late,) = watched(1, 8.5, held_up=((2.5, 3.2),))
+    assert late.looks == pytest.approx([1, 2, 5.7, 6.7, 7.7])
 
 
-def test_a_wake_up_looks_at_a_whole_group_and_pings_few_of_it() -> None:
-    hosts = 4 * GROUP
-    with virtual() as loop:
-        noting = watched(loop, Looks(), hosts, 10 * PING_BEATS * BEAT_S)
-    looks = Counter(at_s for each in noting for at_s in each.looks_s)
-    assert set(looks.values()) == {GROUP}
-    pings = Counter(at_s for each in noting for at_s in each.pings_s)
-    assert set(pings.values()) <= {2, 3}
-    phases = sorted({round(at_s / BEAT_S % 1.0, 6) % 1.0 for at_s in looks})
-    assert len(phases) == 4
-    assert min(b - a for a, b in zip(phases, [*phases[1:], phases[0] + 1.0], strict=True)) > 0.1
-
-
-def test_a_late_look_moves_no_other_and_none_follows_at_once() -> None:
-    with virtual() as loop:
-        looks, late, held_s = Looks(), Noting(loop.time), [0.3 * BEAT_S, 3.2 * BEAT_S]
-
-        async def watch() -> None:
-            with looks.at(late):
-                for each_s in held_s:
-                    await pause(loop, 4.9 * BEAT_S)
-                    loop.hold_up(each_s)
-                await pause(loop, 5 * BEAT_S)
-
-        loop.run_until_complete(watch())
-    beats = [at_s / BEAT_S for at_s in late.looks_s]
-    assert beats == pytest.approx([1, 2, 3, 4, 5.2, 6, 7, 8, 9, 10, 13.3, 13.8, 14.8, 15.8, 16.8, 17.8])
-
-
-def test_places_that_are_left_are_taken_again_and_nothing_is_left_to_do_without_connections() -> None:
-    with virtual() as loop:
-        looks = Looks()
-        for _ in range(20):
-            watched(loop, looks, GROUP + 5, 0.1)
-        assert len(looks._groups) == 2
-        assert not [timer for timer in loop._scheduled if not timer.cancelled()]
-        (again,) = watched(loop, looks, 1, 5 * BEAT_S)
-        assert len(again.looks_s) >= 3
+@pytest.mark.parametrize(("is_measuring", "allowed"), [(False, MAX_SILENT), (True, MAX_SILENT_MEASURING)])
+def test_a_host_is_dead_after_so_many_looks_in_vain_and_anything_that_comes_is_a_sign_of_life(
+    allowed: int, *, is_measuring: bool
+) -> None:
+    ends, channel = list[str](), SimpleNamespace(bytes_received=0)
+    session: Any = SimpleNamespace(channel=channel, is_measuring=is_measuring, ended=ends.append, _seen=-1, _silent=0)
+    for _ in range(3):
+        channel.bytes_received += 1
+        for _ in range(allowed):  # the first finds something
+            AgentSession.look(session)
+    assert not ends
+    AgentSession.look(session)
+    assert ends == [f"nothing came from it for {allowed * 100} ms"]

@@ -10,11 +10,19 @@ from typing import Any
 import msgspec
 import pytest
 from agents import CPU, PATIENCE_S, run, until
+from msgspec.structs import replace
 from tiny import mlp
 
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import HostLost
-from proteus_cli.serving.devices.process.messages import OpenedEvent
+from proteus_cli.serving.devices.process.messages import (
+    ENCODER,
+    EVENTS,
+    SERVER_EVENTS,
+    LeftEvent,
+    OpenedEvent,
+    RanEvent,
+)
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.frames import MAX_MESSAGE_BYTES, MAX_TENSOR_BYTES, FrameParser
@@ -22,10 +30,7 @@ from proteus_cli.serving.devices.remote.channel.messages import (
     FIRST_TO_AGENT,
     MAX_FIRST_BYTES,
     TO_AGENT,
-    BatchLeft,
-    BatchRan,
     DevicesShared,
-    FromDevice,
     Hello,
     Inventory,
     ModelPiece,
@@ -86,27 +91,21 @@ def test_as_many_servers_as_share_no_device_end_the_session(caplog: pytest.LogCa
     ends_with(caplog, DevicesShared({"cpu0": servers}), "Expected `int`")
 
 
-@pytest.mark.parametrize("seconds", [-1e-9, math.nan, math.inf])
-@pytest.mark.parametrize(
-    ("answer", "name"),
-    [
-        (BatchRan(0, 0, 0.1, 0.1, 0.1, 0.1, [(1, 3)], {}), "compute_s elapsed_s ended_s waited_s"),
-        (BatchLeft(0, 0, [0], 0.1, 0.1, [(1, 3)]), "compute_s ended_s"),
-    ],
-)
-def test_times_that_are_none_end_the_session(
-    caplog: pytest.LogCaptureFixture, answer: BatchRan | BatchLeft, name: str, seconds: float
-) -> None:
-    for each in name.split():
-        ends_with(caplog, msgspec.structs.replace(answer, **{each: seconds}), "Expected `float`")
-        caplog.clear()
+def test_sizes_below_zero_end_the_session(caplog: pytest.LogCaptureFixture) -> None:
+    ends_with(caplog, ModelState(DIGEST, [-1], is_whole=False), "Expected `int` >= 0")
 
 
-@pytest.mark.parametrize(
-    "answer", [ModelState(DIGEST, [-1], is_whole=False), BatchLeft(0, 0, [-1], 0.1, 0.1, [(1, 3)])]
-)
-def test_sizes_and_places_below_zero_end_the_session(caplog: pytest.LogCaptureFixture, answer: msgspec.Struct) -> None:
-    ends_with(caplog, answer, "Expected `int` >= 0")
+@pytest.mark.parametrize("wrong", [-1e-9, math.nan, math.inf])
+def test_times_and_places_that_are_none_of_a_batch_cannot_be_read(wrong: float) -> None:
+    ran, left = RanEvent(0, 0.1, 0.1, 0.1, 0.1, [(1, 3)], {}), LeftEvent(0, [0], 0.1, 0.1, [(1, 3)])
+    said: list[msgspec.Struct] = [
+        replace(ran, **{name: wrong}) for name in ("compute_s", "elapsed_s", "ended_s", "waited_s")
+    ]
+    said += [replace(left, **{name: wrong}) for name in ("compute_s", "ended_s")] + [replace(left, parts=[-1])]
+    for decoder in (SERVER_EVENTS, EVENTS):
+        for event in said:
+            with pytest.raises(msgspec.ValidationError):
+                decoder.decode(ENCODER.encode(event))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +128,7 @@ def test_answers_that_do_not_fit_the_model_that_is_sent_end_the_session(
     async def test() -> None:
         async with session_with(answer) as session:
             executor = session.open_device("cpu0", 1, lambda _: None)
-            executor.told(FromDevice(0, OpenedEvent("a backend", can_give_way=False)))
+            executor.received(OpenedEvent("a backend", can_give_way=False), memoryview(b""))
             async with asyncio.timeout(PATIENCE_S):
                 with pytest.raises(HostLost, match="what it says of a model does not fit"):
                     await executor.load(VariantKey("f", "v"), model, 4)

@@ -1,6 +1,6 @@
 """A memo holds a bounded number of things."""
 
-from proteus_cli.serving.transport.memo import remember
+from proteus_cli.serving.memory import remember
 
 
 def test_a_full_memo_is_emptied_before_the_next_thing_is_remembered() -> None:
