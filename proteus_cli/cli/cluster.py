@@ -10,9 +10,8 @@ from proteus_cli.cli.command_line.command import Command, group_of_commands
 from proteus_cli.errors import DeviceUnavailable, UsageError
 
 if TYPE_CHECKING:
-    from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+    from proteus_cli.serving.devices.remote.channel.address import AgentAddress, Agents, HostList
     from proteus_cli.serving.devices.remote.channel.messages import Inventory
-    from proteus_cli.serving.devices.remote.links.host_list import Agents, HostList
 
 KUBERNETES = "kubernetes:"
 AGENT_PORT = 7000

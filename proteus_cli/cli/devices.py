@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from proteus_cli.backends.nvml import Readings
     from proteus_cli.cli.cluster import ReachedHost
     from proteus_cli.domain.device import Device, GpuFacts
-    from proteus_cli.serving.devices.remote.links.host_list import HostList
+    from proteus_cli.serving.devices.remote.channel.address import HostList
 
 _EACH_UP_TO = 24
 """Maximum number of devices of a cluster that have a row each; of more, similar devices and hosts share a row."""
@@ -129,7 +129,7 @@ def _show_cluster(workspace_dir: "Path", hosts: "HostList", *, json: bool) -> No
 
     from proteus_cli.cli.cluster import reached_at
     from proteus_cli.errors import DeviceUnavailable
-    from proteus_cli.serving.devices.remote.links.host_list import agents_of
+    from proteus_cli.serving.devices.remote.channel.address import agents_of
 
     found = reached_at(agents_of(hosts))
     known = {host: each for host, each in found.items() if not isinstance(each, DeviceUnavailable)}

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from proteus_cli.domain.catalog import Catalog, VariantKey
     from proteus_cli.domain.device import Device
     from proteus_cli.domain.profile import Profile
-    from proteus_cli.serving.devices.remote.channel.address import AgentAddress
-    from proteus_cli.serving.devices.remote.links.host_list import HostList
+    from proteus_cli.serving.devices.remote.channel.address import AgentAddress, HostList
     from proteus_cli.store import Workspace
 
 PURPOSES = {
@@ -266,7 +265,7 @@ def _require_measured_here(profiles: "Mapping[str, Profile]", devices: "Sequence
 def diagnose_cluster(hosts: "HostList", workspace: "Workspace") -> list[Finding]:
     """Findings on each host: whether its agent answers, its versions, and which of its devices are measured."""
     from proteus_cli.cli.cluster import reached_at
-    from proteus_cli.serving.devices.remote.links.host_list import agents_of
+    from proteus_cli.serving.devices.remote.channel.address import agents_of
 
     try:
         agents = agents_of(hosts)

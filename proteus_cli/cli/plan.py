@@ -259,7 +259,7 @@ def plan(
     from proteus_cli.cli.command_line.plan_rules import plan_rules
     from proteus_cli.control.policies import live_policy_named
     from proteus_cli.planning.from_workspace import planner_settings
-    from proteus_cli.serving.devices.remote.links.host_list import known_hosts
+    from proteus_cli.serving.devices.remote.channel.address import known_hosts
     from proteus_cli.store import Workspace
 
     require_cluster(context, cluster)

@@ -22,12 +22,11 @@ from proteus_cli.errors import DeviceUnavailable, HostLost, UsageError
 from proteus_cli.profiling.jobs import MeasurementJob, measurement_jobs
 from proteus_cli.profiling.sweep import Sweep, accuracy_warnings, share
 from proteus_cli.serving.agent.measuring import ALL
-from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress, HostList, agents_of
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
-from proteus_cli.serving.devices.remote.links.host_list import HostList, agents_of
 from proteus_cli.serving.devices.remote.measuring import measured_by_agent
 from proteus_cli.serving.devices.remote.sessions.connecting import connect
-from proteus_cli.serving.devices.remote.sessions.looks import Looks
+from proteus_cli.serving.devices.remote.sessions.session import Looks
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.workspace.profiles import measurable_in
 from proteus_cli.settings import read_settings

@@ -17,8 +17,8 @@ from proteus_cli.errors import ArtefactError, DeviceUnavailable, HostLost, Usage
 from proteus_cli.serving.agent.measuring import Measurer
 from proteus_cli.serving.agent.models import OfferedModels
 from proteus_cli.serving.cluster.hosts_file import HostsFile
+from proteus_cli.serving.devices.remote.channel.address import agents_of
 from proteus_cli.serving.devices.remote.channel.messages import MeasureOptions
-from proteus_cli.serving.devices.remote.links.host_list import agents_of
 from proteus_cli.serving.devices.remote.measuring import profiles_in
 from proteus_cli.serving.devices.remote.sessions import crossings
 from proteus_cli.serving.workspace.deployment import deployment_of

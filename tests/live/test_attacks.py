@@ -137,8 +137,9 @@ def _attacked(target: Target, attack: Attack) -> float:
 LIAR = """
 import sys
 from proteus_cli.cli.main import run
-from proteus_cli.serving.devices.process import messages
+from proteus_cli.serving.devices.process import device_server, messages
 
+assert device_server  # has its types
 told_s, ran = float(sys.argv.pop(1)), messages.RanEvent
 messages.RanEvent = lambda number, *rest: ran(number, told_s, told_s, told_s, 0.0, *rest[-2:])
 sys.argv[0] = "proteus"

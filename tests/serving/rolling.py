@@ -19,7 +19,7 @@ from proteus_cli.serving.adaptation.catalog_reading import CatalogFiles, Measura
 from proteus_cli.serving.adaptation.rollout_requests import Candidate
 from proteus_cli.serving.adaptation.rollouts import VersionRollouts
 from proteus_cli.serving.devices.hardware import NO_MODEL
-from proteus_cli.serving.measuring_time import WAITS
+from proteus_cli.serving.measuring_process import WAITS
 
 NEW = "good@22222222"
 MEASURED_S = 1.2

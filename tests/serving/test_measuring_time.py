@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 from virtual_loop import VirtualLoop
 
-from proteus_cli.serving.measuring_time import GOES_ON, LOOK_S, WAITS, cpu_s, tell_waits
+from proteus_cli.serving.measuring_process import GOES_ON, LOOK_S, WAITS, cpu_s, tell_waits
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ from proteus_cli.serving.devices.hardware import NO_MODEL, Hardware
 from proteus_cli.serving.json_bodies import refusing
 from proteus_cli.serving.lifecycle import count_bug
 from proteus_cli.serving.logs import fields
-from proteus_cli.serving.measuring_time import tells_of_waits
+from proteus_cli.serving.measuring_process import tells_of_waits
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.families import LEAVING, ServedFamily, served_families
 

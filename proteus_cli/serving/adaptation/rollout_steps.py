@@ -22,7 +22,7 @@ from proteus_cli.serving.adaptation.live_catalog import LiveCatalog
 from proteus_cli.serving.adaptation.plan_inputs import ProfileStore
 from proteus_cli.serving.adaptation.rollout_requests import Candidate, VersionSource
 from proteus_cli.serving.logs import fields
-from proteus_cli.serving.measuring_time import tells_of_waits
+from proteus_cli.serving.measuring_process import tells_of_waits
 from proteus_cli.serving.requests.data_plane import DataPlane
 from proteus_cli.serving.requests.version_arms import VersionArms
 from proteus_cli.units import format_percent

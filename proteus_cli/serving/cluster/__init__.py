@@ -1,6 +1,6 @@
 """Who lists the hosts of a cluster, and who starts the agents there.
 
-Each list is a `HostList` of `serving/devices/remote/links/host_list.py`, which the server follows:
+Each list is a `HostList` of `serving/devices/remote/channel/address.py`, which the server follows:
 
 * `hosts_file.HostsFile`: a `hosts.toml`. People start the agents, or systemd does.
 * `ray_nodes.RayNodes`: the nodes of a Ray cluster. Ray starts the agents: an actor on each node keeps one

@@ -9,9 +9,8 @@ from pathlib import Path
 
 from proteus_cli.errors import ProteusError, UsageError
 from proteus_cli.input_files import SETTINGS, read_bytes
-from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress, Agents
 from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
-from proteus_cli.serving.devices.remote.links.host_list import Agents
 from proteus_cli.store import read_hosts, split_address
 
 LOOK_S = 2.0

@@ -12,8 +12,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 
 from proteus_cli.domain.catalog import is_name
 from proteus_cli.errors import ProteusError
-from proteus_cli.serving.devices.remote.channel.address import AgentAddress
-from proteus_cli.serving.devices.remote.links.host_list import Agents
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress, Agents
 from proteus_cli.serving.devices.remote.sessions.connecting import ask
 
 LOOK_S = 2.0

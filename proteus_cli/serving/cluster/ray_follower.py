@@ -16,8 +16,7 @@ from proteus_cli.errors import ProteusError
 from proteus_cli.input_files import SETTINGS, read_bytes
 from proteus_cli.serving.child_process import depend_on_parent
 from proteus_cli.serving.cluster.ray_actors import connected
-from proteus_cli.serving.cluster.ray_placing import Placing
-from proteus_cli.serving.cluster.ray_reports import Problem, RayReport
+from proteus_cli.serving.cluster.ray_placing import Placing, Problem, RayReport
 
 LOOK_S = 1.0
 """Between two looks at the nodes and agents."""

@@ -17,10 +17,9 @@ import msgspec
 
 from proteus_cli.errors import BackendUnavailable, DeviceUnavailable, printable
 from proteus_cli.serving.child_process import environment
-from proteus_cli.serving.cluster.ray_reports import Listed, Problem, RayReport
-from proteus_cli.serving.devices.remote.channel.address import AgentAddress
+from proteus_cli.serving.cluster.ray_placing import Listed, Problem, RayReport
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress, Agents
 from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
-from proteus_cli.serving.devices.remote.links.host_list import Agents
 from proteus_cli.serving.lifecycle import running
 from proteus_cli.serving.logs import fields
 

@@ -4,8 +4,26 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import msgspec
+
 from proteus_cli.domain.catalog import is_name
-from proteus_cli.serving.cluster.ray_reports import Listed, Problem, RayReport
+
+
+class Listed(msgspec.Struct, frozen=True, tag=True):
+    """The hosts with an agent, all of them, and where these listen."""
+
+    hosts: Mapping[str, tuple[str, int]]
+
+
+class Problem(msgspec.Struct, frozen=True, tag=True):
+    """What the user should know. ``is_fatal``: no hosts will be listed."""
+
+    message: str
+    hint: str = ""
+    is_fatal: bool = True
+
+
+RayReport = Listed | Problem
 
 
 @dataclass(frozen=True, slots=True)

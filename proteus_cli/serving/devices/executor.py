@@ -20,6 +20,8 @@ from proteus_cli.errors import DeviceLost
 if TYPE_CHECKING:
     import asyncio
 
+from proteus_cli.errors import HostLost
+
 
 class Batch(msgspec.Struct, frozen=True, eq=False):  # made in a tenth of a dataclass's time
     """What to run: an engine, and of each request its rows and its inputs, in the order of the signature.
@@ -231,3 +233,27 @@ def settle(waiting: "asyncio.Future[Awaited]", result: "Awaited | Exception") ->
     else:
         waiting.set_result(result)
     return True
+
+
+class AbsentExecutor(ExecutorBase):
+    """An `Executor` that is lost, without a call of any ``on_lost``."""
+
+    def __init__(self, device: str, loss: HostLost) -> None:
+        super().__init__(device, lambda _: None)
+        self._loss = self._absence = loss
+
+    async def load(self, key: VariantKey, model: Path, warm_up_rows: int, *, gives_way: bool = False) -> Signature:  # noqa: ARG002
+        raise self._raised()
+
+    def unload(self, key: VariantKey) -> None: ...
+
+    def submit(self, batch: Batch, done: BatchCallback) -> None:  # noqa: ARG002
+        raise self._raised()
+
+    def close(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+    def _raised(self) -> HostLost:
+        """Another one each time, as each has a traceback."""
+        return HostLost(self._absence.message, hint=self._absence.hint, why=self._absence.why)

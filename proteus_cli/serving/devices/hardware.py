@@ -18,16 +18,13 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, DeviceUnavailable, HostLost
 from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
-from proteus_cli.serving.devices.executor import Executor, OnLost
+from proteus_cli.serving.devices.executor import AbsentExecutor, Executor, OnLost
 from proteus_cli.serving.devices.process.executor import ProcessExecutor
 from proteus_cli.serving.devices.process.messages import CpuSpec, DeviceSpec, EmulatedSpec, GpuSpec
-from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
-from proteus_cli.serving.devices.remote.links.host_list import HostList
-from proteus_cli.serving.devices.remote.links.link import AgentLink
-from proteus_cli.serving.devices.remote.links.link_state import LinkState
+from proteus_cli.serving.devices.remote.channel.address import HostList
+from proteus_cli.serving.devices.remote.links.link import AgentLink, LinkState
 from proteus_cli.serving.devices.remote.links.links import AgentLinks
-from proteus_cli.serving.devices.remote.sessions.looks import Looks
-from proteus_cli.serving.devices.remote.sessions.session import AgentSession
+from proteus_cli.serving.devices.remote.sessions.session import AgentSession, Looks
 from proteus_cli.serving.devices.remote.sessions.uploads import KnownModels
 from proteus_cli.serving.devices.signatures import ModelPaths, open_reader, signature_of, signature_or_stub
 from proteus_cli.serving.lifecycle import running

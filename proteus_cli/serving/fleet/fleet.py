@@ -27,15 +27,12 @@ from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.plan_record import EngineChange
 from proteus_cli.domain.profile import Profile, VariantProfile
 from proteus_cli.errors import DeviceLost, HostLost
-from proteus_cli.serving.devices.executor import Executor, OpenExecutor
-from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
+from proteus_cli.serving.devices.executor import AbsentExecutor, Executor, OpenExecutor
 from proteus_cli.serving.fleet.broken_engines import BrokenEngines
 from proteus_cli.serving.fleet.loading import HURRIED_S, UNHURRIED_S, GivesWay, Loader, SharedLook
 from proteus_cli.serving.fleet.model_files import ModelFiles
 from proteus_cli.serving.fleet.standbys import StandbyLoader
-from proteus_cli.serving.fleet.watched_worker import WatchedWorker
-from proteus_cli.serving.fleet.worker import Clock, ResultSink, Worker
-from proteus_cli.serving.fleet.workers import Workers
+from proteus_cli.serving.fleet.worker import Clock, ResultSink, WatchedWorker, Worker, Workers
 from proteus_cli.serving.logs import fields
 
 # uvloop's timers count in milliseconds. Workers round their waits up to that, as shorter ones would spin; a load in

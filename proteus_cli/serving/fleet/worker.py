@@ -2,15 +2,16 @@
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 from proteus_cli.backends.base import Part
 from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Drop, Effects, Idle, Launch, WaitUntil
 from proteus_cli.control.devices.breaker import BreakerEvent, overdue
 from proteus_cli.control.devices.slowness import counted_s
+from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Request
 from proteus_cli.errors import DeviceLost, EngineBroken
@@ -242,3 +243,60 @@ def _service_s(launch: Launch, took_s: float, result: BatchResult, servers: int)
         return servers * took_s
     stood_s = result.elapsed_s - result.waited_s - result.compute_s
     return counted_s(result.compute_s + max(0.0, stood_s - IPC_S), result.waited_s, servers)
+
+
+class WatchedWorker(Worker):
+    """A `Worker` whose batches a `SlotTuner` watches; other workers pay nothing for that."""
+
+    def __init__(self, tuner: SlotTuner, *of_worker: Any) -> None:
+        super().__init__(*of_worker)
+        self._tuner = tuner
+        self._exposures: dict[int, tuple[float, ...]] = {}  # what the tuner gave when running batches began
+
+    def take_back(self) -> list[Launch]:
+        self._exposures.clear()
+        self._tuner.lost(self._clock())
+        return super().take_back()
+
+    def run(self, launch: Launch) -> None:
+        self._exposures[id(launch)] = self._tuner.began(self._clock())
+        super().run(launch)
+
+    def _end(self, launch: Launch, started_s: float, result: BatchResult | Exception, ahead_s: float = 0.0) -> None:
+        super()._end(launch, started_s, result, ahead_s)
+        if id(launch) in self.running:  # it failed with its device, which is to be lost
+            return
+        exposure = self._exposures.pop(id(launch), None)
+        if exposure is not None:  # else taken back
+            is_whole = not isinstance(result, Exception) and not result.failures
+            work_s = launch.hosted.mean_latency(launch.rows) if is_whole else None
+            self._tuner.ended(exposure, work_s, self._ended_s)
+
+
+class Workers:
+    """The workers by device, which `Fleet` adds.
+
+    ``last_devices`` are those that were told of last in this turn of the event loop; None where none were.
+    """
+
+    def __init__(self) -> None:
+        self.by_device = dict[str, Worker]()
+        self.last_devices: Iterable[str] | None = None
+        self._to_ask: dict[str, None] = {}
+
+    def ask_soon(self, devices: Iterable[str]) -> None:
+        """Have workers ask for work once all requests that have arrived by now are admitted, to share a batch."""
+        self.last_devices = devices
+        for device in devices:
+            if not self._to_ask:
+                asyncio.get_running_loop().call_soon(self._ask)
+            self._to_ask[device] = None
+
+    def run(self, check: Launch) -> None:
+        """Run a background request on its device, which is idle (`Dispatch.launch_if_idle`)."""
+        self.by_device[check.hosted.device].run(check)
+
+    def _ask(self) -> None:
+        asked, self._to_ask, self.last_devices = self._to_ask, {}, None
+        for device in asked:
+            self.by_device[device].ask()

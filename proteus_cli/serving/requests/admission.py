@@ -10,7 +10,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import Admitted
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, NotReady, RequestError, UnknownModel
-from proteus_cli.serving.fleet.workers import Workers
+from proteus_cli.serving.fleet.worker import Workers
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog
 from proteus_cli.serving.requests.counts import RequestCounts

@@ -16,8 +16,7 @@ from proteus_cli.domain.profile import Profile
 from proteus_cli.serving.devices.executor import OpenExecutor
 from proteus_cli.serving.fleet.fleet import TIMER_RESOLUTION_S, Fleet
 from proteus_cli.serving.fleet.model_files import ModelFiles
-from proteus_cli.serving.fleet.worker import Clock
-from proteus_cli.serving.fleet.workers import Workers
+from proteus_cli.serving.fleet.worker import Clock, Workers
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.admission import Admission, RequestWatch
 from proteus_cli.serving.requests.answers.answer_log import AnswerLog

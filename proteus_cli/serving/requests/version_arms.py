@@ -23,7 +23,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.errors import EngineFailed
 from proteus_cli.serving.devices.executor import BatchResult
-from proteus_cli.serving.fleet.workers import Workers
+from proteus_cli.serving.fleet.worker import Workers
 from proteus_cli.serving.lifecycle import Lifecycle
 from proteus_cli.serving.requests.answers.answer_log import RolloutMark, class_of
 from proteus_cli.serving.requests.answers.second_stages import is_cut

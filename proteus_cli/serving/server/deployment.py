@@ -18,7 +18,7 @@ from proteus_cli.serving.adaptation.plan_inputs import PlanSource
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
 from proteus_cli.serving.adaptation.rollout_requests import VersionSource
 from proteus_cli.serving.adaptation.shifts import References
-from proteus_cli.serving.devices.remote.links.host_list import HostList
+from proteus_cli.serving.devices.remote.channel.address import HostList
 from proteus_cli.serving.requests.samples.writer import SampleSettings
 from proteus_cli.serving.settings import ServeSettings
 from proteus_cli.serving.transport.tls import ServerCertificate

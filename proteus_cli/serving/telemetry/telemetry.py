@@ -26,7 +26,7 @@ from proteus_cli.serving.adaptation.recalibration import Recalibration
 from proteus_cli.serving.adaptation.rollouts import VersionRollouts
 from proteus_cli.serving.adaptation.shifts import Shifts
 from proteus_cli.serving.adaptation.solver import SolverState
-from proteus_cli.serving.devices.remote.links.link_state import LinkState
+from proteus_cli.serving.devices.remote.links.link import LinkState
 from proteus_cli.serving.fleet.fleet import Fleet
 from proteus_cli.serving.fleet.worker import Clock
 from proteus_cli.serving.lifecycle import task_errors

@@ -15,7 +15,7 @@ from proteus_cli.planning.from_workspace import planner_settings
 from proteus_cli.serving.adaptation.conditions import KeptConditions
 from proteus_cli.serving.adaptation.plan_journal import JournalSettings
 from proteus_cli.serving.adaptation.shifts import References
-from proteus_cli.serving.devices.remote.links.host_list import HostList, known_hosts
+from proteus_cli.serving.devices.remote.channel.address import HostList, known_hosts
 from proteus_cli.serving.requests.samples.writer import SampleSettings
 from proteus_cli.serving.server.deployment import Deployment
 from proteus_cli.serving.settings import ServeSettings

@@ -11,7 +11,7 @@ from proteus_cli.control.rollouts.guard import Arm
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import Conflict
 from proteus_cli.serving.adaptation.rollout_steps import QUIET_S
-from proteus_cli.serving.measuring_time import WAITS
+from proteus_cli.serving.measuring_process import WAITS
 
 SLOW_S = 10.0
 QPS = 10.0

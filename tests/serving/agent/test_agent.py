@@ -7,7 +7,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,6 @@ import numpy as np
 import pytest
 from agents import CPU, PATIENCE_S, RunningAgent, key_of, linked, remote_device, run, running_agent, until
 from builders import make_measured, make_profile
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from ports import held_port
 from tiny import INPUTS, mlp
 
@@ -30,8 +28,8 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.cluster import FIRST_PAUSE_S
 from proteus_cli.errors import ArtefactError, DeviceLost, DeviceUnavailable, EngineError, HostLost
 from proteus_cli.serving.agent import agent as agent_module
-from proteus_cli.serving.agent import beats as beats_module
 from proteus_cli.serving.agent import door as door_module
+from proteus_cli.serving.agent import session as beats_module
 from proteus_cli.serving.agent.claim import AgentRecord, agent_in, claimed
 from proteus_cli.serving.agent.hosted_device import HostedProcess
 from proteus_cli.serving.devices.emulated import TimerThread
@@ -293,20 +291,6 @@ def test_nonsense_ends_its_connection_and_nothing_else(tmp_path: Path, said: byt
     run(test)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(said=st.lists(st.binary(max_size=200), max_size=4), greets=st.booleans())
-def test_no_bytes_leave_an_agent_that_serves_nobody_any_more(
-    tmp_path: Path, said: Sequence[bytes], *, greets: bool
-) -> None:
-    async def test() -> None:
-        async with plain_agent(tmp_path) as agent:
-            framed = b"".join(bytes(piece) for each in said for piece in pieces_of(each))
-            await asyncio.to_thread(closes, agent, (spoken(HELLO) if greets else b"") + framed + b"\xff" * 8)
-            await check_only_the_next_server_is_served(agent)
-
-    run(test)
-
-
 def test_commands_for_what_is_not_there_disturb_nothing(tmp_path: Path) -> None:
     async def test() -> None:
         async with running_agent(tmp_path) as agent:
@@ -456,7 +440,7 @@ def test_an_agent_that_takes_no_more_is_lost_once_the_call_has_returned(
 
 def test_a_server_knows_how_much_memory_is_free_on_its_hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [HostMemory(2**30)]
-    monkeypatch.setattr("proteus_cli.serving.agent.beats.host_memory", lambda: now[-1])
+    monkeypatch.setattr("proteus_cli.serving.agent.session.host_memory", lambda: now[-1])
 
     async def test() -> None:
         async with running_agent(tmp_path) as agent, linked(agent.address) as link:

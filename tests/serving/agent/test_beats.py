@@ -10,8 +10,8 @@ import pytest
 from virtual_loop import VirtualLoop
 
 from proteus_cli.domain.cluster import BEAT_S
-from proteus_cli.serving.agent import beats
-from proteus_cli.serving.agent.beats import MEMORY_S, SERVER_SILENT_S, beat
+from proteus_cli.serving.agent import session as beats
+from proteus_cli.serving.agent.session import MEMORY_S, SERVER_SILENT_S, beat
 from proteus_cli.serving.devices.remote.channel import channel as channel_module
 from proteus_cli.serving.devices.remote.channel.channel import FrameChannel
 from proteus_cli.serving.devices.remote.channel.frames import SIGN_OF_LIFE, FrameParser

@@ -6,7 +6,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from agents import PATIENCE_S
 
-from proteus_cli.serving.devices.remote.links.host_list import HostList
+from proteus_cli.serving.devices.remote.channel.address import HostList
 
 
 class Followed:

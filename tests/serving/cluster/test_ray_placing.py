@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from proteus_cli.serving.cluster.ray_placing import Placing, RayNode, named
-from proteus_cli.serving.cluster.ray_reports import Listed, Problem, RayReport
+from proteus_cli.serving.cluster.ray_placing import Listed, Placing, Problem, RayNode, RayReport, named
 
 AT = ("10.0.0.1", 7000)
 

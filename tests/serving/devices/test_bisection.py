@@ -116,13 +116,6 @@ def test_a_batch_of_one_part_that_fails_is_not_run_again(runner: Runner) -> None
     assert not isinstance(raised.value, EngineBroken)
 
 
-def test_a_broken_engine_is_found_with_a_batch_of_one_part(runner: Runner) -> None:
-    counting = Counting(runner)
-    counting.is_broken = True
-    with pytest.raises(EngineBroken):
-        CpuEngine(counting, ExitStack(), 4).run([part(1)], 1)
-
-
 def test_outputs_with_a_wrong_number_of_rows_are_an_error(runner: Runner, tmp_path: Path) -> None:
     class Short(Counting):
         def infer(self, inputs: Any) -> Any:

@@ -14,22 +14,19 @@ import numpy as np
 import pytest
 from agents import until
 from builders import (
-    hosted,
     make_catalog,
     make_family,
     make_measured,
     make_points,
     make_profile,
-    make_request,
     make_sharing_cost,
     near,
 )
 from tiny import INPUTS, mlp
 
-from proteus_cli.backends.base import Part, Signature, TensorSpec
+from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.backends.emulated import STUB, EmulatedEngine
 from proteus_cli.backends.exits.runner import NOTES
-from proteus_cli.control.decision import IDLE, Launch
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.cluster import Network
 from proteus_cli.domain.stages.exits import ExitProfile, StagePoint
@@ -39,7 +36,6 @@ from proteus_cli.serving.devices import emulated
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Batch, BatchResult
 from proteus_cli.serving.devices.hardware import Hardware, emulated_devices
-from proteus_cli.serving.fleet.worker import Worker
 
 NO_MODEL = Path()
 SMALL, LARGE = VariantKey("a", "a-s"), VariantKey("a", "a-l")
@@ -112,14 +108,6 @@ def test_times_beside_others_are_of_what_is_loaded_and_not_kept_without_bound(mo
     assert len(executor._slowed) == 2
     with pytest.raises(KeyError):
         executor.submit(Batch(LARGE, [part(0)], 1, others=frozenset({SMALL})), print)
-
-
-def test_an_idle_device_begins_a_batch_when_it_is_submitted() -> None:
-    agenda = Agenda()
-    executor = loaded(agenda)
-    for agenda.now_s in (5.0, 9.0):
-        executor.submit(batch(1), print)
-    assert agenda.due_s == pytest.approx([5.01, 9.01])
 
 
 def test_a_late_loop_does_not_make_the_device_slower() -> None:
@@ -351,48 +339,6 @@ def test_leaving_the_timer_thread_waits_for_its_calls() -> None:
 
 
 # --- behind a worker
-
-
-def test_a_worker_submits_even_the_shortest_batch() -> None:
-    """Run on the loop, as on this machine's CPU, it would hold up all other devices."""
-
-    class Results:
-        ended: list[BatchResult]
-
-        def started(self, launch: Launch) -> Sequence[Part]:
-            return [(request.rows, part(1)[1]) for request in launch.requests]
-
-        def answered(self, launch: Launch, started_s: float, result: BatchResult) -> None:
-            self.ended.append(result)
-
-    class Controller:
-        def __init__(self, script: list[Launch]) -> None:
-            self.script = script
-
-        def decide(self, device: str, now_s: float) -> Any:
-            return self.script.pop(0) if self.script else IDLE
-
-        def slowdown_of(self, device: str) -> float:
-            return 1.0
-
-        def finished(self, launch: Launch, took_s: float | None) -> None:
-            assert took_s == near(1e-6)
-
-    async def asked() -> tuple[int, int]:
-        with made_up_devices() as hardware:
-            executor = hardware.open_device("v100-0", print)
-            await executor.load(SMALL, NO_MODEL, 4)
-            launch = Launch(hosted("v100-0", latency_s={1: 1e-6}), (make_request(),), 1, 0.0)
-            results: Any = Results()
-            results.ended = []
-            controller: Any = Controller([launch])
-            worker = Worker("v100-0", controller, executor, results, time.monotonic, {}, print, 0.001)
-            worker.ask()
-            before = len(results.ended)
-        await asyncio.sleep(0)
-        return before, len(results.ended)
-
-    assert asyncio.run(asked()) == (0, 1)
 
 
 # --- what a server is given

@@ -205,23 +205,6 @@ def test_of_a_batch_only_requests_fail_that_fail_alone(monkeypatch: pytest.Monke
     assert answers(result) == ([16.0, 0.0, 20.0], [1, 0, 2])
 
 
-def test_parts_that_are_run_again_keep_their_own_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a model that goes to its end: the first part was late before it began, and the last has time for ever."""
-    points = [ExitProfile(points=(StagePoint(1, 1.0, 1.0),))] * EXITS
-
-    async def test(world: World) -> None:
-        bounds = ExitBounds((-1e12, 1e12, 1e12), (1, 1, 1), points)
-        world.submit("batch", [[0.0], [POISON], [6.0]], bounds, WHOLE)
-        await world.until(3)
-
-    world = run(test, monkeypatch)
-    assert [name for name, _ in world.events] == ["batch left [0]", "batch left [2]", "batch"]
-    *left, whole = [result for _, result in world.events]
-    assert list(whole.failures) == [1]
-    assert answers(whole) == ([10.0, 0.0, 36.0], [1, 0, 3])
-    assert [answers(each) for each in left] == [([10.0], [1]), ([36.0], [3])]
-
-
 def test_a_context_that_is_lost_in_a_later_stage_fails_the_batch_and_the_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -11,7 +11,7 @@ from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.device import Device
 from proteus_cli.serving.devices.hardware import LocalHardware, cluster_devices, process_specs
 from proteus_cli.serving.devices.process.messages import CpuSpec, DeviceSpec, GpuSpec
-from proteus_cli.serving.devices.remote.links.host_list import Agents
+from proteus_cli.serving.devices.remote.channel.address import Agents
 from proteus_cli.store import model_digest
 
 GPU = Device("gpu0", "t4", "gpu", "Tesla T4", 2**30)

@@ -233,15 +233,6 @@ def test_a_batch_of_a_probation_may_end_after_its_device_was_given_up() -> None:
     played(late, BOTH, replans=False)
 
 
-def test_devices_are_there_since_the_server_has_opened_them() -> None:
-    async def run() -> float:
-        await asyncio.sleep(5.0)
-        return World(BOTH).fleet.breakers["cpu0"].since_s
-
-    with asyncio.Runner(loop_factory=VirtualLoop) as runner:
-        assert runner.run(run()) == 5.0
-
-
 def test_a_device_counts_again_only_once_it_has_run_a_real_batch() -> None:
     async def come_back(world: World) -> None:
         world.executor("cpu0").die()
@@ -303,19 +294,6 @@ def test_a_device_that_no_family_needs_waits_longer_until_one_does() -> None:
         assert breaker.is_closed
 
     played(storm, BOTH)
-
-
-def test_a_device_that_is_needed_and_can_not_be_opened_is_tried_ever_more_seldom_all_the_same() -> None:
-    async def shut(world: World) -> None:
-        world.shut.update(BOTH)
-        for device in BOTH:
-            world.executor(device).die()
-        await asyncio.sleep(120.0)
-        for device in BOTH:
-            breaker = world.fleet.breakers[device]
-            assert breaker.retry_s(is_needed=True) - breaker.since_s == pytest.approx(LONGEST_RETRY_S)
-
-    played(shut, BOTH)
 
 
 def test_a_variant_that_is_gone_from_the_catalog_is_no_candidate_of_a_probation() -> None:

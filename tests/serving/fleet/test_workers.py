@@ -6,7 +6,7 @@ from typing import Any
 from builders import hosted, make_request
 
 from proteus_cli.control.decision import Launch
-from proteus_cli.serving.fleet.workers import Workers
+from proteus_cli.serving.fleet.worker import Workers
 
 
 class Remembering:

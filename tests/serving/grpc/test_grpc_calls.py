@@ -160,36 +160,6 @@ def test_a_compressed_message_is_decompressed_within_its_bound() -> None:
     scene(play)
 
 
-def test_incomplete_messages_share_a_memory_limit() -> None:
-    async def play() -> None:
-        client = Client()
-        client.peer.connections._max_body_bytes = 61_000
-        part = b"\0" + (40_000).to_bytes(4, "big")
-        pieces = (part, *[b"x" * 10_000] * 3)
-        first, second = client.call(INFER, *pieces, ended=False), client.call(INFER, *pieces, ended=False)
-        third = client.call(INFER, *pieces, ended=False)
-        assert client.status(third) is GrpcStatus.RESOURCE_EXHAUSTED
-        assert client.peer.resets == {third: frames.ErrorCode.NO_ERROR}
-        client.peer.feed(
-            frames.rst_stream(first, frames.ErrorCode.CANCEL), frames.rst_stream(second, frames.ErrorCode.CANCEL)
-        )
-        assert client.peer.connections._body_bytes == 0
-
-    scene(play)
-
-
-def test_a_call_that_fails_early_ends_though_its_client_still_sends() -> None:
-    async def play() -> None:
-        client = Client()
-        stream = client.call("/nowhere", ended=False)
-        assert client.status(stream) is GrpcStatus.UNIMPLEMENTED
-        assert client.peer.resets == {stream: frames.ErrorCode.NO_ERROR}
-        client.peer.feed(data(stream, framed(b"late"), ended=True))
-        assert client.status(client.call(LIVE, framed(b""))) is GrpcStatus.OK
-
-    scene(play)
-
-
 @pytest.mark.parametrize(
     ("timeout", "timeout_s"), [("1H", 3600), ("2M", 120), ("3S", 3), ("4m", 4e-3), ("5u", 5e-6), ("6n", 6e-9)]
 )

@@ -22,7 +22,7 @@ from proteus_cli.serving.grpc.messages import integer_parameter, split_request, 
 from proteus_cli.serving.oip.tensors import MAX_TYPED_BYTES
 from proteus_cli.serving.requests.families import ServedFamily
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
-from proteus_cli.serving.requests.query import Query, RequestOptions
+from proteus_cli.serving.requests.query import Query
 
 names = st.text(max_size=6)
 parameters = st.one_of(
@@ -274,20 +274,6 @@ def test_tensors_may_come_in_any_order() -> None:
     swapped.raw_input_contents.extend(reversed(request.raw_input_contents))
     for message in (request, swapped):
         assert inputs_of(GrpcCodec(plane()), message.SerializeToString()) == list(request.raw_input_contents)
-
-
-def test_options_are_read() -> None:
-    request = good_request()
-    request.parameters["timeout"].int64_param = 250_000
-    request.parameters["priority"].uint64_param = 1
-    request.parameters["min_accuracy"].double_param = 0.5
-    message = request.SerializeToString()
-    assert decoded(message).options == RequestOptions(0.25, 1, 0.5)
-    assert decoded(message, timeout_s=0.1).options == RequestOptions(
-        0.1, 1, 0.5, is_left_of_call=True, asked_timeout_s=0.25
-    )
-    assert decoded(message, timeout_s=9).options == RequestOptions(0.25, 1, 0.5)
-    assert decoded(good_request().SerializeToString(), timeout_s=9).options == RequestOptions(9, is_left_of_call=True)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import json
 import struct
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -189,13 +189,6 @@ def test_a_png_of_many_chunks_is_refused(name: bytes, before: bytes) -> None:
     with pytest.raises(BadRequest, match="image 0 of input `image` has more segments, chunks or filling bytes than"):
         read(image[:at] + MANY * chunk + image[at:])
     assert len(read(image[:at] + 400 * chunk + image[at:])) == 1
-
-
-def _chunks(png: bytes, start: int, end: int) -> Iterator[tuple[int, int]]:
-    while start < end:
-        (size,) = struct.unpack_from(">I", png, start)
-        yield start, size
-        start += size + 12
 
 
 def test_pillow_does_not_read_the_exif_of_a_jpeg(monkeypatch: pytest.MonkeyPatch) -> None:

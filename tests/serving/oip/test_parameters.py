@@ -7,9 +7,6 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-import tritonclient.grpc
-import tritonclient.http
-from reading import inputs_of
 from small_plane import FLOAT, LONG, TWO, SmallPlane
 from tritonclient.grpc import service_pb2
 
@@ -49,7 +46,6 @@ def over_grpc(request: Parameters, of_input: Parameters, of_output: Parameters) 
 
 by_each_protocol = pytest.mark.parametrize("decode", [over_rest, over_grpc])
 Decode = Callable[[Parameters, Parameters, Parameters], Query]
-Given = tuple[Parameters, Parameters, Parameters]
 UNKNOWN = [
     {"sequence_id": 7}, {"sequence_start": True}, {"sequence_end": True}, {"a`b": "c"},
     {"shared_memory_region": "r"}, {"shared_memory_offset": 0}, {"shared_memory_byte_size": 8}, {"content_type": "np"},
@@ -140,37 +136,3 @@ def test_what_other_clients_say_of_tensors_over_grpc_changes_nothing() -> None:
 
 
 # --- what Triton's clients send
-
-
-def tensors_of(client: Any, **how: Any) -> list[Any]:
-    x, k = client.InferInput("x", [1, 2], "FP32"), client.InferInput("k", [1, 1], "INT64")
-    x.set_data_from_numpy(X, **how)
-    k.set_data_from_numpy(K, **how)
-    return [x, k]
-
-
-@pytest.mark.parametrize("as_binary", [False, True])
-@pytest.mark.parametrize("names_outputs", [False, True])
-def test_requests_of_tritons_http_client_are_read(*, as_binary: bool, names_outputs: bool) -> None:
-    client = tritonclient.http
-    wanted = [client.InferRequestedOutput("y"), client.InferRequestedOutput("m", binary_data=False)]
-    body, length = client.InferenceServerClient.generate_request_body(
-        tensors_of(client, binary_data=as_binary), wanted if names_outputs else None, request_id="7", priority=1,
-        timeout=1000,
-    )  # fmt: skip
-    query, read_inputs = RestCodec("two", TWO, 8).decode(body, length)
-    assert (query.options, query.id) == (RequestOptions(0.001, 1), "7")
-    assert query.outputs == (((0, True), (1, False)) if names_outputs else ((0, True), (1, True)))
-    assert [bytes(values) for values in inputs_of(read_inputs)] == [X.tobytes(), K.tobytes()]
-
-
-@pytest.mark.parametrize("names_outputs", [False, True])
-def test_requests_of_tritons_grpc_client_are_read(*, names_outputs: bool) -> None:
-    client = tritonclient.grpc
-    wanted = [client.InferRequestedOutput("y"), client.InferRequestedOutput("m")] if names_outputs else None
-    message = client._utils._get_inference_request(
-        model_name="two", inputs=tensors_of(client), model_version="", request_id="7", outputs=wanted, sequence_id=0,
-        sequence_start=False, sequence_end=False, priority=1, timeout=1000, parameters=None,
-    )  # fmt: skip
-    query, _ = GrpcCodec(SmallPlane()).decode(message.SerializeToString(), None)  # type: ignore[arg-type]
-    assert (query.options, query.id) == (RequestOptions(0.001, 1), "7")

@@ -88,23 +88,6 @@ def test_a_family_is_configured_as_it_is_served() -> None:
     run(configured)
 
 
-def test_what_is_emulated_says_so_and_has_no_ordinals() -> None:
-    async def says(world: World) -> None:
-        v100 = Device("v100-3", "v100", "gpu", "a GPU elsewhere", 2**30)
-        found = config(models(world, v100, "proteus_emulated", stubs={"f"}))
-        assert found["platform"] == found["backend"] == "proteus_emulated"
-        assert found["instance_group"] == [{"name": "v on v100-3", "kind": "KIND_GPU", "count": 1, "gpus": []}]
-        assert found["parameters"] == {
-            "slo_us": {"string_value": "100000"},
-            "emulated": {"string_value": "true"},
-            "signature": {"string_value": "stub"},
-        }
-        without_stubs = models(world, v100, "proteus_emulated")
-        assert "signature" not in config(without_stubs)["parameters"]
-
-    run(says, device="v100-3", is_emulated=True)
-
-
 def test_metadata_names_what_varies_with_minus_one() -> None:
     async def named(world: World) -> None:
         inputs = (TensorSpec("x", np.dtype(np.float32), (4,)), TensorSpec("k", np.dtype(np.int64), (2,)))

@@ -20,7 +20,6 @@ from proteus_cli.serving.requests.query import Query
 from proteus_cli.serving.rest.codec.codec import RestCodec
 
 X = np.array([UNSURE], FLOAT)
-Said = tuple[Query, Any]
 
 
 def world_with_versions(world: TwoStages) -> TwoStages:

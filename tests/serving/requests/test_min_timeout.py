@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 import numpy as np
 import pytest
 from builders import make_measured, make_profile
-from one_device import FLOAT, SLO_S, SLOW_S, World, run
+from one_device import FLOAT, SLOW_S, World, run
 from tritonclient.grpc import service_pb2
 
 from proteus_cli.domain.catalog import VariantKey
@@ -163,18 +163,6 @@ def test_what_only_another_plan_could_answer_is_refused_for_good_where_no_other_
         assert world.plane.controller.demand.counts_of("f").total == rows  # for whoever makes another plan by hand
 
     run(refused, 0.001, row_s=SLOW_S, replan="off")
-
-
-def test_who_asks_for_nothing_of_its_own_is_told_to_come_again_even_where_no_plan_follows_by_itself() -> None:
-    """As after the SLO was lowered: the same request is answered once a person has made another plan."""
-
-    async def refused(world: World) -> None:
-        world.plane.controller.placeable.use(FAST, {VariantKey("f", "fast")})
-        with pytest.raises(Overloaded, match="this server makes no other plan by itself") as beyond:
-            world.submit(1, 2)
-        assert beyond.value.retry_after_s == 1.0
-
-    run(refused, 2 * SLO_S, replan="off")
 
 
 def test_that_time_will_do() -> None:

@@ -12,7 +12,7 @@ from one_device import World, run
 from openapi_file import openapi
 
 from proteus_cli.control.devices.breaker import BreakerEvent
-from proteus_cli.serving.devices.remote.links.link_state import LinkState
+from proteus_cli.serving.devices.remote.links.link import LinkState
 from proteus_cli.serving.telemetry.metrics import LoopLag, Metrics, written
 from proteus_cli.serving.telemetry.state import HostState
 from proteus_cli.serving.telemetry.telemetry import Sources, Telemetry

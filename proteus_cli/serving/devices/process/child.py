@@ -8,8 +8,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,12 +17,11 @@ import uvloop
 
 from proteus_cli.backends import emulated
 from proteus_cli.backends.affinity import pin_this_thread
-from proteus_cli.backends.base import BuildContext
+from proteus_cli.backends.base import BuildContext, OnBuildProgress
 from proteus_cli.backends.registry import open_backend
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving.child_process import depend_on_parent
-from proteus_cli.serving.devices.builds import log_build
 from proteus_cli.serving.devices.cpu import CpuExecutor
 from proteus_cli.serving.devices.emulated import EmulatedExecutor, TimerThread
 from proteus_cli.serving.devices.executor import Executor, OnLost
@@ -31,6 +30,28 @@ from proteus_cli.serving.devices.process.channel import Channel
 from proteus_cli.serving.devices.process.device_server import DeviceServer, MemoryLink, Turns
 from proteus_cli.serving.devices.remote.channel.handing_over import ServedConnection, model_of, served_over
 from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
+from proteus_cli.serving.logs import fields
+
+EVERY_S = 10.0
+
+
+@contextmanager
+def log_build(name: str, clock: Callable[[], float] = time.monotonic) -> Iterator[OnBuildProgress]:
+    """Log the progress of a build every `EVERY_S`. Never cancels the build."""
+    due_s = clock() + EVERY_S
+
+    def follow(now: str, done_frac: float) -> bool:
+        nonlocal due_s
+        if clock() >= due_s:
+            due_s = clock() + EVERY_S
+            log.info(
+                "building %s: %.0f%%, %s", name, done_frac * 100, now,
+                extra=fields(engine=name, done_frac=round(done_frac, 3)),
+            )  # fmt: skip
+        return True
+
+    yield follow
+
 
 log = logging.getLogger("proteus.process")
 

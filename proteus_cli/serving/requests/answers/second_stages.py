@@ -21,7 +21,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
 from proteus_cli.domain.request import ANY_VERSION, Bounds, Request
 from proteus_cli.domain.stages.cascade import margin, output_of
-from proteus_cli.serving.fleet.workers import Workers
+from proteus_cli.serving.fleet.worker import Workers
 from proteus_cli.serving.requests.families import ServedFamily, confidence_place
 from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, InFlightRequest, Staged, nobody
 

@@ -24,11 +24,11 @@ import pytest
 from agents import PATIENCE_S, until
 from batches import ran
 from builders import make_catalog, make_family, make_measured, make_profile
-from exit_nets import exit_stages, stages_that_fail
+from exit_nets import stages_that_fail
 from forking.program import of_proteus
 from onnx import TensorProto, helper
 from short_forms import parse_condition
-from tiny import CLASSES, INPUTS, looking_up, mlp, save_model, tensor
+from tiny import INPUTS, mlp, save_model, tensor
 
 from proteus_cli.backends.base import Part, Signature
 from proteus_cli.backends.emulated import STUB
@@ -278,22 +278,6 @@ def test_an_emulated_multi_exit_model_notes_its_exits(tmp_path: Path) -> None:
 # --- errors
 
 
-def test_only_the_parts_fail_that_fail_by_themselves_with_the_models_error(tmp_path: Path) -> None:
-    async def test() -> None:
-        async with opened() as process:
-            await process.load(KEY, looking_up(tmp_path / "m.onnx"), 8)
-            found = await ran(process, batch(part(1), part(2, 99), part(3), part(4)))
-            assert list(found.failures) == [1]
-            assert isinstance(found.failures[1], EngineError)
-            assert "the model failed" in str(found.failures[1])
-            assert found.outputs[0][[0, 3, 4], 0].tolist() == [value * CLASSES for value in (1, 3, 4)]
-            with pytest.raises(EngineError, match="the model failed"):
-                await ran(process, batch(part(99), part(98)))
-            assert (await ran(process, batch(part(5)))).outputs[0][0, 0] == 5 * CLASSES
-
-    run(test)
-
-
 def test_parts_that_are_run_again_keep_the_bounds_of_their_requests(tmp_path: Path) -> None:
     """The process joins the parts of a batch, and runs them one by one where it fails: one was late before it began."""
 
@@ -312,36 +296,6 @@ def test_parts_that_are_run_again_keep_the_bounds_of_their_requests(tmp_path: Pa
         assert found.notes[0].tolist() == [3, 0, 1, 1]
         assert [[*places] for places, _ in left] == [[0], [2]]
         assert [result.notes[0].tolist() for _, result in left] == [[3], [1, 1]]
-
-    run(test)
-
-
-def test_an_error_of_stages_that_do_not_fit_names_their_variant(tmp_path: Path) -> None:
-    async def test() -> None:
-        first = exit_stages(tmp_path)[0]
-        model = chain_file(ExitChain((first, first), parse_condition("exit >= 2"), "margin"), tmp_path)
-        async with opened() as process:
-            with pytest.raises(EngineError, match=r"^`v` of family `f`: Stage 1 gives no `x`"):
-                await process.load(KEY, model, 4)
-
-    run(test)
-
-
-def test_a_model_that_cannot_be_loaded_has_the_same_error_as_in_a_thread(tmp_path: Path) -> None:
-    async def test() -> None:
-        broken = tmp_path / "broken.onnx"
-        broken.write_bytes(b"no model")
-        thread = CpuExecutor(CPU, OnnxRuntime(CPU), print)
-        async with opened() as process:
-            told = []
-            for executor in (thread, process):
-                with pytest.raises(EngineError) as refusal:
-                    await executor.load(KEY, broken, 4)
-                told.append((refusal.value.message, refusal.value.hint))
-            assert told[0] == told[1]
-            await process.load(KEY, mlp(tmp_path / "m.onnx"), 4)
-            assert (await ran(process, batch())).failures == {}
-        thread.close()
 
     run(test)
 
@@ -379,27 +333,6 @@ def test_a_load_delays_no_batch_and_can_be_cancelled(tmp_path: Path) -> None:
             loading.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await loading
-            await ran(process, batch())
-
-    run(test)
-
-
-def test_an_engine_whose_load_was_cancelled_can_be_loaded_again(tmp_path: Path) -> None:
-    async def test() -> None:
-        model = mlp(tmp_path / "m.onnx")
-        async with opened() as process:
-            for yields in range(4):
-                loading = asyncio.create_task(process.load(KEY, model, 4))
-                for _ in range(yields):
-                    await asyncio.sleep(0.005)
-                loading.cancel()
-                await asyncio.gather(loading, return_exceptions=True)
-            await process.load(KEY, model, 4)
-            await ran(process, batch())
-            process.unload(KEY)
-            with pytest.raises(KeyError):
-                await ran(process, batch())
-            await process.load(KEY, model, 4)
             await ran(process, batch())
 
     run(test)
@@ -464,24 +397,6 @@ def test_when_the_process_is_killed_on_lost_is_called_first_and_the_device_can_b
     caplog.set_level(logging.INFO, "proteus")
     run(test)
     assert "its process has ended: SIGKILL" in caplog.text
-
-
-def test_no_batch_of_a_killed_process_fails_if_on_lost_abandons_the_device(tmp_path: Path) -> None:
-    async def test() -> None:
-        told: list[Any] = []
-        async with opened(on_lost=lambda _: process.abandon()) as process:
-            assert process.pid is not None
-            await process.load(KEY, mlp(tmp_path / "m.onnx"), 4)
-            os.kill(process.pid, signal.SIGSTOP)
-            process.submit(batch(), told.append)
-            os.kill(process.pid, signal.SIGKILL)
-            await until(lambda: not exists(process.pid))
-            await until(lambda: process.is_lost)
-            for _ in range(20):  # turns: what its end has the loop do is done
-                await asyncio.sleep(0)
-            assert told == []
-
-    run(test)
 
 
 def test_a_stopped_process_is_abandoned_at_once_and_leaves_no_zombie(tmp_path: Path) -> None:
@@ -623,24 +538,6 @@ def test_without_free_file_descriptors_a_batch_fails_or_its_device_is_lost(
 
 
 # --- the end
-
-
-def test_closing_waits_for_batches(tmp_path: Path) -> None:
-    async def test() -> None:
-        told: list[Any] = []
-        async with opened() as process:
-            await process.load(KEY, mlp(tmp_path / "m.onnx"), 4)
-            for _ in range(5):
-                process.submit(batch(), told.append)
-            process.close()
-            assert not exists(process.pid)
-            with pytest.raises(RuntimeError, match="cpu0 is closed"):
-                process.submit(batch(), told.append)
-            process.close()
-        await until(lambda: len(told) == 5)
-        assert all(isinstance(result, BatchResult) for result in told)
-
-    run(test)
 
 
 def test_closing_does_not_wait_for_loads(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from reading import inputs_of
 from proteus_cli.backends.base import NamedArrays, Signature, TensorSpec
 from proteus_cli.errors import BadRequest, BodyTooLarge
 from proteus_cli.serving.oip.tensors import DATATYPES
-from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch, Staged
+from proteus_cli.serving.requests.in_flight import Answered, AnsweredBatch
 from proteus_cli.serving.requests.query import Form, Query, RequestOptions
 from proteus_cli.serving.rest.codec.codec import RestCodec
 
@@ -317,31 +317,6 @@ def there_and_back(values: npt.NDArray[Any], *, as_binary: bool) -> NamedArrays:
     head["parameters"] = {}
     request = json.dumps(head).encode()
     return decode(request + blobs, len(request) if as_binary else None, signature).inputs
-
-
-def test_the_answer_of_a_cascade_says_how_it_came_about() -> None:
-    signature = Signature(
-        (TensorSpec("x", np.dtype(np.float32), (2,)),), (TensorSpec("y", np.dtype(np.float32), (2,)),)
-    )
-    codec, query = RestCodec("digits", signature, MAX_ROWS), Query("digits", 1, ((0, False),))
-
-    def parameters(staged: Staged | None) -> dict[str, Any]:
-        batch = AnsweredBatch(HOSTED, 4, (np.ones((1, 2), np.float32),), 0.002, staged=staged)
-        found: dict[str, Any] = json.loads(codec.encode(query, Answered(batch, 0, 1, 0.001))[0])["parameters"]
-        return {name: found.get(name) for name in ("accuracy", "stages", "confidence", "fallback")}
-
-    plain = {"accuracy": 0.9, "stages": None, "confidence": None, "fallback": None}
-    assert parameters(None) == plain
-    assert parameters(Staged(2, 0.25, 0.95, is_fallback=False)) == plain | {
-        "accuracy": 0.95,
-        "stages": 2,
-        "confidence": 0.25,
-    }
-    assert parameters(Staged(1, None, 0.6, is_fallback=True)) == plain | {
-        "accuracy": 0.6,
-        "stages": 1,
-        "fallback": True,
-    }
 
 
 @given(tensors())

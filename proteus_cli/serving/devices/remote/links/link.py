@@ -12,17 +12,34 @@ from pathlib import Path
 from proteus_cli.domain.cluster import ConnectionPauses
 from proteus_cli.domain.device import Device
 from proteus_cli.errors import DeviceUnavailable, HostLost
-from proteus_cli.serving.devices.executor import Executor, OnLost
+from proteus_cli.serving.devices.executor import AbsentExecutor, Executor, OnLost
 from proteus_cli.serving.devices.process.messages import EmulatedSpec
 from proteus_cli.serving.devices.remote.channel.address import AgentAddress
 from proteus_cli.serving.devices.remote.channel.messages import Inventory
-from proteus_cli.serving.devices.remote.links.absent import AbsentExecutor
-from proteus_cli.serving.devices.remote.links.link_state import LinkState, PastSessions
 from proteus_cli.serving.devices.remote.sessions.connecting import connect
-from proteus_cli.serving.devices.remote.sessions.looks import Looks
-from proteus_cli.serving.devices.remote.sessions.session import AgentSession
+from proteus_cli.serving.devices.remote.sessions.session import AgentSession, Looks
 from proteus_cli.serving.devices.remote.sessions.uploads import KnownModels
 from proteus_cli.serving.logs import fields
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """A server's link to the agent of a host. Counts are those since the start, over all sessions.
+
+    ``since_s``: since then, by `time.monotonic`, it is connected, or not; ``why`` not. ``round_trip_s`` is the shortest
+    of the last ones, None before the first. A host that ``is_listed`` no more was taken out.
+    """
+
+    address: str
+    is_connected: bool
+    since_s: float
+    why: str
+    losses: int
+    round_trip_s: float | None
+    bytes_sent: int
+    bytes_received: int
+    is_listed: bool = True
+
 
 _NOT_YET = "it is not connected yet"
 
@@ -66,13 +83,29 @@ class AgentLink:
         self._identity = identity or ServerIdentity()
         self._why: HostLost | DeviceUnavailable = HostLost(f"host {address} is not connected yet", why=_NOT_YET)
         self._tried = asyncio.Event()
-        self._past = PastSessions()
+        self._since_s = time.monotonic()  # when the last session ended, or the present one began
+        self._losses = self._bytes_sent = self._bytes_received = 0  # of sessions that have ended
 
     @property
     def state(self) -> LinkState:
         """What is known of the connection now."""
-        address = f"{self.address.host}:{self.address.port}"
-        return self._past.state(address, self.session, self._loss_now(), is_listed=self.is_listed)
+        session, losses, since_s, why = self.session, self._losses, self._since_s, ""
+        is_connected = session is not None and session.loss is None
+        if session is not None and session.loss is not None:  # it has just ended
+            losses, since_s, why = losses + 1, session.ended_s, session.loss.why
+        elif session is None:
+            why = self._loss_now().why
+        return LinkState(
+            f"{self.address.host}:{self.address.port}",
+            is_connected,
+            since_s,
+            why,
+            losses,
+            (session.round_trip_s or None) if session is not None and is_connected else None,
+            self._bytes_sent + (session.bytes_sent if session is not None else 0),
+            self._bytes_received + (session.bytes_received if session is not None else 0),
+            self.is_listed,
+        )
 
     async def tried(self) -> Inventory | None:
         """Wait for the end of the first try; what the agent has, or None where it can't be reached.
@@ -154,14 +187,17 @@ class AgentLink:
         """Until the session ends."""
         self.session = session
         log.info("connected to host %s", self.address, extra=fields(host=self.address.name))
-        self._past.since_s = time.monotonic()
+        self._since_s = time.monotonic()
         self._tried.set()
         session.send_ahead(self._models())
         try:
             await session.watch(self._looks)
             self._why = session.loss or self._why
         finally:
-            self._past.add(session)
+            if session.loss is not None:
+                self._since_s, self._losses = session.ended_s, self._losses + 1
+            self._bytes_sent += session.bytes_sent
+            self._bytes_received += session.bytes_received
             session.close()
             self.session = None
 

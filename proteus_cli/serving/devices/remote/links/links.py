@@ -7,8 +7,7 @@ from collections.abc import AsyncGenerator, Callable, ItemsView, Iterator, Mappi
 from contextlib import aclosing
 from functools import partial
 
-from proteus_cli.serving.devices.remote.channel.address import AgentAddress
-from proteus_cli.serving.devices.remote.links.host_list import Agents
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress, Agents
 from proteus_cli.serving.devices.remote.links.link import AgentLink, ServerIdentity
 from proteus_cli.serving.lifecycle import supervised
 from proteus_cli.serving.logs import fields

@@ -11,8 +11,7 @@ from agents import RunningAgent, remote_device, run, running_agent, until
 
 from proteus_cli.errors import DeviceLost
 from proteus_cli.serving import lifecycle
-from proteus_cli.serving.devices.remote.channel.address import AgentAddress
-from proteus_cli.serving.devices.remote.links.host_list import Agents
+from proteus_cli.serving.devices.remote.channel.address import AgentAddress, Agents
 from proteus_cli.serving.devices.remote.links.link import AgentLink
 from proteus_cli.serving.devices.remote.links.links import AgentLinks
 from proteus_cli.serving.lifecycle import TaskErrors, running

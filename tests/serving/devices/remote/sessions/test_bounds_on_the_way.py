@@ -32,9 +32,8 @@ from proteus_cli.serving.devices.process.messages import (
     RunCommand,
 )
 from proteus_cli.serving.devices.remote.channel.frames import UnreadableFrame
-from proteus_cli.serving.devices.remote.sessions.crossings import Crossings
+from proteus_cli.serving.devices.remote.sessions.crossings import Crossings, RoundTrips
 from proteus_cli.serving.devices.remote.sessions.executor import RemoteExecutor
-from proteus_cli.serving.devices.remote.sessions.round_trips import RoundTrips
 
 KEY = VariantKey("f", "v")
 FLOAT = np.dtype(np.float32)

@@ -9,8 +9,7 @@ import pytest
 from virtual_loop import VirtualLoop
 
 from proteus_cli.domain.cluster import BEAT_S, MAX_SILENT
-from proteus_cli.serving.devices.remote.sessions.looks import PING_BEATS, Looks
-from proteus_cli.serving.devices.remote.sessions.session import MAX_SILENT_MEASURING, AgentSession
+from proteus_cli.serving.devices.remote.sessions.session import MAX_SILENT_MEASURING, PING_BEATS, AgentSession, Looks
 
 
 class Noting:

@@ -1,6 +1,6 @@
 """The round trip that counts: the shortest lately."""
 
-from proteus_cli.serving.devices.remote.sessions.round_trips import WINDOW_S, RoundTrips
+from proteus_cli.serving.devices.remote.sessions.crossings import WINDOW_S, RoundTrips
 
 
 def test_single_long_ones_do_not_count() -> None:
