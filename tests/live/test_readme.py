@@ -11,7 +11,11 @@ import pytest
 from ports import held_port
 
 ROOT = Path(__file__).parents[2]
-SHORTER = {"--budget 60s": "--budget 4s", "--duration 30s": "--duration 6s"}  # the same commands in a test's time
+SHORTER = {  # the same commands in a test's time
+    "--budget 60s": "--budget 4s",
+    "--duration 30s": "--duration 6s",
+    "--scale-to 600qps": "--scale-to 100qps",
+}
 PATIENCE_S = 240
 
 

@@ -172,15 +172,13 @@ class Instance:
     @_once
     def engine_of(self) -> Ints:
         """The engine of each choice [C]: a variant on a group, whatever the part of the SLO."""
-        if self.ways is None:
-            return np.arange(len(self.choices), dtype=np.int64)
         engines = {key: e for e, key in enumerate(dict.fromkeys((each.group, each.key) for each in self.choices))}
         return np.array([engines[choice.group, choice.key] for choice in self.choices], dtype=np.int64)
 
     @_once
     def engine_choice(self) -> Ints:
         """The first choice of each engine [E]; without cascades, all choices."""
-        return np.unique(self.engine_of, return_index=True)[1] if self.ways is not None else self.engine_of
+        return np.unique(self.engine_of, return_index=True)[1]
 
     @_once
     def engines(self) -> sp.csc_array:
@@ -189,7 +187,7 @@ class Instance:
 
     def hosted(self, replicas: Ints | Floats) -> Floats:
         """How many devices host each engine [E], by replicas of choices [C]."""
-        return np.asarray(replicas if self.ways is None else self.engines @ replicas, dtype=np.float64)
+        return np.asarray(self.engines @ replicas, dtype=np.float64)
 
     @_once
     def last_step_ways(self) -> sp.csc_array:
@@ -258,12 +256,9 @@ class Instance:
     def max_qps(self) -> Floats:
         """An upper bound of what any plan can serve of each family [F]."""
         capacity_qps = self.capacity_qps * self.device_count[self.choice_group]
-        if self.ways is None:
-            bound: Floats = self.family_choices @ capacity_qps
-            return bound
         of_engine = np.zeros(len(self.engine_choice))
         np.maximum.at(of_engine, self.engine_of, capacity_qps)
-        return np.asarray(self.family_choices[:, self.engine_choice] @ of_engine)
+        return np.bincount(self.choice_family[self.engine_choice], of_engine, len(self.families)).astype(np.float64)
 
 
 def make_instance(

@@ -237,7 +237,7 @@ def _sums_of_largest(missed: Linear, columns: Columns) -> tuple[list[Linear], li
 
 def _hosted(instance: Instance, v: Variables) -> Any:
     """The number of devices that host each engine [E]."""
-    return v.replicas if instance.ways is None else instance.engines @ v.replicas
+    return instance.engines @ v.replicas
 
 
 def _answerable(p: Parameters, v: Variables) -> Any:

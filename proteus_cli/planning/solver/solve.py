@@ -66,7 +66,7 @@ def minimise(
 ) -> SolverPoint | None:
     """The point with the least value in a column; None where no point is feasible.
 
-    ``least`` is a known lower bound of that value. The first point within the gap above it is enough.
+    ``least`` is a known lower bound of that value, which counts like one that the solver proves.
 
     ``gap_scale``: what the gap is relative to; None where the value is a whole number. A gap of ``relative_gap`` of the
     value itself is enough. Past ``deadline_s`` (by `time.perf_counter`), or after an `Interruption`, the result is the
@@ -101,9 +101,10 @@ class _Goal:
         """The gap is small enough for the effort made; or, in a part, most that can be won is outside of it."""
         if math.isinf(value):
             return False
-        gap = value - bound
-        is_enough = value - self.least <= self.gap or (checks > EFFORT and gap <= self.gap)
-        return is_enough or REMAINING_PART * gap <= value - self.full_bound < math.inf
+        gap = value - max(bound, self.least)
+        is_closed = gap <= max(self.relative_gap * abs(value), FIRST_ABSOLUTE_GAP)
+        is_enough = is_closed or (checks > EFFORT and gap <= self.gap)
+        return is_enough or REMAINING_PART * (value - bound) <= value - self.full_bound < math.inf
 
 
 def _minimise_in_parts(program: Program, goal: _Goal, start: SolverPoint | None) -> SolverPoint | None:

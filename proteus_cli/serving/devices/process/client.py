@@ -30,10 +30,11 @@ _UNREADABLE = (IndexError, KeyError, OSError, TypeError, ValueError)
 
 
 class SentBatch(msgspec.Struct, frozen=True, eq=False):
-    """A batch that was sent, with its inputs in ``buffer``, in ``size`` bytes, at ``sent_s`` (`time.monotonic`)."""
+    """A batch of ``total`` rows, sent at ``sent_s`` (`time.monotonic`) in ``buffer``, or in ``size`` bytes."""
 
     layout: BatchLayout
     rows: Sequence[int]
+    total: int
     buffer: int
     size: int
     sent_s: float
@@ -100,7 +101,7 @@ class DeviceClient(ExecutorBase):
         except Exception:
             del self._pending[number]
             raise
-        self._sent[number] = SentBatch(layout, rows, buffer, size, sent_s, batch.leaving)
+        self._sent[number] = SentBatch(layout, rows, batch.rows, buffer, size, sent_s, batch.leaving)
 
     async def _name_of(self, model: Path) -> str:
         """The name that a model file has where the device is, once it is there. Raises `EngineError`."""
@@ -156,7 +157,7 @@ class DeviceClient(ExecutorBase):
         """Take the result of a batch. Its times are bounded by the time that passed here."""
         try:
             sent = self._sent.pop(event.number)
-            given = self._given(sent, range(len(sent.rows)), event.shapes, memory)
+            given = self._given(sent, sent.total, event.shapes, memory)
         except _UNREADABLE as error:
             self._lose_outputs(error)
             return
@@ -175,7 +176,7 @@ class DeviceClient(ExecutorBase):
     def _left(self, event: messages.LeftEvent, memory: memoryview) -> None:
         try:
             sent = self._sent[event.number]
-            given = self._given(sent, event.parts, event.shapes, memory)
+            given = self._given(sent, sum([sent.rows[part] for part in event.parts]), event.shapes, memory)
         except _UNREADABLE as error:
             self._lose_outputs(error)
             return
@@ -186,12 +187,9 @@ class DeviceClient(ExecutorBase):
             result = BatchResult(outputs, min(event.compute_s, passed_s), notes=notes, ended_s=ended_s)
             self._part_left(event.number, sent.leaving, event.parts, result)
 
-    def _given(
-        self, sent: SentBatch, parts: Sequence[int], shapes: Sequence[tuple[int, ...]], memory: memoryview
-    ) -> OutputArrays:
-        """The outputs and notes of parts. Raises one of `_UNREADABLE` where they are not whole."""
+    def _given(self, sent: SentBatch, rows: int, shapes: Sequence[tuple[int, ...]], memory: memoryview) -> OutputArrays:
+        """The outputs and notes of so many rows. Raises one of `_UNREADABLE` where they are not whole."""
         given = sent.layout.outputs_in(shapes, memory)
-        rows = sum([sent.rows[part] for part in parts])
         for values in given:
             if len(values) != rows:
                 raise ValueError(f"{counted(len(values), 'row')} instead of {rows}")

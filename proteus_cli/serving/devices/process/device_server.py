@@ -60,7 +60,8 @@ class MemoryLink:
 
     def send_outputs(self, event: OutputEvent, layout: BatchLayout, given: OutputArrays, buffer: int) -> None:
         memory = self._buffers[buffer] if isinstance(event, messages.RanEvent) else TransferBuffer()
-        memory.write(layout.output_pieces(given))
+        pieces = layout.output_pieces(given)
+        memory.write(pieces, sum(map(len, pieces)))
         self._channel.send(event, memory.take_unsent(), wait=True)
 
 

@@ -70,7 +70,7 @@ class ProcessExecutor(DeviceClient):
             self._buffers.append(TransferBuffer())
         place = self._free_buffers[-1]
         try:
-            self._buffers[place].write(layout.pieces(batch), self._reserve_bytes)
+            self._buffers[place].write(layout.pieces(batch), layout.input_bytes(batch.rows), self._reserve_bytes)
         except OSError as error:
             raise EngineError(f"No memory to share with {self._device_id}: {error}", hint=LIMITS_HINT) from error
         self._free_buffers.pop()
@@ -91,7 +91,7 @@ class ProcessExecutor(DeviceClient):
                 except (KeyError, OSError, ValueError) as error:
                     self._lose_outputs(error)
                 else:
-                    self._handle(event, memory)
+                    self._ran(event, memory) if isinstance(event, messages.RanEvent) else self._left(event, memory)
             case messages.LostEvent(error=error):
                 self._lose(DeviceLost(error.message, hint=error.hint))
             case messages.TurnWantedEvent() | messages.TurnEndedEvent() | messages.LogEvent():

@@ -42,9 +42,11 @@ class TransferBuffer:
             self._mine = _mapped(self._unsent)
         return self._mine
 
-    def write(self, pieces: Sequence[Buffer], reserve_bytes: int = 0) -> None:
-        """Write pieces one behind another, as `outgoing`. Raises `OSError` where there is no memory."""
-        size = sum(map(len, pieces))
+    def write(self, pieces: Sequence[Buffer], size: int, reserve_bytes: int = 0) -> None:
+        """Write pieces of ``size`` bytes one behind another, as `outgoing`.
+
+        Raises `OSError` where there is no memory, `ValueError` where they have another size.
+        """
         memory = self.outgoing(size, reserve_bytes)
         if size <= _JOINED_BYTES:
             memory[:size] = b"".join(pieces)
@@ -54,6 +56,8 @@ class TransferBuffer:
             last = first + len(piece)
             memory[first:last] = piece
             first = last
+        if first != size:
+            raise ValueError(f"{first} bytes do not fit into {size}")
 
     def take_unsent(self) -> tuple[int, ...]:
         """The file descriptor to send with the next message about this buffer, if any; the caller closes it."""

@@ -111,8 +111,11 @@ class RemoteExecutor(DeviceClient):
         bounds: "ExitBounds | None",
         sent_s: float,  # noqa: ARG002 - by a clock that the device does not have
     ) -> tuple[int, int]:
+        pieces = layout.pieces(batch)
+        if sum(map(len, pieces)) != layout.input_bytes(batch.rows):
+            raise ValueError(f"the parts of a batch have not the bytes that {batch.rows} rows take")
         try:
-            size = self.channel.send(messages.RunCommand(number, batch.key, rows, bounds), layout.pieces(batch))
+            size = self.channel.send(messages.RunCommand(number, batch.key, rows, bounds), pieces)
         except UnreadableFrame as error:
             raise EngineError(f"A batch can't be sent to {self._device_id}: {error}") from error
         return 0, size
