@@ -226,6 +226,7 @@ def served(loop: Any) -> tuple[Executor, Any]:
     asyncio._set_running_loop(loop)  # noqa: SLF001 - nothing else stands in for a running loop
     connections = Connections(max_connections=2 * PER_TURN, max_body_bytes=2**24)
     options: Any = SimpleNamespace(max_body_bytes=2**20, tokens=None, allowed_hosts=(), host="127.0.0.1")
+    options.settings = options  # where protocols take a deployment; other trees take its options
     models: Any = SimpleNamespace(is_server_ready=True, load=None, unload=None)
     make: Any = make_protocols
     local = {"is_local": True} if "is_local" in inspect.signature(make).parameters else {}  # other trees may lack it
