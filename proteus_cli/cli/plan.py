@@ -107,22 +107,12 @@ def plan(
     cluster: options.Cluster = None,
     cluster_key: options.ClusterKey = None,
     residency: Residency = "1",
-    reserve: Annotated[
+    rule: Annotated[
         list[str] | None,
         _device(
-            metavar="DEVICE[=FAMILY]", help="Keep a device, or all of a type, idle, or for one family only. Repeatable."
-        ),
-    ] = None,
-    ban: Annotated[
-        list[str] | None,
-        _device(
-            metavar="DEVICE:VARIANT", help="Never host this variant on this device or type of devices. Repeatable."
-        ),
-    ] = None,
-    pin: Annotated[
-        list[str] | None,
-        _device(
-            metavar="DEVICE:VARIANT", help="Always host this variant on this device or type of devices. Repeatable."
+            metavar="'RULE'",
+            help="`ban DEVICE:VARIANT`: never host it there; `pin DEVICE:VARIANT`: always; `reserve DEVICE`: keep the "
+            "device idle; `reserve DEVICE=FAMILY`: for this family only. DEVICE may be a type. Repeatable.",
         ),
     ] = None,
     capacity: Annotated[
@@ -273,7 +263,7 @@ def plan(
     hosts = known_hosts(host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None)
     catalog, profiles = workspace.catalog(), profiles_to_plan_for(workspace, fleet, hosts)
     rules = plan_rules(
-        catalog, profiles, residency=residency, reserve=reserve, ban=ban, pin=pin, min_accuracy=min_accuracy,
+        catalog, profiles, residency=residency, placement=rule or (), min_accuracy=min_accuracy,
         min_expected_accuracy=min_expected_accuracy, max_share=max_share, capacity=capacity, slo_fraction=slo_fraction,
         fairness=fairness, minimize=minimize, prefer=prefer, survive=survive,
         survive_host=survive_host, pack=pack, budget_w=budget_w, budget_cost=budget_cost, attainment=attainment,

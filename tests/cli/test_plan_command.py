@@ -72,7 +72,13 @@ def test_like_devices_share_a_row(workspace: Path) -> None:
 
 
 def test_rules_are_kept_in_the_plan_so_that_a_re_plan_obeys_them(workspace: Path) -> None:
-    arguments = ("--pin", "big:a-s", "--ban", "small-0:a/a-l", "--reserve", "small-1=b", "--min-accuracy", "b=0.5")
+    arguments = (
+        "--rule=pin big:a-s",
+        "--rule=ban small-0:a/a-l",
+        "--rule=reserve small-1=b",
+        "--min-accuracy",
+        "b=0.5",
+    )
     made = planned(workspace, "--demand", "a=10qps,b=10qps", *arguments)
     assert placed(made) in ({"big-0": "a-s", "small-0": "b-s"}, {"big-0": "a-s", "small-1": "b-s"})  # equally good
     assert [str(reserved) for reserved in made.rules.reserved if reserved.device == "small-1"]
@@ -179,7 +185,7 @@ def test_a_demand_that_no_rule_stands_in_the_way_of_is_named_alone(workspace: Pa
 
 
 def test_rules_that_conflict_are_named(workspace: Path) -> None:
-    message = plan(workspace, "--demand", "a=1qps", "--pin", "small:a-l", "--ban", "small-1:a-l").refused(3)
+    message = plan(workspace, "--demand", "a=1qps", "--rule=pin small:a-l", "--rule=ban small-1:a-l").refused(3)
     assert message.splitlines()[1:] == ["  - small-1: a-l is banned", "  - small: a-l is pinned"]
     assert not (workspace / "plans").exists()
 
@@ -350,7 +356,7 @@ def test_a_plan_with_cascades_says_what_goes_through_them(workspace: Path) -> No
 def test_a_second_stage_does_not_look_unused(workspace: Path) -> None:
     """The small ones answer 100 qps each first, and the big one the 40 that these defer to it."""
     add_cascades(workspace)
-    shown = plan(workspace, "--demand", "a=200qps", "--pin", "big:a-l", "--cascades").stdout
+    shown = plan(workspace, "--demand", "a=200qps", "--rule", "pin big:a-l", "--cascades").stdout
     lines = [line.split() for line in shown.splitlines()]
     assert ["big-0", "a", "a-l", "–", "100.0", "%", "–", "1", "40"] in lines, shown
     assert ["a", "a-s", "→", "a-l", "200", "100.0", "%", "40", "20.0", "%", "0.9600"] in lines
@@ -400,13 +406,13 @@ def test_a_sweep_with_cascades_compares_with_plans_without(workspace: Path) -> N
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--pin", "nowhere:a-s"), "No device and no device type `nowhere`."),
-        (("--pin", "small"), "`small` names no variant on a device."),
-        (("--pin", ""), "`` has an empty item."),
-        (("--ban", "small:a-s,"), "`small:a-s,` has an empty item."),
-        (("--reserve", ""), "`` has an empty item."),
-        (("--ban", "small:zzz"), "No variant `zzz` in the catalog."),
-        (("--reserve", "small=zzz"), "No family `zzz` in the catalog."),
+        (("--rule", "pin nowhere:a-s"), "No device and no device type `nowhere`."),
+        (("--rule", "pin small"), "`small` names no variant on a device."),
+        (("--rule", "pin"), "`pin` has an empty item."),
+        (("--rule", "ban small:a-s,"), "`ban small:a-s,` has an empty item."),
+        (("--rule", "forbid small:a-s"), "`forbid small:a-s` is no rule."),
+        (("--rule", "ban small:zzz"), "No variant `zzz` in the catalog."),
+        (("--rule", "reserve small=zzz"), "No family `zzz` in the catalog."),
         (("--min-accuracy", "1.1"), "`1.1` is not a fraction."),
         (("--min-accuracy", "a=0.9,a=0.8"), "`--min-accuracy` names `a` twice."),
         (("--max-share", "zzz=0.5"), "No family `zzz` in the catalog."),
@@ -483,7 +489,7 @@ def test_the_difference_of_two_plans_shows_the_attainment_that_they_expect(tiny:
 
 def test_the_difference_of_two_plans_shows_their_cascades(workspace: Path) -> None:
     add_cascades(workspace)
-    pinned = ("--pin", "big:a-l", "--cascades")
+    pinned = ("--rule", "pin big:a-l", "--cascades")
     plan(workspace, "--demand", "a=150qps", *pinned, "-o", workspace / "plans" / "more.json")
     plan(workspace, "--demand", "a=80qps", "-o", workspace / "plans" / "none.json")
     shown = proteus("plan", "diff", "none", "more", "-w", workspace).stdout

@@ -72,7 +72,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     head = "device_type,family,variant,accuracy,batch,latency_ms,load_s"
     (row / "profiles.csv").write_text("\n".join((head, *cells, "")))
     _proteus(row, "profile", "--from-csv", row / "profiles.csv", "--slo", "100ms")
-    pins = (f"--pin=cpu-{device}:{ROW}-{device % len(ACCURACIES)}" for device in range(DEVICES))
+    pins = (f"--rule=pin cpu-{device}:{ROW}-{device % len(ACCURACIES)}" for device in range(DEVICES))
     plans = row / "plans"
     _proteus(row, "plan", "--demand", f"{ROW}=100qps", "--fleet", f"cpu:{DEVICES}", *pins, "-o", plans / "crowded.json")
     _proteus(row, "plan", "--demand", f"{ROW}=100qps", "--fleet", "a=cpu:1", "-o", plans / "deceived.json")

@@ -100,7 +100,7 @@ def test_accuracies_are_those_of_the_pixels_that_clients_send(root: Path) -> Non
 def server(root: Path, request: pytest.FixtureRequest) -> Iterator[LiveServer]:
     other = {"first": "last", "last": "first"}[request.param]
     plan = root / "plans" / f"{request.param}.json"
-    made = proteus("plan", "--demand", "1qps", "--ban", f"cpu0:{other}", "-o", plan, "-w", root)
+    made = proteus("plan", "--demand", "1qps", f"--rule=ban cpu0:{other}", "-o", plan, "-w", root)
     assert made.code == 0, made
     with serving(root, plan, "--replan=off", "--grpc-port", "0") as live:
         yield live

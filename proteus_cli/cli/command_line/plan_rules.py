@@ -18,9 +18,7 @@ def plan_rules(
     profiles: "Mapping[str, Profile]",
     *,
     residency: str,
-    reserve: "Sequence[str] | None",
-    ban: "Sequence[str] | None",
-    pin: "Sequence[str] | None",
+    placement: Sequence[str],
     min_accuracy: str | None,
     min_expected_accuracy: str | None,
     max_share: str | None,
@@ -35,11 +33,9 @@ def plan_rules(
 
     from proteus_cli.domain.rules import Rules
 
+    fields |= _placement_rules(placement, catalog, profiles)
     fields |= {
         "residency": _residency(residency),
-        "reserved": _reserved(reserve or (), catalog, profiles),
-        "banned": _pairs(ban or (), catalog, profiles),
-        "pinned": _pairs(pin or (), catalog, profiles),
         "min_accuracy": _fractions(min_accuracy, catalog, "--min-accuracy"),
         "max_share": _fractions(max_share, catalog, "--max-share"),
         "survive": max(survive, survive_host),
@@ -98,31 +94,47 @@ def _fraction(text: str, option: str) -> float:
     return value
 
 
-def _pairs(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "tuple[DeviceVariant, ...]":
-    """``DEVICE:VARIANT`` or ``DEVICE:FAMILY/VARIANT``, several joined by commas."""
+def _placement_rules(
+    texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]"
+) -> dict[str, tuple[object, ...]]:
+    """``ban DEVICE:VARIANT``, ``pin DEVICE:VARIANT``, ``reserve DEVICE[=FAMILY]`` → fields of `Rules`.
+
+    VARIANT may be FAMILY/VARIANT. A rule may have several items, joined by commas. Raises `UsageError`.
+    """
+    readers = {"ban": ("banned", _pair), "pin": ("pinned", _pair), "reserve": ("reserved", _reserved)}
+    found: dict[str, list[object]] = {field: [] for field, _ in readers.values()}
+    for text in texts:
+        verb, _, items = text.strip().partition(" ")
+        if verb not in readers:
+            raise UsageError(
+                f"`{text}` is no rule.",
+                hint="write `ban gpu0:digits-xl`, `pin gpu0:digits-xl` or `reserve gpu0=digits`",
+            )
+        field, read = readers[verb]
+        for item in items.split(","):
+            if not item.strip():
+                raise UsageError(f"`{text}` has an empty item.", hint="write a comma only between two items")
+            found[field].append(read(item.strip(), catalog, profiles))
+    return {field: tuple(rules) for field, rules in found.items()}
+
+
+def _pair(text: str, catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "DeviceVariant":
     from proteus_cli.domain.rules import DeviceVariant
 
-    pairs = []
-    for text in _items(texts):
-        device, colon, name = text.partition(":")
-        if not colon:
-            raise UsageError(f"`{text}` names no variant on a device.", hint="write `gpu0:digits-xl`, or a device type")
-        _require_device(device, profiles)
-        family, variant = catalog.find(name)
-        pairs.append(DeviceVariant(device, family.name, variant.name))
-    return tuple(pairs)
+    device, colon, name = text.partition(":")
+    if not colon:
+        raise UsageError(f"`{text}` names no variant on a device.", hint="write `gpu0:digits-xl`, or a device type")
+    _require_device(device, profiles)
+    family, variant = catalog.find(name)
+    return DeviceVariant(device, family.name, variant.name)
 
 
-def _reserved(texts: Iterable[str], catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "tuple[Reserved, ...]":
-    """``DEVICE`` (for nobody) or ``DEVICE=FAMILY``, several joined by commas. Raises `UsageError`."""
+def _reserved(text: str, catalog: "Catalog", profiles: "Mapping[str, Profile]") -> "Reserved":
     from proteus_cli.domain.rules import Reserved
 
-    reserved = []
-    for text in _items(texts):
-        device, is_for, family = text.partition("=")
-        _require_device(device, profiles)
-        reserved.append(Reserved(device, catalog.family(family).name if is_for else None))
-    return tuple(reserved)
+    device, is_for, family = text.partition("=")
+    _require_device(device, profiles)
+    return Reserved(device, catalog.family(family).name if is_for else None)
 
 
 _COUNT = re.compile(r"[1-9][0-9]{0,8}")
@@ -164,11 +176,3 @@ def _require_device(name: str, profiles: "Mapping[str, Profile]") -> None:
     if name not in types and name not in profiles:
         few = [*types, *profiles][:20]
         raise UsageError(f"No device and no device type `{name}`.", hint=f"there are: {', '.join(few)}")
-
-
-def _items(texts: Iterable[str]) -> Sequence[str]:
-    """The items between commas. Raises `UsageError` for an empty item."""
-    found = [part.strip() for text in texts for part in text.split(",")]
-    if "" in found:
-        raise UsageError(f"`{','.join(texts)}` has an empty item.", hint="write a comma only between two items")
-    return found

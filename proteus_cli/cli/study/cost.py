@@ -114,7 +114,7 @@ def asked(
     from proteus_cli.studies.cost.drafts import CostQuestion, parse_prices
 
     rules = plan_rules(
-        workspace.catalog(), workspace.profiles(), residency=residency, reserve=None, ban=None, pin=None,
+        workspace.catalog(), workspace.profiles(), residency=residency, placement=(),
         min_accuracy=min_accuracy, min_expected_accuracy=None, max_share=None, prefer=None, survive=0, survive_host=0,
         cascades=False, minimize="cost",
     )  # fmt: skip
