@@ -29,7 +29,7 @@ from proteus_cli.control.dispatch.cascades import Cascades
 from proteus_cli.control.dispatch.exit_bounds import exit_bounds
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.request_queue import RequestQueue
-from proteus_cli.control.dispatch.selection import Choice, Hopeless, Selector, WorkSource
+from proteus_cli.control.dispatch.selection import Choice, Selector, WorkSource
 from proteus_cli.control.dispatch.workers import InFlightBatches, WorkerState
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.demand import DemandEstimator
@@ -114,7 +114,12 @@ class Dispatch:
                     _count_given_up(family, queue, rows, due_s - now_s)
                     return Refused(retry_after_s(before_rows, queue.capacity_qps))
         family.rows += rows
-        lane, waiting = queue.push(request)
+        if request.priority or queue.is_bound:
+            lane, waiting = queue.push(request)
+        else:  # the same, without a call for each request
+            lane = queue.lanes[0]
+            waiting = lane.usual
+            waiting.push(request)
         return lane.next_worker(waiting, now_s)
 
     def defer(self, request: Request, now_s: float, room_frac: float = 1.0) -> Admitted | None:
@@ -214,31 +219,53 @@ class Dispatch:
         self._families[request.family].counts.arrived(-request.rows, now_s)
         return self.cancel(request)
 
-    def decide(self, device: str, now_s: float) -> Decision:
-        """The decision for the worker of ``device`` now. To ask once too often is harmless."""
+    def decide(  # noqa: C901, PLR0912 - a few steps one after another; a call for some would cost each batch
+        self, device: str, now_s: float
+    ) -> Decision:
+        """What the worker of ``device`` does now. To ask once too often is harmless.
+
+        A busy worker may get its next batch shortly before it is free (`_is_worth_ahead`).
+        """
         worker = self._workers[device]
-        if worker.free <= 0:
-            return IDLE if worker.in_flight is None else self._decide_ahead(worker, worker.in_flight, now_s)
+        start_s, in_flight = now_s, worker.in_flight
+        if is_ahead := worker.free <= 0:
+            if in_flight is None or not worker.is_serving:
+                return IDLE
+            in_flight.note_start(now_s)
+            start_s = in_flight.ends_s(now_s)
+            if start_s - self._dispatch_ahead_s > now_s:
+                return WaitUntil(start_s - self._dispatch_ahead_s)
         best: Choice | None = None
         wake_s, select = math.inf, self._selector.select
         for source in self._sources[device]:
             lane = source.lane
             if not lane.usual.rows and len(lane.levels) == 1:
                 continue
-            found = select(worker, source, now_s)
+            found = select(worker, source, start_s)
             # Not `match`: class patterns take twice as long, which is 4 % of a simulation.
             if isinstance(found, Choice):
                 if best is None or found.is_before(best):
                     best = found
-            elif isinstance(found, Hopeless):
+            elif isinstance(found, float):
+                wake_s = min(wake_s, found)
+            elif not is_ahead:
                 dropped = found.queue.pop(found.requests)
                 self._given_up(worker, source.hosted, dropped)
                 return Drop(dropped)
-            else:
-                wake_s = min(wake_s, found)
-        if best is not None:
-            return self._launch(worker, best, now_s)
-        return WaitUntil(wake_s) if wake_s < math.inf else IDLE
+        if best is None:
+            return IDLE if is_ahead or wake_s == math.inf else WaitUntil(wake_s)
+        if is_ahead and (in_flight is None or not _is_worth_ahead(best, in_flight, ends_later=start_s > now_s)):
+            return IDLE
+        hosted, lane, start = best.source.hosted, best.source.lane, best.start
+        if len(lane.levels) == 1:
+            requests, rows = best.queue.take(start.rows, start.place)
+        else:
+            requests, rows = self._selector.take(worker, best, start_s)
+        self._families[hosted.family].running[hosted] += rows
+        takes_s = hosted.latency(rows) * worker.slowdown.factor if in_flight is not None else 0.0
+        worker.launched(takes_s, start_s)
+        wake = self._next_workers(device, start_s) if worker.free == 0 else ()
+        return Launch(hosted, requests, rows, start_s, is_ahead=is_ahead, wake=wake)
 
     def finished(self, launch: Launch, took_s: float | None, exits: Ints | None = None) -> None:
         """A batch has ended after ``took_s``, or failed (None): a slot of its worker is idle again.
@@ -444,53 +471,27 @@ class Dispatch:
             elif hosted.cuts and slowed_s <= time_s < slowed_s + worker.answer_way.most_s:
                 worker.decay_way()
 
-    def _decide_ahead(self, worker: WorkerState, in_flight: InFlightBatches, now_s: float) -> Decision:
-        """The batch to submit shortly before a busy worker is free, or nothing.
-
-        A batch that leaves rows waiting is submitted only if it is full: the worker may be free early, and then a
-        larger batch is possible. A batch that is not full must be long, and the next to start. Excess is left
-        undecided.
-        """
-        if not worker.is_serving:
-            return IDLE
-        in_flight.note_start(now_s)
-        start_s = in_flight.ends_s(now_s)
-        if start_s - self._dispatch_ahead_s > now_s:
-            return WaitUntil(start_s - self._dispatch_ahead_s)
-        best: Choice | None = None
-        for source in self._sources[worker.device]:
-            found = self._selector.select(worker, source, start_s)
-            if isinstance(found, Choice) and (best is None or found.is_before(best)):
-                best = found
-        if best is None or best.is_excess:
-            return IDLE
-        rows, hosted = best.start.rows, best.source.hosted
-        if rows < hosted.max_batch:
-            is_next = len(in_flight) == 1 and start_s > now_s
-            if rows < best.queue.rows or not is_next or hosted.latency(rows) < MIN_PARTIAL_AHEAD_S:
-                return IDLE
-        return self._launch(worker, best, start_s, is_ahead=True)
-
-    def _launch(self, worker: WorkerState, choice: Choice, start_s: float, *, is_ahead: bool = False) -> Launch:
-        hosted = choice.source.hosted
-        requests, rows = self._selector.take(worker, choice, start_s)
-        self._families[hosted.family].running[hosted] += rows
-        has_slots = worker.in_flight is not None  # only then is the end of each batch estimated
-        worker.launched(hosted.latency(rows) * worker.slowdown.factor if has_slots else 0.0, start_s)
-        wake = self._next_workers(worker.device, start_s) if worker.free == 0 else ()
-        return Launch(hosted, requests, rows, start_s, is_ahead=is_ahead, wake=wake)
-
     def _next_workers(self, device: str, now_s: float) -> tuple[str, ...]:
         """The free workers to ask about the requests that a worker could take, and leaves."""
-        lanes = [source.lane for source in self._sources[device] if source.lane.rows]
-        if not lanes:
-            return ()
         found = dict[str, None]()
-        for lane in dict.fromkeys(lanes):
-            for queue in lane.levels.values():
+        for source in self._sources[device]:
+            for queue in source.lane.levels.values():
                 if queue.rows:
-                    found |= dict.fromkeys(lane.next_worker(queue, now_s).devices)
+                    found |= dict.fromkeys(source.lane.next_worker(queue, now_s).devices)
         return tuple(found)
+
+
+def _is_worth_ahead(choice: Choice, in_flight: InFlightBatches, *, ends_later: bool) -> bool:
+    """Whether a batch is submitted while another runs, which ``ends_later``.
+
+    A batch with less than all that waits must be full: the worker may be free earlier than expected, and then a larger
+    one is possible. One that is not full must be long, and the next to start. Excess is left undecided.
+    """
+    rows, hosted = choice.start.rows, choice.source.hosted
+    if choice.is_excess or rows >= hosted.max_batch:
+        return not choice.is_excess
+    is_next = len(in_flight) == 1 and ends_later
+    return rows >= choice.queue.rows and is_next and hosted.latency(rows) >= MIN_PARTIAL_AHEAD_S
 
 
 def _count_given_up(family: FamilyState, queue: RequestQueue, rows: int, left_s: float) -> None:

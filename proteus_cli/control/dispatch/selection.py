@@ -102,13 +102,11 @@ class Selector:
         return best or wake_s
 
     def take(self, worker: WorkerState, choice: Choice, now_s: float) -> tuple[tuple[Request, ...], int]:
-        """Remove the requests of a batch from their lane; returns them and their rows.
+        """Remove the requests of a batch from a lane of several levels; returns them and their rows.
 
         Higher priorities come first. Each other level joins as far as the batch is still in time for its first request.
         """
         start, levels = choice.start, choice.source.lane.levels
-        if len(levels) == 1:
-            return choice.queue.take(start.rows, start.place)
         taken: list[Request] = []
         rows, max_rows = 0, start.rows
         for queue in levels.values():
