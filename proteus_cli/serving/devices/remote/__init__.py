@@ -20,10 +20,10 @@ process, unread (`channel.handing_over`). From then on the protocol is the one o
 own memory. The device's process uses large inputs where it received them, and the server large outputs.
 
 **Loss.** The agent sends a sign of life every `BEAT_S`. A host is dead when the server has looked `MAX_SILENT` times,
-an interval apart, and nothing came in between (`AgentSession.look`). A server whose event loop is held up looks late
-and once, so it does not lose its hosts. A device is lost, too, when its own connection ends; `REASON_S` later, as the
-agent may know the reason, or be lost as well. The link then connects again, with pauses that double; a device is opened
-again by its breaker (`serving/fleet`), as those of this machine are.
+an interval apart, and neither the agent nor a device sent anything in between (`AgentSession.look`). A server whose
+event loop is held up looks late and once, so it does not lose its hosts. A device is lost, too, when its own connection
+ends; `REASON_S` later, as the agent may know the reason, or be lost as well. The link then connects again, with pauses
+that double; a device is opened again by its breaker (`serving/fleet`), as those of this machine are.
 
 **Epochs.** Each connection of a server has a higher epoch. A newer connection of the same server replaces the older
 one, with all devices that it had open. Answers go to the connection that asked, so late ones reach nobody.

@@ -243,9 +243,13 @@ class AgentSession:
             await self.has_ended.wait()
 
     def look(self) -> None:
-        """Look whether anything came from the agent since the last look; end the session after too many without."""
-        if self.channel.bytes_received != self._seen:
-            self._seen, self._silent = self.channel.bytes_received, 0
+        """Look whether anything came from the host since the last look; end the session after too many without.
+
+        On a host whose cores are busy, devices may answer while the agent is late.
+        """
+        received = self.bytes_received
+        if received != self._seen:
+            self._seen, self._silent = received, 0
             return
         self._silent += 1
         allowed = MAX_SILENT_MEASURING if self.is_measuring else MAX_SILENT

@@ -67,10 +67,10 @@ def test_after_a_loop_that_was_held_up_comes_one_look_and_none_follows_at_once()
 def test_a_host_is_dead_after_so_many_looks_in_vain_and_anything_that_comes_is_a_sign_of_life(
     allowed: int, *, is_measuring: bool
 ) -> None:
-    ends, channel = list[str](), SimpleNamespace(bytes_received=0)
-    session: Any = SimpleNamespace(channel=channel, is_measuring=is_measuring, ended=ends.append, _seen=-1, _silent=0)
+    ends = list[str]()
+    session: Any = SimpleNamespace(bytes_received=0, is_measuring=is_measuring, ended=ends.append, _seen=-1, _silent=0)
     for _ in range(3):
-        channel.bytes_received += 1
+        session.bytes_received += 1
         for _ in range(allowed):  # the first finds something
             AgentSession.look(session)
     assert not ends
