@@ -9,7 +9,7 @@ from browser import Browser, browsing, heads_of_more_than_two_lines
 from studies.cost.test_cost_drafts import LITTLE, question
 from studies.fake_study import Squares
 from studies.peak.test_peak_drafts import SIMULATED
-from studies.test_sharing import OF_ALL, draft
+from studies.test_study_of_sharing import OF_ALL, draft
 from studies.test_study_page import section as squares_section
 from studies.test_study_runs import studied
 from tiny import Tiny
