@@ -10,7 +10,7 @@ import pytest
 
 from proteus_cli.backends.tensorrt.records import BuildOptions, EngineKey, Gpu
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import CascadeRoute, Effects, Host, Launch
+from proteus_cli.control.decision import CascadeRoute, Effects, HostedVariant, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.base import FORMAT, MadeBy
 from proteus_cli.domain.catalog import NO_VARIANTS, Catalog, Family, Variant, VariantKey
@@ -214,15 +214,17 @@ def hosted(
     accuracy: float = 0.9,
     mean_latency_s: Mapping[int, float] | None = None,
     power_w: float | None = None,
-) -> Host:
+) -> HostedVariant:
     """A loaded variant; ``latency_s`` by rows; batches take so long in the mean, too, unless ``mean_latency_s``."""
     table = make_table(latency_s)
     mean_table = table if mean_latency_s is None else make_table(mean_latency_s)
-    return Host(device, family, variant, accuracy, max_batch, weight, capacity_qps, table, mean_table, power_w=power_w)
+    return HostedVariant(
+        device, family, variant, accuracy, max_batch, weight, capacity_qps, table, mean_table, power_w=power_w
+    )
 
 
 def plan_hosting(
-    *hosts: Host,
+    *hosts: HostedVariant,
     demand_qps: Mapping[str, float] | None = None,
     devices: Sequence[str] = ("cpu0", "cpu1"),
     cascades: Sequence[PlannedCascade] = (),
@@ -236,7 +238,7 @@ def plan_hosting(
 
 
 def controller_hosting(
-    *hosts: Host,
+    *hosts: HostedVariant,
     policy: Policy,
     families: Sequence[str] = ("a", "b"),
     slots: Mapping[str, int] = MappingProxyType({"cpu0": 1, "cpu1": 1}),

@@ -5,7 +5,7 @@ from typing import ClassVar, Protocol, Self
 
 import msgspec
 
-from proteus_cli.control.decision import Host, Launch
+from proteus_cli.control.decision import HostedVariant, Launch
 from proteus_cli.domain.request import Request
 
 
@@ -17,7 +17,7 @@ class Start(msgspec.Struct, frozen=True, gc=False):
 
     rows: int
     place: int = 0
-    standby: Host | None = None
+    standby: HostedVariant | None = None
 
 
 class Delay(msgspec.Struct, frozen=True, gc=False):
@@ -51,7 +51,9 @@ class Batcher(Protocol):
         """When the batch of a request must have ended."""
         ...
 
-    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(
+        self, head: Request, waiting_rows: int, hosted: HostedVariant, now_s: float, slowdown: float = 1.0
+    ) -> Batching:
         """What ``hosted`` does with the ``waiting_rows`` that it may take; ``head`` is the most urgent request.
 
         Batches take ``slowdown`` times what was profiled.
@@ -82,7 +84,9 @@ class GreedyBatcher:
     def record_run(self, launch: Launch, took_s: float) -> None:
         """Does nothing: the rule goes by profiled times."""
 
-    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(
+        self, head: Request, waiting_rows: int, hosted: HostedVariant, now_s: float, slowdown: float = 1.0
+    ) -> Batching:
         budget_s = self.due_s(head) - now_s
         if slowdown * hosted.least_latency(head.rows) > budget_s:
             return CANNOT_MEET_DEADLINE
@@ -91,7 +95,9 @@ class GreedyBatcher:
         max_rows = min(waiting_rows, hosted.max_batch)
         return Start(max(hosted.least_latency.max_rows_within(budget_s / slowdown, max_rows), head.rows))
 
-    def _wait(self, batching: Batching, head: Request, hosted: Host, last_moment_s: float, now_s: float) -> Batching:
+    def _wait(
+        self, batching: Batching, head: Request, hosted: HostedVariant, last_moment_s: float, now_s: float
+    ) -> Batching:
         """Wait for company up to a last moment, which leaves the second stage of a cascade its time."""
         if hosted.second_s and not head.is_deferred:
             last_moment_s -= hosted.second_s
@@ -115,7 +121,9 @@ class ProactiveBatcher(GreedyBatcher):
         given_s = request.deadline_s - request.arrival_s
         return request.arrival_s + (1 - self.margin_frac) * min(given_s, request.slo_s)
 
-    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(
+        self, head: Request, waiting_rows: int, hosted: HostedVariant, now_s: float, slowdown: float = 1.0
+    ) -> Batching:
         batching = GreedyBatcher.decide(self, head, waiting_rows, hosted, now_s, slowdown)
         rows = max(waiting_rows, head.rows)
         if rows >= hosted.max_batch:
@@ -129,7 +137,9 @@ class StaticBatcher(GreedyBatcher):
 
     rows: int = 1
 
-    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(
+        self, head: Request, waiting_rows: int, hosted: HostedVariant, now_s: float, slowdown: float = 1.0
+    ) -> Batching:
         max_rows = min(self.rows, hosted.max_batch)
         batching = GreedyBatcher.decide(self, head, min(waiting_rows, max_rows), hosted, now_s, slowdown)
         if max(waiting_rows, head.rows) >= max_rows:
@@ -159,7 +169,9 @@ class AimdBatcher:
     def due_s(self, request: Request) -> float:
         return request.deadline_s
 
-    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(
+        self, head: Request, waiting_rows: int, hosted: HostedVariant, now_s: float, slowdown: float = 1.0
+    ) -> Batching:
         del slowdown  # the size adapts to it
         if now_s > head.deadline_s:
             return CANNOT_MEET_DEADLINE
@@ -178,7 +190,7 @@ class AimdBatcher:
             self._size[_key(hosted)] = min(size + AIMD_STEP, float(hosted.max_batch))
 
 
-def _key(hosted: Host) -> tuple[str, str, str]:
+def _key(hosted: HostedVariant) -> tuple[str, str, str]:
     return hosted.device, hosted.family, hosted.variant
 
 
@@ -193,7 +205,9 @@ class NexusBatcher(GreedyBatcher):
 
     answer_frac: float = 0.0
 
-    def decide(self, head: Request, waiting_rows: int, hosted: Host, now_s: float, slowdown: float = 1.0) -> Batching:
+    def decide(
+        self, head: Request, waiting_rows: int, hosted: HostedVariant, now_s: float, slowdown: float = 1.0
+    ) -> Batching:
         rows = max(min(waiting_rows, hosted.max_batch), head.rows)
         if now_s + slowdown * hosted.least_latency(rows) > head.deadline_s:
             return CANNOT_MEET_DEADLINE

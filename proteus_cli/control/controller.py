@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from types import MappingProxyType
 
-from proteus_cli.control.decision import NO_EFFECTS, Effects, Host, Launch, Load
+from proteus_cli.control.decision import NO_EFFECTS, Effects, HostedVariant, Launch, Load
 from proteus_cli.control.dispatch.dispatch import Dispatch
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.dispatch.workers import WorkerState
@@ -145,7 +145,9 @@ class Controller:
 
     # --- plans, devices and engines
 
-    def adopt(self, plan: Plan, hosted: Sequence[Host], now_s: float, in_place: Collection[str] = ()) -> Effects:
+    def adopt(
+        self, plan: Plan, hosted: Sequence[HostedVariant], now_s: float, in_place: Collection[str] = ()
+    ) -> Effects:
         """Put a plan in force, which places ``hosted``.
 
         All of it is loaded, except on devices that load ``in_place``: the effects say when each such load starts. While
@@ -193,7 +195,7 @@ class Controller:
         self.replanning.notice(DeviceChanged.LOST, device)
         return self.topology.device_lost(device, running, has_ended)
 
-    def device_recovered(self, device: str, now_s: float, hosted: tuple[Host, ...] | None = None) -> Effects:
+    def device_recovered(self, device: str, now_s: float, hosted: tuple[HostedVariant, ...] | None = None) -> Effects:
         """A lost device is back with ``hosted`` loaded; None: with nothing, and it loads what the plan wants.
 
         A new one has joined.

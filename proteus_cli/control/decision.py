@@ -20,7 +20,7 @@ from proteus_cli.errors import EngineError
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Host:
+class HostedVariant:
     """A placement as the workers see it: a variant on a device; requests are queued for hosts.
 
     A batch takes ``mean_latency`` in the mean, and ``latency`` at its p95: seconds by rows. Rates and slowdowns go by
@@ -86,7 +86,7 @@ class Host:
         """Rows whose time is short are answered by an exit before their own."""
         return self.first_exit is not None
 
-    def whole(self) -> "Host":
+    def whole(self) -> "HostedVariant":
         """The same host for requests whose rows may not be cut short."""
         return replace(self, first_exit=None)
 
@@ -118,7 +118,7 @@ class Host:
         return power_w * first_stage_s(self.exits, batch_rows) * rows / batch_rows
 
 
-def keys(hosted: Iterable[Host]) -> frozenset[VariantKey]:
+def keys(hosted: Iterable[HostedVariant]) -> frozenset[VariantKey]:
     """The variants of hosts."""
     return frozenset([host.key for host in hosted])
 
@@ -225,7 +225,7 @@ class Launch(msgspec.Struct, frozen=True, gc=False):
     asked next. Then the worker asks again.
     """
 
-    hosted: Host
+    hosted: HostedVariant
     requests: tuple[Request, ...]
     rows: int
     at_s: float
@@ -280,7 +280,7 @@ class Load:
     """
 
     device: str
-    hosts: tuple[Host, ...]
+    hosts: tuple[HostedVariant, ...]
     keeps: frozenset[VariantKey] = frozenset()
 
 
@@ -334,7 +334,7 @@ class Effects:
     requeued: tuple[Request, ...] = ()
     keep: tuple[Keep, ...] = ()
     load: tuple[Load, ...] = ()
-    beside: tuple[Host, ...] = ()
+    beside: tuple[HostedVariant, ...] = ()
     cancel: tuple[StandbyLoad, ...] = ()
     standby: StandbyLoad | None = None
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from proteus_cli.arrays import Bools, Floats, Singles
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import CascadeRoute, Effects, FirstStage, Host, Launch
+from proteus_cli.control.decision import CascadeRoute, Effects, FirstStage, HostedVariant, Launch
 from proteus_cli.domain.request import DeferredRequest, Outcome, Request, RequestRecord
 from proteus_cli.domain.stages.walk import Walk
 from proteus_cli.domain.trace import Trace
@@ -60,7 +60,7 @@ class Queries:
         """The rank of each row of these queries. ``rows`` are their numbers of rows."""
         return np.repeat([self.ranks[number] for number in numbers], rows)
 
-    def answer(self, number: int, host: Host) -> tuple[float, bool] | None:
+    def answer(self, number: int, host: HostedVariant) -> tuple[float, bool] | None:
         """The confidence of a host's answer to a query, and whether the answer is right; None if it is not known."""
         row, answers = float(self._trace.eval_row[number]), self._answers.get((host.device, host.family, host.variant))
         if math.isnan(row) or answers is None:

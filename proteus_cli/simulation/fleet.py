@@ -6,7 +6,17 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Effects, Host, Idle, Launch, Load, StandbyLoad, WaitUntil, keys
+from proteus_cli.control.decision import (
+    Admitted,
+    Effects,
+    HostedVariant,
+    Idle,
+    Launch,
+    Load,
+    StandbyLoad,
+    WaitUntil,
+    keys,
+)
 from proteus_cli.domain.report import Loss, Replan
 from proteus_cli.domain.request import Outcome, Request, RequestRecord
 from proteus_cli.domain.stages.pace import StagePace
@@ -222,7 +232,7 @@ class Fleet:
 
     # --- loads
 
-    def loaded_s(self, device: str, missing: Iterable[Host], from_s: float) -> float:
+    def loaded_s(self, device: str, missing: Iterable[HostedVariant], from_s: float) -> float:
         """When a device has loaded what is missing, after the load of a standby that has begun there."""
         state = self.devices[device]
         loading = None if state.standby is None else state.standby.key

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from msgspec.structs import replace
 
-from proteus_cli.control.decision import Host, keys
+from proteus_cli.control.decision import HostedVariant, keys
 from proteus_cli.control.devices.breaker import CHECK_EVERY_S, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.topology.hosting import hosted_by
 from proteus_cli.domain.catalog import VariantKey
@@ -150,7 +150,7 @@ class Losses:
     def _hostable_on(self, device: str) -> list[VariantProfile]:
         return [each for each in self._profiles[device].variants if each.points]
 
-    def _planned_on(self, device: str) -> tuple[Host, ...]:
+    def _planned_on(self, device: str) -> tuple[HostedVariant, ...]:
         """The hosts that the plan in force wants on a device."""
         hosted = hosted_by(self._controller.plan, self._profiles, self._controller.attainment)
         return tuple(host for host in hosted if host.device == device)

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from proteus_cli.control.decision import Effects, Host, StandbyEnd, StandbyLoad
+from proteus_cli.control.decision import Effects, HostedVariant, StandbyEnd, StandbyLoad
 from proteus_cli.control.replanning.replan_rules import ReplanRequest, Rule
 from proteus_cli.control.topology.hosting import KnownTables, hosted_by
 from proteus_cli.control.topology.standbys import ASK_S
@@ -106,7 +106,7 @@ class PlanChanges:
     def _loaded_beside_s(self, effects: Effects, now_s: float) -> float:
         """When the last device has loaded what it has not yet, beside what it hosts."""
         kept = {each.device: each.keys for each in effects.keep}
-        missing = dict[str, list[Host]]()
+        missing = dict[str, list[HostedVariant]]()
         for host in effects.beside:
             if host.key not in kept[host.device]:
                 missing.setdefault(host.device, []).append(host)

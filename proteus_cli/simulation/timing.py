@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.domain.batch_times import beside
 from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey
 from proteus_cli.domain.latency_table import LatencyTable
@@ -81,7 +81,7 @@ class BatchTimes:
             self._tables[device, family, variant, others] = found
         return found
 
-    def chain_of(self, host: Host) -> ProfiledChain:
+    def chain_of(self, host: HostedVariant) -> ProfiledChain:
         """The stages of a multi-exit model."""
         key = host.device, host.family, host.variant, host.others
         if key not in self._chains:

@@ -3,12 +3,12 @@
 from builders import hosted, make_request, near
 
 from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, AimdBatcher, Batching, Delay, Start
-from proteus_cli.control.decision import Host, Launch
+from proteus_cli.control.decision import HostedVariant, Launch
 
 HOST = hosted(latency_s={1: 0.010, 8: 0.080}, max_batch=8)
 
 
-def decide(batcher: AimdBatcher, waiting: int, now_s: float = 0.0, *, host: Host = HOST) -> Batching:
+def decide(batcher: AimdBatcher, waiting: int, now_s: float = 0.0, *, host: HostedVariant = HOST) -> Batching:
     """So many wait, all arrived at 0 and due at 100 ms."""
     return batcher.decide(make_request(), waiting, host, now_s)
 

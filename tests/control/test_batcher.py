@@ -13,7 +13,7 @@ from proteus_cli.control.batching import (
     Start,
     StaticBatcher,
 )
-from proteus_cli.control.decision import Host, Launch
+from proteus_cli.control.decision import HostedVariant, Launch
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.domain.request import Request
 
@@ -35,13 +35,13 @@ def singles(number: int) -> DeadlineQueue:
 
 
 def asked(
-    batcher: Batcher, queue: DeadlineQueue, host: Host, quota: int, now_s: float, slowdown: float = 1.0
+    batcher: Batcher, queue: DeadlineQueue, host: HostedVariant, quota: int, now_s: float, slowdown: float = 1.0
 ) -> Batching:
     """As a worker asks that has so much quota."""
     return batcher.decide(queue.head(), min(queue.rows, quota), host, now_s, slowdown)
 
 
-def decide(queue: DeadlineQueue, now_s: float, *, quota: int = 99, host: Host = HOST) -> Batching:
+def decide(queue: DeadlineQueue, now_s: float, *, quota: int = 99, host: HostedVariant = HOST) -> Batching:
     return asked(EXACT, queue, host, quota, now_s)
 
 
@@ -224,7 +224,7 @@ def test_greedy_keeps_a_fiftieth_for_the_way_home() -> None:
 
 
 def static(
-    rows: int, queue: DeadlineQueue, now_s: float, *, quota: int = 99, slowdown: float = 1.0, host: Host = HOST
+    rows: int, queue: DeadlineQueue, now_s: float, *, quota: int = 99, slowdown: float = 1.0, host: HostedVariant = HOST
 ) -> Batching:
     return asked(StaticBatcher(answer_frac=0.0, rows=rows), queue, host, quota, now_s, slowdown)
 

@@ -3,7 +3,7 @@ from builders import controller_hosting, hosted, launched, make_request, near, p
 
 from proteus_cli.control.batching import ProactiveBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Admitted, Drop, Host, Launch, Refused, WaitUntil
+from proteus_cli.control.decision import IDLE, Admitted, Drop, HostedVariant, Launch, Refused, WaitUntil
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import ForecastRule, ReplanRequest
 
@@ -12,7 +12,7 @@ FAST = hosted("cpu0", "a", "a-s", latency_s={1: 0.010, 4: 0.016}, max_batch=4, c
 SLOW = hosted("cpu1", "a", "a-l", latency_s={1: 0.040, 2: 0.050}, max_batch=2, capacity_qps=40.0)
 
 
-def controller_of(*hosts: Host, slots: int = 1, policy: Policy = EXACT) -> Controller:
+def controller_of(*hosts: HostedVariant, slots: int = 1, policy: Policy = EXACT) -> Controller:
     return controller_hosting(*hosts, policy=policy, slots={"cpu0": slots, "cpu1": slots}, demand_qps=100.0)
 
 

@@ -28,7 +28,7 @@ from proteus_cli.control.decision import (
     Admitted,
     Drop,
     Effects,
-    Host,
+    HostedVariant,
     Idle,
     Launch,
     Load,
@@ -66,7 +66,7 @@ class Query:
 class Adopt:
     """From now on these; devices ``in_place`` load in turns, each for a while."""
 
-    hosts: Sequence[Host]
+    hosts: Sequence[HostedVariant]
     in_place: frozenset[str] = frozenset()
     cascades: tuple[PlannedCascade, ...] = ()
 
@@ -118,7 +118,7 @@ class Driver:
     is_unsure: Callable[[], bool] = lambda: False
     ended: Counter[int] = field(default_factory=Counter)
     waiting: dict[int, Request] = field(default_factory=dict)
-    planned: Sequence[Host] = ()
+    planned: Sequence[HostedVariant] = ()
     launches: int = 0
     by_standbys: int = 0
     ahead: int = 0
@@ -207,7 +207,7 @@ class Driver:
         return {*self._lost, *self._loading}
 
     @property
-    def hosted(self) -> list[Host]:
+    def hosted(self) -> list[HostedVariant]:
         return [host for family in FAMILIES for host in self.controller.families[family].hosts]
 
     def offer(self, request: Request, *, is_malformed: bool = False) -> None:
@@ -411,10 +411,10 @@ class Driver:
     def _at(self, time_s: float, action: Callable[[float], None]) -> None:
         heappush(self._heap, (time_s, next(self._order), action))
 
-    def _hosting(self, family: str) -> list[Host]:
+    def _hosting(self, family: str) -> list[HostedVariant]:
         return [host for host in self.hosted if host.family == family]
 
-    def _fit(self, request: Request) -> list[Host]:
+    def _fit(self, request: Request) -> list[HostedVariant]:
         """The hosts that may answer a request; tests of `Eligibility` try all ways to answer beside it."""
         if request.bounds is None:
             return [host for host in self._hosting(request.family) if host.accuracy >= request.min_accuracy]
@@ -465,7 +465,7 @@ def _order(request: Request) -> tuple[float, int]:
     return request.deadline_s, request.id
 
 
-def _is_same(device: str, hosts: Sequence[Host], before: Sequence[Host]) -> bool:
+def _is_same(device: str, hosts: Sequence[HostedVariant], before: Sequence[HostedVariant]) -> bool:
     """A device is wanted to host the same variants as before."""
     return keys([h for h in hosts if h.device == device]) == keys([h for h in before if h.device == device])
 
@@ -480,7 +480,7 @@ POWER_W, CASCADE_QPS = st.sampled_from([None, 1.0, 5.0]), st.sampled_from([0.0, 
 
 
 @st.composite
-def hosting(draw: st.DrawFn, accuracies: Sequence[float] = (0.9,)) -> list[Host]:
+def hosting(draw: st.DrawFn, accuracies: Sequence[float] = (0.9,)) -> list[HostedVariant]:
     """One or two variants on each device, or none."""
     found = []
     for device in DEVICES:

@@ -18,7 +18,7 @@ from short_forms import parse_condition
 
 from proteus_cli.control.alarms import LiveAccuracy, ShiftWatch
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.domain.catalog import VariantKey
@@ -103,7 +103,7 @@ def busy_tuner() -> SlotTuner:
     return tuner
 
 
-def with_a_cascade() -> tuple[Plan, tuple[Host, ...]]:
+def with_a_cascade() -> tuple[Plan, tuple[HostedVariant, ...]]:
     hosts = hosted("cpu0", "a", "s", latency_s={1: 0.01}), hosted("cpu1", "a", "l", latency_s={1: 0.02})
     placements = (make_placement(host.device, host.family, host.variant) for host in hosts)
     cascade = make_cascade("a", "s", "l", rate_qps=10.0)

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from builders import hosted, make_catalog, make_family, make_measured, make_placement, make_plan, make_profile, near
 
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.control.replanning.loss_curves import REACHED_FRAC
 from proteus_cli.domain.plan import Placement
 from proteus_cli.planning.analysis.expectation import expecting, lost_frac
@@ -16,7 +16,7 @@ MAY_WAIT_S = 0.05
 
 def serving(
     count: int, *, rows: int = 1, fixed_s: float = 0.0, capacity_qps: float = 100.0
-) -> list[tuple[Placement, Host]]:
+) -> list[tuple[Placement, HostedVariant]]:
     """So many alike hosts; a batch takes ``fixed_s`` and its part of the rest."""
     full_s = rows / capacity_qps
     times_s = {n: fixed_s + (full_s - fixed_s) * n / rows for n in range(1, rows + 1)}

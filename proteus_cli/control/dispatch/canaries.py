@@ -12,11 +12,11 @@ Both arms have the same shares and the same room: in its arm, each version stand
 from collections.abc import Sequence
 from dataclasses import replace
 
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.domain.rollouts import VersionPair
 
 
-def standing_for_both(hosts: Sequence[Host], pair: VersionPair) -> list[Host]:
+def standing_for_both(hosts: Sequence[HostedVariant], pair: VersionPair) -> list[HostedVariant]:
     """The hosts with the rates and capacities that they have in their arm: each version with the sums of both.
 
     A version without a share gets, on each device, the values of the other, for clients that ask for it by name.
@@ -41,7 +41,7 @@ def standing_for_both(hosts: Sequence[Host], pair: VersionPair) -> list[Host]:
     ]
 
 
-def _with_share_of(host: Host, other: Host | None) -> Host:
+def _with_share_of(host: HostedVariant, other: HostedVariant | None) -> HostedVariant:
     return host if other is None else replace(host, weight=other.weight, capacity_qps=other.capacity_qps)
 
 
@@ -49,7 +49,7 @@ def _ratio(both: float, own: float) -> float:
     return both / own if own > 0 else 1.0
 
 
-def _scaled(host: Host, weight: float, capacity: float) -> Host:
+def _scaled(host: HostedVariant, weight: float, capacity: float) -> HostedVariant:
     if weight == 1.0 and capacity == 1.0:
         return host
     return replace(host, weight=host.weight * weight, capacity_qps=host.capacity_qps * capacity)

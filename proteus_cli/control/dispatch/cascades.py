@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 
-from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
+from proteus_cli.control.decision import CascadeRoute, FirstStage, HostedVariant
 from proteus_cli.control.dispatch.shares import WeightedShares
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
@@ -36,7 +36,7 @@ class Cascades:
         self.by_first: dict[VariantKey, tuple[CascadeRoute, ...]] = {}
         self._counts: dict[FirstStage, list[int]] = {}
 
-    def use(self, plan: Plan, hosted: Sequence[Host]) -> None:
+    def use(self, plan: Plan, hosted: Sequence[HostedVariant]) -> None:
         """Go by this plan, which places ``hosted``, from now on."""
         self.ever_in_use = self.ever_in_use or bool(plan.cascades)
         routes = _routes(plan, hosted)
@@ -49,7 +49,7 @@ class Cascades:
         stages = {route.stage for route in self.in_use}
         self._counts = {each: self._counts.get(each) or [0] * (len(each.thresholds) + 1) for each in stages}
 
-    def route(self, request: Request, hosted: Host) -> CascadeRoute | None:
+    def route(self, request: Request, hosted: HostedVariant) -> CascadeRoute | None:
         """The way of a request that ``hosted`` has answered in time; None: the answer is sent, however sure it is.
 
         It takes its share of the cascades by that: ask once.
@@ -61,7 +61,7 @@ class Cascades:
             return shares.next(request.rows)
         return self._bounded(request, request.bounds, hosted)
 
-    def _bounded(self, request: Request, bounds: Bounds, hosted: Host) -> CascadeRoute | None:
+    def _bounded(self, request: Request, bounds: Bounds, hosted: HostedVariant) -> CascadeRoute | None:
         """The route of a request with bounds: as for others; where it needs a cascade, the one with the highest rate.
 
         It is no way to a second stage that the request does not accept: then there may be none.
@@ -101,7 +101,7 @@ class Cascades:
         return (sum(counts[: route.cut + 1]) / rows if rows else None), rows
 
 
-def _routes(plan: Plan, hosted: Sequence[Host]) -> Mapping[VariantKey, list[CascadeRoute]]:
+def _routes(plan: Plan, hosted: Sequence[HostedVariant]) -> Mapping[VariantKey, list[CascadeRoute]]:
     """The cascades of a plan, by first variant."""
     accuracy = dict[VariantKey, float]()
     for host in hosted:  # of several device types the lowest, as in plans

@@ -16,7 +16,7 @@ from proteus_cli.control.decision import (
     Decision,
     Drop,
     Effects,
-    Host,
+    HostedVariant,
     Launch,
     NeverInTime,
     OtherPlanNeeded,
@@ -176,7 +176,7 @@ class Dispatch:
         """When the first answer to a deferred request must be sent, if the second is not there by then."""
         return self._batcher.due_s(request)
 
-    def max_rows(self, hosts: Sequence[Host], within_s: float, at_most: int) -> int:
+    def max_rows(self, hosts: Sequence[HostedVariant], within_s: float, at_most: int) -> int:
         """The most rows of one request that one idle host answers ``within_s``; at least one.
 
         ``at_most`` where there is none.
@@ -292,7 +292,7 @@ class Dispatch:
     def answers_came(self, launch: Launch, way_s: float) -> None:
         """The answers of a batch that may be cut short were on their way for ``way_s`` since the end of the last stage.
 
-        On another machine, ``way_s`` is the time beyond `Host.way_s`.
+        On another machine, ``way_s`` is the time beyond `HostedVariant.way_s`.
         """
         self._workers[launch.hosted.device].answer_way.took(way_s, launch.hosted.way_s(launch.rows))
 
@@ -336,7 +336,7 @@ class Dispatch:
         """Empty all queues and return what was in them, for a driver that stops."""
         return tuple(self._uncount([request for family in self._families.values() for request in family.drain()]))
 
-    def host(self, hosted: Sequence[Host], warm: Sequence[Host] = ()) -> Sequence[Request]:
+    def host(self, hosted: Sequence[HostedVariant], warm: Sequence[HostedVariant] = ()) -> Sequence[Request]:
         """From now on workers host ``hosted``, which share anew what waits; returns what none of them may answer.
 
         ``warm`` standbys are on devices that host their family.
@@ -454,7 +454,7 @@ class Dispatch:
         stages.record_run(took_s=took_s, mean_s=way_s + profiled_s(hosted.exits, exits), tail=tail)
         self._fastest_stage = min(self._fastest_stage, stages.least)
 
-    def _given_up(self, worker: WorkerState, hosted: Host, dropped: Sequence[Request]) -> None:
+    def _given_up(self, worker: WorkerState, hosted: HostedVariant, dropped: Sequence[Request]) -> None:
         """A worker with a free slot drops requests.
 
         Where it does so only because it is slowed, its slowdown decays: no batch would ever show that it is over. The

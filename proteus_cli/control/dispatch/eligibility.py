@@ -12,9 +12,9 @@ Whether an answer keeps its bounds depends on the host where it begins:
   limit; else the second stage gets the rest;
 * version: the host is of a variant that the request accepts, and so is the second stage where one is needed.
 
-A host that cuts rows short (`Host.cuts`) is of two kinds: one gives whole answers alone, and one any. Cut answers are
-less accurate than the variant, so a request that asks for an accuracy may only go to the kind of whole answers. The
-same holds for deferred requests, which ask for the second stage's accuracy.
+A host that cuts rows short (`HostedVariant.cuts`) is of two kinds: one gives whole answers alone, and one any. Cut
+answers are less accurate than the variant, so a request that asks for an accuracy may only go to the kind of whole
+answers. The same holds for deferred requests, which ask for the second stage's accuracy.
 
 With a `VersionPair`, the new version is for canaries alone, and the old one for all others. The set ``everyone`` is
 without the new one then. A request that asks for a version is in neither arm; it goes to hosts of that version.
@@ -28,7 +28,7 @@ from functools import cached_property
 from itertools import accumulate
 from types import MappingProxyType
 
-from proteus_cli.control.decision import CascadeRoute, Host
+from proteus_cli.control.decision import CascadeRoute, HostedVariant
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.request import Bounds, Request
 from proteus_cli.domain.rollouts import VersionPair
@@ -48,7 +48,7 @@ class _AlikeHosts:
 
     __slots__ = ("_worst_row_j", "cuts", "cutting", "host", "routes")
 
-    def __init__(self, host: Host, routes: Sequence[CascadeRoute]) -> None:
+    def __init__(self, host: HostedVariant, routes: Sequence[CascadeRoute]) -> None:
         self.host, self.routes, self.cuts = host, routes, host.cuts
         self.cutting: _AlikeHosts = self
         self._worst_row_j: tuple[float, ...] = ()
@@ -71,7 +71,7 @@ class Eligibility:
 
     def __init__(
         self,
-        hosts: Sequence[Host] = (),
+        hosts: Sequence[HostedVariant] = (),
         routes: Routes = MappingProxyType({}),
         pair: VersionPair | None = None,
         *,
@@ -148,7 +148,7 @@ class Eligibility:
         hosts = {kinds: sum(n for place, n in of_kind.items() if kinds >> place & 1) for kinds in found if kinds}
         return sorted(hosts, key=lambda kinds: (-hosts[kinds], kinds))
 
-    def hosts(self, kinds: int) -> list[Host]:
+    def hosts(self, kinds: int) -> list[HostedVariant]:
         """The hosts of a set of kinds, each once."""
         found = [host for host, place in self._place.items() if kinds >> place & 1]
         twice = {self._whole[host] for host in found if host.cuts}
@@ -204,7 +204,7 @@ class Eligibility:
                 found[variant] = min(found.get(variant, math.inf), kind.energy_j(request.rows))
         return found
 
-    def _place_of(self, host: Host) -> int:
+    def _place_of(self, host: HostedVariant) -> int:
         """The kind of a host, by its place among all."""
         alike = host.variant, host.accuracy, host.power_w, host.max_batch, id(host.mean_latency), host.cuts
         if alike not in self._places:

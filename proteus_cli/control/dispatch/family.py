@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from proteus_cli.control.decision import Host, Unfit
+from proteus_cli.control.decision import HostedVariant, Unfit
 from proteus_cli.control.dispatch.canaries import standing_for_both
 from proteus_cli.control.dispatch.eligibility import Eligibility, Routes
 from proteus_cli.control.dispatch.request_queue import RequestQueue
@@ -73,13 +73,13 @@ class FamilyState:
     ) -> None:
         self.counts, self._workers = counts, workers
         self.rows = 0
-        self.running: defaultdict[Host, int] = defaultdict(int)
+        self.running: defaultdict[HostedVariant, int] = defaultdict(int)
         self.was_lost = False
         self.budget = GiveUpBudget()
         self.version_pair: VersionPair | None = None
-        self.hosts: tuple[Host, ...] = ()
+        self.hosts: tuple[HostedVariant, ...] = ()
         """The active hosts that usual requests are queued for, without the new version of a pair."""
-        self.all_hosts: tuple[Host, ...] = ()
+        self.all_hosts: tuple[HostedVariant, ...] = ()
         """All active hosts, with both versions of a pair."""
         self._assignment, self._answer_frac, self._placeable = assignment, answer_frac, placeable
         self._eligibility = Eligibility()
@@ -162,7 +162,9 @@ class FamilyState:
 
     # --- hosts
 
-    def rehost(self, hosts: Sequence[Host], standbys: Sequence[Host], routes: Routes) -> list[Request]:
+    def rehost(
+        self, hosts: Sequence[HostedVariant], standbys: Sequence[HostedVariant], routes: Routes
+    ) -> list[Request]:
         """From now on ``hosts`` share what waits, with cascades; returns the requests that none of them may answer."""
         waiting, pair = self.drain(), self.version_pair
         if pair is not None and any(host.variant == pair.old for host in hosts):
@@ -212,7 +214,7 @@ class FamilyState:
         return bool(self._eligibility.canary) and not self._has_new(self.all_hosts)
 
     def _open(self, hosts: int, *, is_deferred: bool = False) -> RequestQueue:
-        weight_of: Callable[[Host], float] | None = None
+        weight_of: Callable[[HostedVariant], float] | None = None
         if self._assignment == "early":
             weight_of = (lambda host: host.deferred_qps) if is_deferred else (lambda host: host.weight)
         elif self._assignment == "uniform":
@@ -227,7 +229,7 @@ class FamilyState:
         )
         return queue
 
-    def _has_new(self, hosts: Sequence[Host]) -> bool:
+    def _has_new(self, hosts: Sequence[HostedVariant]) -> bool:
         """Whether the new version of the pair serves somewhere."""
         return self.version_pair is not None and self._has(hosts, self.version_pair.new)
 
@@ -238,5 +240,5 @@ class FamilyState:
             return found
         return self._eligibility.lasting_within(found)
 
-    def _has(self, hosts: Sequence[Host], variant: str) -> bool:
+    def _has(self, hosts: Sequence[HostedVariant], variant: str) -> bool:
         return any(host.variant == variant and self._workers[host.device].is_serving for host in hosts)

@@ -3,7 +3,7 @@
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 
-from proteus_cli.control.decision import Admitted, Host
+from proteus_cli.control.decision import Admitted, HostedVariant
 from proteus_cli.control.devices.slowness import Slowness, StageSlowness
 
 
@@ -18,9 +18,9 @@ class HostClass:
     slowdown until a row has an answer: if rows may be cut short, the slowdown of first stages.
     """
 
-    hosts: tuple[Host, ...]
+    hosts: tuple[HostedVariant, ...]
     is_reserved: bool = False
-    host: Host = field(init=False)
+    host: HostedVariant = field(init=False)
     order: tuple[bool, bool, float] = field(init=False)
     free: dict[str, Admitted] = field(default_factory=dict)
     serving: int = 0
@@ -55,7 +55,7 @@ class HostClass:
                 return ask_it
         return None
 
-    def count(self, host: Host, slowdown: Slowness | None, stages: StageSlowness) -> None:
+    def count(self, host: HostedVariant, slowdown: Slowness | None, stages: StageSlowness) -> None:
         """Count one host anew; ``slowdown`` is None if its device does not serve.
 
         ``stages`` is the slowdown of the stages of multi-exit models there.
@@ -79,13 +79,13 @@ class HostClass:
             self.least_slowdown = sum(self._stage_slowdowns.values()) / len(self._stage_slowdowns)
 
 
-def classes_of(hosts: Iterable[Host], *, of_deferred: bool, is_bound: bool) -> tuple[HostClass, ...]:
+def classes_of(hosts: Iterable[HostedVariant], *, of_deferred: bool, is_bound: bool) -> tuple[HostClass, ...]:
     """The classes of a queue's hosts in their order; a class for each host if requests are bound to hosts.
 
     In a queue of newcomers, the hosts of second stages are reserved. The second stage of a queue of deferred requests
     is its least accurate variant; all other hosts with a share of the plan are reserved there.
     """
-    alike: dict[Hashable, list[Host]] = {}
+    alike: dict[Hashable, list[HostedVariant]] = {}
     for host in hosts:
         alike.setdefault(host if is_bound else _kind(host), []).append(host)
     active = [host for host in hosts if not host.is_standby] if of_deferred else []
@@ -99,7 +99,7 @@ def classes_of(hosts: Iterable[Host], *, of_deferred: bool, is_bound: bool) -> t
     return tuple(sorted(found, key=lambda each: (each.order, each.host.least_latency(1))))
 
 
-def _kind(host: Host) -> Hashable:
+def _kind(host: HostedVariant) -> Hashable:
     """A value that is equal for the hosts of a class."""
     times_s = host.latency.up_to(host.max_batch).tobytes()
     least_s = host.least_latency.up_to(host.max_batch).tobytes() if host.cuts else b""

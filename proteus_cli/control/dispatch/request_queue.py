@@ -16,7 +16,7 @@ from dataclasses import replace
 
 import msgspec
 
-from proteus_cli.control.decision import Admitted, Host
+from proteus_cli.control.decision import Admitted, HostedVariant
 from proteus_cli.control.devices.worker_phase import WorkerPhase
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.host_class import HostClass, classes_of
@@ -149,20 +149,20 @@ class RequestQueue:
 
     def __init__(
         self,
-        hosts: Sequence[Host],
+        hosts: Sequence[HostedVariant],
         workers: Mapping[str, WorkerState],
         *,
         answer_frac: float,
         is_deferred: bool = False,
         is_of_canaries: bool = False,
-        weight_of: Callable[[Host], float] | None = None,
+        weight_of: Callable[[HostedVariant], float] | None = None,
     ) -> None:
         self.is_deferred, self.is_of_canaries, self.is_bound = is_deferred, is_of_canaries, weight_of is not None
         self.hosts = tuple(_with_added_capacity(hosts))
         self.classes = classes_of(self.hosts, of_deferred=is_deferred, is_bound=self.is_bound)
         self.capacity_qps = 0.0
         self.batch_rows, self.slowdown, self.is_lost = 0, 1.0, False
-        self._lost, self._answer_frac = set[Host](), answer_frac
+        self._lost, self._answer_frac = set[HostedVariant](), answer_frac
         self.lanes: tuple[Lane, ...] = (Lane(self.classes, answer_frac),)
         if weight_of is not None and self.classes:
             self.lanes = tuple(Lane((each,), answer_frac) for each in self.classes)
@@ -211,7 +211,7 @@ class RequestQueue:
 
     # --- hosts
 
-    def count(self, host: Host, host_class: HostClass, worker: WorkerState) -> None:
+    def count(self, host: HostedVariant, host_class: HostClass, worker: WorkerState) -> None:
         """The phase or the slowdown of a worker has changed."""
         self._count(host, host_class, worker)
         self._sum_up()
@@ -240,7 +240,7 @@ class RequestQueue:
         cutting = [each for each in self.classes if each.host.cuts and each.free]
         return sum([len(each.free) * each.rows_within(budget_s) for each in cutting])
 
-    def _count(self, host: Host, host_class: HostClass, worker: WorkerState) -> None:
+    def _count(self, host: HostedVariant, host_class: HostClass, worker: WorkerState) -> None:
         host_class.count(host, *worker.slowdowns)
         if worker.phase is WorkerPhase.LOST:
             self._lost.add(host)
@@ -259,9 +259,9 @@ class RequestQueue:
             lane.count()
 
 
-def _with_added_capacity(hosts: Sequence[Host]) -> Iterator[Host]:
+def _with_added_capacity(hosts: Sequence[HostedVariant]) -> Iterator[HostedVariant]:
     """The hosts, with the capacity of a standby as what its device carries more with it; 0 unless it is the fastest."""
-    active_qps, fastest = defaultdict[str, float](float), dict[str, Host]()
+    active_qps, fastest = defaultdict[str, float](float), dict[str, HostedVariant]()
     for host in hosts:
         if not host.is_standby:
             active_qps[host.device] = max(host.capacity_qps, active_qps[host.device])

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import msgspec
 
 from proteus_cli.control.batching import CANNOT_MEET_DEADLINE, Batcher, Batching, CannotMeetDeadline, Delay, Start
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.control.dispatch.deadline_queue import DeadlineQueue
 from proteus_cli.control.dispatch.host_class import HostClass
 from proteus_cli.control.dispatch.request_queue import Lane, RequestQueue
@@ -17,7 +17,7 @@ from proteus_cli.domain.request import Request
 class WorkSource(NamedTuple):
     """A lane that a worker takes from, for one variant that it hosts."""
 
-    hosted: Host
+    hosted: HostedVariant
     host_class: HostClass
     queue: RequestQueue
     lane: Lane
@@ -133,7 +133,7 @@ class Selector:
         return len(queue)
 
     def _largest(
-        self, worker: WorkerState, hosted: Host, queue: DeadlineQueue, max_rows: int, now_s: float
+        self, worker: WorkerState, hosted: HostedVariant, queue: DeadlineQueue, max_rows: int, now_s: float
     ) -> Batching:
         """The largest batch of up to ``max_rows`` that is in time, from the earliest request from which it is.
 
@@ -160,7 +160,7 @@ class Selector:
                 most = more - 1
         return best
 
-    def _rows_with(self, head: Request, max_rows: int, hosted: Host, now_s: float, worker: WorkerState) -> int:
+    def _rows_with(self, head: Request, max_rows: int, hosted: HostedVariant, now_s: float, worker: WorkerState) -> int:
         """How many of ``max_rows`` a batch may have that includes the first request of another level."""
         batching = self._batcher.decide(head, max_rows, hosted, now_s, worker.slowdown_at(hosted))
         if isinstance(batching, Start):

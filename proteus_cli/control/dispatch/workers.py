@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from proteus_cli.control.decision import Admitted, Host
+from proteus_cli.control.decision import Admitted, HostedVariant
 from proteus_cli.control.devices.slowness import LIMITS, Slowness, StageSlowness
 from proteus_cli.control.devices.worker_phase import TRANSITIONS, WorkerEvent, WorkerPhase
 from proteus_cli.control.dispatch.host_class import HostClass
@@ -87,15 +87,15 @@ class WorkerState:
         """How slowed it is, as classes count it; no slowdown where it does not serve."""
         return self.slowdown if self.is_serving else None, self.stage_slowdown
 
-    def slowdown_at(self, hosted: Host) -> float:
+    def slowdown_at(self, hosted: HostedVariant) -> float:
         """The factor of a host's least latency that deadlines are computed with."""
         return (self.slowdown if hosted.first_exit is None else self.stage_slowdown).factor
 
-    def least_at(self, hosted: Host) -> float:
+    def least_at(self, hosted: HostedVariant) -> float:
         """The least value that `slowdown_at` may decay to without a batch that shows it."""
         return 1.0 if hosted.first_exit is None else self.stage_slowdown.least
 
-    def decay_slowdown(self, hosted: Host) -> bool:
+    def decay_slowdown(self, hosted: HostedVariant) -> bool:
         """A request was given up by what `slowdown_at` says. True where it says less now."""
         if hosted.first_exit is None:
             self.slowdown.decay()

@@ -6,7 +6,7 @@ from dataclasses import replace
 from enum import StrEnum
 from itertools import groupby
 
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.control.devices.slowness import SlidingMaximum
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.replanning.demand import DemandEstimator
@@ -231,7 +231,7 @@ class Replanning:
         return ReplanContext(plan, self._demand, slowdowns, self._slack_s, *times_s)
 
 
-def slack_s(hosted: Iterable[Host], slo_s: Mapping[str, float]) -> dict[str, float]:
+def slack_s(hosted: Iterable[HostedVariant], slo_s: Mapping[str, float]) -> dict[str, float]:
     """How long queries of each family may wait until their batch begins, in the mean over what its hosts answer."""
     answered_qps, waited = dict.fromkeys(slo_s, 0.0), dict.fromkeys(slo_s, 0.0)
     for host in hosted:

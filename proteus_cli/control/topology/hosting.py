@@ -5,7 +5,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
+from proteus_cli.control.decision import CascadeRoute, FirstStage, HostedVariant
 from proteus_cli.control.dispatch.eligibility import Eligibility
 from proteus_cli.control.topology.standbys import DeviceMemory, Loadable
 from proteus_cli.domain.attainment import DEFAULT_ATTAINMENT, SloTarget
@@ -35,7 +35,7 @@ def hosted_by(
     profiles: Mapping[str, Profile],
     attainment: Mapping[str, float] = MappingProxyType({}),
     tables: KnownTables | None = None,
-) -> tuple[Host, ...]:
+) -> tuple[HostedVariant, ...]:
     """The hosts of a plan, with latencies while all slots are busy and among all that its device has active.
 
     ``profiles`` are by device id. ``attainment`` is the target by family, unless the plan's rules have one for all.
@@ -64,7 +64,7 @@ def hosted_by(
     )
 
 
-def ranked(hosts: Sequence[Host], preferred: Mapping[str, Preference]) -> tuple[Host, ...]:
+def ranked(hosts: Sequence[HostedVariant], preferred: Mapping[str, Preference]) -> tuple[HostedVariant, ...]:
     """The hosts, with ranks from 0 down in each family that prefers something else than accuracy.
 
     Ranks then take the place of accuracies in dispatch. Hosts with nearly the same amount of energy share a rank. All
@@ -86,7 +86,7 @@ def ranked(hosts: Sequence[Host], preferred: Mapping[str, Preference]) -> tuple[
     )
 
 
-def _amount(host: Host, preferred: Preference) -> float:
+def _amount(host: HostedVariant, preferred: Preference) -> float:
     """The joules of a query in a full batch, if the family prefers energy; else the same for all."""
     if preferred != "energy":
         return 0.0
@@ -149,7 +149,7 @@ def device_memory(
 
 def placeable_host(
     profile: Profile, measured: VariantProfile, limits: DeviceLimits, target: SloTarget, rules: Rules
-) -> Host | None:
+) -> HostedVariant | None:
     """A variant alone on a device, without a share of the demand; None if no plan may place it there.
 
     Its capacity is for a family with enough hosts.
@@ -218,7 +218,7 @@ def _placeable(
     accurate threshold.
     """
     planned, known = rules.planned_target(family, target), set[tuple[int, int, DeviceLimits]]()
-    hosts, cascades = list[Host](), dict[tuple[str, str], CascadeProfile]()
+    hosts, cascades = list[HostedVariant](), dict[tuple[str, str], CascadeProfile]()
     for profile in profiles:
         limits = limits_of(profile.device, rules)
         key = id(profile.variants), profile.slots, limits
@@ -247,7 +247,7 @@ def _route(cascade: CascadeProfile, min_accuracy: float) -> CascadeRoute:
     return CascadeRoute(planned, min_accuracy, stage, 0, (), ())
 
 
-def _second_s(plan: Plan, hosts: Sequence[Host]) -> dict[VariantKey, float]:
+def _second_s(plan: Plan, hosts: Sequence[HostedVariant]) -> dict[VariantKey, float]:
     """The p95 of the longest full batch of the second stage, by first variant of a cascade."""
     full_s: dict[VariantKey, float] = {}
     for host in hosts:
@@ -260,12 +260,12 @@ def _second_s(plan: Plan, hosts: Sequence[Host]) -> dict[VariantKey, float]:
     return found
 
 
-def _cascades_of(host: Host, profiles: Mapping[str, Profile]) -> tuple[CascadeProfile, ...]:
+def _cascades_of(host: HostedVariant, profiles: Mapping[str, Profile]) -> tuple[CascadeProfile, ...]:
     """The profiled cascades whose first stage the host is."""
     return tuple(each for each in profiles[host.device].cascades if (each.family, each.first) == host.key)
 
 
-def _loadable(memory_bytes: int, load_s: float, host: Host | None) -> Loadable:
+def _loadable(memory_bytes: int, load_s: float, host: HostedVariant | None) -> Loadable:
     if host is None:
         return Loadable(memory_bytes, load_s, 0.0)
     return Loadable(memory_bytes, load_s, host.capacity_qps, replace(host, is_standby=True))
@@ -277,7 +277,7 @@ def _hosted(
     attainment: float,
     others: frozenset[VariantKey],
     known: KnownTables,
-) -> Host:
+) -> HostedVariant:
     alone, profile = measured_for(placement, profiles), profiles[placement.device]
     shares = others if profile.sharing else NO_VARIANTS
     stages_over = id(profile.network) if profile.has_stages(alone) else None
@@ -287,7 +287,7 @@ def _hosted(
         known[key] = among, _tables(among, profile, attainment)
     measured, (latency, mean_latency, first_exit, exits) = known[key]
     is_slowed = measured is not alone
-    return Host(
+    return HostedVariant(
         device=placement.device,
         family=placement.family,
         variant=placement.variant,

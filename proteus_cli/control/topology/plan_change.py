@@ -33,7 +33,7 @@ from proteus_cli.control.decision import (
     ChangeState,
     Effects,
     FailedLoad,
-    Host,
+    HostedVariant,
     Keep,
     Load,
     StandbyLoad,
@@ -70,13 +70,13 @@ class ChangingDevice:
     it hosted when it was last lost. No standby loads until ``rests_until_s``.
     """
 
-    hosts_now: tuple[Host, ...] = ()
-    hosts_wanted: tuple[Host, ...] = ()
+    hosts_now: tuple[HostedVariant, ...] = ()
+    hosts_wanted: tuple[HostedVariant, ...] = ()
     load: Load | None = None
     standbys: frozenset[VariantKey] = frozenset()
     standby_load: StandbyLoad | None = None
     rests_until_s: float = 0.0
-    hosted_before_loss: tuple[Host, ...] = ()
+    hosted_before_loss: tuple[HostedVariant, ...] = ()
 
     @property
     def is_complete(self) -> bool:
@@ -99,7 +99,7 @@ class ChangingDevice:
         return not keys(self.hosts_wanted) <= self.resident
 
     @property
-    def hosted(self) -> tuple[Host, ...]:
+    def hosted(self) -> tuple[HostedVariant, ...]:
         """The hosts that queries are queued for: during a load the wanted ones, before it the active ones."""
         return self.hosts_wanted if self.load is not None or self.is_complete else self.hosts_now
 
@@ -135,7 +135,7 @@ class PlanChange:
 
     def begin(
         self,
-        hosted: Sequence[Host],
+        hosted: Sequence[HostedVariant],
         profiles: Mapping[str, Profile] = MappingProxyType({}),
         free_bytes: Mapping[str, int] = MappingProxyType({}),
         in_place: Collection[str] = (),
@@ -180,7 +180,7 @@ class PlanChange:
             self.memory_short(device, now_s)
         return Effects(ask=self._standbys_changed() if full else (), keep=self.keep_of(*full))
 
-    def adopt(self, plan: Plan, hosted: Sequence[Host], in_place: Collection[str]) -> tuple[Load, ...]:
+    def adopt(self, plan: Plan, hosted: Sequence[HostedVariant], in_place: Collection[str]) -> tuple[Load, ...]:
         """Put the plan in force; returns the first loads in place.
 
         A load for the earlier plan goes on if it is still wanted.
@@ -236,7 +236,7 @@ class PlanChange:
 
     # --- what devices have
 
-    def hosted_on(self, device: str) -> tuple[Host, ...]:
+    def hosted_on(self, device: str) -> tuple[HostedVariant, ...]:
         """The active hosts of a device; during a load in place, the hosts before it."""
         return self.devices[device].hosts_now
 
@@ -245,7 +245,7 @@ class PlanChange:
         return self.devices[device].resident
 
     @property
-    def hosted(self) -> tuple[Host, ...]:
+    def hosted(self) -> tuple[HostedVariant, ...]:
         """All hosts that queries are queued for; on a lost device, what the plan wants there, for its return."""
         usable = self.usable
         return tuple(
@@ -293,7 +293,7 @@ class PlanChange:
         )
         self._workers[device].on(WorkerEvent.DEVICE_LOST)
 
-    def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> tuple[Load, ...]:
+    def device_recovered(self, device: str, hosted: tuple[HostedVariant, ...] | None) -> tuple[Load, ...]:
         """The device serves what it has loaded, ``hosted``; None: it has nothing, and loads what the plan wants."""
         self._workers[device].on(WorkerEvent.DEVICE_RECOVERED)
         if hosted is not None:
@@ -385,8 +385,8 @@ class PlanChange:
         memory = self.memory.get(device)
         return NO_VARIANTS if memory is None else memory.kept(self.devices[device].resident, needed, self.pinned)
 
-    def _by_device(self, hosted: Iterable[Host]) -> dict[str, tuple[Host, ...]]:
-        wanted: dict[str, tuple[Host, ...]] = dict.fromkeys(self.devices, ())
+    def _by_device(self, hosted: Iterable[HostedVariant]) -> dict[str, tuple[HostedVariant, ...]]:
+        wanted: dict[str, tuple[HostedVariant, ...]] = dict.fromkeys(self.devices, ())
         for host in hosted:
             wanted[host.device] += (host,)
         return wanted

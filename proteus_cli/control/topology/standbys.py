@@ -12,7 +12,7 @@ burst needs it, and the next plan can place variants with long loads at once. Al
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.domain.catalog import NO_VARIANTS, VariantKey, VariantsByDevice
 
 ASK_S = 0.1  # after which a driver asks again for standbys to load
@@ -30,7 +30,7 @@ class Loadable:
     memory_bytes: int
     load_s: float
     qps: float
-    host: Host | None = None
+    host: HostedVariant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class DeviceMemory:
         }
         return self._fitting(wanted, active, pinned)
 
-    def hosts_of(self, standbys: Iterable[VariantKey], families: Container[str]) -> list[Host]:
+    def hosts_of(self, standbys: Iterable[VariantKey], families: Container[str]) -> list[HostedVariant]:
         """The ``standbys`` that plans may place, as hosts of some device, if they are of one of the families."""
         found = [self.loadable[key].host for key in sorted(standbys) if key in self.loadable and key.family in families]
         return [host for host in found if host is not None]

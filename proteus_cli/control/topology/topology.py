@@ -8,7 +8,7 @@ from proteus_cli.control.decision import (
     NO_EFFECTS,
     ChangeState,
     Effects,
-    Host,
+    HostedVariant,
     Launch,
     Load,
     StandbyEnd,
@@ -54,7 +54,7 @@ class Topology:
         self._families, self._workers, self._dispatch = families, workers, dispatch
         self.change = PlanChange(workers, max_unavailable_frac, self._standbys_changed)
         self.outages = Outages()
-        self._warm = list[tuple[str, Host]]()
+        self._warm = list[tuple[str, HostedVariant]]()
         self._failed_until_s: dict[tuple[str, str, str], float] = {}
         self._looks_again_s = 0.0
 
@@ -160,7 +160,7 @@ class Topology:
 
     # --- plans, devices and engines
 
-    def adopt(self, plan: Plan, hosted: Sequence[Host], in_place: Collection[str]) -> Effects:
+    def adopt(self, plan: Plan, hosted: Sequence[HostedVariant], in_place: Collection[str]) -> Effects:
         self._dispatch.cascades.use(plan, hosted)
         return self._rehost(self.change.adopt(plan, hosted, in_place))
 
@@ -194,7 +194,7 @@ class Topology:
         dropped = (*unfit, *lost.dropped, *given_up)
         return replace(lost, ask=tuple(self._workers), dropped=dropped, requeued=requeued)
 
-    def device_recovered(self, device: str, hosted: tuple[Host, ...] | None) -> Effects:
+    def device_recovered(self, device: str, hosted: tuple[HostedVariant, ...] | None) -> Effects:
         self.outages = replace(self.outages, devices=self.outages.devices - {device})
         effects = self._rehost(self.change.device_recovered(device, hosted))
         return replace(effects, keep=self.change.keep_of(device))
@@ -270,7 +270,7 @@ class Topology:
         self._warm = self._standbys()
         return self._dispatch.host(self.change.hosted, [replace(host, device=device) for device, host in self._warm])
 
-    def _standbys(self) -> list[tuple[str, Host]]:
+    def _standbys(self) -> list[tuple[str, HostedVariant]]:
         """The standbys on devices that host their family, by device, each as it serves on some device."""
         change, families = self.change, defaultdict[str, set[str]](set)
         if not change.standbys:

@@ -18,7 +18,7 @@ import numpy as np
 from msgspec.structs import replace
 
 from proteus_cli.arrays import Floats
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.control.replanning.loss_curves import REACHED_FRAC
 from proteus_cli.control.replanning.replanning import slack_s
 from proteus_cli.control.topology.hosting import hosted_by
@@ -44,7 +44,7 @@ def expecting(plan: Plan, catalog: Catalog, profiles: Mapping[str, Profile]) -> 
     return replace(plan, expected_attainment=found)
 
 
-def lost_frac(rate_qps: float, hosts: Sequence[tuple[Placement, Host]], may_wait_s: float) -> float:
+def lost_frac(rate_qps: float, hosts: Sequence[tuple[Placement, HostedVariant]], may_wait_s: float) -> float:
     """The part of Poisson arrivals at that rate that these hosts of a family cannot answer in time.
 
     Queries may wait for ``may_wait_s`` until their batch begins.
@@ -59,7 +59,7 @@ def lost_frac(rate_qps: float, hosts: Sequence[tuple[Placement, Host]], may_wait
     return float(min(density[-1] / 2 / ((density[1:] + density[:-1]) / 2 * steps).sum(), 1.0))
 
 
-def _drained_qps(waiting: Floats, placement: Placement, host: Host) -> Floats:
+def _drained_qps(waiting: Floats, placement: Placement, host: HostedVariant) -> Floats:
     """The rate of newcomers that a host answers, by the number of waiting rows."""
     rows = np.arange(1, host.max_batch + 1)
     rates = rows / np.array([host.mean_latency(n) for n in rows.tolist()])

@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 
 from proteus_cli import store
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.domain.base import FORMAT, MadeBy, Value, require
 from proteus_cli.domain.catalog import Catalog, Family, Variant, name_in_catalog
 from proteus_cli.domain.conditions import Condition, Metric
@@ -285,12 +285,12 @@ class LiveConditions:
             if why_not := _exception(host, metrics):
                 raise Conflict(why_not)
 
-    def _with_exits(self, family: str) -> list[Host]:
+    def _with_exits(self, family: str) -> list[HostedVariant]:
         with_exits = {variant.name for variant in self._variants(family)}
         return [host for host in self._controller.families[family].hosts if host.variant in with_exits]
 
 
-def _exception(host: Host, compared: AbstractSet[Metric]) -> str | None:
+def _exception(host: HostedVariant, compared: AbstractSet[Metric]) -> str | None:
     """The reason why a live condition does not count on a host."""
     profile = f"the profile of `{host.variant}` on `{host.device}`"
     if not host.exits or not host.exits[0].points:

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Effects, FailedLoad, Host
+from proteus_cli.control.decision import Effects, FailedLoad, HostedVariant
 from proteus_cli.control.devices.breaker import (
     FIRST_ENGINE_RETRY_S,
     Breaker,
@@ -71,19 +71,19 @@ class BrokenEngines:
         for engine in [engine for engine in self.breakers if engine[1] in keys]:
             del self.breakers[engine]
 
-    def passed(self, hosted: Iterable[Host]) -> None:
+    def passed(self, hosted: Iterable[HostedVariant]) -> None:
         """Suspect engines among those that are hosted now are whole: they have run a batch."""
         for host in hosted:
             if self._is_suspect(host):
                 self.breakers[host.device, host.key].on(BreakerEvent.PASSED, self._clock())
 
-    def proof_s(self, host: Host) -> float | None:
+    def proof_s(self, host: HostedVariant) -> float | None:
         """How long a batch of a suspect engine may take before its device counts as hung; None of any other engine."""
         if not self._is_suspect(host):
             return None
         return hang_timeout_s(host.latency(host.max_batch), self._workers[host.device].servers)
 
-    def _is_suspect(self, host: Host) -> bool:
+    def _is_suspect(self, host: HostedVariant) -> bool:
         """The engine failed on its device, and is tried again."""
         breaker = self.breakers.get((host.device, host.key))
         return breaker is not None and breaker.state is BreakerState.HALF_OPEN

@@ -16,7 +16,7 @@ from pathlib import Path
 from proteus_cli.backends.base import Signature
 from proteus_cli.backends.free_memory import HostMemory
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import ChangeState, Effects, FailedLoad, Host, Keep, Load, keys
+from proteus_cli.control.decision import ChangeState, Effects, FailedLoad, HostedVariant, Keep, Load, keys
 from proteus_cli.control.devices.breaker import NEW, Breaker, BreakerEvent, BreakerState
 from proteus_cli.control.slot_tuner import SlotTuner
 from proteus_cli.control.topology.hosting import hosted_by
@@ -228,7 +228,7 @@ class Fleet:
             raise failures[0].error
 
     def _engine_changes(
-        self, before: Mapping[str, Sequence[Host]], loaded_before: Mapping[str, Mapping[VariantKey, float]]
+        self, before: Mapping[str, Sequence[HostedVariant]], loaded_before: Mapping[str, Mapping[VariantKey, float]]
     ) -> Iterator[EngineChange]:
         """What is active on each device and was not ``before``; it was warm where no load came since."""
         for device in self._usable():
@@ -271,13 +271,13 @@ class Fleet:
         effects = self._controller.loaded(load, self.loader.loaded(device), self._clock())
         return failures + await self._follow(effects)
 
-    async def _load(self, hosts: Iterable[Host], gives_way: GivesWay = lambda: False) -> list[FailedLoad]:
+    async def _load(self, hosts: Iterable[HostedVariant], gives_way: GivesWay = lambda: False) -> list[FailedLoad]:
         """Load engines concurrently. A device that is lost meanwhile is given up (`lose`) and not returned.
 
         The new plan goes ahead without such a device. Returns the other failures. ``gives_way`` as in `Loader.load`.
         """
         limit_s = HURRIED_S if self._controller.placements else UNHURRIED_S
-        wanted, failures = dict[str, list[Host]](), list[FailedLoad]()
+        wanted, failures = dict[str, list[HostedVariant]](), list[FailedLoad]()
         for host in hosts:
             wanted.setdefault(host.device, []).append(host)
         loads = [self._load_on(device, on_device, limit_s, gives_way) for device, on_device in wanted.items()]
@@ -291,7 +291,7 @@ class Fleet:
         return failures
 
     async def _load_on(
-        self, device: str, hosts: Sequence[Host], limit_s: float, gives_way: GivesWay
+        self, device: str, hosts: Sequence[HostedVariant], limit_s: float, gives_way: GivesWay
     ) -> list[FailedLoad]:
         """Load engines on a device, whose batches may take longer until that is done."""
         loading = {device} if any(host.key not in self.loader.loaded(device) for host in hosts) else ()

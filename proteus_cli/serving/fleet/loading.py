@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from proteus_cli.backends.base import Signature
-from proteus_cli.control.decision import FailedLoad, Host
+from proteus_cli.control.decision import FailedLoad, HostedVariant
 from proteus_cli.domain.catalog import VariantKey, variant_labels
 from proteus_cli.domain.profile import Profile
 from proteus_cli.errors import DeviceLost, EngineError, ModelOnItsWay
@@ -208,9 +208,9 @@ class Loader:
 
     async def load_all(
         self,
-        hosts: Iterable[Host],
+        hosts: Iterable[HostedVariant],
         executors: Mapping[str, Executor],
-        proof_s: Callable[[Host], float | None],
+        proof_s: Callable[[HostedVariant], float | None],
         min_limit_s: float,
         gives_way: GivesWay = lambda: False,
     ) -> list[FailedLoad]:
@@ -219,7 +219,7 @@ class Loader:
         ``proof_s``: how long that batch may take; None of engines that are not suspect. The others are as for `load`.
         """
 
-        async def load(host: Host) -> FailedLoad | None:
+        async def load(host: HostedVariant) -> FailedLoad | None:
             key, executor = host.key, executors[host.device]
             try:
                 await self.load(host.device, executor, key, min_limit_s, gives_way)

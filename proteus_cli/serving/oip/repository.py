@@ -7,7 +7,7 @@ from typing import Any, Literal
 from proteus_cli import __version__
 from proteus_cli.backends.base import TensorSpec
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.domain.profile import Profile
 from proteus_cli.domain.request import Outcome
 from proteus_cli.errors import BadRequest, UnknownModel
@@ -169,7 +169,7 @@ class ModelRepository:
             found["signature"] = "stub"
         return {name: documents.ConfigParameter(string_value=text) for name, text in found.items()}
 
-    def _instance(self, hosted: Host) -> documents.ModelInstance:
+    def _instance(self, hosted: HostedVariant) -> documents.ModelInstance:
         device = self._profiles[hosted.device].device
         is_local_gpu = device.kind == "gpu" and not device.host and not self._is_emulated
         gpus = [int(device.id.removeprefix("gpu"))] if is_local_gpu else []

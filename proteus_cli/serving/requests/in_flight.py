@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from proteus_cli.buffers import Buffer
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.domain.request import ANY_VERSION, Request
 from proteus_cli.errors import RequestError
 
@@ -54,7 +54,7 @@ class AnsweredBatch:
 
     def __init__(
         self,
-        hosted: Host,
+        hosted: HostedVariant,
         rows: int,
         outputs: tuple[npt.NDArray[Any], ...],
         compute_s: float,

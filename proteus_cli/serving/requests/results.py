@@ -10,7 +10,7 @@ import numpy.typing as npt
 from msgspec.structs import replace
 
 from proteus_cli.backends.base import Part
-from proteus_cli.control.decision import CascadeRoute, Effects, Host, Launch
+from proteus_cli.control.decision import CascadeRoute, Effects, HostedVariant, Launch
 from proteus_cli.control.devices.slowness import Drift
 from proteus_cli.domain.request import Outcome, Request
 from proteus_cli.errors import DeadlineExceeded, EngineFailed, RequestError
@@ -205,7 +205,9 @@ class Results:
             ended.append((request, answer, waited_s))
         self._send(hosted, ended, took_s, result.compute_s, now_s)
 
-    def _send(self, hosted: Host, ended: Sequence[_Ended], took_s: float, compute_s: float, now_s: float) -> None:
+    def _send(
+        self, hosted: HostedVariant, ended: Sequence[_Ended], took_s: float, compute_s: float, now_s: float
+    ) -> None:
         """Send answers of one host, each with the wait before its batch, which took ``took_s``; None: it is late."""
         counts, calls = self._counts[hosted.family], list[tuple[ResultCallback, Result]]()
         waits_s, latencies_s = list[float](), list[float]()
@@ -349,7 +351,7 @@ class Results:
 
     # --- endings
 
-    def _failed(self, request: InFlightRequest, hosted: Host, error: Exception | None) -> None:
+    def _failed(self, request: InFlightRequest, hosted: HostedVariant, error: Exception | None) -> None:
         """``error`` is None where the outputs are not finite."""
         if error is not None:
             result = EngineFailed("the model failed on this request", variant=hosted.variant)
@@ -360,7 +362,7 @@ class Results:
         self._counts[request.family].ended(Outcome.FAILED, hosted.variant, hosted.device)
         self._end(request, result)
 
-    def _log_failure(self, hosted: Host, error: Exception) -> None:
+    def _log_failure(self, hosted: HostedVariant, error: Exception) -> None:
         if times := self._log_limiter.occurred((hosted.key, hosted.device)):
             log.error(
                 "%s failed on %s: %s", hosted.variant, hosted.device, error,

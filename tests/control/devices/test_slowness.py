@@ -9,7 +9,7 @@ from builders import hosted, make_measured, make_placement, make_plan, make_prof
 
 from proteus_cli.control.batching import Delay, ProactiveBatcher, Start
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.control.devices.slowness import (
     LIMITS,
     Correction,
@@ -366,7 +366,7 @@ def test_a_shared_device_is_so_many_times_slower_and_has_so_much_less_memory() -
 def test_the_hosts_of_a_shared_device_are_slower() -> None:
     plan = make_plan(make_placement("a/cpu0", "f", "v", capacity_qps=100.0, max_batch=4), devices=("a/cpu0",))
     (host,) = hosted_by(plan, {"a/cpu0": shared_profile(PROFILE, 2)})
-    assert isinstance(host, Host)
+    assert isinstance(host, HostedVariant)
     assert host.latency(4) == near(0.04)
 
 

@@ -9,7 +9,7 @@ from builders import controller_hosting, hosted, launched, make_table
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Drop, Host, Launch
+from proteus_cli.control.decision import Drop, HostedVariant, Launch
 from proteus_cli.control.devices.slowness import LIMITS
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.cluster import Network
@@ -87,7 +87,7 @@ def test_ways_that_take_a_little_more_than_was_profiled_now_and_then_are_no_inte
     assert way.most_s > 0.0001
 
 
-def controller_of(*ways_s: float, host: Host = HOST) -> Controller:
+def controller_of(*ways_s: float, host: HostedVariant = HOST) -> Controller:
     policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
     controller = controller_hosting(host, policy=policy, families=("a",), slots={"cpu0": 1})
     for way_s in ways_s:
@@ -95,7 +95,7 @@ def controller_of(*ways_s: float, host: Host = HOST) -> Controller:
     return controller
 
 
-def came(controller: Controller, way_s: float, host: Host = HOST) -> None:
+def came(controller: Controller, way_s: float, host: HostedVariant = HOST) -> None:
     controller.dispatch.answers_came(Launch(host, (Request(0, "a", 0.0, 1e6),), 1, 0.0), way_s)
 
 

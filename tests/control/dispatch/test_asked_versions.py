@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Host, Launch, Refused, Unfit
+from proteus_cli.control.decision import Admitted, HostedVariant, Launch, Refused, Unfit
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import AskedVersion, Bounds, DeferredRequest, Request
 from proteus_cli.domain.rollouts import VersionPair
@@ -24,7 +24,7 @@ CASCADE = make_cascade("a", "s", "l", rate_qps=5.0)
 ACCURACY = {"s": 0.8, "m": 0.85, "l": 0.95, "l@2": 0.9}
 
 
-def host(device: str, variant: str) -> Host:
+def host(device: str, variant: str) -> HostedVariant:
     return hosted(
         device, "a", variant, latency_s={1: 0.01, 4: 0.02}, weight=1.0, capacity_qps=200.0,
         accuracy=ACCURACY[variant], power_w=10.0,
@@ -42,7 +42,7 @@ def asking(number: int, *variants: str, minimum: float = 0.0, is_canary: bool = 
 
 
 def controller_of(
-    *hosts: Host, pair: VersionPair | None = VERSIONS, cascades: Sequence[PlannedCascade] = ()
+    *hosts: HostedVariant, pair: VersionPair | None = VERSIONS, cascades: Sequence[PlannedCascade] = ()
 ) -> Controller:
     controller = Controller({"a": SLO_S}, {"cpu0": 1, "cpu1": 1}, POLICY)
     controller.use_version_pair("a", pair)
@@ -70,7 +70,7 @@ SUBSETS = st.sets(st.sampled_from([*ACCURACY, "gone"]))
 @examples(40, fuzzed=3000)
 @given(st.sets(st.sampled_from(ALL), min_size=1), SUBSETS, st.sampled_from([0.0, 0.82, 0.93]), st.booleans())
 def test_whoever_is_of_the_version_and_keeps_the_other_bounds_answers_in_either_arm_and_nobody_else(
-    hosts: set[Host],
+    hosts: set[HostedVariant],
     variants: set[str],
     minimum: float,
     is_canary: bool,  # noqa: FBT001 - drawn

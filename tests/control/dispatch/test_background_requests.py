@@ -6,7 +6,7 @@ from builders import controller_hosting, hosted, make_request, requests_waiting
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Host, Launch
+from proteus_cli.control.decision import HostedVariant, Launch
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.domain.catalog import VariantKey
@@ -25,7 +25,7 @@ class Background(Request, frozen=True, eq=False):
 REQUEST = Background(7, "a", 0.0, 0.1)
 
 
-def controller_of(*others: Host, slots: int = 1) -> Controller:
+def controller_of(*others: HostedVariant, slots: int = 1) -> Controller:
     devices = dict.fromkeys(("cpu0", "cpu1", "cpu2"), slots)
     return controller_hosting(FIRST, *(others or (BEST,)), policy=POLICY, families=("a",), slots=devices)
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Admitted, CascadeRoute, FirstStage, Host, Unfit
+from proteus_cli.control.decision import IDLE, Admitted, CascadeRoute, FirstStage, HostedVariant, Unfit
 from proteus_cli.control.dispatch.eligibility import Eligibility, Routes
 from proteus_cli.control.dispatch.family import MAX_FREE_QUEUES
 from proteus_cli.control.policies import Policy
@@ -46,14 +46,16 @@ EXPECTED = CASCADE.point.accuracy  # 0.925
 
 
 def controller_of(
-    *hosts: Host, cascades: tuple[PlannedCascade, ...] = (CASCADE,), assignment: str = "late"
+    *hosts: HostedVariant, cascades: tuple[PlannedCascade, ...] = (CASCADE,), assignment: str = "late"
 ) -> Controller:
     policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, assignment=assignment)  # type: ignore[arg-type]
     slots = dict.fromkeys(DEVICES, 1)
     return controller_hosting(*hosts, policy=policy, families=("a",), slots=slots, cascades=cascades)
 
 
-def adopt(controller: Controller, *hosts: Host, cascades: tuple[PlannedCascade, ...] = (CASCADE,)) -> list[int]:
+def adopt(
+    controller: Controller, *hosts: HostedVariant, cascades: tuple[PlannedCascade, ...] = (CASCADE,)
+) -> list[int]:
     """What a plan drops."""
     plan = plan_hosting(*hosts, demand_qps={"a": 10.0}, devices=DEVICES, cascades=cascades)
     return [request.id for request in controller.adopt(plan, hosts, 0.0).dropped]
@@ -246,16 +248,16 @@ def test_a_host_is_fit_where_each_answer_that_begins_there_keeps_the_bounds(
     route = CascadeRoute(cascade, hosts[-1].accuracy, stage, 0, (0.6, 0.95), (0.9, 0.9))
     routes: Routes = {VariantKey("a", "a-0"): (route,)} if has_cascade else {}
 
-    def max_j(host: Host) -> float:
+    def max_j(host: HostedVariant) -> float:
         if host.power_w is None:
             return math.inf
         sizes = range(min(rows, host.max_batch), host.max_batch + 1)
         return max(host.power_w * host.mean_latency(size) / size * rows for size in sizes)
 
-    def within(*used: Host) -> bool:
+    def within(*used: HostedVariant) -> bool:
         return limit_j == math.inf or sum(map(max_j, used)) <= limit_j
 
-    def keeps(host: Host) -> bool:
+    def keeps(host: HostedVariant) -> bool:
         if host.accuracy < minimum or not within(host):
             return False
         if host.accuracy >= expected:

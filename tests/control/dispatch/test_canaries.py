@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Host, Launch
+from proteus_cli.control.decision import Admitted, HostedVariant, Launch
 from proteus_cli.control.dispatch.canaries import standing_for_both
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.rollouts.version_rollout import CanaryArm
@@ -25,7 +25,7 @@ SLO_S = 0.1
 CANARY = Bounds(is_canary=True)
 
 
-def host(device: str, variant: str, weight: float = 1.0, *, accuracy: float = 0.9) -> Host:
+def host(device: str, variant: str, weight: float = 1.0, *, accuracy: float = 0.9) -> HostedVariant:
     return hosted(
         device, "a", variant, latency_s={1: 0.01, 4: 0.02}, weight=weight, capacity_qps=100 * weight, accuracy=accuracy
     )
@@ -34,7 +34,7 @@ def host(device: str, variant: str, weight: float = 1.0, *, accuracy: float = 0.
 OLD, NEW, SMALL = host("cpu0", "a-l", 0.9), host("cpu0", "a-l@2", 0.1), host("cpu1", "a-s", accuracy=0.8)
 
 
-def controller_of(*hosts: Host, pair: VersionPair | None = VERSIONS, slots: int = 1) -> Controller:
+def controller_of(*hosts: HostedVariant, pair: VersionPair | None = VERSIONS, slots: int = 1) -> Controller:
     devices = tuple(dict.fromkeys(each.device for each in hosts))
     controller = Controller({"a": SLO_S}, dict.fromkeys(devices, slots), POLICY)
     controller.use_version_pair("a", pair)
@@ -42,7 +42,7 @@ def controller_of(*hosts: Host, pair: VersionPair | None = VERSIONS, slots: int 
     return controller
 
 
-def adopt(controller: Controller, *hosts: Host) -> list[int]:
+def adopt(controller: Controller, *hosts: HostedVariant) -> list[int]:
     """What a plan of these hosts drops."""
     plan = plan_hosting(*hosts, demand_qps={"a": 10.0}, devices=tuple({each.device for each in hosts}))
     return [request.id for request in controller.adopt(plan, hosts, 0.0).dropped]
@@ -167,7 +167,7 @@ def test_a_plan_that_has_the_new_version_in_place_of_the_old_one_has_all_answere
 def test_canaries_are_admitted_as_long_as_others_would_be() -> None:
     """Both versions have one device: what is before a request there counts, whichever version it is for."""
 
-    def admitted(*hosts: Host, pair: VersionPair | None) -> int:
+    def admitted(*hosts: HostedVariant, pair: VersionPair | None) -> int:
         controller = controller_of(*hosts, pair=pair)
         offers = [controller.offer(asking(number, is_canary=number % 10 == 0), 0.0) for number in range(100)]
         return sum(isinstance(each, Admitted) for each in offers)

@@ -15,7 +15,7 @@ from builders import (
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.domain.catalog import VariantKey
@@ -37,7 +37,7 @@ def plan_of(*cascades: PlannedCascade) -> Plan:
     return plan_hosting(FIRST, SECOND, demand_qps={"a": 10.0}, cascades=cascades)
 
 
-def controller_of(*cascades: PlannedCascade, first: Host = FIRST) -> Controller:
+def controller_of(*cascades: PlannedCascade, first: HostedVariant = FIRST) -> Controller:
     policy = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=1e6))
     return controller_hosting(first, SECOND, policy=policy, families=("a",), cascades=cascades)
 

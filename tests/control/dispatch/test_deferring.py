@@ -25,7 +25,7 @@ from proteus_cli.control.decision import (
     NO_EFFECTS,
     Admitted,
     Drop,
-    Host,
+    HostedVariant,
     Launch,
     Refused,
     Unfit,
@@ -51,12 +51,12 @@ TWIN = replace(SECOND, device="cpu2")
 CASCADE = make_cascade("a", "a-s", "a-l", rate_qps=10.0)
 
 
-def planned(*hosts: Host, cascades: tuple[PlannedCascade, ...] = (CASCADE,)) -> Plan:
+def planned(*hosts: HostedVariant, cascades: tuple[PlannedCascade, ...] = (CASCADE,)) -> Plan:
     return plan_hosting(*hosts, demand_qps={"a": 10.0}, devices=DEVICES, cascades=cascades)
 
 
 def controller_of(
-    *hosts: Host,
+    *hosts: HostedVariant,
     cascades: tuple[PlannedCascade, ...] = (CASCADE,),
     batching: Batcher = GREEDY,
     assignment: str = "late",

@@ -5,7 +5,7 @@ from builders import controller_hosting, hosted, launched, make_request, near, r
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Host, Launch, WaitUntil
+from proteus_cli.control.decision import IDLE, HostedVariant, Launch, WaitUntil
 from proteus_cli.control.dispatch.workers import InFlightBatches
 from proteus_cli.control.policies import Policy
 
@@ -16,7 +16,7 @@ SHORT = hosted("cpu0", "a", latency_s={1: 0.001, 4: 0.002}, max_batch=4, capacit
 B = hosted("cpu0", "b", latency_s={1: 0.010, 4: 0.016}, max_batch=4, capacity_qps=250.0)
 
 
-def controller_of(*hosts: Host, slots: int = 1, dispatch_ahead_s: float = DISPATCH_AHEAD_S) -> Controller:
+def controller_of(*hosts: HostedVariant, slots: int = 1, dispatch_ahead_s: float = DISPATCH_AHEAD_S) -> Controller:
     return controller_hosting(
         *hosts, policy=POLICY, slots={"cpu0": slots}, demand_qps=100.0, dispatch_ahead_s=dispatch_ahead_s
     )  # fmt: skip

@@ -17,7 +17,7 @@ from proteus_cli.control.decision import (
     CascadeRoute,
     Drop,
     FirstStage,
-    Host,
+    HostedVariant,
     Launch,
     NeverInTime,
     Refused,
@@ -42,7 +42,9 @@ EXITS = replace(
 EXACT = GreedyBatcher(answer_frac=0.0)
 
 
-def controller_of(*hosts: Host, batcher: Batcher = EXACT, assignment: str = "late", ahead_s: float = 0.0) -> Controller:
+def controller_of(
+    *hosts: HostedVariant, batcher: Batcher = EXACT, assignment: str = "late", ahead_s: float = 0.0
+) -> Controller:
     policy = Policy("test", "all", batcher, None, assignment=assignment)  # type: ignore[arg-type]
     slots = dict.fromkeys((host.device for host in hosts), 1)
     return controller_hosting(*hosts, policy=policy, families=("a",), slots=slots, dispatch_ahead_s=ahead_s)

@@ -10,7 +10,7 @@ from proteus_cli.control.decision import (
     NO_EFFECTS,
     Admitted,
     Drop,
-    Host,
+    HostedVariant,
     Launch,
     Load,
     Refused,
@@ -27,14 +27,14 @@ GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), PeriodicRule())
 FAST_S = {1: 0.010, 2: 0.012, 4: 0.016}
 
 
-def fast(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Host:
+def fast(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> HostedVariant:
     """One row in 10 ms, four in 16: 250 qps."""
     return hosted(
         device, "a", f"a-{accuracy}", latency_s=FAST_S, weight=weight, capacity_qps=250.0, accuracy=accuracy
     )  # fmt: skip
 
 
-def slow(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Host:
+def slow(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> HostedVariant:
     """One row at a time, in 40 ms: 25 qps."""
     return hosted(
         device, "a", f"a-{accuracy}", latency_s={1: 0.040}, max_batch=1,
@@ -42,11 +42,11 @@ def slow(device: str, *, weight: float = 0.0, accuracy: float = 0.9) -> Host:
     )  # fmt: skip
 
 
-def controller_of(*hosts: Host, policy: Policy = GREEDY) -> Controller:
+def controller_of(*hosts: HostedVariant, policy: Policy = GREEDY) -> Controller:
     return controller_hosting(*hosts, policy=policy)
 
 
-def loading(*hosts: Host) -> tuple[Controller, Load]:
+def loading(*hosts: HostedVariant) -> tuple[Controller, Load]:
     """A controller whose cpu0 loads in place."""
     controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, GREEDY)
     effects = controller.adopt(plan_hosting(*hosts), hosts, 0.0, ("cpu0",))
@@ -80,7 +80,7 @@ def test_a_worker_answers_with_its_faster_variant_what_is_too_much_for_its_accur
     assert found == [("a-0.9", [0, 1, 2]), ("a-0.9", [3]), ("a-0.95", [4])]
 
 
-def of_plan(variant: str, accuracy: float, row_s: float, capacity_qps: float) -> Host:
+def of_plan(variant: str, accuracy: float, row_s: float, capacity_qps: float) -> HostedVariant:
     """A variant that has that part of the time of cpu0; what is planned goes to the most accurate one."""
     weight = 1.0 if accuracy == 0.95 else 0.0
     return hosted(

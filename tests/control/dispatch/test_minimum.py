@@ -5,12 +5,12 @@ from builders import controller_hosting, hosted, ids, launched, plan_hosting, re
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, Host, Refused, Unfit
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, Admitted, HostedVariant, Refused, Unfit
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import Request
 
 
-def host(device: str, accuracy: float, *, weight: float = 1.0) -> Host:
+def host(device: str, accuracy: float, *, weight: float = 1.0) -> HostedVariant:
     """One row in 10 ms, four in 16: 250 qps."""
     return hosted(
         device, "a", f"a-{accuracy}", latency_s={1: 0.010, 4: 0.016}, weight=weight, capacity_qps=250.0,
@@ -22,12 +22,12 @@ ROUGH, GOOD, BEST = host("cpu0", 0.8), host("cpu1", 0.9), host("cpu2", 0.99)
 DEVICES = ("cpu0", "cpu1", "cpu2")
 
 
-def adopted(controller: Controller, *hosts: Host, at_s: float = 0.0) -> tuple[Request, ...]:
+def adopted(controller: Controller, *hosts: HostedVariant, at_s: float = 0.0) -> tuple[Request, ...]:
     """What a change of plan drops."""
     return controller.adopt(plan_hosting(*hosts, devices=DEVICES), hosts, at_s).dropped
 
 
-def controller_of(*hosts: Host, assignment: str = "late") -> Controller:
+def controller_of(*hosts: HostedVariant, assignment: str = "late") -> Controller:
     policy = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None, assignment=assignment)  # type: ignore[arg-type]
     return controller_hosting(*hosts, policy=policy, families=("a",), slots=dict.fromkeys(DEVICES, 1), demand_qps=1.0)
 

@@ -17,7 +17,15 @@ from builders import (
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Host, Launch, NeverInTime, OtherPlanNeeded, TooManyRows, Unfit
+from proteus_cli.control.decision import (
+    Admitted,
+    HostedVariant,
+    Launch,
+    NeverInTime,
+    OtherPlanNeeded,
+    TooManyRows,
+    Unfit,
+)
 from proteus_cli.control.dispatch.dispatch import RETRY_WITHOUT_CAPACITY_S
 from proteus_cli.control.dispatch.eligibility import MAX_KEPT, Eligibility
 from proteus_cli.control.policies import Policy, policy_named
@@ -221,7 +229,7 @@ def test_requests_alike_are_refused_without_a_look_at_all_that_could_be_placed(m
     """Of thousands of hosts, a look at each takes milliseconds."""
     controller, looked, hosts = controller_of(), list[int](), Eligibility.hosts
 
-    def look(fitness: Eligibility, kinds: int) -> list[Host]:
+    def look(fitness: Eligibility, kinds: int) -> list[HostedVariant]:
         looked.append(kinds)
         return hosts(fitness, kinds)
 

@@ -22,7 +22,7 @@ from proteus_cli.control.decision import (
     IDLE,
     Admitted,
     FailedLoad,
-    Host,
+    HostedVariant,
     Keep,
     Launch,
     OtherPlanNeeded,
@@ -49,18 +49,18 @@ STANDBY = hosted(
 )
 
 
-def good(device: str = "cpu0") -> Host:
+def good(device: str = "cpu0") -> HostedVariant:
     return hosted(device, *GOOD, latency_s={1: 0.01, 4: BATCH_S}, max_batch=4, capacity_qps=100.0, accuracy=0.9)
 
 
-def memory(standby: Host | None = STANDBY) -> DeviceMemory:
+def memory(standby: HostedVariant | None = STANDBY) -> DeviceMemory:
     host = standby and replace(standby, is_standby=True)
     qps = host.capacity_qps if host is not None else 0.0
     return DeviceMemory(2, {GOOD: Loadable(1, 1.0, 100.0), FAST: Loadable(1, 1.0, qps, host)})
 
 
 def adopted(
-    *hosts: Host, limits: Mapping[str, DeviceMemory] | None = None, dispatch_ahead_s: float = 0.0
+    *hosts: HostedVariant, limits: Mapping[str, DeviceMemory] | None = None, dispatch_ahead_s: float = 0.0
 ) -> Controller:
     """A controller that hosts these, and has as many standbys as there is memory for."""
     devices = [host.device for host in hosts]
@@ -309,7 +309,7 @@ BETTER = hosted("cpu9", "a", "better", latency_s={1: 0.003, 8: 0.024}, max_batch
 OF_BETTER = Loadable(1, 1.0, 300.0, replace(BETTER, weight=0.0, is_standby=True))
 
 
-def with_standbys(*hosts: Host, better_on: Collection[str]) -> Controller:
+def with_standbys(*hosts: HostedVariant, better_on: Collection[str]) -> Controller:
     """Of 20 rows, active variants take 200 ms, one standby 60 ms, and a faster but less accurate one 20 ms."""
     both = {**memory().loadable, BETTER.key: OF_BETTER, **{host.key: Loadable(1, 1.0, 100.0) for host in hosts}}
     limits = {h.device: DeviceMemory(9, both) if h.device in better_on else memory() for h in hosts}

@@ -5,7 +5,7 @@ from builders import controller_hosting, hosted, ids, launched, near, plan_hosti
 
 from proteus_cli.control.batching import Batcher, GreedyBatcher, ProactiveBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Admitted, Drop, Host, Refused, WaitUntil
+from proteus_cli.control.decision import IDLE, Admitted, Drop, HostedVariant, Refused, WaitUntil
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.request import LOWEST_LEVEL, USUAL_LEVEL, Request
 
@@ -15,7 +15,7 @@ GREEDY = GreedyBatcher(answer_frac=0.0)
 PATIENT = ProactiveBatcher(answer_frac=0.0, margin_frac=0.0)
 
 
-def controller_of(*hosts: Host, batching: Batcher = GREEDY) -> Controller:
+def controller_of(*hosts: HostedVariant, batching: Batcher = GREEDY) -> Controller:
     return controller_hosting(*hosts, policy=Policy("test", "all", batching, None), families=("a",))
 
 

@@ -5,18 +5,18 @@ from builders import controller_hosting, hosted, make_request
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, NO_EFFECTS, Host, Launch
+from proteus_cli.control.decision import IDLE, NO_EFFECTS, HostedVariant, Launch
 from proteus_cli.control.policies import Policy
 
 GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
 
 
-def host(device: str, accuracy: float = 0.9) -> Host:
+def host(device: str, accuracy: float = 0.9) -> HostedVariant:
     """One row at a time."""
     return hosted(device, "a", f"a-{accuracy}", latency_s={1: 0.01}, max_batch=1, capacity_qps=300.0, accuracy=accuracy)
 
 
-def controller_of(*hosts: Host, slots: int = 3, policy: Policy = GREEDY, ahead_s: float = 0.0) -> Controller:
+def controller_of(*hosts: HostedVariant, slots: int = 3, policy: Policy = GREEDY, ahead_s: float = 0.0) -> Controller:
     devices = dict.fromkeys((each.device for each in hosts), slots)
     return controller_hosting(*hosts, policy=policy, families=("a",), slots=devices, dispatch_ahead_s=ahead_s)
 

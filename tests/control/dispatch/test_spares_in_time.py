@@ -7,7 +7,7 @@ from builders import controller_hosting, hosted, ids, launched, make_request, ne
 
 from proteus_cli.control.batching import GreedyBatcher, Start
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import IDLE, Admitted, Host, Launch, WaitUntil
+from proteus_cli.control.decision import IDLE, Admitted, HostedVariant, Launch, WaitUntil
 from proteus_cli.control.policies import Policy
 
 GREEDY = Policy("test", "all", GreedyBatcher(answer_frac=0.0), None)
@@ -15,19 +15,19 @@ MEAN_S, P95_S = 0.020, 0.030  # a batch of one on a spare
 SLOTS = {f"cpu{n}": 1 for n in range(4)}
 
 
-def busy() -> Host:
+def busy() -> HostedVariant:
     """The accurate variant, which has all of the quota: one row in 40 ms."""
     return hosted("cpu0", "a", "a-l", latency_s={1: 0.040}, max_batch=1, weight=1.0, capacity_qps=25.0, accuracy=0.95)
 
 
-def spare(device: str, *, variant: str = "a-s", accuracy: float = 0.8, faster: float = 1.0) -> Host:
+def spare(device: str, *, variant: str = "a-s", accuracy: float = 0.8, faster: float = 1.0) -> HostedVariant:
     return hosted(
         device, "a", variant, latency_s={1: P95_S / faster}, mean_latency_s={1: MEAN_S / faster},
         max_batch=1, weight=0.0, capacity_qps=50.0, accuracy=accuracy,
     )  # fmt: skip
 
 
-def with_spares(*spares: Host) -> tuple[Controller, Launch]:
+def with_spares(*spares: HostedVariant) -> tuple[Controller, Launch]:
     """A controller whose cpu0 runs a batch that does not end."""
     controller = controller_hosting(busy(), *spares, policy=GREEDY, slots=SLOTS)
     assert asked(controller, 0, 0.0) == ("cpu0",)

@@ -11,7 +11,7 @@ from proteus_cli.control.batching import (
     ProactiveBatcher,
     StaticBatcher,
 )
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.control.policies import POLICIES, batcher_named, live_policy_named, policies_named, policy_named
 from proteus_cli.control.topology.hosting import device_memory, hosted_by
 from proteus_cli.domain.attainment import SloTarget
@@ -45,7 +45,7 @@ def test_a_multi_exit_model_has_its_first_answers_earlier_where_it_is_served_sta
     )
     untimed = msgspec.structs.replace(measured, exits=(ExitProfile(), ExitProfile()))
 
-    def hosted(device: str, profiled: VariantProfile, slots: int = 1, network: Network | None = None) -> Host:
+    def hosted(device: str, profiled: VariantProfile, slots: int = 1, network: Network | None = None) -> HostedVariant:
         plan = make_plan(make_placement(device, "a", "s"))
         points = tuple(make_point(each.batch, 2 * each.mean_s, 2) for each in profiled.points)
         profiled = msgspec.structs.replace(profiled, concurrent=points)

@@ -14,7 +14,7 @@ from proteus_cli.control.controller import Controller
 from proteus_cli.control.decision import (
     Admitted,
     Effects,
-    Host,
+    HostedVariant,
     Idle,
     Keep,
     Launch,
@@ -36,11 +36,11 @@ MEMORY = DeviceMemory(
 )
 
 
-def good(device: str) -> Host:
+def good(device: str) -> HostedVariant:
     return hosted(device, variant="a-l", latency_s={1: 0.01, 4: 0.03}, capacity_qps=130.0, accuracy=0.95)
 
 
-def fast(device: str, family: str = "a") -> Host:
+def fast(device: str, family: str = "a") -> HostedVariant:
     return hosted(device, family, f"{family}-s", latency_s={1: 0.004, 4: 0.008}, capacity_qps=500.0)
 
 
@@ -113,7 +113,7 @@ class Both:
     standby: tuple[StandbyLoad, StandbyLoad] | None = None
     numbers: "count[int]" = field(default_factory=count)
 
-    def adopt(self, hosts: Sequence[Host], now_s: float, in_place: frozenset[str] = frozenset()) -> None:
+    def adopt(self, hosts: Sequence[HostedVariant], now_s: float, in_place: frozenset[str] = frozenset()) -> None:
         placements = (make_placement(each.device, each.family, each.variant) for each in hosts)
         demand_qps = {"a": 100.0, "b": 100.0}
         plan = make_plan(*placements, demand_qps=demand_qps, devices=("cpu0", "b/cpu0"))

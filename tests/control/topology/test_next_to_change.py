@@ -6,7 +6,7 @@ from builders import hosted
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proteus_cli.control.decision import Host, Load, keys
+from proteus_cli.control.decision import HostedVariant, Load, keys
 from proteus_cli.control.topology import plan_change
 from proteus_cli.control.topology.plan_change import ChangingDevice
 
@@ -19,17 +19,17 @@ def next_to_change(
     return plan_change.next_to_change(devices, demand_qps, max_unavailable_frac)
 
 
-def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> Host:
+def host(family: str, capacity_qps: float = 100.0, variant: str = "s") -> HostedVariant:
     return hosted("any", family, f"{family}-{variant}", latency_s={1: 0.01}, capacity_qps=capacity_qps)
 
 
-def on_the_way(now: Host | None, wanted: Host | None, *, is_loading: bool = False) -> ChangingDevice:
+def on_the_way(now: HostedVariant | None, wanted: HostedVariant | None, *, is_loading: bool = False) -> ChangingDevice:
     return ChangingDevice(
         () if now is None else (now,), () if wanted is None else (wanted,), LOADING if is_loading else None
     )
 
 
-def stays(what: Host) -> ChangingDevice:
+def stays(what: HostedVariant) -> ChangingDevice:
     return ChangingDevice((what,), (what,))
 
 
@@ -156,7 +156,7 @@ def test_a_device_of_several_variants_is_missed_by_the_worst_off_of_its_families
     assert next_to_change(devices, {"a": 100.0, "b": 0.0, "c": 1.0}) == ["d0"]
 
 
-def standing_by(now: Host | None, wanted: Host) -> ChangingDevice:
+def standing_by(now: HostedVariant | None, wanted: HostedVariant) -> ChangingDevice:
     return ChangingDevice(() if now is None else (now,), (wanted,), standbys=keys((wanted,)))
 
 
@@ -236,7 +236,7 @@ HOSTS = st.sampled_from([None, host("a"), host("b", 50.0), host("b", 150.0, "l")
     st.fixed_dictionaries({family: st.sampled_from([0.0, 1.0, 60.0, 100.0, 250.0]) for family in "abc"}),
 )
 def test_step_by_step_all_get_there_and_no_family_that_had_enough_falls_below_unless_all_wait(
-    pairs: list[tuple[Host | None, Host | None]], demand_qps: dict[str, float]
+    pairs: list[tuple[HostedVariant | None, HostedVariant | None]], demand_qps: dict[str, float]
 ) -> None:
     devices = {f"d{n}": on_the_way(now, wanted) for n, (now, wanted) in enumerate(pairs)}
     for _ in range(len(devices)):

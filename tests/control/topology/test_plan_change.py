@@ -17,7 +17,7 @@ from proteus_cli.control.decision import (
     ChangeState,
     Effects,
     FailedLoad,
-    Host,
+    HostedVariant,
     Keep,
     Launch,
     Load,
@@ -43,11 +43,11 @@ LONGER = VariantKey("b", "b-l")
 DEMAND_QPS = {"a": 90.0, "b": 90.0, "c": 10.0}
 
 
-def host(device: str, key: VariantKey, capacity_qps: float = 100.0) -> Host:
+def host(device: str, key: VariantKey, capacity_qps: float = 100.0) -> HostedVariant:
     return hosted(device, *key, latency_s={1: 0.01, 4: 0.04}, capacity_qps=capacity_qps)
 
 
-def hosts_of(**by_device: VariantKey) -> tuple[Host, ...]:
+def hosts_of(**by_device: VariantKey) -> tuple[HostedVariant, ...]:
     return tuple(host(device, key) for device, key in by_device.items())
 
 
@@ -59,7 +59,7 @@ class Changed:
 
     def __init__(
         self,
-        before: Sequence[Host] = BEFORE,
+        before: Sequence[HostedVariant] = BEFORE,
         memory: Mapping[str, DeviceMemory] | None = None,
         devices: Sequence[str] = DEVICES,
     ) -> None:
@@ -69,7 +69,7 @@ class Changed:
         self.topology, self.steps = self.controller.topology, self.controller.change
         self.adopt(before)
 
-    def adopt(self, hosts: Sequence[Host], *in_place: str) -> tuple[Load, ...]:
+    def adopt(self, hosts: Sequence[HostedVariant], *in_place: str) -> tuple[Load, ...]:
         plan = plan_hosting(*hosts, demand_qps=DEMAND_QPS, devices=self.devices)
         return self.controller.adopt(plan, hosts, 0.0, in_place).load
 
@@ -139,7 +139,7 @@ def test_of_several_variants_each_family_must_do_without_what_it_loses() -> None
 def test_whichever_loads_end_first_all_devices_get_there_and_keep_nothing_else(data: st.DataObject) -> None:
     devices = tuple(f"d{number}" for number in range(data.draw(st.integers(1, 5))))
 
-    def drawn() -> list[Host]:
+    def drawn() -> list[HostedVariant]:
         variants = {device: data.draw(st.frozensets(st.sampled_from([A, B, C]), max_size=2)) for device in devices}
         return [host(device, key) for device, some in variants.items() for key in sorted(some)]
 
@@ -387,7 +387,7 @@ RESIDENT = tuple(Keep(device, frozenset({SMALL})) for device in CPUS)
 ROOM_FOR_ALL = DeviceMemory(100, {key: Loadable(size, 0.1, 100.0) for key, size in SIZES.items()})
 
 
-def changing(*hosts: Host, memory: Mapping[str, DeviceMemory] | None = None) -> PlanChange:
+def changing(*hosts: HostedVariant, memory: Mapping[str, DeviceMemory] | None = None) -> PlanChange:
     return Changed(hosts, memory, CPUS).steps
 
 
@@ -511,7 +511,7 @@ def test_a_load_of_a_standby_is_cancelled_only_where_the_plan_changes_what_the_d
     load = topology.next_standby(0.0).standby
     assert load is not None
 
-    def cancelled(*hosts: Host) -> tuple[StandbyLoad, ...]:
+    def cancelled(*hosts: HostedVariant) -> tuple[StandbyLoad, ...]:
         effects = topology.change.begin(hosts, in_place=in_place)
         topology.change.give_up()
         return effects.cancel

@@ -3,7 +3,7 @@
 from builders import hosted, make_measured, make_placement, make_plan
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.control.policies import policy_named
 from proteus_cli.domain.catalog import VariantKey
 
@@ -16,7 +16,7 @@ HOSTED = (
 )
 
 
-def lost(*hosted: Host, broken: tuple[VariantKey, ...] = ()) -> Controller:
+def lost(*hosted: HostedVariant, broken: tuple[VariantKey, ...] = ()) -> Controller:
     """A controller whose device cpu0 hosted these, and is lost."""
     controller = Controller({"a": 1.0}, {"cpu0": 1, "cpu1": 1}, policy_named("proteus"))
     controller.adopt(make_plan(*(make_placement("cpu0", *each.key) for each in hosted)), hosted, 0.0)

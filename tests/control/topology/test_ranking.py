@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from builders import controller_hosting, hosted, make_request
 
-from proteus_cli.control.decision import Admitted, Host
+from proteus_cli.control.decision import Admitted, HostedVariant
 from proteus_cli.control.policies import policy_named
 from proteus_cli.control.topology.hosting import ranked
 from proteus_cli.domain.catalog import Preference
@@ -15,7 +15,7 @@ FAST = hosted("cpu0", variant="a-s", accuracy=0.8, latency_s={1: 0.010, 4: 0.020
 SLOW = hosted("cpu1", variant="a-l", accuracy=0.9, latency_s={1: 0.040, 4: 0.060}, capacity_qps=66.0, power_w=1.0)
 
 
-def ranks(*hosts: Host, preferred: Preference) -> list[float]:
+def ranks(*hosts: HostedVariant, preferred: Preference) -> list[float]:
     return [host.rank for host in ranked(hosts, {"a": preferred})]
 
 

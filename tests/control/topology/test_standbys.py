@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import Admitted, Effects, Host, Keep, Launch, StandbyEnd, StandbyLoad
+from proteus_cli.control.decision import Admitted, Effects, HostedVariant, Keep, Launch, StandbyEnd, StandbyLoad
 from proteus_cli.control.policies import PROTEUS
 from proteus_cli.control.topology.standbys import RETRY_S, DeviceMemory, Loadable, next_standby
 from proteus_cli.control.topology.topology import LOOK_S, MAX_LOADING_FRAC
@@ -27,7 +27,7 @@ def memory(limit: int = 3, devices: tuple[str, ...] = ("cpu0", "cpu1")) -> dict[
     return {device: DeviceMemory(limit, LOADABLE) for device in devices}
 
 
-def host(key: VariantKey, device: str = "cpu0") -> Host:
+def host(key: VariantKey, device: str = "cpu0") -> HostedVariant:
     return hosted(device, *key, latency_s={1: 0.01}, capacity_qps=QPS[key])
 
 
@@ -38,12 +38,12 @@ def keys(*found: VariantKey) -> frozenset[VariantKey]:
 class Driven:
     """A controller whose loads end when the test says so. ``in_place``: the devices that load so."""
 
-    def __init__(self, *hosts: Host, limit: int = 3, in_place: tuple[str, ...] = ()) -> None:
+    def __init__(self, *hosts: HostedVariant, limit: int = 3, in_place: tuple[str, ...] = ()) -> None:
         self.controller = Controller({"a": 0.1, "b": 0.1}, {"cpu0": 1, "cpu1": 1}, PROTEUS, memory=memory(limit))
         self.in_place = in_place
         self.adopt(*hosts, in_place=())
 
-    def adopt(self, *hosts: Host, in_place: tuple[str, ...] | None = None) -> Effects:
+    def adopt(self, *hosts: HostedVariant, in_place: tuple[str, ...] | None = None) -> Effects:
         now_in_place = self.in_place if in_place is None else in_place
         return self.controller.adopt(plan_hosting(*hosts), hosts, 0.0, now_in_place)
 
@@ -376,7 +376,7 @@ def test_what_only_the_old_variant_of_a_lost_device_could_answer_is_dropped_with
     """The device was to change to a less accurate variant when it was lost; then a standby of another one is loaded."""
     accuracies = {FAST: 0.9, OTHER: 0.8, SLOW: 0.7}
 
-    def of(key: VariantKey, device: str) -> Host:
+    def of(key: VariantKey, device: str) -> HostedVariant:
         return hosted(device, *key, latency_s={1: 0.05, 4: 0.05}, capacity_qps=80.0, accuracy=accuracies[key])
 
     devices, demand_qps = ("cpu0", "cpu1", "cpu2"), {"a": 1000.0}

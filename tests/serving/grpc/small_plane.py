@@ -10,7 +10,7 @@ from builders import hosted
 
 from proteus_cli.backends.base import Signature, TensorSpec
 from proteus_cli.buffers import Buffer
-from proteus_cli.control.decision import Host
+from proteus_cli.control.decision import HostedVariant
 from proteus_cli.errors import EngineFailed, NotReady, RequestError, UnknownModel
 from proteus_cli.serving.lifecycle import Lifecycle, LifecycleEvent, ServerState
 from proteus_cli.serving.requests.families import ServedFamily
@@ -44,7 +44,7 @@ class SmallPlane:
     def now_s(self) -> float:
         return self.clock()
 
-    def hosting(self, family: str) -> list[Host]:
+    def hosting(self, family: str) -> list[HostedVariant]:
         return [HOSTED] if family == "two" else []
 
     def why_unavailable(self, family: str, _version: object = None) -> str | None:

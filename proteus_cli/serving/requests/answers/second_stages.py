@@ -18,7 +18,7 @@ from proteus_cli.arrays import Bools, Ints, Singles
 from proteus_cli.backends.base import OutputArrays
 from proteus_cli.buffers import Buffer
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import CascadeRoute, FirstStage, Host
+from proteus_cli.control.decision import CascadeRoute, FirstStage, HostedVariant
 from proteus_cli.domain.request import ANY_VERSION, Bounds, Request
 from proteus_cli.domain.stages.cascade import margin, output_of
 from proteus_cli.serving.fleet.worker import Workers
@@ -292,7 +292,7 @@ def is_cut(notes: OutputArrays) -> bool:
     return bool(notes) and bool(notes[2].any())
 
 
-def _accuracy(hosted: Host, exits: list[int], held: list[int]) -> float:
+def _accuracy(hosted: HostedVariant, exits: list[int], held: list[int]) -> float:
     """The mean of what is to be expected of the rows; of the variant where its profile knows no more.
 
     The profile of an exit covers the rows for which the condition holds there. A row that has gone on, as its
