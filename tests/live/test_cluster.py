@@ -1,7 +1,6 @@
 """A server with the devices of two agents, each in a process of its own, and everything that can happen to those."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 from command_line import proteus
 from injecting import breaker_is, descendants, is_gone, until, until_said
@@ -87,13 +87,18 @@ def test_a_cluster_serves_with_the_devices_of_all_hosts_and_loses_none_of_its_re
         expect_all_stopped_well(live, running)
 
 
-def test_a_stopped_agent_is_lost_and_is_back_when_it_goes_on(made: Tiny) -> None:
+def test_a_stopped_host_is_lost_and_is_back_when_it_goes_on(made: Tiny) -> None:
+    """Its agent and the processes of its devices stand still: batches go to these directly, so their answers count."""
     with agents(made.root, "ab") as running, serving_cluster(made) as live:
         with asking(live, {"shapes": RATE_QPS}, one_row):
-            os.kill(running["b"].pid, signal.SIGSTOP)
+            agent = psutil.Process(running["b"].pid)
+            host = [agent, *agent.children(recursive=True)]
+            for process in host:
+                process.suspend()
             live.until(breaker_is("b/cpu0", "open"))
             until_said(live, "is lost: nothing came from it for 500 ms")
-            os.kill(running["b"].pid, signal.SIGCONT)
+            for process in host:
+                process.resume()
             live.until(breaker_is("b/cpu0", "closed"))
         expect_all_stopped_well(live, running)
 
