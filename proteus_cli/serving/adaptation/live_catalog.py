@@ -433,7 +433,7 @@ class LiveCatalog:
         await self._control_loop.changed("variants are forgotten", self._profiles, asks=False)
 
     def _forget_families(self) -> None:
-        """Forget the leaving families of which no variant, no host and no request is left."""
+        """Forget leaving families without variants, hosts and requests."""
         kept, states = {key.family for key in self._beside}, self._plane.controller.families
         left = [name for name in self._leaving if name not in kept]
         if out := {name for name in left if not states[name].rows and not states[name].hosts}:

@@ -61,7 +61,7 @@ log = logging.getLogger("proteus.agent")
 
 @dataclass(frozen=True, slots=True)
 class AgentSettings:
-    """What an agent has: its devices; and where it keeps models and built engines.
+    """The devices of an agent, and the directories of its models and built engines.
 
     ``key``: the file of the cluster's key; None on loopback only.
 

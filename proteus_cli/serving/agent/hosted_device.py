@@ -22,7 +22,7 @@ Tell = Callable[[messages.FailedEvent | messages.LostEvent], object]
 
 
 class HostedDevice(ABC):
-    """One opening of a device for one server, whose batches take turns with those of other servers.
+    """One opening of a device for one server. Its batches take turns with the batches of other servers.
 
     ``tell`` is called with the reason when the device cannot be opened, or is lost.
     """

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 from proteus_cli.serving.lifecycle import running
 
 ALONE_S = 10.0
-"""So long an agent without a keeper waits for a server: longer than a server pauses before it connects again."""
+"""Seconds that an agent without a keeper waits for a server: longer than the pause of a server before it connects
+again."""
 
 _LOOK_S = 0.5
 

@@ -1,7 +1,7 @@
 """The models that an agent has been sent, each in a directory that is named by its digest.
 
-A model is written beside its place, in pieces, and gets its name once it is whole and has its digest. What was written
-of others stays, so that sending them goes on there. No name that a server sends leads out of the directory of a model.
+A model is written beside its place, in pieces, and gets its name once it is whole and has its digest. Partly written
+models stay, so that sending them goes on there. No name that a server sends leads out of the directory of a model.
 """
 
 import asyncio
@@ -41,15 +41,15 @@ def half_of_disk(root: Path) -> float:
 
 
 def _free_bytes(root: Path) -> int:
-    """Of the disk of a directory, which need not be there yet."""
+    """For the disk of a directory, which need not exist yet."""
     there = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
 
 
 class ModelStore:
-    """The directory of all models of an agent, which takes up to ``max_bytes``: those that were used last stay.
+    """The directory of all models of an agent, of up to ``max_bytes``: the models that were used last stay.
 
-    What a connected server has offered is held for it, also once it is whole: the server counts on it.
+    Models that a connected server has offered are held for it, also once they are whole: the server counts on them.
     """
 
     def __init__(self, root: Path, max_bytes: float = math.inf) -> None:
@@ -60,7 +60,7 @@ class ModelStore:
 
     @property
     def free_disk_bytes(self) -> int:
-        """What is free on the disk of the models."""
+        """The free bytes on the disk of the models."""
         return _free_bytes(self._root)
 
     def path_of(self, digest: str) -> Path:
@@ -97,7 +97,7 @@ class ModelStore:
             )
 
     def release(self, digest: str, size: int) -> None:
-        """End a `hold` of so many bytes: the model may be removed once nobody holds it."""
+        """End a `hold`: the model may be removed once no server holds it."""
         self._held[digest].remove(size)
         if not self._held[digest]:
             del self._held[digest]
@@ -124,7 +124,7 @@ class ModelStore:
 
 
 class OfferedModels:
-    """What one server has offered of its models, and sends."""
+    """The models that one server has offered, and sends."""
 
     def __init__(self, store: ModelStore) -> None:
         self._store = store

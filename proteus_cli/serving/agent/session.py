@@ -1,4 +1,4 @@
-"""What an agent does for one server, over one connection."""
+"""The session of an agent with one server, over one connection."""
 
 import asyncio
 import math
@@ -48,7 +48,7 @@ MEMORY_S = 1.0
 """Between two looks at the memory of the host."""
 
 SERVER_SILENT_S = 10.0
-"""A server that sends nothing for so long is gone. It pings each second, but its event loop may be held up."""
+"""Seconds without a message after which a server is gone. It pings each second, but its event loop may be held up."""
 
 
 async def beat(channel: FrameChannel[ToAgent], end: Callable[[str], object]) -> None:
@@ -84,7 +84,7 @@ ExpectConnection = Callable[[HostedDevice], bytes]
 
 
 class ServerSession:
-    """Obeys a server that was welcomed, until its connection ends: then nothing of it is left but models.
+    """Obeys a server that was welcomed, until its connection ends. After that only its models are left.
 
     ``shared`` says who else has a device open. ``on_end`` is called once.
     """
@@ -212,7 +212,7 @@ class ServerSession:
         self._channel.send(answer)
 
     def _write(self, digest: str, state: "Coroutine[Any, Any, ModelState]") -> None:
-        """Answer with a state. What writes a model is not broken off when the session ends: others may write there."""
+        """Answer with a state. Writing a model goes on when the session ends: other sessions may write the same one."""
         task = asyncio.create_task(self._answer(digest, state))
         self._writing.add(task)
         task.add_done_callback(self._writing.discard)
@@ -242,7 +242,7 @@ class ServerSession:
             self._measuring[number].cancel()
 
     async def _measure(self, command: MeasureDevices) -> None:
-        """Measure devices; unless beside servers, what is open here is given up first, as it would be measured, too."""
+        """Measure devices. Unless that is beside servers, open devices are given up first: they would disturb it."""
         if not command.options.beside_servers:
             for opening in list(self._opened):
                 self._abandon(opening)

@@ -1,7 +1,7 @@
 """Devices that several servers have open: who they are, and whose batch runs next.
 
-Each server has engines and a process of its own on a device, and batches take turns: as many at once as the device has
-slots, so that each takes as long as was profiled. A server that has a batch to run waits in the line of the device,
+Each server has engines and a process of its own on a device, and batches take turns. As many run at once as the device
+has slots, so each takes as long as was profiled. A server that has a batch to run waits in the line of the device,
 once; when its turn is over, it goes to the end. One that has the device to itself submits what it wants.
 
 No server can keep others waiting: a batch that has run for `LONGEST_TURN_S` loses its turn, and the next one runs
@@ -43,7 +43,7 @@ class WaitingBatch:
 
 
 class SharedOpening:
-    """One server's opening of a device, for so many batches at once."""
+    """One server's opening of a device, for a number of batches at once."""
 
     def __init__(self, device: "SharedDevice", server: str, slots: int) -> None:
         self.device, self.server, self.slots = device, server, max(slots, 1)
@@ -91,7 +91,7 @@ class SharedDevice:
         return {opening.server for opening in self._openings}
 
     def join(self, server: str, slots: int) -> SharedOpening:
-        """A server opens the device, for so many batches at once."""
+        """A server opens the device, for a number of batches at once."""
         opening = SharedOpening(self, server, slots)
         self._openings.append(opening)
         self._on_change()
@@ -168,7 +168,7 @@ class SharedDevices:
         self._devices: dict[str, SharedDevice] = {}
 
     def join(self, device: str, server: str, slots: int) -> SharedOpening:
-        """A server opens a device, for so many batches at once."""
+        """A server opens a device, for a number of batches at once."""
         if device not in self._devices:
             self._devices[device] = SharedDevice(self._changed)
         return self._devices[device].join(server, slots)

@@ -79,7 +79,7 @@ class AgentKeeper:
             self.look()
 
     def look(self) -> None:
-        """Start an agent where there is none, and have one of another kind end. What fails is tried again later."""
+        """Start an agent where there is none, and have one of another kind end. Failures are tried again later."""
         try:
             record = agent_in(self._spec.state)
             if record is not None and not self._spec.fits(record):

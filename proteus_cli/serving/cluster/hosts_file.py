@@ -14,7 +14,7 @@ from proteus_cli.serving.devices.remote.channel.tls import cluster_tls
 from proteus_cli.store import read_hosts, split_address
 
 LOOK_S = 2.0
-"""Between two looks at the file. What it says counts once two looks in a row have seen the same."""
+"""Between two looks at the file. Its content counts once two looks in a row have seen the same."""
 
 log = logging.getLogger("proteus.cluster")
 

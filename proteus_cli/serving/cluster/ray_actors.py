@@ -28,7 +28,7 @@ STOP_S = 30.0
 
 
 class KeeperActor:
-    """The actor of a node. It takes no CPUs and no GPUs of Ray's, so Ray knows nothing of what its agent uses."""
+    """The actor of a node. It takes no CPUs and no GPUs of Ray's, so Ray does not count what its agent uses."""
 
     def __init__(self, host: str, key: bytes) -> None:
         environment = _environment_of_node()

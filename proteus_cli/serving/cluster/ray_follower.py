@@ -24,7 +24,7 @@ LOOK_S = 1.0
 _STDOUT, _STDERR = 1, 2
 
 ALL_S = 60.0
-"""For the agents of all nodes to be there at first; then those that there are are listed."""
+"""Seconds to wait for the agents of all nodes at first; after that the agents that are there are listed."""
 
 
 def follow(address: str, key: bytes, report: Callable[[RayReport], None]) -> None:

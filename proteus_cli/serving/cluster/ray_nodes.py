@@ -1,7 +1,7 @@
 """Hosts that are nodes of a Ray cluster, each with an agent that Ray started.
 
-Ray's client has no place in a server: it ends its process 60 s after the head of the cluster is lost. So another
-process, `ray_follower`, is that client. It has Ray place an agent on each node, and writes what this module reads, a
+Ray's client has no place in a server: it ends its process 60 s after the head of the cluster is lost. Another process,
+`ray_follower`, is therefore that client. It has Ray place an agent on each node, and writes what this module reads, a
 line for each change. Without it, or without Ray, the hosts stay as they were.
 """
 
@@ -43,8 +43,8 @@ def require_ray() -> None:
 class RayNodes:
     """A `HostList`: the nodes of the Ray cluster at ``address``, ``auto`` or ``ray://…``.
 
-    Agents get the key of the cluster, the file ``key``, when Ray places them. ``command`` is that of the follower.
-    Raises `BackendUnavailable` where Ray is missing, `ArtefactError` where the key can't be used.
+    Agents get the key of the cluster, the file ``key``, when Ray places them. ``command`` starts the follower. Raises
+    `BackendUnavailable` where Ray is missing, `ArtefactError` where the key can't be used.
     """
 
     fixed = False
@@ -74,7 +74,7 @@ class RayNodes:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     async def _reported(self) -> AsyncGenerator[Agents, None]:
-        """What one follower says, until it ends."""
+        """The messages of one follower, until it ends."""
         async with self._following() as follower:
             has_said_why = False
             while (report := await _next_report(follower)) is not None:
@@ -126,7 +126,7 @@ class RayNodes:
 
 
 async def _next_report(follower: asyncio.subprocess.Process) -> RayReport | None:
-    """What a follower says next; None once it has ended, be it in the middle of a line. Ends one that can't be read."""
+    """The next message of a follower; None once it has ended, even within a line. Ends one that can't be read."""
     assert follower.stdout is not None  # noqa: S101 - it is a pipe
     try:
         line = await follower.stdout.readline()

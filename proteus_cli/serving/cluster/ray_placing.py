@@ -16,7 +16,7 @@ class Listed(msgspec.Struct, frozen=True, tag=True):
 
 
 class Problem(msgspec.Struct, frozen=True, tag=True):
-    """What the user should know. ``is_fatal``: no hosts will be listed."""
+    """Warnings for the user. ``is_fatal``: no hosts will be listed."""
 
     message: str
     hint: str = ""
@@ -55,7 +55,7 @@ class Actors(Protocol):
 def named(nodes: Iterable[RayNode], before: Mapping[str, str]) -> dict[str, str]:
     """The names of hosts, by node: what `ray start --node-name` says, else the name of the machine, else its address.
 
-    Of nodes with the same name one has it: the one that had it ``before``, else the one with the smallest id.
+    Among nodes with the same name, the one that had it ``before`` keeps it, else the one with the smallest id.
     """
     names: dict[str, str] = {}
     for node in sorted(nodes, key=lambda node: (node.id not in before, node.id)):

@@ -27,9 +27,9 @@ def run_with_bisection(
     Halves are run within the ``bounds`` of their own parts. With bounds, the parts of a half that succeeds have
     ``left`` when it ends, where that is given: what is run after it does not make them late.
 
-    Returns the outputs of all rows, and the errors of the parts that failed, by place; the outputs of such a part mean
-    nothing. A part that fails costs at most twice as many runs as it takes halvings to find it; all parts together cost
-    at most 2n.
+    Returns the outputs of all rows, and the errors of failed parts, by place. Outputs of failed parts are undefined. A
+    part that fails costs at most twice as many runs as it takes halvings to find it; all parts together cost at most
+    2n.
 
     Raises `EngineError` where all parts fail; `EngineBroken`, after one run more, where the engine also fails on
     ``known_good``, which it did when it was loaded.
@@ -102,7 +102,7 @@ def _left_half(left: Left, first: int, places: Sequence[int], given: OutputArray
 
 
 def _joined(parts: Sequence[Part], results: Sequence[OutputArrays | EngineError]) -> OutputArrays:
-    """The outputs of parts as those of one batch; zeros for the rows of parts that failed."""
+    """The outputs of parts as one batch; zeros for the rows of failed parts."""
     like = next(each for each in results if not isinstance(each, EngineError))
     outputs = [
         tuple(np.zeros((rows, *values.shape[1:]), values.dtype) for values in like)
@@ -117,7 +117,7 @@ def _joined(parts: Sequence[Part], results: Sequence[OutputArrays | EngineError]
 
 
 def leave_by(left: Left | None) -> Leave | None:
-    """What a chain calls where parts leave it."""
+    """The callback of a chain for parts that leave it."""
     return left and partial(_leave, left)
 
 

@@ -75,7 +75,7 @@ class CpuEngine:
         return outputs
 
     def _reserve(self, rows: int) -> None:
-        """Make buffers for batches of up to so many rows."""
+        """Make buffers for batches of up to ``rows`` rows."""
         self._max_rows = rows
         self._inputs = []
         for spec in self.signature.inputs:

@@ -82,10 +82,10 @@ class TimerThread:
 class EmulatedExecutor(ExecutorBase):
     """The device of ``profile``: as many batches at once as it has slots, each for the profile's mean time.
 
-    A batch begins when it is submitted, or when the batch before it in its slot should have ended; so a loop that is
-    late does not make the device slower. ``at`` has the loop make a call at a time of ``clock``, in seconds.
+    A batch begins when it is submitted, or when the batch before it in its slot should have ended. A late event loop
+    therefore does not make the device slower. ``at`` has the loop make a call at a time of ``clock``, in seconds.
 
-    ``ranks`` draws how sure multi-exit models are of so many rows, as `ProfiledChain` has it; None: evenly, by device.
+    ``ranks`` draws how sure multi-exit models are of rows, as in `ProfiledChain`; None: evenly, by device.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class EmulatedExecutor(ExecutorBase):
         self._running = 0
 
     def learn(self, profile: Profile) -> None:
-        """What is loaded from now on takes the times of that profile, which has more variants."""
+        """Engines that are loaded from now on take the times of that profile, which has more variants."""
         self._profile = profile
 
     async def opened(self) -> str:
@@ -186,7 +186,7 @@ class EmulatedExecutor(ExecutorBase):
         self._at(end_s, partial(self._ended, number, result))
 
     def close(self) -> None:
-        """Take no more batches; those that were submitted end when their time comes."""
+        """Take no more batches; submitted ones end at their time."""
         self._is_closed = True
         self._engines.clear()
         self._slowed.clear()
@@ -204,7 +204,7 @@ class EmulatedExecutor(ExecutorBase):
     ) -> tuple[BatchResult, Sequence[tuple[float, Sequence[int], BatchResult]]]:
         """That of a batch, and of the parts that leave it: after how long, and which.
 
-        Profiles of other machines have the way to them in times of whole batches, and not in those of stages.
+        Profiles of other machines include the way to them in the times of whole batches, but not of stages.
         """
         engine = self._among(batch.key, batch.others)
         walk = engine.walk(batch.rows, batch.bounds, start_s, self._ranks)
@@ -220,6 +220,6 @@ class EmulatedExecutor(ExecutorBase):
 
 
 def _of_rows(result: BatchResult, rows: Ints, after_s: float, start_s: float) -> BatchResult:
-    """The result of some rows of a batch, which have left it so long after its start."""
+    """The result of rows that have left a batch, and their time since its start."""
     outputs, notes = (tuple(values[rows] for values in each) for each in (result.outputs, result.notes))
     return BatchResult(outputs, after_s, notes=notes, ended_s=start_s + after_s)

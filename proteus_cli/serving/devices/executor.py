@@ -1,7 +1,7 @@
-"""What an executor is: it loads engines on one device, runs batches there, and says when the device is lost.
+"""The interface of an executor: it loads engines on one device, runs batches there, and says when the device is lost.
 
 `Executor` is the protocol, `ExecutorBase` the book-keeping that all executors share. `CpuExecutor`, `GpuExecutor` and
-`EmulatedExecutor` run batches in this process, `ProcessExecutor` has one of these in a child process, `RemoteExecutor`
+`EmulatedExecutor` run batches in this process. `ProcessExecutor` has one of them in a child process, `RemoteExecutor`
 in a process of another host. `AbsentExecutor` stands for a device that cannot be reached.
 """
 
@@ -24,7 +24,7 @@ from proteus_cli.errors import HostLost
 
 
 class Batch(msgspec.Struct, frozen=True, eq=False):  # made in a tenth of a dataclass's time
-    """What to run: an engine, and of each request its rows and its inputs, in the order of the signature.
+    """A batch to run: an engine, and for each request its rows and its inputs, in the order of the signature.
 
     ``bounds`` say by when a multi-exit model must have answered the requests. When parts leave such a batch before its
     end, ``leaving`` gets their places and the result of their rows; the result of the batch contains these rows, too.
@@ -42,12 +42,12 @@ class Batch(msgspec.Struct, frozen=True, eq=False):  # made in a tenth of a data
 class BatchResult(msgspec.Struct, frozen=True, eq=False):
     """``outputs`` of all rows in the order of the parts, and the seconds that the engine computed.
 
-    ``failures`` has the error of each part that failed by itself, by its place; the rows of such a part in ``outputs``
-    mean nothing. ``elapsed_s`` is the time from submission to end by the clock of the device's own process; 0 where the
-    device has none. For ``waited_s`` of it, batches of other servers ran on the device. ``notes`` are what a multi-exit
-    model says of each row, in the order of `Signature.notes`; of other models there are none. ``ended_s``: when the
-    batch ended, by the driver's clock; 0 where nobody knows. A batch for another machine counts as there when it was
-    sent: the way there is part of the way back, as only both together can be measured.
+    ``failures`` has the error of each part that failed by itself, by its place; its rows in ``outputs`` are undefined.
+    ``elapsed_s`` is the time from submission to end by the clock of the device's own process; 0 where the device has
+    none. For ``waited_s`` of it, batches of other servers ran on the device. ``notes`` are what a multi-exit model says
+    of each row, in the order of `Signature.notes`; of other models there are none. ``ended_s``: when the batch ended,
+    by the driver's clock; 0 where it is unknown. A batch for another machine counts as there when it was sent: the way
+    there is part of the way back, as only both together can be measured.
     """
 
     outputs: OutputArrays
@@ -105,7 +105,7 @@ class Executor(Protocol):
         ...
 
     async def load(self, key: VariantKey, model: Path, warm_up_rows: int, *, gives_way: bool = False) -> Signature:
-        """Load an engine beside those that are loaded, and warm it up with batches of up to ``warm_up_rows`` rows.
+        """Load an engine beside the others, and warm it up with batches of up to ``warm_up_rows`` rows.
 
         A load that ``gives_way`` uses only the time that batches leave, and may take ten times as long; it is allowed
         where `can_give_way` is true. Raises `EngineError`, `DeviceLost` once lost.
@@ -139,8 +139,8 @@ class Executor(Protocol):
     def abandon(self) -> None:
         """Give the device up at once, without waiting: it hangs, or is lost.
 
-        No callback of a batch is called any more; loads raise `DeviceLost`. What cannot be freed without waiting is
-        left behind: a thread that hangs ends with this process, a process of the device is killed.
+        No callback of a batch is called any more; loads raise `DeviceLost`. Nothing waits: a thread that hangs ends
+        with this process, and a process of the device is killed.
         """
         ...
 

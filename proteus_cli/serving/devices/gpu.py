@@ -30,11 +30,12 @@ from proteus_cli.units import counted
 log = logging.getLogger("proteus.gpu")
 
 ReadPlan = Callable[[VariantKey, Path], bytes | ChainPlans]
-"""The serialized engine of a model, or those of its stages; called on the thread that loads. Raises `ProteusError`."""
+"""The serialized engine of a model, or the engines of its stages; called on the thread that loads. Raises
+`ProteusError`."""
 
 
 class GpuSlot(Protocol):
-    """What one batch needs on the device: a `Slot`, or the `ExitSlot` of a multi-exit model."""
+    """The resources of one batch on the device: a `Slot`, or the `ExitSlot` of a multi-exit model."""
 
     def submit(self, parts: Sequence[Part]) -> None: ...
 

@@ -1,4 +1,4 @@
-"""The devices that a server runs batches on: those of this machine, of a cluster, or emulated ones."""
+"""The devices that a server runs batches on: of this machine, of a cluster, or emulated."""
 
 import time
 from abc import ABC, abstractmethod
@@ -41,7 +41,7 @@ class Hardware(ABC):
     """All devices of a server.
 
     ``platform`` is the name of the backend for the models' metadata. ``models`` are the files that executors load,
-    ``signatures`` the inputs and outputs by family; those of families in ``stubs`` are made up.
+    ``signatures`` the inputs and outputs by family; families in ``stubs`` have made-up ones.
     """
 
     platform: str
@@ -55,7 +55,7 @@ class Hardware(ABC):
         """Open the device of an id, also again once it was lost. Raises `DeviceUnavailable`."""
 
     def memory_of(self, host: str) -> HostMemory:  # noqa: ARG002
-        """The memory of a host of the cluster, or of this machine (an empty name), as it is now."""
+        """The memory of a host of the cluster now, or of this machine (an empty name)."""
         return HostMemory()
 
     def links(self) -> dict[str, LinkState]:
@@ -122,7 +122,7 @@ class LocalHardware(Hardware):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterHardware(Hardware):
-    """The devices of a cluster: those of hosts by the links to their ``agents``, and ``local`` ones.
+    """The devices of a cluster: of hosts, by the links to their ``agents``, and ``local`` ones.
 
     ``emulated``: what agents emulate, by device; nothing where devices are real.
     """
@@ -257,7 +257,7 @@ async def cluster_devices(
     slots: Mapping[str, int],
     profiles: Mapping[str, Profile] | None = None,
 ) -> AsyncIterator[Hardware]:
-    """The devices of a cluster, by id, until left: those of ``hosts``, which may change, and ``local`` ones.
+    """The devices of a cluster, by id, until left: of ``hosts``, which may change, and ``local`` ones.
 
     With ``profiles``, by device, the agents emulate devices. A host that cannot be reached now is tried again and
     again; its devices are lost until then.
@@ -295,10 +295,9 @@ async def cluster_devices(
 def emulated_devices(
     profiles: Mapping[str, Profile], catalog: Catalog, models: ModelPaths, *, in_processes: bool = False
 ) -> Iterator[Hardware]:
-    """Emulated devices, until left: those of ``profiles``, by id; each in a process of its own if ``in_processes``.
+    """Emulated devices for ``profiles``, by id, until left; each in a process of its own if ``in_processes``.
 
-    The signature of a family is that of one of its models, where there is one. Raises `EngineError` where that model
-    can't be read.
+    A family with a model has that model's signature. Raises `EngineError` where that model can't be read.
     """
     reader = open_reader() if any(key in models for key in catalog.keys) else None
     found = {family.name: signature_or_stub(family, models, reader) for family in catalog.families}
@@ -318,7 +317,7 @@ def emulated_devices(
 def process_specs(
     devices: Iterable[Device], built: Path, slots: Mapping[str, int], *, in_processes: bool
 ) -> dict[str, DeviceSpec]:
-    """What runs in a process of its own, by device: GPUs always, CPUs if ``in_processes``."""
+    """The devices with a process of their own: GPUs always, CPUs if ``in_processes``."""
     return {
         device.id: GpuSpec(device, str(built), slots[device.id]) if device.kind == "gpu" else CpuSpec(device)
         for device in devices
@@ -344,7 +343,7 @@ class _StartedProcess:
 
 @contextmanager
 def _started_processes(specs: Mapping[str, DeviceSpec]) -> Iterator[dict[str, _StartedProcess]]:
-    """Start the processes of all devices at once; leaving closes those that were not handed over."""
+    """Start the processes of all devices at once; leaving closes the ones that were not handed over."""
     started: dict[str, _StartedProcess] = {}
     try:
         for device, spec in specs.items():

@@ -1,4 +1,4 @@
-"""What families take and give, as the ONNX files of their models say."""
+"""The signatures of families, read from the ONNX files of their models."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,12 +21,12 @@ def open_reader() -> Backend:
 
 
 def signature_of(family: Family, models: ModelPaths, reader: Backend | None = None) -> Signature:
-    """What the models of a family take and give, as the ONNX file of its first variant says."""
+    """The signature of a family, from the ONNX file of its first variant."""
     return _signature(reader or open_reader(), models, VariantKey(family.name, family.variants[0].name))
 
 
 def signature_or_stub(family: Family, models: ModelPaths, reader: Backend | None = None) -> tuple[Signature, bool]:
-    """The signature of a family that is emulated: that of any of its models; made up (True) where there is none."""
+    """The signature of an emulated family: of any of its models; made up (True) where there is none."""
     for variant in family.variants:
         key = VariantKey(family.name, variant.name)
         if key in models:
@@ -35,7 +35,7 @@ def signature_or_stub(family: Family, models: ModelPaths, reader: Backend | None
 
 
 def signature_of_file(model: Path, key: VariantKey) -> Signature:
-    """What a model takes and gives, as its ONNX file says. Raises `EngineError` where it can't be read."""
+    """The signature of a model, from its ONNX file. Raises `EngineError` where it can't be read."""
     return _signature(open_reader(), {key: model}, key)
 
 

@@ -1,4 +1,4 @@
-"""What executors share that use a device from threads of this process."""
+"""The base of executors that use a device from threads of this process."""
 
 import asyncio
 import logging
@@ -42,9 +42,10 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
     """One thread that runs batches in their order, and one that loads and frees engines beside them.
 
     Engines are loaded and freed in the order of the calls, each once all batches that were submitted before have
-    started. The device is lost when any of its threads ends by an exception. ``cores`` are those of all threads.
-    Where ``loads_give_way`` and the system has priorities of threads, a third one does the loads that are to, each once
-    all engines are freed that were to be freed before. Threads of such engines would give way for good: they have none.
+    started. The device is lost when any of its threads ends by an exception. All threads run on ``cores``. Where
+    ``loads_give_way`` and the system has priorities of threads, a third one does the loads that are to, each once all
+    engines are freed that were to be freed before. Such engines have no threads of their own, which would give way for
+    good.
     """
 
     def __init__(
@@ -126,7 +127,7 @@ class ThreadedExecutor(ExecutorBase, Generic[AnyEngine]):
         return engine
 
     def _settle_or_free(self, loaded: "asyncio.Future[AnyEngine]", result: AnyEngine | Exception) -> None:
-        """Hand an engine to the caller of `load`; free it where nobody waits for it any more."""
+        """Hand an engine to the caller of `load`; free it where that has gone."""
         if not settle(loaded, result) and not isinstance(result, Exception):
             self._free(result)
 

@@ -42,7 +42,7 @@ class BrokenEngines:
     def failed(self, failed: FailedLoad) -> None:
         """An engine cannot be loaded, or fails on every batch: plans do without it for a while.
 
-        The controller says on which devices. A build that was cancelled says nothing of the engine.
+        The controller says on which devices. A cancelled build does not make the engine suspect.
         """
         if isinstance(failed.error, BuildCancelled):
             return
@@ -72,7 +72,7 @@ class BrokenEngines:
             del self.breakers[engine]
 
     def passed(self, hosted: Iterable[HostedVariant]) -> None:
-        """Suspect engines among those that are hosted now are whole: they have run a batch."""
+        """Suspect engines that are hosted now are whole: they have run a batch."""
         for host in hosted:
             if self._is_suspect(host):
                 self.breakers[host.device, host.key].on(BreakerEvent.PASSED, self._clock())

@@ -2,8 +2,8 @@
 
 `Fleet` changes from one plan to the next without losing a request, and goes on serving when a device is lost.
 
-One class, though a long one: a change of plan, a loss and a return each touch what is loaded, the workers and the plan
-in force together, in an order that keeps requests. How a device is opened, tried out and watched has modules beside it.
+It is one long class: a change of plan, a loss and a return each touch engines, workers and the plan in force together,
+in an order that loses no request. How a device is opened, tried out and watched has modules beside it.
 """
 
 import asyncio
@@ -144,20 +144,20 @@ class Fleet:
         return self._changing.locked()
 
     def share(self, device: str, servers: int) -> None:
-        """Share a device with other servers: so many have it open, this one included."""
+        """Share a device: ``servers`` have it open, this one included."""
         self.workers[device].servers = servers
         self._controller.topology.share(device, servers)
 
     def use_slots(self, device: str, slots: int) -> None:
-        """Have a device run at most so many batches at once; those that run are not ended."""
+        """Have a device run at most ``slots`` batches at once; running ones go on."""
         self.apply(self._controller.dispatch.use_slots(device, slots, self._clock()))
 
     async def deploy(self, plan: Plan, before_switch: Callable[[], None] = lambda: None) -> tuple[EngineChange, ...]:
         """Put a plan in force: load its engines, switch, free the others. Returns the engines that came to each device.
 
-        Raises `EngineError` where an engine cannot be loaded. If that happens beside the engines that serve, or before
-        all models are where the devices are, nothing has changed; if it happens in place, the earlier plan is deployed
-        again. What ``before_switch`` raises ends the change, and nothing has changed.
+        Raises `EngineError` where an engine cannot be loaded. If that happens beside the serving engines, or before all
+        models have arrived, the plan stays as it is. If it happens in place, the earlier plan is deployed again. An
+        error of ``before_switch`` ends the change, and the plan stays as it is.
         """
         async with self._changing:
             before = {device: self._change.hosted_on(device) for device in self.workers}
@@ -172,7 +172,7 @@ class Fleet:
             worker.executor.close()
 
     def hostable_on(self, device: str) -> list[VariantProfile]:
-        """What a device can host; a profile may be older than the catalog, and have variants that are gone there."""
+        """The variants that a device can host. A profile may be older than the catalog, and name others, too."""
         measured = self._profiles[device].variants
         return [each for each in measured if each.points and each.key in self.loader.models]
 
@@ -192,7 +192,7 @@ class Fleet:
     async def _require_models(self, plan: Plan) -> None:
         """Wait for the models of what is not loaded. Raises `EngineError` where one does not come in time.
 
-        Before the first plan there is nothing that could serve meanwhile: then the loads wait, each for its own model.
+        Before the first plan no engine could serve meanwhile: then the loads wait, each for its own model.
         """
         in_force = self._change.plan
         if in_force is None or not in_force.placements:
@@ -230,7 +230,7 @@ class Fleet:
     def _engine_changes(
         self, before: Mapping[str, Sequence[HostedVariant]], loaded_before: Mapping[str, Mapping[VariantKey, float]]
     ) -> Iterator[EngineChange]:
-        """What is active on each device and was not ``before``; it was warm where no load came since."""
+        """The engines that are active and were not ``before``; an engine was warm where no load came since."""
         for device in self._usable():
             load_s = self.loader.load_times_s(device)
             for key in sorted(keys(self._change.hosted_on(device)) - keys(before[device])):
@@ -321,7 +321,7 @@ class Fleet:
         self.lose(device, event, reason)
 
     def forget_losses_by(self, key: VariantKey) -> None:
-        """Devices that were given up as a variant failed there say nothing of what it does from now on."""
+        """Devices that were given up because a variant failed there do not count against it from now on."""
         self.lost_by_variant = {device: by for device, by in self.lost_by_variant.items() if by != key}
 
     def _device_died(self, device: str, loss: DeviceLost) -> None:

@@ -70,7 +70,7 @@ class Loader:
         self.labels = self._labels()
 
     def add_device(self, device: str) -> None:
-        """A device on which nothing is loaded; its profile is known."""
+        """Add a device without engines; its profile is known."""
         self._loaded[device] = {}
         if any(measured.key not in self.labels for measured in self._profiles[device].variants):
             self.labels = self._labels()
@@ -104,11 +104,11 @@ class Loader:
         return frozenset(self._loaded[device])
 
     def loadable(self, device: str) -> list[VariantKey]:
-        """What was profiled on a device and has a model."""
+        """The variants that were profiled on a device and have a model."""
         return [key for measured in self._profiles[device].variants if (key := measured.key) in self._models]
 
     def load_times_s(self, device: str) -> dict[VariantKey, float]:
-        """What is loaded on a device, each with the seconds that its load took."""
+        """The engines on a device, each with the seconds that its load took."""
         return dict(self._loaded[device])
 
     async def load(
@@ -121,8 +121,8 @@ class Loader:
     ) -> None:
         """Load an engine beside the others; does nothing where it is loaded.
 
-        It is warmed up with the largest batch that was profiled, as a request may have more rows than the plan's
-        batches, and the first batch of a size is slow.
+        It is warmed up with the largest batch that was profiled: a request may have more rows than the plan's batches,
+        and the first batch of a size is slow.
 
         Raises `EngineError` where that fails; `DeviceLost` where the device is lost, or exceeds ``min_limit_s`` and the
         multiple of the profiled time. Where its model takes that long to come, a device that has engines goes on with
@@ -163,7 +163,7 @@ class Loader:
     async def late_models(self, wanted: Iterable[tuple[str, Executor, VariantKey]]) -> list[FailedLoad]:
         """Wait until the models of what is not loaded are where the devices are. Returns what does not come in time.
 
-        What is ``wanted`` are devices with their executors, and variants. A device that is lost waits for nothing.
+        ``wanted`` has devices with their executors, and variants. A device that is lost waits for nothing.
         """
 
         async def late(device: str, executor: Executor, key: VariantKey) -> FailedLoad | None:

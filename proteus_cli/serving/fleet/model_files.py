@@ -1,4 +1,4 @@
-"""Model files that must be those that were measured; checked before each load."""
+"""Checks before each load that model files are the ones that were measured."""
 
 import asyncio
 from collections.abc import Mapping
@@ -38,7 +38,7 @@ class ModelFiles:
             self._known.pop(key, None)
 
     async def require_measured(self, key: VariantKey) -> ModelStamp:
-        """The present stamp. Raises `EngineError` where the files are gone, or are not those that were measured."""
+        """The present stamp. Raises `EngineError` where the files are gone, or have changed since the measurement."""
         model = self._models[key]
         stamp = model_stamp(self._parts[key])
         if stamp == self._known.get(key):

@@ -70,7 +70,7 @@ class Worker:
 
     A batch that fails by a fault of the device counts as running until `take_back`; ``report`` is called. Waits are
     rounded up to ``timer_s``, the resolution of the loop's timers, as shorter ones would spin. Batches that should take
-    `INLINE_S` at most run on the event loop, where the executor ``runs_inline``. So many ``servers`` share the device.
+    `INLINE_S` at most run on the event loop, where the executor ``runs_inline``. ``servers`` servers share the device.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class Worker:
     def ask(self) -> None:
         """Ask for decisions and obey them, here and at the workers that these wake, until there is nothing more to do.
 
-        When a timer fires late, the decision is still made for the time it was set to: told the later time, the
+        When a timer fires late, the decision is still made for the time it was set to. Told the later time, the
         controller would drop a request that can just be in time. The margin of each deadline covers the delay.
         """
         to_ask: list[tuple[Worker, float | None]] = [(self, None)]  # a stack: each of thousands may wake the next
@@ -234,8 +234,8 @@ def _service_s(launch: Launch, took_s: float, result: BatchResult, servers: int)
     """The seconds that a batch counts for the slowdown of its device; None where it had to be split.
 
     For a batch submitted ahead, the time since the one before it ended. Else the model's own time, as a late event loop
-    says nothing about the device, plus the time that the device's process stood still. Of a device that servers share,
-    it is compared with what this server's part of it can do.
+    says nothing about the device, plus the time that the device's process stood still. On a shared device, it is
+    compared with this server's part of the device.
     """
     if result.failures:
         return None
@@ -276,7 +276,7 @@ class WatchedWorker(Worker):
 class Workers:
     """The workers by device, which `Fleet` adds.
 
-    ``last_devices`` are those that were told of last in this turn of the event loop; None where none were.
+    ``last_devices`` are the last devices named in this turn of the event loop; None where none were.
     """
 
     def __init__(self) -> None:

@@ -58,7 +58,7 @@ class TensorMetadata(Struct, frozen=True):
 
 
 class ModelMetadata(Struct, frozen=True):
-    """What a model takes and gives."""
+    """The metadata of a model: its inputs and outputs."""
 
     name: str
     versions: list[str]
@@ -152,7 +152,7 @@ class InferBatchStatistics(Struct, frozen=True):
 
 
 class ModelStatistics(Struct, frozen=True):
-    """What was counted of a model since the server started."""
+    """The statistics of a model since the server started."""
 
     name: str
     version: str
@@ -164,7 +164,7 @@ class ModelStatistics(Struct, frozen=True):
 
 
 class Statistics(Struct, frozen=True):
-    """What was counted of one model, or of all."""
+    """The statistics of one model, or of all."""
 
     model_stats: list[ModelStatistics]
 

@@ -30,7 +30,7 @@ _UNKNOWN = re.compile(r"Object contains unknown field (`.*?`)(?: - at .*)?", re.
 
 
 class RequestParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What a request may ask for besides its tensors."""
+    """The parameters of a request besides its tensors."""
 
     # Whole numbers may be written as 1000.0 or 1e3.
     timeout: Annotated[
@@ -107,7 +107,7 @@ class OutputParameters(Struct, frozen=True, omit_defaults=True, forbid_unknown_f
 
 
 class ResponseParameters(Struct, frozen=True, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """What answered."""
+    """The variant, device and batch that answered."""
 
     variant: Annotated[str, Meta(description="The variant of the family that answered.")]
     accuracy: Annotated[

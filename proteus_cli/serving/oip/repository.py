@@ -110,7 +110,7 @@ class ModelRepository:
         )
 
     def statistics(self, family: str | None = None, version: str = "") -> documents.Statistics:
-        """What was counted of a family, or of all, since the start. Raises `UnknownModel`, also of a version alone."""
+        """The statistics of a family, or of all, since the start. Raises `UnknownModel`, also of a version alone."""
         if family is not None and self._families.require(family).asked_version(version) is not None:
             raise UnknownModel(f"the statistics of `{family}` are those of all its versions: leave `{version}` out")
         families = self._families.by_name if family is None else (family,)

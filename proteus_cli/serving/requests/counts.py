@@ -89,12 +89,12 @@ class FamilyCounts:
     ``latency`` and ``queue`` are of requests that a batch answered, in time or not. ``compute`` and ``batch`` (rows)
     are of batches. ``answered_rows`` leaves out batches of second stages, whose rows were counted before. ``outcomes``
     are by (variant, device, outcome). ``cancelled`` requests, whose clients have gone, are among the dropped.
-    ``retried`` ones ran on a device that was lost, and were queued again. Of the answered requests, first stages
-    ``deferred`` some, and ``fallbacks`` of these got the first answer all the same. Of the served ones, ``cut`` were
-    cut short, by variant and the last exit of their rows, and ``overflow`` were answered by standbys. Time in the queue
-    begins once a request is admitted; ``decoding_s`` is the time before that, from its arrival on. The sums from
-    ``rows`` to ``accuracy`` are of served requests; ``failed_s`` is the time of admitted ones that were not served.
-    ``executions`` are by rows of the batch; the last batch ended at ``last_s`` (None: none yet).
+    ``retried`` ones ran on a device that was lost, and were queued again. First stages ``deferred`` some of the
+    answered requests, and ``fallbacks`` of them got the first answer all the same. Among served requests, ``cut``
+    counts answers cut short, by variant and the last exit of their rows, and ``overflow`` answers of standbys. Time in
+    the queue begins once a request is admitted; ``decoding_s`` is the time before that, from its arrival on. The sums
+    from ``rows`` to ``accuracy`` are of served requests; ``failed_s`` is the time of admitted ones that were not
+    served. ``executions`` are by rows of the batch; the last batch ended at ``last_s`` (None: none yet).
     """
 
     latency: Histogram

@@ -125,7 +125,7 @@ async def open_data_plane(
 
 
 def _memory(deployment: Deployment) -> Mapping[str, DeviceMemory]:
-    """Of the devices that may have standbys: those whose profiles know memory."""
+    """The memory of devices that may have standbys: their profiles know memory."""
     if not deployment.has_standbys:
         return {}
     targets, rules, keys = deployment.catalog.slo_targets(), deployment.plan.rules, deployment.catalog.keys
@@ -149,7 +149,7 @@ def _served_families(deployment: Deployment, hardware: Hardware) -> list[ServedF
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """What is told of the running server."""
+    """The views of the running server."""
 
     telemetry: Telemetry
     metrics: Metrics
@@ -159,7 +159,7 @@ class Observed:
 async def open_telemetry(
     deployment: Deployment, hardware: Hardware, plane: DataPlane, adaptation: Adaptation, connections: Connections
 ) -> AsyncIterator[Observed]:
-    """What reads the state of the server, and samples it once a second until the context is left."""
+    """Reads the state of the server, and samples it once a second until the context is left."""
     sources = Sources(
         plane,
         adaptation.control_loop,

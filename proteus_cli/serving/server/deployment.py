@@ -1,4 +1,4 @@
-"""What a server serves."""
+"""The content that a server serves."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,8 +29,8 @@ from proteus_cli.serving.transport.tokens import Tokens
 class Deployment:
     """A plan, the resources to serve it with, the sources of later plans, and the settings.
 
-    ``models`` are ONNX files by variant; emulated devices need those of few variants, and run none.
-    ``labels`` are names of classes, for some families. Engines for GPUs are kept in ``built``.
+    ``models`` are ONNX files by variant; emulated devices need few, and run none. ``labels`` are names of classes, for
+    some families. Engines for GPUs are kept in ``built``.
 
     With a ``certificate``, only TLS is spoken. With ``tokens``, all requests need one but health checks and the files
     of the page. Without ``samples``, no request is captured.
@@ -38,7 +38,7 @@ class Deployment:
     Plans come from ``source``; the ``journal`` records them. A solve takes ``solve_limit_s`` at most. ``origin`` and
     ``reason`` explain the first plan. Variants may take ``memory_bytes`` of each device, standbys included; without,
     there are no standbys. ``hosts`` are the cluster; ``newcomers`` has the profiles of devices that the plan does not
-    know. The catalog is read again from ``catalog_source``; ``digests`` are those of its models. New versions of models
+    know. The catalog is read again from ``catalog_source``; ``digests`` has its models' digests. New versions of models
     come from ``version_source``. Rows are compared with ``references``. Live ``conditions`` apply from the start. A
     part that is None is not wanted.
     """

@@ -35,7 +35,7 @@ BODIES = 16
 """Large bodies of the largest size that may be in memory at once."""
 
 MIN_BODY_BYTES = 2**20
-"""Bodies of up to this size are taken, also where no family needs so much."""
+"""Bodies of up to this size are taken, even where no family needs them."""
 
 Protocols = Mapping[str, Callable[[], asyncio.BaseProtocol]]
 """Makes the protocol of a new connection, by the scheme of the port's URL."""
@@ -113,6 +113,6 @@ async def accepting_on(
 
 
 def _largest_body_bytes(families: Families, settings: ServeSettings) -> int:
-    """What the largest request of any family may need; connections that are open already keep to what it was."""
+    """Limits for the largest request of any family; open connections keep their earlier limits."""
     needed = (max_bytes(family.signature, family.max_rows, family.image) for family in families.by_name.values())
     return min(settings.max_body_bytes, max(MIN_BODY_BYTES, *needed))

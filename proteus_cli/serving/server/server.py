@@ -62,7 +62,7 @@ GARBAGE_OBJECTS = 20_000
 """New objects before a garbage collection: requests leave no cycles behind, so there is little to find."""
 
 MIN_CLOSE_S = 2.0
-"""Connections have at least so long to send their last answers."""
+"""Seconds that connections have at least to send their last answers."""
 
 View = Callable[[Callable[[], ServerState]], AbstractContextManager[None]]
 """Shows the states that it asks for, until its context is left, in a thread of its own."""
@@ -139,7 +139,7 @@ async def _serve(
 
 
 def _reload(deployment: Deployment, plans: ManualPlans) -> None:
-    """Read the certificate, the tokens, the catalog and the plan file again. What can't be used stays as it was."""
+    """Read certificate, tokens, catalog and plan file again. An unusable file leaves the earlier one in use."""
     for what, credentials in (("certificate", deployment.certificate), ("tokens", deployment.tokens)):
         if credentials is None:
             continue
@@ -188,7 +188,7 @@ def _announce(
 
 
 async def _drain(plane: DataPlane, stop_s: float) -> None:
-    """Let requests end under the plan in force; those that are still queued at ``stop_s`` are dropped."""
+    """Let requests end under the plan in force; requests still queued at ``stop_s`` are dropped."""
     plane.controller.replanning.hold(stop_s)  # no more arrive, and a plan for that would host other variants
     in_flight = plane.results.in_flight_count
     log.info("draining: %d requests inside", in_flight, extra=fields(inside=in_flight))

@@ -280,7 +280,7 @@ class WorkspacePlans:
     ) -> None:
         """Plans are made of another catalog from now on, and of profiles as their files were (``inputs``).
 
-        Then, so much had been ``written_before``; what was written since counts.
+        By then, ``written_before`` writes had been made; later ones count.
         """
         self._of_catalogs |= rules_of(self.planner.catalog) | rules_of(catalog)
         self.planner = replace(self.planner, catalog=catalog, inputs=inputs)
@@ -290,7 +290,7 @@ class WorkspacePlans:
     def inputs(self) -> Mapping[str, str]:
         """Digests of a plan's inputs: a recalibrated profile counts once it is written back, and not before.
 
-        So the inputs are always what the workspace has, and a server that was killed can resume its last plan.
+        The inputs are therefore always those files, and a server that was killed can resume its last plan.
         """
         return {**self.planner.inputs, **self.written}
 

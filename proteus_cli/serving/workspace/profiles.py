@@ -131,9 +131,9 @@ joining = logging.getLogger("proteus.joining")
 class WorkspaceProfiles:
     """The `ProfileSource` of a server. ``at_start`` are the profiles that it was started with, of the models then.
 
-    Unknown devices are measured for ``budget_s`` each; 0: not at all. ``memory`` as in `memory_limits`. What is not in
-    the workspace yet is written, and ``plans`` count all that is of use as their inputs. What is current is compared
-    anew once the server has read its catalog anew.
+    Unknown devices are measured for ``budget_s`` each; 0: not at all. ``memory`` as in `memory_limits`. Profiles that
+    are not in the workspace yet are written, and ``plans`` count all useful ones as inputs. They are compared again
+    once the server has read its catalog again.
     """
 
     plans: WorkspacePlans

@@ -42,7 +42,7 @@ class SentBatch(msgspec.Struct, frozen=True, eq=False):
 
 
 class DeviceClient(ExecutorBase):
-    """Sends commands to the process of a device, and handles its events. Nothing that it sends waits.
+    """Sends commands to the process of a device, and handles its events. Its messages are sent without waiting.
 
     ``outputs_stay``: outputs may be used where they were received.
     """
@@ -188,7 +188,7 @@ class DeviceClient(ExecutorBase):
             self._part_left(event.number, sent.leaving, event.parts, result)
 
     def _given(self, sent: SentBatch, rows: int, shapes: Sequence[tuple[int, ...]], memory: memoryview) -> OutputArrays:
-        """The outputs and notes of so many rows. Raises one of `_UNREADABLE` where they are not whole."""
+        """The outputs and notes of ``rows`` rows. Raises one of `_UNREADABLE` where they are not whole."""
         given = sent.layout.outputs_in(shapes, memory)
         for values in given:
             if len(values) != rows:

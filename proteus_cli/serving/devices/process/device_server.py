@@ -22,7 +22,7 @@ log = logging.getLogger("proteus.process")
 
 OutputEvent = messages.RanEvent | messages.LeftEvent
 StartBatch = Callable[[float, Callable[[], None]], None]
-"""Starts a batch, which has waited for so many seconds; the second argument is to be called when it has ended."""
+"""Starts a batch. The arguments are the seconds for which it waited, and a function to call when it has ended."""
 
 
 class ServerLink(Protocol):
@@ -123,7 +123,7 @@ class DeviceServer:
         self._is_closing = False
 
     def obey(self, command: messages.ServerCommand, inputs: memoryview) -> None:
-        """Carry out a command; ``inputs`` are those of a batch."""
+        """Carry out a command; a batch has ``inputs``."""
         if isinstance(command, messages.RunCommand):
             self._run(command, inputs)
         else:

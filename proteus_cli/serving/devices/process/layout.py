@@ -27,7 +27,7 @@ class BatchLayout:
         self._outputs = lru_cache(_CACHED)(self._find_outputs)
 
     def input_bytes(self, rows: int) -> int:
-        """The bytes that the inputs of a batch of so many rows take."""
+        """The bytes of the inputs of a batch of ``rows`` rows."""
         return self._inputs(rows)[1]
 
     def pieces(self, batch: Batch) -> list[Buffer]:
@@ -52,7 +52,7 @@ class BatchLayout:
         bounds: ExitBounds | None = None,
         leaving: LeavingCallback | None = None,
     ) -> Batch:
-        """A batch of parts of so many rows each, without a copy."""
+        """A batch of parts with these numbers of rows, without a copy."""
         total = sum(rows)
         firsts, size = self._inputs(total)
         if len(memory) < size:  # where no more files can be open, the system drops descriptors

@@ -65,7 +65,7 @@ class SentError(msgspec.Struct, frozen=True, array_like=True):
 
     @classmethod
     def logged(cls, error: Exception) -> "SentError":
-        """As `of`; that of a bug is logged, too, as its traceback stays here."""
+        """As `of`; a bug is logged, too, because its traceback stays here."""
         if not isinstance(error, ProteusError):
             log.error("a bug: %r", error, exc_info=error)
         return cls.of(error)
@@ -144,7 +144,7 @@ class UnloadCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class RunCommand(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """Run a batch; the answer is `RanEvent` or `FailedEvent`. ``rows`` are those of each part.
+    """Run a batch; the answer is `RanEvent` or `FailedEvent`. ``rows`` has the rows of each part.
 
     On this machine, shared memory with the number ``buffer`` has the inputs, and ``sent_s`` is `time.monotonic`; it is
     0 from another machine. Times of ``bounds`` count from the sending.

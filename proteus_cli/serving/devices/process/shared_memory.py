@@ -14,7 +14,7 @@ CAN_SHARE = hasattr(os, "memfd_create")
 
 
 def offsets(sizes: Iterable[int]) -> tuple[list[int], int]:
-    """Where tensors of these sizes lie, one behind another, and how many bytes they take together."""
+    """The places of tensors of these sizes, one behind another, and the bytes that they take together."""
     found, end = [], 0
     for size in sizes:
         found.append(end)
@@ -25,8 +25,9 @@ def offsets(sizes: Iterable[int]) -> tuple[list[int], int]:
 class TransferBuffer:
     """Memory for the inputs of a batch on their way to the device's process, and for its outputs on their way back.
 
-    Each side makes the memory that it writes to, anew where it has to be larger, and sends a file descriptor of it with
-    the message that tells of the tensors. So neither side needs to know beforehand how much the other writes.
+    Each side makes the memory that it writes to, and makes it anew where it has to be larger. It sends a file
+    descriptor of it with the message about the tensors. Neither side therefore needs to know beforehand how much the
+    other writes.
     """
 
     def __init__(self) -> None:
@@ -65,7 +66,7 @@ class TransferBuffer:
         return () if unsent is None else (unsent,)
 
     def incoming(self, descriptors: Sequence[int]) -> memoryview:
-        """What the other side wrote; ``descriptors`` came with its message, and are closed."""
+        """The tensors that the other side wrote; ``descriptors`` came with its message, and are closed."""
         for descriptor in descriptors:
             self._theirs = _mapped(descriptor)
             os.close(descriptor)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import subprocess
 
 CLOSE_S = 10.0
-"""A process that was told to close, and sends nothing for so long, is killed."""
+"""Seconds of silence after which a process that was told to close is killed."""
 
 REAP_S = 1.0
 """How long closing waits for a process that was killed: it may be in the driver."""

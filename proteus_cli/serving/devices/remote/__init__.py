@@ -23,7 +23,7 @@ own memory. The device's process uses large inputs where it received them, and t
 an interval apart, and neither the agent nor a device sent anything in between (`AgentSession.look`). A server whose
 event loop is held up looks late and once, so it does not lose its hosts. A device is lost, too, when its own connection
 ends; `REASON_S` later, as the agent may know the reason, or be lost as well. The link then connects again, with pauses
-that double; a device is opened again by its breaker (`serving/fleet`), as those of this machine are.
+that double. The breaker of a device opens it again (`serving/fleet`), as on this machine.
 
 **Epochs.** Each connection of a server has a higher epoch. A newer connection of the same server replaces the older
 one, with all devices that it had open. Answers go to the connection that asked, so late ones reach nobody.

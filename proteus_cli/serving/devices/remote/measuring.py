@@ -27,7 +27,7 @@ STEPS_PER_DECADE = 10
 
 @dataclass(frozen=True, slots=True)
 class Measurable:
-    """What is measured: families, a model for each of their variants, and the eval split of those that have one."""
+    """The subjects of a measurement: families, a model for each of their variants, and eval splits."""
 
     families: Sequence[Family]
     models: Mapping[VariantKey, Path]
@@ -62,7 +62,7 @@ async def measured_by_agent(
 
 
 def _row_bytes(what: Measurable) -> dict[str, int]:
-    """What a row of each family takes, inputs and outputs together."""
+    """The bytes of a row of each family, inputs and outputs together."""
     return {family.name: signature_of(family, what.models).row_bytes for family in what.families}
 
 
@@ -76,7 +76,7 @@ def profiles_in(content: bytes, host: str) -> list[Profile]:
 
 
 async def _content(session: AgentSession, what: Measurable, options: MeasureOptions, say: Say) -> bytes:
-    """What the agent measures, as JSON. Never returns where the session ends before all models are sent."""
+    """The agent's profiles, as JSON. Never returns where the session ends before all models are sent."""
     families = [await _sent(family, what, session) for family in what.families]
     return await session.measure(tuple(families), options, say)
 

@@ -23,8 +23,8 @@ MAX_IDS = 100_000
 class SampleCounts:
     """Requests that were ``captured``, by family; those ``dropped``, by family and reason; and ``size_bytes`` on disk.
 
-    The reasons: ``large``, ``busy`` where the memory for samples was full, also for labels, and ``disk``. What the disk
-    has lost was captured before.
+    The reasons: ``large``, ``busy`` where the memory for samples was full, also for labels, and ``disk``. Samples that
+    the disk has lost were captured before.
     """
 
     captured: Mapping[str, int]

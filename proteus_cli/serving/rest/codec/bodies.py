@@ -52,7 +52,7 @@ class InferRequest(Struct, frozen=True, omit_defaults=True):
 
 
 class ResponseTensorParameters(Struct, frozen=True, forbid_unknown_fields=True):
-    """The values are so many bytes behind the JSON."""
+    """The values are binary: this many bytes behind the JSON."""
 
     binary_data_size: Count
 
@@ -81,7 +81,7 @@ class InferResponse(Struct, frozen=True, omit_defaults=True, forbid_unknown_fiel
 
 
 class Error(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is wrong, for people."""
+    """The fault, for people."""
 
     error: str
 

@@ -20,7 +20,7 @@ from proteus_cli.serving.devices.remote.channel.frames import (
 from proteus_cli.serving.devices.remote.channel.messages import MAX_BEHIND_BYTES
 
 MAX_UNSENT_BYTES = 2 * MAX_TENSOR_BYTES
-"""An end that has so much to send is not read any more."""
+"""Bytes to send at which an end is no longer read."""
 
 log = logging.getLogger("proteus.cluster")
 
@@ -29,7 +29,7 @@ Received_contra = TypeVar("Received_contra", contravariant=True)
 
 
 class ChannelOwner(Protocol[Received_contra]):
-    """What gets the frames of a channel."""
+    """The receiver of the frames of a channel."""
 
     def received(self, message: Received_contra, behind: memoryview) -> None:
         """A frame came."""
@@ -41,7 +41,7 @@ class ChannelOwner(Protocol[Received_contra]):
 
 
 class FrameChannel(asyncio.BufferedProtocol, Generic[ReceivedT]):
-    """Sends frames, and hands those that come to its ``owner``.
+    """Sends frames, and hands received ones to its ``owner``.
 
     ``bytes_sent`` and ``bytes_received`` grow with whatever goes and comes, without what TLS adds; ``sent_s`` is when
     this end last sent something (`time.monotonic`).
@@ -72,8 +72,9 @@ class FrameChannel(asyncio.BufferedProtocol, Generic[ReceivedT]):
         self._parser.allow(max_message_bytes, max_behind_bytes)
 
     def send(self, message: msgspec.Struct, behind: Sequence[Buffer] = ()) -> int:
-        """Send a frame without waiting, and return its bytes; nothing once closed. What is ``behind`` must not change.
+        """Send a frame without waiting, and return its bytes; nothing once closed.
 
+        The bytes ``behind`` must not change.
         The owner is never called meanwhile. Raises `UnreadableFrame` where the frame is larger than allowed.
         """
         return self._write(pieces_of(ENCODER.encode(message), behind))

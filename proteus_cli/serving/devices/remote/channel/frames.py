@@ -1,8 +1,8 @@
-"""Frames: a message and the bytes behind it, as they travel between a server and an agent.
+"""Frames between a server and an agent: a message and the bytes behind it.
 
-A frame is a prefix of 8 bytes (the length of the message, the length of the bytes behind it; big-endian, 32 bits each),
-the message in MessagePack, and the bytes: tensors in the order of `BatchLayout`, or a piece of a file. A frame with
-nothing in it is a sign of life.
+A frame is a prefix of 8 bytes, the message in MessagePack, and the bytes behind it: tensors in the order of
+`BatchLayout`, or a piece of a file. The prefix has the lengths of both, big-endian, 32 bits each. A frame with nothing
+in it is a sign of life.
 """
 
 import struct
@@ -14,7 +14,7 @@ from proteus_cli.serving.memory import unset_bytes
 
 MAX_MESSAGE_BYTES = 2**20
 MAX_TENSOR_BYTES = 2**30
-"""Of all tensors of a batch, on their way to a device or back."""
+"""The most bytes of all tensors of a batch, on their way to a device or back."""
 
 _PREFIX = struct.Struct("!II")
 SIGN_OF_LIFE = _PREFIX.pack(0, 0)
@@ -29,7 +29,7 @@ Frame: TypeAlias = tuple[memoryview, memoryview]
 
 
 class UnreadableFrame(Exception):
-    """What came is no frame, or one that is larger than allowed."""
+    """The received bytes are no frame, or a frame that is larger than allowed."""
 
 
 def pieces_of(message: bytes, behind: Sequence[Buffer] = ()) -> list[Buffer]:
@@ -52,7 +52,7 @@ class FrameParser:
     """Finds frames in a stream of bytes, which are written into its `room`.
 
     The bytes behind a message are copied out of that where they are few; else they are received where they stay.
-    ``room`` is where the next bytes are to be written; never empty. ``is_empty``: nothing of another frame is there.
+    ``room`` is where the next bytes are to be written; never empty. ``is_empty``: no byte of another frame is there.
     ``behind_limit`` says how many bytes may be behind a message; it is asked before they are received, unless they are
     few, and may raise `UnreadableFrame`.
     """
@@ -71,7 +71,7 @@ class FrameParser:
         self._max_message_bytes, self._max_behind_bytes = max_message_bytes, max_behind_bytes
 
     def feed(self, size: int = 0) -> Frame | None:
-        """Take so many bytes that were written to the `room`; returns the next frame, or None where it is not whole.
+        """Take bytes that were written to the `room`; returns the next frame, or None where it is not whole.
 
         To be called again until it returns None, or `is_empty`. Raises `UnreadableFrame`.
         """
@@ -102,7 +102,7 @@ class FrameParser:
         return None
 
     def _begin(self, start: int, end: int) -> None:
-        """What is not read yet lies from here to there."""
+        """The unread bytes lie from here to there."""
         self.is_empty = start == end
         if self.is_empty:  # as after most frames
             self._start = self._end = 0
@@ -119,7 +119,7 @@ class FrameParser:
         return large
 
     def _begin_large(self, message: memoryview, here: memoryview, behind_bytes: int) -> Frame | None:
-        """The bytes behind a message are received where they stay, but for those that are ``here`` already.
+        """The bytes behind a message are received where they stay, except the bytes that are ``here`` already.
 
         Their memory is taken as they arrive, as the other end may announce more than it sends.
         """
@@ -136,7 +136,7 @@ class FrameParser:
         return None
 
     def _make_room(self, size: int) -> None:
-        """Have room for a frame that begins at `_start` and takes so many bytes, at least."""
+        """Have room for a frame that begins at `_start` and takes at least that many bytes."""
         if self._start + size > len(self._received):
             left = bytes(self._received[self._start : self._end])
             if size > len(self._received):

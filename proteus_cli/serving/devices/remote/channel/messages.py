@@ -30,32 +30,31 @@ PROTOCOL = 7
 """Both ends must have the same version of all messages; `Hello`, `Inquiry` and `ConnectionRefused` never change."""
 
 MAX_SERVERS = 16
-"""Of an agent: each has engines of its own, and counts on its part of a device."""
+"""The most servers of an agent: each has engines of its own, and counts on its part of a device."""
 
 SharedBy = Annotated[int, msgspec.Meta(ge=2, le=MAX_SERVERS)]
 """How many servers have a device open, where that is more than one."""
 
 MAX_FIRST_BYTES = 4096
-"""Of the first message of a connection, which has nothing behind it."""
+"""The most bytes of the first message of a connection; no bytes follow it."""
 
 PIECE_BYTES = 2**18
-"""Of a file, at most."""
+"""The most bytes of a file in one message."""
 
 PIECES_ON_THE_WAY = 4
-"""Of a model at once, so that a long round trip does not limit how fast it is sent: 50 MB/s at 20 ms.
-
-A batch behind those of one model waits for up to 8 ms on 1 Gbit/s. What is sent ahead goes one model after another; a
-plan may wait for several at once.
+"""Bytes of a model on their way at once, so that a long round trip does not limit the rate: 50 MB/s at 20 ms. A batch
+behind them waits for up to 8 ms on 1 Gbit/s. Models that are sent ahead go one after another; a plan may wait for
+several at once.
 """
 
 
 class Inventory(msgspec.Struct, frozen=True):
-    """What an agent has: its devices, by the ids that they have there, and its versions by name.
+    """The devices of an agent, by their ids there, and its versions by name.
 
-    ``free_bytes`` is the free memory of the machine; 0 where it is unknown. ``servers`` are the addresses of those that
-    it serves now. An agent that ``emulates`` has no devices of its own. ``name`` is that of its host, for servers that
-    know only its address; it may be empty. ``free_disk_bytes`` is what models and engines may still take.
-    ``shared``: how many servers have a device open, where that is more than one.
+    ``free_bytes`` is the free memory of the machine; 0 where it is unknown. ``servers`` are the addresses of the
+    servers that it serves now. An agent that ``emulates`` has no devices of its own. ``name`` is the name of its host,
+    for servers that know only its address; it may be empty. ``free_disk_bytes`` is what models and engines may still
+    take. ``shared``: how many servers have a device open, where that is more than one.
     """
 
     devices: tuple[Device, ...]
@@ -113,7 +112,7 @@ class OfferModel(msgspec.Struct, frozen=True, array_like=True, tag=True):
 
 
 class ModelPiece(msgspec.Struct, frozen=True, array_like=True, tag=True):
-    """The bytes behind this are those of a part, from ``offset``. The answer is `ModelState`."""
+    """The bytes behind this are a part of the file, from ``offset``. The answer is `ModelState`."""
 
     digest: str
     part: int
@@ -282,4 +281,4 @@ FIRST_TO_AGENT: "msgspec.msgpack.Decoder[Hello | Inquiry]" = msgspec.msgpack.Dec
 TO_AGENT: "msgspec.msgpack.Decoder[ToAgent]" = msgspec.msgpack.Decoder(ToAgent, dec_hook=decoded)
 FROM_AGENT: "msgspec.msgpack.Decoder[FromAgent]" = msgspec.msgpack.Decoder(FromAgent, dec_hook=decoded)
 EMULATED: "msgspec.msgpack.Decoder[EmulatedSpec]" = msgspec.msgpack.Decoder(EmulatedSpec, dec_hook=decoded)
-"""What is behind `OpenDevice`."""
+"""The bytes behind `OpenDevice`."""

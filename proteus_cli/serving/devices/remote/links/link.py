@@ -88,7 +88,7 @@ class AgentLink:
 
     @property
     def state(self) -> LinkState:
-        """What is known of the connection now."""
+        """The state of the connection now."""
         session, losses, since_s, why = self.session, self._losses, self._since_s, ""
         is_connected = session is not None and session.loss is None
         if session is not None and session.loss is not None:  # it has just ended

@@ -18,10 +18,10 @@ log = logging.getLogger("proteus.cluster")
 class AgentLinks(Mapping[str, AgentLink]):
     """The links to agents, by the names of their hosts.
 
-    A list says whom to connect to; a connection says who serves. A host that is not listed any more serves on until its
-    connection ends, and is then left alone: so a list that is empty for a while takes nothing out of service. A host
-    that is listed with another address is connected to there once its connection has ended. One that is listed again
-    knows this server as the same one, so what it still has of an earlier connection is replaced.
+    A list says whom to connect to; a connection says who serves. A host that is no longer listed serves on until its
+    connection ends, and is then left alone. A list that is empty for a while therefore takes no host out of service. A
+    host that is listed with another address is connected to there once its connection has ended. One that is listed
+    again knows this server as the same one, so what it still has of an earlier connection is replaced.
     """
 
     def __init__(self, make_link: Callable[[AgentAddress, ServerIdentity], AgentLink]) -> None:

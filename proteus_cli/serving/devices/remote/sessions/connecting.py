@@ -32,7 +32,7 @@ async def connect(address: AgentAddress, server: str, epoch: int, known: KnownMo
 
 
 async def ask(address: AgentAddress) -> Inventory:
-    """What an agent has, whether it serves or not. Raises as `_greeted` does."""
+    """The devices of an agent, whether it serves or not. Raises as `_greeted` does."""
     return (await probe(address))[0]
 
 

@@ -38,7 +38,7 @@ class RoundTrips:
 PINGS = 20
 FIRST_BYTES = 2**16
 LONG_ENOUGH_S = 0.05
-"""An echo of so long tells the bandwidth: what the event loops at both ends add is a few per cent of it at most."""
+"""Seconds of an echo that tells the bandwidth: the event loops at both ends add a few per cent at most."""
 ECHOES, ECHOES_S = 3, 1.0
 
 
@@ -49,7 +49,7 @@ class Crossings:
         self._by_size: dict[int, RoundTrips] = {}
 
     def shortest_s(self, size: int, took_s: float, ended_s: float) -> float:
-        """The time that counts for a batch of so many bytes, inputs and outputs together. Learns from it."""
+        """The time that counts for the bytes of a batch, inputs and outputs together. Learns from it."""
         trips = self._by_size.get(size.bit_length())
         if trips is None:
             trips = self._by_size[size.bit_length()] = RoundTrips()
@@ -73,7 +73,7 @@ async def measured_speed(session: "AgentSession") -> tuple[float, float]:
 
 
 async def _shortest_echo_s(session: "AgentSession", size: int) -> float:
-    """Of a few: the first ones are slow, as TCP finds out how much the network carries."""
+    """Several are sent: the first ones are slow, while TCP finds out how much the network carries."""
     took_s: list[float] = []
     while len(took_s) < ECHOES and sum(took_s) < ECHOES_S:
         took_s.append(await session.echo(size))

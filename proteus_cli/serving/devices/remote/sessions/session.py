@@ -45,8 +45,8 @@ from proteus_cli.serving.devices.remote.sessions.uploads import KnownModels, Upl
 from proteus_cli.serving.logs import fields
 
 PING_BEATS = 10
-"""An agent is pinged once in so many beats, each second: this measures the round trip where nothing else is sent, and
-the agent hears of the server. Few are pinged at once, as answers that come together seem to take longer."""
+"""Beats between two pings of an agent, one a second: a ping measures the round trip on an idle connection, and tells
+the agent that the server lives. Few are pinged at once, as answers that come together seem to take longer."""
 
 
 class Watched(Protocol):
@@ -200,7 +200,7 @@ class AgentSession:
                 self.send(AbandonMeasuring(number))
 
     async def echo(self, size: int) -> float:
-        """Seconds until so many bytes are back from the agent. One at a time. Raises `HostLost`."""
+        """Seconds until bytes are back from the agent. One at a time. Raises `HostLost`."""
         self._require_open()
         content = bytes(size)
         self._echoed, self._echo_sent_s = asyncio.get_running_loop().create_future(), time.monotonic()

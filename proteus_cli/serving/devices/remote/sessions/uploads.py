@@ -27,7 +27,8 @@ from proteus_cli.store import ModelStamp, model_digest, model_parts, model_stamp
 log = logging.getLogger("proteus.cluster")
 
 MAX_SILENT_S = 60.0
-"""An upload fails where the agent says nothing of its model for so long: the disk there hangs. What it has it keeps."""
+"""Seconds without news from the agent after which an upload fails: the disk there hangs. The agent keeps what it
+has."""
 
 Send = Callable[[msgspec.Struct, Sequence[Buffer]], object]
 _Asked = tuple[OfferModel | ModelPiece, "asyncio.Future[ModelState]"]
@@ -78,7 +79,7 @@ class KnownModels:
 
 
 class Uploads:
-    """The models that an agent has, as far as this session knows, and those that are being sent to it."""
+    """The models that an agent has, as far as this session knows, and the models on their way to it."""
 
     def __init__(self, send: Send, known: KnownModels) -> None:
         self._send, self._known = send, known
