@@ -65,7 +65,7 @@ class PlanChanges:
         """Load a plan beside what serves, and put it in force then, if it is still wanted."""
         controller, conditions = self._controller, self._fleet.conditions
         replanning, change, before = controller.replanning, controller.change, controller.plan
-        if not wanted.is_worth(before, plan):
+        if not replanning.is_worth(wanted, plan, now_s):
             replanning.succeeded()
             self._ask_later(now_s)
             return

@@ -20,7 +20,6 @@ is 1 again.
 """
 
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -40,7 +39,7 @@ class Limits:
     min_weight: float = 0.005  # of one batch: the least, so that short batches show a change within some 200
     max_weight: float = 0.1  # of one batch: a single hiccup moves the mean by a tenth of it
     meaningful_s: float = 0.001  # s; a shorter slow batch tells about threads, unless it follows another at once
-    recent_s: float = 5.0  # s; a device that was slow within this time may be slow again
+    recent_s: float = 5.0  # s, after which earlier slowness counts for 1/e in a re-plan: a slow second is no reason
     fresh: int = 8  # requests given up in a row before a slowness is doubted: batches between them show how it is
     notable: float = 0.2  # of the profiled time; a smaller difference is no drift (chosen)
     notable_s: float = 0.0003  # s; a shorter difference may be the way to the device and back
@@ -145,25 +144,6 @@ class StageSlowness:
     def _settle(self) -> None:
         factor = self._pace.factor / self._tail
         self.factor = factor if self._pace.is_known else max(1.0, factor)
-
-
-class SlidingMaximum:
-    """The largest of the values added in the last `Limits.recent_s`; 0 where there is none."""
-
-    def __init__(self) -> None:
-        self._values: deque[tuple[float, float]] = deque()  # (time, value), values falling
-
-    def add(self, value: float, now_s: float) -> None:
-        """Add a value that was measured now; ``now_s`` never goes back."""
-        while self._values and self._values[-1][1] <= value:
-            self._values.pop()
-        while self._values and self._values[0][0] < now_s - LIMITS.recent_s:
-            self._values.popleft()
-        self._values.append((now_s, value))
-
-    def value(self, now_s: float) -> float:
-        """The largest value of the last `Limits.recent_s` seconds; 0 where there is none."""
-        return next((value for at_s, value in self._values if at_s >= now_s - LIMITS.recent_s), 0.0)
 
 
 PlacementKey = tuple[str, str, str]

@@ -24,8 +24,9 @@ def loss_curves(
 
     ``arrivals``: by family, the rows of each of the last buckets, equally many. They are scaled to the rate, each part
     of `TREND_S` by itself, and replayed through a leaky bucket. It drains at the part of the capacity that hosts reach;
-    rows that do not fit are late. No curve is below the curve of Poisson arrivals: arrivals that look regular for
-    seconds need not stay regular.
+    rows that do not fit are late. The worst part is left out: after a single clump no others need come, as a sender or
+    this machine may have stood still for a moment. No curve is below the curve of Poisson arrivals: arrivals that look
+    regular for seconds need not stay regular.
     """
     qps = np.array([rate.qps for rate in rates])[:, None]
     deviation = np.array([rate.deviation_qps for rate in rates])[:, None] / qps
@@ -58,15 +59,22 @@ def _replayed(arrived_s: Floats, bucket_s: float, capacity: Floats, depth_s: Flo
         np.subtract(level, depths_s, out=row)
         np.maximum(row, zero, out=row)
         level -= row
-    lost = np.add.reduce(over).reshape(capacity.shape)
-    part: Floats = lost / np.maximum(arrived_s.sum(axis=1), bucket_s)[:, None, None]
+    parts = np.add.reduceat(over, _parts(len(over), bucket_s)) if len(over) else over
+    lost = (parts.sum(axis=0) - parts.max(axis=0, initial=0.0)).reshape(capacity.shape)
+    part: Floats = lost / max(len(over) * bucket_s - TREND_S, bucket_s)
     return part
+
+
+def _parts(buckets: int, bucket_s: float) -> list[int]:
+    """The first bucket of each part of `TREND_S`; the last part ends with the last bucket."""
+    size = round(TREND_S / bucket_s)
+    return sorted({0, *range(buckets % size, buckets, size)}) if buckets else []
 
 
 def _without_trend(arrivals: Ints, bucket_s: float) -> Floats:
     """Arrivals [F, buckets] in seconds of the rate of their part of `TREND_S`; the parts end with the last bucket."""
-    size, buckets = round(TREND_S / bucket_s), arrivals.shape[1]
-    starts = sorted({0, *range(buckets % size, buckets, size)}) if buckets else []
+    buckets = arrivals.shape[1]
+    starts = _parts(buckets, bucket_s)
     lengths = np.diff([*starts, buckets])
     rates_s: Floats = lengths * bucket_s / np.maximum(np.add.reduceat(arrivals, starts, axis=1), 1)
     scaled: Floats = np.repeat(rates_s, lengths, axis=1) * arrivals

@@ -33,10 +33,6 @@ class ReplanRequest:
     is_urgent: bool = False
     is_review: bool = False
 
-    def is_worth(self, before: Plan, after: Plan) -> bool:
-        """Whether ``after`` is to be put in force; after a review, only for a gain beyond chance."""
-        return not self.is_review or _on_time(after) - _on_time(before) >= MIN_GAIN
-
     def reason_of(self, before: Plan, after: Plan) -> str:
         """The reason of the change to ``after``, with what is gained where the demand has not surely changed."""
         return f"{self.reason}: {gain_text(before, after)}" if self.is_routine else self.reason
@@ -47,11 +43,13 @@ class ReplanContext:
     """The input of a rule.
 
     The server serves since ``started_s``, hosts what it does now since ``hosting_since_s``, last asked for a plan at
-    ``asked_s``, and for a reason other than a review at ``changed_s``. By family, batches took up to ``slowdown`` times
-    what was profiled in the last seconds, and queries may wait for ``slack_s`` until their batch begins.
+    ``asked_s``, and for a reason other than a review at ``changed_s``. The plan in force was made, or kept, for
+    ``planned_qps``. By family, batches took ``slowdown`` times what was profiled in the last seconds, and queries may
+    wait for ``slack_s`` until their batch begins.
     """
 
     plan: Plan
+    planned_qps: Demand
     demand: DemandEstimator
     slowdown: Mapping[str, float]
     slack_s: Mapping[str, float]
@@ -110,7 +108,7 @@ class PeriodicRule:
         plan, demand = context.plan, context.demand
         for family in demand.families:
             seen_qps = demand.rate_qps(family, 1.0, context.now_s)
-            if seen_qps > max(plan.capacity_qps(family), plan.demand_qps.get(family, 0.0)):
+            if seen_qps > max(plan.capacity_qps(family), context.planned_qps.get(family, 0.0)):
                 return f"{family}: a burst of {seen_qps:.0f} qps"
         return None
 
@@ -154,7 +152,7 @@ class ForecastRule:
         if served_s < self.first_s:
             return None
         for family in context.demand.families:
-            planned_qps = max(_acted_on_qps(context.plan, family), self.min_demand_qps)
+            planned_qps = max(_acted_on_qps(context, family), self.min_demand_qps)
             rate = self._more_than(planned_qps, context, family)
             if rate is not None:
                 slowdown = context.slowdown[family]
@@ -201,7 +199,7 @@ class ForecastRule:
     def _has_changed(self, context: ReplanContext) -> bool:
         """Whether the rate of a family is surely not the planned one, if arrivals are Poisson."""
         return any(
-            abs(rate.qps - max(context.plan.demand_qps.get(family, 0.0), self.min_demand_qps))
+            abs(rate.qps - max(context.planned_qps.get(family, 0.0), self.min_demand_qps))
             > self.changed_sigmas * math.sqrt(rate.qps / rate.window_s)
             for family in context.demand.families
             for rate in [self._rate(context, family)]
@@ -209,7 +207,7 @@ class ForecastRule:
 
     def _is_idle(self, context: ReplanContext) -> bool:
         """No row has arrived within the known past, and the plan is for that."""
-        return max(context.plan.demand_qps.values(), default=0.0) <= self.min_demand_qps and not any(
+        return max(context.planned_qps.values(), default=0.0) <= self.min_demand_qps and not any(
             self._recent_qps(context, family) for family in context.demand.families
         )
 
@@ -234,6 +232,11 @@ class ForecastRule:
         return self.min_demand_qps if seen_qps > 0 else self.idle_demand_qps
 
 
+def gains_enough(before: Plan, after: Plan) -> bool:
+    """Whether ``after`` gains more accuracy on time than chance brings, each plan at its own demand."""
+    return _on_time(after) - _on_time(before) >= MIN_GAIN
+
+
 def _on_time(plan: Plan) -> float:
     """The expected accuracy of a query, where one that is late counts as 0."""
     all_qps = sum(plan.demand_qps.values())
@@ -246,12 +249,12 @@ def _on_time(plan: Plan) -> float:
 _WHAT = {False: "was planned for", True: "the plan carries"}
 
 
-def _acted_on_qps(plan: Plan, family: str) -> float:
+def _acted_on_qps(context: ReplanContext, family: str) -> float:
     """More than this is planned for at once: more than was planned for, or, with cascades, than the plan carries.
 
     To find the best plan with cascades takes longer than a rise: it would be the best one for a demand that is over.
     """
-    planned_qps = plan.demand_qps.get(family, 0.0)
+    plan, planned_qps = context.plan, context.planned_qps.get(family, 0.0)
     return max(planned_qps, plan.capacity_qps(family)) if plan.rules.cascades else planned_qps
 
 

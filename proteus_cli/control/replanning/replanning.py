@@ -1,17 +1,26 @@
 """When to ask for another plan: the policy's rule, devices and engines that come and go, holds, and pauses."""
 
+import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from enum import StrEnum
 from itertools import groupby
+from typing import NamedTuple
 
 from proteus_cli.control.decision import HostedVariant
-from proteus_cli.control.devices.slowness import SlidingMaximum
+from proteus_cli.control.devices.slowness import LIMITS
 from proteus_cli.control.dispatch.family import FamilyState
 from proteus_cli.control.replanning.demand import DemandEstimator
-from proteus_cli.control.replanning.replan_rules import UNKNOWN_SLACK_FRAC, ReplanContext, ReplanRequest, Rule
+from proteus_cli.control.replanning.replan_rules import (
+    UNKNOWN_SLACK_FRAC,
+    ReplanContext,
+    ReplanRequest,
+    Rule,
+    gains_enough,
+)
 from proteus_cli.control.topology.topology import Topology
+from proteus_cli.domain.demand import Demand
 from proteus_cli.domain.device import NONE_OUT, by_host, host_of
 from proteus_cli.domain.plan import Plan
 from proteus_cli.units import counted
@@ -25,12 +34,25 @@ class DeviceChanged(StrEnum):
     JOINED = "has joined"
 
 
+RETURN_S = 120.0  # s in which a plan that was left is not returned to at a like demand (chosen)
 GATHER_S = 0.5  # s from the return of a device to the plan with it: others of its host come back as well
 _OF_SEVERAL = {
     DeviceChanged.LOST: "were lost",
     DeviceChanged.BACK: "are back",
     DeviceChanged.JOINED: "have joined",
 }
+
+
+class _Left(NamedTuple):
+    """A plan that was left, and the demand that it was left for."""
+
+    at_s: float
+    plan: Plan
+    demand_qps: Demand
+
+    def is_like(self, demand_qps: Demand) -> bool:
+        """No family has `NOTABLE_GROWTH` times the demand of then, nor had it then of now."""
+        return not _has_grown(self.demand_qps, demand_qps) and not _has_grown(demand_qps, self.demand_qps)
 
 
 class Replanning:
@@ -49,7 +71,10 @@ class Replanning:
         topology: Topology,
     ) -> None:
         self._rule, self._demand, self._families, self._topology = rule, demand, families, topology
-        self._recent_slowdowns = {name: SlidingMaximum() for name in families}
+        self._planned_qps: Demand = {}  # that the plan in force was made for, or kept for
+        self._left: list[_Left] = []
+        self._slowdowns = dict.fromkeys(families, 1.0)  # by family, the mean over some `Limits.recent_s`
+        self._decided_s = 0.0
         self._slack_s = slack_s((), demand.slo_s)
         self._notices = dict[tuple[str, DeviceChanged | str], None]()  # a device, or none, and what happened
         self._owed: ReplanRequest | None = None
@@ -68,8 +93,10 @@ class Replanning:
             return None
         if not self._notices:
             self._without_notice_s = now_s
+        weight = 1 - math.exp((self._decided_s - now_s) / LIMITS.recent_s)
         for name, family in self._families.items():
-            self._recent_slowdowns[name].add(family.base.slowdown, now_s)
+            self._slowdowns[name] += weight * (family.base.slowdown - self._slowdowns[name])
+        self._decided_s = now_s
         wanted = self._wanted(self._rule, self._context(plan, now_s))
         if wanted is None or not self.backoff.allows(wanted, now_s):
             return None
@@ -107,15 +134,34 @@ class Replanning:
         if plan is not None:
             if self._started_s is None:
                 self._started_s = now_s
-            self._hosting_since_s = now_s
+            self._hosting_since_s, self._planned_qps = now_s, plan.demand_qps
             self._slack_s = slack_s(self._topology.change.hosted, self._demand.slo_s)
 
     def use_families(self) -> None:
         """The families are others now."""
-        before = self._recent_slowdowns
-        self._recent_slowdowns = {name: before.get(name) or SlidingMaximum() for name in self._families}
+        self._slowdowns = {name: self._slowdowns.get(name, 1.0) for name in self._families}
         self._slack_s = slack_s(self._topology.change.hosted, self._demand.slo_s)
         self._silent_at = {name: rows for name, rows in self._silent_at.items() if name in self._families}
+
+    def is_worth(self, wanted: ReplanRequest, after: Plan, now_s: float) -> bool:
+        """Whether ``after``, made for a request, is to be put in force. Else the plan in force is kept for that demand.
+
+        A review must gain more than chance. A plan that was left within `RETURN_S` is not returned to at a like demand,
+        unless it is urgent: which of the two is better would change with the noise of arrivals and times.
+        """
+        before = self._topology.change.plan
+        if before is None:
+            return True
+        self._left = [each for each in self._left if each.at_s > now_s - RETURN_S]
+        is_kept = wanted.is_review and not gains_enough(before, after)
+        hosts_others = not after.hosts_as(before)
+        if hosts_others and wanted.is_routine and not wanted.is_urgent:
+            is_kept |= any(after.hosts_as(each.plan) and each.is_like(wanted.demand_qps) for each in self._left)
+        if is_kept:
+            self._planned_qps = wanted.demand_qps
+        elif hosts_others:
+            self._left.append(_Left(now_s, before, wanted.demand_qps))
+        return not is_kept
 
     def planned(self, request: ReplanRequest) -> None:
         """There is a plan for a request, and the change to it begins."""
@@ -223,12 +269,8 @@ class Replanning:
         return ReplanRequest(rule.target_demand(context), reason, self._topology.outages)
 
     def _context(self, plan: Plan, now_s: float) -> ReplanContext:
-        slowdowns = {
-            name: max(family.base.slowdown, self._recent_slowdowns[name].value(now_s))
-            for name, family in self._families.items()
-        }
         times_s = now_s, self._started_s or 0.0, self._hosting_since_s, self._asked_s, self._changed_s
-        return ReplanContext(plan, self._demand, slowdowns, self._slack_s, *times_s)
+        return ReplanContext(plan, self._planned_qps, self._demand, self._slowdowns, self._slack_s, *times_s)
 
 
 def slack_s(hosted: Iterable[HostedVariant], slo_s: Mapping[str, float]) -> dict[str, float]:
@@ -263,7 +305,10 @@ class Backoff:
 
     def allows(self, wanted: ReplanRequest, now_s: float) -> bool:
         """Whether a request may be tried now."""
-        return self._failed is None or now_s >= self.until_s or _differs(wanted, self._failed)
+        failed = self._failed
+        if failed is None or now_s >= self.until_s or wanted.without != failed.without:
+            return True
+        return _has_grown(failed.demand_qps, wanted.demand_qps)
 
     def failed(self, wanted: ReplanRequest, now_s: float) -> None:
         """A request has failed."""
@@ -277,10 +322,8 @@ class Backoff:
         self.failures, self.until_s, self._next_pause_s, self._failed = 0, 0.0, FIRST_PAUSE_S, None
 
 
-def _differs(wanted: ReplanRequest, failed: ReplanRequest) -> bool:
-    before_qps = failed.demand_qps
-    has_grown = any(qps > NOTABLE_GROWTH * before_qps.get(family, 0.0) for family, qps in wanted.demand_qps.items())
-    return has_grown or wanted.without != failed.without
+def _has_grown(before_qps: Demand, now_qps: Demand) -> bool:
+    return any(qps > NOTABLE_GROWTH * before_qps.get(family, 0.0) for family, qps in now_qps.items())
 
 
 def told_by_host(

@@ -211,7 +211,7 @@ class ControlLoop:
                 log.info("dropped a new plan, as another came into force while it was solved: %s", wanted.reason)
                 return
             plan = self._expand(planned)
-            if not wanted.is_worth(before, plan):
+            if not self._controller.replanning.is_worth(wanted, plan, self._clock()):
                 self._controller.replanning.succeeded()
                 return
             self._controller.replanning.planned(wanted)

@@ -15,7 +15,6 @@ from proteus_cli.control.devices.slowness import (
     Correction,
     Drift,
     Estimate,
-    SlidingMaximum,
     Slowness,
     corrected_profile,
     counted_s,
@@ -146,31 +145,6 @@ def test_a_profile_that_changes_during_a_load_counts_afterwards() -> None:
     slowdown.rebase(2.0)
     slowdown.load_ended()
     assert slowdown.factor == near(1.0)
-
-
-def test_a_sliding_maximum_forgets_a_value_after_a_while() -> None:
-    recent = SlidingMaximum()
-    values = [
-        (0.0, 1.0),
-        (1.0, 3.0),
-        (2.0, 1.5),
-        (3.0, 2.0),
-        (1.0 + LIMITS.recent_s, 1.0),
-        (1.5 + LIMITS.recent_s, 1.0),
-        (4.0 + LIMITS.recent_s, 1.2),
-    ]
-    found = []
-    for now_s, value in values:
-        recent.add(value, now_s)
-        found.append(recent.value(now_s))
-    assert found == [1.0, 3.0, 3.0, 3.0, 3.0, 2.0, 1.2]
-
-
-def test_reading_a_sliding_maximum_changes_nothing() -> None:
-    recent = SlidingMaximum()
-    recent.add(3.0, 0.0)
-    recent.add(2.0, 1.0)
-    assert [recent.value(now_s) for now_s in (0.5 + LIMITS.recent_s, 2.0 + LIMITS.recent_s, 1.0)] == [2.0, 0.0, 3.0]
 
 
 LATENCY_S = {1: 0.010, 2: 0.016, 4: 0.028, 8: 0.052}

@@ -66,7 +66,9 @@ def context(
     """Serving since 0 s; of all families the same. Queries may wait for half of their SLO."""
     slowdowns = dict.fromkeys(demand.families, slowdown)
     slacks_s = {family: each / 2 for family, each in demand.slo_s.items()}
-    return ReplanContext(plan, demand, slowdowns, slacks_s, now_s, 0.0, hosting_since_s, asked_s, changed_s)
+    return ReplanContext(
+        plan, plan.demand_qps, demand, slowdowns, slacks_s, now_s, 0.0, hosting_since_s, asked_s, changed_s
+    )
 
 
 def asked(
@@ -124,20 +126,6 @@ def test_the_same_demand_is_planned_for_anew_each_time_that_it_is_known_for_twic
     assert all(each.is_review for _, each in wanted)
     assert [each.reason for _, each in wanted] == [f"the demand of the last {known} s" for known in (5, 10, 20, 20, 20)]
     assert [each.demand_qps["a"] for _, each in wanted] == pytest.approx([100.0] * 5, rel=0.02)
-
-
-@pytest.mark.parametrize(
-    ("accuracy", "in_time", "is_worth"), [(0.803, 1.0, True), (0.801, 1.0, False), (0.81, 0.98, False)]
-)
-def test_a_plan_for_an_unchanged_demand_is_worth_a_change_only_for_more_than_chance(
-    accuracy: float, in_time: float, *, is_worth: bool
-) -> None:
-    """Accuracy counts for queries that are in time."""
-    before = replace(plan_for(100.0), effective_accuracy=0.8, expected_attainment={"a": 1.0})
-    after = replace(before, effective_accuracy=accuracy, expected_attainment={"a": in_time})
-    request = ReplanRequest({"a": 100.0}, "it is reviewed", is_routine=True, is_review=True)
-    assert request.is_worth(before, after) == is_worth
-    assert ReplanRequest(request.demand_qps, request.reason, is_routine=True).is_worth(before, after)
 
 
 def test_a_demand_that_has_changed_is_planned_for_every_two_seconds() -> None:
@@ -206,6 +194,16 @@ def test_clumps_lose_more_than_the_same_arrivals_evenly() -> None:
     assert clumped.at(1.3) > 0.5
     assert clumped.at(2.5) > 0.2
     assert all(clumped.at(c / 10) >= even.at(c / 10) - 1e-9 for c in range(51))
+
+
+def test_after_a_single_clump_no_others_are_expected() -> None:
+    """100 qps for 20 s, of which those of 0.8 s came at once: a sender, or this machine, stood still."""
+    arrivals = evenly((100.0, 20.0))
+    stalled = sorted(10.85 if 10.05 < at_s < 10.85 else at_s for at_s in arrivals)
+    once, even = (forecast_of(each, 20.01).curves["a"] for each in (stalled, arrivals))
+    assert once.at(1.3) == pytest.approx(even.at(1.3), abs=0.001)
+    twice = sorted(14.85 if 14.05 < at_s < 14.85 else at_s for at_s in stalled)
+    assert forecast_of(twice, 20.01).curves["a"].at(1.3) > 0.02
 
 
 def test_a_demand_that_rises_is_no_scatter() -> None:

@@ -46,7 +46,7 @@ def everywhere(catalog: Followed) -> dict[str, bool]:
         "demand": "g" in controller.demand.slo_s,
         "queues": "g" in controller.families,
         "attainment": "g" in controller.attainment,
-        "slowdowns": "g" in controller.replanning._recent_slowdowns,
+        "slowdowns": "g" in controller.replanning._slowdowns,
         "slack": "g" in controller.replanning._slack_s,
         "loader": "g" in world.fleet.loader._signatures,
         "models": any(key[0] == "g" for key in world.fleet.loader.models),
