@@ -28,14 +28,12 @@ def demo(
         "proteus-demo"
     ),
     headroom: options.Headroom = HEADROOM,
-    residency: plan.Residency = "memory",
-    cascades: plan.Cascades = False,
+    residency: plan.Residency = None,
+    cascades: plan.Cascades = None,
 ) -> None:
     """Profile, plan, serve and replay a burst with the sample models: accuracy falls, the SLO holds, accuracy returns.
 
-    The same trace is replayed with only the most accurate variants, which miss the SLO. Takes about two minutes. By
-    default plans host as many variants on each core as fit, and have no cascades, which take longest to find in a
-    burst.
+    The same trace is replayed with only the most accurate variants, which miss the SLO. Takes about two minutes.
     """
     from proteus_cli.store import Workspace
 
@@ -54,12 +52,14 @@ def demo(
     console.say(f"\nthe report with plots: {page.resolve()}")
 
 
-def plan_command(demand_qps: float, headroom: float, residency: str, *, cascades: bool) -> list[str]:
+def plan_command(demand_qps: float, headroom: float, residency: str | None, *, cascades: bool | None) -> list[str]:
     """The command that makes the first plan. Plans of the server have the same rules."""
     command = ["plan", "--demand", f"{demand_qps:.0f}qps", "--headroom", f"{headroom:g}"]
-    if residency != "1":
+    if residency is not None:
         command += ["--residency", residency]
-    return [*command, "--cascades"] if cascades else command
+    if cascades is not None:
+        command.append("--cascades" if cascades else "--no-cascades")
+    return command
 
 
 def _run(*arguments: str) -> None:

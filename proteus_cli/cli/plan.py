@@ -57,14 +57,20 @@ def _one_of(option: str, *names: str) -> dict[str, Any]:
 
 
 Residency = Annotated[
-    str, _device(metavar="N|memory", help="How many variants a device may host at a time; `memory`: as many as fit.")
+    str | None,
+    _device(
+        metavar="N|memory",
+        help="How many variants a device may host at a time; `memory`: as many as fit.",
+        show_default="memory, or 1 where sizes are unknown",
+    ),
 ]
 Cascades = Annotated[
-    bool,
+    bool | None,
     _objective(
         "--cascades/--no-cascades",
-        help="Let queries go through cascades that the profiles know: a fast variant answers first, and defers those "
-        "that it is not confident of to a more accurate one.",
+        show_default="where the profiles know any",
+        help="Let queries go through cascades: a fast variant answers first, and defers those that it is not confident "
+        "of to a more accurate one.",
     ),
 ]
 MinAccuracy = Annotated[
@@ -106,7 +112,7 @@ def plan(
     fleet: options.Fleet = None,
     cluster: options.Cluster = None,
     cluster_key: options.ClusterKey = None,
-    residency: Residency = "1",
+    residency: Residency = None,
     rule: Annotated[
         list[str] | None,
         _device(
@@ -164,7 +170,7 @@ def plan(
         ),
     ] = None,
     pack: Annotated[bool, _objective("--pack", help="Then use as few devices as possible.")] = False,
-    cascades: Cascades = False,
+    cascades: Cascades = None,
     spares: Annotated[
         bool | None,
         _objective(
@@ -262,6 +268,9 @@ def plan(
     workspace = Workspace(workspace_dir)
     hosts = known_hosts(host_list(cluster, cluster_key, workspace_dir) if cluster is not None else None)
     catalog, profiles = workspace.catalog(), profiles_to_plan_for(workspace, fleet, hosts)
+    live_policy = live_policy_named(policy)
+    if live_policy.variants != "all":  # one variant on each device, as such policies have it
+        residency, cascades = residency or "1", bool(cascades)
     rules = plan_rules(
         catalog, profiles, residency=residency, placement=rule or (), min_accuracy=min_accuracy,
         min_expected_accuracy=min_expected_accuracy, max_share=max_share, capacity=capacity, slo_fraction=slo_fraction,
@@ -270,18 +279,18 @@ def plan(
         cascades=cascades,
     )  # fmt: skip
     planner = planner_settings(
-        workspace, live_policy_named(policy), headroom,
+        workspace, live_policy, headroom,
         profiles=profiles, rules=rules, time_limit_s=time_limit, spares=spares,
     ).make()  # fmt: skip
     _warn_of_what_is_left_out(planner)
     _say_what_is_live(profiles)
     if sweep is not None:
-        _sweep(workspace, planner, sweep, demand, from_trace, output=output, plot=plot, json=json)
-        return
-    before = workspace.plan(current) if current is not None else None
-    made = _made(planner, _wanted_demand(demand, from_trace, catalog), before, strict=strict)
-    _say_what_sharing_costs(workspace, planner, [made])
-    _deliver(planner, made, output or workspace.plans_dir / "plan.json", explains=explain, json=json)
+        plans = _sweep(planner, sweep, demand, from_trace, output=output, plot=plot, json=json)
+    else:
+        before = workspace.plan(current) if current is not None else None
+        plans = [_made(planner, _wanted_demand(demand, from_trace, catalog), before, strict=strict)]
+        _deliver(planner, plans[0], output or workspace.plans_dir / "plan.json", explains=explain, json=json)
+    _say_what_is_unknown(workspace, planner, plans, residency, cascades=cascades)
 
 
 @app.command(cls=Command)
@@ -411,7 +420,6 @@ def _conflict(planner: "Planner", demand_qps: Mapping[str, float]) -> str:
 
 
 def _sweep(
-    workspace: "Workspace",
     planner: "Planner",
     text: str,
     demand: str | None,
@@ -420,7 +428,8 @@ def _sweep(
     output: Path | None,
     plot: Path | None,
     json: bool,
-) -> None:
+) -> "list[Plan]":
+    """The plans for the demands of a sweep, saved and shown as points."""
     from proteus_cli.cli.plan_tables import estimate_note, frontier_table
     from proteus_cli.domain.profile_changes import estimated_families
     from proteus_cli.planning.analysis.frontier import parse_sweep, sweep
@@ -434,7 +443,6 @@ def _sweep(
         for point in sweep(planner, mix, totals, plans.append):
             points.append(point)
             advance(f"{point.demand_qps:,.0f} qps", len(points) / len(totals))
-    _say_what_sharing_costs(workspace, planner, plans)
     is_on_stdout = output == console.DASH
     if output is not None:
         console.save(points, output)
@@ -452,6 +460,7 @@ def _sweep(
         console.show(frontier_table(points, estimated=bool(estimated)))
         if estimated:
             console.say(estimate_note(sorted(estimated)))
+    return plans
 
 
 def _warn_of_what_is_left_out(planner: "Planner") -> None:
@@ -484,12 +493,23 @@ def _say_what_is_live(profiles: "Mapping[str, Profile]") -> None:
         console.say(f"{key.variant} counts with {format_percent(live.accuracy)}, by {rows} while serving ({live.time})")
 
 
-def _say_what_sharing_costs(workspace: "Workspace", planner: "Planner", made: "Sequence[Plan]") -> None:
-    """Name the variants that share a device without a measurement of what that costs."""
+def _say_what_is_unknown(
+    workspace: "Workspace", planner: "Planner", made: "Sequence[Plan]", residency: str | None, *, cascades: bool | None
+) -> None:
+    """Name the measurements without which the plans are less exact, or less accurate than they could be."""
+    from proteus_cli.cli.command_line.plan_rules import unknown_memory
     from proteus_cli.store.sharing import sharing_gaps
 
     for line in sharing_gaps(workspace, planner.profiles, *(plan.hosted() for plan in made)):
         console.say(line)
+    variants = [variant for profile in planner.profiles.values() for variant in profile.variants]
+    lacking = []
+    if residency is None and (types := unknown_memory(planner.profiles)):
+        lacking.append(f"how much memory {', '.join(types)} has, or its variants take: each device hosts one variant")
+    if cascades is None and not any(variant.eval_digest for variant in variants):
+        lacking.append("answers to an eval split: there are no cascades")
+    if lacking:
+        console.say(f"plans would be more accurate if profiles knew {', and '.join(lacking)}")
 
 
 # --- saving and showing it

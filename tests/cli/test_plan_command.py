@@ -43,8 +43,12 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
+PAPER = ("--residency", "1", "--no-cascades")
+"""One variant on a device and no cascades, so that heads can add up."""
+
+
 def plan(workspace: Path, *arguments: str | Path) -> Ended:
-    return proteus("plan", *FLEET, "--headroom", "1", *arguments, "-w", workspace)
+    return proteus("plan", *FLEET, "--headroom", "1", *PAPER, *arguments, "-w", workspace)
 
 
 def planned(workspace: Path, *arguments: str | Path) -> Plan:
@@ -140,7 +144,7 @@ def test_what_stays_unserved_is_said_with_the_multiple_that_fits(workspace: Path
 
 
 def one_device(workspace: Path, *arguments: str) -> Ended:
-    return proteus("plan", "--fleet", "small:1", "--headroom", "1", *arguments, "-w", workspace)
+    return proteus("plan", "--fleet", "small:1", "--headroom", "1", *PAPER, *arguments, "-w", workspace)
 
 
 def test_the_family_that_has_no_device_is_named_with_the_option_that_gives_it_one(workspace: Path) -> None:
@@ -211,11 +215,46 @@ def test_a_budget_in_watts_is_kept(workspace: Path) -> None:
 def test_devices_hold_as_many_variants_as_fit_their_memory(workspace: Path) -> None:
     """One small device: 3000 bytes hold a-l and b-s, whose 10 and 20 qps keep it busy for 0.5 + 0.4 of its time."""
     arguments = ("--demand", "a=10qps,b=20qps", "--headroom", "1", "-w", workspace, "--fleet", "small:1")
-    assert proteus("plan", *arguments, "--residency", "memory").code == 0
+    assert proteus("plan", *arguments).code == 0
     made = read_json(workspace / "plans" / "plan.json", Plan, hint="")
+    assert made.rules.residency == "memory"
     assert {(p.device, p.variant) for p in made.placements} == {("small-0", "a-l"), ("small-0", "b-s")}
     assert {p.variant: p.capacity_qps for p in made.placements} == pytest.approx({"a-l": 10 / 0.9, "b-s": 20 / 0.9})
-    assert proteus("plan", *arguments, "--strict").code == 3
+    assert proteus("plan", *arguments, "--residency", "1", "--strict").code == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "residency"),
+    [
+        ((), "memory"),
+        (("--survive", "1"), 1),
+        (("--policy", "most-accurate"), 1),
+        (("--policy", "most-accurate", "--residency", "2"), 2),
+    ],
+)
+def test_devices_share_unless_a_loss_is_to_be_survived_or_the_policy_chooses_a_variant(
+    workspace: Path, options: tuple[str, ...], residency: int | str
+) -> None:
+    assert proteus("plan", "--demand", "a=10qps,b=20qps", "-w", workspace, *FLEET, *options).code == 0
+    assert read_json(workspace / "plans" / "plan.json", Plan, hint="").rules.residency == residency
+
+
+def test_of_unknown_memory_a_device_hosts_one_variant_and_the_plan_says_what_it_lacks(workspace: Path) -> None:
+    big = json.loads((workspace / "profiles" / "big.json").read_text())["device"]
+    change_json(workspace / "profiles" / "big.json", device=big | {"memory_bytes": 0})
+    asked = ("--demand", "a=10qps,b=20qps", "-w", workspace, *FLEET)
+    said = proteus("plan", *asked).stderr
+    assert "more accurate if profiles knew how much memory big has, or its variants take" in said
+    assert "answers to an eval split" in said
+    assert read_json(workspace / "plans" / "plan.json", Plan, hint="").rules.residency == 1
+    assert "profiles knew" not in proteus("plan", *asked, *PAPER).stderr
+
+
+def test_cascades_of_the_profiles_are_used_unless_they_are_not_wanted(workspace: Path) -> None:
+    add_cascades(workspace)
+    asked = ("--demand", "a=150qps", "-w", workspace, *FLEET)
+    assert "a-s → a-l" in proteus("plan", *asked).stdout
+    assert "a-s → a-l" not in proteus("plan", *asked, "--no-cascades").stdout
 
 
 def test_a_plan_comes_from_the_current_one_with_the_fewest_loads(workspace: Path) -> None:
@@ -293,7 +332,7 @@ def test_a_plan_says_what_it_expects_beside_the_target(workspace: Path) -> None:
 def test_a_plan_marks_what_it_expects_to_miss_its_target(tiny: Tiny) -> None:
     """Of shapes nearly all that a device carries is asked."""
     add_profiles(tiny)
-    asked = ("--demand", "shapes=725qps,tones=100qps", "--headroom", "1", "-w", tiny.root)
+    asked = ("--demand", "shapes=725qps,tones=100qps", "--headroom", "1", *PAPER, "-w", tiny.root)
     missing = proteus("plan", *asked)
     rows = [line.split() for line in missing.stdout.partition("attainment\n")[2].splitlines()]
     assert ["tones", "99.5", "100.00"] in rows
@@ -381,7 +420,7 @@ def test_a_plan_that_may_but_does_not_use_cascades_says_why(workspace: Path) -> 
     assert "no cascade is used: no profile has any of a; `proteus profile`" in said
     add_cascades(workspace)
     assert "accurate variants serve this demand alone" in proteus("plan", "--demand", "a=20qps", *arguments).stderr
-    assert "`--residency 2`" in proteus("plan", "--demand", "a=60qps", *arguments).stderr
+    assert "`--residency 2`" in proteus("plan", "--demand", "a=60qps", "--residency", "1", *arguments).stderr
     said = proteus("plan", "--demand", "a=60qps", "--residency", "2", *arguments).stderr
     assert "no cascade is used" not in said
     assert "no cascade is used" not in plan(workspace, "--demand", "a=60qps").stderr

@@ -209,6 +209,6 @@ EXAMPLES: Mapping[str, tuple[Example, Example]] = MappingProxyType({
     ),
     "proteus demo": (
         ("proteus demo", "in the directory proteus-demo"),
-        ("proteus demo /tmp/demo --cascades --residency memory", "in another one, with cascades on shared cores"),
+        ("proteus demo /tmp/demo --residency 1 --no-cascades", "in another one, with one variant on a core"),
     ),
 })  # fmt: skip

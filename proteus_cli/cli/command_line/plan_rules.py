@@ -17,7 +17,7 @@ def plan_rules(
     catalog: "Catalog",
     profiles: "Mapping[str, Profile]",
     *,
-    residency: str,
+    residency: str | None,
     placement: Sequence[str],
     min_accuracy: str | None,
     min_expected_accuracy: str | None,
@@ -25,14 +25,22 @@ def plan_rules(
     prefer: str | None,
     survive: int,
     survive_host: int,
-    cascades: bool,
+    cascades: bool | None,
     **fields: object,
 ) -> "Rules":
-    """The rules that the options of `proteus plan` give; ``fields`` need no parsing. Raises `UsageError`."""
+    """The rules that the options of `proteus plan` give; ``fields`` need no parsing. Raises `UsageError`.
+
+    Without ``residency``, devices host as many variants as fit, where all sizes are known and no loss is to be
+    survived. Without ``cascades``, the cascades of the profiles may be used.
+    """
     import msgspec
 
     from proteus_cli.domain.rules import Rules
 
+    if residency is None:
+        residency = "1" if survive or survive_host or unknown_memory(profiles) else "memory"
+    if cascades is None:
+        cascades = any(profile.cascades for profile in profiles.values())
     fields |= _placement_rules(placement, catalog, profiles)
     fields |= {
         "residency": _residency(residency),
@@ -147,6 +155,17 @@ def _residency(text: str) -> "int | str":
     if _COUNT.fullmatch(text):
         return int(text)
     raise UsageError(f"`{text}` is not a residency.", hint="give how many variants a device may hold, or `memory`")
+
+
+def unknown_memory(profiles: "Mapping[str, Profile]") -> tuple[str, ...]:
+    """The types of devices with a size that is unknown: of their memory, or of a variant on them."""
+    return tuple(
+        dict.fromkeys(
+            profile.device.type
+            for profile in profiles.values()
+            if profile.device.memory_bytes == 0 or any(each.memory_bytes == 0 for each in profile.variants)
+        )
+    )
 
 
 def unknown_devices(rules: "Rules", profiles: "Mapping[str, Profile]") -> tuple[str, ...]:

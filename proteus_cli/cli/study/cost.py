@@ -58,6 +58,14 @@ Fleet = Annotated[
         rich_help_panel=sections.DEVICES,
     ),
 ]
+Residency = Annotated[
+    str,
+    Option(
+        metavar="N|memory",
+        help="How many variants a device of a shared fleet may host; `memory`: as many as fit.",
+        rich_help_panel=sections.DEVICES,
+    ),
+]
 
 
 def cost(
@@ -66,7 +74,7 @@ def cost(
     price: Prices = None,
     percentile: shared.Percentile = options.unparsed("p99"),
     fleet: Fleet = None,
-    residency: plan_options.Residency = "3",
+    residency: Residency = "3",
     min_accuracy: plan_options.MinAccuracy = None,
     headroom: Headroom = options.HEADROOM,
     jitter: shared.Jitter = "p95",
