@@ -35,8 +35,8 @@ AIMS: dict[str, tuple[float, str, Callable[[Report], float]]] = {  # measure →
     "mean batch size": (10.0, "% of live", lambda report: report.mean_batch or 0.0),
 }
 RULES: dict[str, tuple[str, ...]] = {
-    "one variant on each device": (),
-    "cascades, several variants on each device": ("--cascades", "--residency", "memory"),
+    "one variant on each device": ("--residency", "1", "--no-cascades"),
+    "cascades, several variants on each device": (),
 }
 
 

@@ -131,7 +131,8 @@ def test_single_variants_are_never_too_many(monkeypatch: pytest.MonkeyPatch) -> 
     assert together(plan) == {frozenset("a"), frozenset("b"), frozenset("c")}
 
 
-def test_an_explanation_says_what_sharing_costs() -> None:
+def test_an_explanation_says_what_sharing_costs_and_brings() -> None:
+    """With one variant, the device serves all 50 qps of a and nothing of b, of which it has 30."""
     made = planner(TWO, devices=1, ab=1.5)
     found = explain(made, made({"a": 50.0, "b": 40.0}))
     (device,) = found.devices
@@ -140,6 +141,8 @@ def test_an_explanation_says_what_sharing_costs() -> None:
     assert device.sharing == pytest.approx(0.6 * (1 - 1 / 1.5))
     (price,) = (each for each in found.prices if each.kind == "sharing")
     assert price.unserved_qps == pytest.approx(-10.0, rel=0.01)
+    (alone,) = (each for each in found.prices if each.what == "with one variant on each device")
+    assert alone.unserved_qps == pytest.approx(30.0, rel=0.01)
 
 
 def test_a_batch_among_others_is_neither_slow_nor_fast_within_what_sharing_costs() -> None:

@@ -103,7 +103,7 @@ class Explanation(Value, frozen=True):
 def explain(planner: Planner, plan: Plan, *, progress: Advance = lambda _now, _done_frac: None) -> Explanation:
     """Explain a plan that ``planner`` made.
 
-    Takes a solve for each family, device type, rule and limited network, and one where sharing costs time.
+    Takes a solve for each family, device type, rule and limited network, and up to three for cascades and sharing.
     """
     questions = list(_questions(planner, plan))
     prices = []
@@ -233,6 +233,9 @@ def _questions(planner: Planner, plan: Plan) -> Iterator[_Question]:
     if planner.rules.cascades:
         plain = planner.with_changes(rules=replace_fields(planner.rules, cascades=False))
         yield _Question("without cascades", "rule", plain, plan.demand_qps)
+    if planner.rules.is_resident_set:
+        unshared = planner.with_changes(rules=replace_fields(planner.rules, residency=1))
+        yield _Question("with one variant on each device", "rule", unshared, plan.demand_qps)
     for host, limit in limits_of_hosts(planner.catalog, planner.profiles, planner.rules).items():
         unlimited = planner.with_changes(profiles=without_limits(planner.profiles, {host}))
         yield _Question(f"without “{limit_in_words(host, limit)}”", "network", unlimited, plan.demand_qps)
