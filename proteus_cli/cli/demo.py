@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from proteus_cli.domain.profile import Profile
     from proteus_cli.store import Workspace
 
-BUDGET = "40s"
+BUDGET = "50s"  # enough for the answers of all variants on a slow core
 BURST_FACTOR = 2.5  # rate of the burst, over the capacity of the most accurate variants
 BASE_FRAC = 0.16  # rate of the bundled trace outside its burst, over the rate of the burst
 HEADROOM = 1.5  # more than the default: here the front end and the load share the cores with the models

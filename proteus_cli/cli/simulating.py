@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 from proteus_cli.cli import console
+from proteus_cli.cli.command_line.plan_rules import default_rules
 from proteus_cli.control.policies import Policy
 from proteus_cli.domain.catalog import Family
 from proteus_cli.domain.demand import check_demand
@@ -191,8 +192,18 @@ def _planner(scenario: Scenario, policy: Policy) -> Planner:
 
 
 def _rules(scenario: Scenario, policy: Policy) -> Rules:
-    """The rules of the given plan, else of the policy, with the target that is given."""
-    rules = scenario.given.rules if scenario.given is not None else policy.rules
+    """The rules of the given plan, else of the policy, with the target that is given.
+
+    Without a plan, policies that keep several variants in a device's memory share devices and use cascades, as
+    `proteus plan` does.
+    """
+    if scenario.given is not None:
+        rules = scenario.given.rules
+    elif policy.standbys and policy.variants == "all":
+        default = default_rules(scenario.profiles)
+        rules = msgspec.structs.replace(policy.rules, residency=default.residency, cascades=default.cascades)
+    else:
+        rules = policy.rules
     return rules.with_attainment(scenario.attainment)
 
 

@@ -268,6 +268,17 @@ def test_without_a_plan_the_devices_are_those_that_a_plan_would_be_for(tiny: Tin
     assert "left out" not in given.stderr
 
 
+def test_without_a_plan_variants_share_a_device_where_their_memory_is_known(tiny: Tiny, trace: Path) -> None:
+    """As `proteus plan` has it. If the memory is unknown, a device has one variant, and one family is not served."""
+    one = ("--fleet", f"{DEVICES[0]}:1")
+    shared = replayed(tiny, trace, *one)
+    path = tiny.place.profile_path(DEVICES[0])
+    change_json(path, device=msgspec.json.decode(path.read_bytes())["device"] | {"memory_bytes": 0})
+    alone = replayed(tiny, trace, *one)
+    assert shared["served"] == shared["requests"]
+    assert alone["rejected"] > 0
+
+
 def test_a_host_that_fails_has_devices(tiny: Tiny, trace: Path) -> None:
     ended = proteus("replay", trace, "--fleet", "a=cpu-1c:2", "--fail", "b@2s..8s", "-w", tiny.root)
     assert ended.refused() == "`b@2s..8s` names `b`, which is not in the fleet."

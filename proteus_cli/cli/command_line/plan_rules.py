@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from proteus_cli.errors import UsageError
 from proteus_cli.units import parse_assignments
@@ -37,10 +37,11 @@ def plan_rules(
 
     from proteus_cli.domain.rules import Rules
 
+    default = default_rules(profiles)
     if residency is None:
-        residency = "1" if survive or survive_host or unknown_memory(profiles) else "memory"
+        residency = "1" if survive or survive_host else str(default.residency)
     if cascades is None:
-        cascades = any(profile.cascades for profile in profiles.values())
+        cascades = default.cascades
     fields |= _placement_rules(placement, catalog, profiles)
     fields |= {
         "residency": _residency(residency),
@@ -65,6 +66,14 @@ def plan_rules(
         return msgspec.convert(fields, Rules)
     except msgspec.ValidationError as error:
         raise UsageError(f"The rules are not valid: {error}.", hint="`proteus plan --help` describes them") from None
+
+
+def default_rules(profiles: "Mapping[str, Profile]") -> "Rules":
+    """Devices host as many variants as fit, where all sizes are known; queries may use the cascades of the profiles."""
+    from proteus_cli.domain.rules import Rules
+
+    residency: Literal[1, "memory"] = 1 if unknown_memory(profiles) else "memory"
+    return Rules(residency=residency, cascades=any(profile.cascades for profile in profiles.values()))
 
 
 def _preferences(text: str, catalog: "Catalog") -> dict[str, str]:
