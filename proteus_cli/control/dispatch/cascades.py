@@ -8,7 +8,7 @@ from proteus_cli.control.dispatch.shares import WeightedShares
 from proteus_cli.domain.catalog import VariantKey
 from proteus_cli.domain.plan import Plan
 from proteus_cli.domain.request import Bounds, Request
-from proteus_cli.domain.stages.cascade import CascadePoint, accuracy_by_level
+from proteus_cli.domain.stages.cascade import CascadePoint, CascadeProfile, PlannedCascade, accuracy_by_level
 
 MIN_ALONE_FRAC = 1e-9
 """A smaller part of a variant's rate, that no cascade takes, is an error of rounding."""
@@ -24,7 +24,8 @@ trunk reservation (R. L. Miller, A queueing reward system with several customer 
 class Cascades:
     """Shares the newcomers of first stages among their cascades, as the plan says: exactly, and without randomness.
 
-    A first stage answers alone the queries beyond the rates of its cascades. All rows of a request go the same way.
+    A first stage answers alone the queries beyond the rates of its cascades. A variant without a planned rate has the
+    cascade of `_of_spares`. All rows of a request go the same way.
     ``ever_in_use`` is False until a plan has cascades or a request has `Bounds`; until then no request needs a decision
     here. ``by_first`` has the cascades of the plan by first variant, the highest rate first.
     """
@@ -106,15 +107,16 @@ def _routes(plan: Plan, hosted: Sequence[HostedVariant]) -> Mapping[VariantKey, 
     accuracy = dict[VariantKey, float]()
     for host in hosted:  # of several device types the lowest, as in plans
         accuracy[host.key] = min(host.accuracy, accuracy.get(host.key, host.accuracy))
-    points: dict[VariantKey, set[tuple[float, float]]] = {}
-    for each in plan.cascades:
-        points.setdefault(VariantKey(each.family, each.first), set()).add(_place(each.point))
     profiled = {id(each): each for host in hosted for each in host.cascades}.values()
+    cascades = (*plan.cascades, *_of_spares(plan, profiled))
+    points: dict[VariantKey, set[tuple[float, float]]] = {}
+    for each in cascades:
+        points.setdefault(VariantKey(each.family, each.first), set()).add(_place(each.point))
     for known in profiled:
         points.setdefault(VariantKey(known.family, known.first), set()).update(map(_place, known.points))
     stages = {key: _stage(key, sorted(found)) for key, found in points.items()}
     routes: dict[VariantKey, list[CascadeRoute]] = {}
-    for cascade in plan.cascades:
+    for cascade in cascades:
         first, second = (VariantKey(cascade.family, variant) for variant in (cascade.first, cascade.second))
         cut = sorted(points[first]).index(_place(cascade.point))
         pair = (cascade.family, cascade.first, cascade.second)
@@ -124,6 +126,29 @@ def _routes(plan: Plan, hosted: Sequence[HostedVariant]) -> Mapping[VariantKey, 
         route = CascadeRoute(cascade, accuracy[second], stages[first], cut, *by_level)
         routes.setdefault(first, []).append(route)
     return routes
+
+
+def _of_spares(plan: Plan, profiled: Iterable[CascadeProfile]) -> list[PlannedCascade]:
+    """A cascade for each variant to which the plan sends no queries, and which may help where others are behind.
+
+    It leads to a second stage of the plan, and defers at most the fraction that the plan's cascades of its family do:
+    a spare that helps then costs neither accuracy nor more of the second stage's time than was planned.
+    """
+    most_frac: dict[VariantKey, float] = {}  # by second stage
+    for planned in plan.cascades:
+        second = VariantKey(planned.family, planned.second)
+        most_frac[second] = max(planned.point.deferred_frac, most_frac.get(second, 0.0))
+    with_rate = {placement.key for placement in plan.placements if placement.rate_qps > 0}
+    best: dict[VariantKey, PlannedCascade] = {}
+    for known in profiled:
+        first, second = VariantKey(known.family, known.first), VariantKey(known.family, known.second)
+        if first in with_rate or second not in most_frac:
+            continue
+        for point in known.points:
+            is_better = first not in best or point.accuracy > best[first].point.accuracy
+            if point.deferred_frac <= most_frac[second] and is_better:
+                best[first] = PlannedCascade(*first, known.second, point, rate_qps=0.0, share=0.0)
+    return list(best.values())
 
 
 def _place(point: CascadePoint) -> tuple[float, float]:

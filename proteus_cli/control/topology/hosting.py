@@ -55,10 +55,10 @@ def hosted_by(
         for each in plan.placements
     )
     hosts = ranked(hosts, plan.rules.others_preferred)
-    second_s = _second_s(plan, hosts)
+    second_s, cascading = _second_s(plan, hosts), {cascade.family for cascade in plan.cascades}
     return tuple(
-        replace(host, second_s=second_s[host.key], cascades=_cascades_of(host, profiles))
-        if host.key in second_s
+        replace(host, second_s=second_s.get(host.key, 0.0), cascades=_cascades_of(host, profiles))
+        if host.family in cascading
         else host
         for host in hosts
     )

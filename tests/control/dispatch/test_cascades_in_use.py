@@ -15,7 +15,7 @@ from builders import (
 
 from proteus_cli.control.batching import GreedyBatcher
 from proteus_cli.control.controller import Controller
-from proteus_cli.control.decision import HostedVariant
+from proteus_cli.control.decision import CascadeRoute, HostedVariant
 from proteus_cli.control.policies import Policy
 from proteus_cli.control.replanning.replan_rules import PeriodicRule
 from proteus_cli.domain.catalog import VariantKey
@@ -107,3 +107,43 @@ def test_answers_are_worth_what_was_profiled_of_their_level() -> None:
     assert route.second_accuracy[0] == 0.85
     assert route.second_accuracy[1] == pytest.approx((0.5 * 0.9 - 0.1 * 0.85) / 0.4)
     assert route.first_accuracy == (0.0, 0.0, 0.9)
+
+
+SPARE = hosted("cpu1", "a", "a-m", latency_s={1: 0.01}, weight=0.0, capacity_qps=80.0, accuracy=0.84)
+
+
+def known_of_spare(*points: tuple[float, float]) -> HostedVariant:
+    """The spare, whose cascade to the second stage of the plan has points (deferred, accuracy)."""
+    found = tuple(make_cascade_point(deferred, deferred, accuracy) for deferred, accuracy in points)
+    return replace(SPARE, cascades=(CascadeProfile("a", "a-m", "a-l", "digest", found),))
+
+
+def routes_with(spare: HostedVariant, *cascades: PlannedCascade) -> dict[str, CascadeRoute]:
+    policy = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=1e6))
+    controller = controller_hosting(FIRST, SECOND, spare, policy=policy, families=("a",), cascades=cascades)
+    return {route.cascade.first: route for route in controller.cascades.in_use}
+
+
+def test_a_variant_without_planned_queries_defers_no_larger_part_than_the_cascades_of_the_plan() -> None:
+    """It helps where the first stage is behind, and its answers alone would be worse than what was planned."""
+    routes = routes_with(known_of_spare((0.3, 0.88), (0.4, 0.89), (0.6, 0.92)), CASCADE)
+    assert set(routes) == {"a-s", "a-m"}
+    assert routes["a-m"].cascade.point.deferred_frac == 0.4
+    assert routes["a-m"].cascade.rate_qps == 0.0
+
+
+def test_a_variant_without_planned_queries_answers_alone_where_all_of_its_cascades_defer_more() -> None:
+    assert set(routes_with(known_of_spare((0.6, 0.92)), CASCADE)) == {"a-s"}
+
+
+def test_without_cascades_in_the_plan_no_variant_defers() -> None:
+    assert routes_with(known_of_spare((0.3, 0.88))) == {}
+
+
+def test_queries_that_such_a_variant_has_answered_go_by_its_cascade() -> None:
+    spare = known_of_spare((0.3, 0.88))
+    policy = Policy("test", "all", GreedyBatcher(), PeriodicRule(period_s=1e6))
+    cascades = controller_hosting(FIRST, SECOND, spare, policy=policy, families=("a",), cascades=(CASCADE,)).cascades
+    route = cascades.route(make_request(1), spare)
+    assert route is not None
+    assert route.cascade.first == "a-m"
